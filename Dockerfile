@@ -1,0 +1,40 @@
+# The image starts the demo: docker run --rm -p 8080:8080 IMAGE
+#
+# The real thing is your own config, mounted, and the keys that it names in the environment:
+#
+#   docker run --rm --read-only -p 8080:8080 --env-file .env \
+#     -v "$PWD/gateway.yaml:/etc/gateway/gateway.yaml:ro" \
+#     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
+#
+# Nothing is written to the file system. The health check asks port 8080: keep it, and map another one outside.
+
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/gateway
+WORKDIR /src
+
+# The dependencies first: this layer is built again only when the lock changes.
+COPY requirements.lock ./
+RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirements.lock
+
+# Then the project, as the wheel that anybody else would install; what builds it is in the lock too.
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY providers providers
+COPY config config
+RUN /opt/gateway/bin/hatchling build --target wheel --directory /dist \
+    && pip --python /opt/gateway/bin/python install --no-deps --no-index /dist/*.whl
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="assistant-gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY --from=build /opt/gateway /opt/gateway
+
+# A number, so that an orchestrator's runAsNonRoot can tell.
+USER 10001:10001
+WORKDIR /
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:8080/healthz', timeout=4)"]
+CMD ["gateway", "demo", "--host", "0.0.0.0", "--port", "8080"]

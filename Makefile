@@ -1,0 +1,50 @@
+# Runs with GNU make 3.81 or newer and a POSIX shell. `make` alone lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test ci lint format types check lock wheel clean install install-dev
+
+PORT ?= 8080
+BIN := .venv/bin
+export PYTHON
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
+	@exec $(BIN)/gateway demo --port $(PORT)
+
+test: lint types ## lint, types and the fast tests, with branch coverage
+	@$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
+
+ci: test ## everything: make test, then the slow tests
+	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -m slow
+
+lint: install-dev ## ruff: rules and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: install-dev ## rewrite the code as ruff wants it
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+types: install-dev ## mypy, strict, on both packages
+	@$(BIN)/mypy gateway providers $(wildcard tests/typing)
+
+check: install ## compile config/gateway.yaml and report every mistake
+	@$(BIN)/gateway check
+
+lock: install ## write both locks anew, keeping versions (UPGRADE=1 takes the newest)
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+wheel: install-dev ## build the sdist, and from it the wheel, into dist/
+	@$(BIN)/python -m build --no-isolation
+
+clean: ## remove .venv, caches and builds
+	@rm -rf .venv dist build htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@find gateway providers tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+install:
+	@scripts/bootstrap.sh runtime
+
+install-dev:
+	@scripts/bootstrap.sh dev

@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: the only layer that knows headers, status codes and OpenAI's envelope."""

@@ -1,0 +1,135 @@
+"""A request's body: read within bounds of size and time, and parsed as JSON within a bound of depth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+
+from gateway.api.door import Visitor
+from gateway.api.errors import ApiError
+
+__all__ = ["BodyLimits", "ClientGone", "check_content_headers", "drain", "parse_json", "read_body"]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODIES_BYTES = 256 * 1024 * 1024
+BODY_TIME_S = 60.0
+MAX_DEPTH = 64
+_DRAIN_TIME_S = 5.0
+Receive = Callable[[], Awaitable[Any]]
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+class BodyLimits:
+    """How many bytes of bodies this worker holds at once."""
+
+    def __init__(self, most_bytes: int = MAX_BODIES_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._held_bytes = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Within it, call the given function with each further number of bytes; raises ApiError (overloaded)."""
+        mine = 0
+
+        def add(count: int) -> None:
+            nonlocal mine
+            if self._held_bytes + count > self._most_bytes:
+                raise ApiError("overloaded", "this gateway holds as many requests as it can", retry_after_s=1)
+            mine += count
+            self._held_bytes += count
+
+        try:
+            yield add
+        finally:
+            self._held_bytes -= mine
+
+
+def check_content_headers(visitor: Visitor) -> None:
+    """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
+    kind = (visitor.one("content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError("unsupported_media_type", f"send `content-type: application/json`, not {kind[:60] or 'none'!r}")
+    encoding = (visitor.one("content-encoding") or "identity").strip().lower()
+    if encoding != "identity":
+        raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
+    length = visitor.one("content-length")
+    if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise _too_large()
+
+
+def _too_large() -> ApiError:
+    return ApiError("request_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+async def read_body(receive: Receive, add: Callable[[int], None]) -> bytes:
+    """The whole body; raises ApiError (request_too_large, request_timeout, overloaded) or ClientGone."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIME_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > MAX_BODY_BYTES:
+                    raise _too_large()
+                add(len(piece))
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces) if len(pieces) > 1 else piece
+    except TimeoutError:
+        raise ApiError("request_timeout", f"the body did not arrive within {BODY_TIME_S:g} seconds") from None
+
+
+async def drain(receive: Receive) -> None:
+    """Read what the client still sends, within bounds: closing on unread bytes would reset away our answer."""
+    size = 0
+    try:
+        async with asyncio.timeout(_DRAIN_TIME_S):
+            while size <= MAX_BODY_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def parse_json(body: bytes) -> object:
+    """The parsed body; raises ApiError with the line and column of a mistake, or for nesting that is too deep."""
+    if not body:
+        raise ApiError("invalid_request", "the body is empty; send a JSON object")
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(
+            "invalid_request", f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from None
+    # Fewer opening brackets than levels can't be too deep, and spares almost every request the walk.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+        raise ApiError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _is_too_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        if not below:
+            return False
+        level = below
+    return any(isinstance(item, dict | list) for item in level)

@@ -1,0 +1,212 @@
+"""`POST /v1/chat/completions`: one plain ASGI callable, from the socket to the socket.
+
+The order is the order of trust: the key and the place are judged from headers alone; only then is a body read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from gateway.api.body import BodyLimits, ClientGone, check_content_headers, drain, parse_json, read_body
+from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
+from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.headers import response_headers
+from gateway.api.stream import ChunkEncoder, encode_stream_error
+from gateway.execution.deadline import Deadline
+from gateway.execution.run import Answer
+from gateway.execution.stream import LiveStream
+from gateway.model.location import Location
+from gateway.model.record import Record
+from gateway.model.table import Client, Table
+from gateway.policy.location import resolve
+from gateway.policy.routing import refuse_location
+from gateway.service.journey import Journeys, Refused
+from providers.chat import ChatCompletion, ChatRequest
+from providers.codec import decode_request, encode_completion
+
+__all__ = ["ChatEndpoint"]
+
+Receive = Callable[[], Any]
+Send = Callable[[Any], Any]
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class ChatEndpoint:
+    """The chat endpoint. `log` gets the record of each request when it has ended, however it ended."""
+
+    def __init__(self, journeys: Journeys, log: Callable[[Record], None]) -> None:
+        self._journeys = journeys
+        self._log = log
+        self._limits = BodyLimits()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request, as an ASGI application. Never raises on what a client or a provider does."""
+        started_at = time.monotonic()
+        table = self._journeys.current()
+        record = Record("", started_at, table.version)
+        exchange = _Exchange(receive, send, record)
+        try:
+            await self._serve(scope, table, exchange)
+        except ClientGone:
+            record.outcome = "cancelled"
+        except asyncio.CancelledError:
+            record.outcome = "cancelled"
+            if not exchange.client_left:
+                raise
+        except Exception as error:  # the outermost border: whatever happened, the client gets an answer
+            await exchange.fail(error)
+        finally:
+            exchange.stop_watching()
+            record.total_s = time.monotonic() - started_at
+            self._log(record)
+
+    async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
+        record = exchange.record
+        visitor, client, location = self._admit(scope, table, record)
+        exchange.body_read = not _has_body(visitor)
+        check_content_headers(visitor)
+        deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
+        if (timeout_s := timeout_s_of(visitor)) is not None:
+            deadline = deadline.shortened(timeout_s)
+        with self._limits.hold() as add:
+            body = await read_body(exchange.receive, add)
+            exchange.body_read = True
+            request = decode_request(parse_json(body))
+            del body
+            record.stream = request.stream
+            exchange.watch_for_leaving()
+            answer = await self._journeys.answer(table, client, location, request, deadline, record)
+        record.first_s = time.monotonic() - record.started_at
+        await exchange.answer(answer, request)
+
+    def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None, Location]:
+        """Who asks, from where, and whether that place gets an answer at all."""
+        visitor = headers_of(scope)
+        record.request_id = request_id_of(visitor)
+        client = authenticate(table, visitor)
+        record.client = client.name if client else None
+        location = record.location = resolve(table, client, sighting_of(table, visitor))
+        refusal = refuse_location(table, location)
+        if refusal is not None:
+            raise Refused(refusal)
+        return visitor, client, location
+
+
+def _has_body(visitor: Visitor) -> bool:
+    return visitor.one("content-length") not in (None, "0") or "transfer-encoding" in visitor.headers
+
+
+class _Exchange:
+    """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving."""
+
+    def __init__(self, receive: Receive, send: Send, record: Record) -> None:
+        self.receive = receive
+        self.record = record
+        self.body_read = False
+        self.client_left = False
+        self._send = send
+        self._head_sent = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def watch_for_leaving(self) -> None:
+        """From now on, the client going away cancels this request, and with it the upstream call."""
+        self._watcher = asyncio.ensure_future(self._watch(asyncio.current_task()))
+
+    async def _watch(self, journey: asyncio.Task[Any] | None) -> None:
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self.client_left = True
+                if journey is not None:
+                    journey.cancel()
+                return
+
+    def stop_watching(self) -> None:
+        """The request has ended: nobody is to be cancelled any more."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def answer(self, answer: Answer, request: ChatRequest) -> None:
+        """Send the answer, whole or as it comes."""
+        self.record.status = 200
+        if answer.completion is not None:
+            await self._answer_whole(answer.completion)
+        elif answer.stream is not None:
+            await self._answer_stream(answer.stream, request)
+
+    async def _answer_whole(self, completion: ChatCompletion) -> None:
+        self.record.usage = completion.usage
+        completion = replace(completion, id=completion.id or f"chatcmpl-{self.record.request_id}")
+        body = encode_completion(completion, completion.model)
+        raw = {choice.raw_finish_reason for choice in completion.choices if choice.finish_reason == "other"}
+        if raw - {None}:
+            body["x_gateway"] = {"finish_reason": ", ".join(sorted(word for word in raw if word))}
+        await self._respond(200, orjson.dumps(body))
+
+    async def _answer_stream(self, stream: LiveStream, request: ChatRequest) -> None:
+        encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
+        async with aclosing(stream.batches()) as batches:
+            await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
+            async for events in batches:
+                if data := encoder.encode(events):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.record.usage = encoder.usage
+        if encoder.failed is not None:
+            self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
+            self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: Exception) -> None:
+        """Tell the client what went wrong: as a response, or inside a stream that has begun."""
+        shown = from_domain(error, self.record.attempts)
+        self._note(shown, error)
+        if self._head_sent:
+            self.record.outcome = "interrupted"
+            data = encode_stream_error(ApiError("stream_interrupted", shown.message))
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            return
+        headers = dict(shown.headers)
+        if shown.retry_after_s is not None:
+            headers["retry-after"] = whole_seconds(shown.retry_after_s)
+        await self._respond(shown.status, orjson.dumps(encode_error(shown)), headers)
+
+    def _note(self, shown: ApiError, error: Exception) -> None:
+        record = self.record
+        record.status, record.code = shown.status, shown.code
+        if shown.code == "internal_error":
+            record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
+        else:
+            record.outcome = "failed" if record.attempts else "refused"
+            record.detail = shown.message
+
+    async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *response_headers(self.record),
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in (more or {}).items()),
+        ]
+        if not self.body_read:
+            headers.append((b"connection", b"close"))
+        await self._start(status, headers)
+        if not self.body_read:
+            # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await drain(self.receive)
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._head_sent = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,0 +1,160 @@
+"""The door: who is asking and from where, read from the headers alone, before any byte of the body.
+
+What leaves here is values: a `Caller` and a `Sighting`. Nobody behind the door sees a header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.api.errors import ApiError
+from gateway.model.table import Client, Edge, EdgeSecret, Table
+from gateway.policy.location import EdgeReport, Sighting
+
+__all__ = ["Headers", "Visitor", "authenticate", "headers_of", "request_id_of", "sighting_of", "timeout_s_of"]
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MAX_HEADER_BYTES = 64 * 1024
+_KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
+_FORWARDING = re.compile(
+    r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
+    r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
+)
+Headers = dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who is at the door: the headers by lower-case name, the peer's address, and the raw query."""
+
+    headers: Headers
+    peer: str | None
+    query: str
+
+    def one(self, name: str) -> str | None:
+        """The first value of a header, None if absent."""
+        values = self.headers.get(name)
+        return values[0] if values else None
+
+
+def headers_of(scope: Any) -> Visitor:
+    """The visitor of an ASGI scope; raises ApiError for more headers than are taken."""
+    pairs: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    headers: Headers = {}
+    size = 0
+    for name, value in pairs:
+        size += len(name) + len(value)
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    if size > _MAX_HEADER_BYTES:
+        raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
+    client = scope.get("client")
+    return Visitor(headers, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
+
+
+def request_id_of(visitor: Visitor) -> str:
+    """The client's `x-request-id` if it is sane, else a new one."""
+    given = visitor.one("x-request-id")
+    return given if given and _SANE_ID.fullmatch(given) else f"req_{os.urandom(12).hex()}"
+
+
+def timeout_s_of(visitor: Visitor) -> float | None:
+    """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number."""
+    value = visitor.one("x-gateway-timeout-ms")
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) == 0:
+        raise ApiError("invalid_request", "`x-gateway-timeout-ms` must be a positive whole number of milliseconds")
+    return int(value) / 1000
+
+
+def authenticate(table: Table, visitor: Visitor) -> Client | None:
+    """The client whose key this is; None where the config asks for no keys. Raises ApiError."""
+    if any(name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(visitor.query, keep_blank_values=True)):
+        raise ApiError("invalid_api_key", "keys are not taken from the query, where they end up in logs: use a header")
+    if table.demo:
+        return None
+    if not table.clients:
+        _only_from_here(table, visitor)
+        return None
+    key = _key_of(visitor)
+    client = table.clients.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+    if client is None:
+        raise ApiError("invalid_api_key", "this key is not known here")
+    return client
+
+
+def _key_of(visitor: Visitor) -> str:
+    keys: set[str] = set(visitor.headers.get("x-api-key", ()))
+    for value in visitor.headers.get("authorization", ()):
+        scheme, _, key = value.strip().partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise ApiError("invalid_api_key", "`authorization` must be `Bearer KEY`")
+        keys.add(key.strip())
+    if not keys:
+        raise ApiError("invalid_api_key", "no key was sent: use `authorization: Bearer KEY`")
+    if len(keys) > 1:
+        raise ApiError("invalid_api_key", "two different keys were sent; send one")
+    return keys.pop()
+
+
+def _only_from_here(table: Table, visitor: Visitor) -> None:
+    """Without client keys this gateway is for its own machine: not for what a proxy brings from elsewhere."""
+    address = _address(visitor.peer)
+    if address is None or not address.is_loopback:
+        raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
+    edges = {edge.country_header for edge in table.location.edges}
+    brought = sorted(name for name in visitor.headers if name in edges or _FORWARDING.fullmatch(name))
+    if brought:
+        raise ApiError(
+            "permission_denied",
+            "this gateway has no client keys, so it serves its own machine only, and this request came through a "
+            f"proxy (it has {', '.join(brought)[:200]}): add `clients` to the config",
+        )
+
+
+def sighting_of(table: Table, visitor: Visitor) -> Sighting:
+    """What the request says about its place: the one country header of a trusted peer, and any assertion."""
+    asserted = tuple(visitor.headers.get("x-gateway-territory", ()))
+    edges = table.location.edges
+    if not edges:
+        return Sighting(asserted=asserted)
+    edge = _edge_of(edges, visitor.peer)
+    if edge is None:
+        unbelieved = any(edge.country_header in visitor.headers for edge in edges)
+        return Sighting(None, "ignored: the peer is no trusted edge" if unbelieved else "", asserted)
+    values = visitor.headers.get(edge.country_header)
+    if values is None:
+        return Sighting(asserted=asserted)
+    if edge.secret is not None and not _has_secret(edge.secret, visitor):
+        return Sighting(None, "ignored: the edge's secret is missing or wrong", asserted)
+    return Sighting(EdgeReport(edge.country_header, tuple(values)), "", asserted)
+
+
+def _address(peer: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The peer's address, an IPv4 one also where it comes dressed as IPv6."""
+    try:
+        address = ipaddress.ip_address((peer or "").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
+    address = _address(peer)
+    if address is None:
+        return None
+    return next((edge for edge in edges if any(address in network for network in edge.networks)), None)
+
+
+def _has_secret(secret: EdgeSecret, visitor: Visitor) -> bool:
+    values = visitor.headers.get(secret.header, ())
+    wanted = secret.value.reveal().encode("utf-8")
+    return len(values) == 1 and hmac.compare_digest(values[0].encode("latin-1"), wanted)

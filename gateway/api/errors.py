@@ -1,0 +1,159 @@
+"""Every error that a client can get: the outward codes, their status and type, in one table.
+
+ApiError          what is shown to a client; carries the code
+└── made from     InvalidRequest (400), Refused (routing), AssistantNotFound, PlanExhausted (providers)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.execution.run import PlanExhausted
+from gateway.model.attempt import Attempt
+from gateway.service.journey import AssistantNotFound, Refused
+from providers.failures import FailureKind, InvalidRequest
+
+__all__ = ["STATUS", "ApiError", "encode_error", "from_domain"]
+
+STATUS: dict[str, int] = {
+    "invalid_request": 400,
+    "context_length_exceeded": 400,
+    "unsupported_capability": 400,
+    "content_filter": 400,
+    "invalid_api_key": 401,
+    "permission_denied": 403,
+    "model_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "request_too_large": 413,
+    "unsupported_media_type": 415,
+    "wrong_cell": 421,
+    "rate_limited": 429,
+    "headers_too_large": 431,
+    "region_blocked": 451,
+    "region_unknown": 451,
+    "region_conflict": 451,
+    "no_eligible_deployment": 451,
+    "internal_error": 500,
+    "provider_error": 502,
+    "no_healthy_deployment": 503,
+    "overloaded": 503,
+    "deadline_exceeded": 504,
+    "stream_interrupted": 502,
+}
+_TYPE_BY_STATUS = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    451: "permission_error",
+}
+_OUTWARD: dict[FailureKind, str] = {
+    FailureKind.CONNECT: "provider_error",
+    FailureKind.UNAVAILABLE: "provider_error",
+    FailureKind.RATE_LIMITED: "rate_limited",
+    FailureKind.QUOTA: "no_healthy_deployment",
+    FailureKind.SILENT: "deadline_exceeded",
+    FailureKind.CREDENTIALS: "provider_error",
+    FailureKind.MODEL_NOT_FOUND: "provider_error",
+    FailureKind.GEO_REFUSED: "provider_error",
+    FailureKind.CONTEXT_LENGTH: "context_length_exceeded",
+    FailureKind.INVALID_REQUEST: "invalid_request",
+    FailureKind.UNSUPPORTED: "unsupported_capability",
+    FailureKind.CONTENT_FILTER: "content_filter",
+    FailureKind.MALFORMED: "provider_error",
+    FailureKind.INTERRUPTED: "provider_error",
+    FailureKind.TOO_LARGE: "provider_error",
+    FailureKind.DEADLINE: "deadline_exceeded",
+}
+_DEFAULT_RETRY_S = 1.0
+_RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """What a client is told. `retry_after_s` and `headers` go beside the body; `extra` into the error object."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the code."""
+        return STATUS[self.code]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+def encode_error(error: ApiError) -> dict[str, object]:
+    """OpenAI's envelope."""
+    status = error.status
+    kind = _TYPE_BY_STATUS.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
+    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": {**body, **error.extra}}
+
+
+def from_domain(error: Exception, attempts: list[Attempt]) -> ApiError:
+    """The outward form of what the inner layers raise on purpose; anything else is our own fault."""
+    match error:
+        case ApiError():
+            return error
+        case InvalidRequest():
+            return ApiError("invalid_request", str(error), error.param)
+        case AssistantNotFound():
+            hint = f"; did you mean {error.nearest!r}?" if error.nearest else ""
+            name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
+            return ApiError("model_not_found", f"there is no assistant {name!r} for this key{hint}", "model")
+        case Refused():
+            return _from_refusal(error)
+        case PlanExhausted():
+            return _from_exhausted(error, attempts)
+    return ApiError("internal_error", "something went wrong inside the gateway; the request id finds it in the log")
+
+
+def _from_refusal(error: Refused) -> ApiError:
+    refusal = error.refusal
+    headers: dict[str, str] = {}
+    extra: dict[str, object] = {}
+    if refusal.home is not None:
+        headers["location"] = refusal.home
+        extra["home"] = refusal.home
+    retry_after_s = _DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None
+    return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
+
+
+def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:
+    failure = error.failure
+    code = _OUTWARD[failure.kind]
+    message = failure.message
+    if failure.kind is FailureKind.INVALID_REQUEST and failure.detail:
+        # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
+        message = f"{message}: {failure.detail[:500]}"
+    retry_after_s = (failure.retry_after_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
+    headers = {"x-should-retry": "false"} if attempts else {}
+    extra: dict[str, object] = {}
+    if STATUS[code] >= 429:
+        extra["attempts"] = [_attempt(attempt) for attempt in attempts]
+    return ApiError(code, message, failure.param, retry_after_s, headers, extra)
+
+
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    failure = attempt.failure
+    return {
+        "deployment": attempt.deployment,
+        "reason": failure.kind if failure else None,
+        "status": failure.status if failure else None,
+        "duration_ms": round(attempt.duration_s * 1000, 1),
+    }
+
+
+def whole_seconds(retry_after_s: float) -> str:
+    """A `retry-after` value: whole seconds, rounded up, at least one (RFC 9110, section 10.2.3)."""
+    return str(max(1, math.ceil(retry_after_s)))

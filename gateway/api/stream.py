@@ -1,0 +1,132 @@
+"""Stream events -> the bytes of OpenAI's event stream: one line of JSON an event, `[DONE]` after a whole answer only.
+
+Each choice's first chunk carries the role; the finish chunk has an empty delta; usage, if asked for, comes last with
+no choices. A failure is one last event with an `error` object, and no `[DONE]`.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import orjson
+
+from gateway.api.errors import ApiError, encode_error
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.codec.answer import OUTWARD_FINISH, encode_usage
+from providers.codec.call_ids import join_call_id
+
+__all__ = ["ChunkEncoder", "encode_stream_error"]
+
+DONE = b"data: [DONE]\n\n"
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def encode_stream_error(error: ApiError) -> bytes:
+    """The last event of a stream that failed."""
+    return _event(encode_error(error))
+
+
+class ChunkEncoder:
+    """One client's stream. `usage` and `failed` are there for the record once they have passed."""
+
+    def __init__(self, include_usage: bool, fallback_id: str) -> None:
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self._include_usage = include_usage
+        self._fallback_id = fallback_id
+        self._head: dict[str, object] = {}
+        self._started: set[int] = set()
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """The bytes of a batch; empty where there is nothing to show."""
+        return b"".join([self._encode(event) for event in events])
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextDelta(text, choice, logprobs):
+                return self._delta(choice, {"content": text}, logprobs)
+            case ReasoningDelta(text, choice):
+                return self._delta(choice, {"reasoning_content": text})
+            case RefusalDelta(text, choice):
+                return self._delta(choice, {"refusal": text})
+            case ToolCallDelta():
+                return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
+            case Opened(id, model, created):
+                self._open(id, model, created)
+                return b""
+            case ChoiceFinish():
+                return self._finish(event)
+            case UsageReport(usage):
+                self.usage = usage
+                return self._usage(usage) if self._include_usage else b""
+            case Finished():
+                self.finished = True
+                return DONE
+            case Failed():
+                self.failed = event
+                return encode_stream_error(ApiError("stream_interrupted", event.failure.message))
+            case Heartbeat():
+                return b""
+            case _:
+                assert_never(event)
+
+    def _open(self, id: str, model: str, created: int) -> None:
+        self._head = {
+            "id": id or self._fallback_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+
+    def _chunk(self, choices: list[object], **more: object) -> bytes:
+        chunk = {**self._head, "choices": choices, **more}
+        if self._include_usage:
+            chunk.setdefault("usage", None)
+        return _event(chunk)
+
+    def _delta(self, choice: int, delta: dict[str, object], logprobs: object = None) -> bytes:
+        if choice not in self._started:
+            self._started.add(choice)
+            delta = {"role": "assistant", **delta}
+        body: dict[str, object] = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        return self._chunk([body])
+
+    def _finish(self, event: ChoiceFinish) -> bytes:
+        role = {} if event.choice in self._started else {"role": "assistant", "content": ""}
+        self._started.add(event.choice)
+        reason = OUTWARD_FINISH[event.reason]
+        body = {"index": event.choice, "delta": role, "logprobs": None, "finish_reason": reason}
+        if event.reason == "other" and event.raw:
+            return self._chunk([body], x_gateway={"finish_reason": event.raw})
+        return self._chunk([body])
+
+    def _usage(self, usage: Usage) -> bytes:
+        return self._chunk([], usage=encode_usage(usage))
+
+
+def _tool_call(event: ToolCallDelta) -> dict[str, object]:
+    if event.id is None:
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {
+        "index": event.index,
+        "id": join_call_id(event.id, event.signature),
+        "type": "function",
+        "function": {"name": event.name, "arguments": event.arguments},
+    }

@@ -1,0 +1,60 @@
+"""Assembly: from a table to an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from gateway import __version__
+from gateway.api.chat import ChatEndpoint
+from gateway.api.routes import CHAT_PATH, build_routes
+from gateway.execution.health import Health
+from gateway.execution.run import Runner
+from gateway.execution.send import Sender
+from gateway.model.table import Table
+from gateway.service.journey import Journeys
+from gateway.telemetry.log import log_request
+
+__all__ = ["Gateway", "default_transport"]
+
+
+def default_transport() -> httpx.AsyncBaseTransport:
+    """httpx's own transport: TLS verified, no proxy and no certificate path from the environment, no redirects."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
+    return httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+
+
+class Gateway:
+    """The ASGI application: the chat endpoint by the shortest way, everything else through FastAPI.
+
+    `table` is the active one; assigning another switches all new requests, and running ones keep theirs.
+    """
+
+    def __init__(self, table: Table, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.table = table
+        self._sender = Sender(transport or default_transport())
+        journeys = Journeys(lambda: self.table, Runner(self._sender, Health()))
+        self._chat = ChatEndpoint(journeys, log_request)
+        self._rest = build_routes(journeys, self._chat, lambda: True, __version__)
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+            return
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        await self._rest(scope, receive, send)
+
+    async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._sender.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return

@@ -1,0 +1,61 @@
+"""A config file -> a document: its values, the place of each, its content hash, and what its references hold.
+
+All reading of files and environment is done here, so that compiling is pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.references import Resolution, references_in, resolve
+from gateway.config.yaml_source import MAX_BYTES, parse_yaml
+from gateway.config.yaml_tree import Source
+
+__all__ = ["Document", "load_document", "parse_document"]
+
+_VERSION_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One config as it was written.
+
+    version: the first 12 hex digits of the SHA-256 over the canonical JSON of the values, references not resolved.
+    references: what every `${…}` holds, by its text; None where secrets were not asked for.
+    """
+
+    source: Source
+    version: str
+    references: Mapping[str, Resolution] | None
+
+
+def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
+    """The document in a file; raises ConfigRejected where no values can be read from it.
+
+    Without `secrets` no reference is resolved, and each counts as if it held something: fit to check, not to serve.
+    """
+    try:
+        with FilePath(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        hint = "`gateway init` writes one to start from" if isinstance(error, FileNotFoundError) else ""
+        problem = Problem(str(path), 0, 0, (), f"the file can't be read ({error.strerror})", hint)
+        raise ConfigRejected([problem]) from None
+    return parse_document(data, str(path), environ, secrets=secrets)
+
+
+def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
+    """The document in these bytes; `file` is what problems call it. See `load_document`."""
+    source = parse_yaml(data, file)
+    references = {text: resolve(text, environ) for text in references_in(source.values)} if secrets else None
+    return Document(source, _content_hash(source.values), references)
+
+
+def _content_hash(values: object) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_VERSION_DIGITS]

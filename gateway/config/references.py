@@ -1,0 +1,89 @@
+"""`${NAME}` and `${file:/path}` -> secrets: the only place where a config's secrets are read.
+
+What can't be used is said without showing it: neither a secret nor a text that may be one is ever in a message.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from providers.auth import Secret
+
+__all__ = ["Resolution", "read_literal", "references_in", "resolve"]
+
+_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_FILE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
+_MAX_SECRET_BYTES = 64 * 1024
+# What every HTTP library sends unchanged; RFC 9110 section 5.5 leaves other octets to luck.
+_SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What became of one credential.
+
+    source: the variable or file, "" for a text written in the file. missing: why there is nothing, such as
+    `is not set`. mistake, hint: why it could never be used, whatever the environment holds.
+    """
+
+    source: str = ""
+    secret: Secret | None = None
+    missing: str = ""
+    mistake: str = ""
+    hint: str = ""
+
+
+def references_in(value: object) -> Iterator[str]:
+    """Every string below `value` that has `${` in it."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case str() as text if "${" in text:
+                yield text
+            case list() as items:
+                pending.extend(items)
+            case dict() as entries:
+                pending.extend(entries.values())
+
+
+def resolve(text: str, environ: Mapping[str, str]) -> Resolution:
+    """The secret that a reference names, or why there is none."""
+    if match := _ENVIRONMENT.fullmatch(text):
+        value = environ.get(match[1], "")
+        return _sendable(match[1], value) if value else Resolution(match[1], missing="is not set")
+    if match := _FILE.fullmatch(text):
+        return _from_file(match[1])
+    message = "is no reference that can be resolved"
+    return Resolution(
+        mistake=message, hint="write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
+    )
+
+
+def read_literal(text: str) -> Resolution:
+    """A credential that is written in the config itself."""
+    return _sendable("", text) if text else Resolution(missing="is empty")
+
+
+def _from_file(path: str) -> Resolution:
+    try:
+        if not stat.S_ISREG(FilePath(path).stat().st_mode):
+            return Resolution(path, missing="is no regular file")
+        with FilePath(path).open("rb") as file:
+            data = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        return Resolution(path, missing=f"can't be read ({error.strerror})")
+    if len(data) > _MAX_SECRET_BYTES:
+        return Resolution(path, mistake="is too large for a secret")
+    value = data.decode("latin-1").removesuffix("\n").removesuffix("\r")
+    return _sendable(path, value) if value else Resolution(path, missing="is empty")
+
+
+def _sendable(source: str, value: str) -> Resolution:
+    if _SENDABLE.fullmatch(value):
+        return Resolution(source, Secret(value))
+    hint = "it must be one line of visible ASCII, without spaces around it"
+    return Resolution(source, mistake="can't be sent in a header", hint=hint)

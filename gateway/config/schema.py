@@ -1,0 +1,295 @@
+"""What a person writes: the shape of a config file, a description for every field, and its JSON Schema.
+
+Only shapes are judged here. What a word refers to, and whether it may stand where it stands, is the compiler's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "MEANINGS",
+    "AssistantSection",
+    "AttemptsSection",
+    "CellSection",
+    "ClientSection",
+    "DeploymentSection",
+    "EdgeSecretSection",
+    "EdgeSection",
+    "GatewaySection",
+    "LocationSection",
+    "RegionSection",
+    "ResilienceSection",
+    "schema_json",
+    "seconds",
+]
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_VISIBLE = r"^[!-~]+$"
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+_FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+_DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
+_KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
+
+MEANINGS = {
+    _NAME: "must be made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
+    _VISIBLE: "must be visible ASCII without spaces",
+    _HEADER: "must be the name of a header",
+    _FIELD: "must be the name of a request field",
+}
+"""What a pattern of the schema asks for, in words."""
+
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_LONGEST_S = 86_400.0
+
+
+def _listed(value: object) -> object:
+    """One word as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration that the schema accepted: 0.5 of `500ms`, 120 of `2m`."""
+    match = re.fullmatch(_DURATION, duration)
+    return float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+
+
+def _duration(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_DURATION, value):
+        if seconds(value) > _LONGEST_S:
+            raise _mistake("a time must not be longer than a day")
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise _mistake("a time needs a unit", f"write {value}s, {value}ms or {value}m")
+    raise _mistake("must be a time with its unit", "such as 500ms, 5s or 2m")
+
+
+def _duration_above_zero(value: object) -> str:
+    text = _duration(value)
+    if seconds(text) <= 0:
+        raise _mistake("a time must be longer than nothing")
+    return text
+
+
+def _key_hash(value: object) -> object:
+    """The hash, lower case. A value that is none may be a key, so the message never shows it."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(_KEY_HASH, value):
+        return value.lower()
+    if value.startswith("sha256:"):
+        found = len(value) - len("sha256:")
+        raise _mistake(f"64 hexadecimal digits must follow `sha256:`, found {found} characters", _NEW_KEY)
+    if re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise _mistake("must name its algorithm", "put `sha256:` before it")
+    raise _mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
+
+
+_NEW_KEY = "`gateway key new` makes a key and shows its hash"
+
+
+def _mistake(message: str, hint: str = "") -> PydanticCustomError:
+    return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+Visible = Annotated[str, Field(pattern=_VISIBLE, max_length=256)]
+HeaderName = Annotated[str, Field(pattern=_HEADER, max_length=128)]
+FieldName = Annotated[str, Field(pattern=_FIELD, max_length=128)]
+Words = Annotated[list[str], Field(min_length=1)]
+OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
+_DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
+Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
+DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class CellSection(_Section):
+    """This installation of the gateway."""
+
+    territory: str = Field(description="Where the gateway itself runs: an ISO 3166 code such as DE.")
+    serves: Words | None = Field(None, description="The regions that it serves; all of them if left out.")
+    homes: dict[Name, str] = Field(
+        {}, description="For a region that it doesn't serve: the https URL of the cell that does."
+    )
+
+
+class AssistantSection(_Section):
+    """What a client asks for in `model`."""
+
+    aliases: list[Visible] = Field(
+        [], description="Other names for it, such as gpt-4o, so that an app has only its base URL to change."
+    )
+    routes: dict[Name, list[str]] = Field(
+        description="For each region the deployments to ask, in order: the first, then its fallbacks."
+    )
+
+
+class RegionSection(_Section):
+    """Territories under one policy."""
+
+    territories: Words = Field(
+        description='Whose people it answers: ISO 3166 codes, groups such as "@EEA", or "*" for everywhere else.'
+    )
+    boundary: Words = Field(
+        description='Where their prompts may be stored and processed: codes, groups, "*", exclusions such as "!CN".'
+    )
+    transit: Words | None = Field(
+        None, description="The cell's own territory, where it lies outside the boundary and is accepted."
+    )
+
+
+class DeploymentSection(_Section):
+    """One model of one provider at one site, with its credentials."""
+
+    provider: str = Field(description="The adapter that speaks its wire format; `gateway providers` lists them.")
+    model: Visible = Field(description="The model, in the provider's own words.")
+    endpoint: str | None = Field(
+        None,
+        description="A site that the provider is known to have, or a URL; may be left out where there is one site. "
+        "`simulator` in demo mode.",
+    )
+    simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
+    stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")
+    processes: OneOrMore | None = Field(None, description="With a URL: where it is computed on; `any` if unknown.")
+    available: OneOrMore | None = Field(
+        None, description="The territories whose people it may answer, where the vendor publishes no list."
+    )
+    api_key: OneOrMore | None = Field(
+        None, description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn."
+    )
+    attests: list[str] = Field(
+        [], description="What the site's promise requires and your contract has, such as zdr (zero data retention)."
+    )
+    capabilities: list[str] | None = Field(
+        None, description="What the model can do, instead of what is known of it: tools, vision, json_schema, …"
+    )
+    unsupported: Literal["drop", "refuse"] = Field(
+        "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
+    )
+    passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    enabled: bool = Field(True, description="false takes it out of every route at once.")
+    insecure: bool = Field(False, description="Allows http:// to another machine: prompts and keys in clear text.")
+
+
+class ClientSection(_Section):
+    """Who may call."""
+
+    keys: Annotated[list[KeyHash], Field(min_length=1)] = Field(
+        description="The SHA-256 of each of its keys (sha256:…); `gateway key new` makes one."
+    )
+    assistants: Words | None = Field(None, description="Whom it may ask; every assistant if left out.")
+    region: str | None = Field(None, description="Binds every request of its keys to this region.")
+    may_assert: list[Literal["territory", "user"]] = Field(
+        [], description="What a trusted backend may say about the person it calls for."
+    )
+
+
+class EdgeSecretSection(_Section):
+    """What shows that a request came through the edge."""
+
+    header: HeaderName = Field(description="The header that the edge adds.")
+    value: str = Field(description="Its value: ${NAME} or ${file:/path}.")
+
+
+class EdgeSection(_Section):
+    """A trusted peer that says in a header from which country a request comes."""
+
+    networks: Words = Field(alias="from", description="The peer's networks (CIDR); nobody else's header is read.")
+    country: HeaderName = Field(description="The header with the country, such as CF-IPCountry.")
+    client_ip: HeaderName | None = Field(None, description="The header with the person's address.")
+    secret: EdgeSecretSection | None = Field(None, description="What the edge adds to show that it was the edge.")
+
+
+class LocationSection(_Section):
+    """How a caller's place is decided."""
+
+    signals: Annotated[list[Literal["api_key", "assertion", "edge_header"]], Field(min_length=1)] = Field(
+        ["api_key", "assertion", "edge_header"],
+        description="What may tell the place; the first names the winner where several agree.",
+    )
+    edges: list[EdgeSection] = Field([], description="The peers whose country header is believed.")
+    conflict: Literal["strictest", "refuse"] = Field(
+        "strictest",
+        description="Where signals give different regions: the one whose boundary lies within the others', or none.",
+    )
+    unknown: str = Field("refuse", description="Where no signal gives a region: refuse, or the region to take.")
+
+
+class AttemptsSection(_Section):
+    """How often a request may be tried."""
+
+    per_deployment: int = Field(2, ge=1, le=10, description="Attempts on one deployment.")
+    total: int = Field(4, ge=1, le=50, description="Attempts of one request over all deployments.")
+
+
+class ResilienceSection(_Section):
+    """Bounds of one request's journey."""
+
+    attempts: AttemptsSection = Field(AttemptsSection(), description="How often a request may be tried.")
+    connect: Duration = Field("5s", description="To open a connection.")
+    first_token: Duration = Field("10s", description="To the first real event of an attempt, where a next step exists.")
+    commit: Duration = Field("55s", description="To the first real event, over all attempts.")
+    idle: Duration = Field("30s", description="Between two events of a stream.")
+    total: Duration = Field("600s", description="The whole request.")
+    failover_after: DurationOrZero = Field(
+        "2s", description="The longest wait that a provider may ask for before the next step is taken instead."
+    )
+
+
+class GatewaySection(_Section):
+    """The whole file."""
+
+    version: Literal[1] = Field(description="The version of this format: 1.")
+    demo: bool = Field(False, description="Simulated providers only; any peer is an edge, any key or none will do.")
+    cell: CellSection | None = Field(None, description="Where this installation stands and which regions it serves.")
+    assistants: dict[Visible, AssistantSection] = Field(description="What clients ask for, by name.")
+    regions: dict[Name, RegionSection] = Field(description="Territories under one policy, by name.")
+    blocked: list[str] = Field([], description="Territories that nobody answers.")
+    deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
+    clients: dict[Name, ClientSection] = Field(
+        {}, description="Who may call, by name. Without any, the gateway serves this machine only."
+    )
+    location: LocationSection = Field(LocationSection(), description="How a caller's place is decided.")
+    resilience: ResilienceSection = Field(ResilienceSection(), description="Attempts and times of one request.")
+
+
+def schema_json() -> str:
+    """The JSON Schema (draft 2020-12) of a config file, for editors; ends with a newline."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gateway.yaml"}
+    body = _tidy(GatewaySection.model_json_schema(mode="validation"))
+    return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without generated titles and nulls (a key is written or left out), and with the pattern of a mapping's names
+    binding: pydantic's lets other names pass."""
+    tidy = {key: _tidy_value(key, value) for key, value in schema.items() if key != "title"}
+    if "patternProperties" in tidy:
+        ((pattern, values),) = tidy.pop("patternProperties").items()
+        tidy |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+    if "default" in tidy and tidy["default"] is None:
+        del tidy["default"]
+    choices = [choice for choice in tidy.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        del tidy["anyOf"]
+        tidy |= choices[0]
+        return tidy
+    return tidy | ({"anyOf": choices} if choices else {})
+
+
+def _tidy_value(key: str, value: Any) -> Any:
+    if key in ("properties", "$defs", "patternProperties"):
+        return {name: _tidy(part) for name, part in value.items()}
+    if isinstance(value, dict) and key != "default":
+        return _tidy(value)
+    return [_tidy(part) for part in value] if key == "anyOf" else value

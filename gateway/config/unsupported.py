@@ -1,0 +1,36 @@
+"""What the design names and this version doesn't do yet: refused by name, never ignored. The one list of it."""
+
+from __future__ import annotations
+
+__all__ = ["KEYS", "WEIGHTED_STEP", "WORDS"]
+
+KEYS = frozenset(
+    {
+        "approvals",
+        "claim",
+        "consent",
+        "evaluations",
+        "exporters",
+        "fold",
+        "geoip",
+        "hedge",
+        "labels",
+        "limits",
+        "log_prompts",
+        "moderation",
+        "profile",
+        "protected",
+        "resume",
+        "retry_budget",
+        "reveal_model",
+        "schedules",
+        "subdivision",
+        "weights",
+    }
+)
+"""Keys, wherever they stand."""
+
+WORDS = {"signals": frozenset({"claim", "geoip"}), "may_assert": frozenset({"consent"})}
+"""Words in the list of a key."""
+
+WEIGHTED_STEP = "a weighted step (a mapping inside a route)"

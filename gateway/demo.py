@@ -1,0 +1,132 @@
+"""The demo: the gateway on simulated providers, with no key and no network.
+
+Each simulated site is a real HTTP server on its own loopback port, so that everything between a client and a
+provider's wire format is the real thing. Three requests, from three places, show what it is about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from gateway.app import Gateway
+from gateway.model.table import Table
+from gateway.serve import GatewayServer, server_config
+from providers.simulator.registry import load_dialects
+from providers.simulator.server import SimulatorServer
+
+__all__ = ["run_demo", "simulated_sites"]
+
+Sites = dict[tuple[str, str], str]
+_PLACES = (
+    ("China", "CN", "你好！你是谁？"),
+    ("Germany", "DE", "Hello! Who are you?"),
+    ("United States", "US", "Hello! Who are you?"),
+)
+_COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
+_ANSWER_WIDTH = 44
+
+
+def simulated_sites(table: Table) -> set[tuple[str, str]]:
+    """The provider and site of every simulated deployment."""
+    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
+
+
+async def run_demo(
+    listener: socket.socket,
+    sites: set[tuple[str, str]],
+    compile_with: Callable[[Sites], Table],
+    grace_s: float,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until interrupted. `compile_with` makes the table once the simulators' ports are known."""
+    dialects = load_dialects().dialects
+    async with contextlib.AsyncExitStack() as stack:
+        origins: Sites = {}
+        for provider, site in sorted(sites):
+            simulator = SimulatorServer(dialects[provider], persona=f"{provider} {site}")
+            origins[provider, site] = (await stack.enter_async_context(simulator)).origin
+        table = compile_with(origins)
+        url = _url_of(listener)
+
+        async def show() -> None:
+            await _show(url, table, say)
+
+        server = GatewayServer(server_config(Gateway(table), grace_s), show)
+        await server.serve([listener])
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # a comparison, not a bind
+    return f"http://{host}:{port}"
+
+
+async def _show(url: str, table: Table, say: Callable[[str], None]) -> None:
+    assistant = next(iter(table.assistants))
+    say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        rows = [await _ask(client, assistant, *place) for place in _PLACES]
+    say(_table([_COLUMNS, *(row.cells() for row in rows)]))
+    say("\nAsk it yourself; the header is what an edge would say about where you are:\n")
+    say(
+        f"  curl -i {url}/v1/chat/completions -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
+        f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
+    )
+    say(f"API documentation: {url}/docs   Why it answers so: {url}/v1/explain   Stop: Ctrl-C")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    place: str
+    region: str
+    why: str
+    deployment: str
+    provider: str
+    answer: str
+    elapsed_ms: float
+
+    def cells(self) -> tuple[str, ...]:
+        first = self.answer if len(self.answer) <= _ANSWER_WIDTH else f"{self.answer[: _ANSWER_WIDTH - 1]}…"
+        return (self.place, self.region, self.why, self.deployment, self.provider, first, f"{self.elapsed_ms:.1f}")
+
+
+async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory: str, question: str) -> _Row:
+    body = {"model": assistant, "messages": [{"role": "user", "content": question}]}
+    headers = {"cf-ipcountry": territory}
+    started_at = time.perf_counter()
+    response = await client.post("/v1/chat/completions", json=body, headers=headers)
+    elapsed_ms = (time.perf_counter() - started_at) * 1000
+    explained: Any = (await client.get("/v1/explain", params={"assistant": assistant}, headers=headers)).json()
+    answer: Any = response.json()
+    deployment = response.headers.get("x-gateway-deployment", "-")
+    return _Row(
+        place,
+        response.headers.get("x-gateway-region", "-"),
+        response.headers.get("x-gateway-why", "-"),
+        deployment,
+        next((item["provider"] for item in explained["considered"] if item["deployment"] == deployment), "-"),
+        answer["choices"][0]["message"]["content"] if response.is_success else answer["error"]["message"],
+        elapsed_ms,
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  " + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  " + "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal uses: Chinese characters and full-width punctuation take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,0 +1,96 @@
+"""What follows from a failure: a retry on the same deployment, the next step, or the end. Pure, by kind alone.
+
+The table below is the whole policy. Nothing reads an error's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from providers.failures import Failure, FailureKind
+
+__all__ = ["RULES", "Rule", "Verdict", "backoff_s", "judge"]
+
+_BASE_S = 0.5
+_CAP_S = 8.0
+_REFUSED_S = 300.0
+_SPENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of failure: may it be retried here, may the next step be asked, for how long is the key benched.
+
+    bench_s is for failures that name no time of their own; waits: whether a time that the provider names counts.
+    """
+
+    retry_here: bool = False
+    next_step: bool = False
+    bench_s: float | None = None
+    bench_named_time: bool = False
+
+
+RULES: dict[FailureKind, Rule] = {
+    FailureKind.CONNECT: Rule(retry_here=True, next_step=True),
+    FailureKind.UNAVAILABLE: Rule(retry_here=True, next_step=True),
+    FailureKind.RATE_LIMITED: Rule(retry_here=True, next_step=True, bench_named_time=True),
+    FailureKind.QUOTA: Rule(next_step=True, bench_s=_SPENT_S, bench_named_time=True),
+    FailureKind.SILENT: Rule(next_step=True),
+    FailureKind.CREDENTIALS: Rule(next_step=True, bench_s=_REFUSED_S),
+    FailureKind.MODEL_NOT_FOUND: Rule(next_step=True, bench_s=_REFUSED_S),
+    FailureKind.GEO_REFUSED: Rule(next_step=True, bench_s=_REFUSED_S),
+    FailureKind.CONTEXT_LENGTH: Rule(next_step=True),
+    FailureKind.INVALID_REQUEST: Rule(),
+    FailureKind.UNSUPPORTED: Rule(next_step=True),
+    FailureKind.CONTENT_FILTER: Rule(),
+    FailureKind.MALFORMED: Rule(retry_here=True, next_step=True),
+    FailureKind.INTERRUPTED: Rule(retry_here=True, next_step=True),
+    FailureKind.TOO_LARGE: Rule(next_step=True),
+    FailureKind.DEADLINE: Rule(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do next: `again` after `wait_s` on the same deployment, `onward` to the next step, or neither."""
+
+    again: bool = False
+    onward: bool = False
+    wait_s: float = 0.0
+
+
+def judge(
+    failure: Failure,
+    *,
+    tried_here: int,
+    per_deployment: int,
+    another_key: bool,
+    is_last_step: bool,
+    failover_after_s: float,
+    left_s: float,
+    draw: Callable[[], float],
+) -> Verdict:
+    """The verdict on one failed attempt.
+
+    tried_here: attempts on this deployment so far, this one included. another_key: an untried key of it is left.
+    left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
+    """
+    rule = RULES[failure.kind]
+    onward = rule.next_step and not is_last_step
+    key_is_to_blame = rule.bench_s is not None or failure.kind is FailureKind.RATE_LIMITED
+    if another_key and key_is_to_blame:
+        return Verdict(again=True)
+    if not rule.retry_here or tried_here >= per_deployment:
+        return Verdict(onward=onward)
+    named_s = failure.retry_after_s
+    if named_s is not None:
+        patience_s = left_s if is_last_step else failover_after_s
+        return Verdict(again=True, wait_s=named_s) if named_s <= patience_s else Verdict(onward=onward)
+    wait_s = backoff_s(tried_here, draw)
+    return Verdict(again=True, wait_s=wait_s) if wait_s < left_s else Verdict(onward=onward)
+
+
+def backoff_s(attempt: int, draw: Callable[[], float]) -> float:
+    """Full jitter: a random share of an exponentially growing wait, so that clients don't come back in step."""
+    return draw() * min(_CAP_S, _BASE_S * 2.0 ** (attempt - 1))

@@ -1,0 +1,287 @@
+"""Carry out a plan: attempts, retries and failover, until one deployment has begun to answer.
+
+`attempt` is one call. The first one runs plainly; only when it fails does tenacity drive the rest, with waits that
+come from the failure. Execution can skip steps of a plan, and can add none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.retry import RULES, Verdict, judge
+from gateway.execution.send import Sender
+from gateway.execution.stream import LiveStream
+from gateway.model.attempt import Attempt, Skipped
+from gateway.model.decision import Plan, Step
+from gateway.model.record import Record
+from gateway.model.table import Deployment, Resilience
+from providers.auth import Secret, apply
+from providers.chat import ChatCompletion, ChatRequest
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.fitting import without_parameters
+
+__all__ = ["Answer", "PlanExhausted", "Runner"]
+
+StillAllowed = Callable[[Step], str | None]
+_NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
+_REDACTED = "[redacted]"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Who answers, and the answer: whole, or a stream that has begun."""
+
+    step: Step
+    completion: ChatCompletion | None = None
+    stream: LiveStream | None = None
+
+
+class PlanExhausted(Exception):
+    """No step of the plan gave an answer; `failure` is the last one, with the wait that may help."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class _AttemptFailed(Exception):
+    """One attempt has failed and the walk has moved on, or ended."""
+
+
+class Runner:
+    """Carries out plans over one sender. Sleep and chance are parameters, so that no test waits."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        health: Health,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.health = health
+        self._sender = sender
+        self._sleep = sleep
+        self.draw = draw
+        self._clock = clock
+
+    async def run(
+        self,
+        plan: Plan,
+        request: ChatRequest,
+        bounds: Resilience,
+        deadline: Deadline,
+        record: Record,
+        still_allowed: StillAllowed,
+    ) -> Answer:
+        """The first answer that begins; raises PlanExhausted. Every attempt and skipped step is put into the record."""
+        walk = _Walk(self, plan, request, bounds, deadline, record, still_allowed)
+        try:
+            return await walk.attempt_next()
+        except _AttemptFailed as error:
+            if walk.ended:
+                raise PlanExhausted(walk.failure) from None
+            first: _AttemptFailed | None = error
+
+        async def once() -> Answer:
+            # The plain attempt counts as tenacity's first, so that its wait comes before the second.
+            nonlocal first
+            if first is not None:
+                failed, first = first, None
+                raise failed
+            return await walk.attempt_next()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_AttemptFailed),
+            wait=lambda _: walk.wait_s,
+            stop=lambda _: walk.ended,
+            sleep=self._sleep,
+            retry_error_callback=_give_up(walk),
+        )
+        return await retrying(once)
+
+    async def attempt(
+        self,
+        step: Step,
+        secret: Secret | None,
+        request: ChatRequest,
+        bounds: Resilience,
+        deadline: Deadline,
+        *,
+        limit_s: float,
+    ) -> Answer:
+        """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed."""
+        deployment = step.deployment
+        try:
+            wire = deployment.adapter.build_request(without_parameters(request, step.dropped), deployment.target)
+        except UnsupportedFeature as error:
+            raise ProviderFailed(Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature)) from error
+        wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        try:
+            async with asyncio.timeout(limit_s):
+                reply = await self._sender.open(step.permit, wire, bounds.connect_s)
+                try:
+                    if not request.stream:
+                        response = await reply.read()
+                        await reply.close()
+                        return Answer(step, completion=read_answer(deployment.adapter, response, deployment.target))
+                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target)
+                    stream = LiveStream(
+                        reply, reader, deadline, bounds.idle_s, lambda failure: _redacted(failure, deployment)
+                    )
+                    await stream.begin()
+                    return Answer(step, stream=stream)
+                except BaseException:
+                    await reply.close()
+                    raise
+        except TimeoutError:
+            raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
+
+
+def _give_up(walk: _Walk) -> Callable[[RetryCallState], Answer]:
+    def give_up(_: RetryCallState) -> Answer:
+        raise PlanExhausted(walk.failure)
+
+    return give_up
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Where one request is in its plan."""
+
+    runner: Runner
+    plan: Plan
+    request: ChatRequest
+    bounds: Resilience
+    deadline: Deadline
+    record: Record
+    still_allowed: StillAllowed
+    position: int = 0
+    tried_here: int = 0
+    used_keys: set[Secret | None] = field(default_factory=set)
+    wait_s: float = 0.0
+    ended: bool = False
+    failure: Failure = _NOBODY_ASKED
+    context_tokens_over: int | None = None
+
+    @property
+    def _is_last(self) -> bool:
+        return self.position >= len(self.plan.steps) - 1
+
+    async def attempt_next(self) -> Answer:
+        """The next attempt; raises _AttemptFailed after noting the failure and choosing where to go from there."""
+        step = self._next_step()
+        if step is None:
+            self.ended = True
+            raise _AttemptFailed
+        committed = not self.request.stream
+        left_s = self.deadline.left_s(committed=committed)
+        if left_s <= 0:
+            self.failure = Failure(FailureKind.DEADLINE, "the request's time is over")
+            self.ended = True
+            raise _AttemptFailed
+        limit_s = left_s if committed or self._is_last else min(left_s, self.bounds.first_token_s)
+        secret = self._next_key(step.deployment)
+        self.tried_here += 1
+        self.used_keys.add(secret)
+        started_at = self.deadline.clock()
+        try:
+            answer = await self.runner.attempt(step, secret, self.request, self.bounds, self.deadline, limit_s=limit_s)
+        except ProviderFailed as error:
+            failure = _redacted(error.failure, step.deployment)
+            self._note(step.deployment, started_at, failure)
+            self._move_on(step, secret, failure)
+            raise _AttemptFailed from None
+        self._note(step.deployment, started_at, None)
+        return answer
+
+    def _next_step(self) -> Step | None:
+        """The step at the walk's position, or the next one behind it that may be asked; None at the end."""
+        while self.position < len(self.plan.steps):
+            step = self.plan.steps[self.position]
+            reason = self.still_allowed(step)
+            if reason is None and not self.tried_here:
+                reason = self._why_not(step.deployment)
+            if reason is None:
+                return step
+            self.record.skipped.append(Skipped(step.deployment.name, reason))
+            self._go_onward()
+        return None
+
+    def _why_not(self, deployment: Deployment) -> str | None:
+        if self.context_tokens_over is not None:
+            size = deployment.capabilities.context_tokens
+            if size is not None and size <= self.context_tokens_over:
+                return "its context is not larger"
+        return self.runner.health.snapshot().get(deployment.name) if self.record.attempts else None
+
+    def _next_key(self, deployment: Deployment) -> Secret | None:
+        """A key that is neither benched nor used up for this request, else the last resort: the first one."""
+        keys = self.runner.health.usable_keys(deployment) or deployment.credentials or (None,)
+        if len(keys) == 1:
+            return keys[0]
+        return next((key for key in keys if key not in self.used_keys), keys[0])
+
+    def _note(self, deployment: Deployment, started_at: float, failure: Failure | None) -> None:
+        duration_s = self.deadline.clock() - started_at
+        self.record.attempts.append(
+            Attempt(deployment.name, deployment.provider, deployment.model, duration_s, failure)
+        )
+
+    def _move_on(self, step: Step, secret: Secret | None, failure: Failure) -> None:
+        self.failure = failure
+        deployment = step.deployment
+        self._bench(deployment, secret, failure)
+        if failure.kind is FailureKind.CONTEXT_LENGTH:
+            self.context_tokens_over = deployment.capabilities.context_tokens
+        untried = [key for key in self.runner.health.usable_keys(deployment) if key not in self.used_keys]
+        verdict = judge(
+            failure,
+            tried_here=self.tried_here,
+            per_deployment=self.bounds.attempts_per_deployment,
+            another_key=bool(untried),
+            is_last_step=self._is_last,
+            failover_after_s=self.bounds.failover_after_s,
+            left_s=self.deadline.left_s(committed=not self.request.stream),
+            draw=self.runner.draw,
+        )
+        self._follow(verdict)
+
+    def _follow(self, verdict: Verdict) -> None:
+        if len(self.record.attempts) >= self.bounds.attempts_total:
+            self.ended = True
+            return
+        self.wait_s = verdict.wait_s
+        if verdict.onward:
+            self._go_onward()
+        elif not verdict.again:
+            self.ended = True
+
+    def _go_onward(self) -> None:
+        self.position += 1
+        self.tried_here = 0
+        self.used_keys.clear()
+
+    def _bench(self, deployment: Deployment, secret: Secret | None, failure: Failure) -> None:
+        rule = RULES[failure.kind]
+        for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
+        if for_s is not None:
+            self.runner.health.bench(deployment, secret, for_s, f"benched: {failure.message}")
+
+
+def _redacted(failure: Failure, deployment: Deployment) -> Failure:
+    """The failure without any key of the deployment in it: some providers repeat what they were sent."""
+    detail = failure.detail
+    for secret in deployment.credentials:
+        detail = detail.replace(secret.reveal(), _REDACTED)
+    return replace(failure, detail=detail) if detail != failure.detail else failure

@@ -1,0 +1,41 @@
+"""What is known of one request: filled on its way, read once at its end for the log line and the headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.model.attempt import Attempt, Skipped
+from gateway.model.location import Location
+from providers.chat import Usage
+
+__all__ = ["Record"]
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. No prompt, no answer, no key ever stands in it. Times are seconds.
+
+    outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers'), `interrupted` (in mid-stream),
+    `cancelled` (the client left) or `internal_error`. code: the outward error code, None for an answer.
+    """
+
+    request_id: str
+    started_at: float
+    table: str
+    client: str | None = None
+    location: Location | None = None
+    assistant: str | None = None
+    deployment: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    stream: bool = False
+    status: int = 0
+    outcome: str = "ok"
+    code: str | None = None
+    detail: str | None = None
+    first_s: float | None = None
+    total_s: float | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    dropped: frozenset[str] = frozenset()
+    usage: Usage | None = None

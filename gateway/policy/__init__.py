@@ -1,0 +1,1 @@
+"""Decisions: pure, synchronous functions over one immutable table. No I/O, no logging, no clock, no httpx."""

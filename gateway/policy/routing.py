@@ -1,0 +1,161 @@
+"""Who may answer: one pure function that traffic and `explain` both use, so that the explanation can't drift.
+
+The order of checks is the order of importance: law (boundary, availability, requirements) before ability, ability
+before health. The first check that fails is the reason that is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step
+from gateway.model.location import Location, LocationProblem
+from gateway.model.table import Assistant, Deployment, Region, Table
+from gateway.policy.fence import prompt_permit
+from providers.fitting import Needs, fit
+from providers.territories import territory_name
+
+__all__ = ["decide", "refuse_location"]
+
+_LAW = frozenset({PassedOver.BOUNDARY, PassedOver.AVAILABILITY, PassedOver.REQUIREMENT, PassedOver.EXCEPTED})
+_ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
+
+
+def refuse_location(table: Table, location: Location) -> Refusal | None:
+    """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
+    place = territory_name(location.territory) if location.territory else None
+    match location.problem:
+        case LocationProblem.BLOCKED:
+            return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not offered in {place or 'this territory'}")
+        case LocationProblem.UNKNOWN:
+            return Refusal(
+                RefusalCode.REGION_UNKNOWN,
+                "where this request comes from is not known, and this gateway doesn't guess: "
+                "send it through the edge that tells the country, or with a key that is bound to a region",
+            )
+        case LocationProblem.CONFLICT:
+            said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
+            return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
+        case None:
+            return _wrong_cell(table, location.region)
+
+
+def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
+    cell = table.cell
+    if cell is None or cell.serves is None or region is None or region.name in cell.serves:
+        return None
+    home = cell.homes.get(region.name)
+    where = f"; its home is {home}" if home else ""
+    return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
+
+
+def decide(table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, str]) -> Decision:
+    """The plan for one request, or its refusal, with what became of each deployment of the route.
+
+    health: the deployments that can't be asked right now, by name, and why.
+    """
+    refusal = refuse_location(table, location)
+    region = location.region
+    if refusal is not None or region is None:
+        return Decision(refusal or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+    route = assistant.routes.get(region.name)
+    if not route:
+        return Decision(
+            Refusal(
+                RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
+            )
+        )
+    steps: list[Step] = []
+    considered: list[Considered] = []
+    for deployment in route:
+        judged = _judge(table, region, location, deployment, needs, health)
+        if isinstance(judged, Step):
+            steps.append(judged)
+            considered.append(Considered(deployment.name, deployment.provider, dropped=judged.dropped))
+        else:
+            reason, detail = judged
+            considered.append(Considered(deployment.name, deployment.provider, reason, detail))
+    if steps:
+        return Decision(Plan(assistant, region, tuple(steps)), tuple(considered))
+    return Decision(_refuse(assistant, region, considered), tuple(considered))
+
+
+def _judge(
+    table: Table,
+    region: Region,
+    location: Location,
+    deployment: Deployment,
+    needs: Needs,
+    health: Mapping[str, str],
+) -> Step | tuple[PassedOver, str]:
+    permit = prompt_permit(table, region, deployment)
+    if permit is None:
+        return PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}"
+    if lawless := _law(region, location, deployment, needs):
+        return lawless
+    fitted = fit(
+        needs,
+        deployment.capabilities,
+        deployment.target.facts,
+        deployment.target.passthrough,
+        deployment.allowed_moves,
+    )
+    if fitted.missing:
+        return PassedOver.CAPABILITY, f"can't do {_words(fitted.missing)}"
+    if fitted.moving:
+        return PassedOver.MOVES_DATA, f"{_words(fitted.moving)} would move or keep data at the provider"
+    dropped = fitted.unsupported
+    if not region.boundary.is_anywhere:
+        dropped |= needs.parameters & deployment.excepts
+    if dropped and deployment.unsupported == "refuse":
+        return PassedOver.PARAMETER, f"has no {_words(dropped)}, and is set to refuse rather than drop"
+    if not deployment.enabled:
+        return PassedOver.DISABLED, "disabled in the config"
+    if not deployment.has_credential:
+        missing = ", ".join(deployment.missing_credentials) or "api_key"
+        return PassedOver.CREDENTIAL, f"no credential: {missing} is not set"
+    if deployment.name in health:
+        return PassedOver.HEALTH, health[deployment.name]
+    return Step(deployment, permit, dropped)
+
+
+def _law(region: Region, location: Location, deployment: Deployment, needs: Needs) -> tuple[PassedOver, str] | None:
+    territory = location.territory
+    if territory is not None:
+        if not deployment.available.contains(territory):
+            return PassedOver.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
+    elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
+        return PassedOver.AVAILABILITY, (
+            f"{deployment.provider} doesn't serve every territory of region {region.name!r}, "
+            "and which one this is isn't known"
+        )
+    if deployment.unmet:
+        return PassedOver.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
+    if not region.boundary.is_anywhere and (excepted := needs.features & deployment.excepts):
+        return PassedOver.EXCEPTED, f"site {deployment.site!r} doesn't keep {_words(excepted)} inside the boundary"
+    return None
+
+
+def _refuse(assistant: Assistant, region: Region, considered: list[Considered]) -> Refusal:
+    """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
+    reasons = {item.reason for item in considered}
+    if reasons - _LAW - _ABILITY:
+        return Refusal(
+            RefusalCode.NO_HEALTHY_DEPLOYMENT,
+            f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now",
+        )
+    if reasons & _ABILITY:
+        told = "; ".join(f"{item.deployment} {item.detail}" for item in considered if item.reason in _ABILITY)
+        return Refusal(
+            RefusalCode.UNSUPPORTED_CAPABILITY,
+            f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked: {told}",
+        )
+    return Refusal(
+        RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
+        f"no deployment of {assistant.name!r} may answer here: "
+        + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
+    )
+
+
+def _words(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

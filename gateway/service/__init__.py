@@ -1,0 +1,1 @@
+"""One request's journey in reading order; no rules of its own."""

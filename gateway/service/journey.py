@@ -1,0 +1,94 @@
+"""From a parsed request and a decided location to an answer that has begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.run import Answer, Runner
+from gateway.model.decision import Plan, Refusal, Step
+from gateway.model.location import Location
+from gateway.model.record import Record
+from gateway.model.table import Assistant, Client, Table
+from gateway.policy.fence import still_permitted
+from gateway.policy.routing import decide
+from providers.chat import ChatRequest
+from providers.fitting import needs_of
+
+__all__ = ["AssistantNotFound", "Journeys", "Refused", "assistants_of", "find_assistant"]
+
+
+class AssistantNotFound(Exception):
+    """The client asks for an assistant that it doesn't have; `nearest` is one that it has."""
+
+    def __init__(self, name: str, nearest: str | None) -> None:
+        super().__init__(name)
+        self.name = name
+        self.nearest = nearest
+
+
+class Refused(Exception):
+    """Routing refuses the request."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def assistants_of(table: Table, client: Client | None) -> dict[str, Assistant]:
+    """What this caller may ask for, by every name that works."""
+    return {
+        name: assistant
+        for name, assistant in table.assistants.items()
+        if client is None or client.may_ask(assistant.name)
+    }
+
+
+def find_assistant(table: Table, client: Client | None, name: str) -> Assistant:
+    """The assistant of that name or alias; raises AssistantNotFound, which knows only this caller's assistants."""
+    assistant = table.assistants.get(name)
+    if assistant is not None and (client is None or client.may_ask(assistant.name)):
+        return assistant
+    near = get_close_matches(name[:200], assistants_of(table, client), n=1, cutoff=0.5)
+    raise AssistantNotFound(name, near[0] if near else None)
+
+
+class Journeys:
+    """Carries requests through decision and execution. `current` gives the table that is active at that moment."""
+
+    def __init__(self, current: Callable[[], Table], runner: Runner) -> None:
+        self.current = current
+        self._runner = runner
+
+    @property
+    def runner(self) -> Runner:
+        """Who carries out the plans."""
+        return self._runner
+
+    async def answer(
+        self,
+        table: Table,
+        client: Client | None,
+        location: Location,
+        request: ChatRequest,
+        deadline: Deadline,
+        record: Record,
+    ) -> Answer:
+        """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted."""
+        assistant = find_assistant(table, client, request.model)
+        record.assistant = assistant.name
+        needs = needs_of(request)
+        decision = decide(table, assistant, location, needs, self._runner.health.snapshot())
+        if not isinstance(decision.outcome, Plan):
+            raise Refused(decision.outcome)
+        answer = await self._runner.run(
+            decision.outcome, request, table.resilience, deadline, record, self._still_allowed(assistant)
+        )
+        deployment = answer.step.deployment
+        record.deployment, record.provider = deployment.name, deployment.provider
+        record.model, record.dropped = deployment.model, answer.step.dropped
+        return answer
+
+    def _still_allowed(self, assistant: Assistant) -> Callable[[Step], str | None]:
+        return lambda step: still_permitted(step.permit, self.current(), assistant.name)

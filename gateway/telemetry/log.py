@@ -1,0 +1,103 @@
+"""Structured logs: one line a request, readable in a terminal, JSON when piped.
+
+Only what is named here is ever written: there is no path by which a prompt, an answer or a header gets in.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal, TextIO
+
+import orjson
+import structlog
+
+from gateway.model.attempt import Attempt
+from gateway.model.record import Record
+
+__all__ = ["configure", "log_request", "logger"]
+
+LogFormat = Literal["auto", "json", "text"]
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+    """Set up the process's logging; `auto` means text on a terminal and JSON anywhere else."""
+    out = stream or sys.stderr
+    readable = form == "text" or (form == "auto" and out.isatty())
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty())
+        if readable
+        else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    """The process's logger."""
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return log
+
+
+def log_request(record: Record) -> None:
+    """The one line of a finished request."""
+    fields = {name: value for name, value in _fields(record).items() if value is not None}
+    log = logger()
+    if record.outcome in ("internal_error", "failed", "interrupted"):
+        log.warning("request", **fields)
+    else:
+        log.info("request", **fields)
+
+
+def _fields(record: Record) -> dict[str, object]:
+    location, usage = record.location, record.usage
+    return {
+        "request_id": record.request_id,
+        "outcome": record.outcome,
+        "status": record.status or None,
+        "code": record.code,
+        "detail": record.detail,
+        "region": location.region.name if location and location.region else None,
+        "territory": location.territory if location else None,
+        "why": location.why if location else None,
+        "client": record.client,
+        "assistant": record.assistant,
+        "deployment": record.deployment,
+        "provider": record.provider,
+        "model": record.model,
+        "stream": record.stream or None,
+        "attempts": [_attempt(attempt) for attempt in record.attempts] if _is_eventful(record) else None,
+        "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped} or None,
+        "dropped": sorted(record.dropped) or None,
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "completion_tokens": usage.completion_tokens if usage else None,
+        "first_ms": _milliseconds(record.first_s),
+        "total_ms": _milliseconds(record.total_s),
+        "table": record.table,
+    }
+
+
+def _is_eventful(record: Record) -> bool:
+    return any(attempt.failure is not None for attempt in record.attempts)
+
+
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    failure = attempt.failure
+    fields: dict[str, object] = {"deployment": attempt.deployment, "ms": _milliseconds(attempt.duration_s)}
+    if failure is not None:
+        told = {"kind": failure.kind, "status": failure.status, "code": failure.code, "detail": failure.detail}
+        fields |= {name: value for name, value in told.items() if value}
+    return fields
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -1,0 +1,149 @@
+"""JSON in and out, and readers that take only what is there: the border at which `Any` ends.
+
+A provider's answer is read leniently: an absent member, null, or a member of another type are all "not there".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+__all__ = [
+    "JsonError",
+    "as_list",
+    "as_map",
+    "dumps",
+    "dumps_text",
+    "embed_object",
+    "loads",
+    "loads_text",
+    "mend_surrogates",
+    "read_float",
+    "read_int",
+    "read_list",
+    "read_map",
+    "read_str",
+    "split_high_surrogate",
+]
+
+_EMPTY: Mapping[str, object] = {}
+_HIGH_SURROGATE = re.compile("[\ud800-\udbff]$")
+
+
+class JsonError(ValueError):
+    """The bytes are not JSON."""
+
+
+def loads(data: bytes | bytearray | memoryview | str) -> object:
+    """The parsed value of a provider's JSON; raises JsonError.
+
+    Falls back to the standard library for two things that vendors do send and orjson refuses: a surrogate pair
+    that was split over two events, and NaN or Infinity (vLLM's log probabilities), which become null.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            text = data if isinstance(data, str) else bytes(data).decode("utf-8")
+            return json.loads(text, parse_constant=lambda _: None)
+        except (ValueError, RecursionError) as error:
+            raise JsonError("not valid JSON") from error
+
+
+def dumps(value: object) -> bytes:
+    """Compact UTF-8 JSON; keys keep their order. The value must hold no lone surrogates."""
+    return orjson.dumps(value)
+
+
+def dumps_text(value: object) -> str:
+    """The JSON text of a value that `loads` gave, whatever it holds; raises JsonError if it is nested too deeply.
+
+    Where the fast way gives up (lone surrogates, numbers beyond 64 bits), characters are escaped.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        try:
+            return json.dumps(value, separators=(",", ":"))
+        except (ValueError, RecursionError) as error:
+            raise JsonError("can't be written as JSON") from error
+
+
+def embed_object(text: str) -> object | None:
+    """The JSON object that stands in a string (tool arguments), to be set into a value for `dumps`; else None.
+
+    It is checked, and then written as it is: no number is rounded, and its depth doesn't matter.
+    """
+    try:
+        data = text.encode("utf-8")
+        return orjson.Fragment(data) if isinstance(orjson.loads(data), dict) else None
+    except ValueError:
+        return None
+
+
+def loads_text(text: str) -> object:
+    """Like `loads`, for JSON that stands in a string (tool arguments)."""
+    return loads(text.encode("utf-8", "surrogatepass"))
+
+
+def as_map(value: object) -> Mapping[str, object]:
+    """The object, or an empty one if it is something else."""
+    return value if isinstance(value, dict) else _EMPTY
+
+
+def as_list(value: object) -> Sequence[object]:
+    """The array, or an empty one if it is something else."""
+    return value if isinstance(value, list) else ()
+
+
+def read_str(source: Mapping[str, object], key: str) -> str | None:
+    """The string at `key`, or None. An empty string is a string."""
+    value = source.get(key)
+    return value if isinstance(value, str) else None
+
+
+def read_int(source: Mapping[str, object], key: str) -> int | None:
+    """The whole number at `key` (also written `3.0` or `"3"`), or None."""
+    value = source.get(key)
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return None
+
+
+def read_float(source: Mapping[str, object], key: str) -> float | None:
+    """The number at `key`, or None."""
+    value = source.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """The object at `key`, or an empty one."""
+    return as_map(source.get(key))
+
+
+def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:
+    """The array at `key`, or an empty one."""
+    return as_list(source.get(key))
+
+
+def mend_surrogates(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def split_high_surrogate(text: str) -> tuple[str, str]:
+    """The text without a trailing high surrogate, and that surrogate: its other half may come in the next piece."""
+    if _HIGH_SURROGATE.search(text):
+        return text[:-1], text[-1]
+    return text, ""

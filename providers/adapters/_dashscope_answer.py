@@ -1,0 +1,199 @@
+"""Read DashScope's native answers: whole ones and the events of a stream, which have one shape.
+
+`choices[].message` plays the part of a delta, so a whole answer is read as one large event. Source: Alibaba Cloud
+Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from providers._json import as_map, read_int, read_list, read_map, read_str
+from providers.adapter import WireResponse
+from providers.adapters._dashscope_errors import classify, holds_error
+from providers.adapters._dashscope_increments import Increments
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.classify import error_object, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+
+__all__ = ["NativeReader", "read_completion"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
+_STATUS_COMMENT = "HTTP_STATUS/"
+_NO_STATUS = 200
+
+
+def read_completion(response: WireResponse, model: str) -> ChatCompletion:
+    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    body = error_object(response.body)
+    if holds_error(body):
+        raise ProviderFailed(classify(body, response))
+    if not _choices(body):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    reader = NativeReader(model)
+    reader.read_chunk(body, "result")
+    reader.assembler.complete()
+    return fold(reader.assembler.take())
+
+
+def _choices(body: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The choices, or the one that `output.text` is where the result format is `text`."""
+    output = read_map(body, "output")
+    choices = [as_map(entry) for entry in read_list(output, "choices")]
+    text = read_str(output, "text")
+    if not choices and text is not None:
+        choices = [{"message": {"content": text}, "finish_reason": output.get("finish_reason")}]
+    return choices
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call as far as it is known."""
+
+    id: str
+    arguments: Increments
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice as far as it is known."""
+
+    text: Increments = field(default_factory=lambda: Increments(proof=2))
+    calls: dict[int, _Call] = field(default_factory=dict)
+    finished: bool = False
+
+
+class NativeReader:
+    """Reads the events of one answer into its `assembler`."""
+
+    def __init__(self, model: str) -> None:
+        self.assembler = Assembler(model)
+        self._status = _NO_STATUS
+        self._choices: dict[int, _Choice] = {}
+        self._usage: dict[int, Usage] = {}
+        self._given = False
+
+    def read_comment(self, comment: str) -> None:
+        """The status of the event around it: `HTTP_STATUS/400`."""
+        if comment.startswith(_STATUS_COMMENT):
+            status = comment[len(_STATUS_COMMENT) :].strip()
+            self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else _NO_STATUS
+
+    def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
+        """One event, or one whole answer."""
+        if event == "error" or holds_error(chunk):
+            self._end(classify(chunk, WireResponse(self._status, {}, b"", 0)))
+            return
+        self.assembler.identify(id=read_str(chunk, "request_id"))
+        choices = _choices(chunk)
+        for choice in choices:
+            self._read_choice(choice)
+        usage = read_map(chunk, "usage")
+        if usage:
+            self._read_usage(usage, choices)
+
+    def _end(self, failed: Failure) -> None:
+        """An error ends the answer, but for a filter that stops it after it began: that is a way to finish."""
+        if failed.kind is not FailureKind.CONTENT_FILTER or not self._given:
+            self.assembler.fail(failed)
+            return
+        for index, choice in self._choices.items():
+            if not choice.finished:
+                for text in choice.text.new("", last=True):
+                    self.assembler.text(text, index)
+                self.assembler.finish("content_filter", index, failed.code)
+        self.assembler.complete()
+
+    def _read_choice(self, source: Mapping[str, object]) -> None:
+        index = read_int(source, "index") or 0
+        choice = self._choices.setdefault(index, _Choice())
+        message = read_map(source, "message") or read_map(source, "delta")
+        word = read_str(source, "finish_reason")
+        ends = bool(word) and word != "null"
+        calls = read_list(message, "tool_calls")
+        # Thinking needs incremental output, so that reasoning text is never repeated.
+        reasoning = read_str(message, "reasoning_content") or ""
+        self.assembler.reasoning(reasoning, index)
+        texts = choice.text.new(_text(message.get("content")), last=ends or bool(calls))
+        self.assembler.text(texts[0] if texts else "", index, read_map(source, "logprobs") or None)
+        for text in texts[1:]:
+            self.assembler.text(text, index)
+        for entry in calls:
+            self._read_call(as_map(entry), index, choice, ends)
+        if ends and word:
+            choice.finished = True
+            self.assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
+        self._given = self._given or bool(reasoning or texts or calls or ends)
+
+    def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
+        function = read_map(source, "function")
+        arguments = _arguments(function.get("arguments"))
+        if arguments is None:
+            self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+            return
+        place, id = read_int(source, "index"), read_str(source, "id") or ""
+        if place is not None:
+            call = choice.calls.get(place)
+            if call is None or (id and call.id and id != call.id):
+                call = choice.calls[place] = _Call(id, Increments(proof=1))
+            call.id = call.id or id
+            arguments = "".join(call.arguments.new(arguments, last=ends))
+        self.assembler.tool_call(arguments, choice=index, index=place, id=id, name=read_str(function, "name"))
+
+    def _read_usage(self, source: Mapping[str, object], choices: list[Mapping[str, object]]) -> None:
+        """Counts are cumulative; with several choices, an event of one choice counts that choice's output alone."""
+        usage = _usage(source)
+        if len(choices) != 1:
+            self._usage.clear()
+            self.assembler.usage(usage)
+            return
+        self._usage[read_int(choices[0], "index") or 0] = usage
+        self.assembler.usage(
+            Usage(
+                usage.prompt_tokens,
+                sum(each.completion_tokens for each in self._usage.values()),
+                usage.cached_tokens,
+                sum(each.reasoning_tokens for each in self._usage.values()),
+            )
+        )
+
+
+def _text(content: object) -> str:
+    """The text of a content: a string, or the multimodal API's list of `{"text": …}`."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(read_str(as_map(part), "text") or "" for part in content)
+    return ""
+
+
+def _arguments(value: object) -> str | None:
+    """The arguments as JSON text, also where they came as an object; None if that is nested beyond reason."""
+    if isinstance(value, str):
+        return value
+    if not value:
+        return ""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return None
+
+
+def _usage(source: Mapping[str, object]) -> Usage:
+    """The counts; a missing one is 0."""
+    cached = read_int(read_map(source, "prompt_tokens_details"), "cached_tokens")
+    return Usage(
+        prompt_tokens=read_int(source, "input_tokens") or 0,
+        completion_tokens=read_int(source, "output_tokens") or 0,
+        cached_tokens=(read_int(source, "cached_tokens") if cached is None else cached) or 0,
+        reasoning_tokens=read_int(read_map(source, "output_tokens_details"), "reasoning_tokens") or 0,
+    )

@@ -1,0 +1,79 @@
+"""What DashScope's error codes mean: by code, else by status, never by text.
+
+Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20. A prompt that is too long has
+no code of its own (`InvalidParameter`, like any wrong request), and neither has a model that lives on the other of
+the two native paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from providers._json import read_map, read_str
+from providers.adapter import WireResponse
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind
+
+__all__ = ["classify", "holds_error"]
+
+# An entry covers its own sub-codes (`AccessDenied` also `AccessDenied.Unpurchased`); the longer entry wins. The codes
+# of status 500 and 503 are not here: the status says all, and a 400 with `InternalError.Algo` is a wrong request.
+# `insufficient_quota` is a limit of tokens per minute here, unlike at OpenAI.
+_BY_CODE = {
+    "AccessDenied": FailureKind.CREDENTIALS,
+    "AllocationQuota": FailureKind.QUOTA,
+    "Arrearage": FailureKind.QUOTA,
+    "BadRequest": FailureKind.INVALID_REQUEST,
+    "CommodityNotPurchased": FailureKind.QUOTA,
+    "CustomRoleBlocked": FailureKind.CONTENT_FILTER,
+    "DataInspectionFailed": FailureKind.CONTENT_FILTER,
+    "FaqRuleBlocked": FailureKind.CONTENT_FILTER,
+    "IPInfringementSuspect": FailureKind.CONTENT_FILTER,
+    "InvalidApiKey": FailureKind.CREDENTIALS,
+    "InvalidParameter": FailureKind.INVALID_REQUEST,
+    "InvalidURL": FailureKind.INVALID_REQUEST,
+    "Model.AccessDenied": FailureKind.CREDENTIALS,
+    "Model.NotExist": FailureKind.MODEL_NOT_FOUND,
+    "ModelNotFound": FailureKind.MODEL_NOT_FOUND,
+    "PostpaidBillOverdue": FailureKind.QUOTA,
+    "PrepaidBillOverdue": FailureKind.QUOTA,
+    "Throttling": FailureKind.RATE_LIMITED,
+    "UnsupportedOperation": FailureKind.INVALID_REQUEST,
+    "Workspace.AccessDenied": FailureKind.CREDENTIALS,
+    "data_inspection_failed": FailureKind.CONTENT_FILTER,
+    "insufficient_quota": FailureKind.RATE_LIMITED,
+    "invalid_api_key": FailureKind.CREDENTIALS,
+    "invalid_parameter_error": FailureKind.INVALID_REQUEST,
+    "limit_burst_rate": FailureKind.RATE_LIMITED,
+    "limit_requests": FailureKind.RATE_LIMITED,
+    "model_not_found": FailureKind.MODEL_NOT_FOUND,
+    "model_not_supported": FailureKind.MODEL_NOT_FOUND,
+}
+_WRAPPER = "InternalError.Algo."
+_PATH_HINT = "if this is a 'url error', `api` of the model in the catalogue's dashscope.toml names the wrong path"
+
+
+def holds_error(body: Mapping[str, object]) -> bool:
+    """Whether a body is an error, whatever its status: a native one (`code` at the top) or the compatible API's."""
+    return bool(read_str(body, "code") or body.get("error"))
+
+
+def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks."""
+    source = read_map(body, "error") or body
+    code = read_str(source, "code") or ""
+    detail = read_str(source, "message") or read_str(body, "error") or ""
+    kind = _kind_of(code.removeprefix(_WRAPPER))
+    if kind is None:
+        kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
+    if code == "InvalidParameter":
+        detail = f"{detail} ({_PATH_HINT})"
+    return failure(response, kind, code=code or None, detail=detail, request_id=read_str(body, "request_id"))
+
+
+def _kind_of(code: str) -> FailureKind | None:
+    while code:
+        if code in _BY_CODE:
+            return _BY_CODE[code]
+        code = code.rpartition(".")[0]
+    return None

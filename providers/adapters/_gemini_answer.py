@@ -1,0 +1,244 @@
+"""Read Gemini's answers: whole ones, chunks of a stream, and errors.
+
+A whole answer is read as one large chunk, so that both obey the same rules.
+Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason), ai.google.dev on errors, and
+public captures of error details and of errors within streams; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from providers._json import (
+    JsonError,
+    as_map,
+    dumps_text,
+    loads,
+    read_float,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+)
+from providers.adapter import WireResponse
+from providers.adapters._gemini_signatures import marked
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+from providers.retry_after import parse_duration_s
+
+__all__ = ["ChunkReader", "classify", "read_completion", "read_usage"]
+
+_FINISH: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "LANGUAGE": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "ESCALATION": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+}
+# The model's own output was unusable: not an answer, unless something came before it.
+_GENERATION_FAILED = frozenset(
+    {
+        "MALFORMED_FUNCTION_CALL",
+        "UNEXPECTED_TOOL_CALL",
+        "TOO_MANY_TOOL_CALLS",
+        "MISSING_THOUGHT_SIGNATURE",
+        "MALFORMED_RESPONSE",
+    }
+)
+# Words that say nothing; with nothing said besides, an answer was withheld.
+_VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
+_SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
+_BY_STATUS_WORD = {
+    "INVALID_ARGUMENT": FailureKind.INVALID_REQUEST,
+    "OUT_OF_RANGE": FailureKind.INVALID_REQUEST,
+    # "User location is not supported", or a bill that is due: both are ours to mend, and both fail over.
+    "FAILED_PRECONDITION": FailureKind.GEO_REFUSED,
+    "UNAUTHENTICATED": FailureKind.CREDENTIALS,
+    "PERMISSION_DENIED": FailureKind.CREDENTIALS,
+    "NOT_FOUND": FailureKind.MODEL_NOT_FOUND,
+    "RESOURCE_EXHAUSTED": FailureKind.RATE_LIMITED,
+    "ABORTED": FailureKind.UNAVAILABLE,
+    "CANCELLED": FailureKind.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": FailureKind.UNAVAILABLE,
+    "INTERNAL": FailureKind.UNAVAILABLE,
+    "UNAVAILABLE": FailureKind.UNAVAILABLE,
+    "UNKNOWN": FailureKind.UNAVAILABLE,
+}
+_BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
+_NO_HTTP_ERROR = 200
+
+
+def read_completion(response: WireResponse, model: str) -> ChatCompletion:
+    """The whole answer of a 2xx JSON body; raises ProviderFailed.
+
+    The body is one object, or the array of chunks that Gemini streams where `alt=sse` was lost on the way.
+    """
+    try:
+        body = loads(response.body)
+    except JsonError:
+        body = None
+    assembler = Assembler(model)
+    reader = ChunkReader(assembler, model)
+    for entry in body if isinstance(body, list) else [body]:
+        chunk = as_map(entry)
+        if chunk.get("error"):
+            raise ProviderFailed(classify(chunk, response))
+        reader.read(chunk)
+    if not assembler.done and not assembler.whole:
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no finished candidate in the answer"))
+    assembler.complete()
+    return fold(assembler.take())
+
+
+class ChunkReader:
+    """Reads the chunks of one answer into an assembler; `model` is the one that was asked."""
+
+    def __init__(self, assembler: Assembler, model: str) -> None:
+        self._assembler = assembler
+        self._model = model
+        self._answered: set[int] = set()
+
+    def read(self, chunk: Mapping[str, object]) -> None:
+        """One chunk, or one whole answer."""
+        assembler = self._assembler
+        if chunk.get("error"):
+            assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+            return
+        assembler.identify(id=read_str(chunk, "responseId"), model=read_str(chunk, "modelVersion"))
+        candidates = read_list(chunk, "candidates")
+        for entry in candidates:
+            self._candidate(as_map(entry))
+        blocked = read_str(read_map(chunk, "promptFeedback"), "blockReason")
+        if blocked and not candidates:
+            assembler.finish("content_filter", 0, blocked[:100])
+        if usage := read_map(chunk, "usageMetadata"):
+            assembler.usage(read_usage(usage))
+
+    def _candidate(self, source: Mapping[str, object]) -> None:
+        index = read_int(source, "index") or 0
+        # A choice that has been seen must also come to its finish.
+        self._assembler.text("", index)
+        for part in read_list(read_map(source, "content"), "parts"):
+            self._part(as_map(part), index)
+        if logprobs := _logprobs(read_map(source, "logprobsResult")):
+            self._assembler.text("", index, logprobs)
+        if word := read_str(source, "finishReason"):
+            self._finish(word, index)
+
+    def _part(self, part: Mapping[str, object], index: int) -> None:
+        if isinstance(part.get("functionCall"), dict):
+            self._call(part, index)
+        elif text := read_str(part, "text"):
+            if part.get("thought") is True:
+                self._assembler.reasoning(text, index)
+            else:
+                self._answered.add(index)
+                self._assembler.text(text, index)
+
+    def _call(self, part: Mapping[str, object], index: int) -> None:
+        call = read_map(part, "functionCall")
+        name, arguments = read_str(call, "name"), _arguments(call.get("args"))
+        if not name or arguments is None:
+            self._assembler.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call that is none"))
+            return
+        signature = read_str(part, "thoughtSignature")
+        self._answered.add(index)
+        self._assembler.tool_call(
+            arguments,
+            choice=index,
+            id=read_str(call, "id"),
+            name=name,
+            signature=marked(signature, self._model) if signature else None,
+        )
+
+    def _finish(self, word: str, index: int) -> None:
+        answered = index in self._answered
+        if word in _GENERATION_FAILED and not answered:
+            message = "the provider's model produced nothing that can be used"
+            self._assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
+            return
+        reason = _FINISH.get(word, "other")
+        if word in _VAGUE and not answered:
+            reason = "content_filter"
+        self._assembler.finish(reason, index, None if word in _SAME_AS_OURS else word[:100])
+
+
+def _arguments(args: object) -> str | None:
+    """The arguments as JSON text, empty where there are none; None where they can't be written."""
+    try:
+        return dumps_text(args) if args else ""
+    except JsonError:
+        return None
+
+
+def _logprobs(result: Mapping[str, object]) -> Logprobs | None:
+    """The chosen tokens with their alternatives, in OpenAI's shape."""
+    top = read_list(result, "topCandidates")
+    content: list[dict[str, object]] = []
+    for position, chosen in enumerate(read_list(result, "chosenCandidates")):
+        others = read_list(as_map(top[position]), "candidates") if position < len(top) else ()
+        content.append({**_token(as_map(chosen)), "top_logprobs": [_token(as_map(other)) for other in others]})
+    return {"content": content, "refusal": None} if content else None
+
+
+def _token(source: Mapping[str, object]) -> dict[str, object]:
+    data = (read_str(source, "token") or "").encode("utf-8", "replace")
+    return {"token": data.decode(), "logprob": read_float(source, "logProbability") or 0.0, "bytes": list(data)}
+
+
+def read_usage(source: Mapping[str, object]) -> Usage:
+    """The counts; a missing one is 0. Thoughts are counted apart from the candidates, tool use from the prompt."""
+    thoughts = read_int(source, "thoughtsTokenCount") or 0
+    return Usage(
+        prompt_tokens=(read_int(source, "promptTokenCount") or 0) + (read_int(source, "toolUsePromptTokenCount") or 0),
+        completion_tokens=(read_int(source, "candidatesTokenCount") or 0) + thoughts,
+        cached_tokens=read_int(source, "cachedContentTokenCount") or 0,
+        reasoning_tokens=thoughts,
+    )
+
+
+def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """What an error body means: by the reason in its details, its status word, then the HTTP status; never by its text.
+
+    In a stream that began with 200 the status stands in the body.
+    """
+    error = read_map(body, "error")
+    details = [as_map(detail) for detail in read_list(error, "details")]
+    reasons = {read_str(detail, "reason") for detail in details}
+    word = read_str(error, "status")
+    kind = _BY_STATUS_WORD.get(word or "")
+    code = word
+    if bad_key := sorted(_BAD_KEY_REASONS.intersection(reasons)):
+        kind, code = FailureKind.CREDENTIALS, bad_key[0]
+    elif kind is FailureKind.RATE_LIMITED and any(_is_daily(detail) for detail in details):
+        kind = FailureKind.QUOTA
+    if kind is None:
+        status = response.status if response.status >= 400 else read_int(error, "code") or 0
+        kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
+    waits = [wait for detail in details if (wait := _wait_s(detail)) is not None]
+    return failure(
+        response, kind, code=code, detail=read_str(error, "message"), retry_after=waits[0] if waits else None
+    )
+
+
+def _is_daily(detail: Mapping[str, object]) -> bool:
+    """Whether this names a quota of the day: no wait that is worth it mends it."""
+    violations = (as_map(violation) for violation in read_list(detail, "violations"))
+    return any("PerDay" in (read_str(violation, "quotaId") or "") for violation in violations)
+
+
+def _wait_s(detail: Mapping[str, object]) -> float | None:
+    delay = read_str(detail, "retryDelay") or read_str(read_map(detail, "metadata"), "quotaResetDelay")
+    return parse_duration_s(delay) if delay else None

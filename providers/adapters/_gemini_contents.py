@@ -1,0 +1,189 @@
+"""Canonical messages -> Gemini's `contents`: two roles, typed parts, results of functions in a turn of their own.
+
+Source: google-genai 3.3.0 (Content, Part), ai.google.dev on function calling and thought signatures; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+from urllib.parse import urlsplit
+
+from providers._json import embed_object
+from providers.adapters._gemini_signatures import own_signature
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.failures import UnsupportedFeature
+
+__all__ = ["Replay", "contents_of", "system_parts"]
+
+_MIME_BY_ENDING = {
+    "avif": "image/avif",
+    "gif": "image/gif",
+    "heic": "image/heic",
+    "heif": "image/heif",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a model wants its earlier calls back.
+
+    ids: whether with ids and signatures (3 and later) or without (an id is an unknown field to 2.x).
+    bypass: what stands for the signature of a call that another model made.
+    """
+
+    model: str
+    ids: bool
+    bypass: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    role: str
+    parts: list[dict[str, object]] = field(default_factory=list)
+    is_results: bool = False
+
+
+def system_parts(messages: Sequence[Message]) -> list[dict[str, object]]:
+    """The parts of `systemInstruction`, one a message, in order: Gemini has no other place for them."""
+    texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
+    return [{"text": text} for text in texts if text]
+
+
+def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, object]]:
+    """The turns of user and model; raises UnsupportedFeature where calls and their results don't fit together.
+
+    Neighbours of one role become one turn, and what is empty is left out: Gemini refuses empty parts and texts.
+    """
+    turns: list[_Turn] = []
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        match message:
+            case SystemMessage():
+                pass
+            case UserMessage(content):
+                _say(turns, "user", _parts(content))
+            case AssistantMessage(tool_calls=calls):
+                _say(turns, "model", _model_parts(message, replay))
+                end = position
+                while calls and end < len(messages) and isinstance(messages[end], ToolMessage):
+                    end += 1
+                if calls:
+                    results = [one for one in messages[position:end] if isinstance(one, ToolMessage)]
+                    turns.append(_Turn("user", _results(calls, results, replay), is_results=True))
+                    position = end
+            case ToolMessage():
+                raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+            case _:
+                assert_never(message)
+    _end_with_user(turns, messages)
+    return [{"role": turn.role, "parts": turn.parts} for turn in turns]
+
+
+def _say(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
+    if not parts:
+        return
+    if not turns or turns[-1].role != role or turns[-1].is_results:
+        turns.append(_Turn(role))
+    turns[-1].parts += parts
+
+
+def _end_with_user(turns: list[_Turn], messages: Sequence[Message]) -> None:
+    """Let a blank turn of the user's stand where all that the last message holds went elsewhere or was empty.
+
+    A request of system messages alone, or one that ends with a system message after the model's turn, is a valid
+    chat; Gemini takes neither no contents nor, in most models, the model's turn as the last one.
+    """
+    if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], AssistantMessage)):
+        turns.append(_Turn("user", [{"text": " "}]))
+
+
+def _parts(content: str | tuple[Part, ...]) -> list[dict[str, object]]:
+    if isinstance(content, str):
+        return [{"text": content}] if content else []
+    return [_part(part) for part in content if not isinstance(part, TextPart) or part.text]
+
+
+def _part(part: Part) -> dict[str, object]:
+    match part:
+        case TextPart(text):
+            return {"text": text}
+        case ImagePart(url):
+            return _inline(url) if url[:5].lower() == "data:" else _linked_image(url)
+        case AudioPart(data, sound):
+            return {"inlineData": {"mimeType": f"audio/{sound}", "data": data}}
+        case FilePart(data):
+            return _inline(data)
+        case _:
+            assert_never(part)
+
+
+def _inline(data_uri: str) -> dict[str, object]:
+    head, _, data = data_uri.partition(",")
+    return {"inlineData": {"mimeType": head[5:].partition(";")[0], "data": data}}
+
+
+def _linked_image(url: str) -> dict[str, object]:
+    """An image that Google fetches; its type only where the URL shows it, since a wrong one is worse than none."""
+    ending = urlsplit(url).path.rpartition(".")[2].lower()
+    mime = {"mimeType": _MIME_BY_ENDING[ending]} if ending in _MIME_BY_ENDING else {}
+    return {"fileData": {**mime, "fileUri": url}}
+
+
+def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, object]]:
+    texts = (text_of(message.content), message.refusal)
+    parts: list[dict[str, object]] = [{"text": text} for text in texts if text]
+    for position, call in enumerate(message.tool_calls):
+        part: dict[str, object] = {"functionCall": _function_call(call, replay)}
+        signature = own_signature(call.signature, replay.model)
+        if signature is None and replay.ids and position == 0:
+            signature = replay.bypass
+        if signature is not None:
+            part["thoughtSignature"] = signature
+        parts.append(part)
+    return parts
+
+
+def _function_call(call: ToolCall, replay: Replay) -> dict[str, object]:
+    arguments = embed_object(call.arguments.strip() or "{}")
+    # What the model of another provider wrote wrongly is still told: Gemini takes nothing but an object.
+    args = {"_raw": call.arguments} if arguments is None else arguments
+    return {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": args}
+
+
+def _results(calls: Sequence[ToolCall], results: Sequence[ToolMessage], replay: Replay) -> list[dict[str, object]]:
+    """The results in the order of their calls: without ids the order is all that tells two of one name apart."""
+    waiting = list(results)
+    parts: list[dict[str, object]] = []
+    for call in calls:
+        position = next((i for i, one in enumerate(waiting) if one.tool_call_id == call.id), None)
+        if position is None:
+            raise UnsupportedFeature(
+                "tools", f"the call of {call.name!r} has no result; Gemini wants one for each call"
+            )
+        response = {"output": text_of(waiting.pop(position).content)}
+        identity = {"id": call.id} if replay.ids else {}
+        parts.append({"functionResponse": {**identity, "name": call.name, "response": response}})
+    if waiting:
+        raise UnsupportedFeature("tools", "a tool message answers no call of the assistant message before it")
+    return parts

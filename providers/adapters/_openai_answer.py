@@ -1,0 +1,167 @@
+"""Read answers in OpenAI's dialect: whole ones, chunks of a stream, and errors, as tolerantly as vendors differ.
+
+A whole answer is read as one large chunk, so that both obey the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from providers._json import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
+from providers.adapter import WireResponse
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+
+__all__ = ["classify", "read_chunk", "read_completion", "read_usage"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "normal": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_length": "length",
+    "model_length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",
+}
+_BY_CODE = {
+    "context_length_exceeded": FailureKind.CONTEXT_LENGTH,
+    "insufficient_quota": FailureKind.QUOTA,
+    "billing_not_active": FailureKind.QUOTA,
+    "billing_hard_limit_reached": FailureKind.QUOTA,
+    "invalid_prompt": FailureKind.CONTENT_FILTER,
+    "content_policy_violation": FailureKind.CONTENT_FILTER,
+    "content_filter": FailureKind.CONTENT_FILTER,
+    "unsupported_country_region_territory": FailureKind.GEO_REFUSED,
+    "incorrect_hostname": FailureKind.CREDENTIALS,
+    "invalid_api_key": FailureKind.CREDENTIALS,
+    "model_not_found": FailureKind.MODEL_NOT_FOUND,
+    "rate_limit_exceeded": FailureKind.RATE_LIMITED,
+}
+_BY_TYPE = {
+    "invalid_request_error": FailureKind.INVALID_REQUEST,
+    "rate_limit_error": FailureKind.RATE_LIMITED,
+    "authentication_error": FailureKind.CREDENTIALS,
+    "permission_error": FailureKind.CREDENTIALS,
+    "insufficient_quota": FailureKind.QUOTA,
+}
+_NO_HTTP_ERROR = 200
+
+
+def read_completion(response: WireResponse, model: str) -> ChatCompletion:
+    """The whole answer of a 2xx JSON body; raises ProviderFailed."""
+    try:
+        body = as_map(loads(response.body))
+    except JsonError:
+        body = {}
+    if body.get("error"):
+        raise ProviderFailed(classify(body, response))
+    if not read_list(body, "choices"):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    assembler = Assembler(model)
+    read_chunk(assembler, body, "message")
+    assembler.complete()
+    return fold(assembler.take())
+
+
+def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) -> None:
+    """One chunk, or one whole answer, into the assembler."""
+    if chunk.get("error") or event == "error":
+        assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+        return
+    assembler.identify(
+        id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created")
+    )
+    for entry in read_list(chunk, "choices"):
+        _read_choice(assembler, as_map(entry))
+    usage = read_map(chunk, "usage")
+    if usage:
+        assembler.usage(read_usage(usage))
+
+
+def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
+    index = read_int(source, "index") or 0
+    delta = read_map(source, "delta") or read_map(source, "message")
+    logprobs = read_map(source, "logprobs") or None
+    reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning")
+    if reasoning:
+        assembler.reasoning(reasoning, index)
+    text = _text(delta.get("content"))
+    if text or logprobs:
+        assembler.text(text, index, logprobs)
+    if refusal := read_str(delta, "refusal"):
+        assembler.refusal(refusal, index)
+    for entry in read_list(delta, "tool_calls"):
+        _read_tool_call(assembler, as_map(entry), index)
+    word = read_str(source, "finish_reason")
+    if word and word != "null":
+        assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
+    elif not text:
+        assembler.text("", index)
+
+
+def _text(content: object) -> str:
+    """The text of a content: a string, or a list of parts as some vendors send it."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(read_str(as_map(part), "text") or "" for part in content)
+    return ""
+
+
+def _read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int) -> None:
+    function = read_map(source, "function")
+    arguments = function.get("arguments")
+    assembler.tool_call(
+        arguments if isinstance(arguments, str) else dumps(arguments).decode() if arguments else "",
+        choice=choice,
+        index=read_int(source, "index"),
+        id=read_str(source, "id"),
+        name=read_str(function, "name"),
+    )
+
+
+def read_usage(source: Mapping[str, object]) -> Usage:
+    """The counts; a missing one is 0."""
+    prompt, completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
+    return Usage(
+        prompt_tokens=read_int(source, "prompt_tokens") or 0,
+        completion_tokens=read_int(source, "completion_tokens") or 0,
+        cached_tokens=read_int(prompt, "cached_tokens") or 0,
+        reasoning_tokens=read_int(completion, "reasoning_tokens") or 0,
+    )
+
+
+def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """What an error body means: by its code, then its type, then the HTTP status; never by its text.
+
+    `error` is an object at OpenAI, a string at some servers, and absent where the fields stand at the top.
+    """
+    error = body.get("error")
+    source = error if isinstance(error, dict) else body
+    text = error if isinstance(error, str) else read_str(source, "message")
+    code = read_str(source, "code")
+    word = read_str(source, "type")
+    status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR
+    kind = _BY_CODE.get(code or "") or _BY_CODE.get(word or "")
+    if kind is None and response.status < 400:
+        kind = _BY_TYPE.get(word or "") or (by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE)
+    kind = kind or by_status(status)
+    if kind is FailureKind.RATE_LIMITED and word == "insufficient_quota":
+        kind = FailureKind.QUOTA
+    return failure(
+        response,
+        kind,
+        code=code or word,
+        detail=text,
+        param=read_str(source, "param"),
+        request_id=read_str(body, "request_id"),
+    )

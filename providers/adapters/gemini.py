@@ -1,0 +1,101 @@
+"""Google Gemini by its native Developer API: `generateContent`, and `streamGenerateContent` as server-sent events.
+
+Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
+write, `_gemini_answer` reads, `_gemini_signatures` keeps what one turn must give back to the next.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from providers._json import dumps
+from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._gemini_answer import ChunkReader, classify, read_completion
+from providers.adapters._gemini_request import encode_body
+from providers.assembly import Assembler
+from providers.auth import AuthScheme, HeaderKey
+from providers.catalogue.models import ModelFacts, load_models
+from providers.chat import ChatCompletion, ChatRequest
+from providers.classify import error_object
+from providers.failures import Failure
+from providers.fitting import FEATURES
+from providers.sites import Site, load_sites
+from providers.streaming import EventStreamParser
+
+__all__ = ["ADAPTER", "GeminiAdapter"]
+
+_PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+        "stop",
+        "max_tokens",
+        "reasoning_effort",
+    }
+)
+_BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiAdapter:
+    """The native wire format.
+
+    bypass_signature: stands for the thought signature of a call that another model made. Google documents the words
+        `skip_thought_signature_validator`; the field is bytes, so base64 of them is sent. Some clients send the
+        words as they are.
+    """
+
+    name: str
+    auth: AuthScheme
+    bypass_signature: str
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every feature, in one model or another, and the parameters that have a field."""
+        return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """The one global host."""
+        return load_sites("gemini")
+
+    @property
+    def models(self) -> Mapping[str, ModelFacts]:
+        """The families 2 and 3, whose requests differ."""
+        return load_models("gemini")
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        method = "streamGenerateContent" if request.stream else "generateContent"
+        accept = "text/event-stream" if request.stream else "application/json"
+        return WireRequest(
+            method="POST",
+            path=f"{target.base_path}/models/{quote(target.model, safe='')}:{method}",
+            headers=(("content-type", "application/json"), ("accept", accept)),
+            body=dumps(encode_body(request, target, self.bypass_signature)),
+            query=(("alt", "sse"),) if request.stream else (),
+        )
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        assembler = Assembler(target.model)
+        reader = ChunkReader(assembler, target.model)
+        return EventStreamParser(assembler, lambda chunk, _: reader.read(chunk))
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = GeminiAdapter("gemini", HeaderKey("x-goog-api-key"), _BYPASS)

@@ -1,0 +1,80 @@
+"""OpenAI's chat completions, and every server that speaks the same dialect.
+
+Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk and error types), read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from providers._json import dumps
+from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._openai_answer import classify, read_chunk, read_completion
+from providers.assembly import Assembler
+from providers.auth import AuthScheme, Bearer, NoAuth
+from providers.catalogue.models import ModelFacts, load_models
+from providers.chat import ChatCompletion, ChatRequest
+from providers.classify import error_object
+from providers.codec import encode_request
+from providers.failures import Failure
+from providers.fitting import FEATURES, PARAMETERS
+from providers.sites import Site, load_sites
+from providers.streaming import EventStreamParser
+
+__all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
+
+_JSON_HEADERS = (("content-type", "application/json"),)
+_OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
+@dataclass(frozen=True, slots=True)
+class OpenAIAdapter:
+    """One dialect of chat completions: OpenAI's own, or that of a compatible server."""
+
+    name: str
+    auth: AuthScheme
+    max_tokens_field: str
+    own_parameters: frozenset[str] = frozenset()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything of the canonical request: it is this dialect."""
+        return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """OpenAI's regional hosts; none for a compatible server, whose URL is the operator's."""
+        return load_sites(self.name)
+
+    @property
+    def models(self) -> Mapping[str, ModelFacts]:
+        """OpenAI's models; none for a compatible server."""
+        return load_models(self.name)
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
+        body.update(request.extra)
+        if request.tools and "tools_without_reasoning" in target.facts.flags:
+            # GPT-5.6 and later refuse function tools in chat completions unless reasoning is off by name.
+            body["reasoning_effort"] = "none"
+        body.update(target.pins)
+        accept = "text/event-stream" if request.stream else "application/json"
+        headers = (*_JSON_HEADERS, ("accept", accept))
+        return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        assembler = Assembler(target.model)
+        return EventStreamParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
+COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens")

@@ -1,0 +1,258 @@
+"""From a provider's pieces to the canonical stream: the rules of a whole answer, kept in one place.
+
+Adapters hand over what they read, in whatever order and with whatever repetitions the provider has; the
+`Assembler` gives out canonical events: the opening once and first, no empty deltas, tool calls with index, id and
+name once, valid fragments of arguments after it, one finish a choice after everything else, usage once, and exactly
+one terminal event. The finish is held back to the end, because `tool_calls` may still win over `stop`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from providers._json import mend_surrogates, split_high_surrogate
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Logprobs,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.failures import Failure, FailureKind
+
+__all__ = ["Assembler"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_ARGUMENT_BYTES = 8 * 1024 * 1024
+_MAX_TOOL_CALLS = 512
+_RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call as far as it is known."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    signature: str | None = None
+    id_is_ours: bool = False
+    given_out: bool = False
+    waiting: str = ""
+    has_arguments: bool = False
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice as far as it is known; `cut` holds half a surrogate pair of its text and of its reasoning."""
+
+    finish: FinishReason | None = None
+    raw: str | None = None
+    calls: list[_Call] = field(default_factory=list)
+    by_index: dict[int, _Call] = field(default_factory=dict)
+    by_id: dict[str, _Call] = field(default_factory=dict)
+    cut: dict[str, str] = field(default_factory=dict)
+
+
+class Assembler:
+    """One answer in the making. After `complete` or `fail` it takes nothing more."""
+
+    def __init__(self, model: str) -> None:
+        self.done = False
+        self._model = model
+        self._id = ""
+        self._created = 0
+        self._opened = False
+        self._events: list[StreamEvent] = []
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Usage | None = None
+        self._argument_bytes = 0
+
+    def take(self) -> tuple[StreamEvent, ...]:
+        """The events since the last call."""
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    @property
+    def whole(self) -> bool:
+        """Whether every choice that was seen has had its finish."""
+        return bool(self._choices) and all(choice.finish for choice in self._choices.values())
+
+    def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
+        """Who answers, as far as this piece says; what was said first stays."""
+        if not self._opened:
+            self._id = self._id or id or ""
+            self._model = model or self._model
+            self._created = self._created or created or 0
+
+    def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
+        """More text. What comes after the choice's finish is dropped."""
+        state = self._choice(choice)
+        text = self._mended(state, "text", text)
+        if (text or logprobs) and not state.finish:
+            self._give(TextDelta(text, choice, logprobs))
+
+    def reasoning(self, text: str, choice: int = 0) -> None:
+        """More reasoning text."""
+        state = self._choice(choice)
+        if (text := self._mended(state, "reasoning", text)) and not state.finish:
+            self._give(ReasoningDelta(text, choice))
+
+    def refusal(self, text: str, choice: int = 0) -> None:
+        """More of the model's own refusal."""
+        state = self._choice(choice)
+        if (text := self._mended(state, "refusal", text)) and not state.finish:
+            self._give(RefusalDelta(text, choice))
+
+    def tool_call(
+        self,
+        arguments: str = "",
+        *,
+        choice: int = 0,
+        index: int | None = None,
+        id: str | None = None,
+        name: str | None = None,
+        signature: str | None = None,
+    ) -> None:
+        """A piece of a tool call; which call it belongs to is told by id, else by index, else it is the last one."""
+        state = self._choice(choice)
+        call = self._call_of(state, index, id or "", name or "")
+        self._argument_bytes += len(arguments)
+        if self._argument_bytes > _MAX_ARGUMENT_BYTES or len(state.calls) > _MAX_TOOL_CALLS:
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
+            return
+        call.name = call.name or name or ""
+        call.signature = call.signature or signature
+        if _SURROGATE.search(arguments):
+            arguments = mend_surrogates(arguments)
+        if call.given_out:
+            if arguments:
+                call.has_arguments = True
+                self._give(ToolCallDelta(call.index, arguments, choice=choice))
+            return
+        call.waiting += arguments
+        if call.name:
+            self._give_first(call, choice)
+
+    def finish(self, reason: FinishReason, choice: int = 0, raw: str | None = None) -> None:
+        """The choice has ended. Of several finishes the one that says most wins."""
+        state = self._choice(choice)
+        if state.finish is None or _RANK[reason] > _RANK[state.finish]:
+            state.finish, state.raw = reason, raw
+
+    def usage(self, usage: Usage) -> None:
+        """What was counted so far; the last report counts."""
+        self._usage = usage
+
+    def heartbeat(self) -> None:
+        """A sign of life without content."""
+        if not self.done:
+            self._events.append(Heartbeat())
+
+    def complete(self) -> None:
+        """The provider has said all: give out what was held back, or a failure if the answer isn't whole."""
+        if self.done:
+            return
+        if not self.whole:
+            self.fail(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
+            return
+        for number, state in sorted(self._choices.items()):
+            self._flush_cut(state, number)
+            for call in state.calls:
+                if not call.name:
+                    self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
+                    return
+                if not call.has_arguments:
+                    self._give(ToolCallDelta(call.index, "{}", choice=number))
+        for number, state in sorted(self._choices.items()):
+            reason: FinishReason = state.finish or "other"
+            if state.calls and reason in ("stop", "other"):
+                reason = "tool_calls"
+            elif reason == "tool_calls" and not state.calls:
+                reason = "stop"
+            self._give(ChoiceFinish(reason, number, state.raw))
+        if self._usage is not None:
+            self._give(UsageReport(self._usage))
+        self._events.append(Finished())
+        self.done = True
+
+    def fail(self, failure: Failure) -> None:
+        """The answer can't become whole."""
+        if not self.done:
+            self._events.append(Failed(failure))
+            self.done = True
+
+    def _give(self, event: StreamEvent) -> None:
+        if self.done:
+            return
+        if not self._opened:
+            self._opened = True
+            self._events.append(Opened(self._id, self._model, self._created))
+        self._events.append(event)
+
+    def _choice(self, number: int) -> _Choice:
+        state = self._choices.get(number)
+        if state is None:
+            state = self._choices[number] = _Choice()
+        return state
+
+    def _call_of(self, state: _Choice, index: int | None, id: str, name: str) -> _Call:
+        at_index = state.by_index.get(index) if index is not None else None
+        if id:
+            call = state.by_id.get(id)
+            if call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
+                call = at_index
+            if call is None:
+                call = self._new_call(state, id)
+            if not call.given_out:
+                call.id = id
+            state.by_id[id] = call
+        elif at_index is not None:
+            call = at_index
+        elif index is None and state.calls and not name:
+            call = state.calls[-1]
+        else:
+            call = self._new_call(state, "")
+        if index is not None:
+            state.by_index[index] = call
+        return call
+
+    def _new_call(self, state: _Choice, id: str) -> _Call:
+        call = _Call(len(state.calls), id)
+        state.calls.append(call)
+        return call
+
+    def _give_first(self, call: _Call, choice: int) -> None:
+        if not call.id:
+            call.id_is_ours = True
+            call.id = f"call_{self._id}_{choice}_{call.index}" if choice else f"call_{self._id}_{call.index}"
+        call.given_out = True
+        call.has_arguments = bool(call.waiting)
+        self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
+        call.waiting = ""
+
+    def _mended(self, state: _Choice, kind: str, text: str) -> str:
+        """The text with surrogate pairs joined that were split over two pieces."""
+        if kind not in state.cut and (text.isascii() or not _SURROGATE.search(text)):
+            return text
+        text, rest = split_high_surrogate(state.cut.pop(kind, "") + text)
+        if rest:
+            state.cut[kind] = rest
+        return mend_surrogates(text)
+
+    def _flush_cut(self, state: _Choice, choice: int) -> None:
+        if state.cut.pop("reasoning", ""):
+            self._give(ReasoningDelta("\ufffd", choice))
+        if state.cut.pop("text", ""):
+            self._give(TextDelta("\ufffd", choice))

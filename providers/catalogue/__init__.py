@@ -1,0 +1,46 @@
+"""Facts as data: territories, sites, models, and request fields that move data, each with its source and date.
+
+The files beside this module are read once, when first asked for. Nothing here is code that a vendor's change
+would touch: a new model or site is an edit of a TOML file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["TerritoryData", "read", "territory_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class TerritoryData:
+    """names: code -> English name; groups: `@EU` -> codes; aliases: codes that people write -> the right one;
+    unknown, tor: what an edge's country header says instead of a country."""
+
+    names: Mapping[str, str]
+    groups: Mapping[str, frozenset[str]]
+    aliases: Mapping[str, str]
+    unknown: frozenset[str]
+    tor: frozenset[str]
+
+
+@cache
+def read(name: str) -> Mapping[str, object]:
+    """The parsed catalogue file `name`.toml."""
+    return tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text("utf-8"))
+
+
+@cache
+def territory_data() -> TerritoryData:
+    """The world, as `territories.toml` has it."""
+    data = tomllib.loads(files(__name__).joinpath("territories.toml").read_text("utf-8"))
+    return TerritoryData(
+        names=data["names"],
+        groups={f"@{name}": frozenset(codes) for name, codes in data["groups"].items()},
+        aliases=data["aliases"],
+        unknown=frozenset(data["not_a_country"]["unknown"]),
+        tor=frozenset(data["not_a_country"]["tor"]),
+    )

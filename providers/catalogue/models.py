@@ -1,0 +1,69 @@
+"""What is known of a provider's models: what each can do, and what each needs that another doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+from providers.catalogue import read
+
+__all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """One model, or a family by glob pattern.
+
+    features: what it can do, in the words of `fitting`.
+    without: parameters that it refuses, though its wire format has them.
+    context_tokens, output_tokens: the most it takes and gives; None where unknown.
+    efforts: the reasoning efforts that it knows, weakest first; empty where it has no such knob.
+    api: which of a provider's paths it lives on, where there are several.
+    flags: quirks that its adapter knows by name.
+    """
+
+    features: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+    context_tokens: int | None = None
+    output_tokens: int | None = None
+    efforts: tuple[str, ...] = ()
+    api: str = ""
+    flags: frozenset[str] = frozenset()
+
+
+UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
+"""A model that the catalogue doesn't know has text and tools only."""
+
+
+@cache
+def load_models(provider: str) -> Mapping[str, ModelFacts]:
+    """The catalogue's models of a provider, by name or glob pattern."""
+    data: Any = read(provider)
+    shared: Any = data.get("feature_sets", {})
+    return {name: _facts(row, shared) for name, row in data.get("models", {}).items()}
+
+
+def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
+    """The facts of a model: of its exact name, else of the longest pattern that matches, else UNKNOWN_MODEL."""
+    if model in models:
+        return models[model]
+    patterns = [pattern for pattern in models if fnmatchcase(model, pattern)]
+    return models[max(patterns, key=len)] if patterns else UNKNOWN_MODEL
+
+
+def _facts(row: Any, shared: Any) -> ModelFacts:
+    features: set[str] = set()
+    for word in row.get("features", ()):
+        features.update(shared[word] if word in shared else (word,))
+    return ModelFacts(
+        features=frozenset(features),
+        without=frozenset(row.get("without", ())),
+        context_tokens=row.get("context_tokens"),
+        output_tokens=row.get("output_tokens"),
+        efforts=tuple(row.get("efforts", ())),
+        api=row.get("api", ""),
+        flags=frozenset(row.get("flags", ())),
+    )

@@ -1,0 +1,94 @@
+"""What an HTTP status means where the body says nothing more; adapters start from this and refine it by code."""
+
+from __future__ import annotations
+
+from providers._json import JsonError, as_map, loads
+from providers.adapter import WireResponse
+from providers.failures import Failure, FailureKind
+from providers.retry_after import retry_after_s
+
+__all__ = ["MESSAGES", "by_status", "error_object", "failure", "is_html"]
+
+MESSAGES: dict[FailureKind, str] = {
+    FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
+    FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
+    FailureKind.QUOTA: "the provider's quota for this deployment is spent",
+    FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
+    FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
+    FailureKind.GEO_REFUSED: "the provider doesn't serve the place that this gateway calls from",
+    FailureKind.CONTEXT_LENGTH: "the prompt is longer than the model takes",
+    FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
+    FailureKind.CONTENT_FILTER: "the provider's safety system refused",
+    FailureKind.MALFORMED: "the provider's answer is not what its API documents",
+}
+"""What is said outward of each kind: the provider's own text goes to the log, or nowhere."""
+
+_BY_STATUS = {
+    400: FailureKind.INVALID_REQUEST,
+    401: FailureKind.CREDENTIALS,
+    402: FailureKind.QUOTA,
+    403: FailureKind.CREDENTIALS,
+    404: FailureKind.MODEL_NOT_FOUND,
+    408: FailureKind.UNAVAILABLE,
+    409: FailureKind.UNAVAILABLE,
+    413: FailureKind.INVALID_REQUEST,
+    422: FailureKind.INVALID_REQUEST,
+    429: FailureKind.RATE_LIMITED,
+}
+
+
+def by_status(status: int) -> FailureKind:
+    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return FailureKind.UNAVAILABLE
+    return FailureKind.INVALID_REQUEST if status >= 400 else FailureKind.MALFORMED
+
+
+def failure(
+    response: WireResponse,
+    kind: FailureKind,
+    *,
+    code: str | None = None,
+    detail: str | None = None,
+    request_id: str | None = None,
+    param: str | None = None,
+    retry_after: float | None = None,
+) -> Failure:
+    """The Failure of a response; the wait comes from its headers unless the body named one."""
+    if retry_after is None:
+        retry_after = retry_after_s(response.headers, response.received_at)
+    return Failure(
+        kind=kind,
+        message=MESSAGES.get(kind, kind.value),
+        detail=(detail or "")[:2000],
+        status=response.status,
+        code=code[:200] if code else None,
+        retry_after_s=retry_after,
+        request_id=request_id or response.headers.get("x-request-id"),
+        param=param,
+    )
+
+
+def error_object(body: bytes) -> dict[str, object]:
+    """The JSON object of an error body, unwrapped from a one-element array or from an event stream's first `data:`.
+
+    Empty where there is none: HTML, plain text, a cut body.
+    """
+    text = body.strip()
+    if not text.startswith((b"{", b"[")):
+        lines = [line.strip() for line in text.splitlines()[:64]]
+        text = next((line[5:].strip() for line in lines if line.startswith(b"data:")), b"")
+    try:
+        value = loads(text)
+    except JsonError:
+        return {}
+    if isinstance(value, list) and value:
+        value = value[0]
+    return dict(as_map(value))
+
+
+def is_html(response: WireResponse) -> bool:
+    """Whether this is a page for people: a portal, a firewall, a load balancer."""
+    return response.headers.get("content-type", "").lower().startswith("text/html")

@@ -1,0 +1,68 @@
+"""`ChatCompletion` and stream events -> OpenAI's JSON: the one outward shape, whatever a provider sent."""
+
+from __future__ import annotations
+
+from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage, text_of
+from providers.codec.call_ids import join_call_id
+
+__all__ = ["OUTWARD_FINISH", "encode_completion", "encode_usage"]
+
+OUTWARD_FINISH: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    # A word that we don't know is never passed off as a natural end.
+    "other": "length",
+}
+
+
+def encode_completion(completion: ChatCompletion, model: str) -> dict[str, object]:
+    """The answer as a `chat.completion` object that names `model`."""
+    body: dict[str, object] = {
+        "id": completion.id,
+        "object": "chat.completion",
+        "created": completion.created,
+        "model": model,
+        "choices": [_choice(choice) for choice in completion.choices],
+    }
+    if completion.usage is not None:
+        body["usage"] = encode_usage(completion.usage)
+    return body
+
+
+def _choice(choice: Choice) -> dict[str, object]:
+    return {
+        "index": choice.index,
+        "message": _message(choice.message),
+        "logprobs": choice.logprobs,
+        "finish_reason": OUTWARD_FINISH[choice.finish_reason],
+    }
+
+
+def _message(message: AssistantMessage) -> dict[str, object]:
+    content = None if message.content is None else text_of(message.content)
+    body: dict[str, object] = {"role": "assistant", "content": content, "refusal": message.refusal}
+    if message.reasoning is not None:
+        body["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {
+                "id": join_call_id(call.id, call.signature),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def encode_usage(usage: Usage) -> dict[str, object]:
+    """The counts in OpenAI's words."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }

@@ -1,0 +1,203 @@
+"""OpenAI's `messages` as JSON -> canonical messages, with the rules that hold between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.codec.call_ids import split_call_id
+from providers.codec.fields import describe, items, mapping, present, text
+from providers.codec.image_urls import unreachable_host
+from providers.failures import InvalidRequest
+
+__all__ = ["decode_messages"]
+
+_P = TypeVar("_P", TextPart, Part)
+_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+_DETAILS = ("auto", "low", "high", "original")
+
+
+def decode_messages(entries: list[object]) -> tuple[Message, ...]:
+    """The messages; raises InvalidRequest, also where a tool's result and the calls before it don't fit together."""
+    if not entries:
+        raise InvalidRequest("`messages` must not be empty", "messages")
+    messages = tuple(_message(entry, f"messages[{position}]") for position, entry in enumerate(entries))
+    _check_tool_loop(messages)
+    return messages
+
+
+def _message(value: object, path: str) -> Message:
+    source = mapping(value, path)
+    role = source.get("role")
+    name = text(source, "name", f"{path}.name")
+    if role == "user":
+        return UserMessage(_content(source, path, _user_part), name)
+    if role == "assistant":
+        return _assistant(source, path, name)
+    if role == "system":
+        return SystemMessage(_content(source, path, _text_part), "system", name)
+    if role == "developer":
+        return SystemMessage(_content(source, path, _text_part), "developer", name)
+    if role == "tool":
+        call_id = text(source, "tool_call_id", f"{path}.tool_call_id")
+        if not call_id:
+            raise InvalidRequest(f"`{path}.tool_call_id` is required", f"{path}.tool_call_id")
+        return ToolMessage(split_call_id(call_id)[0], _content(source, path, _text_part))
+    words = ", ".join(repr(word) for word in _ROLES)
+    raise InvalidRequest(f"`{path}.role` must be one of {words}", f"{path}.role")
+
+
+def _content(source: Mapping[str, object], path: str, part: Callable[[object, str], _P]) -> str | tuple[_P, ...]:
+    place = f"{path}.content"
+    value = present(source, "content", place)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise InvalidRequest(f"`{place}` must be a string or an array of parts, not {describe(value)}", place)
+    if not value:
+        raise InvalidRequest(f"`{place}` must not be an empty array", place)
+    return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value))
+
+
+def _text_part(value: object, path: str) -> TextPart:
+    source = mapping(value, path)
+    if source.get("type") != "text":
+        raise InvalidRequest(f"`{path}.type` must be 'text' in a message of this role", f"{path}.type")
+    return _text(source, path)
+
+
+def _text(source: Mapping[str, object], path: str) -> TextPart:
+    value = text(source, "text", f"{path}.text")
+    if value is None:
+        raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
+    return TextPart(value)
+
+
+def _user_part(value: object, path: str) -> Part:
+    source = mapping(value, path)
+    kind = source.get("type")
+    if kind == "text":
+        return _text(source, path)
+    if kind == "image_url":
+        return _image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+    if kind == "input_audio":
+        place = f"{path}.{kind}"
+        audio = mapping(present(source, kind, place), place)
+        data, sound = text(audio, "data", f"{place}.data"), text(audio, "format", f"{place}.format")
+        if not data or not sound:
+            raise InvalidRequest(f"`{place}` needs `data` (base64) and `format`", place)
+        return AudioPart(data, sound)
+    if kind == "file":
+        return _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+    raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
+
+
+def _image(source: Mapping[str, object], path: str) -> ImagePart:
+    url = text(source, "url", f"{path}.url")
+    place = f"{path}.url"
+    if not url:
+        raise InvalidRequest(f"`{place}` is required", place)
+    detail = text(source, "detail", f"{path}.detail")
+    if detail is not None and detail not in _DETAILS:
+        raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, _DETAILS))}", f"{path}.detail")
+    if url[:5].lower() == "data:":
+        if not _DATA_URI.fullmatch(url):
+            raise InvalidRequest(f"`{place}` is no base64 data URI (data:image/png;base64,…)", place)
+    elif not url.lower().startswith(("https://", "http://")):
+        raise InvalidRequest(f"`{place}` must be a data URI or an https URL", place)
+    elif reason := unreachable_host(url):
+        raise InvalidRequest(f"`{place}` {reason}", place)
+    return ImagePart(url, detail)
+
+
+def _file(source: Mapping[str, object], path: str) -> FilePart:
+    if source.get("file_id") is not None:
+        raise InvalidRequest(
+            f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
+        )
+    data = text(source, "file_data", f"{path}.file_data")
+    if not data or not _DATA_URI.fullmatch(data):
+        raise InvalidRequest(f"`{path}.file_data` must be a base64 data URI", f"{path}.file_data")
+    return FilePart(data, text(source, "filename", f"{path}.filename"))
+
+
+def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:
+    entries = source.get("tool_calls")
+    calls = items(entries, f"{path}.tool_calls") if entries is not None else ()
+    tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
+    refusal = text(source, "refusal", f"{path}.refusal")
+    content: str | tuple[TextPart, ...] | None = None
+    if source.get("content") is not None:
+        content, refused = _assistant_content(source, path)
+        refusal = refusal or refused
+    elif not tool_calls and refusal is None:
+        raise InvalidRequest(f"`{path}.content` is required where there are no tool calls", f"{path}.content")
+    reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
+    return AssistantMessage(content, refusal, reasoning, tool_calls, name)
+
+
+def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | tuple[TextPart, ...] | None, str | None]:
+    """Text and refusal: OpenAI lets an assistant's content hold parts of both kinds."""
+    value = source["content"]
+    if not isinstance(value, list):
+        return _content(source, path, _text_part), None
+    refusals = [part for part in value if isinstance(part, dict) and part.get("type") == "refusal"]
+    rest = [part for part in value if part not in refusals]
+    refused = "".join(text(part, "refusal", f"{path}.content") or "" for part in refusals) or None
+    if refusals and not rest:
+        return None, refused
+    return _content({"content": rest}, path, _text_part), refused
+
+
+def _tool_call(value: object, path: str) -> ToolCall:
+    source = mapping(value, path)
+    if source.get("type", "function") != "function":
+        raise InvalidRequest(f"`{path}.type` must be 'function'", f"{path}.type")
+    outward = text(source, "id", f"{path}.id")
+    if not outward:
+        raise InvalidRequest(f"`{path}.id` is required", f"{path}.id")
+    function = mapping(present(source, "function", f"{path}.function"), f"{path}.function")
+    name = text(function, "name", f"{path}.function.name")
+    if not name:
+        raise InvalidRequest(f"`{path}.function.name` is required", f"{path}.function.name")
+    arguments = text(function, "arguments", f"{path}.function.arguments")
+    call_id, signature = split_call_id(outward)
+    return ToolCall(call_id, name, arguments or "{}", signature)
+
+
+def _check_tool_loop(messages: tuple[Message, ...]) -> None:
+    """Every call is answered by the tool messages right behind it, and every tool message answers a call."""
+    open_calls: list[str] = []
+    for position, message in enumerate(messages):
+        path = f"messages[{position}]"
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in open_calls:
+                raise InvalidRequest(
+                    f"`{path}.tool_call_id` answers no open call of the assistant message before it",
+                    f"{path}.tool_call_id",
+                )
+            open_calls.remove(message.tool_call_id)
+            continue
+        if open_calls:
+            raise InvalidRequest(
+                f"`{path}`: the tool calls before it have no answer yet (ids: {', '.join(open_calls)[:200]})", path
+            )
+        if isinstance(message, AssistantMessage):
+            open_calls = [call.id for call in message.tool_calls]
+    if open_calls:
+        raise InvalidRequest(f"the last tool calls have no answer (ids: {', '.join(open_calls)[:200]})", "messages")

@@ -1,0 +1,231 @@
+"""OpenAI's chat request as JSON -> `ChatRequest`, strictly: a mistake names its place in `param`.
+
+Source of shapes and ranges: OpenAI API reference, "Create chat completion", as the official Python SDK 3.51 types
+it. Fields without a canonical word go to `extra`, unread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from providers.chat import (
+    AllowedTools,
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+)
+from providers.codec.decode_messages import decode_messages
+from providers.codec.fields import boolean, choice, integer, items, mapping, number, present, text
+from providers.failures import InvalidRequest
+
+__all__ = ["MAX_MESSAGES", "decode_request"]
+
+MAX_MESSAGES = 2048
+_MAX_TOOLS = 512
+_MAX_STOPS = 4
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+_KNOWN = frozenset(
+    "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
+    "frequency_penalty seed stop n logprobs top_logprobs logit_bias tools tool_choice parallel_tool_calls "
+    "response_format reasoning_effort user".split()
+)
+_INT64 = 2**63 - 1
+
+
+def decode_request(body: object) -> ChatRequest:
+    """The request that a parsed JSON body asks for; raises InvalidRequest.
+
+    `functions` and `function_call`, which OpenAI gave up in 2023, are refused by name.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    source: Mapping[str, object] = body
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if source.get(old) is not None:
+            raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
+    model = text(source, "model", "model")
+    if not model:
+        raise InvalidRequest("`model` is required: the name of an assistant", "model")
+    stream, include_usage = _stream(source)
+    tools = _tools(source)
+    return ChatRequest(
+        model=model,
+        messages=decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES)),
+        stream=stream,
+        include_usage=include_usage,
+        max_tokens=_max_tokens(source),
+        temperature=number(source, "temperature", "temperature", 0, 2),
+        top_p=number(source, "top_p", "top_p", 0, 1),
+        presence_penalty=number(source, "presence_penalty", "presence_penalty", -2, 2),
+        frequency_penalty=number(source, "frequency_penalty", "frequency_penalty", -2, 2),
+        seed=integer(source, "seed", "seed", -_INT64 - 1, _INT64),
+        stop=_stop(source),
+        n=integer(source, "n", "n", 1, 128),
+        logprobs=boolean(source, "logprobs", "logprobs"),
+        top_logprobs=_top_logprobs(source),
+        logit_bias=_logit_bias(source),
+        tools=tools,
+        tool_choice=_tool_choice(source, tools),
+        parallel_tool_calls=boolean(source, "parallel_tool_calls", "parallel_tool_calls"),
+        response_format=_response_format(source),
+        reasoning_effort=_effort(source),
+        user=text(source, "user", "user"),
+        extra={name: value for name, value in source.items() if name not in _KNOWN and value is not None}
+        if len(source.keys() - _KNOWN)
+        else {},
+    )
+
+
+def _stream(source: Mapping[str, object]) -> tuple[bool, bool]:
+    stream = boolean(source, "stream", "stream") or False
+    options = source.get("stream_options")
+    if options is None:
+        return stream, False
+    if not stream:
+        raise InvalidRequest("`stream_options` is only allowed when `stream` is true", "stream_options")
+    wanted = boolean(mapping(options, "stream_options"), "include_usage", "stream_options.include_usage")
+    return stream, wanted or False
+
+
+def _max_tokens(source: Mapping[str, object]) -> int | None:
+    new = integer(source, "max_completion_tokens", "max_completion_tokens", 1, 2**31 - 1)
+    old = integer(source, "max_tokens", "max_tokens", 1, 2**31 - 1)
+    if new is not None and old is not None and new != old:
+        raise InvalidRequest("`max_tokens` and `max_completion_tokens` disagree; send only the latter", "max_tokens")
+    return new if new is not None else old
+
+
+def _stop(source: Mapping[str, object]) -> tuple[str, ...]:
+    value = source.get("stop")
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if not isinstance(value, list):
+        raise InvalidRequest("`stop` must be a string or an array of strings", "stop")
+    stops: list[str] = []
+    for position, entry in enumerate(items(value, "stop", at_most=_MAX_STOPS)):
+        if not isinstance(entry, str):
+            raise InvalidRequest(f"`stop[{position}]` must be a string", f"stop[{position}]")
+        if entry:
+            stops.append(entry)
+    return tuple(stops)
+
+
+def _top_logprobs(source: Mapping[str, object]) -> int | None:
+    value = integer(source, "top_logprobs", "top_logprobs", 0, 20)
+    if value is not None and source.get("logprobs") is not True:
+        raise InvalidRequest("`top_logprobs` needs `logprobs: true`", "top_logprobs")
+    return value
+
+
+def _logit_bias(source: Mapping[str, object]) -> Mapping[str, float] | None:
+    value = source.get("logit_bias")
+    if value is None:
+        return None
+    biases = mapping(value, "logit_bias")
+    return {token: number(biases, token, f"logit_bias.{token}", -100, 100) or 0 for token in biases}
+
+
+def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
+    value = source.get("tools")
+    if value is None:
+        return ()
+    return tuple(
+        _tool(entry, f"tools[{position}]") for position, entry in enumerate(items(value, "tools", at_most=_MAX_TOOLS))
+    )
+
+
+def _tool(value: object, path: str) -> Tool:
+    entry = mapping(value, path)
+    if entry.get("type") != "function":
+        raise InvalidRequest(
+            f"`{path}.type` must be 'function': tools that a provider hosts would take data elsewhere", f"{path}.type"
+        )
+    function = mapping(present(entry, "function", f"{path}.function"), f"{path}.function")
+    name = text(function, "name", f"{path}.function.name")
+    if name is None or not _TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"`{path}.function.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.function.name"
+        )
+    parameters = function.get("parameters")
+    return Tool(
+        name=name,
+        description=text(function, "description", f"{path}.function.description"),
+        parameters=None if parameters is None else mapping(parameters, f"{path}.function.parameters"),
+        strict=boolean(function, "strict", f"{path}.function.strict"),
+    )
+
+
+def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolChoice | None:
+    value = source.get("tool_choice")
+    if value is None:
+        return None
+    if not tools:
+        # OpenAI refuses the field without tools, but several SDKs send "none" or "auto" with an empty list.
+        if value in ("none", "auto"):
+            return None
+        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
+    match value:
+        case "auto" | "none" | "required":
+            return value  # type: ignore[return-value]  # mypy doesn't narrow a str to these literals
+        case {"type": "function"}:
+            name = _tool_name(mapping(value, "tool_choice").get("function"), "tool_choice.function", tools)
+            return NamedTool(name)
+        case {"type": "allowed_tools", "allowed_tools": dict(allowed)}:
+            mode = choice(allowed.get("mode"), "tool_choice.allowed_tools.mode", ("auto", "required"))
+            path = "tool_choice.allowed_tools.tools"
+            entries = items(allowed.get("tools"), path)
+            names = tuple(
+                _tool_name(mapping(entry, f"{path}[{i}]").get("function"), f"{path}[{i}].function", tools)
+                for i, entry in enumerate(entries)
+            )
+            if not names:
+                raise InvalidRequest(f"`{path}` must name at least one tool", path)
+            return AllowedTools("required" if mode == "required" else "auto", names)
+    raise InvalidRequest(
+        "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
+        "tool_choice",
+    )
+
+
+def _tool_name(value: object, path: str, tools: tuple[Tool, ...]) -> str:
+    name = text(mapping(value, path), "name", f"{path}.name")
+    if name is None or all(tool.name != name for tool in tools):
+        raise InvalidRequest(f"`{path}.name` is none of the `tools`", f"{path}.name")
+    return name
+
+
+def _response_format(source: Mapping[str, object]) -> ResponseFormat | None:
+    value = source.get("response_format")
+    if value is None:
+        return None
+    entry = mapping(value, "response_format")
+    kind = choice(entry.get("type"), "response_format.type", ("text", "json_object", "json_schema"))
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return JsonObjectFormat()
+    path = "response_format.json_schema"
+    schema = mapping(present(entry, "json_schema", path), path)
+    name = text(schema, "name", f"{path}.name")
+    if name is None or not _TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
+    return JsonSchemaFormat(
+        name=name,
+        schema=mapping(schema.get("schema") or {}, f"{path}.schema"),
+        description=text(schema, "description", f"{path}.description"),
+        strict=boolean(schema, "strict", f"{path}.strict"),
+    )
+
+
+def _effort(source: Mapping[str, object]) -> str | None:
+    value = source.get("reasoning_effort")
+    return None if value is None else choice(value, "reasoning_effort", _EFFORTS)

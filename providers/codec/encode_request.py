@@ -1,0 +1,154 @@
+"""`ChatRequest` -> OpenAI's JSON, always rebuilt from the canonical values and never from a client's bytes."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    ResponseFormat,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMessage,
+    UserMessage,
+)
+
+__all__ = ["encode_message", "encode_request", "encode_tool", "encode_tool_call", "encode_tool_choice"]
+
+_PLAIN = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "user",
+)
+
+
+def encode_request(
+    request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
+) -> dict[str, object]:
+    """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
+    body: dict[str, object] = {"model": model, "messages": [encode_message(message) for message in request.messages]}
+    for name in _PLAIN:
+        value = getattr(request, name)
+        if value is not None:
+            body[name] = value
+    if request.max_tokens is not None:
+        body[max_tokens_field] = request.max_tokens
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = [encode_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = encode_tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if request.stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def encode_message(message: Message) -> dict[str, object]:
+    """One message; signatures of tool calls stay inside: they are another provider's."""
+    match message:
+        case UserMessage(content, name):
+            body: dict[str, object] = {"role": "user", "content": _content(content)}
+        case AssistantMessage(content, refusal, _, calls, name):
+            body = {"role": "assistant", "content": None if content is None else _content(content)}
+            if refusal is not None:
+                body["refusal"] = refusal
+            if calls:
+                body["tool_calls"] = [encode_tool_call(call) for call in calls]
+        case SystemMessage(content, role, name):
+            body = {"role": role, "content": _content(content)}
+        case ToolMessage(call_id, content):
+            body = {"role": "tool", "tool_call_id": call_id, "content": _content(content)}
+            name = None
+        case _:
+            assert_never(message)
+    if name is not None:
+        body["name"] = name
+    return body
+
+
+def _content(content: str | tuple[Part, ...]) -> object:
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _part(part: Part) -> dict[str, object]:
+    match part:
+        case TextPart(text):
+            return {"type": "text", "text": text}
+        case ImagePart(url, detail):
+            return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
+        case AudioPart(data, sound):
+            return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
+        case FilePart(data, filename):
+            return {"type": "file", "file": {"file_data": data, **({"filename": filename} if filename else {})}}
+        case _:
+            assert_never(part)
+
+
+def encode_tool_call(call: ToolCall) -> dict[str, object]:
+    """One call of an assistant's message."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def encode_tool(tool: Tool) -> dict[str, object]:
+    """One function that may be called."""
+    function: dict[str, object] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def encode_tool_choice(choice: ToolChoice) -> object:
+    """`tool_choice` in OpenAI's forms."""
+    match choice:
+        case NamedTool(name):
+            return {"type": "function", "function": {"name": name}}
+        case AllowedTools(mode, names):
+            tools = [{"type": "function", "function": {"name": name}} for name in names]
+            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+        case _:
+            return choice
+
+
+def _response_format(wanted: ResponseFormat) -> dict[str, object]:
+    match wanted:
+        case JsonObjectFormat():
+            return {"type": "json_object"}
+        case JsonSchemaFormat(name, schema, description, strict):
+            inner: dict[str, object] = {"name": name, "schema": schema}
+            if description is not None:
+                inner["description"] = description
+            if strict is not None:
+                inner["strict"] = strict
+            return {"type": "json_schema", "json_schema": inner}
+        case _:
+            assert_never(wanted)

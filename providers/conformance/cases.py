@@ -1,0 +1,273 @@
+"""What is asked and what is answered: the kit's canonical requests and answers, each only where it is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.conformance.subject import Subject
+
+__all__ = [
+    "HARD_TEXT",
+    "AnswerCase",
+    "RequestCase",
+    "answer_cases",
+    "completion_of",
+    "feature_requests",
+    "question",
+    "request_cases",
+    "rich_answer",
+]
+
+HARD_TEXT = "Grüße, 你好, 👩‍🚀; a\u2028b\u0085c\u2029d \"quoted\" \\ back\tslash\nand a new line: data: [DONE]"
+"""Text that goes wrong where bytes, lines or escapes are handled carelessly."""
+
+_PNG = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+_WEATHER = Tool(
+    "get_weather",
+    "The weather in a city.",
+    {"type": "object", "properties": {"city": {"type": "string", "description": "名字"}}, "required": ["city"]},
+)
+_CLOCK = Tool("get_time", "What time it is.")
+_SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "degrees": {"type": "integer"}},
+    "required": ["city", "degrees"],
+    "additionalProperties": False,
+}
+_PARAMETERS: dict[str, object] = {
+    "temperature": 0.5,
+    "top_p": 0.75,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.25,
+    "seed": 7,
+    "stop": ("END", "停"),
+    "logit_bias": {"17": -5.0},
+    "user": "u-1",
+    "max_tokens": 64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCase:
+    """One request that a subject claims to be able to send."""
+
+    subject: Subject
+    name: str
+    request: ChatRequest
+
+    def __str__(self) -> str:
+        return f"{self.subject}-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCase:
+    """One answer that a subject claims to be able to read."""
+
+    subject: Subject
+    name: str
+    completion: ChatCompletion
+    request: ChatRequest
+
+    def __str__(self) -> str:
+        return f"{self.subject}-{self.name}"
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def question(*messages: Message) -> ChatRequest:
+    """A request that asks for text; without messages a short question."""
+    return ChatRequest("assistant", messages or (UserMessage("What is the capital of Norway?"),))
+
+
+def request_cases(subject: Subject) -> Iterator[RequestCase]:
+    """Everything that this subject claims to be able to ask."""
+    for name, request in _plain_requests():
+        yield RequestCase(subject, name, request)
+    for feature, requests in feature_requests().items():
+        if feature in subject.features:
+            for name, request in requests.items():
+                yield RequestCase(subject, name, request)
+    for name in sorted(subject.parameters):
+        if name in _PARAMETERS:
+            yield RequestCase(subject, name, replace(question(), **{name: _PARAMETERS[name]}))  # type: ignore[arg-type]
+    if "parallel_tool_calls" in subject.parameters and "tools" in subject.features:
+        serial = replace(question(), tools=(_WEATHER,), parallel_tool_calls=False)
+        yield RequestCase(subject, "parallel_tool_calls", serial)
+    if "strict_tools" in subject.parameters and "tools" in subject.features:
+        strict = replace(_WEATHER, strict=True, parameters=_SCHEMA)
+        yield RequestCase(subject, "strict_tools", replace(question(), tools=(strict,)))
+    if "reasoning_effort" in subject.parameters:
+        for effort in subject.facts.efforts:
+            yield RequestCase(subject, f"effort_{effort}", replace(question(), reasoning_effort=effort))
+
+
+def _plain_requests() -> Iterator[tuple[str, ChatRequest]]:
+    yield "text", question()
+    yield "hard_text", question(SystemMessage(HARD_TEXT), UserMessage(HARD_TEXT))
+    yield "stream", replace(question(), stream=True, include_usage=True)
+    yield "system", question(SystemMessage("Be brief."), UserMessage("Hi"))
+    yield "developer", question(SystemMessage("Be brief.", "developer"), UserMessage("Hi"))
+    yield "two_systems", question(SystemMessage("Be brief."), SystemMessage("Be kind."), UserMessage("Hi"))
+    yield "text_parts", question(UserMessage((TextPart("One. "), TextPart("Two."))))
+    yield "empty_text", question(UserMessage("Hi"), AssistantMessage(""), UserMessage("Are you there?"))
+    yield "two_users", question(UserMessage("One."), UserMessage("Two."))
+    yield "turns", question(UserMessage("Hi"), AssistantMessage("Hello! 你好"), UserMessage("And then?"))
+
+
+def feature_requests() -> dict[str, dict[str, ChatRequest]]:
+    """For each feature the requests that need it and nothing else."""
+    picture, address = ImagePart(_PNG), ImagePart("https://images.example.com/a%20cat.png")
+    image = question(UserMessage((TextPart("What is this?"), picture, TextPart("And this?"), picture)))
+    tools = replace(question(), tools=(_WEATHER, _CLOCK))
+    return {
+        "tools": {
+            "tools": tools,
+            "tools_stream": replace(tools, stream=True, include_usage=True),
+            "tool_choice_none": replace(tools, tool_choice="none"),
+            "tool_choice_auto": replace(tools, tool_choice="auto"),
+            **_tool_loops(),
+        },
+        "tool_choice_named": {"tool_choice_named": replace(tools, tool_choice=NamedTool("get_time"))},
+        "tool_choice_required": {
+            "tool_choice_required": replace(tools, tool_choice="required"),
+            "allowed_tools": replace(tools, tool_choice=AllowedTools("required", ("get_weather",))),
+        },
+        "vision": {"image": image},
+        "image_url": {"image_url": question(UserMessage((TextPart("What is this?"), address)))},
+        "audio": {"audio": question(UserMessage((TextPart("Listen."), AudioPart("UklGRgAAAABXQVZF", "wav"))))},
+        "file": {
+            "file": question(
+                UserMessage((TextPart("Read."), FilePart("data:application/pdf;base64,JVBERi0xLjQK", "a.pdf")))
+            )
+        },
+        "json_object": {
+            "json_object": replace(question(UserMessage("A city as json.")), response_format=JsonObjectFormat())
+        },
+        "json_schema": {
+            "json_schema": replace(
+                question(UserMessage("A city as json.")), response_format=JsonSchemaFormat("city", _SCHEMA, strict=True)
+            )
+        },
+        "n": {"n": replace(question(), n=2)},
+        "logprobs": {"logprobs": replace(question(), logprobs=True, top_logprobs=2)},
+        "prefill": {"prefill": question(UserMessage("Count."), AssistantMessage("One, two,"))},
+    }
+
+
+def _tool_loops() -> dict[str, ChatRequest]:
+    """Conversations in which tools were called and have answered."""
+    oslo = ToolCall("call_a1", "get_weather", '{"city":"Oslo"}')
+    beijing = ToolCall("call_b2", "get_weather", '{"city":"北京 👩‍🚀"}')
+    clock = ToolCall("call_c3", "get_time", "{}")
+    asked = UserMessage("How is the weather?")
+
+    def loop(calls: tuple[ToolCall, ...], *after: Message, text: str | None = None) -> ChatRequest:
+        messages = (asked, AssistantMessage(text, tool_calls=calls), *after)
+        return replace(question(*messages), tools=(_WEATHER, _CLOCK))
+
+    said_oslo = ToolMessage("call_a1", '{"degrees":-3}')
+    said_beijing = ToolMessage("call_b2", "晴天")
+    said_time = ToolMessage("call_c3", (TextPart("12:00"),))
+    return {
+        "tool_result": loop((oslo,), said_oslo),
+        "tool_result_with_text": loop((oslo,), said_oslo, text="Let me look."),
+        "tool_no_arguments": loop((clock,), said_time),
+        "tool_parallel": loop((oslo, beijing, clock), said_oslo, said_beijing, said_time),
+        "tool_then_user": loop((oslo, beijing), said_oslo, said_beijing, UserMessage("And tomorrow?")),
+        "tool_twice": loop((oslo,), said_oslo, AssistantMessage(None, tool_calls=(clock,)), said_time),
+    }
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def completion_of(subject: Subject, *choices: Choice, usage: Usage | None = None) -> ChatCompletion:
+    """An answer of the subject's model."""
+    return ChatCompletion("resp-7f3a", subject.model, 1_795_000_000, choices, usage or Usage(31, 12))
+
+
+def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
+    """Everything that this subject claims to be able to read."""
+    asked = question()
+
+    def case(name: str, *choices: Choice, usage: Usage | None = None, request: ChatRequest = asked) -> AnswerCase:
+        return AnswerCase(subject, name, completion_of(subject, *choices, usage=usage), request)
+
+    hello = AssistantMessage("Oslo is the capital of Norway.")
+    yield case("text", Choice(hello, "stop"))
+    yield case("hard_text", Choice(AssistantMessage(HARD_TEXT), "stop"))
+    yield case("empty_text", Choice(AssistantMessage(""), "stop"), usage=Usage(31, 0))
+    yield case("length", Choice(hello, "length"))
+    yield case("content_filter", Choice(hello, "content_filter"))
+    yield case("cached", Choice(hello, "stop"), usage=Usage(31, 12, cached_tokens=16))
+    if "reasoning" in subject.features:
+        thinking = AssistantMessage("Oslo.", reasoning=f"The user asks: {HARD_TEXT}")
+        yield case("reasoning", Choice(thinking, "stop"), usage=Usage(31, 40, reasoning_tokens=28))
+    if "tools" in subject.features:
+        with_tools = feature_requests()["tools"]["tools"]
+        for name, message in _calling_messages().items():
+            yield case(name, Choice(message, "tool_calls"), request=with_tools)
+    if "n" in subject.features:
+        pair = (Choice(hello, "stop"), Choice(AssistantMessage("Oslo, of course"), "length", 1))
+        yield case("n", *pair, request=replace(asked, n=2))
+    if "json_schema" in subject.features:
+        filled = AssistantMessage('{"city":"Oslo","degrees":-3}')
+        yield case("json_schema", Choice(filled, "stop"), request=feature_requests()["json_schema"]["json_schema"])
+    if "logprobs" in subject.features:
+        tokens = [{"token": "Oslo", "logprob": -0.5, "bytes": [79, 115, 108, 111], "top_logprobs": []}]
+        scored = Choice(AssistantMessage("Oslo"), "stop", logprobs={"content": tokens, "refusal": None})
+        yield case("logprobs", scored, request=feature_requests()["logprobs"]["logprobs"])
+
+
+def _calling_messages() -> dict[str, AssistantMessage]:
+    oslo = ToolCall("call_a1", "get_weather", '{"city":"Oslo"}')
+    hard = ToolCall("call_b2", "get_weather", '{"city":"北京 👩‍🚀\u2028\\"x\\"","deep":{"list":[1,2.5,null,true]}}')
+    clock = ToolCall("call_c3", "get_time", "{}")
+    return {
+        "tool_call": AssistantMessage(None, tool_calls=(oslo,)),
+        "tool_call_with_text": AssistantMessage("Let me look.", tool_calls=(oslo,)),
+        "tool_call_no_arguments": AssistantMessage(None, tool_calls=(clock,)),
+        "tool_call_non_ascii": AssistantMessage(None, tool_calls=(hard,)),
+        "tool_calls_parallel": AssistantMessage(None, tool_calls=(oslo, hard, clock)),
+    }
+
+
+def rich_answer(subject: Subject) -> tuple[ChatCompletion, ChatRequest]:
+    """One answer with everything that the subject claims: thoughts, text that is hard to cut, calls, usage."""
+    thinks, calls = "reasoning" in subject.features, "tools" in subject.features
+    oslo = ToolCall("call_a1", "get_weather", '{"city":"Os\u2028lo"}')
+    clock = ToolCall("call_c3", "get_time", "{}")
+    message = AssistantMessage(
+        "Grüße 你好 👩‍🚀 \u2028\u0085!",
+        reasoning="想 👍" if thinks else None,
+        tool_calls=(oslo, clock) if calls else (),
+    )
+    usage = Usage(31, 40, reasoning_tokens=28 if thinks else 0)
+    request = feature_requests()["tools"]["tools"] if calls else question()
+    return completion_of(subject, Choice(message, "tool_calls" if calls else "stop"), usage=usage), request

@@ -1,0 +1,98 @@
+"""Which subjects, cases and fixtures the kit runs over, by the options of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from providers.conformance.cases import answer_cases, request_cases
+from providers.conformance.subject import Subject, subjects_of
+from providers.conformance.wire import WireError, find_wire_cases
+from providers.registry import check_adapter, load_registry
+from providers.simulator.registry import check_dialect, load_dialects
+
+__all__ = ["Selection", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """families: every model family of every adapter. wire: the folder of recorded fixtures, None without one."""
+
+    families: tuple[Subject, ...]
+    wire: Path | None
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """One of each adapter and path of its API: there answers look the same for every model. The ablest stands in."""
+        ablest: dict[tuple[str, str], Subject] = {}
+        for family in self.families:
+            key = (family.adapter.name, family.facts.api)
+            if key not in ablest or len(family.features) > len(ablest[key].features):
+                ablest[key] = family
+        return tuple(ablest.values())
+
+    def parameters(self, wanted: frozenset[str]) -> Mapping[str, Sequence[object]]:
+        """The values of each argument by which a case of the kit asks to be run over something."""
+        known: dict[str, Sequence[object]] = {}
+        if "subject" in wanted:
+            known["subject"] = self.subjects
+        if "family" in wanted:
+            known["family"] = self.families
+        if "asking" in wanted:
+            known["asking"] = [case for family in self.families for case in request_cases(family)]
+        if "answering" in wanted:
+            known["answering"] = [case for subject in self.subjects for case in answer_cases(subject)]
+        if "wire" in wanted:
+            known["wire"] = () if self.wire is None else self._wire_cases(self.wire)
+        return known
+
+    def _wire_cases(self, folder: Path) -> Sequence[object]:
+        try:
+            return find_wire_cases(folder, {family.adapter.name: family.adapter for family in self.families})
+        except WireError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def select(adapters: Sequence[str], dialects: Sequence[str], wire: Path, *, wire_is_given: bool) -> Selection:
+    """What the options name; raises pytest.UsageError where that is nothing."""
+    if wire_is_given and not wire.is_dir():
+        raise pytest.UsageError(f"--wire: {wire} is no folder")
+    pairs = [_named(name, index, dialects) for index, name in enumerate(adapters)] if adapters else _registered()
+    return Selection(tuple(subject for pair in pairs for subject in pair), wire if wire.is_dir() else None)
+
+
+def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...]:
+    try:
+        adapter = check_adapter(_load(name, "--adapter"))
+        if index < len(dialects):
+            return subjects_of(adapter, check_dialect(_load(dialects[index], "--dialect")))
+    except TypeError as error:
+        raise pytest.UsageError(f"{name}: {error}") from error
+    dialect = load_dialects().dialects.get(adapter.name)
+    if dialect is None:
+        raise pytest.UsageError(f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect")
+    return subjects_of(adapter, dialect)
+
+
+def _registered() -> list[tuple[Subject, ...]]:
+    known = load_dialects().dialects
+    pairs = [
+        subjects_of(adapter, known[name]) for name, adapter in load_registry().adapters.items() if name in known
+    ]
+    if not pairs:
+        raise pytest.UsageError("no adapter with a dialect is installed; name one by --adapter and --dialect")
+    return pairs
+
+
+def _load(name: str, option: str) -> object:
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise pytest.UsageError(f"{option} takes MODULE:NAME, such as my_package:ADAPTER, not '{name}'")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise pytest.UsageError(f"{option} {name}: {error}") from error

@@ -1,0 +1,96 @@
+"""Read whatever a provider sent back to one request, whichever of its forms it chose.
+
+Asked for a stream, some answer with one JSON body (their errors, mostly); asked for JSON, some answer with a
+stream. Both are read here, and so are a status that is no success and a page of HTML. Everything else of an answer
+is its adapter's to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from providers.adapter import Adapter, StreamParser, Target, WireResponse
+from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent
+from providers.classify import failure, is_html
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold, unfold
+
+__all__ = ["MAX_BODY_BYTES", "AnswerReader", "read_answer"]
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+def read_answer(adapter: Adapter, response: WireResponse, target: Target) -> ChatCompletion:
+    """The whole answer that a response holds; raises ProviderFailed for everything that is none."""
+    if response.status >= 400:
+        raise ProviderFailed(adapter.classify_error(response))
+    if not 200 <= response.status < 300:
+        # A redirect would take the prompt to a host that nobody permitted.
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
+    if is_html(response):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
+    if is_event_stream(response.headers):
+        parser = adapter.stream_parser(target)
+        completion = fold([*parser.feed(response.body), *parser.close()])
+    else:
+        completion = adapter.parse_response(response, target)
+    return replace(completion, created=completion.created or int(response.received_at))
+
+
+def is_event_stream(headers: Mapping[str, str]) -> bool:
+    """Whether the body says that it is a stream of events."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+class AnswerReader:
+    """A `StreamParser` for the body behind a head: incremental where it is a stream, at its end where it is not."""
+
+    def __init__(self, adapter: Adapter, head: WireResponse, target: Target) -> None:
+        self._adapter = adapter
+        self._head = head
+        self._target = target
+        self._parser: StreamParser | None = None
+        if 200 <= head.status < 300 and not is_html(head) and not _is_json_body(head.headers):
+            self._parser = adapter.stream_parser(target)
+        self._body = bytearray()
+        self._done = False
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._done:
+            return ()
+        if self._parser is not None:
+            return self._finish(self._parser.feed(data))
+        self._body += data
+        if len(self._body) > MAX_BODY_BYTES:
+            self._done = True
+            return (Failed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")),)
+        # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
+        return (Heartbeat(),)
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._done:
+            return ()
+        if self._parser is not None:
+            return self._finish(self._parser.close())
+        self._done = True
+        try:
+            return tuple(unfold(read_answer(self._adapter, replace(self._head, body=bytes(self._body)), self._target)))
+        except ProviderFailed as error:
+            return (Failed(error.failure),)
+
+    def _finish(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+        """The parser's events, with the moment of the answer where the provider names none."""
+        return tuple(
+            replace(event, created=int(self._head.received_at))
+            if isinstance(event, Opened) and not event.created
+            else event
+            for event in events
+        )
+
+
+def _is_json_body(headers: Mapping[str, str]) -> bool:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")

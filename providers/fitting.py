@@ -1,0 +1,188 @@
+"""What a request needs, what a deployment can do, and what becomes of the difference.
+
+A *feature* is something without which the answer would be wrong (tools, an image): a deployment that lacks one is
+passed over. A *parameter* only tunes: one that can't be expressed is dropped and named, or the request is refused,
+as the deployment says. A field that *moves data* is refused, unless the site's facts allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.adapter import Capabilities
+from providers.catalogue import read
+from providers.catalogue.models import ModelFacts
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    Part,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+
+__all__ = ["FEATURES", "PARAMETERS", "Fit", "Needs", "fit", "moves_data", "needs_of", "without_parameters"]
+
+FEATURES = frozenset(
+    {
+        "tools",  # function tools, also in the history
+        "tool_choice_named",  # one certain tool must be called
+        "tool_choice_required",  # some tool must be called
+        "vision",  # an image in the request itself
+        "image_url",  # an image that the provider fetches
+        "audio",
+        "file",
+        "json_object",
+        "json_schema",
+        "n",  # more than one choice
+        "logprobs",
+        "prefill",  # the last message is the beginning of the assistant's answer
+        "reasoning",  # thinks before it answers; no request needs it
+    }
+)
+PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+        "stop",
+        "logit_bias",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "user",
+        "max_tokens",
+        "strict_tools",
+    }
+)
+_HARMLESS_VALUES: tuple[object, ...] = (False, [], {}, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields."""
+
+    features: frozenset[str]
+    parameters: frozenset[str]
+    moving: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a request fits a deployment: features that are missing, parameters that can't be expressed, and
+    data-moving fields that nothing allows. It fits where the first and the last are empty."""
+
+    missing: frozenset[str]
+    unsupported: frozenset[str]
+    moving: frozenset[str]
+
+
+@cache
+def moves_data() -> frozenset[str]:
+    """The names of request fields that move or keep data."""
+    data: Any = read("fields")
+    return frozenset(data["moves_data"])
+
+
+def needs_of(request: ChatRequest) -> Needs:
+    """What the request needs; computed once a request, whatever the number of deployments."""
+    return Needs(frozenset(_features(request)), frozenset(_parameters(request)), _moving(request))
+
+
+def _features(request: ChatRequest) -> set[str]:
+    features: set[str] = set()
+    for message in request.messages:
+        if isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and message.tool_calls):
+            features.add("tools")
+        elif isinstance(message, UserMessage) and not isinstance(message.content, str):
+            for part in message.content:
+                features.update(_part_features(part))
+    if request.tools:
+        features.add("tools")
+    if isinstance(request.tool_choice, NamedTool):
+        features.add("tool_choice_named")
+    elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
+        features.add("tool_choice_required")
+    if isinstance(request.response_format, JsonObjectFormat):
+        features.add("json_object")
+    elif isinstance(request.response_format, JsonSchemaFormat):
+        features.add("json_schema")
+    if request.n is not None and request.n > 1:
+        features.add("n")
+    if request.logprobs:
+        features.add("logprobs")
+    if isinstance(request.messages[-1], AssistantMessage):
+        features.add("prefill")
+    return features
+
+
+def _part_features(part: Part) -> tuple[str, ...]:
+    match part:
+        case TextPart():
+            return ()
+        case ImagePart(url):
+            return ("vision",) if urlsplit(url[:8]).scheme == "data" else ("vision", "image_url")
+        case AudioPart():
+            return ("audio",)
+        case FilePart():
+            return ("file",)
+
+
+def _parameters(request: ChatRequest) -> set[str]:
+    parameters = {name for name in PARAMETERS - {"strict_tools"} if getattr(request, name) not in (None, ())}
+    if any(tool.strict for tool in request.tools):
+        parameters.add("strict_tools")
+    parameters.update(request.extra)
+    return parameters
+
+
+def _moving(request: ChatRequest) -> frozenset[str]:
+    """Data-moving fields that are switched on: `store: false` moves nothing and is no more than an unknown field."""
+    if not request.extra:
+        return frozenset()
+    return frozenset(
+        name for name in request.extra.keys() & moves_data() if request.extra[name] not in _HARMLESS_VALUES
+    )
+
+
+def fit(
+    needs: Needs,
+    capabilities: Capabilities,
+    facts: ModelFacts,
+    passthrough: Set[str] = frozenset(),
+    allowed_moves: Set[str] = frozenset(),
+) -> Fit:
+    """What of the needs a model at a site can't meet.
+
+    `passthrough` is what the operator lets through unknown; `allowed_moves` the data-moving fields that the site's
+    facts allow.
+    """
+    unsupported = needs.parameters - capabilities.parameters - passthrough - allowed_moves
+    if "tools_without_reasoning" in facts.flags and "tools" in needs.features:
+        unsupported |= needs.parameters & {"reasoning_effort"}
+    return Fit(needs.features - capabilities.features, unsupported, needs.moving - allowed_moves)
+
+
+def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
+    """The request as if these parameters had not been said."""
+    if not dropped:
+        return request
+    changes: dict[str, Any] = {name: None for name in dropped & (PARAMETERS - {"strict_tools", "stop"})}
+    if "stop" in dropped:
+        changes["stop"] = ()
+    if "strict_tools" in dropped:
+        changes["tools"] = tuple(replace(tool, strict=None) for tool in request.tools)
+    if dropped & request.extra.keys():
+        changes["extra"] = {name: value for name, value in request.extra.items() if name not in dropped}
+    return replace(request, **changes)

@@ -1,0 +1,143 @@
+"""A stream folded into one whole answer, and a whole answer unfolded into a stream.
+
+Both ways exist so that JSON and stream are one path: every answer is events first, whichever way it came and
+whichever way it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Logprobs,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+
+__all__ = ["fold", "unfold"]
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    signature: str | None = None
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Draft:
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    finish: FinishReason = "other"
+    raw: str | None = None
+
+    def choice(self, index: int) -> Choice:
+        text = "".join(self.text)
+        message = AssistantMessage(
+            content=text or (None if self.calls else ""),
+            refusal="".join(self.refusal) or None,
+            reasoning="".join(self.reasoning) or None,
+            tool_calls=tuple(
+                ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
+                for _, call in sorted(self.calls.items())
+            ),
+        )
+        return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw)
+
+
+def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
+    """The whole answer of a stream; raises ProviderFailed if the stream failed, or never ended."""
+    opened = Opened("", "", 0)
+    drafts: dict[int, _Draft] = {}
+    usage: Usage | None = None
+    for event in events:
+        match event:
+            case Opened():
+                opened = event
+            case UsageReport(counted):
+                usage = counted
+            case Failed(failure):
+                raise ProviderFailed(failure)
+            case Finished():
+                choices = tuple(draft.choice(index) for index, draft in sorted(drafts.items()))
+                return ChatCompletion(opened.id, opened.model, opened.created, choices, usage)
+            case Heartbeat():
+                pass
+            case _:
+                _add(drafts.setdefault(event.choice, _Draft()), event)
+    raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
+
+
+def _add(draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ChoiceFinish) -> None:
+    match event:
+        case TextDelta(text, _, logprobs):
+            draft.text.append(text)
+            if logprobs:
+                draft.logprobs.append(logprobs)
+        case ReasoningDelta(text):
+            draft.reasoning.append(text)
+        case RefusalDelta(text):
+            draft.refusal.append(text)
+        case ToolCallDelta(index, arguments, id, name, signature):
+            call = draft.calls.setdefault(index, _Call())
+            call.id, call.name = call.id or id or "", call.name or name or ""
+            call.signature = call.signature or signature
+            call.arguments.append(arguments)
+        case ChoiceFinish(reason, _, raw):
+            draft.finish, draft.raw = reason, raw
+        case _:
+            assert_never(event)
+
+
+def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
+    """The token lists of all pieces, one after another."""
+    if not pieces:
+        return None
+    joined: dict[str, object] = {}
+    for kind in ("content", "refusal"):
+        lists = [tokens for piece in pieces if isinstance(tokens := piece.get(kind), list)]
+        joined[kind] = [token for tokens in lists for token in tokens] if lists else None
+    return joined
+
+
+def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
+    """The stream that folds to this answer, each part of a message in one piece."""
+    yield Opened(completion.id, completion.model, completion.created)
+    for choice in completion.choices:
+        message, index = choice.message, choice.index
+        if message.reasoning:
+            yield ReasoningDelta(message.reasoning, index)
+        text = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content or ())
+        if text or choice.logprobs:
+            yield TextDelta(text, index, choice.logprobs)
+        if message.refusal:
+            yield RefusalDelta(message.refusal, index)
+        for position, call in enumerate(message.tool_calls):
+            yield ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
+    for choice in completion.choices:
+        yield ChoiceFinish(choice.finish_reason, choice.index, choice.raw_finish_reason)
+    if completion.usage is not None:
+        yield UsageReport(completion.usage)
+    yield Finished()

@@ -1,0 +1,60 @@
+"""How long a provider asks us to wait, in every form that the field uses."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+__all__ = ["parse_duration_s", "retry_after_s"]
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | None:
+    """Seconds to wait, None where nothing (or nonsense) is said; a moment in the past is None too.
+
+    `retry-after-ms` and `x-ms-retry-after-ms` (milliseconds) win over `retry-after` (RFC 9110, section 10.2.3:
+    seconds, here also with a fraction, or a date). A date is compared with the provider's own `date` header where
+    there is one, so that a clock that is off doesn't matter.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        wait = _positive(headers.get(name))
+        if wait is not None:
+            return wait / 1000
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    seconds = _positive(value)
+    if seconds is not None:
+        return seconds
+    moment = _unix(value)
+    if moment is None:
+        return None
+    now = _unix(headers.get("date", "")) or received_at
+    return moment - now if moment > now else None
+
+
+def _positive(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _unix(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def parse_duration_s(value: str) -> float | None:
+    """Seconds of a duration as Go writes it: `22s`, `1.5s`, `373.8ms`, `6m0s`; None for anything else."""
+    match = _DURATION.fullmatch(value.strip()[:64])
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, seconds, milliseconds = (float(group or 0) for group in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000

@@ -1,0 +1,221 @@
+"""DashScope's native API from the provider's side: as strict with requests as the vendor is, or a little more.
+
+Source of shapes and refusals: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2;
+read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from providers._json import JsonError, as_map, dumps, loads, read_str
+from providers.adapter import WireResponse
+from providers.catalogue.models import ModelFacts, load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
+from providers.codec import decode_request
+from providers.failures import FailureKind, InvalidRequest
+from providers.simulator._dashscope_rules import Objection, as_openai, objections
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.pieces import cut, cut_in_two
+
+__all__ = ["DIALECT", "DashScopeDialect"]
+
+_PATHS = {
+    "text": "/services/aigc/text-generation/generation",
+    "multimodal": "/services/aigc/multimodal-generation/generation",
+}
+_JSON = {"content-type": "application/json"}
+_BLOCKED = ("DataInspectionFailed", 400)
+# Each kind of failure as (code, the status that it has where none is given). It names no time to wait.
+_ERRORS: dict[FailureKind, tuple[str, int]] = {
+    FailureKind.RATE_LIMITED: ("Throttling.RateQuota", 429),
+    FailureKind.QUOTA: ("PrepaidBillOverdue", 429),
+    FailureKind.CREDENTIALS: ("InvalidApiKey", 401),
+    FailureKind.GEO_REFUSED: ("AccessDenied", 403),
+    FailureKind.MODEL_NOT_FOUND: ("ModelNotFound", 404),
+    FailureKind.CONTEXT_LENGTH: ("InvalidParameter", 400),
+    FailureKind.INVALID_REQUEST: ("InvalidParameter", 400),
+    FailureKind.CONTENT_FILTER: _BLOCKED,
+}
+_SERVER_ERROR = ("InternalError", 500)
+_NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class DashScopeDialect:
+    """See `providers.simulator.dialect.Dialect`."""
+
+    name: str = "dashscope"
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.simulator.dialect.Dialect`; `reasoning_effort` says whether and how much the model thinks."""
+        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _refused(Objection("Invalid API-key provided.", "InvalidApiKey"), 401)
+        if incoming.method != "POST":
+            raise _refused(Objection(f"Request method '{incoming.method}' is not supported."), 405)
+        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _refused(Objection("The content type must be application/json."))
+        try:
+            body = as_map(loads(incoming.body))
+        except JsonError:
+            raise _refused(Objection("Required body invalid, please check the request body format.")) from None
+        model = read_str(body, "model")
+        if not model:
+            raise _refused(Objection("Model not exist.", "ModelNotFound"), 404)
+        facts = model_facts(load_models(self.name), model)
+        if not incoming.path.endswith(_PATHS[facts.api or "text"]):
+            raise _refused(Objection("url error, please check url！"))
+        streams = _asks_for_stream(incoming)
+        objection = next(objections(body, facts, streams), None)
+        if objection is not None:
+            raise _refused(objection)
+        try:
+            return decode_request(as_openai(body, facts, streams))
+        except InvalidRequest as error:
+            raise _refused(Objection(str(error))) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.simulator.dialect.Dialect`. A filtered answer is an error: it has no finish for that."""
+        if any(choice.finish_reason == "content_filter" for choice in completion.choices):
+            return _error(_BLOCKED[0], "Output data may contain inappropriate content.", _BLOCKED[1])
+        lists = _facts(self.name, request).api == "multimodal"
+        choices = [_choice(choice, _whole(choice, lists), _finish_word(choice)) for choice in completion.choices]
+        output = {"text": None, "finish_reason": None, "choices": choices}
+        body: dict[str, object] = {"request_id": completion.id, "output": output}
+        if completion.usage is not None:
+            body["usage"] = _usage(completion.usage, completion.usage.completion_tokens)
+        return WireResponse(200, _JSON, dumps(body), 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.simulator.dialect.Dialect`. Usage grows with each event; with `n`, each choice has its own."""
+        lists = _facts(self.name, request).api == "multimodal"
+        counted = completion.usage
+        shares = _shares((counted or _NO_USAGE).completion_tokens, len(completion.choices))
+        events: list[bytes] = []
+        for choice, share in zip(completion.choices, shares, strict=True):
+            messages = list(_pieces(choice, lists))
+            filtered = choice.finish_reason == "content_filter"
+            for number, message in enumerate(messages, 1):
+                last = number == len(messages)
+                word = _finish_word(choice) if last and not filtered else "null"
+                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, word)]}}
+                if counted is not None:
+                    body["usage"] = _usage(counted, share * number // len(messages))
+                body["request_id"] = completion.id
+                events.append(_event(len(events) + 1, "result", 200, body))
+            if filtered:
+                message_text = "Output data may contain inappropriate content."
+                error = {"code": _BLOCKED[0], "message": message_text, "request_id": completion.id}
+                return (*events, _event(len(events) + 1, "error", _BLOCKED[1], error))
+        return tuple(events)
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.simulator.dialect.Dialect`."""
+        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], f"Simulated failure: {kind.value}.", status)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.simulator.dialect.Dialect`."""
+        code, status = _ERRORS.get(kind, _SERVER_ERROR)
+        body = {"code": code, "message": f"Simulated failure: {kind.value}.", "request_id": "simulated"}
+        return _event(1, "error", status, body)
+
+
+def _facts(provider: str, request: ChatRequest) -> ModelFacts:
+    return model_facts(load_models(provider), request.model)
+
+
+def _asks_for_stream(incoming: IncomingRequest) -> bool:
+    """Two headers ask for a stream, and one alone does not."""
+    wanted = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
+    if wanted and "text/event-stream" not in incoming.headers.get("accept", ""):
+        raise _refused(Objection("A stream needs the header Accept: text/event-stream."))
+    return wanted
+
+
+def _refused(objection: Objection, status: int = 400) -> Refused:
+    return Refused(objection.message, _error(objection.code, objection.message, status))
+
+
+def _error(code: str, message: str, status: int) -> WireResponse:
+    return WireResponse(status, _JSON, dumps({"code": code, "message": message, "request_id": "simulated"}), 0)
+
+
+def _event(number: int, name: str, status: int, body: Mapping[str, object]) -> bytes:
+    return f"id:{number}\nevent:{name}\n:HTTP_STATUS/{status}\ndata:".encode() + dumps(body) + b"\n\n"
+
+
+def _finish_word(choice: Choice) -> str:
+    return choice.raw_finish_reason or choice.finish_reason
+
+
+def _choice(choice: Choice, message: Mapping[str, object], word: str) -> dict[str, object]:
+    body: dict[str, object] = {
+        "message": {"role": "assistant", **message},
+        "finish_reason": word,
+        "index": choice.index,
+    }
+    if choice.logprobs is not None and word != "null":
+        body["logprobs"] = choice.logprobs
+    return body
+
+
+def _content(text: str, lists: bool) -> object:
+    if not lists:
+        return text
+    return [{"text": text}] if text else []
+
+
+def _whole(choice: Choice, lists: bool) -> dict[str, object]:
+    message = choice.message
+    body: dict[str, object] = {"content": _content(text_of(message.content), lists)}
+    if message.reasoning is not None:
+        body["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        calls = enumerate(message.tool_calls)
+        body["tool_calls"] = [_call(index, call.id, call.name, call.arguments) for index, call in calls]
+    return body
+
+
+def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
+    """The messages of one choice's events; the last is the empty one that ends it."""
+    message = choice.message
+    for piece in cut(message.reasoning or ""):
+        yield {"content": _content("", lists), "reasoning_content": piece}
+    for piece in cut(text_of(message.content)):
+        yield {"content": _content(piece, lists), "reasoning_content": ""}
+    for index, call in enumerate(message.tool_calls):
+        for fragment in _fragments(index, call):
+            yield {"content": _content("", lists), "tool_calls": [fragment]}
+    yield {"content": _content("", lists)}
+
+
+def _fragments(index: int, call: ToolCall) -> Iterator[dict[str, object]]:
+    """The id and the name come once; later fragments have them empty."""
+    yield _call(index, call.id, call.name, "")
+    for half in cut_in_two(call.arguments):
+        yield _call(index, "", "", half)
+
+
+def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
+    return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _shares(total: int, parts: int) -> Sequence[int]:
+    """The total in so many whole numbers; the first takes what is left over."""
+    each = total // parts if parts else 0
+    return [total - each * (parts - 1), *[each] * (parts - 1)] if parts else []
+
+
+def _usage(usage: Usage, output_tokens: int) -> dict[str, object]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": output_tokens,
+        "total_tokens": usage.prompt_tokens + output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens_details": {"reasoning_tokens": min(usage.reasoning_tokens, output_tokens)},
+    }
+
+
+DIALECT = DashScopeDialect()

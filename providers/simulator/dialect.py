@@ -1,0 +1,68 @@
+"""What a simulated provider must be able to say: the other side of an adapter, as pure functions.
+
+A dialect reads requests as strictly as the real provider does, and writes canonical answers, errors and streams in
+the provider's wire format. The simulator's server, the conformance kit and the tests all speak through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from providers.adapter import WireResponse
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import FailureKind, ProviderError
+
+__all__ = ["Dialect", "IncomingRequest", "Refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """A request as it came off the wire: `path` without the query, header names in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Refused(ProviderError):
+    """What the real provider would refuse; `response` is how it would say so."""
+
+    def __init__(self, reason: str, response: WireResponse) -> None:
+        super().__init__(reason)
+        self.response = response
+
+
+class Dialect(Protocol):
+    """One provider's wire format, from the provider's side."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's name."""
+        ...
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """The canonical request; raises Refused for a wrong path, no key, an unknown field, a wrong shape.
+
+        `model` is the provider's model as it was named in the body or the path.
+        """
+        ...
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """A whole answer as the provider sends it."""
+        ...
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """The same answer as a stream, one element per event, text cut into pieces; the end mark, if any, is last."""
+        ...
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """An HTTP error of this kind in the provider's shape and, where it has one, with its way to name a wait."""
+        ...
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """An error in the middle of a stream that began with status 200."""
+        ...

@@ -1,0 +1,172 @@
+"""A provider's named hosts with their facts: where they store and process, whom they serve, what they require.
+
+Jurisdiction is a fact of a site, sometimes of a site and a model, and never derived from a host's name: the same
+region code means different places at different vendors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.catalogue import read
+from providers.territories import ANYWHERE, Places, parse_places
+
+__all__ = ["Availability", "OriginError", "Residency", "Scope", "Site", "load_sites", "parse_origin"]
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where content is kept and where it is computed on."""
+
+    stores: Places
+    processes: Places
+
+    def within(self, boundary: Places) -> bool:
+        """Whether neither leaves the boundary. `any` fits only a bare `*`."""
+        return self.stores.within(boundary) and self.processes.within(boundary)
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Which territories a vendor serves.
+
+    published: whether the vendor has a list; where it has none, `places` is the site's own storage territory and
+    an operator may widen it, but not to what is in `never`.
+    """
+
+    places: Places
+    published: bool = False
+    never: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Models (glob patterns) whose deployment scope has a residency of its own at a site."""
+
+    models: tuple[str, ...]
+    residency: Residency
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One named host.
+
+    origin: `https://us.api.openai.com`; base_path: the prefix of every path there, such as `/v1`.
+    hosts: patterns of further hosts with the same facts (a vendor's per-workspace names).
+    residency: of every model without a scope of its own, so the widest.
+    excepts: capabilities and parameters that the vendor leaves out of its promise of residency.
+    requires: what must be attested for the promise to hold; each entry is a set of which one is enough.
+    allows: data-moving request fields that this site's promise covers.
+    pins: body fields that are written last into every request.
+    api_key_env: the environment variable that people keep this site's key in.
+    """
+
+    name: str
+    origin: str
+    base_path: str
+    residency: Residency
+    availability: Availability
+    hosts: tuple[str, ...] = ()
+    scopes: tuple[Scope, ...] = ()
+    excepts: frozenset[str] = frozenset()
+    requires: tuple[frozenset[str], ...] = ()
+    allows: frozenset[str] = frozenset()
+    pins: Mapping[str, object] = field(default_factory=dict)
+    api_key_env: str = ""
+
+    def residency_of(self, model: str) -> Residency:
+        """Where this model's content is stored and processed here; an unknown model takes the widest scope."""
+        for scope in self.scopes:
+            if any(fnmatchcase(model, pattern) for pattern in scope.models):
+                return scope.residency
+        return self.residency
+
+    def owns(self, origin: str) -> bool:
+        """Whether the origin is this site's, whatever its scheme and port say."""
+        host = urlsplit(origin).hostname or ""
+        own = urlsplit(self.origin).hostname or ""
+        return host == own or any(fnmatchcase(host, pattern) for pattern in self.hosts)
+
+
+class OriginError(ValueError):
+    """A URL that can't be a place to send requests to; the message says why."""
+
+
+def parse_origin(url: str) -> tuple[str, str | None]:
+    """The origin (`https://host`, `http://host:8000`) and the path of an endpoint URL; path None if none is written.
+
+    Lower case, no default port, no trailing dot, so that one host has one spelling. Raises OriginError.
+    """
+    if not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
+        raise OriginError("must be visible ASCII without spaces; write an international name in its xn-- form")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise OriginError("is not a URL") from error
+    scheme = parts.scheme.lower()
+    host = (parts.hostname or "").lower().removesuffix(".")
+    if scheme not in _DEFAULT_PORTS:
+        raise OriginError("must start with https:// (or http:// for a server on this machine)")
+    if ":" in host:
+        host = f"[{host}]"
+    if not _HOST.fullmatch(host):
+        raise OriginError("has no valid host name")
+    if parts.username is not None or parts.password is not None:
+        raise OriginError("must not carry a user name or password; use api_key")
+    if "?" in url or "#" in url:
+        raise OriginError("must have no query and no fragment")
+    path = parts.path
+    if path and ("//" in path or any(segment in (".", "..") for segment in path.split("/")) or "%" in path):
+        raise OriginError("has a path with empty, dot or percent-encoded segments")
+    suffix = "" if port in (None, _DEFAULT_PORTS[scheme]) else f":{port}"
+    return f"{scheme}://{host}{suffix}", path.removesuffix("/") if path else None
+
+
+@cache
+def load_sites(provider: str) -> Mapping[str, Site]:
+    """The catalogue's sites of a provider, by name."""
+    data: Any = read(provider)
+    return {name: _site(name, row) for name, row in data.get("sites", {}).items()}
+
+
+def _site(name: str, row: Any) -> Site:
+    residency = _residency(row)
+    return Site(
+        name=name,
+        origin=row["origin"],
+        base_path=row["base_path"],
+        residency=residency,
+        availability=_availability(row, residency),
+        hosts=tuple(row.get("hosts", ())),
+        scopes=tuple(Scope(tuple(scope["models"]), _residency(scope)) for scope in row.get("scopes", ())),
+        excepts=frozenset(row.get("except", ())),
+        requires=tuple(frozenset(one.split("|")) for one in row.get("requires", ())),
+        allows=frozenset(row.get("allows", ())),
+        pins=row.get("pins", {}),
+        api_key_env=row.get("api_key_env", ""),
+    )
+
+
+def _residency(row: Any) -> Residency:
+    return Residency(parse_places(row["stores"]), parse_places(row["processes"]))
+
+
+def _availability(row: Any, residency: Residency) -> Availability:
+    never = frozenset(row.get("never", ()))
+    listed: Any = row.get("available")
+    if listed is not None:
+        names: Any = read("availability")
+        words = names[listed]["territories"] if isinstance(listed, str) else listed
+        return Availability(parse_places(words), published=True, never=never)
+    own = residency.stores if residency.stores.included is not None else ANYWHERE
+    return Availability(own, never=never)

@@ -1,0 +1,157 @@
+"""Server-sent events, incrementally: bytes in, events out (WHATWG HTML, section 9.2, "Server-sent events").
+
+The only parser of this format in the project. It works on bytes: lines end with LF, CRLF or CR only (raw
+U+2028 and U+0085 are legal inside a line of JSON), and UTF-8 is decoded once a line is complete. Two things go
+beyond the standard, because providers need them: comments are shown (DashScope's status is one), and what is
+left at the end of the bytes without a closing blank line is given out as an event rather than dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+_LF, _CR = b"\n\r"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event: its type (`message` where none was named) and its data lines joined with LF, as raw bytes."""
+
+    data: bytes
+    event: str = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class SseComment:
+    """A line that starts with a colon, without that colon: a keep-alive or a status."""
+
+    text: str
+
+
+SseItem = ServerSentEvent | SseComment
+
+
+class SseParser:
+    """Feed it bytes in any cut; it holds at most one unfinished line and one unfinished event.
+
+    A line, or the data of one event, beyond `max_line_bytes` sets `overflowed`, and nothing comes after it. After
+    `close`, `unframed` holds every line that was no field of the standard: Gemini ends a failed stream with bare
+    JSON.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._event = ""
+        self.overflowed = False
+        self._at_start = True
+        self._skip_line_feed = False
+        self._unframed: list[bytes] = []
+        self._unframed_bytes = 0
+
+    @property
+    def unframed(self) -> bytes:
+        """The lines that are no event, in order, joined with LF."""
+        return b"\n".join(self._unframed)
+
+    def feed(self, data: bytes) -> list[SseItem]:
+        """The events and comments that these bytes complete; none once a bound is passed."""
+        if self.overflowed:
+            return []
+        if self._skip_line_feed and data:
+            self._skip_line_feed = False
+            data = data.removeprefix(b"\n")
+        buffer = self._buffer
+        buffer += data
+        if self._at_start and not self._skip_bom():
+            return []
+        items: list[SseItem] = []
+        start = 0
+        while not self.overflowed and (end := self._line_end(start)) >= 0:
+            line = bytes(buffer[start:end])
+            start = end + 1
+            if buffer[end] == _CR:
+                # A line ends at its CR at once: waiting to see whether an LF follows would hold an event back.
+                if start == len(buffer):
+                    self._skip_line_feed = True
+                elif buffer[start] == _LF:
+                    start += 1
+            self._searched = start
+            if (item := self._take_line(line)) is not None:
+                items.append(item)
+        del buffer[:start]
+        self._searched -= start
+        if self.overflowed or len(buffer) > self._max_line_bytes:
+            self.overflowed = True
+            buffer.clear()
+        return items
+
+    def close(self) -> list[SseItem]:
+        """What the end of the bytes completes: an unfinished line counts as a line, unfinished data as an event."""
+        items: list[SseItem] = []
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        if rest and rest != _BOM[: len(rest)] and (item := self._take_line(rest)) is not None:
+            items.append(item)
+        if (item := self._dispatch()) is not None:
+            items.append(item)
+        return items
+
+    def _skip_bom(self) -> bool:
+        """Whether the start of the stream is known: a byte order mark may itself be cut in pieces."""
+        if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+            return False
+        if self._buffer.startswith(_BOM):
+            del self._buffer[: len(_BOM)]
+        self._at_start = False
+        return True
+
+    def _line_end(self, start: int) -> int:
+        """Where the line that begins at `start` ends, or -1."""
+        buffer = self._buffer
+        begin = max(start, self._searched)
+        newline = buffer.find(b"\n", begin)
+        carriage = buffer.find(b"\r", begin, newline if newline >= 0 else len(buffer))
+        if carriage >= 0:
+            return carriage
+        if newline < 0:
+            self._searched = len(buffer)
+        return newline
+
+    def _take_line(self, line: bytes) -> SseItem | None:
+        if not line:
+            return self._dispatch()
+        if len(line) > self._max_line_bytes:
+            self.overflowed = True
+            return None
+        name, _, value = line.partition(b":")
+        if not name:
+            return SseComment(value.decode("utf-8", "replace").removeprefix(" "))
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data_bytes += len(value)
+            self.overflowed = self._data_bytes > self._max_line_bytes
+            self._data.append(value)
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name not in (b"id", b"retry") and self._unframed_bytes + len(line) <= self._max_line_bytes:
+            self._unframed.append(line)
+            self._unframed_bytes += len(line)
+        return None
+
+    def _dispatch(self) -> SseItem | None:
+        event, self._event = self._event, ""
+        if not self._data:
+            return None
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data.clear()
+        self._data_bytes = 0
+        return ServerSentEvent(data, event or "message")

@@ -1,0 +1,166 @@
+"""Territories and sets of them: ISO 3166-1 alpha-2 codes, 3166-2 subdivisions, groups, `*` and exclusions.
+
+Mainland China (CN), Hong Kong (HK), Macao (MO) and Taiwan (TW) are four territories. Where a country and a part
+of it both have an entry, the most specific one wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from providers.catalogue import territory_data
+
+__all__ = [
+    "ANYWHERE",
+    "NOWHERE",
+    "Places",
+    "TerritoryError",
+    "parent",
+    "parse_places",
+    "parse_territory",
+    "territory_name",
+]
+
+_SUBDIVISION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+EVERYWHERE = "*"
+
+
+class TerritoryError(ValueError):
+    """A word that is no territory; the message says what it could have been."""
+
+
+def parent(territory: str) -> str | None:
+    """The country of a subdivision (`US` of `US-CA`), None for a country."""
+    return territory[:2] if len(territory) > 2 else None
+
+
+def territory_name(territory: str) -> str:
+    """The English name of a country, with the code of its part if there is one; the code itself if unknown."""
+    data = territory_data()
+    name = data.names.get(territory[:2], territory)
+    return name if len(territory) == 2 else f"{name} ({territory})"
+
+
+def parse_territory(word: str) -> str:
+    """The territory code that `word` is; raises TerritoryError with the nearest code."""
+    data = territory_data()
+    if word in data.names or (_SUBDIVISION.fullmatch(word) and word[:2] in data.names):
+        return word
+    raise TerritoryError(f"{word!r} is no territory (ISO 3166){_hint(word)}")
+
+
+def _hint(word: str) -> str:
+    data = territory_data()
+    upper = word.upper().strip()
+    if upper in data.aliases:
+        return f"; did you mean {data.aliases[upper]}?"
+    if upper in data.names or (_SUBDIVISION.fullmatch(upper) and upper[:2] in data.names):
+        return f"; did you mean {upper}? Codes are upper case"
+    if f"@{upper}" in data.groups:
+        return f"; did you mean the group @{upper}?"
+    by_name = {name.lower(): code for code, name in data.names.items()}
+    near = get_close_matches(word.lower(), by_name, n=1, cutoff=0.8)
+    return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?" if near else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A set of territories. `included` None means everywhere; `excluded` is taken out of it.
+
+    Sets stay in the operator's words: an excluded part of an included country counts, and so does an
+    included part of an excluded one.
+    """
+
+    included: frozenset[str] | None
+    excluded: frozenset[str] = frozenset()
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether this is the bare `*`, without any exclusion."""
+        return self.included is None and not self.excluded
+
+    def contains(self, territory: str) -> bool:
+        """Whether the territory is in the set; the most specific entry wins."""
+        for code in (territory, parent(territory)):
+            if code is None:
+                continue
+            if code in self.excluded:
+                return False
+            if self.included is not None and code in self.included:
+                return True
+        return self.included is None
+
+    def within(self, other: Places) -> bool:
+        """Whether every place of this set, parts of countries too, is in the other one."""
+        if self.included is None:
+            return other.included is None and all(self._lacks(code) for code in other.excluded)
+        return all(other.contains(code) for code in self.included) and all(self._lacks(code) for code in other.excluded)
+
+    def _lacks(self, territory: str) -> bool:
+        """Whether neither the territory nor any part of it is in the set."""
+        has_part = self.included is not None and any(parent(code) == territory for code in self.included)
+        return not self.contains(territory) and not has_part
+
+    def union(self, other: Places) -> Places:
+        """What is in either, where neither has exclusions; otherwise the exclusions that both agree on remain."""
+        excluded = frozenset(code for code in self.excluded | other.excluded if self._agree(other, code))
+        if self.included is None or other.included is None:
+            return Places(None, excluded)
+        return Places(self.included | other.included, excluded)
+
+    def _agree(self, other: Places, code: str) -> bool:
+        return not self.contains(code) and not other.contains(code)
+
+    def __str__(self) -> str:
+        """As an operator writes it: `* but not CN`, `DE, FR`, `any`."""
+        if self.is_anywhere:
+            return "any"
+        minus = ", ".join(sorted(self.excluded))
+        if self.included is None:
+            return f"any but {minus}"
+        shown = _name_groups(self.included)
+        return f"{shown} but not {minus}" if minus else shown
+
+
+ANYWHERE = Places(None)
+NOWHERE = Places(frozenset())
+
+
+def _name_groups(codes: frozenset[str]) -> str:
+    """The codes with the largest known group in them named, so that the EEA is one word and not thirty."""
+    words: list[str] = []
+    rest = codes
+    for name, members in sorted(territory_data().groups.items(), key=lambda item: -len(item[1])):
+        if len(members) > 1 and members <= rest:
+            words.append(name)
+            rest -= members
+    return ", ".join([*words, *sorted(rest)]) or "nowhere"
+
+
+def parse_places(words: Iterable[str]) -> Places:
+    """The set that a list like `["@EEA", CH]`, `["*", "!CN"]` or `[any]` names; raises TerritoryError."""
+    included: set[str] = set()
+    excluded: set[str] = set()
+    everywhere = False
+    for word in words:
+        if word in (EVERYWHERE, "any"):
+            everywhere = True
+            continue
+        name = word.removeprefix("!")
+        codes = _expand(name)
+        (excluded if word.startswith("!") else included).update(codes)
+    if everywhere:
+        return Places(None, frozenset(excluded))
+    return Places(frozenset(included - excluded), frozenset(code for code in excluded if parent(code) in included))
+
+
+def _expand(name: str) -> frozenset[str]:
+    if not name.startswith("@"):
+        return frozenset({parse_territory(name)})
+    groups = territory_data().groups
+    if name not in groups:
+        raise TerritoryError(f"{name!r} is no group of territories; there are {', '.join(sorted(groups))}")
+    return groups[name]

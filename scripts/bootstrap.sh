@@ -1,0 +1,81 @@
+#!/bin/sh
+# Makes .venv ready: `bootstrap.sh runtime` for running the gateway, `bootstrap.sh dev` for working on it.
+# Says nothing and does nothing when it already is. PYTHON=... chooses the interpreter.
+# The stamps hold what was installed and where, so that an edited lock, a moved checkout or a
+# vanished interpreter is noticed whatever the files' dates say.
+set -eu
+
+die() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# ok: usable; old: below 3.11; bare: without venv or ensurepip; none: does not run.
+judge() {
+    "$1" -c '
+import sys
+if sys.version_info < (3, 11):
+    sys.stdout.write("old"); sys.exit()
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.stdout.write("bare"); sys.exit()
+sys.stdout.write("ok")
+' 2>/dev/null || printf none
+}
+
+# Prints the first interpreter that will do, or one line that says what to do about there being none.
+find_python() {
+    old='' bare=''
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.14 python3.13 python3.12 python3.11 python3; fi
+    for candidate in "$@"; do
+        case $(judge "$candidate") in
+            ok) printf '%s\n' "$candidate"; return ;;
+            old) old=$candidate ;;
+            bare) bare=${bare:-$candidate} ;;
+        esac
+    done
+    if [ -n "$bare" ]; then
+        minor=$("$bare" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        die "$bare has no venv module: install it (Debian, Ubuntu: apt install $minor-venv), then run make again."
+    elif [ -n "$old" ]; then
+        version=$("$old" -c 'import sys; sys.stdout.write(".".join(str(part) for part in sys.version_info[:3]))')
+        die "Python 3.11 or newer is needed, and $old is $version: install a newer one, or name it: make PYTHON=/path/to/python3.11 ..."
+    elif [ -n "${PYTHON:-}" ]; then
+        die "PYTHON=$PYTHON is not a Python that runs: give a path to Python 3.11 or newer, or leave PYTHON out."
+    fi
+    die "No Python found: install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python)."
+}
+
+main() {
+    case ${1:-} in
+        runtime) lock=requirements.lock what='the locked dependencies' ;;
+        dev) lock=requirements-dev.lock what='the locked dependencies and the development tools' ;;
+        *) die "usage: $0 runtime|dev" ;;
+    esac
+    cd "$(dirname "$0")/.."
+    state="$(pwd -P) $(cat pyproject.toml requirements.lock requirements-dev.lock | cksum)"
+    stamp=.venv/.ready-$1
+
+    works=no
+    if .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        works=yes
+        [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    fi
+
+    if [ $works = no ] || [ "$(cat .venv/.root 2>/dev/null)" != "$(pwd -P)" ]; then
+        python=$(find_python)
+        "$python" -m venv --clear .venv || die "$python could not make .venv (see above)."
+        pwd -P > .venv/.root
+    fi
+    printf 'Installing %s into .venv ...\n' "$what" >&2
+    rm -f .venv/.ready-*
+    pip='.venv/bin/python -m pip --disable-pip-version-check -qq'
+    $pip install --require-hashes -r "$lock" ||
+        die "The dependencies could not be installed (see above): the first time needs the network, or a package index that pip knows."
+    $pip install --no-deps --no-build-isolation --editable . || die "The checkout could not be installed into .venv (see above)."
+    printf '%s\n' "$state" > .venv/.ready-runtime
+    [ "$1" = runtime ] || printf '%s\n' "$state" > .venv/.ready-dev
+}
+
+main "$@"
