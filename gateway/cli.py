@@ -147,7 +147,7 @@ def _serve(options: argparse.Namespace) -> int:
     if compiled.table.demo:
         return _serve_demo(settings, settings.config)
     for warning in compiled.warnings:
-        logger().warning("config", **warning.fields())
+        logger().warning("config", detail=str(warning))
     _serve_table(settings, compiled)
     return _OK
 
@@ -197,7 +197,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     path = options.config or example_path("demo.yaml")
     settings = _settings(options)
-    configure(settings.log_format, settings.log_level)
+    configure(settings.log_format, "warning")
     return _serve_demo(settings, path)
 
 
@@ -206,6 +206,7 @@ def _serve_demo(settings: Settings, path: Path) -> int:
     from gateway.config.report import render_problems
     from gateway.demo import run_demo, simulated_sites
     from gateway.serve import run
+    from gateway.telemetry.log import configure
 
     try:
         sites = simulated_sites(_compile(path, demo=True).table)
@@ -220,6 +221,7 @@ def _serve_demo(settings: Settings, path: Path) -> int:
             lambda origins: _compile(path, demo=True, simulators=origins).table,
             settings.grace_s,
             lambda text: print(text, flush=True),
+            lambda: configure(settings.log_format, settings.log_level),
         )
     )
     return _OK
@@ -254,7 +256,7 @@ def _check(options: argparse.Namespace) -> int:
         return _FAILED
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
-    print(render_matrix(compiled))
+    print(render_matrix(compiled.table))
     return _FAILED if options.strict and compiled.warnings else _OK
 
 

@@ -45,8 +45,10 @@ async def run_demo(
     compile_with: Callable[[Sites], Table],
     grace_s: float,
     say: Callable[[str], None],
+    on_shown: Callable[[], None],
 ) -> None:
-    """Serve until interrupted. `compile_with` makes the table once the simulators' ports are known."""
+    """Serve until interrupted. `compile_with` makes the table once the simulators' ports are known; `on_shown` is
+    called when the first three answers have been shown."""
     dialects = load_dialects().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
@@ -58,6 +60,7 @@ async def run_demo(
 
         async def show() -> None:
             await _show(url, table, say)
+            on_shown()
 
         server = GatewayServer(server_config(Gateway(table), grace_s), show)
         await server.serve([listener])
@@ -94,8 +97,8 @@ class _Row:
     elapsed_ms: float
 
     def cells(self) -> tuple[str, ...]:
-        first = self.answer if len(self.answer) <= _ANSWER_WIDTH else f"{self.answer[: _ANSWER_WIDTH - 1]}…"
-        return (self.place, self.region, self.why, self.deployment, self.provider, first, f"{self.elapsed_ms:.1f}")
+        answer = _first_words(self.answer)
+        return (self.place, self.region, self.why, self.deployment, self.provider, answer, f"{self.elapsed_ms:.1f}")
 
 
 async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory: str, question: str) -> _Row:
@@ -120,11 +123,21 @@ async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory:
 
 def _table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  " + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join([lines[0], "  " + "  ".join("-" * width for width in widths), *lines[1:]])
+    lines = ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _first_words(text: str) -> str:
+    """As much of the text as fits its column."""
+    if _width(text) <= _ANSWER_WIDTH:
+        return text
+    while _width(text) >= _ANSWER_WIDTH:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - _width(cell))
 
 
 def _width(text: str) -> int:

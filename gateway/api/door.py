@@ -33,9 +33,10 @@ Headers = dict[str, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is at the door: the headers by lower-case name, the peer's address, and the raw query."""
+    """Who is at the door: the headers by lower-case name and their size, the peer's address, and the raw query."""
 
     headers: Headers
+    header_bytes: int
     peer: str | None
     query: str
 
@@ -46,17 +47,15 @@ class Visitor:
 
 
 def headers_of(scope: Any) -> Visitor:
-    """The visitor of an ASGI scope; raises ApiError for more headers than are taken."""
+    """The visitor of an ASGI scope."""
     pairs: Iterable[tuple[bytes, bytes]] = scope["headers"]
     headers: Headers = {}
     size = 0
     for name, value in pairs:
         size += len(name) + len(value)
         headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-    if size > _MAX_HEADER_BYTES:
-        raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
     client = scope.get("client")
-    return Visitor(headers, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
+    return Visitor(headers, size, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
 
 
 def request_id_of(visitor: Visitor) -> str:
@@ -77,6 +76,8 @@ def timeout_s_of(visitor: Visitor) -> float | None:
 
 def authenticate(table: Table, visitor: Visitor) -> Client | None:
     """The client whose key this is; None where the config asks for no keys. Raises ApiError."""
+    if visitor.header_bytes > _MAX_HEADER_BYTES:
+        raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
     if any(name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(visitor.query, keep_blank_values=True)):
         raise ApiError("invalid_api_key", "keys are not taken from the query, where they end up in logs: use a header")
     if table.demo:

@@ -125,8 +125,8 @@ def _from_refusal(error: Refused) -> ApiError:
     if refusal.home is not None:
         headers["location"] = refusal.home
         extra["home"] = refusal.home
-    retry_after_s = _DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None
-    return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
+    retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
+    return ApiError(refusal.code, refusal.message, None, retry_after_s, headers, extra)
 
 
 def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:

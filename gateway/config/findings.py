@@ -45,4 +45,6 @@ class Findings:
 
     def _add(self, path: Path, message: str, hint: str, severity: Severity, key: bool) -> None:
         line, column = self.source.place(path, key=key)
+        if path and isinstance(path[-1], int) and not self.source.has(path):
+            path = path[:-1]  # a single word, where a list could be
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))

@@ -26,12 +26,12 @@ class Document:
     """One config as it was written.
 
     version: the first 12 hex digits of the SHA-256 over the canonical JSON of the values, references not resolved.
-    references: what every `${…}` holds, by its text; None where secrets were not asked for.
+    references: what every `${…}` holds, by its text.
     """
 
     source: Source
     version: str
-    references: Mapping[str, Resolution] | None
+    references: Mapping[str, Resolution]
 
 
 def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
@@ -52,7 +52,8 @@ def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: 
 def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
     """The document in these bytes; `file` is what problems call it. See `load_document`."""
     source = parse_yaml(data, file)
-    references = {text: resolve(text, environ) for text in references_in(source.values)} if secrets else None
+    held = environ if secrets else None
+    references = {text: resolve(text, held) for text in references_in(source.values)}
     return Document(source, _content_hash(source.values), references)
 
 

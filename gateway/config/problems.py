@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from heapq import nlargest
 from typing import Literal
 
 __all__ = ["ConfigRejected", "Path", "Problem", "Severity", "choice_hint", "dotted", "nearest", "quoted"]
@@ -19,6 +20,7 @@ Severity = Literal["error", "warning"]
 
 _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 12
+_COMPARED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,14 @@ class Problem:
 
     def __str__(self) -> str:
         """`config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?`"""
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{place}: {mark}{path}{self.message}{hint}"
+        return f"{self._place}: {mark}{path}{self.message}{hint}"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
     def order(self) -> tuple[str, int, int, Path, str]:
@@ -78,10 +83,25 @@ def _printable(text: str) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name that `word` was probably meant to be, None where none is near."""
-    by_lower = {name.lower().replace("-", "_"): name for name in sorted(names, reverse=True)}
-    wanted = word[:_SHOWN_CHARACTERS].lower().replace("-", "_")
-    close = get_close_matches(wanted, by_lower, n=1, cutoff=0.65)
+    by_lower = {_folded(name): name for name in sorted(names, reverse=True)}
+    wanted = _folded(word[:_SHOWN_CHARACTERS])
+    likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, wanted))
+    close = get_close_matches(wanted, likely, n=1, cutoff=0.65)
     return by_lower[close[0]] if close else None
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _common_ends(one: str, other: str) -> int:
+    """How many characters both begin and end with: quick to tell, where comparing a thousand names is not."""
+    return _common_beginning(one, other) + _common_beginning(one[::-1], other[::-1])
+
+
+def _common_beginning(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (mine, theirs) in enumerate(pairs) if mine != theirs), min(len(one), len(other)))
 
 
 def choice_hint(word: str, names: Iterable[str], *, none: str = "there is none") -> str:

@@ -15,6 +15,8 @@ from providers.auth import Secret
 
 __all__ = ["Resolution", "read_literal", "references_in", "resolve"]
 
+_UNRESOLVED = Secret("unresolved")
+
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _FILE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 _MAX_SECRET_BYTES = 64 * 1024
@@ -50,17 +52,18 @@ def references_in(value: object) -> Iterator[str]:
                 pending.extend(entries.values())
 
 
-def resolve(text: str, environ: Mapping[str, str]) -> Resolution:
-    """The secret that a reference names, or why there is none."""
-    if match := _ENVIRONMENT.fullmatch(text):
-        value = environ.get(match[1], "")
-        return _sendable(match[1], value) if value else Resolution(match[1], missing="is not set")
-    if match := _FILE.fullmatch(text):
+def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
+    """The secret that a reference names, or why there is none; without `environ` a stand-in that opens nothing."""
+    match = _ENVIRONMENT.fullmatch(text) or _FILE.fullmatch(text)
+    if match is None:
+        hint = "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
+        return Resolution(mistake="is no reference that can be resolved", hint=hint)
+    if environ is None:
+        return Resolution(match[1], _UNRESOLVED)
+    if match.re is _FILE:
         return _from_file(match[1])
-    message = "is no reference that can be resolved"
-    return Resolution(
-        mistake=message, hint="write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
-    )
+    value = environ.get(match[1], "")
+    return _sendable(match[1], value) if value else Resolution(match[1], missing="is not set")
 
 
 def read_literal(text: str) -> Resolution:

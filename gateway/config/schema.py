@@ -50,7 +50,11 @@ _LONGEST_S = 86_400.0
 
 def _listed(value: object) -> object:
     """One word as a list of one."""
-    return [value] if isinstance(value, str) else value
+    if value is None or isinstance(value, list):
+        return value
+    if isinstance(value, str):
+        return [value]
+    raise _mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
 
 
 def seconds(duration: str) -> float:
@@ -264,10 +268,10 @@ class GatewaySection(_Section):
 
 
 def schema_json() -> str:
-    """The JSON Schema (draft 2020-12) of a config file, for editors; ends with a newline."""
+    """The JSON Schema (draft 2020-12) of a config file, for editors."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gateway.yaml"}
     body = _tidy(GatewaySection.model_json_schema(mode="validation"))
-    return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(head | body, indent=2, ensure_ascii=False)
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:

@@ -31,14 +31,15 @@ _EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class ShapeError:
-    """One objection. at_key: the last part of the path is wrong, not its value. removable: without that key the rest
-    can still be judged."""
+    """One objection. at_key: the last part of the path is wrong, not its value. removable: a key that is nothing known;
+    meant: the known key that it probably should be."""
 
     path: Path
     message: str
     hint: str = ""
     at_key: bool = False
     removable: bool = False
+    meant: str | None = None
 
 
 def read_error(error: ErrorDetails) -> ShapeError:
@@ -50,7 +51,7 @@ def read_error(error: ErrorDetails) -> ShapeError:
         case "extra_forbidden":
             return _unknown_key(path)
         case "missing":
-            return ShapeError(path[:-1], f"`{path[-1]}` is missing", f"add it: {_description(path)}")
+            return ShapeError(path, "is missing", f"add it: {_description(path)}")
         case "literal_error":
             return _unknown_word(path, value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
         case "string_type" if isinstance(value, dict) and len(path) == 5 and path[2] == "routes":
@@ -81,10 +82,10 @@ def _message(error: ErrorDetails) -> str:
 def _unknown_key(path: Path) -> ShapeError:
     key = str(path[-1])
     if key in unsupported.KEYS:
-        return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", at_key=True, removable=True)
+        return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
     names = _keys_at(path[:-1])
     hint = choice_hint(key, names)
-    return ShapeError(path, f"unknown key {quoted(key)}", hint, at_key=True, removable=nearest(key, names) is None)
+    return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
 
 
 def _unknown_word(path: Path, value: object, words: list[str]) -> ShapeError:

@@ -9,29 +9,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.config.findings import Findings
 from gateway.config.problems import Path
-from gateway.config.schema import GatewaySection
+from gateway.config.schema import AssistantSection, ClientSection, DeploymentSection, GatewaySection, RegionSection
 from gateway.config.shape_errors import ShapeError, read_error
 
 __all__ = ["Draft", "validate"]
 
-_NAMED = ("assistants", "regions", "deployments", "clients")
+_NAMED: dict[str, type[BaseModel]] = {
+    "assistants": AssistantSection,
+    "regions": RegionSection,
+    "deployments": DeploymentSection,
+    "clients": ClientSection,
+}
+# Optional keys without which an entry would be judged wrongly.
+_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit"})
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
-    """The sound part of a config. broken: paths of one or two parts (section, or section and name) that are not."""
+    """The sound part of a config. broken: paths of what was taken out (sections, entries, parts of entries); the
+    compiler adds to them the entries that it finds unsound."""
 
     config: GatewaySection
-    broken: frozenset[Path]
+    broken: set[Path]
 
     def is_broken(self, *path: str) -> bool:
         """Whether the section or entry is written, but unsound; nothing can be said of what refers to it."""
         return path in self.broken or path[:1] in self.broken
+
+    def is_whole(self, *path: str) -> bool:
+        """Whether no part of it was taken out."""
+        return not self.is_broken(*path) and all(part[: len(path)] != path for part in self.broken)
+
+    def names(self, section: str) -> set[str]:
+        """Every name that a section defines, unsound entries too."""
+        sound = getattr(self.config, section)
+        return {*sound, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
 
 
 def validate(findings: Findings) -> Draft:
@@ -39,40 +56,63 @@ def validate(findings: Findings) -> Draft:
     values = findings.source.values
     errors = _find(values)
     if not errors:
-        return Draft(GatewaySection.model_validate(values), frozenset())
+        return Draft(GatewaySection.model_validate(values), set())
+    for error in errors:
+        findings.error(error.path, error.message, error.hint, key=error.at_key)
     pruned = _copied(values)
     broken: set[Path] = set()
     for error in errors:
-        findings.error(error.path, error.message, error.hint, key=error.at_key)
-        if error.removable:
-            _remove_key(pruned, error.path)
+        if error.meant is not None:
+            _rename(pruned, error.path, error.meant)
+        elif error.removable:
+            _remove(pruned, error.path)
         else:
             broken.add(_take_out(pruned, error.path))
-    return Draft(GatewaySection.model_validate(_REQUIRED | pruned), frozenset(broken))
+    try:
+        config = GatewaySection.model_validate(_REQUIRED | pruned)
+    except ValidationError as rejection:  # of what a misspelt key holds
+        broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
+        config = GatewaySection.model_validate(_REQUIRED | pruned)
+    return Draft(config, broken)
 
 
 def _find(values: dict[str, object]) -> list[ShapeError]:
-    empty = [ShapeError(path, "is empty", "give it a value, or remove it") for path in _nulls((), values)]
-    errors = {error.path: error for error in empty}
+    errors = {error.path: error for error in _misplaced((), values)}
     try:
         GatewaySection.model_validate(values)
     except ValidationError as rejection:
         for detail in rejection.errors(include_url=False):
             error = read_error(detail)
             errors.setdefault(error.path, error)
+    for error in tuple(errors.values()):
+        if error.meant is not None:
+            errors.pop((*error.path[:-1], error.meant), None)  # missing only because it is misspelt
     return list(errors.values())
 
 
-def _nulls(path: Path, value: object) -> Iterator[Path]:
+def _misplaced(path: Path, value: object) -> Iterator[ShapeError]:
+    """Empty values, and references where none is resolved."""
     match value:
         case None:
-            yield path
+            yield ShapeError(path, "is empty", "give it a value, or remove it")
+        case str() if "${" in value and not _may_refer(path):
+            message = "a reference `${…}` is resolved in `api_key` and in an edge's secret only"
+            yield ShapeError(path, message, "write the value itself")
         case list():
             for index, item in enumerate(value):
-                yield from _nulls((*path, index), item)
+                yield from _misplaced((*path, index), item)
         case dict():
             for key, item in value.items():
-                yield from _nulls((*path, key), item)
+                yield from _misplaced((*path, key), item)
+
+
+def _may_refer(path: Path) -> bool:
+    match path:
+        case ("deployments", _, "api_key") | ("deployments", _, "api_key", _):
+            return True
+        case ("location", "edges", _, "secret", "value"):
+            return True
+    return False
 
 
 def _copied(values: dict[str, object]) -> dict[str, object]:
@@ -86,23 +126,43 @@ def _copied(values: dict[str, object]) -> dict[str, object]:
     return {key: copy(value) for key, value in values.items()}
 
 
-def _remove_key(values: dict[str, object], path: Path) -> None:
+def _parent(values: dict[str, object], path: Path) -> dict[str, object]:
+    """The mapping that the last part of the path is a key of; an empty one where it has been taken out."""
     node: object = values
     for part in path[:-1]:
         if isinstance(node, dict):
             node = node.get(part)
         elif isinstance(node, list) and isinstance(part, int):
             node = node[part]
-    if isinstance(node, dict):
-        node.pop(path[-1], None)
+    return node if isinstance(node, dict) else {}
+
+
+def _remove(values: dict[str, object], path: Path) -> None:
+    _parent(values, path).pop(str(path[-1]), None)
+
+
+def _rename(values: dict[str, object], path: Path, meant: str) -> None:
+    """Judge a misspelt key as what it was probably meant to be, so that nothing else seems to be missing."""
+    parent = _parent(values, path)
+    if path[-1] in parent:
+        parent.setdefault(meant, parent.pop(str(path[-1])))
 
 
 def _take_out(values: dict[str, object], path: Path) -> Path:
-    """Remove the entry, or else the section, that the path is in; its path."""
-    section = values.get(str(path[0])) if path else None
-    if len(path) > 1 and path[0] in _NAMED and isinstance(section, dict):
-        section.pop(path[1], None)
-        return path[:2]
-    if path:
-        values.pop(str(path[0]), None)
-    return path[:1]
+    """Remove the smallest part around the path without which the rest can still be judged; what that was."""
+    match path:
+        case ("assistants", _, "routes", _, *_) | (("location" | "resilience"), _, *_):
+            part = path[:4] if path[0] == "assistants" else path[:2]
+        case (section, _, str(field), *_) if section in _NAMED and _is_optional(str(section), field):
+            part = path[:3]
+        case (section, _, *_) if section in _NAMED:
+            part = path[:2]
+        case _:
+            part = path[:1]
+    _remove(values, part)
+    return part
+
+
+def _is_optional(section: str, field: str) -> bool:
+    known = _NAMED[section].model_fields.get(field)
+    return known is not None and not known.is_required() and field not in _BEARING

@@ -67,6 +67,13 @@ class Source:
             node, at = child, label if label is not None and wants_key else child
         return at.line, at.column
 
+    def has(self, path: Path) -> bool:
+        """Whether something is written at `path`."""
+        node: Node | None = self.root
+        for part in path:
+            node = _child(node, part)[1] if node is not None else None
+        return node is not None
+
 
 def _child(node: Node, part: str | int) -> tuple[Node | None, Node | None]:
     """The key and the value of one part of a path; no key in a list, no value where there is none."""

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.execution.deadline import Clock
+from gateway.model.decision import Unwell
 from gateway.model.table import Deployment
 from providers.auth import Secret
+from providers.failures import Failure, FailureKind
 
 __all__ = ["Health"]
 
 _Key = tuple[str, Secret | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    until: float
+    reason: str
+    is_rate_limit: bool
 
 
 class Health:
@@ -23,43 +33,43 @@ class Health:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[_Key, tuple[float, str]] = {}
+        self._benches: dict[_Key, _Bench] = {}
         self._deployments: dict[str, Deployment] = {}
 
-    def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, why: str) -> None:
+    def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
         """Don't ask the deployment with this key for a while."""
         self._deployments[deployment.name] = deployment
-        self._until[deployment.name, secret] = (self._clock() + for_s, why)
+        is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
+        self._benches[deployment.name, secret] = _Bench(self._clock() + for_s, failure.message, is_rate_limit)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """The keys that are not benched, in the order of the config; `(None,)` for a server without keys."""
         keys: tuple[Secret | None, ...] = deployment.credentials or (None,)
-        if not self._until:
+        if not self._benches:
             return keys
-        return tuple(key for key in keys if not self._is_benched(deployment.name, key))
+        return tuple(key for key in keys if self._bench_of(deployment.name, key) is None)
 
-    def snapshot(self) -> Mapping[str, str]:
-        """The deployments of which no key can be used now, by name, each with the reason; mostly empty."""
-        if not self._until:
+    def snapshot(self) -> Mapping[str, Unwell]:
+        """The deployments of which no key can be used now, by name; mostly empty."""
+        if not self._benches:
             return {}
-        down: dict[str, str] = {}
+        now = self._clock()
+        unwell: dict[str, Unwell] = {}
         for name, deployment in list(self._deployments.items()):
             keys: tuple[Secret | None, ...] = deployment.credentials or (None,)
-            if all(self._is_benched(name, key) for key in keys):
-                down[name] = self._until[name, keys[0]][1]
-        return down
+            benches = [self._bench_of(name, key) for key in keys]
+            held = [bench for bench in benches if bench is not None]
+            if len(held) == len(keys):
+                first = min(held, key=lambda bench: bench.until)
+                limited = all(bench.is_rate_limit for bench in held)
+                unwell[name] = Unwell(f"benched: {first.reason}", first.until - now, limited)
+            elif not held:
+                del self._deployments[name]
+        return unwell
 
-    def retry_after_s(self) -> float | None:
-        """Seconds until the first bench ends, None where nothing is benched."""
-        now = self._clock()
-        waits = [until - now for until, _ in self._until.values() if until > now]
-        return min(waits) if waits else None
-
-    def _is_benched(self, name: str, key: Secret | None) -> bool:
-        entry = self._until.get((name, key))
-        if entry is None:
-            return False
-        if entry[0] > self._clock():
-            return True
-        del self._until[name, key]
-        return False
+    def _bench_of(self, name: str, key: Secret | None) -> _Bench | None:
+        bench = self._benches.get((name, key))
+        if bench is not None and bench.until <= self._clock():
+            del self._benches[name, key]
+            return None
+        return bench

@@ -85,7 +85,7 @@ def judge(
         return Verdict(onward=onward)
     named_s = failure.retry_after_s
     if named_s is not None:
-        patience_s = left_s if is_last_step else failover_after_s
+        patience_s = left_s if is_last_step else min(left_s, failover_after_s)
         return Verdict(again=True, wait_s=named_s) if named_s <= patience_s else Verdict(onward=onward)
     wait_s = backoff_s(tried_here, draw)
     return Verdict(again=True, wait_s=wait_s) if wait_s < left_s else Verdict(onward=onward)

@@ -223,7 +223,8 @@ class _Walk:
             size = deployment.capabilities.context_tokens
             if size is not None and size <= self.context_tokens_over:
                 return "its context is not larger"
-        return self.runner.health.snapshot().get(deployment.name) if self.record.attempts else None
+        unwell = self.runner.health.snapshot().get(deployment.name) if self.record.attempts else None
+        return unwell.reason if unwell else None
 
     def _next_key(self, deployment: Deployment) -> Secret | None:
         """A key that is neither benched nor used up for this request, else the last resort: the first one."""
@@ -276,7 +277,7 @@ class _Walk:
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.runner.health.bench(deployment, secret, for_s, f"benched: {failure.message}")
+            self.runner.health.bench(deployment, secret, for_s, failure)
 
 
 def _redacted(failure: Failure, deployment: Deployment) -> Failure:

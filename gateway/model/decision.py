@@ -8,7 +8,7 @@ from enum import StrEnum
 from gateway.model.permit import Permit
 from gateway.model.table import Assistant, Deployment, Region
 
-__all__ = ["Considered", "Decision", "PassedOver", "Plan", "Refusal", "RefusalCode", "Step"]
+__all__ = ["Considered", "Decision", "PassedOver", "Plan", "Refusal", "RefusalCode", "Step", "Unwell"]
 
 
 class PassedOver(StrEnum):
@@ -26,6 +26,15 @@ class PassedOver(StrEnum):
     HEALTH = "health"  # benched after failures
 
 
+@dataclass(frozen=True, slots=True)
+class Unwell:
+    """A deployment that is not to be asked for `for_s` seconds: why, and whether only its rate limit is the matter."""
+
+    reason: str
+    for_s: float
+    is_rate_limit: bool = False
+
+
 class RefusalCode(StrEnum):
     """Why nobody answers, in the words of the API's error codes."""
 
@@ -36,6 +45,7 @@ class RefusalCode(StrEnum):
     NO_ELIGIBLE_DEPLOYMENT = "no_eligible_deployment"
     UNSUPPORTED_CAPABILITY = "unsupported_capability"
     NO_HEALTHY_DEPLOYMENT = "no_healthy_deployment"
+    RATE_LIMITED = "rate_limited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +79,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nobody may, or can, answer; `message` is for the client. `home` is the URL of the cell that serves the region."""
+    """Nobody may, or can, answer; `message` is for the client.
+
+    home: the URL of the cell that serves the region. retry_after_s: when asking again may help.
+    """
 
     code: RefusalCode
     message: str
-    param: str | None = None
     home: str | None = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def _read_assertion(table: Table, client: Client | None, sighting: Sighting) -> 
 def _territory(table: Table, signal: Signal, values: tuple[str, ...]) -> _Reading:
     """A signal whose words are a territory code. Words that are none make the place unknown: no weaker guess."""
     said = _shown(values)
-    codes = {value.strip().upper() for value in values}
+    codes = {value.strip(" \t").upper() for value in values}
     if len(codes) != 1:
         return _Reading(Evidence(signal, said, note="says several things at once"), unknown=True)
     code = codes.pop()

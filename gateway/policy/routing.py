@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step
+from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
 from gateway.model.location import Location, LocationProblem
 from gateway.model.table import Assistant, Deployment, Region, Table
 from gateway.policy.fence import prompt_permit
@@ -49,7 +49,7 @@ def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
     return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
 
 
-def decide(table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, str]) -> Decision:
+def decide(table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, Unwell]) -> Decision:
     """The plan for one request, or its refusal, with what became of each deployment of the route.
 
     health: the deployments that can't be asked right now, by name, and why.
@@ -77,7 +77,7 @@ def decide(table: Table, assistant: Assistant, location: Location, needs: Needs,
             considered.append(Considered(deployment.name, deployment.provider, reason, detail))
     if steps:
         return Decision(Plan(assistant, region, tuple(steps)), tuple(considered))
-    return Decision(_refuse(assistant, region, considered), tuple(considered))
+    return Decision(_refuse(assistant, region, considered, health), tuple(considered))
 
 
 def _judge(
@@ -86,7 +86,7 @@ def _judge(
     location: Location,
     deployment: Deployment,
     needs: Needs,
-    health: Mapping[str, str],
+    health: Mapping[str, Unwell],
 ) -> Step | tuple[PassedOver, str]:
     permit = prompt_permit(table, region, deployment)
     if permit is None:
@@ -115,7 +115,7 @@ def _judge(
         missing = ", ".join(deployment.missing_credentials) or "api_key"
         return PassedOver.CREDENTIAL, f"no credential: {missing} is not set"
     if deployment.name in health:
-        return PassedOver.HEALTH, health[deployment.name]
+        return PassedOver.HEALTH, health[deployment.name].reason
     return Step(deployment, permit, dropped)
 
 
@@ -136,13 +136,18 @@ def _law(region: Region, location: Location, deployment: Deployment, needs: Need
     return None
 
 
-def _refuse(assistant: Assistant, region: Region, considered: list[Considered]) -> Refusal:
+def _refuse(
+    assistant: Assistant, region: Region, considered: list[Considered], health: Mapping[str, Unwell]
+) -> Refusal:
     """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
     reasons = {item.reason for item in considered}
     if reasons - _LAW - _ABILITY:
+        unwell = [health[item.deployment] for item in considered if item.reason is PassedOver.HEALTH]
+        limited = bool(unwell) and all(item.is_rate_limit for item in unwell)
         return Refusal(
-            RefusalCode.NO_HEALTHY_DEPLOYMENT,
+            RefusalCode.RATE_LIMITED if limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
             f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now",
+            retry_after_s=min((item.for_s for item in unwell), default=None),
         )
     if reasons & _ABILITY:
         told = "; ".join(f"{item.deployment} {item.detail}" for item in considered if item.reason in _ABILITY)

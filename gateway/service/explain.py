@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.model.decision import Considered, Decision, Plan
+from gateway.model.decision import Considered, Decision, Plan, Unwell
 from gateway.model.location import Location
 from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting, resolve
@@ -21,7 +21,7 @@ def explain(
     client: Client | None,
     sighting: Sighting,
     assistant: Assistant,
-    health: Mapping[str, str],
+    health: Mapping[str, Unwell],
     needs: Needs = NO_NEEDS,
 ) -> dict[str, object]:
     """What would become of a request from there for that assistant: by the same functions that traffic uses."""

@@ -34,12 +34,19 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
             structlog.processors.format_exc_info,
+            _head_first,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
+
+
+def _head_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how grave and what: where a reader's eye begins."""
+    head = [name for name in ("timestamp", "level", "event") if name in event]
+    return {**{name: event[name] for name in head}, **event}
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:

@@ -6,11 +6,10 @@ Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from providers._json import as_map, read_int, read_list, read_map, read_str
+from providers._json import JsonError, as_map, dumps_text, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
 from providers.adapters._dashscope_errors import classify, holds_error
 from providers.adapters._dashscope_increments import Increments
@@ -180,11 +179,9 @@ def _arguments(value: object) -> str | None:
     """The arguments as JSON text, also where they came as an object; None if that is nested beyond reason."""
     if isinstance(value, str):
         return value
-    if not value:
-        return ""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
+        return dumps_text(value) if value else ""
+    except JsonError:
         return None
 
 

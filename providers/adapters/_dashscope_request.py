@@ -75,11 +75,11 @@ def is_multimodal(facts: ModelFacts) -> bool:
 def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
     """The body, and whether the answer must be asked for as a stream; raises UnsupportedFeature.
 
-    The request's own extras go into `parameters`, and what the site pins is written there last. Models that only
+    The request's own extras go into `parameters`; what the site pins is written last, beside them. Models that only
     stream, or think, are asked for a stream even when the client wants one JSON: whoever reads the answer folds it.
     """
     parameters = _parameters(request)
-    parameters.update(request.extra)
+    parameters.update({name: value for name, value in request.extra.items() if name not in target.pins})
     parameters.update(_thinking(request, target.facts))
     streams = (
         request.stream
@@ -91,9 +91,9 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     if streams:
         # Without it every event repeats the whole text so far.
         parameters["incremental_output"] = True
-    parameters.update(target.pins)
     messages = _messages(request.messages, is_multimodal(target.facts))
-    return {"model": target.model, "input": {"messages": messages}, "parameters": parameters}, streams
+    body = {"model": target.model, "input": {"messages": messages}, "parameters": parameters}
+    return {**body, **target.pins}, streams
 
 
 def _parameters(request: ChatRequest) -> dict[str, object]:
@@ -158,7 +158,7 @@ def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
 
     Asked for are `enable_thinking` as an extra of the request, else its effort. Nothing asked: the provider's default
     in a stream; off for one JSON, where models that think by default refuse to. A tool that must be called excludes
-    thinking, whatever else was asked.
+    thinking, whatever else was asked, and so does JSON as a format with the older models.
     """
     always = "thinking_only" in facts.flags
     if not always and not facts.flags & {"thinking", "thinking_default"}:
@@ -167,6 +167,8 @@ def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
     if isinstance(request.tool_choice, NamedTool):
         if always:
             raise UnsupportedFeature("tool_choice_named", "this model always thinks, and then calls no certain tool")
+        return {"enable_thinking": False}
+    if request.response_format is not None and "json_without_thinking" in facts.flags:
         return {"enable_thinking": False}
     enabled: bool | None = None
     if always or isinstance(said, bool):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers._json import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
+from providers._json import JsonError, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
@@ -119,14 +119,23 @@ def _text(content: object) -> str:
 
 def _read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int) -> None:
     function = read_map(source, "function")
-    arguments = function.get("arguments")
     assembler.tool_call(
-        arguments if isinstance(arguments, str) else dumps(arguments).decode() if arguments else "",
+        _arguments(function.get("arguments")),
         choice=choice,
         index=read_int(source, "index"),
         id=read_str(source, "id"),
         name=read_str(function, "name"),
     )
+
+
+def _arguments(value: object) -> str:
+    """The arguments as JSON text, which is what they are at OpenAI; some vendors send the object itself."""
+    if isinstance(value, str):
+        return value
+    try:
+        return dumps_text(value) if value else ""
+    except JsonError:
+        return ""
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:

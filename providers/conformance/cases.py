@@ -40,7 +40,7 @@ __all__ = [
     "rich_answer",
 ]
 
-HARD_TEXT = "Grüße, 你好, 👩‍🚀; a\u2028b\u0085c\u2029d \"quoted\" \\ back\tslash\nand a new line: data: [DONE]"
+HARD_TEXT = 'Grüße, 你好, 👩‍🚀; a\u2028b\u0085c\u2029d "quoted" \\ back\tslash\nand a new line: data: [DONE]'
 """Text that goes wrong where bytes, lines or escapes are handled carelessly."""
 
 _PNG = (
@@ -264,8 +264,8 @@ def rich_answer(subject: Subject) -> tuple[ChatCompletion, ChatRequest]:
     oslo = ToolCall("call_a1", "get_weather", '{"city":"Os\u2028lo"}')
     clock = ToolCall("call_c3", "get_time", "{}")
     message = AssistantMessage(
-        "Grüße 你好 👩‍🚀 \u2028\u0085!",
-        reasoning="想 👍" if thinks else None,
+        "Grüß\u2028 👍\u0085",
+        reasoning="想👍" if thinks else None,
         tool_calls=(oslo, clock) if calls else (),
     )
     usage = Usage(31, 40, reasoning_tokens=28 if thinks else 0)

@@ -27,7 +27,7 @@ class Selection:
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """One of each adapter and path of its API: there answers look the same for every model. The ablest stands in."""
+        """The ablest model of each adapter and path of its API: answers look the same for every model there."""
         ablest: dict[tuple[str, str], Subject] = {}
         for family in self.families:
             key = (family.adapter.name, family.facts.api)
@@ -52,7 +52,7 @@ class Selection:
 
     def _wire_cases(self, folder: Path) -> Sequence[object]:
         try:
-            return find_wire_cases(folder, {family.adapter.name: family.adapter for family in self.families})
+            return find_wire_cases(folder, self.subjects)
         except WireError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -74,15 +74,15 @@ def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...
         raise pytest.UsageError(f"{name}: {error}") from error
     dialect = load_dialects().dialects.get(adapter.name)
     if dialect is None:
-        raise pytest.UsageError(f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect")
+        raise pytest.UsageError(
+            f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect"
+        )
     return subjects_of(adapter, dialect)
 
 
 def _registered() -> list[tuple[Subject, ...]]:
     known = load_dialects().dialects
-    pairs = [
-        subjects_of(adapter, known[name]) for name, adapter in load_registry().adapters.items() if name in known
-    ]
+    pairs = [subjects_of(adapter, known[name]) for name, adapter in load_registry().adapters.items() if name in known]
     if not pairs:
         raise pytest.UsageError("no adapter with a dialect is installed; name one by --adapter and --dialect")
     return pairs

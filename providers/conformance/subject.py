@@ -10,6 +10,7 @@ from providers import auth
 from providers.adapter import Adapter, KnowsModels, Target, WireRequest, WireResponse
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
+from providers.exchange import read_answer
 from providers.fitting import PARAMETERS
 from providers.folding import fold
 from providers.simulator.dialect import Dialect, IncomingRequest
@@ -66,7 +67,7 @@ class Subject:
     def answer(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
         """What the adapter makes of the provider's whole answer; raises ProviderFailed."""
         response = self.dialect.write_answer(completion, self.asked(request))
-        return self.adapter.parse_response(replace(response, received_at=_RECEIVED_AT), self.target)
+        return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
 
     def stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """The provider's answer as a stream, event by event."""

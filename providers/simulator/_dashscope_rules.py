@@ -78,7 +78,9 @@ _MESSAGE_FIELDS = {
     "tool": frozenset({"role", "content", "tool_call_id"}),
 }
 _FUNCTION_FIELDS = frozenset({"name", "description", "parameters"})
+_JSON_FORMATS = ("json_object", "json_schema")
 _KNOB = frozenset({"thinking", "thinking_default"})
+_NO_THINKING = "InvalidParameter.NotSupportEnableThinking"
 _IN_ONE_PIECE = "parameter.enable_thinking must be set to false for non-streaming calls"
 # An effort for a budget, the other way round than the gateway's table: the first that is no smaller.
 _EFFORTS = ((512, "minimal"), (2048, "low"), (8192, "medium"), (24576, "high"))
@@ -121,8 +123,7 @@ def _in_messages(messages: object, facts: ModelFacts) -> Iterator[Objection]:
         role, place = read_str(message, "role") or "", f"input.messages[{position}]"
         if role not in _MESSAGE_FIELDS:
             yield Objection(f"Role must be one of system, user, assistant, tool: {place}.role")
-            continue
-        yield from _unknown(message, _MESSAGE_FIELDS[role], f"{place}.")
+        yield from _unknown(message, _MESSAGE_FIELDS.get(role, frozenset()), f"{place}.")
         if role == "system" and position:
             yield Objection(f"System message must be at the beginning: {place}")
         yield from _in_content(message.get("content"), facts, f"{place}.content")
@@ -131,17 +132,12 @@ def _in_messages(messages: object, facts: ModelFacts) -> Iterator[Objection]:
 
 
 def _in_content(content: object, facts: ModelFacts, place: str) -> Iterator[Objection]:
-    if isinstance(content, str):
-        return
-    if facts.api != "multimodal" or not isinstance(content, list):
+    if not isinstance(content, str) and (facts.api != "multimodal" or not isinstance(content, list)):
         yield Objection(f"input content must be a string: {place}")
-        return
-    for part in content:
+    for part in as_list(content):
         kinds = list(as_map(part))
         if len(kinds) != 1 or kinds[0] not in ("text", "image", "audio"):
-            yield Objection(f"A part must be one of text, image and audio: {place}")
-        elif kinds[0] == "image" and "vision" not in facts.features:
-            yield Objection(f"This model takes no images: {place}")
+            yield Objection(f"The item of content should be a message of a certain modal: {place}")
         elif not isinstance(as_map(part)[kinds[0]], str):
             yield Objection(f"A part's value must be a string: {place}")
 
@@ -154,9 +150,9 @@ def _in_thinking(parameters: Mapping[str, object], facts: ModelFacts, streams: b
         if asked is False and "thinking_only" in facts.flags:
             yield Objection("The value of the enable_thinking parameter is restricted to True.")
         if not facts.flags & (_KNOB | {"thinking_only"}):
-            yield Objection(
-                "enable_thinking is not supported by this model", "InvalidParameter.NotSupportEnableThinking"
-            )
+            yield Objection("enable_thinking is not supported by this model", _NO_THINKING)
+    for name in sorted(parameters.keys() & facts.without):
+        yield Objection(f"{name} is not supported by this model")
     if not streams and thinks(parameters, facts):
         yield Objection(_IN_ONE_PIECE)
     if not streams and "stream_only" in facts.flags:
@@ -185,7 +181,9 @@ def _in_tools(parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[O
 
 def _in_format(body: Mapping[str, object], parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[Objection]:
     kind = read_map(parameters, "response_format").get("type")
-    if kind in ("json_object", "json_schema") and kind not in facts.features:
+    if kind in _JSON_FORMATS and "json_without_thinking" in facts.flags and thinks(parameters, facts):
+        yield Objection("Json mode response is not supported when enable_thinking is true")
+    if kind in _JSON_FORMATS and kind not in facts.features:
         yield Objection(f"response_format {kind} is not supported by this model")
     messages = [as_map(entry) for entry in read_list(read_map(body, "input"), "messages")]
     asked = [str(message.get("content")) for message in messages if message.get("role") in ("system", "user")]

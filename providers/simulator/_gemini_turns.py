@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from providers._json import dumps
+from providers._json import dumps_text
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -104,8 +104,9 @@ def _parts(content: Mapping[str, object], place: str) -> list[object]:
 
 
 def _part(value: object, place: str) -> Mapping[str, object]:
-    part = known(value, place, (*_PART_KINDS, *_BESIDE))
-    kinds = [kind for kind in _PART_KINDS if part.get(kind) is not None]
+    members = known(value, place, (*_PART_KINDS, *_BESIDE))
+    part = {name: member for name, member in members.items() if member is not None}
+    kinds = [kind for kind in _PART_KINDS if kind in part]
     if len(kinds) != 1:
         raise InvalidRequest(f"{place}: required oneof field 'data' must have one initialized field", place)
     boolean(part, "thought", f"{place}.thought")
@@ -184,7 +185,7 @@ def _call(part: Mapping[str, object], rules: Rules, place: str, number: int) -> 
         if number == 0 and not signature:
             raise InvalidRequest(f"Function call {name!r} is missing a thought_signature in functionCall parts.", place)
         _check_signature(signature, rules.model, place)
-    return ToolCall(call_id or f"{place}#{number}", name, dumps(args).decode(), signature)
+    return ToolCall(call_id or f"{place}#{number}", name, dumps_text(args), signature)
 
 
 def _check_signature(signature: str | None, model: str, place: str) -> None:
@@ -217,5 +218,5 @@ def _results(
         waiting.remove(call)
         response = mapping(present(result, "response", f"{place}.response"), f"{place}.response")
         output = response.get("output")
-        messages.append(ToolMessage(call.id, output if isinstance(output, str) else dumps(response).decode()))
+        messages.append(ToolMessage(call.id, output if isinstance(output, str) else dumps_text(response)))
     return messages

@@ -6,13 +6,13 @@ read 2026-11-20.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from providers._json import JsonError, as_map, dumps, loads, read_str
 from providers.adapter import WireResponse
-from providers.catalogue.models import ModelFacts, load_models, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
+from providers.catalogue.models import load_models, model_facts
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
 from providers.codec import decode_request
 from providers.failures import FailureKind, InvalidRequest
 from providers.simulator._dashscope_rules import Objection, as_openai, objections
@@ -27,6 +27,7 @@ _PATHS = {
 }
 _JSON = {"content-type": "application/json"}
 _BLOCKED = ("DataInspectionFailed", 400)
+_FILTERED = "Output data may contain inappropriate content."
 # Each kind of failure as (code, the status that it has where none is given). It names no time to wait.
 _ERRORS: dict[FailureKind, tuple[str, int]] = {
     FailureKind.RATE_LIMITED: ("Throttling.RateQuota", 429),
@@ -39,7 +40,6 @@ _ERRORS: dict[FailureKind, tuple[str, int]] = {
     FailureKind.CONTENT_FILTER: _BLOCKED,
 }
 _SERVER_ERROR = ("InternalError", 500)
-_NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +79,37 @@ class DashScopeDialect:
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.simulator.dialect.Dialect`. A filtered answer is an error: it has no finish for that."""
         if any(choice.finish_reason == "content_filter" for choice in completion.choices):
-            return _error(_BLOCKED[0], "Output data may contain inappropriate content.", _BLOCKED[1])
-        lists = _facts(self.name, request).api == "multimodal"
-        choices = [_choice(choice, _whole(choice, lists), _finish_word(choice)) for choice in completion.choices]
+            return _error(_BLOCKED[0], _FILTERED, _BLOCKED[1])
+        lists = _takes_lists(self.name, request)
+        several = len(completion.choices) > 1
+        choices = [_choice(each, _whole(each, lists), _finish_word(each), several) for each in completion.choices]
         output = {"text": None, "finish_reason": None, "choices": choices}
         body: dict[str, object] = {"request_id": completion.id, "output": output}
         if completion.usage is not None:
-            body["usage"] = _usage(completion.usage, completion.usage.completion_tokens)
+            body["usage"] = _usage(completion.usage)
         return WireResponse(200, _JSON, dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.simulator.dialect.Dialect`. Usage grows with each event; with `n`, each choice has its own."""
-        lists = _facts(self.name, request).api == "multimodal"
-        counted = completion.usage
-        shares = _shares((counted or _NO_USAGE).completion_tokens, len(completion.choices))
+        lists = _takes_lists(self.name, request)
+        several = len(completion.choices) > 1
         events: list[bytes] = []
-        for choice, share in zip(completion.choices, shares, strict=True):
-            messages = list(_pieces(choice, lists))
+        for position, choice in enumerate(completion.choices):
             filtered = choice.finish_reason == "content_filter"
+            messages = list(_pieces(choice, lists))
+            if filtered:
+                messages.pop()
+            share = None if completion.usage is None else _share(completion.usage, position, len(completion.choices))
             for number, message in enumerate(messages, 1):
-                last = number == len(messages)
-                word = _finish_word(choice) if last and not filtered else "null"
-                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, word)]}}
-                if counted is not None:
-                    body["usage"] = _usage(counted, share * number // len(messages))
+                word = _finish_word(choice) if number == len(messages) and not filtered else "null"
+                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, word, several)]}}
+                if share is not None:
+                    body["usage"] = _usage(share, number / len(messages))
                 body["request_id"] = completion.id
                 events.append(_event(len(events) + 1, "result", 200, body))
             if filtered:
-                message_text = "Output data may contain inappropriate content."
-                error = {"code": _BLOCKED[0], "message": message_text, "request_id": completion.id}
-                return (*events, _event(len(events) + 1, "error", _BLOCKED[1], error))
+                events.append(_event(len(events) + 1, "error", _BLOCKED[1], _error_body(_BLOCKED[0], _FILTERED)))
+                break
         return tuple(events)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
@@ -118,12 +119,12 @@ class DashScopeDialect:
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.simulator.dialect.Dialect`."""
         code, status = _ERRORS.get(kind, _SERVER_ERROR)
-        body = {"code": code, "message": f"Simulated failure: {kind.value}.", "request_id": "simulated"}
-        return _event(1, "error", status, body)
+        return _event(1, "error", status, _error_body(code, f"Simulated failure: {kind.value}."))
 
 
-def _facts(provider: str, request: ChatRequest) -> ModelFacts:
-    return model_facts(load_models(provider), request.model)
+def _takes_lists(provider: str, request: ChatRequest) -> bool:
+    """Whether the model lives on the path where a content is a list of parts."""
+    return model_facts(load_models(provider), request.model).api == "multimodal"
 
 
 def _asks_for_stream(incoming: IncomingRequest) -> bool:
@@ -139,7 +140,11 @@ def _refused(objection: Objection, status: int = 400) -> Refused:
 
 
 def _error(code: str, message: str, status: int) -> WireResponse:
-    return WireResponse(status, _JSON, dumps({"code": code, "message": message, "request_id": "simulated"}), 0)
+    return WireResponse(status, _JSON, dumps(_error_body(code, message)), 0)
+
+
+def _error_body(code: str, message: str) -> dict[str, object]:
+    return {"code": code, "message": message, "request_id": "simulated"}
 
 
 def _event(number: int, name: str, status: int, body: Mapping[str, object]) -> bytes:
@@ -150,12 +155,10 @@ def _finish_word(choice: Choice) -> str:
     return choice.raw_finish_reason or choice.finish_reason
 
 
-def _choice(choice: Choice, message: Mapping[str, object], word: str) -> dict[str, object]:
-    body: dict[str, object] = {
-        "message": {"role": "assistant", **message},
-        "finish_reason": word,
-        "index": choice.index,
-    }
+def _choice(choice: Choice, message: Mapping[str, object], word: str, several: bool) -> dict[str, object]:
+    body: dict[str, object] = {"message": {"role": "assistant", **message}, "finish_reason": word}
+    if several:
+        body["index"] = choice.index
     if choice.logprobs is not None and word != "null":
         body["logprobs"] = choice.logprobs
     return body
@@ -167,9 +170,14 @@ def _content(text: str, lists: bool) -> object:
     return [{"text": text}] if text else []
 
 
+def _said(message: AssistantMessage) -> str:
+    """The text: a refusal is one like any other here."""
+    return text_of(message.content) or message.refusal or ""
+
+
 def _whole(choice: Choice, lists: bool) -> dict[str, object]:
     message = choice.message
-    body: dict[str, object] = {"content": _content(text_of(message.content), lists)}
+    body: dict[str, object] = {"content": _content(_said(message), lists)}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -183,7 +191,7 @@ def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
     message = choice.message
     for piece in cut(message.reasoning or ""):
         yield {"content": _content("", lists), "reasoning_content": piece}
-    for piece in cut(text_of(message.content)):
+    for piece in cut(_said(message)):
         yield {"content": _content(piece, lists), "reasoning_content": ""}
     for index, call in enumerate(message.tool_calls):
         for fragment in _fragments(index, call):
@@ -202,19 +210,23 @@ def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
     return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _shares(total: int, parts: int) -> Sequence[int]:
-    """The total in so many whole numbers; the first takes what is left over."""
-    each = total // parts if parts else 0
-    return [total - each * (parts - 1), *[each] * (parts - 1)] if parts else []
+def _share(usage: Usage, position: int, of: int) -> Usage:
+    """What one of several choices cost: an equal part, and the first takes what is left over."""
+    output, reasoning = usage.completion_tokens // of, usage.reasoning_tokens // of
+    if position == 0:
+        output, reasoning = usage.completion_tokens - output * (of - 1), usage.reasoning_tokens - reasoning * (of - 1)
+    return Usage(usage.prompt_tokens, output, usage.cached_tokens, reasoning)
 
 
-def _usage(usage: Usage, output_tokens: int) -> dict[str, object]:
+def _usage(usage: Usage, part: float = 1) -> dict[str, object]:
+    """The counts after this part of the output."""
+    output = round(usage.completion_tokens * part)
     return {
         "input_tokens": usage.prompt_tokens,
-        "output_tokens": output_tokens,
-        "total_tokens": usage.prompt_tokens + output_tokens,
+        "output_tokens": output,
+        "total_tokens": usage.prompt_tokens + output,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "output_tokens_details": {"reasoning_tokens": min(usage.reasoning_tokens, output_tokens)},
+        "output_tokens_details": {"reasoning_tokens": min(usage.reasoning_tokens, output)},
     }
 
 

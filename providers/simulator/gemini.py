@@ -67,9 +67,7 @@ class GeminiDialect:
         if incoming.method != "POST" or path is None:
             raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
         if not incoming.headers.get("x-goog-api-key"):
-            raise _refused(
-                403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers. Please use an API key."
-            )
+            raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
         stream = path["method"] == "streamGenerateContent"
         if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
             raise _refused(400, "INVALID_ARGUMENT", "only streams of server-sent events (alt=sse) are simulated")

@@ -1,0 +1,69 @@
+"""Who may call: clients by the hash of each of their keys."""
+
+from __future__ import annotations
+
+from gateway.config.findings import Findings
+from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.regions import Regions
+from gateway.config.schema import ClientSection
+from gateway.config.validate import Draft
+from gateway.model.table import Client
+
+__all__ = ["compile_clients"]
+
+_PREFIX = "sha256:"
+
+
+def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo: bool) -> dict[str, Client]:
+    """The clients of a draft by the hex SHA-256 of each key."""
+    sections = draft.config.clients
+    if demo and sections:
+        findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
+    compiled: dict[str, Client] = {}
+    for name, section in sections.items():
+        path: Path = ("clients", name)
+        _check_references(draft, findings, regions, path, section)
+        hashes = [key.removeprefix(_PREFIX) for key in section.keys]
+        client = Client(
+            name=name,
+            key_hashes=frozenset(hashes),
+            assistants=frozenset(section.assistants) if section.assistants is not None else None,
+            region=section.region,
+            may_assert=frozenset(section.may_assert),
+        )
+        for index, digest in enumerate(hashes):
+            holder = compiled.setdefault(digest, client)
+            if holder is not client or digest in hashes[:index]:
+                message = f"this key belongs to the client {quoted(holder.name)} already"
+                findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
+    return compiled
+
+
+def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:
+    _check_assistants(draft, findings, path, section)
+    if section.region is not None:
+        _check_region(draft, findings, regions, (*path, "region"), section.region)
+    if "territory" in section.may_assert and "assertion" not in draft.config.location.signals:
+        findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
+
+
+def _check_assistants(draft: Draft, findings: Findings, path: Path, section: ClientSection) -> None:
+    known = draft.names("assistants")
+    owners = {alias: name for name, owner in draft.config.assistants.items() for alias in owner.aliases}
+    for index, name in enumerate(section.assistants or ()):
+        if name in known or draft.is_broken("assistants"):
+            continue
+        hint = f"write {quoted(owners[name])}, whose alias it is" if name in owners else choice_hint(name, known)
+        findings.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
+
+
+def _check_region(draft: Draft, findings: Findings, regions: Regions, place: Path, name: str) -> None:
+    known = draft.names("regions")
+    if name not in known:
+        if not draft.is_broken("regions"):
+            findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
+        return
+    region = regions.by_name.get(name)
+    if region is not None and region.is_default:
+        message = f"{quoted(name)} is everywhere: where the caller's place is unknown, availability is not judged"
+        findings.warn(place, message, "bind the key to a region that names its territories")

@@ -1,0 +1,100 @@
+"""A document -> the table: what `check` runs and what a reload runs, so that both see the same problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.config.cells import compile_cell
+from gateway.config.clients import compile_clients
+from gateway.config.deployments import compile_deployments
+from gateway.config.endpoints import Endpoints
+from gateway.config.findings import Findings
+from gateway.config.load import Document
+from gateway.config.location import compile_location
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.regions import compile_regions
+from gateway.config.routes import compile_assistants
+from gateway.config.schema import ResilienceSection, seconds
+from gateway.config.validate import Draft, validate
+from gateway.model.table import Resilience, Table
+from providers.registry import Registry
+
+__all__ = ["Compiled", "compile_config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A table that may be used, and what its operator should know."""
+
+    table: Table
+    warnings: tuple[Problem, ...]
+
+
+def compile_config(
+    document: Document,
+    *,
+    registry: Registry,
+    simulators: Mapping[tuple[str, str], str] | None = None,
+    demo: bool = False,
+) -> Compiled:
+    """The table of a document, and the warnings; raises ConfigRejected with every mistake at once.
+
+    simulators: the origin of each simulated (provider, site); None where none is started, as in a check. demo: as if
+    the document said `demo: true`.
+    """
+    findings = Findings(document.source)
+    draft = validate(findings)
+    demo = demo or draft.config.demo
+    _check_sections(draft, findings)
+    cell = compile_cell(draft, findings, demo=demo)
+    regions = compile_regions(draft, findings, cell)
+    endpoints = Endpoints(findings, registry, simulators, demo)
+    deployments = compile_deployments(draft, findings, endpoints, document.references)
+    table = Table(
+        version=document.version,
+        assistants=compile_assistants(draft, findings, regions, deployments),
+        regions=regions.by_name,
+        region_by_territory=regions.by_territory,
+        default_region=regions.default,
+        blocked=regions.blocked,
+        deployments=deployments,
+        clients=compile_clients(draft, findings, regions, demo=demo),
+        location=compile_location(draft, findings, document.references, demo=demo),
+        resilience=_resilience(findings, draft.config.resilience),
+        cell=cell,
+        demo=demo,
+    )
+    if findings.rejected:
+        raise ConfigRejected(findings.problems)
+    return Compiled(table, findings.warnings)
+
+
+def _check_sections(draft: Draft, findings: Findings) -> None:
+    for section in ("assistants", "regions", "deployments"):
+        if not draft.names(section) and not draft.is_broken(section):
+            findings.error((section,), "must not be empty", f"define at least one of the {section}")
+
+
+def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:
+    compiled = Resilience(
+        attempts_per_deployment=section.attempts.per_deployment,
+        attempts_total=section.attempts.total,
+        connect_s=seconds(section.connect),
+        first_token_s=seconds(section.first_token),
+        commit_s=seconds(section.commit),
+        idle_s=seconds(section.idle),
+        total_s=seconds(section.total),
+        failover_after_s=seconds(section.failover_after),
+    )
+    for name, value, bound, limit in (
+        ("first_token", compiled.first_token_s, "commit", compiled.commit_s),
+        ("commit", compiled.commit_s, "total", compiled.total_s),
+    ):
+        if value > limit and name in section.model_fields_set:
+            findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends the wait first")
+    if compiled.attempts_per_deployment > compiled.attempts_total:
+        findings.warn(
+            ("resilience", "attempts"), "`per_deployment` is more than `total`, which ends the attempts first"
+        )
+    return compiled

@@ -1,0 +1,219 @@
+"""Deployments: adapter, endpoint, model facts and credentials put together, each with what it can do and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.config.endpoints import Endpoint, Endpoints
+from gateway.config.findings import Findings
+from gateway.config.places import listed, read_places
+from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.references import Resolution, read_literal
+from gateway.config.schema import DeploymentSection
+from gateway.config.validate import Draft
+from gateway.model.table import Deployment
+from providers.adapter import Adapter, Capabilities, KnowsModels, Target
+from providers.auth import NoAuth, Secret
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.fitting import FEATURES, moves_data
+from providers.sites import Site
+from providers.territories import ANYWHERE, Places
+
+__all__ = ["compile_deployments"]
+
+_SIMULATED = (Secret("simulated"),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    keys: tuple[Secret, ...]
+    missing: tuple[str, ...] = ()
+
+
+def compile_deployments(
+    draft: Draft, findings: Findings, endpoints: Endpoints, references: Mapping[str, Resolution]
+) -> dict[str, Deployment]:
+    """The sound deployments of a draft; unsound ones are marked in it."""
+    compiled: dict[str, Deployment] = {}
+    for name, section in draft.config.deployments.items():
+        path: Path = ("deployments", name)
+        adapter = _adapter(findings, path, section.provider, endpoints)
+        endpoint = endpoints.read(name, section, adapter) if adapter is not None else None
+        if adapter is None:
+            draft.broken.add(("deployments", name))
+            continue
+        facts = _facts(findings, path, section, adapter)
+        capabilities = _capabilities(findings, path, section, adapter, facts)
+        if endpoint is None:
+            draft.broken.add(("deployments", name))
+            continue
+        credentials = _credentials(findings, path, section, adapter, endpoint, references)
+        site = endpoint.facts
+        compiled[name] = Deployment(
+            name=name,
+            provider=section.provider,
+            adapter=adapter,
+            model=section.model,
+            site=endpoint.site,
+            origin=endpoint.origin,
+            target=Target(
+                model=section.model,
+                base_path=endpoint.base_path,
+                facts=facts,
+                pins=site.pins if site is not None else {},
+                passthrough=_passthrough(findings, path, section, endpoint),
+            ),
+            residency=endpoint.residency,
+            available=_available(findings, path, section, site),
+            capabilities=capabilities,
+            excepts=site.excepts if site is not None else frozenset(),
+            unmet=_unmet(findings, path, section, endpoint),
+            allowed_moves=site.allows if site is not None else frozenset(),
+            credentials=credentials.keys,
+            needs_credential=section.api_key is not None or not isinstance(adapter.auth, NoAuth),
+            missing_credentials=credentials.missing,
+            unsupported=section.unsupported,
+            enabled=section.enabled,
+            simulates=endpoint.simulates,
+        )
+    return compiled
+
+
+def _adapter(findings: Findings, path: Path, provider: str, endpoints: Endpoints) -> Adapter | None:
+    registry = endpoints.registry
+    if provider in registry.broken:
+        message = f"the provider {quoted(provider)} is installed, but doesn't load: {registry.broken[provider]}"
+        findings.error((*path, "provider"), message, "mend or update its package")
+    elif provider not in registry.adapters:
+        hint = choice_hint(provider, {*registry.adapters, *registry.broken})
+        findings.error((*path, "provider"), f"unknown provider {quoted(provider)}", hint)
+    return registry.adapters.get(provider)
+
+
+def _facts(findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter) -> ModelFacts:
+    models = adapter.models if isinstance(adapter, KnowsModels) else {}
+    facts = model_facts(models, section.model)
+    if facts is UNKNOWN_MODEL and models and section.capabilities is None:
+        message = f"nothing is known of {section.provider}'s model {quoted(section.model)}: text and tools only"
+        findings.warn((*path, "model"), message, "check its name, or list what it can do in `capabilities`")
+    return facts
+
+
+def _capabilities(
+    findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
+) -> Capabilities:
+    features = facts.features
+    if section.capabilities is not None:
+        known = FEATURES | adapter.capabilities.features
+        for index, word in enumerate(section.capabilities):
+            if word not in known:
+                place = (*path, "capabilities", index)
+                findings.error(place, f"unknown capability {quoted(word)}", choice_hint(word, known))
+            elif word not in adapter.capabilities.features:
+                message = f"{section.provider} can't express {quoted(word)}, whatever the model"
+                findings.warn((*path, "capabilities", index), message, "remove it")
+        features = frozenset(section.capabilities)
+    return Capabilities(
+        features=adapter.capabilities.features & features,
+        parameters=adapter.capabilities.parameters - facts.without,
+        context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
+    )
+
+
+def _available(findings: Findings, path: Path, section: DeploymentSection, site: Site | None) -> Places:
+    """Whose people it may answer: a published list may be narrowed, an unpublished one widened."""
+    path = (*path, "available")
+    stated = read_places(findings, path, section.available) if section.available is not None else None
+    if site is None:
+        return stated or ANYWHERE
+    known = site.availability
+    if known.published:
+        if stated is not None and not stated.within(known.places):
+            beyond = {code for code in stated.included or () if not known.places.contains(code)}
+            beyond |= {code for code in known.places.excluded if stated.contains(code)}
+            which = f"doesn't serve {listed(beyond)}" if beyond else "doesn't serve every place"
+            findings.error(path, f"the vendor publishes whom it serves, and {which}", "the list may only be narrowed")
+        return stated or known.places
+    own = _without(known.places, known.never)
+    if stated is None:
+        return own
+    if into := {code for code in known.never if stated.contains(code)}:
+        exclusions = ", ".join(f'"!{code}"' for code in sorted(into))
+        message = f"the site {site.name} must not answer people in {listed(into)}"
+        findings.error(path, message, f"leave it out: {exclusions}")
+    return own.union(stated)
+
+
+def _without(places: Places, never: frozenset[str]) -> Places:
+    if places.included is None:
+        return Places(None, places.excluded | never)
+    return Places(places.included - never, places.excluded)
+
+
+def _unmet(findings: Findings, path: Path, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
+    """What the site requires and nobody attests."""
+    requires = endpoint.facts.requires if endpoint.facts is not None else ()
+    known = frozenset[str]().union(*requires)
+    for index, word in enumerate(section.attests):
+        if word not in known:
+            hint = choice_hint(word, known, none="it requires nothing; remove it")
+            message = f"{endpoint.site} doesn't require {quoted(word)}"
+            findings.error((*path, "attests", index), message, hint)
+    unmet: list[str] = []
+    for one in requires:
+        if not one & set(section.attests):
+            words = sorted(one)
+            unmet.append(" or ".join(words))
+            hint = f"if your contract has it, write attests: [{words[-1]}]"
+            findings.warn(path, f"the site {endpoint.site} requires {unmet[-1]}, not attested: never asked", hint)
+    return tuple(unmet)
+
+
+def _passthrough(findings: Findings, path: Path, section: DeploymentSection, endpoint: Endpoint) -> frozenset[str]:
+    allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset[str]()
+    for index, name in enumerate(section.passthrough):
+        if name in moves_data() - allowed:
+            message = f"`{name}` moves or keeps data, which nothing known of {endpoint.site} allows"
+            findings.error((*path, "passthrough", index), message, "remove it")
+    return frozenset(section.passthrough)
+
+
+def _credentials(
+    findings: Findings,
+    path: Path,
+    section: DeploymentSection,
+    adapter: Adapter,
+    endpoint: Endpoint,
+    references: Mapping[str, Resolution],
+) -> _Credentials:
+    if endpoint.simulates is not None:
+        if section.api_key is not None:
+            findings.warn((*path, "api_key"), "a simulator is never sent a key", "remove it")
+        return _Credentials(_SIMULATED)
+    variable = (endpoint.facts.api_key_env if endpoint.facts is not None else "") or "API_KEY"
+    if section.api_key is None:
+        if isinstance(adapter.auth, NoAuth):
+            return _Credentials(())
+        hint = f"write api_key: ${{{variable}}}"
+        findings.warn((*path, "api_key"), "is missing: never asked", hint)
+        return _Credentials((), ("api_key",))
+    keys: list[Secret] = []
+    missing: list[str] = []
+    for index, text in enumerate(section.api_key):
+        place = (*path, "api_key", index)
+        if "${" in text:
+            found = references[text]
+        else:
+            found = read_literal(text)
+            hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
+            findings.warn(place, "a key is written in the config", hint)
+        if found.mistake:
+            findings.error(place, f"{found.source or 'the key'} {found.mistake}", found.hint)
+        elif found.missing:
+            alone = "never asked" if len(section.api_key) == 1 else "this key is not used"
+            findings.warn(place, f"{found.source or 'the key'} {found.missing}: {alone}")
+            missing.append(found.source or "api_key")
+        if found.secret is not None:
+            keys.append(found.secret)
+    return _Credentials(tuple(keys), tuple(missing))

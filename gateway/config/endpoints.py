@@ -1,0 +1,199 @@
+"""What a deployment's `endpoint` is: an origin with the facts of its place, or why it can't be one.
+
+One origin has one set of facts: the catalogue's where the host is in it, whatever adapter is used, else what the
+operator states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from gateway.config.findings import Findings
+from gateway.config.places import read_places
+from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.schema import DeploymentSection
+from providers.adapter import Adapter
+from providers.registry import Registry
+from providers.sites import OriginError, Residency, Site, parse_origin
+from providers.territories import Places
+
+__all__ = ["SIMULATOR", "Endpoint", "Endpoints"]
+
+SIMULATOR = "simulator"
+_NOT_STARTED = "http://127.0.0.1:0"
+_USUAL_BASE_PATH = "/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place to send to. facts: the catalogue's site, None for a host that only the operator knows."""
+
+    origin: str
+    base_path: str
+    residency: Residency
+    facts: Site | None
+    simulates: str | None = None
+
+    @property
+    def site(self) -> str:
+        """The site's name, else the origin."""
+        return self.facts.name if self.facts is not None else self.origin
+
+
+@dataclass(slots=True)
+class Endpoints:
+    """Reads endpoints, and remembers the facts that were stated for each origin.
+
+    simulators: the origin of each simulated (provider, site); None where they aren't started, as in a check.
+    """
+
+    findings: Findings
+    registry: Registry
+    simulators: Mapping[tuple[str, str], str] | None
+    demo: bool
+    _stated: dict[str, tuple[str, Residency]] = field(default_factory=dict)
+
+    def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
+        """The endpoint of the deployment `name`, None after reporting why there is none."""
+        path: Path = ("deployments", name)
+        text = section.endpoint
+        if self.demo or text == SIMULATOR:
+            return self._simulator(path, section, adapter)
+        if section.simulates is not None:
+            self.findings.error((*path, "simulates"), "only a simulator simulates", f"write `endpoint: {SIMULATOR}`")
+            return None
+        if text is not None and ":" in text:
+            return self._url(name, section, adapter, text)
+        site = self._site((*path, "endpoint"), text, section, adapter)
+        return self._at(path, section, site, site.origin) if site is not None else None
+
+    def _simulator(self, path: Path, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
+        if section.endpoint != SIMULATOR:
+            hint = f"write `endpoint: {SIMULATOR}` and `simulates: <site>`"
+            self.findings.error((*path, "endpoint"), "in demo mode every deployment is a simulator", hint)
+            return None
+        if not self.demo:
+            hint = "write `demo: true` or use `gateway demo`; for the real thing, name a site or a URL"
+            self.findings.error((*path, "endpoint"), "a simulator answers in demo mode only", hint)
+            return None
+        if section.simulates is None:
+            hint = choice_hint("", adapter.sites, none="the provider has no site that could be simulated")
+            self.findings.error((*path, "simulates"), "is missing: the site whose facts the simulator takes", hint)
+            return None
+        site = self._named((*path, "simulates"), section.simulates, section, adapter)
+        if site is None:
+            return None
+        origin = _NOT_STARTED
+        if self.simulators is not None:
+            origin = self.simulators.get((section.provider, site.name), "")
+            if not origin:
+                message = f"no simulator of {section.provider} {site.name} is running"
+                self.findings.error((*path, "simulates"), message, "start the demo again")
+                return None
+        found = self._at(path, section, site, origin)
+        return None if found is None else Endpoint(origin, site.base_path, found.residency, site, site.name)
+
+    def _site(self, path: Path, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
+        """The provider's site of this name, or its only one."""
+        if text is not None:
+            return self._named(path, text, section, adapter)
+        if len(adapter.sites) == 1:
+            return next(iter(adapter.sites.values()))
+        if adapter.sites:
+            message, hint = "is missing", choice_hint("", adapter.sites)
+        else:
+            message = f"is missing: {section.provider} has no site of its own"
+            hint = "write the server's URL, and where it `stores` and `processes`"
+        self.findings.error(path, message, hint)
+        return None
+
+    def _named(self, path: Path, text: str, section: DeploymentSection, adapter: Adapter) -> Site | None:
+        site = adapter.sites.get(text)
+        if site is None:
+            hint = choice_hint(text, adapter.sites, none="write the server's URL, beginning with https://")
+            if "." in text or "/" in text:
+                hint = "a URL begins with https://"
+            self.findings.error(path, f"unknown site {quoted(text)} of {section.provider}", hint)
+        return site
+
+    def _url(self, name: str, section: DeploymentSection, adapter: Adapter, url: str) -> Endpoint | None:
+        path: Path = ("deployments", name)
+        try:
+            origin, written = parse_origin(url)
+        except OriginError as error:  # the URL may hold a password, so it is not shown
+            self.findings.error((*path, "endpoint"), f"the URL {error}")
+            return None
+        usual = next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)
+        base_path = usual if written is None else written
+        site = self._owner(section.provider, origin)
+        if site is None:
+            return self._own_server(name, section, origin, base_path)
+        if not origin.startswith("https://") or urlsplit(origin).port is not None:
+            message = f"{urlsplit(origin).hostname} is a provider's host: https and its usual port only"
+            self.findings.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
+            return None
+        return self._at(path, section, site, origin, base_path)
+
+    def _owner(self, provider: str, origin: str) -> Site | None:
+        """The catalogue's site that the origin's host belongs to; the provider's own before others'."""
+        adapters = self.registry.adapters
+        for name in sorted(adapters, key=lambda name: (name != provider, name)):
+            owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
+            if owned:
+                return min(owned, key=lambda site: urlsplit(site.origin).hostname != urlsplit(origin).hostname)
+        return None
+
+    def _at(
+        self, path: Path, section: DeploymentSection, site: Site, origin: str, base_path: str | None = None
+    ) -> Endpoint | None:
+        """The endpoint with the catalogue's facts; an error where the section states others."""
+        residency = site.residency_of(section.model)
+        sound = True
+        for key, words, fact in (
+            ("stores", section.stores, residency.stores),
+            ("processes", section.processes, residency.processes),
+        ):
+            stated = read_places(self.findings, (*path, key), words) if words is not None else fact
+            if stated is not None and stated != fact:
+                host = urlsplit(site.origin).hostname
+                message = f"contradicts what is known of the site {site.name} ({host}): it {key} in {fact}"
+                self.findings.error((*path, key), message, "remove it; the site brings its facts")
+            sound = sound and stated == fact
+        path_there = site.base_path if base_path is None else base_path
+        return Endpoint(origin, path_there, residency, site) if sound else None
+
+    def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
+        """The endpoint of a host that is in no catalogue, with the facts that the operator states."""
+        path: Path = ("deployments", name)
+        places: dict[str, Places] = {}
+        for key, words in (("stores", section.stores), ("processes", section.processes)):
+            if words is None:
+                hint = f"say where: {key}: DE, or any if unknown"
+                self.findings.error((*path, key), "is missing: nothing is known of this URL", hint)
+            elif (read := read_places(self.findings, (*path, key), words)) is not None:
+                places[key] = read
+        if origin.startswith("http://") and not section.insecure and not _is_this_machine(origin):
+            message = "http:// sends prompts and keys in clear text"
+            self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
+            return None
+        if len(places) < 2:
+            return None
+        residency = Residency(places["stores"], places["processes"])
+        other, facts = self._stated.setdefault(origin, (name, residency))
+        if facts != residency:
+            line = self.findings.line(("deployments", other))
+            message = f"{origin} stores and processes elsewhere in deployment {quoted(other)} (line {line})"
+            self.findings.error((*path, "endpoint"), message, "one server has one set of facts; state the same in both")
+            return None
+        return Endpoint(origin, base_path, residency, None)
+
+
+def _is_this_machine(origin: str) -> bool:
+    host = urlsplit(origin).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,136 @@
+"""Regions and blocked territories: each territory in one place, and the gateway's own place inside each boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.config.findings import Findings
+from gateway.config.places import listed, read_places, read_territory
+from gateway.config.problems import Path
+from gateway.config.schema import RegionSection
+from gateway.config.validate import Draft
+from gateway.model.table import Cell, Region
+from providers.territories import NOWHERE, Places
+
+__all__ = ["Regions", "compile_regions"]
+
+_RESERVED = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The sound regions, each territory's, the one for the rest, and what is blocked."""
+
+    by_name: Mapping[str, Region]
+    by_territory: Mapping[str, Region]
+    default: Region | None
+    blocked: Places
+
+
+def compile_regions(draft: Draft, findings: Findings, cell: Cell | None) -> Regions:
+    """The regions of a draft; unsound ones are marked in it."""
+    blocked = _blocked(draft, findings)
+    by_name: dict[str, Region] = {}
+    by_territory: dict[str, Region] = {}
+    default: Region | None = None
+    for name, section in draft.config.regions.items():
+        region = _region(draft, findings, name, section, cell)
+        if region is None:
+            draft.broken.add(("regions", name))
+            continue
+        by_name[name] = region
+        path = ("regions", name, "territories")
+        if region.territories.included is None:
+            if default is not None:
+                other = f"region '{default.name}' (line {findings.line(('regions', default.name))}) has it already"
+                findings.error(path, f'"*" may stand in one region only; {other}', "name the territories of this one")
+            default = default or region
+        else:
+            _place(findings, path, section, region, by_territory, blocked)
+    return Regions(by_name, by_territory, default, blocked)
+
+
+def _blocked(draft: Draft, findings: Findings) -> Places:
+    words = draft.config.blocked
+    blocked = read_places(findings, ("blocked",), words) if words else None
+    if blocked is not None and blocked.included is None:
+        findings.error(("blocked",), '"*" blocks everybody', "name the territories")
+    return blocked or NOWHERE
+
+
+def _region(draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None) -> Region | None:
+    path = ("regions", name)
+    if name == _RESERVED:
+        findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a word of `location.unknown`")
+    territories = _territories(findings, (*path, "territories"), section.territories)
+    boundary = read_places(findings, (*path, "boundary"), section.boundary)
+    accepted = _transit(findings, (*path, "transit"), section.transit or [])
+    if territories is None or boundary is None or accepted is None:
+        return None
+    transit = NOWHERE if draft.is_broken("cell") else _own_place(findings, name, boundary, accepted, cell)
+    return Region(name, territories, boundary, transit)
+
+
+def _territories(findings: Findings, path: Path, words: list[str]) -> Places | None:
+    territories = read_places(findings, path, words)
+    if territories is None:
+        return None
+    if territories.included is None and len(words) > 1:
+        message = '"*" means every territory that no other region names, and stands alone'
+        findings.error(path, message, "to leave some out, give them a region of their own or list them in `blocked`")
+        return None
+    if territories.excluded:
+        message = f"{listed(territories.excluded)} can't be excluded: a part belongs to its country's region"
+        findings.error(path, message, "unless another region names it, or `blocked` does")
+        return None
+    return territories
+
+
+def _transit(findings: Findings, path: Path, words: list[str]) -> frozenset[str] | None:
+    codes = [read_territory(findings, (*path, index), word) for index, word in enumerate(words)]
+    return None if None in codes else frozenset(code for code in codes if code is not None)
+
+
+def _own_place(findings: Findings, name: str, boundary: Places, accepted: frozenset[str], cell: Cell | None) -> Places:
+    """Where the cell stands, if that lies outside the boundary and is accepted; an error if it isn't accepted."""
+    path = ("regions", name)
+    own = cell.territory if cell is not None and (cell.serves is None or name in cell.serves) else None
+    outside = own is not None and not Places(frozenset({own})).within(boundary)
+    for code in sorted(accepted - {own}):
+        said = f"is not where this cell stands ({own})" if own else "has no effect: no cell serves the region"
+        findings.warn((*path, "transit"), f"{code} {said}", "remove it")
+    if own in accepted and not outside:
+        findings.warn((*path, "transit"), f"{own} already lies inside the boundary", "remove it")
+    if outside and own not in accepted:
+        message = f"the gateway itself stands in {own}, outside this region's boundary ({boundary})"
+        findings.error(path, message, f"accept it with `transit: [{own}]`, or leave the region out of `cell.serves`")
+    return Places(frozenset({own})) if own is not None and outside else NOWHERE
+
+
+def _place(
+    findings: Findings,
+    path: Path,
+    section: RegionSection,
+    region: Region,
+    by_territory: dict[str, Region],
+    blocked: Places,
+) -> None:
+    """Enter the region's territories; an error for each word with territories that are taken or blocked."""
+    for index, word in enumerate(section.territories):
+        if word.startswith("!"):
+            continue
+        named = read_places(findings, (*path, index), [word])
+        own = (region.territories.included or frozenset()) & ((named and named.included) or frozenset())
+        if shut := {code for code in own if blocked.contains(code)}:
+            line = findings.line(("blocked",))
+            findings.error((*path, index), f"{listed(shut)} is blocked (line {line})", "remove it there or here")
+        taken: dict[str, set[str]] = {}
+        for code in own:
+            holder = by_territory.setdefault(code, region)
+            if holder is not region:
+                taken.setdefault(holder.name, set()).add(code)
+        for other, codes in taken.items():
+            line = findings.line(("regions", other, "territories"))
+            message = f"{listed(codes)} is already in region '{other}' (line {line})"
+            findings.error((*path, index), message, "a territory is in one region; remove it from one of them")

@@ -1,0 +1,101 @@
+"""What `gateway check` prints: the problems, and who answers whom. Plain text for 100 columns; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
+
+from gateway.config.problems import Problem
+from gateway.config.routes import ineligible_now
+from gateway.model.table import Assistant, Deployment, Region, Table
+from providers.territories import Places
+
+__all__ = ["render_matrix", "render_problems"]
+
+_WIDTH = 100
+
+
+def render_problems(problems: Iterable[Problem]) -> str:
+    """A line for each problem and one that counts them; empty if there are none."""
+    found = sorted(problems, key=lambda problem: problem.order)
+    if not found:
+        return ""
+    errors = sum(problem.severity == "error" for problem in found)
+    counts = [_count(errors, "error"), _count(len(found) - errors, "warning")]
+    return "\n".join([*map(str, found), "", ", ".join(filter(None, counts))])
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
+
+
+def render_matrix(table: Table) -> str:
+    """Every assistant in every region, its steps in order, where each stores and processes, and why one is passed
+    over right now whatever the request."""
+    lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
+    for region in table.regions.values():
+        lines += _region(region)
+    if table.blocked.included:
+        lines += _wrapped("  blocked: ", str(table.blocked))
+    for name, assistant in table.assistants.items():
+        if name == assistant.name:
+            lines += ["", *_assistant(assistant, table)]
+    return "\n".join(lines)
+
+
+def _cell(table: Table) -> Iterator[str]:
+    if table.cell is not None:
+        serves = table.cell.serves
+        regions = "every region" if serves is None else ", ".join(name for name in table.regions if name in serves)
+        yield from _wrapped(f"this cell stands in {table.cell.territory} and serves ", regions)
+
+
+def _region(region: Region) -> Iterator[str]:
+    people = "everywhere else" if region.is_default else str(region.territories)
+    yield from _wrapped(f"  {region.name}: ", people)
+    yield from _wrapped("      boundary: ", str(region.boundary))
+    if region.transit.included:
+        yield from _wrapped("      passes through: ", str(region.transit))
+
+
+def _assistant(assistant: Assistant, table: Table) -> Iterator[str]:
+    aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
+    yield from _wrapped("assistant ", assistant.name + aliases)
+    for name in table.regions:
+        steps = assistant.routes.get(name)
+        if steps is None:
+            yield f"  {name}: no route; its people are refused (region_blocked)"
+            continue
+        yield f"  {name}:"
+        for number, step in enumerate(steps, 1):
+            yield from _step(number, step, table.regions[name])
+
+
+def _step(number: int, step: Deployment, region: Region) -> Iterator[str]:
+    simulated = ", simulated" if step.simulates is not None else ""
+    yield from _wrapped(f"    {number}. ", f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
+    stores, processes = str(step.residency.stores), str(step.residency.processes)
+    where = f"stores and processes: {stores}" if stores == processes else f"stores: {stores}; processes: {processes}"
+    yield from _wrapped("       ", where)
+    if served := _served(step, region):
+        yield from _wrapped("       serves: ", served)
+    if reason := ineligible_now(step):
+        yield from _wrapped("       not now: ", reason)
+
+
+def _served(step: Deployment, region: Region) -> str:
+    """Whose people of the region the vendor serves, empty if it is all of them."""
+    places = step.available
+    people = region.territories.included
+    if places.is_anywhere or (people is not None and all(map(places.contains, people))):
+        return ""
+    if people is not None:
+        return str(Places(frozenset(filter(places.contains, people))))
+    short = len(str(places)) <= _WIDTH // 2
+    return str(places) if short or places.included is None else f"{len(places.included)} territories"
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    """The text after its start, further lines below it."""
+    indent = " " * (len(start) - len(start.lstrip()) + 4)
+    return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)

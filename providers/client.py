@@ -1,0 +1,105 @@
+"""One adapter over one httpx client: this library without the gateway.
+
+    client = Client(load_registry().adapters["openai"], http, site="us", model="gpt-6-luna", secret=Secret(key))
+    answer = await client.chat(request)
+    async for event in client.stream(request): ...
+
+One call is one attempt: no retry, no failover, no fence. Time limits are those of the httpx client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from urllib.parse import urlencode
+
+import httpx
+
+from providers.adapter import Adapter, KnowsModels, Target, WireResponse
+from providers.auth import Secret, apply
+from providers.catalogue.models import UNKNOWN_MODEL, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import Failure, FailureKind, ProviderFailed
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        http: httpx.AsyncClient,
+        *,
+        model: str,
+        site: str | None = None,
+        url: str | None = None,
+        secret: Secret | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if (site is None) == (url is None):
+            raise ValueError("give a site of the catalogue or a URL, and not both")
+        if site is not None:
+            known = adapter.sites[site]
+            self._origin, base_path, pins = known.origin, known.base_path, known.pins
+        else:
+            parsed = httpx.URL(url or "")
+            base_path, pins = parsed.path.rstrip("/"), {}
+            self._origin = str(parsed.copy_with(raw_path=b"/")).rstrip("/")
+        facts = model_facts(adapter.models, model) if isinstance(adapter, KnowsModels) else UNKNOWN_MODEL
+        self._adapter = adapter
+        self._http = http
+        self._secret = secret
+        self._clock = clock
+        self._target = Target(model=model, base_path=base_path, facts=facts, pins=pins)
+
+    async def chat(self, request: ChatRequest) -> ChatCompletion:
+        """The whole answer; raises ProviderError."""
+        response = await self._open(replace(request, stream=False))
+        try:
+            body = await response.aread()
+        except httpx.HTTPError as error:
+            raise ProviderFailed(_failure(error)) from error
+        finally:
+            await response.aclose()
+        return read_answer(self._adapter, replace(self._head(response), body=body), self._target)
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
+        """The events as they come; the last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
+        try:
+            response = await self._open(replace(request, stream=True))
+        except ProviderFailed as error:
+            yield Failed(error.failure)
+            return
+        reader = AnswerReader(self._adapter, self._head(response), self._target)
+        try:
+            async for chunk in response.aiter_bytes():
+                for event in reader.feed(chunk):
+                    yield event
+        except httpx.HTTPError as error:
+            yield Failed(_failure(error))
+            return
+        finally:
+            await response.aclose()
+        for event in reader.close():
+            yield event
+
+    async def _open(self, request: ChatRequest) -> httpx.Response:
+        wire = self._adapter.build_request(request, self._target)
+        wire = apply(self._adapter.auth, wire, self._origin, self._secret, self._clock())
+        url = f"{self._origin}{wire.path}" + (f"?{urlencode(wire.query)}" if wire.query else "")
+        prepared = self._http.build_request(wire.method, url, headers=list(wire.headers), content=wire.body)
+        try:
+            return await self._http.send(prepared, stream=True, follow_redirects=False)
+        except httpx.HTTPError as error:
+            raise ProviderFailed(_failure(error)) from error
+
+    def _head(self, response: httpx.Response) -> WireResponse:
+        return WireResponse(response.status_code, dict(response.headers.items()), b"", self._clock())
+
+
+def _failure(error: httpx.HTTPError) -> Failure:
+    return Failure(FailureKind.CONNECT, "the provider could not be reached, or broke off", type(error).__name__)

@@ -1,0 +1,110 @@
+"""What several cases of the kit assert: rules of a request's path and headers, of a stream's end, of an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from providers.adapter import WireRequest
+from providers.chat import (
+    ChatCompletion,
+    Choice,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    text_of,
+)
+from providers.conformance.meaning import arguments_value
+
+__all__ = ["check_answer", "check_ends_once", "check_wire", "content_events", "without_heartbeats"]
+
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NOT_THEIRS = frozenset(
+    {
+        "host",
+        "content-length",
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "forwarded",
+        "via",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "x-goog-api-key",
+        "accept-encoding",
+    }
+)
+"""Headers of framing, routing and credentials: whoever sends the request writes them."""
+
+
+def check_wire(wire: WireRequest, base_path: str) -> None:
+    """Assert that whoever sends this can't be led elsewhere by it."""
+    assert wire.method == "POST", f"method {wire.method!r}"
+    assert wire.path.startswith(base_path + "/"), f"path {wire.path!r} doesn't begin with {base_path!r} and a slash"
+    for segment in wire.path[1:].split("/"):
+        assert _SEGMENT.fullmatch(segment), f"path {wire.path!r}: segment {segment!r} is empty or not encoded"
+        assert not _BAD_ESCAPE.search(segment), f"path {wire.path!r}: {segment!r} has a broken escape"
+        assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), f"path {wire.path!r}: dot segment"
+    for name, value in wire.headers:
+        assert _TOKEN.fullmatch(name), f"header name {name!r} is no lower-case token"
+        assert name not in _NOT_THEIRS, f"header {name!r} is written by whoever sends the request"
+        assert not name.startswith(("x-forwarded-", "proxy-")), f"header {name!r} routes"
+        assert _VALUE.fullmatch(value), f"header {name}: {value!r}"
+    for name, value in wire.query:
+        assert _VALUE.fullmatch(f"{name}={value}"), f"query {name!r}: {value!r}"
+
+
+def without_heartbeats(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """The events that mean something."""
+    return [event for event in events if not isinstance(event, Heartbeat)]
+
+
+def content_events(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """The events that carry something of an answer."""
+    return [e for e in events if isinstance(e, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta)]
+
+
+def check_ends_once(events: Sequence[StreamEvent]) -> Finished | Failed:
+    """Assert that the stream is opened at most once and first, and ended once and last; the terminal event."""
+    terminal = [event for event in events if isinstance(event, Finished | Failed)]
+    assert len(terminal) == 1, f"{len(terminal)} terminal events in {events!r}"
+    assert events[-1] is terminal[0], f"events after the terminal one in {events!r}"
+    meaningful = without_heartbeats(events)
+    opened = [position for position, event in enumerate(meaningful) if isinstance(event, Opened)]
+    assert opened in ([], [0]), f"the opening comes once and first, not at {opened}"
+    return terminal[0]
+
+
+def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
+    """Assert that an answer says what the provider said."""
+    assert (actual.id, actual.model) == (wanted.id, wanted.model)
+    assert actual.created in (0, wanted.created)
+    assert [_said(choice) for choice in actual.choices] == [_said(choice) for choice in wanted.choices]
+    for got, meant in zip(actual.choices, wanted.choices, strict=True):
+        # Some models think without showing it.
+        assert got.message.reasoning in (None, meant.message.reasoning)
+        assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"
+    assert actual.usage == wanted.usage
+
+
+def _said(choice: Choice) -> tuple[object, ...]:
+    message = choice.message
+    calls = [(call.name, arguments_value(call.arguments)) for call in message.tool_calls]
+    assert all(call.id for call in message.tool_calls), "a call without an id"
+    assert len({call.id for call in message.tool_calls}) == len(calls), "two calls with one id"
+    return choice.index, text_of(message.content), message.refusal, calls, choice.finish_reason, choice.logprobs

@@ -1,0 +1,192 @@
+"""Errors: every status with every kind of body, and errors inside a stream that began well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from providers._json import JsonError, loads
+from providers.adapter import WireResponse
+from providers.chat import ChoiceFinish, Finished, StreamEvent
+from providers.conformance.cases import rich_answer
+from providers.conformance.checks import check_ends_once, content_events
+from providers.conformance.subject import Subject
+from providers.failures import Failure, FailureKind, ProviderFailed
+
+_AFTER_S = 7.0
+_MOST_DETAIL = 2000
+
+# What the provider says, and what may be made of it. Not every vendor has a code for each kind, and none is guessed
+# from text; what else is allowed is the kind next to it that is treated no worse.
+_KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
+    (FailureKind.RATE_LIMITED, 429): frozenset({FailureKind.RATE_LIMITED}),
+    (FailureKind.QUOTA, 429): frozenset({FailureKind.QUOTA}),
+    (FailureKind.UNAVAILABLE, 500): frozenset({FailureKind.UNAVAILABLE}),
+    (FailureKind.UNAVAILABLE, 503): frozenset({FailureKind.UNAVAILABLE}),
+    (FailureKind.CREDENTIALS, 401): frozenset({FailureKind.CREDENTIALS}),
+    (FailureKind.GEO_REFUSED, 403): frozenset({FailureKind.GEO_REFUSED, FailureKind.CREDENTIALS}),
+    (FailureKind.MODEL_NOT_FOUND, 404): frozenset({FailureKind.MODEL_NOT_FOUND}),
+    (FailureKind.CONTEXT_LENGTH, 400): frozenset({FailureKind.CONTEXT_LENGTH, FailureKind.INVALID_REQUEST}),
+    (FailureKind.CONTENT_FILTER, 400): frozenset({FailureKind.CONTENT_FILTER}),
+    (FailureKind.INVALID_REQUEST, 400): frozenset({FailureKind.INVALID_REQUEST}),
+}
+_BY_STATUS = {
+    401: FailureKind.CREDENTIALS,
+    402: FailureKind.QUOTA,
+    403: FailureKind.CREDENTIALS,
+    404: FailureKind.MODEL_NOT_FOUND,
+    408: FailureKind.UNAVAILABLE,
+    429: FailureKind.RATE_LIMITED,
+    500: FailureKind.UNAVAILABLE,
+    502: FailureKind.UNAVAILABLE,
+    503: FailureKind.UNAVAILABLE,
+    504: FailureKind.UNAVAILABLE,
+    529: FailureKind.UNAVAILABLE,
+}
+"""What a status means where the body says nothing: what follows from it is decided by this alone."""
+
+_BODIES = (
+    b"",
+    b"<!doctype html><html><body>Bad gateway</body></html>",
+    b"upstream connect error",
+    b'{"error":',
+    b'{"error":null}',
+    b'{"error":"model is overloaded"}',
+    b'{"error":{"code":429,"message":[1],"type":{},"details":{"a":1}}}',
+    b'[{"error":{"code":{},"status":7}}]',
+    b'"Invalid token"',
+    b"null",
+    b"17",
+    b"[]",
+    b"\xff\xfe\x00",
+    b"data:{}\n\n",
+    b"[" * 100_000,
+)
+
+_each_kind = pytest.mark.parametrize(
+    ("kind", "status"), [pytest.param(*key, id=f"{key[0].value}-{key[1]}") for key in _KINDS]
+)
+
+
+@_each_kind
+def test_the_provider_s_own_errors_are_told_apart(subject: Subject, kind: FailureKind, status: int) -> None:
+    response = subject.dialect.write_error(kind, status)
+    if response.status < 400:
+        # Some vendors answer what their filter stopped with 200 and no text.
+        assert kind is FailureKind.CONTENT_FILTER
+        answer = subject.adapter.parse_response(response, subject.target)
+        assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}
+        return
+    failure = subject.adapter.classify_error(response)
+    assert failure.kind in _KINDS[kind, status]
+    assert failure.status == response.status
+    _check_says_nothing_of_theirs(failure, response)
+
+
+@_each_kind
+def test_a_cut_error_body_is_still_a_failure(subject: Subject, kind: FailureKind, status: int) -> None:
+    response = subject.dialect.write_error(kind, status)
+    for cut in range(len(response.body)):
+        failure = subject.adapter.classify_error(replace(response, body=response.body[:cut]))
+        assert isinstance(failure, Failure)
+
+
+def test_a_time_to_wait_is_read(subject: Subject) -> None:
+    for kind, status in ((FailureKind.RATE_LIMITED, 429), (FailureKind.UNAVAILABLE, 503)):
+        response = subject.dialect.write_error(kind, status, _AFTER_S)
+        silent = subject.dialect.write_error(kind, status)
+        names_a_wait = (response.headers, response.body) != (silent.headers, silent.body)
+        wait_s = subject.adapter.classify_error(response).retry_after_s
+        assert wait_s == (_AFTER_S if names_a_wait else None)
+        assert subject.adapter.classify_error(silent).retry_after_s is None
+
+
+def test_a_retry_after_header_is_read(subject: Subject) -> None:
+    response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429)
+    response = replace(response, headers={**response.headers, "retry-after": "7"})
+    assert subject.adapter.classify_error(response).retry_after_s == _AFTER_S
+
+
+@pytest.mark.parametrize("body", _BODIES, ids=lambda body: repr(body[:24]))
+def test_every_status_with_any_body(subject: Subject, body: bytes) -> None:
+    content_type = "text/html" if body.startswith(b"<") else "application/json"
+    for status in range(400, 600):
+        failure = subject.adapter.classify_error(subject.response(body, status, content_type))
+        assert isinstance(failure, Failure)
+        assert failure.status == status
+        assert len(failure.detail) <= _MOST_DETAIL
+        if status in _BY_STATUS and not body.startswith((b'{"error":{', b"[{")):
+            assert failure.kind is _BY_STATUS[status], f"{status} became {failure.kind}"
+
+
+@_each_kind
+def test_an_error_with_status_200_is_no_answer(subject: Subject, kind: FailureKind, status: int) -> None:
+    error = subject.dialect.write_error(kind, status)
+    if error.status < 400:
+        return
+    with pytest.raises(ProviderFailed) as raised:
+        subject.adapter.parse_response(replace(error, status=200), subject.target)
+    if kind is FailureKind.CONTENT_FILTER:
+        assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
+
+
+@_each_kind
+def test_an_error_as_the_first_event(subject: Subject, kind: FailureKind, status: int) -> None:
+    stream = subject.dialect.write_error_event(kind)
+    for cut in range(len(stream)):
+        events = subject.events(stream[:cut], stream[cut:])
+        _check_ended_by(kind, status, events)
+        assert not content_events(events)
+
+
+@_each_kind
+def test_an_error_in_the_middle(subject: Subject, kind: FailureKind, status: int) -> None:
+    completion, request = rich_answer(subject)
+    stream = subject.stream(completion, request)
+    error = subject.dialect.write_error_event(kind)
+    for position in range(1, len(stream) // 2):
+        events = subject.events(*stream[:position], error, *stream[position:])
+        _check_ended_by(kind, status, events)
+        before = content_events(subject.events(*stream[:position]))
+        assert content_events(events)[: len(before)] == before, "what came before the error is lost"
+
+
+def _check_ended_by(kind: FailureKind, status: int, events: Sequence[StreamEvent]) -> None:
+    """Assert that the stream failed with this kind, or one that is treated no worse: it has no status to go by."""
+    ended = check_ends_once(events)
+    if isinstance(ended, Finished):
+        # A filter is how an answer may end, but it must be called one.
+        finishes = {event.reason for event in events if isinstance(event, ChoiceFinish)}
+        assert kind is FailureKind.CONTENT_FILTER
+        assert finishes == {"content_filter"}
+        return
+    allowed = _KINDS[kind, status]
+    if kind is not FailureKind.CONTENT_FILTER:
+        allowed |= {FailureKind.UNAVAILABLE, FailureKind.INTERRUPTED}
+    assert ended.failure.kind in allowed
+
+
+def _check_says_nothing_of_theirs(failure: Failure, response: WireResponse) -> None:
+    """The provider's text may name our account: it is for the log, not for the client."""
+    assert failure.message
+    for text in _texts(response.body):
+        assert text not in failure.message
+
+
+def _texts(body: bytes) -> list[str]:
+    try:
+        todo = [loads(body)]
+    except JsonError:
+        return []
+    texts: list[str] = []
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo.extend(value.values())
+        elif isinstance(value, list):
+            todo.extend(value)
+        elif isinstance(value, str) and len(value) > 24:
+            texts.append(value)
+    return texts

@@ -1,0 +1,88 @@
+"""An adapter translates and does nothing else: no import of I/O, of a clock or of a gateway, in any of its modules."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from providers.conformance.subject import Subject
+
+_FORBIDDEN_NAMES = (
+    "aiohttp anyio asyncio boto3 fastapi gateway google.auth httpcore http.client httpx multiprocessing os random "
+    "requests secrets socket sqlite3 ssl starlette subprocess tempfile threading time trio urllib.request urllib3 "
+    "uvicorn"
+)
+_FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
+
+
+def test_imports_nothing_that_does_io(subject: Subject) -> None:
+    for module in _own_modules(type(subject.adapter).__module__):
+        names = {name for name in _imports(module) if _is_forbidden(name)}
+        assert not names, f"{module} imports {', '.join(sorted(names))}: an adapter has no I/O, clock or environment"
+
+
+def test_members_can_t_be_changed(subject: Subject) -> None:
+    adapter = subject.adapter
+    for name in ("name", "capabilities", "sites", "auth"):
+        try:
+            setattr(adapter, name, getattr(adapter, name))
+        except (AttributeError, TypeError):
+            continue
+        raise AssertionError(f"{name} can be set: an adapter is shared by every request and must be frozen")
+
+
+def test_nothing_is_shared_by_two_parsers(subject: Subject) -> None:
+    one, other = (subject.adapter.stream_parser(subject.target) for _ in range(2))
+    one.feed(b"data: {broken\n\n")
+    fresh = subject.adapter.stream_parser(subject.target)
+    assert [*other.feed(b": x\n\n"), *other.close()] == [*fresh.feed(b": x\n\n"), *fresh.close()]
+
+
+def _own_modules(start: str) -> list[str]:
+    """The module and whatever it imports, transitively, within the package that it lies in."""
+    within = start.rpartition(".")[0] + "."
+    found: list[str] = []
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.append(module)
+            waiting += [name for name in _imports(module) if name.startswith(within) and _exists(name)]
+    return found
+
+
+def _imports(module: str) -> Iterator[str]:
+    """The full name of everything that the module's source imports, at whatever depth of the code."""
+    source = Path(_source_of(module)).read_text("utf-8")
+    package = module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+            origin = f"{above}{node.module or ''}".rstrip(".")
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _source_of(module: str) -> str:
+    loaded = sys.modules.get(module)
+    spec = loaded.__spec__ if loaded is not None else find_spec(module)
+    assert spec is not None, f"{module} is no module"
+    assert spec.origin is not None, f"{module} has no source"
+    return spec.origin
+
+
+def _exists(name: str) -> bool:
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def _is_forbidden(name: str) -> bool:
+    return any(name == word or name.startswith(word + ".") for word in _FORBIDDEN)

@@ -1,0 +1,113 @@
+"""What an adapter sends: the same each time, to the right path, and with the meaning of the canonical request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from providers._json import as_map, loads
+from providers.adapter import Target
+from providers.conformance.cases import RequestCase, feature_requests, question
+from providers.conformance.checks import check_wire
+from providers.conformance.meaning import conversation, parameters, tools_asked
+from providers.conformance.subject import Subject
+from providers.failures import ProviderError, UnsupportedFeature
+
+_HOSTILE = (
+    "a?b#c",
+    "../x",
+    "..",
+    ".",
+    "../../../v1/files",
+    "a/../../b",
+    "//evil.example",
+    "https://evil.example/v1",
+    "@evil.example",
+    ":443@evil.example",
+    "\\\\evil.example\\x",
+    "a\r\nHost: evil.example",
+    "a\nb",
+    "a b",
+    "a%2e%2e%2fb",
+    "%2e%2e",
+    "a%zz",
+    "modèle",
+    "模型",
+    "a\u2028b",
+    "a\x00b",
+    "a:streamGenerateContent?key=x",
+    "x" * 5000,
+)
+
+
+def test_build_is_deterministic_and_leaves_its_input_alone(asking: RequestCase) -> None:
+    before = repr(asking.request)
+    first = asking.subject.build(asking.request)
+    assert asking.subject.build(asking.request) == first
+    assert repr(asking.request) == before
+
+
+def test_path_and_headers(asking: RequestCase) -> None:
+    wire = asking.subject.build(asking.request)
+    check_wire(wire, asking.subject.target.base_path)
+    assert as_map(loads(wire.body)), "the body is no JSON object"
+
+
+def test_the_provider_understands_the_same(asking: RequestCase) -> None:
+    sent, wanted = asking.subject.asked(asking.request), asking.request
+    assert sent.model == asking.subject.model
+    assert conversation(sent) == conversation(wanted)
+    assert tools_asked(sent) == tools_asked(wanted)
+    assert parameters(sent, wanted) == parameters(wanted, wanted)
+    # A model that only streams may be asked for a stream where JSON is wanted: either form of answer can be read.
+    assert sent.stream or not wanted.stream
+
+
+@pytest.mark.parametrize("model", _HOSTILE, ids=ascii)
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_no_model_name_leads_elsewhere(subject: Subject, model: str, stream: bool) -> None:
+    target = replace(subject.target, model=model)
+    try:
+        wire = subject.adapter.build_request(replace(question(), stream=stream), target)
+    except ProviderError:
+        return
+    check_wire(wire, target.base_path)
+
+
+@pytest.mark.parametrize("base_path", ["", "/v1", "/a/b/c"])
+def test_the_base_path_is_the_target_s(subject: Subject, base_path: str) -> None:
+    wire = subject.adapter.build_request(question(), replace(subject.target, base_path=base_path))
+    check_wire(wire, base_path)
+
+
+def test_nothing_is_dropped_in_silence(subject: Subject) -> None:
+    for feature, requests in feature_requests().items():
+        if feature in subject.adapter.capabilities.features:
+            continue
+        for name, request in requests.items():
+            with pytest.raises(UnsupportedFeature):
+                pytest.fail(f"{name} was sent as {subject.build(request)}, though '{feature}' is not claimed")
+
+
+def test_what_a_site_pins_is_written_last(subject: Subject) -> None:
+    asked = replace(question(), extra={"x_pinned": "client"})
+    target = replace(subject.target, pins={"x_pinned": "site"}, passthrough=frozenset({"x_pinned"}))
+    body = loads(subject.adapter.build_request(asked, target).body)
+    assert list(_values_at("x_pinned", body)) == ["site"]
+
+
+def test_the_pins_of_every_site_are_understood(subject: Subject) -> None:
+    for site in subject.adapter.sites.values():
+        target = Target(subject.model, site.base_path, subject.facts, site.pins)
+        wire = subject.adapter.build_request(question(), target)
+        assert conversation(subject.read(wire)) == conversation(question())
+
+
+def _values_at(key: str, value: object) -> Iterator[object]:
+    """What stands at this key, anywhere in a JSON value: each format has its own place for what it is told."""
+    for name, member in as_map(value).items():
+        if name == key:
+            yield member
+        yield from _values_at(key, member)

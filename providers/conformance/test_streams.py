@@ -1,0 +1,135 @@
+"""Streams however the network cuts them, whatever their lines end with, and wherever they break off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from providers._json import JsonError, dumps, loads
+from providers.chat import AssistantMessage, ChatCompletion, Choice, Failed, Finished, Heartbeat, StreamEvent
+from providers.conformance.cases import completion_of, question, rich_answer
+from providers.conformance.checks import check_ends_once, without_heartbeats
+from providers.conformance.subject import Subject
+from providers.folding import fold
+
+_LINE_ENDS = pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+
+
+def _stream(subject: Subject, line_end: bytes = b"\n") -> bytes:
+    completion, request = rich_answer(subject)
+    return _with_line_ends(subject.stream(completion, request), line_end)
+
+
+def _with_line_ends(events: Sequence[bytes], line_end: bytes) -> bytes:
+    return b"".join(events).replace(b"\r\n", b"\n").replace(b"\n", line_end)
+
+
+@_LINE_ENDS
+def test_every_split_gives_the_same_events(subject: Subject, line_end: bytes) -> None:
+    stream = _stream(subject)
+    if line_end != b"\n":
+        # The same cuts within JSON would be tried thrice; what differs is near the line ends.
+        plain = completion_of(subject, Choice(AssistantMessage("你好 👍"), "stop"))
+        stream = _with_line_ends(subject.stream(plain, question()), line_end)
+    whole = subject.events(stream)
+    assert isinstance(whole[-1], Finished)
+    for cut in range(1, len(stream)):
+        assert subject.events(stream[:cut], stream[cut:]) == whole, f"cut at {cut}: {stream[:cut][-40:]!r}"
+
+
+@_LINE_ENDS
+def test_byte_by_byte_gives_the_same_events(subject: Subject, line_end: bytes) -> None:
+    stream = _stream(subject, line_end)
+    pieces = [stream[i : i + 1] for i in range(len(stream))]
+    assert subject.events(*pieces) == subject.events(stream)
+
+
+@_LINE_ENDS
+def test_line_ends_make_no_difference(subject: Subject, line_end: bytes) -> None:
+    assert subject.events(_stream(subject, line_end)) == subject.events(_stream(subject))
+
+
+def test_empty_pieces_make_no_difference(subject: Subject) -> None:
+    stream = _stream(subject)
+    assert subject.events(b"", stream[:50], b"", stream[50:], b"") == subject.events(stream)
+
+
+def test_every_prefix_ends_once_and_a_cut_answer_fails(subject: Subject) -> None:
+    stream = _stream(subject)
+    wanted = _choices(subject.events(stream))
+    finished = [cut for cut in range(len(stream) + 1) if _is_finished(subject, stream[:cut], wanted)]
+    assert finished, "the whole stream is not finished"
+    assert finished == list(range(finished[0], len(stream) + 1)), "more bytes made a whole answer fail"
+
+
+def _is_finished(subject: Subject, prefix: bytes, wanted: ChatCompletion) -> bool:
+    events = subject.events(prefix)
+    if isinstance(check_ends_once(events), Failed):
+        return False
+    assert _choices(events) == wanted, f"a cut answer was passed off as whole after {prefix[-80:]!r}"
+    return True
+
+
+def _choices(events: tuple[StreamEvent, ...]) -> ChatCompletion:
+    """The answer without its cost, which comes after its end and may be lost with a cut there."""
+    whole = fold(events)
+    return ChatCompletion(whole.id, whole.model, whole.created, whole.choices)
+
+
+def test_nothing_comes_after_the_end(subject: Subject) -> None:
+    parser = subject.adapter.stream_parser(subject.target)
+    events = [*parser.feed(_stream(subject)), *parser.close()]
+    check_ends_once(events)
+    assert parser.feed(_stream(subject)) == ()
+    assert parser.close() == ()
+
+
+def test_comments_are_signs_of_life(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    events = subject.stream(completion, request)
+    plain = subject.events(*events)
+    noisy = subject.events(b": keep-alive\n\n" * 1000, *(piece + b": ping\n\n" for piece in events))
+    assert without_heartbeats(noisy) == without_heartbeats(plain)
+    assert sum(isinstance(event, Heartbeat) for event in noisy) >= 1000
+
+
+def test_a_byte_order_mark_is_skipped(subject: Subject) -> None:
+    stream = _stream(subject)
+    for mark in ((b"\xef\xbb\xbf",), (b"\xef", b"\xbb", b"\xbf")):
+        assert subject.events(*mark, stream) == subject.events(stream)
+
+
+def test_a_repeated_or_missing_end_makes_no_difference(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    *events, last = subject.stream(completion, request)
+    whole = subject.folded(*events, last)
+    assert subject.folded(*events, last, last) == whole
+    assert subject.folded(*events, last.rstrip(b"\r\n")) == whole
+    if b"{" not in last:
+        assert subject.folded(*events) == whole
+
+
+def test_unknown_fields_and_events_make_no_difference(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    events = subject.stream(completion, request)
+    marked = [_with_new_field(event) for event in events]
+    assert marked != list(events)
+    unknown = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\n\n"
+    pieces = [piece for event in marked for piece in (unknown, event)]
+    assert without_heartbeats(subject.events(*pieces)) == without_heartbeats(subject.events(*events))
+
+
+def _with_new_field(event: bytes) -> bytes:
+    """The event with a member that no provider has yet."""
+    lines = event.split(b"\n")
+    for position, line in enumerate(lines):
+        if not line.startswith(b"data:"):
+            continue
+        try:
+            value = loads(line[5:])
+        except JsonError:
+            continue
+        if isinstance(value, dict):
+            lines[position] = b"data:" + dumps({"x_new": {"deep": [None, 1.5]}, **value, "x_last": "\u2028"})
+    return b"\n".join(lines)

@@ -1,0 +1,99 @@
+"""Recorded requests, answers and streams: what is sent, and what comes of what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from providers._json import loads
+from providers.chat import Failed, StreamEvent, TextDelta
+from providers.codec import decode_request
+from providers.conformance.checks import check_ends_once
+from providers.conformance.subject import parse_stream
+from providers.conformance.wire import WireCase, plain, plain_failure
+from providers.failures import ProviderFailed
+from providers.folding import fold
+
+_LINE_ENDS = (b"\n", b"\r\n", b"\r")
+
+
+def test_what_is_sent(wire: WireCase, pytestconfig: pytest.Config) -> None:
+    document = wire.document("request.json")
+    if document is None:
+        return
+    sent = wire.adapter.build_request(decode_request(document["request"]), wire.target(document))
+    wanted = document.get("sent", {})
+    actual = {
+        "path": sent.path,
+        "query": dict(sent.query),
+        "headers": {name: value for name, value in sent.headers if name in wanted.get("headers", {})},
+        "body": loads(sent.body),
+    }
+    if pytestconfig.getoption("--write-wire"):
+        _write(wire, "request.json", {**document, "sent": {name: value for name, value in actual.items() if value}})
+        return
+    assert actual == {"query": {}, "headers": {}, **wanted}
+
+
+def test_what_comes_of_an_answer(wire: WireCase, pytestconfig: pytest.Config) -> None:
+    document, body = wire.document("expect.json"), wire.bytes_of("response.json")
+    if document is None or body is None:
+        return
+    _expect(wire, "answer", _of_answer(wire, document, body), pytestconfig)
+
+
+def test_what_comes_of_a_stream(wire: WireCase, pytestconfig: pytest.Config) -> None:
+    document, body = wire.document("expect.json"), wire.bytes_of("stream.txt")
+    if document is None or body is None:
+        return
+    events = parse_stream(wire.adapter, wire.target(document), [body])
+    check_ends_once(events)
+    differs = "stream" in document or wire.bytes_of("response.json") is None
+    _expect(wire, "stream" if differs else "answer", _of_stream(events), pytestconfig)
+
+
+def test_a_stream_comes_to_the_same_however_it_is_cut(wire: WireCase) -> None:
+    document, recorded = wire.document("expect.json"), wire.bytes_of("stream.txt")
+    if document is None or recorded is None:
+        return
+    target = wire.target(document)
+    whole = parse_stream(wire.adapter, target, [recorded])
+    for line_end in _LINE_ENDS:
+        body = recorded.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
+        assert parse_stream(wire.adapter, target, [body]) == whole, f"with lines that end in {line_end!r}"
+        assert parse_stream(wire.adapter, target, [body[i : i + 1] for i in range(len(body))]) == whole
+        for cut in range(1, len(body)):
+            assert parse_stream(wire.adapter, target, [body[:cut], body[cut:]]) == whole, f"cut at {cut}"
+            check_ends_once(parse_stream(wire.adapter, target, [body[:cut]]))
+
+
+def _of_answer(wire: WireCase, document: Mapping[str, Any], body: bytes) -> dict[str, object]:
+    response = wire.response(document, body)
+    if response.status >= 400:
+        return {"failure": plain_failure(wire.adapter.classify_error(response))}
+    try:
+        return plain(wire.adapter.parse_response(response, wire.target(document)))
+    except ProviderFailed as error:
+        return {"failure": plain_failure(error.failure)}
+
+
+def _of_stream(events: tuple[StreamEvent, ...]) -> dict[str, object]:
+    if not isinstance(events[-1], Failed):
+        return plain(fold(events))
+    before = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return {"failure": plain_failure(events[-1].failure), "before": before}
+
+
+def _expect(wire: WireCase, key: str, actual: dict[str, object], config: pytest.Config) -> None:
+    document = wire.document("expect.json") or {}
+    if config.getoption("--write-wire"):
+        _write(wire, "expect.json", {**document, key: actual})
+        return
+    assert actual == document.get(key), f"{wire.path('expect.json')}: {key}"
+
+
+def _write(wire: WireCase, kind: str, document: Mapping[str, Any]) -> None:
+    wire.path(kind).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")

@@ -1,0 +1,116 @@
+"""The plan of the house, held by the syntax trees: imports flow downwards, and each library has one home."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("providers/**/*.py")])
+
+# What each part of the gateway may import of the gateway, besides itself.
+BELOW = {
+    "model": set(),
+    "policy": {"model"},
+    "execution": {"model"},
+    "config": {"model"},
+    "service": {"policy", "execution", "model"},
+    "telemetry": {"model"},
+    "api": {"service", "policy", "execution", "model"},
+}
+# Third-party libraries, and the only places that may import them.
+HOMES = {
+    "fastapi": ("gateway/api/routes.py",),
+    "starlette": ("gateway/api/routes.py",),
+    "httpx": ("gateway/execution/send.py", "gateway/app.py", "gateway/demo.py", "providers/client.py"),
+    "tenacity": ("gateway/execution/run.py",),
+    "uvicorn": ("gateway/serve.py", "providers/simulator/server.py"),
+    "uvloop": ("gateway/serve.py", "providers/simulator/server.py"),
+    "structlog": ("gateway/telemetry/log.py",),
+    "pydantic": ("gateway/config", "gateway/settings.py", "gateway/cli.py"),
+    "pydantic_core": ("gateway/config",),
+    "pydantic_settings": ("gateway/settings.py",),
+    "yaml": ("gateway/config",),
+    "orjson": ("gateway/api", "gateway/telemetry", "providers/_json.py"),
+    "pytest": ("providers/conformance",),
+    "hypothesis": ("providers/conformance",),
+}
+PURE = ("gateway/policy", "gateway/model", "providers/adapters", "providers/codec")
+IMPURE = {"asyncio", "socket", "time", "random", "os", "logging", "httpx", "threading", "subprocess", "secrets"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: imports are absolute"
+            yield node.module or "", node.lineno
+
+
+def stdlib(name: str) -> bool:
+    import sys
+
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_flow_downwards(path: Path) -> None:
+    here = name_of(path)
+    package = here.split("/")[1] if here.count("/") > 1 else ""
+    for name, line in imports_of(path):
+        place = f"{here}:{line} imports {name}"
+        if here.startswith("providers/"):
+            assert not name.startswith("gateway"), place
+        elif name.startswith("gateway.") and package in BELOW:
+            assert name.split(".")[1] in BELOW[package] | {package}, place
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_library_has_one_home(path: Path) -> None:
+    here = name_of(path)
+    for name, line in imports_of(path):
+        library = name.partition(".")[0]
+        if library in ("gateway", "providers") or stdlib(name):
+            continue
+        assert library in HOMES, f"{here}:{line}: {library} has no home yet"
+        assert here.startswith(HOMES[library]), f"{here}:{line}: {library} lives in {HOMES[library]}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith(PURE)], ids=name_of)
+def test_what_is_pure_has_no_clock_no_chance_and_no_io(path: Path) -> None:
+    for name, line in imports_of(path):
+        assert name.partition(".")[0] not in IMPURE, f"{name_of(path)}:{line} imports {name}"
+
+
+def test_only_the_fence_makes_permits() -> None:
+    makers = [
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Permit"
+    ]
+    assert makers == ["gateway/policy/fence.py"]
+
+
+def test_no_module_names_the_providers_in_code() -> None:
+    """Adding a provider touches its own files: no list, enum or match of names stands anywhere else."""
+    for path in MODULES:
+        here = name_of(path)
+        if here.startswith(("providers/adapters", "providers/simulator")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in ("dashscope", "gemini", "openai"):
+                raise AssertionError(f"{here}:{node.lineno} names the provider {node.value!r}")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), f"{name_of(path)} has no docstring"

@@ -1,0 +1,69 @@
+"""One gateway and its simulated providers for each module of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+
+SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
+KEYS = {
+    "KEY_CN": "sk-cn-secret",
+    "KEY_EU": "sk-eu-secret",
+    "KEY_US": "sk-us-secret",
+    "KEY_GEMINI": "gm-secret",
+    "KEY_INTL": "sk-intl",
+}
+FAST = "resilience: {first_token: 400ms, idle: 500ms, total: 20s, commit: 15s}"
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialects = load_dialects().dialects
+    servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
+    with SimulatorThread(servers) as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with _gateway(providers, tmp_path_factory.mktemp("config")) as process:
+        yield process
+
+
+@contextmanager
+def _gateway(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]:
+    origins = {name: providers[name].origin for name in SITES}
+    with running_gateway(world_config(folder, origins, FAST), KEYS) as process:
+        yield process
+
+
+@contextmanager
+def _client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    """A client of the module's gateway; every provider is well again."""
+    with _client(gateway, providers) as client:
+        yield client
+
+
+@pytest.fixture
+def fresh(providers: SimulatorThread, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of a gateway of its own, which remembers no trouble."""
+    with _gateway(providers, tmp_path) as process, _client(process, providers) as client:
+        yield client

@@ -1,0 +1,224 @@
+"""Real failures on real sockets: what the client sees, and what the provider saw."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.failures import FailureKind
+from providers.simulator.scenario import (
+    Cut,
+    Empty,
+    ErrorEvent,
+    Fault,
+    Garbage,
+    Html,
+    HttpError,
+    NoEndMark,
+    Redirect,
+    Reset,
+    Scenario,
+    Silent,
+    Stall,
+    Truncated,
+)
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.e2e.test_journey import CHAT, body, events_of
+
+EU = {"cf-ipcountry": "DE"}
+
+
+def eventually(condition: Callable[[], bool], limit_s: float = 10) -> None:
+    """Wait for a condition, and no longer than needed."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        HttpError(500),
+        HttpError(503),
+        HttpError(429),
+        Reset(),
+        Html(),
+        Empty(),
+        ErrorEvent(),
+        Redirect("http://127.0.0.1:9/"),
+    ],
+    ids=repr,
+)
+def test_a_failure_before_the_answer_is_failed_over(
+    client: httpx.Client, providers: SimulatorThread, fault: Fault, stream: bool
+) -> None:
+    providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
+    response = client.post(CHAT, json=body(stream=stream), headers=EU)
+    assert response.status_code == 200, response.text
+    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+    assert response.headers["x-gateway-attempts"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("fault", "first", "later"),
+    [
+        (HttpError(401), (502, "provider_error"), (503, "no_healthy_deployment")),
+        (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
+        (HttpError(404), (502, "provider_error"), (503, "no_healthy_deployment")),
+        (HttpError(429, retry_after_s=60), (429, "rate_limited"), (429, "rate_limited")),
+        (HttpError(429, kind=FailureKind.QUOTA), (503, "no_healthy_deployment"), (503, "no_healthy_deployment")),
+    ],
+    ids=repr,
+)
+def test_a_deployment_in_trouble_is_benched(
+    fresh: httpx.Client, providers: SimulatorThread, fault: Fault, first: tuple[int, str], later: tuple[int, str]
+) -> None:
+    site = providers["eu"]
+    site.scenario = Scenario(faults=((fault, 1.0),))
+    before = site.received
+    for _ in range(3):
+        response = fresh.post(CHAT, json=body(), headers=EU)
+        assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+    assert site.received == before + 1
+    providers["eu2"].scenario = Scenario(faults=((fault, 1.0),))
+    response = fresh.post(CHAT, json=body(), headers=EU)
+    assert (response.status_code, response.json()["error"]["code"]) == first
+    assert "secret" not in response.text
+    response = fresh.post(CHAT, json=body(), headers=EU)
+    assert (response.status_code, response.json()["error"]["code"]) == later
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_silent_provider_is_left_for_the_next(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["eu"].scenario = Scenario(faults=((Silent(), 1.0),))
+    response = client.post(CHAT, json=body(stream=True), headers=EU)
+    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+    assert response.headers["x-gateway-attempts"] == "2"
+
+
+@pytest.mark.parametrize("fault", [Truncated(), Cut(), Reset(after_events=1)], ids=repr)
+def test_a_json_answer_that_breaks_off_is_failed_over(
+    client: httpx.Client, providers: SimulatorThread, fault: Fault
+) -> None:
+    providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
+    response = client.post(CHAT, json=body(), headers=EU)
+    assert response.status_code == 200
+    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+
+
+@pytest.mark.parametrize("territory", ["DE", "CN", "JP"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Cut(after_events=3),
+        Reset(after_events=3),
+        Stall(after_events=3),
+        Garbage(after_events=3),
+        ErrorEvent(after_events=3),
+    ],
+    ids=repr,
+)
+def test_a_stream_that_breaks_is_never_passed_off_as_whole(
+    client: httpx.Client, providers: SimulatorThread, territory: str, fault: Fault
+) -> None:
+    site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
+    providers[site].scenario = Scenario(
+        faults=((fault, 1.0),), between_events_s=0.01, text="one two three four five six seven eight nine ten " * 5
+    )
+    response = client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory})
+    assert response.status_code == 200, response.text
+    events = events_of(response)
+    assert "[DONE]" not in events
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert events[0]["choices"][0]["delta"]["content"]
+    assert not any(event["choices"][0]["finish_reason"] for event in events[:-1])
+
+
+def test_a_missing_end_mark_is_no_failure(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["eu"].scenario = Scenario(faults=((NoEndMark(), 1.0),))
+    assert events_of(client.post(CHAT, json=body(stream=True), headers=EU))[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_content_filter_is_not_shopped_around(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
+    before = providers["eu2"].accepted
+    providers["eu"].scenario = Scenario(faults=((HttpError(400, kind=FailureKind.CONTENT_FILTER), 1.0),))
+    response = client.post(CHAT, json=body(stream=stream), headers=EU)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "content_filter")
+    assert providers["eu2"].accepted == before
+
+
+def test_when_all_fail_the_client_is_told_and_not_to_retry(client: httpx.Client, providers: SimulatorThread) -> None:
+    for site in ("eu", "eu2"):
+        providers[site].scenario = Scenario(faults=((HttpError(500), 1.0),))
+    response = client.post(CHAT, json=body(), headers=EU)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (502, "provider_error", "api_error")
+    assert response.headers["x-should-retry"] == "false"
+    assert [attempt["deployment"] for attempt in error["attempts"]] == ["chatgpt-eu"] * 2 + ["chatgpt-eu-2"] * 2
+    assert "secret" not in response.text
+
+
+def test_no_failure_ever_leaves_the_boundary(client: httpx.Client, providers: SimulatorThread) -> None:
+    outside = {name: providers[name].accepted for name in ("us", "gemini", "intl", "eu", "eu2")}
+    providers["cn"].scenario = Scenario(faults=((Reset(), 1.0),))
+    response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
+    assert response.status_code == 502
+    assert {name: providers[name].accepted for name in outside} == outside
+
+
+@pytest.mark.parametrize(
+    ("stream", "fault"), [(False, Silent()), (True, Silent()), (True, Stall(after_events=3))], ids=repr
+)
+def test_a_client_that_leaves_cancels_the_upstream_call(
+    gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, stream: bool, fault: Fault
+) -> None:
+    site = providers["cn"]
+    received, disconnects = site.received, site.disconnects
+    site.scenario = Scenario(faults=((fault, 1.0),))
+    with _sent(gateway.url, body(stream=stream), "CN") as connection:
+        eventually(lambda: site.received > received)
+        if isinstance(fault, Stall):
+            while b"data: " not in connection.recv(65536):
+                pass
+    eventually(lambda: site.disconnects == disconnects + 1)
+
+
+def _sent(url: str, payload: dict[str, Any], territory: str) -> socket.socket:
+    """A connection on which a request has been sent and nothing been read."""
+    host, port = url.removeprefix("http://").split(":")
+    content = json.dumps(payload).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {APP_KEY}\r\ncf-ipcountry: {territory}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_the_deadline_of_the_client_is_kept(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
+    response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN", "x-gateway-timeout-ms": "200"})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("territory", ["DE", "CN", "JP"])
+def test_a_stream_arrives_as_it_is_written(client: httpx.Client, providers: SimulatorThread, territory: str) -> None:
+    site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
+    providers[site].scenario = Scenario(between_events_s=0.05, text="one two three four five six seven eight")
+    arrivals: list[float] = []
+    with client.stream("POST", CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                arrivals.append(time.monotonic())
+    assert arrivals[-1] - arrivals[0] > 0.1

@@ -1,0 +1,237 @@
+"""The main job on real sockets: from each place, in each wire format, whole and as a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import BACKEND_KEY, GatewayProcess
+
+CHAT = "/v1/chat/completions"
+PLACES = [
+    ("CN", "cn", "qwen-cn", "cn", "qwen3-max"),
+    ("DE", "eu", "chatgpt-eu", "eu", "gpt-6-luna"),
+    ("US", "us", "chatgpt-us", "us", "gpt-4o"),
+    ("JP", "default", "gemini", "gemini", "gemini-3.8-flash"),
+    ("HK", "default", "qwen-intl", "intl", "qwen3.7-plus"),
+]
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}], **more}
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(("territory", "region", "deployment", "site", "model"), PLACES)
+def test_a_whole_answer(
+    client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str
+) -> None:
+    response = client.post(CHAT, json=body(), headers={"cf-ipcountry": territory})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert answer["object"] == "chat.completion"
+    assert answer["model"].startswith(model)
+    assert f"site {site}" in answer["choices"][0]["message"]["content"]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
+    headers = response.headers
+    assert headers["x-gateway-region"] == region
+    assert headers["x-gateway-deployment"] == deployment
+    assert headers["x-gateway-why"] == "edge_header"
+    assert headers["x-gateway-attempts"] == "1"
+    assert "provider;dur=" in headers["server-timing"]
+
+
+@pytest.mark.parametrize(("territory", "region", "deployment", "site", "model"), PLACES)
+def test_a_stream(client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str) -> None:
+    wanted = body(stream=True, stream_options={"include_usage": True})
+    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": territory})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-gateway-deployment"] == deployment
+    events = events_of(response)
+    assert events[-1] == "[DONE]"
+    chunks = events[:-1]
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
+    deltas = [chunk["choices"][0] for chunk in chunks[:-1]]
+    assert deltas[0]["delta"]["role"] == "assistant"
+    assert all("role" not in delta["delta"] for delta in deltas[1:])
+    assert [delta["finish_reason"] for delta in deltas if delta["finish_reason"]] == ["stop"]
+    assert all(delta["delta"] for delta in deltas[:-1])
+    whole = client.post(CHAT, json=body(), headers={"cf-ipcountry": territory}).json()
+    streamed = "".join(delta["delta"].get("content") or "" for delta in deltas)
+    assert streamed == whole["choices"][0]["message"]["content"]
+
+
+def test_an_alias_works_and_the_request_id_comes_back(client: httpx.Client) -> None:
+    response = client.post(
+        CHAT, json={**body(), "model": "gpt-4o"}, headers={"cf-ipcountry": "DE", "x-request-id": "my-id.1"}
+    )
+    assert response.status_code == 200
+    assert response.headers["x-request-id"] == "my-id.1"
+
+
+def test_a_trusted_backend_asserts_and_an_app_cannot(client: httpx.Client, providers: SimulatorThread) -> None:
+    asserted = {"x-gateway-territory": "CN", "authorization": f"Bearer {BACKEND_KEY}"}
+    response = client.post(CHAT, json=body(), headers=asserted)
+    assert response.headers["x-gateway-deployment"] == "qwen-cn"
+    assert response.headers["x-gateway-why"] == "assertion"
+    before = providers["cn"].received
+    response = client.post(CHAT, json=body(), headers={"x-gateway-territory": "CN", "cf-ipcountry": "DE"})
+    assert response.headers["x-gateway-deployment"] == "chatgpt-eu"
+    assert providers["cn"].received == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 451, "region_unknown"),
+        ({"cf-ipcountry": "XX"}, 451, "region_unknown"),
+        ({"cf-ipcountry": "CU"}, 451, "region_blocked"),
+        ({"cf-ipcountry": "RU"}, 451, "no_eligible_deployment"),
+        ({"cf-ipcountry": "DE", "authorization": "Bearer wrong"}, 401, "invalid_api_key"),
+        ({"cf-ipcountry": "DE", "authorization": "Basic eDp5"}, 401, "invalid_api_key"),
+        ({"cf-ipcountry": "DE", "x-api-key": "another"}, 401, "invalid_api_key"),
+        ({"cf-ipcountry": "DE", "content-type": "text/plain"}, 415, "unsupported_media_type"),
+        ({"cf-ipcountry": "DE", "content-encoding": "gzip"}, 415, "unsupported_media_type"),
+        ({"cf-ipcountry": "DE", "x-gateway-timeout-ms": "-1"}, 400, "invalid_request"),
+        ({"cf-ipcountry": "DE", "x-big": "a" * 70_000}, 431, "headers_too_large"),
+    ],
+)
+def test_what_the_headers_alone_get_refused(
+    client: httpx.Client, headers: dict[str, str], status: int, code: str
+) -> None:
+    response = client.post(CHAT, json=body(), headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert set(response.json()["error"]) >= {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param", "words"),
+    [
+        ({"model": None}, "model", "required"),
+        ({"messages": []}, "messages", "empty"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": 5}]},
+            "messages[1].content",
+            "string",
+        ),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "one of"),
+        ({"temperature": "hot"}, "temperature", "number"),
+        ({"temperature": 3}, "temperature", "between"),
+        ({"n": 0}, "n", "between"),
+        ({"stop": ["a", 1]}, "stop[1]", "string"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "function"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "one of"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/x"}}],
+                    }
+                ]
+            },
+            "messages[0].content[0].image_url.url",
+            "private",
+        ),
+    ],
+)
+def test_a_wrong_body_names_the_place(client: httpx.Client, wrong: dict[str, Any], param: str, words: str) -> None:
+    response = client.post(CHAT, json=body(**wrong), headers={"cf-ipcountry": "DE"})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_request", param)
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"{", "line 1"),
+        (b'{"a":\n nope}', "line 2"),
+        (b'{"a":"\\ud83d"}', "JSON"),
+        (b"[" * 100 + b"]" * 100, "deeper"),
+    ],
+)
+def test_a_body_that_is_no_json_names_the_position(client: httpx.Client, content: bytes, words: str) -> None:
+    response = client.post(CHAT, content=content, headers={"cf-ipcountry": "DE", "content-type": "application/json"})
+    assert response.status_code == 400
+    assert words in response.json()["error"]["message"]
+
+
+def test_an_unknown_assistant_has_a_nearest_name(client: httpx.Client) -> None:
+    response = client.post(CHAT, json=body(model="asistant"), headers={"cf-ipcountry": "DE"})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+    assert "'assistant'" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("POST", CHAT + "/", 404, "not_found"),
+        ("GET", "/v1/models/none", 404, "model_not_found"),
+        ("GET", "/v1/models?api_key=x", 401, "invalid_api_key"),
+    ],
+)
+def test_other_paths_have_the_same_envelope(
+    client: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    response = client.request(method, path, headers={"cf-ipcountry": "DE"})
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_every_spelling_of_the_path_is_one_endpoint(client: httpx.Client) -> None:
+    response = client.post("/v1/chat/%63ompletions", json=body(), headers={"cf-ipcountry": "DE"})
+    assert response.status_code == 200
+
+
+def test_models_are_what_this_caller_can_ask_where_it_is(client: httpx.Client) -> None:
+    listed = client.get("/v1/models", headers={"cf-ipcountry": "DE"}).json()
+    assert [entry["id"] for entry in listed["data"]] == ["assistant", "gpt-4o"]
+    assert client.get("/v1/models/assistant", headers={"cf-ipcountry": "DE"}).json()["object"] == "model"
+    assert client.get("/v1/models", headers={"cf-ipcountry": "CU"}).json()["data"] == []
+
+
+def test_explain_says_what_traffic_does(client: httpx.Client) -> None:
+    explained = client.get("/v1/explain", headers={"cf-ipcountry": "HK"}).json()
+    assert explained["location"]["region"] == "default"
+    assert explained["location"]["evidence"][0]["said"] == "HK"
+    assert [step["deployment"] for step in explained["outcome"]["plan"]] == ["qwen-intl"]
+    assert explained["considered"][0]["reason"] == "availability"
+    refused = client.get("/v1/explain", headers={"cf-ipcountry": "CU"}).json()
+    assert refused["outcome"]["refusal"]["code"] == "region_blocked"
+
+
+def test_health_and_docs(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/docs").status_code == 200
+    assert "/v1/chat/completions" in client.get("/openapi.json").json()["paths"]
+
+
+def test_one_log_line_a_request_without_prompt_or_key(client: httpx.Client, gateway: GatewayProcess) -> None:
+    secret = "a prompt that nobody else may read"
+    headers = {"cf-ipcountry": "DE", "x-request-id": "logged-1"}
+    client.post(CHAT, json={"model": "assistant", "messages": [{"role": "user", "content": secret}]}, headers=headers)
+    line = gateway.wait_for("request", request_id="logged-1")
+    assert (line["region"], line["deployment"], line["outcome"], line["status"]) == ("eu", "chatgpt-eu", "ok", 200)
+    text = json.dumps(gateway.lines)
+    assert secret not in text
+    assert "gk-app" not in text
+    assert "sk-eu-secret" not in text

@@ -1,0 +1,172 @@
+"""The official OpenAI SDK for Python, unchanged, against every wire format."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.e2e.servers import APP_KEY, GatewayProcess
+
+PLACES = ["CN", "DE", "US", "JP", "HK"]
+WITH_IMAGES = ["DE", "US", "JP", "HK"]
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture
+def sdk(gateway: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{gateway.url}/v1",
+        api_key=APP_KEY,
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(trust_env=False),
+    ) as sdk:
+        yield sdk
+
+
+def hello(sdk: openai.OpenAI, territory: str, **more: Any) -> Any:
+    messages: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "你好！"}]
+    return sdk.chat.completions.create(
+        model="assistant", messages=messages, extra_headers={"cf-ipcountry": territory}, **more
+    )
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_text_and_sampling(sdk: openai.OpenAI, territory: str) -> None:
+    answer = hello(sdk, territory, temperature=2.0, top_p=0.0, max_completion_tokens=200, seed=7, stop=["END"])
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content
+    assert answer.usage.total_tokens > 0
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_a_length_limit_is_told(sdk: openai.OpenAI, territory: str) -> None:
+    answer = hello(sdk, territory, max_tokens=2)
+    assert answer.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_a_stream_folds_to_the_whole_answer(sdk: openai.OpenAI, territory: str) -> None:
+    messages: Any = [{"role": "user", "content": "Hello!"}]
+    headers = {"cf-ipcountry": territory}
+    with sdk.chat.completions.stream(model="assistant", messages=messages, extra_headers=headers) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_completion()
+    assert "content.delta" in kinds
+    whole = sdk.chat.completions.create(model="assistant", messages=messages, extra_headers=headers)
+    assert final.choices[0].message.content == whole.choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("territory", PLACES)
+def test_a_loop_of_tools(sdk: openai.OpenAI, territory: str, stream: bool) -> None:
+    messages: list[Any] = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]
+    headers = {"cf-ipcountry": territory}
+    arguments: Any = {"model": "assistant", "messages": messages, "tools": [WEATHER], "extra_headers": headers}
+    if stream:
+        with sdk.chat.completions.stream(**arguments) as events:
+            for _ in events:
+                pass
+            first = events.get_final_completion().choices[0]
+    else:
+        first = sdk.chat.completions.create(**arguments).choices[0]
+    assert first.finish_reason == "tool_calls"
+    calls = first.message.tool_calls or []
+    assert calls
+    assert len({call.id for call in calls}) == len(calls)
+    for call in calls:
+        assert json.loads(call.function.arguments)["city"]
+    messages.append(first.message.model_dump(exclude_none=True, exclude={"parsed"}))
+    messages.extend({"role": "tool", "tool_call_id": call.id, "content": "-3 °C, snow"} for call in calls)
+    second = sdk.chat.completions.create(**arguments).choices[0]
+    assert second.finish_reason == "stop"
+    assert "snow" in (second.message.content or "")
+
+
+@pytest.mark.parametrize("territory", WITH_IMAGES)
+def test_an_image(sdk: openai.OpenAI, territory: str) -> None:
+    parts: Any = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+    ]
+    answer = sdk.chat.completions.create(
+        model="assistant", messages=[{"role": "user", "content": parts}], extra_headers={"cf-ipcountry": territory}
+    )
+    assert "1 image" in (answer.choices[0].message.content or "")
+
+
+def test_an_image_where_nobody_can_see_it(sdk: openai.OpenAI) -> None:
+    parts: Any = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.chat.completions.create(
+            model="assistant", messages=[{"role": "user", "content": parts}], extra_headers={"cf-ipcountry": "CN"}
+        )
+    assert raised.value.code == "unsupported_capability"
+    assert "vision" in raised.value.message
+
+
+class City(BaseModel):
+    name: str
+    inhabitants: int
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_a_schema(sdk: openai.OpenAI, territory: str) -> None:
+    messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
+    answer = sdk.chat.completions.parse(
+        model="assistant", messages=messages, response_format=City, extra_headers={"cf-ipcountry": territory}
+    )
+    assert isinstance(answer.choices[0].message.parsed, City)
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_a_json_object(sdk: openai.OpenAI, territory: str) -> None:
+    messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
+    answer = sdk.chat.completions.create(
+        model="assistant",
+        messages=messages,
+        response_format={"type": "json_object"},
+        extra_headers={"cf-ipcountry": territory},
+    )
+    assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+
+
+def test_the_sdk_lists_models(sdk: openai.OpenAI) -> None:
+    sdk_here = sdk.with_options(default_headers={"cf-ipcountry": "DE"})
+    assert [model.id for model in sdk_here.models.list()] == ["assistant", "gpt-4o"]
+
+
+@pytest.mark.parametrize(
+    ("territory", "model", "error", "code"),
+    [
+        ("DE", "nobody", openai.NotFoundError, "model_not_found"),
+        ("CU", "assistant", openai.APIStatusError, "region_blocked"),
+    ],
+)
+def test_errors_are_the_sdks_own(
+    sdk: openai.OpenAI, territory: str, model: str, error: type[openai.APIStatusError], code: str
+) -> None:
+    with pytest.raises(error) as raised:
+        sdk.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "x"}], extra_headers={"cf-ipcountry": territory}
+        )
+    assert raised.value.code == code

@@ -1,0 +1,89 @@
+"""A runner over a transport of the test's own, with a sleep that is only remembered and chance that always draws 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import respx
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.run import Answer, Runner
+from gateway.execution.send import Sender
+from gateway.model.decision import Plan, Step
+from gateway.model.record import Record
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.routing import decide
+from providers.chat import ChatRequest, UserMessage
+from providers.fitting import needs_of
+from tests.tables import table_of
+
+TABLE = """
+version: 1
+assistants: {assistant: {routes: {default: [first, second]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  first: {provider: openai-compatible, model: m1, endpoint: "https://first.example/v1", stores: any, processes: any, api_key: "${FIRST}"}
+  second: {provider: openai-compatible, model: m2, endpoint: "https://second.example/v1", stores: any, processes: any, api_key: "${SECOND}"}
+resilience: {first_token: 60s}
+"""
+FIRST = "https://first.example/v1/chat/completions"
+SECOND = "https://second.example/v1/chat/completions"
+
+
+def answer_json(text: str = "hi", model: str = "m1") -> dict[str, object]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return {"id": "a1", "created": 1, "model": model, "choices": [choice]}
+
+
+@dataclass
+class Bench:
+    """One runner and what it does."""
+
+    router: respx.Router
+    table: Table
+    waits: list[float] = field(default_factory=list)
+    record: Record = field(default_factory=lambda: Record("req", 0.0, "t"))
+    time: float = 1000.0
+    forbidden: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.clock)
+        sender = Sender(httpx.MockTransport(self.router.async_handler), self.clock)
+        self.runner = Runner(sender, self.health, sleep=self.sleep, draw=lambda: 1.0, clock=self.clock)
+        self.deadline = Deadline.start(600, 55, self.clock)
+
+    def clock(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.time += seconds
+
+    def plan(self, request: ChatRequest) -> Plan:
+        location = resolve(self.table, None, Sighting(EdgeReport("h", ("DE",))))
+        outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}).outcome
+        assert isinstance(outcome, Plan)
+        return outcome
+
+    def still_allowed(self, step: Step) -> str | None:
+        return self.forbidden.get(step.deployment.name)
+
+    async def ask(self, *, stream: bool = False) -> Answer:
+        request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
+        return await self.runner.run(
+            self.plan(request), request, self.table.resilience, self.deadline, self.record, self.still_allowed
+        )
+
+    @property
+    def tried(self) -> list[str]:
+        return [attempt.deployment for attempt in self.record.attempts]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    table = table_of(TABLE, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
+    return Bench(respx.Router(assert_all_called=False), table)

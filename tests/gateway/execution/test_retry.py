@@ -1,0 +1,65 @@
+"""The retry policy as properties: it never waits past what is left, and never asks again where that is forbidden."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.execution.retry import RULES, backoff_s, judge
+from providers.failures import Failure, FailureKind
+
+_KINDS = st.sampled_from(FailureKind)
+_TIMES = st.none() | st.floats(0.001, 1e6)
+
+
+def test_every_kind_has_a_rule() -> None:
+    assert set(RULES) == set(FailureKind)
+
+
+@given(
+    kind=_KINDS,
+    retry_after_s=_TIMES,
+    tried_here=st.integers(1, 5),
+    per_deployment=st.integers(1, 4),
+    another_key=st.booleans(),
+    is_last_step=st.booleans(),
+    left_s=st.floats(0, 600),
+    chance=st.floats(0, 1),
+)
+def test_a_verdict_keeps_every_bound(
+    kind: FailureKind,
+    retry_after_s: float | None,
+    tried_here: int,
+    per_deployment: int,
+    another_key: bool,
+    is_last_step: bool,
+    left_s: float,
+    chance: float,
+) -> None:
+    verdict = judge(
+        Failure(kind, "x", retry_after_s=retry_after_s),
+        tried_here=tried_here,
+        per_deployment=per_deployment,
+        another_key=another_key,
+        is_last_step=is_last_step,
+        failover_after_s=2.0,
+        left_s=left_s,
+        draw=lambda: chance,
+    )
+    assert not (verdict.again and verdict.onward)
+    assert verdict.wait_s <= left_s
+    if verdict.onward:
+        assert not is_last_step
+        assert RULES[kind].next_step
+    if verdict.again:
+        assert another_key or (RULES[kind].retry_here and tried_here < per_deployment)
+    if kind in (FailureKind.CONTENT_FILTER, FailureKind.INVALID_REQUEST, FailureKind.DEADLINE):
+        assert not verdict.again
+        assert not verdict.onward
+    if kind is FailureKind.SILENT:
+        assert not verdict.again
+
+
+@given(attempt=st.integers(1, 60), chance=st.floats(0, 1))
+def test_backoff_is_bounded(attempt: int, chance: float) -> None:
+    assert 0 <= backoff_s(attempt, lambda: chance) <= 8.0

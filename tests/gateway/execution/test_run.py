@@ -1,0 +1,248 @@
+"""Retry and failover, row by row of the table of failures: who is tried, how long is waited, what comes of it."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from gateway.execution.run import PlanExhausted
+from providers.chat import ChatCompletion, Failed, Finished, TextDelta
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
+
+SSE = {"content-type": "text/event-stream"}
+
+
+def error(status: int, code: str | None = None, **headers: str) -> httpx.Response:
+    body = {"error": {"message": "words with sk-first-secret in them", "type": "x", "code": code}}
+    return httpx.Response(status, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def chunk(text: str | None = None, finish: str | None = None) -> bytes:
+    delta = f'"content":"{text}"' if text is not None else ""
+    reason = f'"{finish}"' if finish else "null"
+    return b'data: {"id":"s1","model":"m1","created":1,"choices":[{"index":0,"delta":{%s},"finish_reason":%s}]}\n\n' % (
+        delta.encode(),
+        reason.encode(),
+    )
+
+
+def text_of(completion: ChatCompletion | None) -> object:
+    assert completion is not None
+    return completion.choices[0].message.content
+
+
+async def test_the_first_step_answers(bench: Bench) -> None:
+    bench.router.post(FIRST).respond(json=answer_json())
+    answer = await bench.ask()
+    assert text_of(answer.completion) == "hi"
+    assert (bench.tried, bench.waits) == (["first"], [])
+
+
+async def test_the_key_and_the_model_are_the_deployments(bench: Bench) -> None:
+    route = bench.router.post(FIRST).respond(json=answer_json())
+    await bench.ask()
+    request = route.calls.last.request
+    assert request.headers["authorization"] == "Bearer sk-first-secret"
+    assert b'"model":"m1"' in request.content
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
+async def test_a_passing_error_is_retried_here_and_then_failed_over(bench: Bench, status: int) -> None:
+    bench.router.post(FIRST).mock(side_effect=[error(status), error(status)])
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    answer = await bench.ask()
+    assert answer.step.deployment.name == "second"
+    assert (bench.tried, bench.waits) == (["first", "first", "second"], [0.5, 0.0])
+
+
+async def test_a_retry_that_succeeds_stays(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert bench.tried == ["first", "first"]
+
+
+@pytest.mark.parametrize(
+    "exception", [httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.ConnectTimeout]
+)
+async def test_a_lost_connection_is_retried_and_failed_over(bench: Bench, exception: type[Exception]) -> None:
+    bench.router.post(FIRST).mock(side_effect=exception)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert bench.tried == ["first", "first", "second"]
+    assert bench.record.attempts[0].failure is not None
+    assert bench.record.attempts[0].failure.kind is FailureKind.CONNECT
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "invalid_api_key", FailureKind.CREDENTIALS),
+        (403, None, FailureKind.CREDENTIALS),
+        (403, "unsupported_country_region_territory", FailureKind.GEO_REFUSED),
+        (404, "model_not_found", FailureKind.MODEL_NOT_FOUND),
+        (402, None, FailureKind.QUOTA),
+        (429, "insufficient_quota", FailureKind.QUOTA),
+    ],
+)
+async def test_our_own_trouble_is_failed_over_at_once_and_benched(
+    bench: Bench, status: int, code: str | None, kind: FailureKind
+) -> None:
+    bench.router.post(FIRST).mock(return_value=error(status, code))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
+    assert bench.record.attempts[0].failure is not None
+    assert bench.record.attempts[0].failure.kind is kind
+    assert "first" in bench.health.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, None, FailureKind.INVALID_REQUEST),
+        (413, None, FailureKind.INVALID_REQUEST),
+        (422, None, FailureKind.INVALID_REQUEST),
+        (400, "content_filter", FailureKind.CONTENT_FILTER),
+        (400, "invalid_prompt", FailureKind.CONTENT_FILTER),
+    ],
+)
+async def test_a_wrong_or_refused_request_is_asked_nowhere_else(
+    bench: Bench, status: int, code: str | None, kind: FailureKind
+) -> None:
+    bench.router.post(FIRST).mock(return_value=error(status, code))
+    second = bench.router.post(SECOND).respond(json=answer_json())
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is kind
+    assert not second.called
+
+
+async def test_a_rate_limit_with_a_short_wait_is_waited_for(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=[error(429, retry_after="2"), httpx.Response(200, json=answer_json())])
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert bench.waits == [2.0]
+
+
+async def test_a_rate_limit_with_a_long_wait_goes_on_at_once_and_benches(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(429, retry_after="30"))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
+    assert "first" in bench.health.snapshot()
+    bench.time += 31
+    assert bench.health.snapshot() == {}
+
+
+async def test_on_the_last_step_a_long_wait_counts_if_it_fits(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(401))
+    bench.router.post(SECOND).mock(side_effect=[error(429, retry_after="30"), httpx.Response(200, json=answer_json())])
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert bench.waits == [0.0, 30.0]
+
+
+async def test_a_wait_beyond_the_deadline_is_not_waited(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(401))
+    bench.router.post(SECOND).mock(return_value=error(429, retry_after="86400"))
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert (raised.value.failure.kind, raised.value.failure.retry_after_s) == (FailureKind.RATE_LIMITED, 86400)
+    assert bench.waits == [0.0]
+
+
+async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(500))
+    bench.router.post(SECOND).mock(return_value=error(500))
+    with pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert bench.tried == ["first", "first", "second", "second"]
+
+
+async def test_a_longer_context_is_sought(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(400, "context_length_exceeded"))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, html="<html>captive portal</html>"),
+        httpx.Response(200, content=b'{"id": "a", "cho'),
+        httpx.Response(200, content=b""),
+        httpx.Response(200, json={"choices": []}),
+        httpx.Response(200, json={"error": {"message": "overloaded", "type": "server_error"}}),
+        httpx.Response(307, headers={"location": "https://evil.example/"}),
+    ],
+)
+async def test_what_is_no_answer_is_retried_and_failed_over(bench: Bench, response: httpx.Response) -> None:
+    bench.router.post(FIRST).mock(return_value=response)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert bench.tried == ["first", "first", "second"]
+
+
+async def test_a_stream_that_fails_first_is_failed_over(bench: Bench) -> None:
+    bench.router.post(FIRST).respond(content=b'data: {"error":{"message":"overloaded"}}\n\n', headers=SSE)
+    bench.router.post(SECOND).respond(content=chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n", headers=SSE)
+    answer = await bench.ask(stream=True)
+    assert answer.step.deployment.name == "second"
+    assert answer.stream is not None
+    events = [event async for batch in answer.stream.batches() for event in batch]
+    assert events[1] == TextDelta("hi")
+    assert isinstance(events[-1], Finished)
+
+
+async def test_a_stream_that_is_cut_after_it_began_is_a_failure_and_not_an_end(bench: Bench) -> None:
+    async def cut():  # type: ignore[no-untyped-def]
+        yield chunk("half an ans")
+        raise httpx.ReadError("reset")
+
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=cut(), headers=SSE))
+    second = bench.router.post(SECOND).respond(json=answer_json())
+    answer = await bench.ask(stream=True)
+    assert answer.stream is not None
+    events = [event async for batch in answer.stream.batches() for event in batch]
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.INTERRUPTED
+    assert not second.called
+
+
+async def test_a_late_content_filter_is_an_end(bench: Bench) -> None:
+    async def filtered():  # type: ignore[no-untyped-def]
+        yield chunk("some")
+        yield b'data: {"error":{"code":"content_filter","message":"no"}}\n\n'
+
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=filtered(), headers=SSE))
+    answer = await bench.ask(stream=True)
+    assert answer.stream is not None
+    events = [event async for batch in answer.stream.batches() for event in batch]
+    assert [type(event).__name__ for event in events[-2:]] == ["ChoiceFinish", "Finished"]
+
+
+async def test_a_step_that_the_current_table_forbids_is_skipped_and_noted(bench: Bench) -> None:
+    bench.forbidden["first"] = "disabled in the current config"
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert [(skip.deployment, skip.reason) for skip in bench.record.skipped] == [
+        ("first", "disabled in the current config")
+    ]
+
+
+async def test_a_kill_switch_stops_a_retry(bench: Bench) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        bench.forbidden["first"] = "disabled in the current config"
+        return error(500)
+
+    bench.router.post(FIRST).mock(side_effect=fail)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert bench.tried == ["first", "second"]
+
+
+async def test_no_key_stands_in_what_is_remembered(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(500))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert "sk-first-secret" not in repr(bench.record)
+    assert "[redacted]" in repr(bench.record)

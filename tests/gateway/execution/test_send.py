@@ -1,0 +1,159 @@
+"""The one place that opens connections: what an adapter, or anyone, tries in order to choose where bytes go."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.execution.send import FenceBreach, PermittedTransport, Sender, check
+from gateway.model.permit import EXTENSION, Permit
+from providers.adapter import WireRequest
+from providers.failures import FailureKind, ProviderFailed
+
+PERMIT = Permit("https://api.example", "eu", "house", "https://api.example", "m", "t")
+
+
+def wire(path: str = "/v1/chat", headers: tuple[tuple[str, str], ...] = (), method: str = "POST") -> WireRequest:
+    return WireRequest(method, path, headers, b"{}")
+
+
+class Recorder:
+    """A transport that remembers what reaches it."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return httpx.Response(200, json={})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://evil.example/v1",
+        "//evil.example/v1",
+        "///evil.example",
+        "v1/chat",
+        "",
+        "@evil.example/",
+        ":80/",
+        "/v1/../../admin",
+        "/v1/./chat",
+        "/v1/%2e%2e/admin",
+        "/v1/.%2E/admin",
+        "/v1//evil.example",
+        "/v1?key=1",
+        "/v1#x",
+        "/v1\\evil",
+        "/v1 HTTP/1.1\r\nHost: evil.example",
+        "/v1\r\nHost: evil.example\r\n\r\n",
+        "/v1\x00",
+        "/模型",
+        "/v1\t",
+    ],
+)
+def test_a_path_that_could_choose_a_host_is_refused(path: str) -> None:
+    with pytest.raises(FenceBreach):
+        check(wire(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Host", "evil.example"),
+        ("host", "evil.example"),
+        ("Content-Length", "0"),
+        ("Transfer-Encoding", "chunked"),
+        ("Connection", "upgrade"),
+        ("Forwarded", "host=evil.example"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("x-fine", "a\r\nHost: evil.example"),
+        ("x-fine", "a\nb"),
+        ("x-fine\r\nHost", "evil"),
+        ("x fine", "a"),
+        ("", "a"),
+        ("x-fine", "\x00"),
+        ("x-fine", "值"),
+    ],
+)
+def test_a_header_that_frames_or_routes_is_refused(name: str, value: str) -> None:
+    with pytest.raises(FenceBreach):
+        check(wire(headers=((name, value),)))
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET /evil", "", "POST\r\n"])
+def test_a_method_that_is_none_is_refused(method: str) -> None:
+    with pytest.raises(FenceBreach):
+        check(wire(method=method))
+
+
+async def test_what_is_sent_goes_to_the_permits_origin() -> None:
+    recorder = Recorder()
+    sender = Sender(httpx.MockTransport(recorder))
+    reply = await sender.open(PERMIT, WireRequest("POST", "/v1/m%3Fx:go", (), b"{}", (("alt", "sse"),)), 1)
+    await reply.close()
+    (request,) = recorder.requests
+    assert str(request.url) == "https://api.example/v1/m%3Fx:go?alt=sse"
+    assert request.headers["host"] == "api.example"
+    assert request.headers["content-length"] == "2"
+
+
+@given(path=st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=40).map(lambda text: "/" + text))
+def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
+    try:
+        check(wire(path))
+    except FenceBreach:
+        return
+    url = httpx.URL(PERMIT.origin).copy_with(raw_path=path.encode("ascii"))
+    assert (url.host, url.scheme, url.port) == ("api.example", "https", None)
+    assert url.raw_path == path.encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("url", "permit"),
+    [
+        ("https://api.example/x", None),
+        ("https://evil.example/x", PERMIT),
+        ("http://api.example/x", PERMIT),
+        ("https://api.example:8443/x", PERMIT),
+        ("https://api.example.evil.example/x", PERMIT),
+        ("https://api.example@evil.example/x", PERMIT),
+        ("https://api.example/x", "https://api.example"),
+    ],
+)
+async def test_the_transport_lets_nothing_through_without_its_permit(url: str, permit: object) -> None:
+    recorder = Recorder()
+    transport = PermittedTransport(httpx.MockTransport(recorder))
+    request = httpx.Request("POST", url, extensions={} if permit is None else {EXTENSION: permit})
+    with pytest.raises(FenceBreach):
+        await transport.handle_async_request(request)
+    assert recorder.requests == []
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    recorder = Recorder()
+
+    def redirect(request: httpx.Request) -> httpx.Response:
+        recorder(request)
+        return httpx.Response(307, headers={"location": "https://evil.example/"})
+
+    reply = await Sender(httpx.MockTransport(redirect)).open(PERMIT, wire(), 1)
+    await reply.close()
+    assert reply.head.status == 307
+    assert len(recorder.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x"), httpx.WriteError("x"), OSError("x")],
+)
+async def test_what_goes_wrong_before_an_answer_is_a_failure(exception: Exception) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise exception
+
+    with pytest.raises(ProviderFailed) as raised:
+        await Sender(httpx.MockTransport(fail)).open(PERMIT, wire(), 1)
+    assert raised.value.failure.kind is FailureKind.CONNECT

@@ -1,0 +1,177 @@
+"""Who may answer: the plan, each reason to be passed over, and the one code that many reasons become."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.routing import decide
+from providers.fitting import Needs
+from tests.tables import KEYS, WORLD, table_of
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, ...] = ()) -> Needs:
+    return Needs(frozenset(features), frozenset(parameters) | frozenset(moving), frozenset(moving))
+
+
+def decision(
+    table: Table, territory: str, needs: Needs | None = None, health: dict[str, Unwell] | None = None
+) -> Decision:
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    return decide(table, table.assistants["assistant"], location, needs or asked(), health or {})
+
+
+def plan_of(*arguments: object, **named: object) -> list[str]:
+    outcome = decision(*arguments, **named).outcome  # type: ignore[arg-type]
+    assert isinstance(outcome, Plan), outcome
+    return [step.deployment.name for step in outcome.steps]
+
+
+def refusal_of(*arguments: object, **named: object) -> Refusal:
+    outcome = decision(*arguments, **named).outcome  # type: ignore[arg-type]
+    assert isinstance(outcome, Refusal), outcome
+    return outcome
+
+
+TABLE = table_of(WORLD)
+
+
+@pytest.mark.parametrize(
+    ("territory", "plan"),
+    [
+        ("CN", ["qwen-cn"]),
+        ("DE", ["chatgpt-eu"]),
+        ("US", ["chatgpt-us"]),
+        ("JP", ["gemini"]),
+        ("HK", ["qwen-intl"]),
+        ("MO", ["qwen-intl"]),
+    ],
+)
+def test_the_region_and_availability_pick_who_answers(territory: str, plan: list[str]) -> None:
+    assert plan_of(TABLE, territory) == plan
+
+
+def test_a_permit_names_the_deployments_origin() -> None:
+    outcome = decision(TABLE, "CN").outcome
+    assert isinstance(outcome, Plan)
+    permit = outcome.steps[0].permit
+    assert (permit.origin, permit.region, permit.site) == ("https://dashscope.aliyuncs.com", "cn", "cn-beijing")
+
+
+def test_where_nobody_is_available_the_law_refuses() -> None:
+    refusal = refusal_of(TABLE, "RU")
+    assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    assert "doesn't serve Russia" in refusal.message
+
+
+def test_a_region_without_a_route_is_refused() -> None:
+    table = table_of(WORLD.replace("      us: [chatgpt-us]\n", ""))
+    assert refusal_of(table, "US").code is RefusalCode.REGION_BLOCKED
+
+
+def test_a_missing_capability_passes_over_and_says_so() -> None:
+    found = decision(TABLE, "CN", asked("vision"))
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
+    assert found.considered[0].reason is PassedOver.CAPABILITY
+    assert "vision" in found.considered[0].detail
+
+
+def test_what_a_site_leaves_out_of_its_promise_counts_inside_a_boundary_only() -> None:
+    assert refusal_of(TABLE, "US", asked("json_schema")).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    open_world = WORLD.replace("boundary: [US]", 'boundary: ["*"]')
+    assert plan_of(table_of(open_world), "US", asked("json_schema")) == ["chatgpt-us"]
+
+
+def test_a_field_that_moves_data_is_refused() -> None:
+    found = decision(TABLE, "JP", asked(moving=("enable_search",)))
+    assert found.considered[0].reason is PassedOver.MOVES_DATA
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
+
+
+def test_parameters_are_dropped_and_named_or_refused() -> None:
+    outcome = decision(TABLE, "US", asked(parameters=("temperature", "seed", "made_up"))).outcome
+    assert isinstance(outcome, Plan)
+    assert outcome.steps[0].dropped == {"temperature", "made_up"}
+    strict = table_of(WORLD.replace("endpoint: us,", "endpoint: us, unsupported: refuse,"))
+    found = decision(strict, "US", asked(parameters=("temperature",)))
+    assert found.considered[0].reason is PassedOver.PARAMETER
+
+
+def test_an_unmet_requirement_passes_over() -> None:
+    found = decision(table_of(WORLD.replace(", attests: [zdr]", "")), "DE")
+    assert found.considered[0].reason is PassedOver.REQUIREMENT
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "reason"),
+    [
+        (WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"), KEYS, PassedOver.DISABLED),
+        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, PassedOver.CREDENTIAL),
+    ],
+)
+def test_what_cannot_be_asked_now_is_a_503(text: str, environ: dict[str, str], reason: PassedOver) -> None:
+    found = decision(table_of(text, environ), "CN")
+    assert found.considered[0].reason is reason
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+
+
+def test_a_benched_deployment_is_passed_over() -> None:
+    both = WORLD.replace("default: [gemini, qwen-intl]", "default: [gemini, chatgpt-us]")
+    table = table_of(both)
+    assert plan_of(table, "JP") == ["gemini", "chatgpt-us"]
+    refused, limited = Unwell("refused", 300), Unwell("limited", 20, is_rate_limit=True)
+    assert plan_of(table, "JP", health={"gemini": refused}) == ["chatgpt-us"]
+    refusal = refusal_of(table, "JP", health={"gemini": refused, "chatgpt-us": limited})
+    assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 20)
+    refusal = refusal_of(table, "JP", health={"gemini": limited, "chatgpt-us": limited})
+    assert (refusal.code, refusal.retry_after_s) == (RefusalCode.RATE_LIMITED, 20)
+
+
+def test_ability_is_told_before_health_and_law_before_both() -> None:
+    table = table_of(WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"))
+    assert decision(table, "CN", asked("vision")).considered[0].reason is PassedOver.CAPABILITY
+
+
+def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
+    client = next(client for client in TABLE.clients.values() if client.region == "cn")
+    location = resolve(TABLE, client, Sighting())
+    assert location.territory is None
+    outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}).outcome
+    assert isinstance(outcome, Plan)
+    wider = table_of(
+        WORLD.replace("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN, HK], boundary: [CN]}")
+    )
+    client = next(client for client in wider.clients.values() if client.region == "cn")
+    found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {})
+    assert found.considered[0].reason is PassedOver.AVAILABILITY
+
+
+@pytest.mark.parametrize(
+    ("sighting", "code"),
+    [
+        (Sighting(), RefusalCode.REGION_UNKNOWN),
+        (Sighting(EdgeReport("h", ("CU",))), RefusalCode.REGION_BLOCKED),
+    ],
+)
+def test_a_problem_of_place_is_a_refusal(sighting: Sighting, code: RefusalCode) -> None:
+    found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {})
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is code
+
+
+def test_another_cells_region_is_sent_home() -> None:
+    table = table_of(
+        WORLD + 'cell: {territory: DE, serves: [eu, default], homes: {cn: "https://cn.assistant.example"}}\n'
+    )
+    refusal = refusal_of(table, "CN")
+    assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
+    assert plan_of(table, "DE") == ["chatgpt-eu"]

@@ -1,0 +1,448 @@
+"""What DashScope answers: whole answers and streams, filters and errors in them, and any cut of the bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.adapter import Target, WireResponse
+from providers.adapters.dashscope import ADAPTER
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.exchange import read_answer
+from providers.failures import FailureKind, ProviderFailed
+from providers.folding import fold
+
+TARGET = Target("qwen-plus", "/api/v1", UNKNOWN_MODEL)
+WIRE = Path(__file__).parents[1] / "wire" / "dashscope"
+
+
+def response(body: object, status: int = 200, content_type: str = "application/json") -> WireResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return WireResponse(status, {"content-type": content_type}, data, 1_000.0)
+
+
+def whole(message: object, finish: object = "stop", **more: object) -> dict[str, object]:
+    choice = {"finish_reason": finish, "message": message}
+    return {"request_id": "r-1", "output": {"text": None, "finish_reason": None, "choices": [choice]}, **more}
+
+
+def read(body: object) -> ChatCompletion:
+    return ADAPTER.parse_response(response(body), TARGET)
+
+
+def fails(body: object) -> FailureKind:
+    with pytest.raises(ProviderFailed) as error:
+        read(body)
+    return error.value.failure.kind
+
+
+def event(body: object, name: str = "result", status: int = 200) -> bytes:
+    return f"id:1\nevent:{name}\n:HTTP_STATUS/{status}\ndata:".encode() + json.dumps(body).encode() + b"\n\n"
+
+
+def delta(message: object, finish: object = "null", **more: object) -> bytes:
+    return event(whole(message, finish, **more))
+
+
+def said(*texts: str, last: str = "", finish: str = "stop") -> list[bytes]:
+    return [*(delta({"content": text, "role": "assistant"}) for text in texts), delta({"content": last}, finish)]
+
+
+def stream(pieces: Iterable[bytes]) -> list[StreamEvent]:
+    parser = ADAPTER.stream_parser(TARGET)
+    events = [event for piece in pieces for event in parser.feed(piece)]
+    return [event for event in (*events, *parser.close()) if not isinstance(event, Heartbeat)]
+
+
+def texts(pieces: Iterable[bytes]) -> list[str]:
+    return [event.text for event in stream(pieces) if isinstance(event, TextDelta)]
+
+
+# --- whole answers --------------------------------------------------------------------------------
+
+
+def test_a_whole_answer_with_everything() -> None:
+    function = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
+    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+    usage = {
+        "input_tokens": 22,
+        "output_tokens": 17,
+        "total_tokens": 39,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "output_tokens_details": {"reasoning_tokens": 9},
+    }
+    message = {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [call]}
+    completion = read(whole(message, "tool_calls", usage=usage))
+    assert (completion.id, completion.model, completion.created) == ("r-1", "qwen-plus", 0)
+    assert completion.usage == Usage(22, 17, 4, 9)
+    choice = completion.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message == AssistantMessage(
+        None, reasoning="hm", tool_calls=(ToolCall("call_1", "get_weather", '{"city": "Oslo"}'),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("ab", "ab"), ([{"text": "a"}, {"image": "x"}, {"text": "b"}], "ab"), ([], ""), (None, ""), (7, ""), ([7], "")],
+)
+def test_content_is_text_or_a_list(content: object, text: str) -> None:
+    """Case 32."""
+    assert read(whole({"content": content})).choices[0].message.content == text
+
+
+def test_the_result_format_text_is_read_too() -> None:
+    completion = read({"request_id": "r", "output": {"text": "Hi", "finish_reason": "stop"}})
+    assert completion.choices[0].message.content == "Hi"
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Ås"}, '{"city":"Ås"}'])
+def test_arguments_may_be_an_object(arguments: object) -> None:
+    """Case 43."""
+    message = {"content": "", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": arguments}}]}
+    assert read(whole(message, "tool_calls")).choices[0].message.tool_calls == (ToolCall("c", "f", '{"city":"Ås"}'),)
+
+
+@pytest.mark.parametrize("arguments", ["", None, {}])
+def test_no_arguments_are_an_empty_object(arguments: object) -> None:
+    message = {
+        "content": "",
+        "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}],
+    }
+    assert read(whole(message, "stop")).choices[0].message.tool_calls[0].arguments == "{}"
+    assert read(whole(message, "stop")).choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "raw"),
+    [
+        ("stop", "stop", None),
+        ("length", "length", None),
+        ("tool_calls", "stop", None),
+        ("content_filter", "content_filter", None),
+        ("weary", "other", "weary"),
+    ],
+)
+def test_finish_words(word: str, reason: str, raw: str | None) -> None:
+    choice = read(whole({"content": "a"}, word)).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
+
+
+@pytest.mark.parametrize("word", ["null", None, ""])
+def test_null_is_no_finish(word: object) -> None:
+    """Case 26: the string as much as the value."""
+    assert fails(whole({"content": "a"}, word)) is FailureKind.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"input_tokens": 5, "output_tokens": 2, "cached_tokens": 3}, Usage(5, 2, 3, 0)),
+        ({"input_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}, "cached_tokens": 3}, Usage(5, 0, 0, 0)),
+        ({"input_tokens": 5, "output_tokens": 2, "image_tokens": 4, "total_tokens": 99}, Usage(5, 2)),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_usage(usage: object, counted: Usage | None) -> None:
+    assert read(whole({"content": "a"}, usage=usage)).usage == counted
+
+
+def test_several_choices_and_their_log_probabilities() -> None:
+    logprobs = {"content": [{"token": "b", "logprob": -0.5}]}
+    choices = [
+        {"index": 1, "finish_reason": "length", "message": {"content": "b"}, "logprobs": logprobs},
+        {"finish_reason": "stop", "message": {"content": "a"}},
+    ]
+    found = read({"request_id": "r", "output": {"choices": choices}}).choices
+    assert [(one.index, one.message.content, one.finish_reason) for one in found] == [
+        (0, "a", "stop"),
+        (1, "b", "length"),
+    ]
+    assert found[1].logprobs == {"content": logprobs["content"], "refusal": None}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], 7, b"", b"\n", b"<html>", {"output": {}}, {"output": {"choices": []}}, {"output": {"choices": None}}],
+)
+def test_no_answer_in_it(body: object) -> None:
+    """Case 33."""
+    assert fails(body) is FailureKind.MALFORMED
+
+
+def test_a_code_makes_an_error_of_status_200() -> None:
+    assert fails({**whole({"content": "a"}), "code": "DataInspectionFailed"}) is FailureKind.CONTENT_FILTER
+    assert fails({"code": "SomethingNew", "message": "m"}) is FailureKind.UNAVAILABLE
+    assert read({**whole({"content": "a"}), "code": ""}).choices[0].message.content == "a"
+
+
+def test_an_event_stream_labelled_json_gives_up_its_error() -> None:
+    """Case 53, with a status of success."""
+    assert fails(event({"code": "Throttling", "message": "m"}, "error", 429)) is FailureKind.RATE_LIMITED
+
+
+def test_arguments_nested_beyond_reason_are_malformed() -> None:
+    deep = "[" * 1000 + "]" * 1000
+    text = json.dumps(whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
+    assert fails(text.replace('"@"', deep).encode()) is FailureKind.MALFORMED
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def test_a_stream_as_the_vendor_documents_it() -> None:
+    """Cases 5, 6, 8, 23, 26, 27."""
+    assert stream([(WIRE / "text.stream.txt").read_bytes()]) == [
+        Opened("r-1", "qwen-plus", 0),
+        TextDelta("Hel"),
+        TextDelta("lo, 世界"),
+        ChoiceFinish("stop"),
+        UsageReport(Usage(22, 17)),
+        Finished(),
+    ]
+
+
+def test_fragments_of_tool_calls_have_empty_ids_and_names() -> None:
+    """Case 41."""
+    assert stream([(WIRE / "tools.stream.txt").read_bytes()]) == [
+        Opened("r-2", "qwen-plus", 0),
+        ReasoningDelta("Two cities."),
+        ToolCallDelta(0, "", "call_1", "get_weather"),
+        ToolCallDelta(0, '{"city": '),
+        ToolCallDelta(0, '"Oslo"}'),
+        ToolCallDelta(1, "", "call_2", "get_weather"),
+        ToolCallDelta(1, '{"city": "Kyoto"}'),
+        ChoiceFinish("tool_calls"),
+        UsageReport(Usage(154, 60, 128, 12)),
+        Finished(),
+    ]
+
+
+def test_a_multimodal_stream_has_lists_and_late_usage() -> None:
+    assert stream([(WIRE / "multimodal.stream.txt").read_bytes()]) == [
+        Opened("r-3", "qwen-plus", 0),
+        ReasoningDelta("A cat?"),
+        TextDelta("A ca"),
+        TextDelta("t."),
+        ChoiceFinish("stop"),
+        UsageReport(Usage(1290, 24, 0, 18)),
+        Finished(),
+    ]
+
+
+@pytest.mark.parametrize("case", ["text", "tools", "multimodal", "output_blocked"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+def test_every_cut_gives_the_same_events(case: str, ending: bytes) -> None:
+    data = (WIRE / f"{case}.stream.txt").read_bytes().replace(b"\n", ending)
+    expected = stream([data])
+    assert isinstance(expected[-1], Finished)
+    assert stream(data[i : i + 1] for i in range(len(data))) == expected
+    for cut in range(len(data)):
+        assert stream([data[:cut], data[cut:]]) == expected
+
+
+@pytest.mark.parametrize("case", ["text", "tools", "multimodal", "input_blocked", "output_blocked"])
+def test_every_prefix_ends_once(case: str) -> None:
+    data = (WIRE / f"{case}.stream.txt").read_bytes()
+    for length in range(len(data) + 1):
+        events = stream([data[:length]])
+        ends = [event for event in events if isinstance(event, Finished | Failed)]
+        assert ends == events[-1:]
+        given = [event for event in events if isinstance(event, ChoiceFinish)]
+        assert bool(given) is isinstance(events[-1], Finished)
+
+
+def test_comments_are_signs_of_life() -> None:
+    parser = ADAPTER.stream_parser(TARGET)
+    assert parser.feed(b":HTTP_STATUS/200\n\n" * 3) == (Heartbeat(),) * 3
+
+
+def test_an_end_mark_is_tolerated() -> None:
+    assert stream([*said("Hi"), b"data:[DONE]\n\n", *said("more")]) == stream(said("Hi"))
+
+
+def test_no_finish_is_no_answer() -> None:
+    events = stream(said("Hi")[:-1])
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.INTERRUPTED
+
+
+def test_a_stream_folds_to_the_whole_answer() -> None:
+    """Case 87: asked for one JSON, the gateway streams and folds."""
+    answer = read_answer(ADAPTER, response(b"".join(said("Hel", "lo")), content_type="text/event-stream"), TARGET)
+    assert answer.choices == read(whole({"content": "Hello"})).choices
+    assert answer.created == 1_000
+
+
+def test_an_error_after_content_is_no_partial_answer() -> None:
+    """Case 87."""
+    data = said("Hel")[0] + event({"code": "ModelServingError", "message": "m", "request_id": "r"}, "error", 503)
+    with pytest.raises(ProviderFailed) as error:
+        read_answer(ADAPTER, response(data, content_type="text/event-stream;charset=UTF-8"), TARGET)
+    assert error.value.failure.kind is FailureKind.UNAVAILABLE
+
+
+def test_usage_of_several_choices_is_counted_for_each() -> None:
+    def piece(index: int, text: str, finish: str, output: int) -> bytes:
+        choice = {"index": index, "message": {"content": text}, "finish_reason": finish}
+        usage = {"input_tokens": 5, "output_tokens": output, "output_tokens_details": {"reasoning_tokens": 1}}
+        return event({"request_id": "r", "output": {"choices": [choice]}, "usage": usage})
+
+    data = [piece(0, "a", "null", 1), piece(1, "b", "null", 1), piece(0, "", "stop", 2), piece(1, "", "stop", 3)]
+    completion = fold(stream(data))
+    assert completion.usage == Usage(5, 5, 0, 2)
+    assert [choice.message.content for choice in completion.choices] == ["a", "b"]
+    total = event({"request_id": "r", "output": {"choices": []}, "usage": {"input_tokens": 5, "output_tokens": 9}})
+    assert fold(stream([*data, total])).usage == Usage(5, 9)
+
+
+# --- repetitions ----------------------------------------------------------------------------------
+
+
+def test_cumulative_events_are_cut_to_what_is_new() -> None:
+    """Case 55, with and without the text in the last event."""
+    assert texts(said("Hel", "Hello", "Hello!", last="Hello!")) == ["Hel", "lo", "!"]
+    assert texts(said("Hel", "Hello", "Hello!")) == ["Hel", "lo", "!"]
+    assert texts(said("Hel", last="Hello!")) == ["Hel", "lo!"]
+    assert texts(said("Hello", last="Hello")) == ["Hello"]
+
+
+def test_an_increment_that_begins_like_the_text_is_an_increment() -> None:
+    assert "".join(texts(said("ha", "haha", "!"))) == "hahaha!"
+    assert "".join(texts(said("ha", "ha", "ha"))) == "hahaha"
+    assert "".join(texts(said("ha", "haha"))) == "hahaha"
+    assert "".join(texts(said("Hel", "Hello", "Hello!", " Bye"))) == "Hello! Bye"
+
+
+def test_cumulative_tool_calls_are_cut_to_what_is_new() -> None:
+    def call(arguments: str, finish: str = "null") -> bytes:
+        fragment = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
+        return delta({"content": "", "tool_calls": [fragment]}, finish)
+
+    answer = fold(stream([call('{"x'), call('{"x":'), call('{"x":1}'), call('{"x":1}', "tool_calls")]))
+    assert answer.choices[0].message.tool_calls == (ToolCall("c", "f", '{"x":1}'),)
+
+
+def test_another_id_at_the_same_index_is_another_call() -> None:
+    def call(id: str, finish: str = "null") -> bytes:
+        fragment = {"index": 0, "id": id, "function": {"name": "f", "arguments": '{"x":1}'}}
+        return delta({"content": "", "tool_calls": [fragment]}, finish)
+
+    calls = fold(stream([call("a"), call("b"), delta({"content": ""}, "tool_calls")])).choices[0].message.tool_calls
+    assert calls == (ToolCall("a", "f", '{"x":1}'), ToolCall("b", "f", '{"x":1}'))
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def test_a_filter_before_any_content_is_a_failure() -> None:
+    """Case 52."""
+    (failed,) = stream([(WIRE / "input_blocked.stream.txt").read_bytes()])
+    assert isinstance(failed, Failed)
+    failure = failed.failure
+    assert (failure.kind, failure.status, failure.code) == (FailureKind.CONTENT_FILTER, 400, "DataInspectionFailed")
+    assert failure.request_id == "r"
+
+
+def test_a_filter_after_content_is_a_finish() -> None:
+    """Case 52."""
+    assert stream([(WIRE / "output_blocked.stream.txt").read_bytes()]) == [
+        Opened("r-5", "qwen-plus", 0),
+        TextDelta("One "),
+        TextDelta("two"),
+        ChoiceFinish("content_filter", raw="DataInspectionFailed"),
+        UsageReport(Usage(9, 2)),
+        Finished(),
+    ]
+
+
+def test_a_filter_leaves_other_choices_their_finish_and_keeps_what_was_held_back() -> None:
+    ended = event({"output": {"choices": [{"index": 1, "message": {"content": "b"}, "finish_reason": "stop"}]}})
+    blocked = event({"code": "DataInspectionFailed", "message": "Output data"}, "error", 400)
+    answer = fold(stream([delta({"content": "ha"}), ended, delta({"content": "haha"}), blocked]))
+    found = [(choice.message.content, choice.finish_reason) for choice in answer.choices]
+    assert found == [("hahaha", "content_filter"), ("b", "stop")]
+
+
+# --- garbage --------------------------------------------------------------------------------------
+
+MEMBERS = [
+    "output",
+    "choices",
+    "message",
+    "content",
+    "tool_calls",
+    "function",
+    "arguments",
+    "index",
+    "id",
+    "name",
+    "text",
+    "finish_reason",
+    "usage",
+    "code",
+    "error",
+    "request_id",
+    "logprobs",
+    "reasoning_content",
+    "input_tokens",
+    "prompt_tokens_details",
+]
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(MEMBERS),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+def assert_ends_once(data: bytes) -> None:
+    events = stream([data])
+    assert [event for event in events if isinstance(event, Finished | Failed)] == events[-1:]
+    with suppress(ProviderFailed):
+        ADAPTER.parse_response(response(data), TARGET)
+    assert ADAPTER.classify_error(response(data, 500)).status == 500
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=None)
+def test_garbage_never_raises(data: bytes) -> None:
+    assert_ends_once(data)
+
+
+@given(st.lists(JSON, max_size=3))
+@settings(deadline=None)
+def test_json_of_the_wrong_shape_never_raises(values: list[Any]) -> None:
+    for value in values:
+        assert_ends_once(json.dumps(value).encode())
+    assert_ends_once(b"".join(b"data:" + json.dumps(value).encode() + b"\n\n" for value in values))

@@ -1,0 +1,155 @@
+"""What DashScope's errors mean: by code, then by status, never by text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from providers.adapter import WireResponse
+from providers.adapters.dashscope import ADAPTER
+from providers.failures import Failure, FailureKind
+
+K = FailureKind
+
+
+def classify(body: object, status: int, headers: dict[str, str] | None = None) -> Failure:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ADAPTER.classify_error(WireResponse(status, headers or {}, data, 0))
+
+
+def native(code: str, message: str = "m") -> dict[str, str]:
+    return {"code": code, "message": message, "request_id": "r-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "DataInspectionFailed", K.CONTENT_FILTER),
+        (400, "InternalError.Algo.DataInspectionFailed", K.CONTENT_FILTER),
+        (400, "data_inspection_failed", K.CONTENT_FILTER),
+        (400, "CustomRoleBlocked", K.CONTENT_FILTER),
+        (400, "FaqRuleBlocked", K.CONTENT_FILTER),
+        (400, "IPInfringementSuspect", K.CONTENT_FILTER),
+        (400, "InvalidParameter", K.INVALID_REQUEST),
+        (400, "InvalidParameter.NotSupportEnableThinking", K.INVALID_REQUEST),
+        (400, "InternalError.Algo.InvalidParameter", K.INVALID_REQUEST),
+        (400, "InternalError.Algo", K.INVALID_REQUEST),
+        (400, "BadRequest.EmptyInput", K.INVALID_REQUEST),
+        (400, "InvalidURL", K.INVALID_REQUEST),
+        (400, "UnsupportedOperation", K.INVALID_REQUEST),
+        (400, "Arrearage", K.QUOTA),
+        (400, "Model.NotExist", K.MODEL_NOT_FOUND),
+        (401, "InvalidApiKey", K.CREDENTIALS),
+        (401, "invalid_api_key", K.CREDENTIALS),
+        (403, "AccessDenied", K.CREDENTIALS),
+        (403, "AccessDenied.Unpurchased", K.CREDENTIALS),
+        (403, "Model.AccessDenied", K.CREDENTIALS),
+        (403, "Workspace.AccessDenied", K.CREDENTIALS),
+        (403, "AllocationQuota.FreeTierOnly", K.QUOTA),
+        (404, "ModelNotFound", K.MODEL_NOT_FOUND),
+        (404, "model_not_found", K.MODEL_NOT_FOUND),
+        (404, "model_not_supported", K.MODEL_NOT_FOUND),
+        (429, "Throttling", K.RATE_LIMITED),
+        (429, "Throttling.RateQuota", K.RATE_LIMITED),
+        (429, "Throttling.BurstRate", K.RATE_LIMITED),
+        (429, "Throttling.AllocationQuota", K.RATE_LIMITED),
+        (429, "limit_requests", K.RATE_LIMITED),
+        (429, "limit_burst_rate", K.RATE_LIMITED),
+        (429, "insufficient_quota", K.RATE_LIMITED),
+        (429, "CommodityNotPurchased", K.QUOTA),
+        (429, "PrepaidBillOverdue", K.QUOTA),
+        (429, "PostpaidBillOverdue", K.QUOTA),
+        (500, "InternalError", K.UNAVAILABLE),
+        (500, "InternalError.Algo", K.UNAVAILABLE),
+        (500, "InternalError.Timeout", K.UNAVAILABLE),
+        (500, "SystemError", K.UNAVAILABLE),
+        (500, "ModelServiceFailed", K.UNAVAILABLE),
+        (500, "RequestTimeOut", K.UNAVAILABLE),
+        (503, "ModelServingError", K.UNAVAILABLE),
+        (503, "ModelUnavailable", K.UNAVAILABLE),
+        (429, "SomethingNew", K.RATE_LIMITED),
+        (403, "SomethingNew", K.CREDENTIALS),
+    ],
+)
+def test_codes(status: int, code: str, kind: FailureKind) -> None:
+    """Case 64 among them: `insufficient_quota` is a rate limit here."""
+    failure = classify(native(code, "the words don't matter: quota, url error, 500"), status)
+    assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, code, "r-1")
+
+
+def test_the_client_never_sees_the_provider_s_words() -> None:
+    failure = classify(native("InvalidApiKey", "Incorrect key sk-1234"), 401)
+    assert "sk-1234" not in failure.message
+    assert failure.detail == "Incorrect key sk-1234"
+
+
+def test_a_wrong_path_is_a_wrong_request_and_names_the_catalogue() -> None:
+    """Case 54: nothing is tried again; the log says where to look."""
+    failure = classify(native("InvalidParameter", "url error, please check url！"), 400)
+    assert failure.kind is K.INVALID_REQUEST
+    assert failure.detail.startswith("url error, please check url！")
+    assert "dashscope.toml" in failure.detail
+
+
+def test_an_event_stream_labelled_json() -> None:
+    """Case 53."""
+    data = b"id:1\nevent:error\n:HTTP_STATUS/400\ndata:" + json.dumps(native("DataInspectionFailed")).encode() + b"\n\n"
+    failure = classify(data, 400, {"content-type": "application/json"})
+    assert (failure.kind, failure.code, failure.detail, failure.request_id) == (
+        K.CONTENT_FILTER,
+        "DataInspectionFailed",
+        "m",
+        "r-1",
+    )
+
+
+def test_the_compatible_shape() -> None:
+    error = {"code": "invalid_parameter_error", "param": None, "message": "m", "type": "invalid_request_error"}
+    failure = classify({"error": error, "id": "x", "request_id": "r-1"}, 400)
+    assert (failure.kind, failure.detail, failure.request_id) == (K.INVALID_REQUEST, "m", "r-1")
+    assert classify({"error": "gone"}, 404).detail == "gone"
+
+
+def test_a_time_to_wait_is_taken_from_the_headers() -> None:
+    assert classify(native("Throttling"), 429, {"retry-after": "3"}).retry_after_s == 3
+    assert classify(native("Throttling"), 429).retry_after_s is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"code": "Thr', [], "text", None, {"code": 7}, {"error": [1]}])
+@pytest.mark.parametrize(("status", "kind"), [(400, K.INVALID_REQUEST), (429, K.RATE_LIMITED), (502, K.UNAVAILABLE)])
+def test_where_the_body_says_nothing_the_status_does(body: object, status: int, kind: FailureKind) -> None:
+    assert classify(body, status).kind is kind
+
+
+def parse(*pieces: bytes) -> Failure:
+    from providers.adapter import Target
+    from providers.catalogue.models import UNKNOWN_MODEL
+    from providers.chat import Failed
+
+    parser = ADAPTER.stream_parser(Target("m", "", UNKNOWN_MODEL))
+    failed = [event for piece in pieces for event in parser.feed(piece) if isinstance(event, Failed)]
+    return failed[0].failure
+
+
+@pytest.mark.parametrize(
+    ("comment", "kind", "status"),
+    [
+        (":HTTP_STATUS/400\n", K.INVALID_REQUEST, 400),
+        (":HTTP_STATUS/429\n", K.RATE_LIMITED, 429),
+        (":HTTP_STATUS/500\n", K.UNAVAILABLE, 500),
+        (":HTTP_STATUS/9x9\n", K.UNAVAILABLE, 200),
+        (": keep-alive\n", K.UNAVAILABLE, 200),
+        ("", K.UNAVAILABLE, 200),
+    ],
+)
+def test_in_a_stream_the_status_is_a_comment(comment: str, kind: FailureKind, status: int) -> None:
+    data = f"event:error\n{comment}data:" + json.dumps(native("SomethingNew")) + "\n\n"
+    failure = parse(data.encode())
+    assert (failure.kind, failure.status) == (kind, status)
+
+
+def test_an_error_event_is_known_by_its_name_or_its_code() -> None:
+    assert parse(b'event: error\ndata: {"message":"m"}\n\n').detail == "m"
+    assert parse(b'data:{"code":"Throttling"}\n\n').kind is K.RATE_LIMITED
+    assert parse(b'data:{"error":{"code":"invalid_api_key"}}\n\n').kind is K.CREDENTIALS

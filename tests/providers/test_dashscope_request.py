@@ -1,0 +1,416 @@
+"""What is asked of DashScope: path, headers, messages and parameters, and what is refused before sending."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target
+from providers.adapters.dashscope import ADAPTER
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import UnsupportedFeature
+
+HI = UserMessage("Hi")
+WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def target(model: str = "qwen-plus", facts: ModelFacts | None = None, **fields: Any) -> Target:
+    return Target(model, "/api/v1", facts or model_facts(ADAPTER.models, model), **fields)
+
+
+def ask(*messages: Message, **fields: Any) -> ChatRequest:
+    return ChatRequest("assistant", messages or (HI,), **fields)
+
+
+def body(request: ChatRequest, to: Target | None = None) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(ADAPTER.build_request(request, to or target()).body)
+    return parsed
+
+
+def parameters(to: Target | None = None, **fields: Any) -> dict[str, Any]:
+    found: dict[str, Any] = body(ask(**fields), to)["parameters"]
+    return found
+
+
+def messages(*given: Message, model: str = "qwen-plus") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = body(ask(*given), target(model))["input"]["messages"]
+    return found
+
+
+# --- path and headers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("qwen-plus", "text-generation"),
+        ("qwen3-max", "text-generation"),
+        ("deepseek-v3.2", "text-generation"),
+        ("some-new-model", "text-generation"),
+        ("qwen3.5-plus", "multimodal-generation"),
+        ("qwen3.8-max", "multimodal-generation"),
+        ("qwen3-vl-plus", "multimodal-generation"),
+        ("qwen3.8-omni-flash", "multimodal-generation"),
+    ],
+)
+def test_the_path_is_the_catalogue_s(model: str, path: str) -> None:
+    wire = ADAPTER.build_request(ask(), target(model))
+    assert (wire.method, wire.path, wire.query) == ("POST", f"/api/v1/services/aigc/{path}/generation", ())
+
+
+def test_one_json_asks_for_json() -> None:
+    wire = ADAPTER.build_request(ask(), target())
+    assert dict(wire.headers) == {"content-type": "application/json", "accept": "application/json"}
+    assert "incremental_output" not in json.loads(wire.body)["parameters"]
+
+
+def test_a_stream_needs_two_headers_and_increments() -> None:
+    wire = ADAPTER.build_request(ask(stream=True), target())
+    assert dict(wire.headers) == {
+        "content-type": "application/json",
+        "accept": "text/event-stream",
+        "x-dashscope-sse": "enable",
+    }
+    assert json.loads(wire.body)["parameters"] == {"result_format": "message", "incremental_output": True}
+    assert "stream" not in json.loads(wire.body)
+
+
+def test_the_whole_body_of_a_plain_request() -> None:
+    request = ask(SystemMessage("Be brief."), HI, temperature=0.7, max_tokens=512)
+    assert body(request) == {
+        "model": "qwen-plus",
+        "input": {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]},
+        "parameters": {"max_tokens": 512, "temperature": 0.7, "result_format": "message"},
+    }
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def test_the_text_path_takes_strings_only() -> None:
+    given = UserMessage((TextPart("one "), TextPart("two")))
+    assert messages(given) == [{"role": "user", "content": "one two"}]
+
+
+@pytest.mark.parametrize("part", [ImagePart(PIXEL), AudioPart("UklGRg==", "wav")])
+def test_the_text_path_refuses_what_is_no_text(part: ImagePart | AudioPart) -> None:
+    with pytest.raises(UnsupportedFeature, match="text only"):
+        messages(UserMessage((TextPart("look"), part)))
+
+
+def test_the_multimodal_path_takes_lists_keyed_by_modality() -> None:
+    parts = (TextPart("look"), ImagePart(PIXEL), ImagePart("https://x.example/a.png"), AudioPart("UklGRg==", "wav"))
+    found = messages(SystemMessage("Be brief."), UserMessage(parts), model="qwen3.5-plus")
+    assert found == [
+        {"role": "system", "content": [{"text": "Be brief."}]},
+        {
+            "role": "user",
+            "content": [
+                {"text": "look"},
+                {"image": PIXEL},
+                {"image": "https://x.example/a.png"},
+                {"audio": "data:audio/wav;base64,UklGRg=="},
+            ],
+        },
+    ]
+
+
+def test_documents_are_refused() -> None:
+    with pytest.raises(UnsupportedFeature) as refusal:
+        messages(UserMessage((FilePart("data:application/pdf;base64,JVBERg=="),)), model="qwen3.5-plus")
+    assert refusal.value.feature == "file"
+
+
+def test_instructions_are_one_system_message_in_front() -> None:
+    """Case 71: developer is system, and there is one of it."""
+    given = (SystemMessage("One.", "developer"), HI, SystemMessage((TextPart("Two."),)), UserMessage("Go on"))
+    assert messages(*given) == [
+        {"role": "system", "content": "One.\n\nTwo."},
+        {"role": "user", "content": "Hi"},
+        {"role": "user", "content": "Go on"},
+    ]
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
+def test_a_tool_round_trip_keeps_its_calls_and_drops_the_reasoning(model: str) -> None:
+    call = ToolCall("call_1", "get_weather", '{"city": "Oslo"}', signature="opaque")
+    given = (HI, AssistantMessage(None, reasoning="hm", tool_calls=(call,)), ToolMessage("call_1", "4°"))
+    assert messages(*given, model=model)[1:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "4°"},
+    ]
+
+
+def test_a_refusal_in_the_history_is_what_the_assistant_said() -> None:
+    assert messages(HI, AssistantMessage(refusal="I won't."), HI)[1] == {"role": "assistant", "content": "I won't."}
+    assert messages(HI, AssistantMessage("Hello"), HI, model="qwen3-vl-plus")[1]["content"] == [{"text": "Hello"}]
+
+
+@pytest.mark.parametrize("given", [(HI, AssistantMessage("Once upon")), (SystemMessage("Be brief."),)])
+def test_the_last_message_must_be_the_user_s_or_a_tool_s(given: tuple[Message, ...]) -> None:
+    with pytest.raises(UnsupportedFeature) as refusal:
+        messages(*given)
+    assert refusal.value.feature == "prefill"
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_the_sampling_parameters_are_clamped_into_range() -> None:
+    """Case 70."""
+    assert parameters(temperature=2.0)["temperature"] == 1.99
+    assert parameters(temperature=0.0)["temperature"] == 0.0
+    assert parameters(top_p=0.0)["top_p"] == 0.01
+    assert parameters(top_p=1.0)["top_p"] == 1.0
+
+
+def test_parameters_keep_their_names() -> None:
+    found = parameters(
+        max_tokens=9, seed=7, stop=("END",), presence_penalty=0.5, logprobs=True, top_logprobs=3, n=2, top_p=0.5
+    )
+    assert found == {
+        "max_tokens": 9,
+        "top_p": 0.5,
+        "presence_penalty": 0.5,
+        "seed": 7,
+        "stop": ["END"],
+        "logprobs": True,
+        "top_logprobs": 3,
+        "n": 2,
+        "result_format": "message",
+    }
+
+
+def test_what_the_wire_has_no_word_for_is_not_sent() -> None:
+    found = parameters(frequency_penalty=1.0, logit_bias={"5": 1.0}, user="u", parallel_tool_calls=True, n=1)
+    assert found == {"result_format": "message"}
+
+
+@pytest.mark.parametrize(("seed", "sent"), [(0, 0), (2**53 + 1, 2**53 + 1), (2**63 - 1, 2**63 - 1), (-1, 2**63 - 1)])
+def test_a_seed_stays_whole_and_is_never_negative(seed: int, sent: int) -> None:
+    assert parameters(seed=seed)["seed"] == sent
+
+
+def test_choices_are_limited() -> None:
+    assert parameters(n=4)["n"] == 4
+    for request in (ask(n=5), ask(n=2, tools=(WEATHER,))):
+        with pytest.raises(UnsupportedFeature) as refusal:
+            ADAPTER.build_request(request, target())
+        assert refusal.value.feature == "n"
+
+
+def test_extras_are_parameters_and_pins_are_last() -> None:
+    extras = {"top_k": 20, "repetition_penalty": 1.1, "result_format": "text", "incremental_output": False}
+    found = body(ask(extra=extras), target(pins={"top_k": 5}))
+    assert found["parameters"] == {"repetition_penalty": 1.1, "result_format": "message"}
+    assert found["top_k"] == 5
+    assert parameters(extra=extras)["top_k"] == 20
+
+
+# --- tools ----------------------------------------------------------------------------------------
+
+
+def test_tools_have_openai_s_shape() -> None:
+    found = parameters(tools=(replace(WEATHER, strict=True), Tool("now")))
+    assert found["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "get_weather",
+                "description": "The weather",
+                "parameters": dict(WEATHER.parameters or {}),
+            },
+        },
+        {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
+    ]
+
+
+@pytest.mark.parametrize(("said", "sent"), [(None, True), (True, True), (False, False)])
+def test_parallel_calls_are_said_because_the_defaults_differ(said: bool | None, sent: bool) -> None:
+    assert parameters(tools=(WEATHER,), parallel_tool_calls=said)["parallel_tool_calls"] is sent
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        (NamedTool("get_weather"), {"type": "function", "function": {"name": "get_weather"}}),
+        (AllowedTools("auto", ("get_weather",)), "auto"),
+    ],
+)
+def test_tool_choice(choice: Any, sent: object) -> None:
+    found = parameters(target("qwen3-max"), tools=(Tool("now"), WEATHER), tool_choice=choice)
+    assert found["tool_choice"] == sent
+    names = [tool["function"]["name"] for tool in found["tools"]]
+    assert names == (["get_weather"] if isinstance(choice, AllowedTools) else ["now", "get_weather"])
+
+
+@pytest.mark.parametrize("choice", ["required", AllowedTools("required", ("get_weather",))])
+def test_some_tool_can_t_be_required(choice: Any) -> None:
+    with pytest.raises(UnsupportedFeature) as refusal:
+        parameters(tools=(WEATHER,), tool_choice=choice)
+    assert refusal.value.feature == "tool_choice_required"
+    assert "tool_choice_required" not in ADAPTER.capabilities.features
+
+
+def test_no_tool_may_be_named_search() -> None:
+    with pytest.raises(UnsupportedFeature, match="search"):
+        parameters(tools=(Tool("search"),))
+
+
+# --- response format ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [UserMessage("Answer as JSON."), UserMessage((TextPart("in Json"),))])
+def test_a_json_object_needs_the_word(said: UserMessage) -> None:
+    found = body(ask(said, response_format=JsonObjectFormat()))
+    assert found["parameters"]["response_format"] == {"type": "json_object"}
+    assert len(found["input"]["messages"]) == 1
+
+
+def test_without_the_word_it_is_refused_here_with_the_reason() -> None:
+    history = (HI, AssistantMessage("json?"), HI)
+    with pytest.raises(UnsupportedFeature, match="'json'") as refusal:
+        body(ask(*history, response_format=JsonObjectFormat()))
+    assert refusal.value.feature == "json_object"
+
+
+def test_a_schema_is_sent_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    assert parameters(response_format=JsonSchemaFormat("answer", schema, strict=True))["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
+
+
+# --- thinking -------------------------------------------------------------------------------------
+
+BY_MODEL: Mapping[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    # model: what is said without an effort on one JSON, on a stream, and whether one JSON is asked for as a stream
+    "qwen-plus": ({}, {}, False),
+    "qwen3-max": ({}, {}, False),
+    "qwen3.5-plus": ({"enable_thinking": False}, {}, False),
+    "qwen3-vl-plus": ({}, {}, False),
+    "qwq-plus": ({}, {}, True),
+    "deepseek-r1": ({}, {}, True),
+    "qwen3.8-omni-flash": ({}, {}, True),
+}
+
+
+def thinking(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in ("enable_thinking", "thinking_budget")}
+
+
+@pytest.mark.parametrize("model", BY_MODEL)
+def test_nothing_asked(model: str) -> None:
+    """Case 87: who never answers in one piece is asked for a stream."""
+    whole, streamed, asked_as_stream = BY_MODEL[model]
+    wire = ADAPTER.build_request(ask(), target(model))
+    found = json.loads(wire.body)["parameters"]
+    assert thinking(found) == whole
+    assert (dict(wire.headers).get("x-dashscope-sse") == "enable") is asked_as_stream
+    assert found.get("incremental_output") is (True if asked_as_stream else None)
+    assert thinking(parameters(target(model), stream=True)) == streamed
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus", "qwen3-vl-plus"])
+@pytest.mark.parametrize(
+    ("effort", "budget"),
+    [("minimal", 512), ("low", 2048), ("medium", 8192), ("high", 24576), ("xhigh", 32768), ("max", 32768)],
+)
+def test_an_effort_is_a_budget_and_a_stream(model: str, effort: str, budget: int) -> None:
+    wire = ADAPTER.build_request(ask(reasoning_effort=effort), target(model))
+    assert thinking(json.loads(wire.body)["parameters"]) == {"enable_thinking": True, "thinking_budget": budget}
+    assert ("x-dashscope-sse", "enable") in wire.headers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_effort_none_switches_off(stream: bool) -> None:
+    wire = ADAPTER.build_request(ask(reasoning_effort="none", stream=stream), target("qwen3.5-plus"))
+    assert thinking(json.loads(wire.body)["parameters"]) == {"enable_thinking": False}
+    assert (("x-dashscope-sse", "enable") in wire.headers) is stream
+
+
+def test_the_budget_stays_below_the_request_s_own_limit() -> None:
+    assert parameters(reasoning_effort="high", max_tokens=100)["thinking_budget"] == 100
+
+
+def test_models_without_a_budget_or_without_the_knob() -> None:
+    assert thinking(parameters(target("deepseek-v3.2"), reasoning_effort="high")) == {"enable_thinking": True}
+    assert thinking(parameters(target("qwen3-max"), reasoning_effort="high")) == {}
+    assert thinking(parameters(target("unknown", UNKNOWN_MODEL), reasoning_effort="high")) == {}
+
+
+def test_a_model_that_can_t_stop_thinking_does_its_least() -> None:
+    facts = ModelFacts(frozenset({"reasoning"}), flags=frozenset({"thinking_only"}))
+    assert thinking(parameters(target("deep", facts), reasoning_effort="none")) == {"thinking_budget": 512}
+
+
+def test_the_provider_s_own_words_win_over_the_effort() -> None:
+    extra = {"enable_thinking": True, "thinking_budget": 77}
+    wire = ADAPTER.build_request(ask(reasoning_effort="none", extra=extra), target())
+    assert thinking(json.loads(wire.body)["parameters"]) == extra
+    assert ("x-dashscope-sse", "enable") in wire.headers
+    assert thinking(parameters(extra={"enable_thinking": False}, stream=True)) == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("fields", [{}, {"reasoning_effort": "high"}, {"extra": {"enable_thinking": True}}])
+def test_a_forced_tool_excludes_thinking(fields: dict[str, Any]) -> None:
+    """Case 86."""
+    request = ask(tools=(WEATHER,), tool_choice=NamedTool("get_weather"), stream=True, **fields)
+    assert thinking(body(request, target("qwen3.7-plus"))["parameters"]) == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("wanted", [JsonObjectFormat(), JsonSchemaFormat("x", {"type": "object"})])
+def test_json_excludes_thinking_with_older_models(wanted: Any) -> None:
+    request = ask(UserMessage("json!"), response_format=wanted, reasoning_effort="high")
+    assert thinking(body(request)["parameters"]) == {"enable_thinking": False}
+    newer = body(request, target("qwen3.7-plus"))["parameters"]
+    assert thinking(newer) == {"enable_thinking": True, "thinking_budget": 24576}
+
+
+def test_a_forced_tool_is_refused_where_thinking_can_t_be_excluded() -> None:
+    with pytest.raises(UnsupportedFeature) as refusal:
+        parameters(target("qwq-plus"), tools=(WEATHER,), tool_choice=NamedTool("get_weather"))
+    assert refusal.value.feature == "tool_choice_named"
+
+
+def test_the_request_is_left_as_it_was() -> None:
+    request = ask(SystemMessage("a"), HI, tools=(WEATHER,), extra={"top_k": 1}, stream=True)
+    copy = replace(request, extra=dict(request.extra))
+    assert ADAPTER.build_request(request, target()) == ADAPTER.build_request(request, target())
+    assert request == copy

@@ -1,0 +1,401 @@
+"""The adapter against its simulated provider: what the one sends the other understands, and the other way round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers import auth
+from providers.adapter import Target, WireRequest, WireResponse
+from providers.adapters.dashscope import ADAPTER
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    Failed,
+    FinishReason,
+    Heartbeat,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    StreamEvent,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.exchange import read_answer
+from providers.failures import FailureKind, ProviderFailed
+from providers.simulator.dashscope import DIALECT
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.model import respond
+
+HI = UserMessage("Hi")
+WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+TEXT_PATH = "/api/v1/services/aigc/text-generation/generation"
+MULTIMODAL_PATH = "/api/v1/services/aigc/multimodal-generation/generation"
+
+
+def target(model: str) -> Target:
+    return Target(model, "/api/v1", model_facts(ADAPTER.models, model))
+
+
+def ask(*messages: Any, **fields: Any) -> ChatRequest:
+    return ChatRequest("assistant", messages or (HI,), **fields)
+
+
+def received(wire: WireRequest) -> IncomingRequest:
+    signed = auth.apply(ADAPTER.auth, wire, "https://x.example", auth.Secret("sk-test"), 0)
+    return IncomingRequest(signed.method, signed.path, "", dict(signed.headers), signed.body)
+
+
+def understood(request: ChatRequest, model: str = "qwen-plus") -> ChatRequest:
+    return DIALECT.read_request(received(ADAPTER.build_request(request, target(model))))
+
+
+def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatCompletion | None = None) -> ChatCompletion:
+    """The whole way there and back, as JSON or as a stream, whichever the adapter asked for."""
+    seen = understood(request, model)
+    completion = answer or respond(seen, "Qwen")
+    if not seen.stream:
+        return read_answer(ADAPTER, DIALECT.write_answer(completion, seen), target(model))
+    body = b"".join(DIALECT.write_stream(completion, seen))
+    return read_answer(ADAPTER, WireResponse(200, {"content-type": "text/event-stream"}, body, 0), target(model))
+
+
+def events(*pieces: bytes) -> list[StreamEvent]:
+    parser = ADAPTER.stream_parser(target("qwen-plus"))
+    found = [event for piece in pieces for event in parser.feed(piece)]
+    return [event for event in (*found, *parser.close()) if not isinstance(event, Heartbeat)]
+
+
+# --- there ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3-max", "qwen3.5-plus", "qwen3-vl-plus", "some-new-model"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_text_is_understood(model: str, stream: bool) -> None:
+    request = ask(
+        SystemMessage("Be brief."),
+        HI,
+        AssistantMessage("Hello, 世界"),
+        UserMessage((TextPart("And "), TextPart("then?"))),
+        temperature=2.0,
+        top_p=0.0,
+        max_tokens=9,
+        stop=("END",),
+        seed=-1,
+        presence_penalty=1.5,
+        extra={"top_k": 3},
+        stream=stream,
+    )
+    seen = understood(request, model)
+    assert seen.messages[0].content in ("Be brief.", (TextPart("Be brief."),))
+    assert (seen.model, seen.stream, seen.extra) == (model, stream, {"top_k": 3})
+    assert (seen.temperature, seen.top_p, seen.max_tokens, seen.stop) == (1.99, 0.01, 9, ("END",))
+    assert (seen.seed, seen.presence_penalty) == (2**63 - 1, 1.5)
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
+def test_a_loop_of_tools_is_understood(model: str) -> None:
+    call = ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
+    request = ask(HI, AssistantMessage(None, tool_calls=(call,)), ToolMessage("call_1", "4°"), tools=(WEATHER,))
+    seen = understood(request, model)
+    assert seen.messages[1:] == request.messages[1:]
+    assert seen.tools == request.tools
+    assert seen.parallel_tool_calls is True
+
+
+def test_images_are_understood() -> None:
+    parts = (TextPart("What is this?"), ImagePart(PIXEL), ImagePart("https://x.example/a.png"))
+    assert understood(ask(UserMessage(parts)), "qwen3.5-plus").messages == (UserMessage(parts),)
+
+
+def test_sound_is_understood() -> None:
+    said = UserMessage((TextPart("Listen."), AudioPart("UklGRg==", "wav")))
+    assert understood(ask(said), "qwen3.8-omni-flash").messages == (said,)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "effort", "stream"),
+    [
+        ("qwen-plus", {}, None, False),
+        ("qwen-plus", {"reasoning_effort": "low"}, "low", True),
+        ("qwen-plus", {"reasoning_effort": "none"}, "none", False),
+        ("qwen3.5-plus", {}, "none", False),
+        ("qwen3.5-plus", {"stream": True}, "max", True),
+        ("qwen3.5-plus", {"reasoning_effort": "high"}, "high", True),
+        ("deepseek-v3.2", {"reasoning_effort": "high"}, "max", True),
+        ("qwq-plus", {}, "max", True),
+        ("qwen3.8-omni-flash", {}, None, True),
+        ("qwen3.7-plus", {"tools": (WEATHER,), "tool_choice": NamedTool("get_weather"), "stream": True}, "none", True),
+    ],
+)
+def test_thinking_is_understood(model: str, fields: dict[str, Any], effort: str | None, stream: bool) -> None:
+    seen = understood(ask(**fields), model)
+    assert (seen.reasoning_effort, seen.stream) == (effort, stream)
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
+@pytest.mark.parametrize("effort", ["none", "high"])
+def test_an_answer_comes_back(model: str, stream: bool, effort: str) -> None:
+    answer = answered(ask(stream=stream, reasoning_effort=effort), model)
+    (choice,) = answer.choices
+    assert answer.model == model
+    assert choice.message.content == "Hello! I am Qwen, simulated: no real model was asked."
+    assert (choice.message.reasoning is not None) is (effort == "high")
+    assert answer.usage is not None
+    assert (answer.usage.reasoning_tokens > 0) is (effort == "high")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_calls_come_back(stream: bool) -> None:
+    asked = UserMessage("Weather in Oslo and Kyoto")
+    choice = answered(ask(asked, tools=(WEATHER,), stream=stream), "qwen3.5-plus").choices[0]
+    assert choice.finish_reason == "tool_calls"
+    cities = [json.loads(call.arguments)["city"] for call in choice.message.tool_calls]
+    assert cities == ["Oslo", "Kyoto"]
+    assert all(call.id and call.name == "get_weather" for call in choice.message.tool_calls)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wanted", [JsonSchemaFormat("city", SCHEMA), JsonObjectFormat()])
+def test_json_comes_back(stream: bool, wanted: Any) -> None:
+    request = ask(UserMessage("Which city? Answer in JSON."), response_format=wanted, stream=stream)
+    content = answered(request).choices[0].message.content
+    assert isinstance(content, str)
+    assert isinstance(json.loads(content), dict)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_choices_and_log_probabilities_come_back(stream: bool) -> None:
+    answer = answered(ask(n=3, logprobs=True, top_logprobs=1, stream=stream))
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert all(choice.logprobs for choice in answer.choices)
+    assert answer.usage == respond(understood(ask(n=3, logprobs=True, top_logprobs=1, stream=stream)), "Qwen").usage
+
+
+@pytest.mark.parametrize(("reason", "raw"), [("stop", None), ("length", None), ("other", "weary")])
+def test_streamed_and_whole_answers_are_the_same(reason: FinishReason, raw: str | None) -> None:
+    message = AssistantMessage("你好, world\n", reasoning="hm")
+    answer = ChatCompletion("r", "qwen-plus", 0, (Choice(message, reason, raw_finish_reason=raw),), Usage(5, 7, 2, 3))
+    assert answered(ask(), answer=answer) == answer
+    assert answered(ask(stream=True), answer=answer) == answer
+    silent = replace(answer, usage=None)
+    assert answered(ask(stream=True), answer=silent) == answered(ask(), answer=silent) == silent
+
+
+def test_a_filtered_answer_is_an_error_or_the_end_of_a_stream() -> None:
+    choice = Choice(AssistantMessage("One two"), "content_filter")
+    answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(5, 2))
+    with pytest.raises(ProviderFailed) as error:
+        answered(ask(), answer=answer)
+    assert error.value.failure.kind is FailureKind.CONTENT_FILTER
+    streamed = answered(ask(stream=True), answer=answer)
+    assert streamed.choices[0] == replace(choice, raw_finish_reason="DataInspectionFailed")
+    assert streamed.usage == Usage(5, 2)
+
+
+def test_a_refusal_is_text_here() -> None:
+    answer = ChatCompletion("r", "qwen-plus", 0, (Choice(AssistantMessage(None, refusal="No."), "stop"),))
+    assert answered(ask(), answer=answer).choices[0].message.content == "No."
+
+
+KINDS = {
+    FailureKind.RATE_LIMITED: 429,
+    FailureKind.QUOTA: 429,
+    FailureKind.CREDENTIALS: 401,
+    FailureKind.MODEL_NOT_FOUND: 404,
+    FailureKind.INVALID_REQUEST: 400,
+    FailureKind.CONTENT_FILTER: 400,
+    FailureKind.UNAVAILABLE: 503,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_come_back_as_what_they_are(kind: FailureKind) -> None:
+    assert ADAPTER.classify_error(DIALECT.write_error(kind, KINDS[kind])).kind is kind
+    (failed,) = events(DIALECT.write_error_event(kind))
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is kind
+
+
+def test_a_prompt_that_is_too_long_has_no_code_of_its_own() -> None:
+    failure = ADAPTER.classify_error(DIALECT.write_error(FailureKind.CONTEXT_LENGTH, 400, 3))
+    assert (failure.kind, failure.code) == (FailureKind.INVALID_REQUEST, "InvalidParameter")
+    assert failure.retry_after_s is None
+
+
+def test_events_are_written_as_the_vendor_writes_them() -> None:
+    choice = Choice(AssistantMessage(None, tool_calls=(ToolCall("call_1", "f", "{}"),)), "tool_calls")
+    answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(9, 4))
+    first, second, third, last = DIALECT.write_stream(answer, understood(ask(stream=True)))
+    head, _, data = first.partition(b"data:")
+    assert head == b"id:1\nevent:result\n:HTTP_STATUS/200\n"
+    assert data.endswith(b"\n\n")
+    body = json.loads(data)
+    assert body["output"]["choices"][0]["finish_reason"] == "null"
+    assert body["usage"] == {
+        "input_tokens": 9,
+        "output_tokens": 1,
+        "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    for fragment in (second, third):
+        call = json.loads(fragment.partition(b"data:")[2])["output"]["choices"][0]["message"]["tool_calls"][0]
+        assert (call["index"], call["id"], call["function"]["name"]) == (0, "", "")
+    assert json.loads(last.partition(b"data:")[2])["output"]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+# --- what the provider refuses --------------------------------------------------------------------
+
+BODY: dict[str, Any] = {
+    "model": "qwen-plus",
+    "input": {"messages": [{"role": "user", "content": "Hi"}]},
+    "parameters": {"result_format": "message"},
+}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+def refusal(
+    body: object, path: str = TEXT_PATH, method: str = "POST", **headers: str | None
+) -> tuple[int, dict[str, str]]:
+    sent: dict[str, str | None] = {"authorization": "Bearer sk-test", "content-type": "application/json"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    given = {name: value for name, value in sent.items() if value is not None}
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(Refused) as refused:
+        DIALECT.read_request(IncomingRequest(method, path, "", given, data))
+    error: dict[str, str] = json.loads(refused.value.response.body)
+    return refused.value.response.status, error
+
+
+def with_parameters(model: str = "qwen-plus", **parameters: object) -> dict[str, Any]:
+    return {**BODY, "model": model, "parameters": {**BODY["parameters"], **parameters}}
+
+
+def with_messages(*messages: object, model: str = "qwen-plus") -> dict[str, Any]:
+    return {**BODY, "model": model, "input": {"messages": list(messages)}}
+
+
+def test_who_asks_how() -> None:
+    assert refusal(BODY, authorization=None)[0] == 401
+    assert refusal(BODY, authorization="Bearer ")[1]["code"] == "InvalidApiKey"
+    assert refusal(BODY, method="GET")[0] == 405
+    assert refusal(BODY, content_type="text/plain")[0] == 400
+    assert refusal(BODY, x_dashscope_sse="enable", accept="application/json")[0] == 400
+    assert refusal(b"{")[0] == 400
+    assert refusal({**BODY, "model": ""})[1]["code"] == "ModelNotFound"
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("qwen-plus", MULTIMODAL_PATH),
+        ("qwen3.5-plus", TEXT_PATH),
+        ("qwen-plus", "/compatible-mode/v1/chat/completions"),
+    ],
+)
+def test_a_model_lives_on_one_path(model: str, path: str) -> None:
+    """Case 54."""
+    status, error = refusal({**BODY, "model": model}, path)
+    assert (status, error["code"], error["message"]) == (400, "InvalidParameter", "url error, please check url！")
+
+
+USER = {"role": "user", "content": "Hi"}
+WRONG_BODIES: dict[str, Callable[[], Any]] = {
+    "field": lambda: {**BODY, "stream": True},
+    "input field": lambda: {**BODY, "input": {**BODY["input"], "prompt": "Hi"}},
+    "parameter": lambda: with_parameters(frequency_penalty=1),
+    "no messages": lambda: with_messages(),
+    "last role": lambda: with_messages(USER, {"role": "assistant", "content": "Once"}),
+    "only system": lambda: with_messages({"role": "system", "content": "Be brief."}),
+    "late system": lambda: with_messages(USER, {"role": "system", "content": "Be brief."}, USER),
+    "role": lambda: with_messages({"role": "developer", "content": "x"}, USER),
+    "message field": lambda: with_messages({**USER, "name": "x"}),
+    "reasoning": lambda: with_messages(USER, {"role": "assistant", "content": "a", "reasoning_content": "r"}, USER),
+    "array on the text path": lambda: with_messages({"role": "user", "content": [{"text": "Hi"}]}),
+    "null content": lambda: with_messages({"role": "user", "content": None}),
+    "orphaned result": lambda: with_messages(USER, {"role": "tool", "tool_call_id": "x", "content": "4"}),
+    "temperature": lambda: with_parameters(temperature=2.0),
+    "top_p": lambda: with_parameters(top_p=0),
+    "top_k": lambda: with_parameters(top_k=0.5),
+    "max_tokens": lambda: with_parameters(max_tokens=0),
+    "seed": lambda: with_parameters(seed=-1),
+    "n": lambda: with_parameters(n=5),
+    "n with tools": lambda: with_parameters(n=2, tools=[TOOL]),
+    "presence_penalty": lambda: with_parameters(presence_penalty=True),
+    "result_format": lambda: with_parameters(result_format="text"),
+    "required": lambda: with_parameters(tools=[TOOL], tool_choice="required"),
+    "search": lambda: with_parameters(tools=[{"type": "function", "function": {"name": "search"}}]),
+    "strict tool": lambda: with_parameters(tools=[{"type": "function", "function": {"name": "f", "strict": True}}]),
+    "json without the word": lambda: with_parameters(response_format={"type": "json_object"}),
+    "json_schema": lambda: with_parameters("deepseek-v3", response_format={"type": "json_schema", "json_schema": {}}),
+    "thinking type": lambda: with_parameters(enable_thinking="yes"),
+    "thinking in one piece": lambda: with_parameters(enable_thinking=True),
+    "restricted": lambda: with_parameters("qwq-plus", enable_thinking=False),
+    "budget": lambda: with_parameters(thinking_budget=0),
+    "not this model's": lambda: with_parameters("deepseek-v3.2", thinking_budget=9),
+    "high resolution": lambda: with_parameters(vl_high_resolution_images=True),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_BODIES)
+def test_a_wrong_body_is_refused(name: str) -> None:
+    status, error = refusal(WRONG_BODIES[name]())
+    assert (status, error["code"]) == (400, "InvalidParameter")
+    assert error["message"]
+
+
+def test_a_model_without_the_knob_says_so() -> None:
+    assert refusal(with_parameters("qwen3-max", enable_thinking=False))[1]["code"] == (
+        "InvalidParameter.NotSupportEnableThinking"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image_url", "image_url": {"url": PIXEL}}],
+        [{"text": "a", "image": PIXEL}],
+        [{"image": {"url": PIXEL}}],
+        [7],
+        {"text": "a"},
+    ],
+)
+def test_parts_are_keyed_by_modality(content: object) -> None:
+    body = with_messages({"role": "user", "content": content}, model="qwen3-vl-plus")
+    assert refusal(body, MULTIMODAL_PATH)[0] == 400
+
+
+def test_thinking_and_streams() -> None:
+    sse = {"x_dashscope_sse": "enable", "accept": "text/event-stream"}
+    assert "non-streaming" in refusal(with_parameters("qwen3.5-plus"), MULTIMODAL_PATH)[1]["message"]
+    assert "stream mode" in refusal(with_parameters("qwen3-omni-flash"), MULTIMODAL_PATH)[1]["message"]
+    assert "incremental_output" in refusal(BODY, **sse)[1]["message"]
+    forced = {"type": "function", "function": {"name": "f"}}
+    body = with_parameters("qwen3.5-plus", tools=[TOOL], tool_choice=forced, incremental_output=True)
+    assert refusal(body, MULTIMODAL_PATH, **sse)[1]["code"] == "InternalError.Algo.InvalidParameter"
+    asked = {"type": "json_object"}
+    body = with_parameters(enable_thinking=True, incremental_output=True, response_format=asked)
+    assert "Json mode" in refusal(body, **sse)[1]["message"]
+    body = with_parameters("deepseek-r1", tools=[TOOL], incremental_output=True)
+    assert "tools" in refusal(body, **sse)[1]["message"]

@@ -1,0 +1,465 @@
+"""What is read of Gemini's answers and errors, and that nothing makes the reading raise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers._json import dumps
+from providers.adapter import Target, WireResponse
+from providers.adapters.gemini import ADAPTER
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolMessage,
+    Usage,
+    UsageReport,
+    UserMessage,
+)
+from providers.codec import decode_request, encode_completion
+from providers.failures import Failure, FailureKind, ProviderFailed
+
+MODEL = "gemini-3.8-flash"
+TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))
+CALL = b'{"functionCall":{"name":"f","args":%b}}'
+OLD = Target("gemini-2.5-flash", "/v1beta", model_facts(ADAPTER.models, "gemini-2.5-flash"))
+
+
+def sse(*chunks: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
+
+
+def stream(*chunks: object) -> list[StreamEvent]:
+    return events(sse(*chunks))
+
+
+def events(data: bytes) -> list[StreamEvent]:
+    parser = ADAPTER.stream_parser(TARGET)
+    return [*parser.feed(data), *parser.close()]
+
+
+def answer(body: object, target: Target = TARGET) -> ChatCompletion:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ADAPTER.parse_response(WireResponse(200, {"content-type": "application/json"}, data, 5.0), target)
+
+
+def failure_of(body: object) -> Failure:
+    with pytest.raises(ProviderFailed) as caught:
+        answer(body)
+    return caught.value.failure
+
+
+def candidate(*parts: object, finish: str | None = "STOP", **more: object) -> dict[str, object]:
+    found: dict[str, object] = {"content": {"role": "model", "parts": list(parts)}, **more}
+    return {**found, "finishReason": finish} if finish else found
+
+
+def whole(*parts: object, **more: Any) -> dict[str, object]:
+    return {"candidates": [candidate(*parts, **more)], "responseId": "r1", "modelVersion": "gemini-3.8-flash-002"}
+
+
+# --- finish reasons -------------------------------------------------------------------------------
+
+FILTERED = (
+    "SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII LANGUAGE MODEL_ARMOR ESCALATION IMAGE_SAFETY "
+    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION"
+)
+FAILED = "MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MISSING_THOUGHT_SIGNATURE MALFORMED_RESPONSE"
+VAGUE = "OTHER NO_IMAGE IMAGE_OTHER PUP_LIMITED_DISABLED FINISH_REASON_UNSPECIFIED"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "raw"),
+    [
+        ("STOP", "stop", None),
+        ("MAX_TOKENS", "length", None),
+        ("CONTINUATION", "length", "CONTINUATION"),
+        *((word, "content_filter", word) for word in FILTERED.split()),
+        *((word, "other", word) for word in [*FAILED.split(), *VAGUE.split()]),
+        ("SOMETHING_NEW", "other", "SOMETHING_NEW"),
+    ],
+)
+def test_finish_reasons_after_text(word: str, reason: str, raw: str | None) -> None:
+    choice = answer(whole({"text": "Hi"}, finish=word)).choices[0]
+    assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Hi", reason, raw)
+
+
+@pytest.mark.parametrize("word", FAILED.split())
+def test_a_failed_generation_without_anything_is_no_answer(word: str) -> None:
+    failure = failure_of(whole({"text": "hm", "thought": True}, finish=word))
+    assert (failure.kind, failure.code) == (FailureKind.MALFORMED, word)
+
+
+@pytest.mark.parametrize("word", VAGUE.split())
+def test_a_vague_end_without_anything_is_a_filter(word: str) -> None:
+    assert answer(whole(finish=word)).choices[0].finish_reason == "content_filter"
+
+
+def test_an_unknown_word_is_never_a_stop() -> None:
+    assert answer(whole(finish="NEW")).choices[0].finish_reason == "other"
+
+
+@pytest.mark.parametrize("word", ["STOP", "OTHER"])
+def test_calls_win_over_a_stop(word: str) -> None:
+    assert answer(whole({"functionCall": {"name": "f"}}, finish=word)).choices[0].finish_reason == "tool_calls"
+
+
+# --- prompts and answers that are held back -------------------------------------------------------
+
+BLOCK = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
+
+
+def test_a_blocked_prompt_is_an_empty_answer() -> None:
+    completion = answer(BLOCK)
+    assert completion.usage == Usage(prompt_tokens=9)
+    (choice,) = completion.choices
+    assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("", "content_filter", "SAFETY")
+    assert stream(BLOCK) == [
+        Opened("", MODEL, 0),
+        ChoiceFinish("content_filter", 0, "SAFETY"),
+        UsageReport(Usage(prompt_tokens=9)),
+        Finished(),
+    ]
+
+
+def test_an_answer_that_is_cut_by_the_filter_keeps_its_text() -> None:
+    found = stream(whole({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
+    assert found[1:] == [TextDelta("Once"), ChoiceFinish("content_filter", 0, "SAFETY"), Finished()]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        "text",
+        b"",
+        b"<html>",
+        b'{"candidates":[{"content"',
+        {"candidates": []},
+        {"candidates": None, "usageMetadata": {"promptTokenCount": 1}},
+        {"promptFeedback": {"safetyRatings": []}},
+        whole({"text": "unfinished"}, finish=None),
+        {"candidates": [candidate({"text": "a"}), {"index": 1}]},
+    ],
+)
+def test_an_answer_without_a_finished_candidate_is_malformed(body: object) -> None:
+    assert failure_of(body).kind is FailureKind.MALFORMED
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_calls_without_ids_get_ids_that_differ() -> None:
+    first, second = {"functionCall": {"name": "f", "args": {"a": 1}}}, {"functionCall": {"name": "f"}}
+    completion = answer(whole(first, second), OLD)
+    calls = completion.choices[0].message.tool_calls
+    assert [(call.id, call.arguments) for call in calls] == [("call_r1_0", '{"a":1}'), ("call_r1_1", "{}")]
+    history = (
+        UserMessage("Go"),
+        AssistantMessage(tool_calls=calls),
+        ToolMessage(calls[1].id, "two"),
+        ToolMessage(calls[0].id, "one"),
+    )
+    sent = json.loads(ADAPTER.build_request(ChatRequest("a", history), OLD).body)
+    assert [part["functionResponse"] for part in sent["contents"][2]["parts"]] == [
+        {"name": "f", "response": {"output": "one"}},
+        {"name": "f", "response": {"output": "two"}},
+    ]
+
+
+def test_a_signature_survives_a_client_that_keeps_standard_fields_only() -> None:
+    parts = [
+        {"functionCall": {"id": "fc_1", "name": "f"}, "thoughtSignature": "CiQB+/=="},
+        {"functionCall": {"id": "fc_2", "name": "g"}},
+    ]
+    outward = encode_completion(answer(whole(*parts)), MODEL)
+    message = json.loads(dumps(outward))["choices"][0]["message"]
+    calls = [{key: call[key] for key in ("id", "type", "function")} for call in message["tool_calls"]]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in calls]
+    history = [{"role": "user", "content": "Go"}, {"role": "assistant", "tool_calls": calls}, *results]
+    request = decode_request({"model": "assistant", "messages": history})
+    sent = json.loads(ADAPTER.build_request(request, TARGET).body)
+    assert sent["contents"][1]["parts"] == [
+        {"functionCall": {"id": "fc_1", "name": "f", "args": {}}, "thoughtSignature": "CiQB+/=="},
+        {"functionCall": {"id": "fc_2", "name": "g", "args": {}}},
+    ]
+    assert [part["functionResponse"]["id"] for part in sent["contents"][2]["parts"]] == ["fc_1", "fc_2"]
+
+
+def test_thoughts_are_reasoning_and_other_parts_are_passed_over() -> None:
+    parts = [{"text": "hm", "thought": True}, {"executableCode": {"code": "1"}}, {"text": "a"}, {"text": "b"}, 7]
+    message = answer(whole(*parts)).choices[0].message
+    assert (message.reasoning, message.content) == ("hm", "ab")
+
+
+def test_a_call_that_is_none_is_no_answer() -> None:
+    assert failure_of(whole({"functionCall": {"args": {"a": 1}}})).kind is FailureKind.MALFORMED
+
+
+@pytest.mark.parametrize("depth", [300, 1010])
+def test_arguments_of_any_depth_are_taken_or_refused(depth: int) -> None:
+    args = b'{"a":' * depth + b"1" + b"}" * depth
+    found = events(b'data: {"candidates":[{"finishReason":"STOP","content":{"parts":[' + CALL % args + b"]}}]}\n\n")
+    written = [event.arguments.encode() for event in found if isinstance(event, ToolCallDelta)]
+    failed = [event.failure.kind for event in found if isinstance(event, Failed)]
+    assert (written, failed) == ([args], []) or ((written, failed) == ([], [FailureKind.MALFORMED]) and depth > 900)
+
+
+def test_arguments_with_half_a_character_stay_json() -> None:
+    part = CALL % b'{"a":"\\ud83d"}'
+    body = b'{"candidates":[{"finishReason":"STOP","content":{"parts":[' + part + b"]}}]}"
+    assert json.loads(answer(body).choices[0].message.tool_calls[0].arguments) == {"a": "\ud83d"}
+
+
+def test_two_candidates() -> None:
+    body = {"candidates": [candidate({"text": "a"}), candidate({"text": "b"}, finish="MAX_TOKENS", index=1)]}
+    assert [(c.index, c.message.content, c.finish_reason) for c in answer(body).choices] == [
+        (0, "a", "stop"),
+        (1, "b", "length"),
+    ]
+
+
+def test_logprobs_in_openais_shape() -> None:
+    result = {
+        "chosenCandidates": [{"token": "é", "logProbability": -0.5, "tokenId": 7}, {"token": "b"}],
+        "topCandidates": [{"candidates": [{"token": "x", "logProbability": -1}]}],
+    }
+    logprobs = answer(whole({"text": "éb"}, logprobsResult=result)).choices[0].logprobs
+    assert logprobs == {
+        "content": [
+            {
+                "token": "é",
+                "logprob": -0.5,
+                "bytes": [195, 169],
+                "top_logprobs": [{"token": "x", "logprob": -1.0, "bytes": [120]}],
+            },
+            {"token": "b", "logprob": 0.0, "bytes": [98], "top_logprobs": []},
+        ],
+        "refusal": None,
+    }
+
+
+def test_usage_arithmetic() -> None:
+    counts = {
+        "promptTokenCount": 31,
+        "toolUsePromptTokenCount": 4,
+        "cachedContentTokenCount": 8,
+        "candidatesTokenCount": 12,
+        "thoughtsTokenCount": 80,
+        "totalTokenCount": 999,
+    }
+    usage = answer({**whole({"text": "x"}), "usageMetadata": counts}).usage
+    assert usage == Usage(35, 92, 8, 80)
+    assert usage.total_tokens == 127
+    assert answer({**whole({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == Usage(3)
+    assert answer(whole({"text": "x"})).usage is None
+
+
+def test_cumulative_usage_is_reported_once() -> None:
+    chunks = [
+        {
+            **whole({"text": text}, finish=finish),
+            "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": count},
+        }
+        for text, count, finish in (("a", 1, None), ("b", 2, None), ("", 3, "STOP"))
+    ]
+    assert stream(*chunks) == [
+        Opened("r1", "gemini-3.8-flash-002", 0),
+        TextDelta("a"),
+        TextDelta("b"),
+        ChoiceFinish("stop"),
+        UsageReport(Usage(5, 3)),
+        Finished(),
+    ]
+
+
+def test_the_array_of_chunks_without_alt_sse() -> None:
+    chunks = [whole({"text": "a", "thought": True}, finish=None), whole({"text": "b"}, finish=None), whole()]
+    message = answer(chunks).choices[0].message
+    assert (message.reasoning, message.content) == ("a", "b")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def error(code: int, status: str | None = None, *details: object) -> dict[str, object]:
+    return {"error": {"code": code, "message": "Text.", "status": status, "details": list(details)}}
+
+
+def classified(status: int, body: object = b"", headers: dict[str, str] | None = None) -> Failure:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ADAPTER.classify_error(WireResponse(status, headers or {}, data, 0))
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "kind"),
+    [
+        (400, "INVALID_ARGUMENT", FailureKind.INVALID_REQUEST),
+        (400, "OUT_OF_RANGE", FailureKind.INVALID_REQUEST),
+        (400, "FAILED_PRECONDITION", FailureKind.GEO_REFUSED),
+        (401, "UNAUTHENTICATED", FailureKind.CREDENTIALS),
+        (403, "PERMISSION_DENIED", FailureKind.CREDENTIALS),
+        (404, "NOT_FOUND", FailureKind.MODEL_NOT_FOUND),
+        (408, "RESOURCE_EXHAUSTED", FailureKind.RATE_LIMITED),
+        (429, "RESOURCE_EXHAUSTED", FailureKind.RATE_LIMITED),
+        (499, "CANCELLED", FailureKind.UNAVAILABLE),
+        (500, "INTERNAL", FailureKind.UNAVAILABLE),
+        (503, "UNAVAILABLE", FailureKind.UNAVAILABLE),
+        (504, "DEADLINE_EXCEEDED", FailureKind.UNAVAILABLE),
+        (418, "TEAPOT", FailureKind.INVALID_REQUEST),
+        (503, None, FailureKind.UNAVAILABLE),
+    ],
+)
+def test_errors_by_their_word(status: int, word: str | None, kind: FailureKind) -> None:
+    failure = classified(status, error(status, word))
+    assert (failure.kind, failure.status, failure.code, failure.detail) == (kind, status, word, "Text.")
+    assert "Text." not in failure.message
+    assert classified(status, [error(status, word)]) == failure
+
+
+def test_a_bad_key_is_ours_though_the_status_is_400() -> None:
+    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    failure = classified(400, error(400, "INVALID_ARGUMENT", detail))
+    assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "API_KEY_INVALID")
+
+
+@pytest.mark.parametrize(
+    ("delay", "wait_s"),
+    [
+        ("22s", 22.0),
+        ("22.5s", 22.5),
+        ("45.837906927s", 45.837906927),
+        ("373.8ms", 0.3738),
+        ("1m30s", 90.0),
+        ("soon", None),
+    ],
+)
+def test_the_wait_of_a_rate_limit(delay: str, wait_s: float | None) -> None:
+    retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    reset = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quotaResetDelay": delay}}
+    for detail in (retry_info, reset):
+        failure = classified(429, error(429, "RESOURCE_EXHAUSTED", detail))
+        assert failure.kind is FailureKind.RATE_LIMITED
+        assert failure.retry_after_s == (None if wait_s is None else pytest.approx(wait_s))
+    assert classified(429, error(429, "RESOURCE_EXHAUSTED"), {"retry-after": "7"}).retry_after_s == 7
+
+
+def test_a_spent_day_is_a_spent_quota() -> None:
+    violations = [{"quotaId": "GenerateRequestsPerMinute"}, {"quotaId": "GenerateContentInputTokensPerDayPerProject"}]
+    assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations})).kind is FailureKind.QUOTA
+    assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations[:1]})).kind is (
+        FailureKind.RATE_LIMITED
+    )
+
+
+@pytest.mark.parametrize("body", [error(503, "UNAVAILABLE"), [error(503, "UNAVAILABLE")], error(503)])
+def test_errors_in_a_stream_that_began_well(body: object) -> None:
+    pretty = json.dumps(body, indent=2).encode()
+    for tail in (sse(body), pretty, pretty.replace(b"\n", b"\r\n") + b"\r\n"):
+        for begun in (b"", sse(whole({"text": "Let"}, finish=None))):
+            found = events(begun + tail)
+            assert isinstance(found[-1], Failed)
+            assert found[-1].failure.kind is FailureKind.UNAVAILABLE
+            assert found[-1].failure.detail == "Text."
+            assert [event for event in found if isinstance(event, TextDelta)] == ([TextDelta("Let")] if begun else [])
+
+
+def test_an_error_body_with_status_200_is_an_error() -> None:
+    for body in (error(429, "RESOURCE_EXHAUSTED"), [error(429, "RESOURCE_EXHAUSTED")]):
+        assert failure_of(body).kind is FailureKind.RATE_LIMITED
+    assert failure_of({"error": "down"}).kind is FailureKind.UNAVAILABLE
+
+
+def test_a_stream_that_ends_too_early_or_goes_wrong_is_no_answer() -> None:
+    begun = sse(whole({"text": "Let"}, finish=None))
+    for data in (b"", begun, begun + b"data: {\r\n\r\n", begun + b"data: 7\r\n\r\n", begun + b"{\r\n", b"<html>\n"):
+        assert [type(event) for event in events(data)][-1] is Failed
+
+
+def test_what_is_said_after_the_end_is_not_added() -> None:
+    found = stream(whole({"text": "a"}), whole({"text": "b"}, {"text": "c", "thought": True}))
+    assert [event for event in found if isinstance(event, TextDelta | ReasoningDelta)] == [TextDelta("a")]
+
+
+# --- garbage --------------------------------------------------------------------------------------
+
+NAMES = (
+    "candidates content parts text thought functionCall name args id index finishReason usageMetadata promptTokenCount "
+    "thoughtsTokenCount promptFeedback blockReason error code status details reason violations quotaId retryDelay "
+    "metadata quotaResetDelay logprobsResult chosenCandidates topCandidates token logProbability responseId "
+    "modelVersion thoughtSignature"
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["STOP", "SAFETY", "MALFORMED_RESPONSE", "RESOURCE_EXHAUSTED", "1s", "\ud83d"]),
+)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+SHAPED = st.fixed_dictionaries(
+    {},
+    optional={
+        "candidates": st.lists(st.fixed_dictionaries({"content": st.fixed_dictionaries({"parts": JSON})})),
+        "error": JSON,
+    },
+)
+
+
+def encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+GARBAGE = st.one_of(
+    st.binary(max_size=200),
+    JSON.map(encoded),
+    SHAPED.map(encoded),
+    st.lists(JSON, max_size=4).map(lambda chunks: b"".join(b"data: " + encoded(chunk) + b"\n\n" for chunk in chunks)),
+)
+
+
+@given(GARBAGE, st.integers(0, 200))
+def test_no_garbage_makes_the_parser_raise_or_depend_on_the_cut(data: bytes, cut: int) -> None:
+    parser = ADAPTER.stream_parser(TARGET)
+    found = [*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()]
+    assert found == events(data)
+    assert [isinstance(event, Finished | Failed) for event in found].index(True) == len(found) - 1
+    assert parser.feed(data) == parser.close() == ()
+
+
+@given(GARBAGE)
+def test_no_garbage_makes_an_answer_raise_anything_else(data: bytes) -> None:
+    try:
+        completion = ADAPTER.parse_response(WireResponse(200, {}, data, 0), TARGET)
+    except ProviderFailed:
+        return
+    assert completion.choices
+
+
+@given(GARBAGE, st.integers(400, 599))
+def test_every_error_is_classified(data: bytes, status: int) -> None:
+    failure = classified(status, data)
+    assert failure.status == status
+    assert failure.message

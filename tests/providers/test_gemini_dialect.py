@@ -1,0 +1,478 @@
+"""The simulated Gemini: as strict as the vendor, and the other end of the adapter's loop."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target, WireRequest
+from providers.adapters.gemini import ADAPTER
+from providers.auth import Secret, apply
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    Failed,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.failures import FailureKind
+from providers.folding import fold
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.gemini import DIALECT
+from providers.simulator.model import respond
+
+NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"
+SIGNATURE = base64.b64encode(b"anything").decode()
+WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+def target(model: str) -> Target:
+    return Target(model, "/v1beta", model_facts(ADAPTER.models, model))
+
+
+def incoming(wire: WireRequest) -> IncomingRequest:
+    signed = apply(ADAPTER.auth, wire, "https://generativelanguage.googleapis.com", Secret("k"), 0)
+    return IncomingRequest(signed.method, signed.path, urlencode(signed.query), dict(signed.headers), signed.body)
+
+
+def raw(body: object, model: str = NEW, **changes: Any) -> IncomingRequest:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    path = f"/v1beta/models/{model}:generateContent"
+    return replace(IncomingRequest("POST", path, "", {"x-goog-api-key": "k"}, data), **changes)
+
+
+def refused(request: IncomingRequest) -> dict[str, Any]:
+    with pytest.raises(Refused) as caught:
+        DIALECT.read_request(request)
+    error = json.loads(caught.value.response.body)["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == caught.value.response.status
+    return error
+
+
+def through(request: ChatRequest, model: str) -> ChatRequest:
+    """What the provider understands of what the adapter sends."""
+    return DIALECT.read_request(incoming(ADAPTER.build_request(request, target(model))))
+
+
+def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
+    """What the adapter understands of the answer: the same, whole and streamed."""
+    whole = ADAPTER.parse_response(DIALECT.write_answer(completion, request), target(request.model))
+    parser = ADAPTER.stream_parser(target(request.model))
+    events = [event for piece in DIALECT.write_stream(completion, request) for event in parser.feed(piece)]
+    assert fold([*events, *parser.close()]) == whole
+    return whole
+
+
+# --- the door -------------------------------------------------------------------------------------
+
+HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+
+
+def test_the_door() -> None:
+    assert DIALECT.read_request(raw(HELLO)) == ChatRequest(NEW, (UserMessage("Hi"),))
+    assert refused(raw(HELLO, headers={}))["status"] == "PERMISSION_DENIED"
+    assert refused(raw(HELLO, method="GET"))["code"] == 404
+    assert refused(raw(HELLO, path="/v1beta/models/x:countTokens"))["status"] == "NOT_FOUND"
+    assert refused(raw(b"{"))["status"] == "INVALID_ARGUMENT"
+    stream = raw(HELLO, path=f"/v1beta/models/{NEW}:streamGenerateContent")
+    assert refused(stream)["code"] == 400
+    assert DIALECT.read_request(replace(stream, query="alt=sse")).stream
+
+
+def test_the_model_is_read_from_the_path() -> None:
+    strange = ADAPTER.build_request(ChatRequest("a", (UserMessage("Hi"),)), target("x/../y?z#"))
+    assert DIALECT.read_request(incoming(strange)).model == "x/../y?z#"
+
+
+# --- strictness -----------------------------------------------------------------------------------
+
+
+def config(**fields: object) -> dict[str, object]:
+    return {**HELLO, "generationConfig": fields}
+
+
+def turns(*contents: tuple[str, list[object]]) -> dict[str, object]:
+    return {"contents": [{"role": role, "parts": parts} for role, parts in contents]}
+
+
+GO: tuple[str, list[object]] = ("user", [{"text": "Go"}])
+
+
+def call(id: str | None = "a", signature: str | None = SIGNATURE) -> dict[str, object]:
+    function: dict[str, object] = {"name": "f", "args": {}}
+    if id:
+        function["id"] = id
+    return {"functionCall": function, **({"thoughtSignature": signature} if signature else {})}
+
+
+def result(id: str | None = "a", **more: object) -> dict[str, object]:
+    return {"functionResponse": {"name": "f", "response": {"output": "1"}, **({"id": id} if id else {}), **more}}
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ([], NEW),
+        ({}, NEW),
+        ({"contents": []}, NEW),
+        ({**HELLO, "messages": []}, NEW),
+        ({**HELLO, "generation_config": {}}, NEW),
+        (config(max_tokens=1), NEW),
+        (config(maxOutputTokens=0), NEW),
+        (config(maxOutputTokens="many"), NEW),
+        (config(stopSequences=["a"] * 6), NEW),
+        (config(stopSequences=[""]), NEW),
+        (config(responseMimeType="application/xml"), NEW),
+        (config(responseJsonSchema={}), NEW),
+        (config(responseMimeType="application/json", responseJsonSchema={}, responseSchema={}), NEW),
+        (turns(("system", [{"text": "x"}])), NEW),
+        (turns(("user", [])), NEW),
+        (turns(("user", [{"text": ""}])), NEW),
+        (turns(("user", [{}])), NEW),
+        (turns(("user", [{"text": "a", "inlineData": {"mimeType": "image/png", "data": "AAAA"}}])), NEW),
+        (turns(("user", [{"image": "x"}])), NEW),
+        (turns(("user", [{"inlineData": {"mimeType": "image/png", "data": "?"}}])), NEW),
+        (turns(("user", [{"fileData": {"fileUri": "file:///etc"}}])), NEW),
+        (turns(("user", [{"fileData": {"fileUri": "https://a.example/x.png"}}])), "gemini-2.0-flash"),
+        (turns(("user", [call()])), NEW),
+        (turns(GO, ("model", [result()])), FREE),
+        (turns(GO, ("model", [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]), GO), NEW),
+        (turns(("user", [{"inlineData": {"mimeType": "", "data": "AAAA"}}])), NEW),
+        (config(thinkingConfig={"thinkingLevel": 1}), NEW),
+        ({**HELLO, "systemInstruction": {"parts": []}}, NEW),
+        ({**HELLO, "systemInstruction": {"parts": [{"fileData": {"fileUri": "https://a.example"}}]}}, NEW),
+        ({**HELLO, "systemInstruction": {"parts": [{"text": ""}]}}, NEW),
+        # calls, results, signatures
+        (turns(GO, ("model", [call(), call("b")]), ("user", [result()])), NEW),
+        (turns(GO, ("user", [result()])), NEW),
+        (turns(GO, ("model", [call()]), ("user", [result(), {"text": "x"}])), NEW),
+        (turns(GO, ("model", [call()]), GO), NEW),
+        (turns(GO, ("model", [call()]), ("model", [{"text": "x"}]), GO), NEW),
+        (turns(GO, ("model", [call(None)]), ("user", [result()])), NEW),
+        (turns(GO, ("model", [call()]), ("user", [result(None)])), NEW),
+        (turns(GO, ("model", [call()]), ("user", [result("b")])), NEW),
+        (turns(GO, ("model", [call()]), ("user", [result(response="1")])), NEW),
+        (turns(GO, ("model", [call()]), ("user", [result()])), OLD),
+        (turns(GO, ("model", [call(None)]), ("user", [result()])), OLD),
+        (turns(GO, ("model", [call(signature=None)]), ("user", [result()])), NEW),
+        (turns(GO, ("model", [call(signature="not base64!")]), ("user", [result()])), NEW),
+        (turns(GO, ("model", [{"functionCall": {"id": "a"}}]), ("user", [result()])), NEW),
+        # the model's turn as the last one
+        (turns(GO, ("model", [{"text": "Well"}])), NEW),
+        (turns(GO, ("model", [call()])), FREE),
+        # what a model refuses
+        (config(temperature=0.5), NEW),
+        (config(topP=0.5), NEW),
+        (config(topK=5), NEW),
+        (config(candidateCount=1), NEW),
+        (config(presencePenalty=0.5), OLD),
+        (config(frequencyPenalty=0.5), NEW),
+        (config(responseLogprobs=True), NEW),
+        (config(logprobs=2), OLD),
+        (config(thinkingConfig={"thinkingBudget": 1, "thinkingLevel": "LOW"}), NEW),
+        (config(thinkingConfig={"thinkingLevel": "MINIMAL"}), NEW),
+        (config(thinkingConfig={"thinkingLevel": "low"}), NEW),
+        (config(thinkingConfig={"thinkingBudget": 0}), NEW),
+        (config(thinkingConfig={"thinkingLevel": "LOW"}), OLD),
+        (config(thinkingConfig={"thinkingBudget": 0}), "gemini-2.5-pro"),
+        (config(thinkingConfig={"includeThoughts": True}), "gemini-2.0-flash"),
+        (config(thinkingConfig={"effort": "low"}), NEW),
+        # tools
+        ({**HELLO, "tools": [{"googleSearch": {}}]}, NEW),
+        ({**HELLO, "tools": [{"functionDeclarations": [{"name": "1a"}]}]}, NEW),
+        ({**HELLO, "tools": [{"functionDeclarations": [{"name": "a"}, {"name": "a"}]}]}, NEW),
+        ({**HELLO, "tools": [{"functionDeclarations": [{"name": "a", "strict": True}]}]}, NEW),
+        (
+            {
+                **HELLO,
+                "tools": [{"functionDeclarations": [{"name": "a", "parameters": {}, "parametersJsonSchema": {}}]}],
+            },
+            NEW,
+        ),
+        ({**HELLO, "toolConfig": {"functionCallingConfig": {"mode": "AUTO"}}}, NEW),
+    ],
+)
+def test_what_the_vendor_refuses(body: object, model: str) -> None:
+    assert refused(raw(body, model))["status"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "calling",
+    [
+        {"mode": "AUTO", "allowedFunctionNames": ["f"]},
+        {"mode": "ANY", "allowedFunctionNames": ["g"]},
+        {"mode": "SOMETIMES"},
+        {"mode": "ANY", "names": []},
+    ],
+)
+def test_function_calling_configs_that_are_refused(calling: object) -> None:
+    declared = [{"functionDeclarations": [{"name": "f"}]}]
+    refused(raw({**HELLO, "tools": declared, "toolConfig": {"functionCallingConfig": calling}}))
+
+
+def test_another_models_signature_is_refused_and_the_bypass_taken_in_both_forms() -> None:
+    def history(signature: str) -> dict[str, object]:
+        return turns(GO, ("model", [call(signature=signature)]), ("user", [result()]))
+
+    completion = ChatCompletion(
+        "i", NEW, 0, (Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{}"),)), "stop"),)
+    )
+    answer = json.loads(DIALECT.write_answer(completion, ChatRequest(NEW, ())).body)
+    theirs = answer["candidates"][0]["content"]["parts"][0]["thoughtSignature"]
+    words = "skip_thought_signature_validator"
+    for signature in (theirs, SIGNATURE, words, base64.b64encode(words.encode()).decode()):
+        assert len(DIALECT.read_request(raw(history(signature))).messages) == 3
+    assert "signature" in refused(raw(history(theirs), FREE))["message"]
+
+
+NAMES = (
+    "contents role parts text thought thoughtSignature functionCall functionResponse name id args response inlineData "
+    "fileData fileUri mimeType data systemInstruction tools functionDeclarations parameters toolConfig mode "
+    "functionCallingConfig allowedFunctionNames generationConfig stopSequences thinkingConfig thinkingLevel topK"
+)
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.sampled_from(["", "user", "model", "AAAA", "f", "\ud83d"])
+)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(NAMES.split()), inner)),
+    max_leaves=20,
+)
+
+
+@given(st.fixed_dictionaries({"contents": JSON}, optional=dict.fromkeys(NAMES.split()[18:], JSON)), st.booleans())
+def test_no_request_brings_the_simulator_down(body: object, is_new: bool) -> None:
+    try:
+        request = DIALECT.read_request(raw(body, NEW if is_new else OLD))
+    except Refused as refusal:
+        status = refusal.response.status
+    else:
+        status = 200 if request.messages else 0
+    assert status in (200, 400)
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [NEW, FREE, OLD])
+def test_messages_arrive(model: str) -> None:
+    image, link = ImagePart("data:image/png;base64,AAAA"), ImagePart("https://a.example/x.png")
+    file = FilePart("data:application/pdf;base64,JVBE")
+    messages: tuple[Message, ...] = (
+        SystemMessage("Be brief."),
+        UserMessage((TextPart("Grüß Gott, 你好 👋"), image, link, AudioPart("UklG", "wav"), file)),
+        AssistantMessage("Hello."),
+        UserMessage("Bye"),
+    )
+    assert through(ChatRequest("a", messages), model) == ChatRequest(model, messages)
+
+
+def test_parameters_arrive() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    before = copy.deepcopy(schema)
+    request = ChatRequest(
+        OLD,
+        (UserMessage("Hi"),),
+        stream=True,
+        include_usage=True,
+        max_tokens=5,
+        temperature=0.5,
+        top_p=0.25,
+        seed=3,
+        stop=("a", "b"),
+        n=2,
+        logprobs=True,
+        top_logprobs=2,
+        tools=(WEATHER, Tool("b")),
+        tool_choice=NamedTool("b"),
+        response_format=JsonSchemaFormat("response", schema),
+        reasoning_effort="medium",
+        extra={"top_k": 3, "labels": {"a": "b"}},
+    )
+    assert through(request, OLD) == request
+    assert schema == before
+    plain = ChatRequest(NEW, (UserMessage("Hi"),), response_format=JsonObjectFormat(), reasoning_effort="low")
+    assert through(plain, NEW) == plain
+    assert through(replace(plain, reasoning_effort="none"), NEW) == plain
+
+
+@pytest.mark.parametrize("effort", ["none", "low", "medium", "high"])
+def test_efforts_arrive_as_budgets(effort: str) -> None:
+    request = ChatRequest(OLD, (UserMessage("Hi"),), reasoning_effort=effort)
+    assert through(request, OLD).reasoning_effort == effort
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+def test_tool_choices_arrive(choice: Any) -> None:
+    request = ChatRequest(NEW, (UserMessage("Hi"),), tools=(WEATHER,), tool_choice=choice)
+    assert through(request, NEW) == request
+
+
+MANY = Choice(
+    AssistantMessage("Grüß Gott, 你好 👋\u2028 all", reasoning="Think first, then greet."), "stop", 0, None, None
+)
+USAGE = Usage(11, 40, 5, 13)
+
+
+def logprobs(*tokens: str) -> dict[str, object]:
+    content = [{"token": t, "logprob": -0.5, "bytes": list(t.encode()), "top_logprobs": []} for t in tokens]
+    return {"content": content, "refusal": None}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        (MANY,),
+        (Choice(AssistantMessage(""), "stop"),),
+        (Choice(AssistantMessage("cut"), "length"),),
+        (Choice(AssistantMessage("cut"), "content_filter", 0, None, "RECITATION"),),
+        (Choice(AssistantMessage(""), "content_filter", 0, None, "PROHIBITED_CONTENT"),),
+        (Choice(AssistantMessage("odd"), "other", 0, None, "ODD"),),
+        (MANY, Choice(AssistantMessage("two"), "length", 1)),
+        (Choice(AssistantMessage("ab"), "stop", 0, logprobs("a", "b")),),
+    ],
+)
+def test_answers_come_back(choices: tuple[Choice, ...]) -> None:
+    completion = ChatCompletion("r1", OLD, 0, choices, USAGE)
+    assert back(completion, ChatRequest(OLD, ())) == completion
+    without = replace(completion, usage=None)
+    assert back(without, ChatRequest(OLD, ())) == without
+
+
+def test_a_stream_looks_like_the_vendors() -> None:
+    completion = ChatCompletion("r1", NEW, 0, (MANY,), USAGE)
+    pieces = DIALECT.write_stream(completion, ChatRequest(NEW, (), stream=True))
+    assert all(piece.startswith(b"data: {") and piece.endswith(b"}\r\n\r\n") for piece in pieces)
+    assert all(piece.count(b"\n") == 2 for piece in pieces)
+    chunks = [json.loads(piece[6:]) for piece in pieces]
+    assert len(chunks) > 5
+    assert ["finishReason" in chunk["candidates"][0] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    counts = [chunk["usageMetadata"]["candidatesTokenCount"] for chunk in chunks]
+    assert counts == sorted(counts)
+    assert (counts[-1], chunks[-1]["usageMetadata"]["totalTokenCount"]) == (27, 51)
+
+
+@pytest.mark.parametrize("model", [NEW, OLD])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tools_in_a_loop(model: str, streamed: bool) -> None:
+    """The simulated model calls, the client answers, the model speaks: each request as the vendor wants it."""
+    messages: tuple[Message, ...] = (UserMessage("What is the weather in Oslo and in Bergen?"),)
+    request = ChatRequest("assistant", messages, stream=streamed, tools=(WEATHER,))
+    asked = through(request, model)
+    called = back(respond(asked, "Sim"), asked).choices[0]
+    calls = called.message.tool_calls
+    assert called.finish_reason == "tool_calls"
+    assert len({one.id for one in calls}) == len(calls) == 2
+    assert [one.signature is not None for one in calls] == [model == NEW, False]
+    results = tuple(ToolMessage(one.id, f"{json.loads(one.arguments)['city']}: rain") for one in calls)
+    history = (*messages, called.message, *reversed(results))
+    again = through(replace(request, messages=history), model)
+    assert [message.content for message in again.messages[2:]] == ["Oslo: rain", "Bergen: rain"]
+    said = back(respond(again, "Sim"), again).choices[0]
+    assert said.finish_reason == "stop"
+    assert "Oslo: rain; Bergen: rain" in str(said.message.content)
+
+
+def test_a_conversation_may_change_its_model() -> None:
+    tools = ChatRequest("assistant", (UserMessage("Weather in Oslo?"),), tools=(WEATHER,))
+    asked = through(tools, NEW)
+    message = back(respond(asked, "Sim"), asked).choices[0].message
+    history = (*tools.messages, message, ToolMessage(message.tool_calls[0].id, "rain"))
+    for model in (NEW, FREE, OLD):
+        assert len(through(replace(tools, messages=history), model).messages) == 3
+
+
+def test_json_schema_and_images_through_the_simulated_model() -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    image = UserMessage((TextPart("What is this?"), ImagePart("data:image/png;base64,AAAA")))
+    request = through(ChatRequest("a", (image,), response_format=JsonSchemaFormat("x", schema)), NEW)
+    text = str(back(respond(request, "Sim"), request).choices[0].message.content)
+    assert isinstance(json.loads(text)["ok"], bool)
+    seen = through(ChatRequest("a", (image,)), NEW)
+    assert "1 image" in str(back(respond(seen, "Sim"), seen).choices[0].message.content)
+
+
+def test_reasoning_through_the_simulated_model() -> None:
+    request = through(ChatRequest("a", (UserMessage("Hi"),), reasoning_effort="high"), NEW)
+    completion = respond(request, "Sim")
+    assert completion.choices[0].message.reasoning
+    assert back(completion, request) == completion
+
+
+def test_arguments_that_are_no_json_can_not_be_said() -> None:
+    broken = Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{"),)), "tool_calls")
+    completion = back(ChatCompletion("r", NEW, 0, (broken,)), ChatRequest(NEW, ()))
+    assert completion.choices[0].message.tool_calls[0].arguments == "{}"
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "own_status", "read"),
+    [
+        (FailureKind.RATE_LIMITED, 429, 429, FailureKind.RATE_LIMITED),
+        (FailureKind.QUOTA, 429, 429, FailureKind.QUOTA),
+        (FailureKind.QUOTA, 402, 429, FailureKind.QUOTA),
+        (FailureKind.CREDENTIALS, 400, 400, FailureKind.CREDENTIALS),
+        (FailureKind.CREDENTIALS, 401, 401, FailureKind.CREDENTIALS),
+        (FailureKind.CREDENTIALS, 403, 403, FailureKind.CREDENTIALS),
+        (FailureKind.MODEL_NOT_FOUND, 404, 404, FailureKind.MODEL_NOT_FOUND),
+        (FailureKind.GEO_REFUSED, 403, 400, FailureKind.GEO_REFUSED),
+        (FailureKind.INVALID_REQUEST, 400, 400, FailureKind.INVALID_REQUEST),
+        (FailureKind.CONTEXT_LENGTH, 400, 400, FailureKind.INVALID_REQUEST),
+        (FailureKind.UNAVAILABLE, 408, 408, FailureKind.UNAVAILABLE),
+        (FailureKind.UNAVAILABLE, 409, 409, FailureKind.UNAVAILABLE),
+        (FailureKind.UNAVAILABLE, 500, 500, FailureKind.UNAVAILABLE),
+        (FailureKind.UNAVAILABLE, 503, 503, FailureKind.UNAVAILABLE),
+        (FailureKind.UNAVAILABLE, 529, 529, FailureKind.UNAVAILABLE),
+    ],
+)
+def test_errors_are_understood(kind: FailureKind, status: int, own_status: int, read: FailureKind) -> None:
+    response = DIALECT.write_error(kind, status, 1.5)
+    failure = ADAPTER.classify_error(response)
+    assert (response.status, failure.kind, failure.retry_after_s) == (own_status, read, 1.5)
+    parser = ADAPTER.stream_parser(target(NEW))
+    (event,) = parser.feed(DIALECT.write_error_event(kind))
+    assert isinstance(event, Failed)
+    assert event.failure.kind is read
+
+
+@pytest.mark.parametrize("wait_s", [22, 0.25, 1e-7])
+def test_waits_are_understood(wait_s: float) -> None:
+    response = DIALECT.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
+    assert ADAPTER.classify_error(response).retry_after_s == pytest.approx(wait_s)
+
+
+def test_a_filter_is_no_error_of_this_vendor() -> None:
+    blocked = ADAPTER.parse_response(DIALECT.write_error(FailureKind.CONTENT_FILTER, 400), target(NEW))
+    assert blocked.choices[0].finish_reason == "content_filter"
+    begun = b'data: {"candidates":[{"content":{"parts":[{"text":"Once"}]}}]}\r\n\r\n'
+    parser = ADAPTER.stream_parser(target(NEW))
+    events = parser.feed(begun + DIALECT.write_error_event(FailureKind.CONTENT_FILTER))
+    choice = fold([*events, *parser.close()]).choices[0]
+    assert (choice.message.content, choice.finish_reason) == ("Once", "content_filter")

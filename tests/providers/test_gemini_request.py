@@ -1,0 +1,479 @@
+"""What Gemini is sent for a canonical request."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from providers.adapter import Capabilities, Target
+from providers.adapters._gemini_signatures import marked, own_signature
+from providers.adapters.gemini import ADAPTER, GeminiAdapter
+from providers.auth import HeaderKey
+from providers.catalogue.models import UNKNOWN_MODEL, model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import UnsupportedFeature
+from providers.fitting import fit, needs_of, without_parameters
+
+NEW, LITE, OLD = "gemini-3.7-flash", "gemini-3.5-flash-lite", "gemini-2.5-flash"
+BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
+ASK = (UserMessage("Hi"),)
+TOOLS = (Tool("find", "Finds.", {"type": "object"}), Tool("count"))
+
+
+def target(model: str = NEW, **more: Any) -> Target:
+    return Target(model, "/v1beta", model_facts(ADAPTER.models, model), **more)
+
+
+def body(request: ChatRequest, model: str = NEW, **more: Any) -> dict[str, Any]:
+    value = json.loads(ADAPTER.build_request(request, target(model, **more)).body)
+    assert isinstance(value, dict)
+    return value
+
+
+def contents(*messages: Message, model: str = NEW) -> Any:
+    return body(ChatRequest("assistant", messages), model)["contents"]
+
+
+def config(model: str = NEW, **fields: Any) -> Any:
+    return body(ChatRequest("assistant", ASK, **fields), model).get("generationConfig")
+
+
+def call(id: str, name: str = "find", arguments: str = '{"q":1}', signature: str | None = None) -> ToolCall:
+    return ToolCall(id, name, arguments, signature)
+
+
+# --- the envelope ---------------------------------------------------------------------------------
+
+
+def test_the_two_methods_of_the_api() -> None:
+    whole = ADAPTER.build_request(ChatRequest("a", ASK), target())
+    stream = ADAPTER.build_request(ChatRequest("a", ASK, stream=True), target())
+    assert (whole.method, whole.path, whole.query) == ("POST", "/v1beta/models/gemini-3.7-flash:generateContent", ())
+    assert stream.path == "/v1beta/models/gemini-3.7-flash:streamGenerateContent"
+    assert stream.query == (("alt", "sse"),)
+    assert whole.headers == (("content-type", "application/json"), ("accept", "application/json"))
+    assert dict(stream.headers)["accept"] == "text/event-stream"
+    assert whole.body == stream.body == b'{"contents":[{"role":"user","parts":[{"text":"Hi"}]}]}'
+
+
+@pytest.mark.parametrize(
+    ("model", "written"),
+    [
+        ("a?key=b", "a%3Fkey%3Db"),
+        ("a#b", "a%23b"),
+        ("../../v1/models/x", "..%2F..%2Fv1%2Fmodels%2Fx"),
+        ("a b\r\nHost: evil", "a%20b%0D%0AHost%3A%20evil"),
+        ("模型", "%E6%A8%A1%E5%9E%8B"),
+        ("..", ".."),
+    ],
+)
+def test_no_model_name_changes_the_path(model: str, written: str) -> None:
+    wire = ADAPTER.build_request(ChatRequest("a", ASK), Target(model, "/v1beta", UNKNOWN_MODEL))
+    assert wire.path == f"/v1beta/models/{written}:generateContent"
+    assert wire.query == ()
+
+
+def test_the_key_goes_into_a_header_of_its_own() -> None:
+    assert ADAPTER.auth == HeaderKey("x-goog-api-key")
+    assert ADAPTER.name == "gemini"
+    assert ADAPTER.sites["global"].origin == "https://generativelanguage.googleapis.com"
+
+
+def test_the_site_has_the_last_word() -> None:
+    request = ChatRequest("a", ASK, extra={"store": True, "labels": {"team": "x"}})
+    sent = body(request, pins={"store": False})
+    assert sent["store"] is False
+    assert sent["labels"] == {"team": "x"}
+
+
+@pytest.mark.parametrize("name", ["contents", "systemInstruction", "toolConfig"])
+def test_what_is_made_of_the_messages_can_not_be_let_through_besides(name: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=name):
+        body(ChatRequest("a", ASK, extra={name: []}))
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_system_and_developer_messages_become_the_instruction() -> None:
+    messages = (
+        SystemMessage("One."),
+        UserMessage("Hi"),
+        SystemMessage((TextPart("Tw"), TextPart("o.")), "developer"),
+        SystemMessage(""),
+    )
+    sent = body(ChatRequest("a", messages))
+    assert sent["systemInstruction"] == {"parts": [{"text": "One."}, {"text": "Two."}]}
+    assert sent["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
+
+
+def test_neighbours_of_one_role_become_one_turn() -> None:
+    assert contents(
+        UserMessage("a"), UserMessage("b"), AssistantMessage("c"), AssistantMessage("d"), UserMessage("e")
+    ) == [
+        {"role": "user", "parts": [{"text": "a"}, {"text": "b"}]},
+        {"role": "model", "parts": [{"text": "c"}, {"text": "d"}]},
+        {"role": "user", "parts": [{"text": "e"}]},
+    ]
+
+
+def test_what_is_empty_is_left_out() -> None:
+    image = ImagePart("data:image/png;base64,AAAA")
+    assert contents(
+        UserMessage((TextPart(""), image)), AssistantMessage(""), AssistantMessage(None), UserMessage("")
+    ) == [{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (SystemMessage("Tell a joke."),),
+        (UserMessage(""),),
+        (UserMessage("Hi"), AssistantMessage("Hello"), SystemMessage("Sum up.")),
+        (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("")),
+    ],
+)
+def test_a_blank_turn_stands_for_a_last_message_that_went_elsewhere(messages: tuple[Message, ...]) -> None:
+    assert contents(*messages)[-1] == {"role": "user", "parts": [{"text": " "}]}
+
+
+def test_a_beginning_of_the_answer_stays_the_last_turn() -> None:
+    assert contents(UserMessage("Hi"), AssistantMessage("Hel"), model="gemini-3.5-flash")[-1]["role"] == "model"
+
+
+def test_a_refusal_is_something_that_the_model_said() -> None:
+    turns = contents(UserMessage("a"), AssistantMessage(None, refusal="No."), UserMessage("b"))
+    assert turns[1] == {"role": "model", "parts": [{"text": "No."}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "written"),
+    [
+        (
+            ImagePart("https://a.example/x.JPG?y=z.png"),
+            {"mimeType": "image/jpeg", "fileUri": "https://a.example/x.JPG?y=z.png"},
+        ),
+        (ImagePart("https://a.example/x"), {"fileUri": "https://a.example/x"}),
+    ],
+)
+def test_a_linked_image(part: ImagePart, written: Mapping[str, str]) -> None:
+    assert contents(UserMessage((part,)))[0]["parts"] == [{"fileData": written}]
+
+
+def test_sound_and_files_go_inline() -> None:
+    file = FilePart("data:application/pdf;name=a.pdf;base64,JVBE", "a.pdf")
+    assert contents(UserMessage((AudioPart("UklG", "wav"), file)))[0]["parts"] == [
+        {"inlineData": {"mimeType": "audio/wav", "data": "UklG"}},
+        {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}},
+    ]
+
+
+# --- calls and results ----------------------------------------------------------------------------
+
+LOOP = (
+    UserMessage("Go"),
+    AssistantMessage("Let me see.", tool_calls=(call("a"), call("b"))),
+    ToolMessage("b", "second"),
+    ToolMessage("a", (TextPart("fir"), TextPart("st"))),
+    UserMessage("And?"),
+)
+
+
+def test_calls_and_results_with_ids() -> None:
+    turns = contents(*LOOP)
+    assert turns[1]["parts"] == [
+        {"text": "Let me see."},
+        {"functionCall": {"id": "a", "name": "find", "args": {"q": 1}}, "thoughtSignature": BYPASS},
+        {"functionCall": {"id": "b", "name": "find", "args": {"q": 1}}},
+    ]
+    assert turns[2:] == [
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"id": "a", "name": "find", "response": {"output": "first"}}},
+                {"functionResponse": {"id": "b", "name": "find", "response": {"output": "second"}}},
+            ],
+        },
+        {"role": "user", "parts": [{"text": "And?"}]},
+    ]
+
+
+def test_calls_and_results_without_ids() -> None:
+    turns = contents(*LOOP, model=OLD)
+    assert turns[1]["parts"][1:] == [{"functionCall": {"name": "find", "args": {"q": 1}}}] * 2
+    assert [part["functionResponse"]["response"]["output"] for part in turns[2]["parts"]] == ["first", "second"]
+    assert all("id" not in part["functionResponse"] for part in turns[2]["parts"])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        LOOP[:3],
+        (*LOOP[:4], ToolMessage("c", "?")),
+        (UserMessage("Go"), ToolMessage("a", "?")),
+        (UserMessage("Go"), AssistantMessage("Hi"), ToolMessage("a", "?")),
+        LOOP[:2],
+    ],
+)
+def test_results_that_fit_no_calls_are_refused_here(messages: tuple[Message, ...]) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        contents(*messages)
+    assert caught.value.feature == "tools"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "args"),
+    [
+        ("", {}),
+        ("  ", {}),
+        ('{"n": 9007199254740993}', {"n": 9007199254740993}),
+        ('{"cut": ', {"_raw": '{"cut": '}),
+        ("[1]", {"_raw": "[1]"}),
+        ('{"x": NaN}', {"_raw": '{"x": NaN}'}),
+        ('{"x": "\\ud83d"}', {"_raw": '{"x": "\\ud83d"}'}),
+        ('{"a":' * 300 + "1" + "}" * 300, None),
+    ],
+)
+def test_arguments_are_an_object_whatever_the_model_wrote(arguments: str, args: Any) -> None:
+    turns = contents(
+        UserMessage("Go"), AssistantMessage(tool_calls=(call("a", arguments=arguments),)), ToolMessage("a", "")
+    )
+    written = turns[1]["parts"][0]["functionCall"]["args"]
+    assert written == (json.loads(arguments) if args is None else args)
+    assert turns[2]["parts"][0]["functionResponse"]["response"] == {"output": ""}
+
+
+def test_big_numbers_in_arguments_are_not_rounded() -> None:
+    history = (
+        UserMessage("Go"),
+        AssistantMessage(tool_calls=(call("a", arguments='{"n": 123456789012345678901234567890}'),)),
+        ToolMessage("a", "ok"),
+    )
+    assert b"123456789012345678901234567890}" in ADAPTER.build_request(ChatRequest("a", history), target()).body
+
+
+# --- signatures -----------------------------------------------------------------------------------
+
+
+def test_a_signature_goes_back_in_the_part_that_it_came_in() -> None:
+    own = marked("U0lH", NEW)
+    turns = contents(
+        UserMessage("Go"),
+        AssistantMessage(tool_calls=(call("a", signature=own), call("b"))),
+        ToolMessage("a", ""),
+        ToolMessage("b", ""),
+        AssistantMessage(tool_calls=(call("c"), call("d", signature=own))),
+        ToolMessage("c", ""),
+        ToolMessage("d", ""),
+    )
+    steps = [[part.get("thoughtSignature") for part in turn["parts"]] for turn in turns if turn["role"] == "model"]
+    assert steps == [["U0lH", None], [BYPASS, "U0lH"]]
+
+
+def test_another_models_signature_is_none() -> None:
+    history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a", signature=marked("U0lH", LITE)),)))
+    turns = contents(*history, ToolMessage("a", ""))
+    assert turns[1]["parts"][0]["thoughtSignature"] == BYPASS
+    assert "thoughtSignature" not in contents(*history, ToolMessage("a", ""), model=OLD)[1]["parts"][0]
+
+
+def test_the_mark_of_a_signature() -> None:
+    assert own_signature(marked("U0lH", NEW), NEW) == "U0lH"
+    assert own_signature(marked("U0lH", NEW), LITE) is None
+    assert own_signature("U0lH", NEW) == "U0lH"
+    assert own_signature(None, NEW) is own_signature("", NEW) is own_signature(marked("", NEW), NEW) is None
+    assert NEW not in marked("U0lH", NEW)
+
+
+def test_the_form_of_the_bypass_can_be_chosen() -> None:
+    adapter = GeminiAdapter("gemini", ADAPTER.auth, "skip_thought_signature_validator")
+    history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a"),)), ToolMessage("a", ""))
+    sent = json.loads(adapter.build_request(ChatRequest("a", history), target()).body)
+    assert sent["contents"][1]["parts"][0]["thoughtSignature"] == "skip_thought_signature_validator"
+
+
+# --- tools ----------------------------------------------------------------------------------------
+
+
+def test_tools_keep_their_schema() -> None:
+    schema = {
+        "type": "object",
+        "$schema": "x",
+        "properties": {"a": {"$ref": "#/$defs/b"}},
+        "additionalProperties": False,
+    }
+    before = copy.deepcopy(schema)
+    sent = body(ChatRequest("a", ASK, tools=(Tool("find", "Finds.", schema, strict=True), Tool("count"))))
+    assert sent["tools"] == [
+        {
+            "functionDeclarations": [
+                {"name": "find", "description": "Finds.", "parametersJsonSchema": before},
+                {"name": "count"},
+            ]
+        }
+    ]
+    assert schema == before
+    assert "toolConfig" not in sent
+
+
+@pytest.mark.parametrize(
+    ("choice", "written"),
+    [
+        ("auto", {"mode": "AUTO"}),
+        ("none", {"mode": "NONE"}),
+        ("required", {"mode": "ANY"}),
+        (NamedTool("find"), {"mode": "ANY", "allowedFunctionNames": ["find"]}),
+        (AllowedTools("required", ("find", "count")), {"mode": "ANY", "allowedFunctionNames": ["find", "count"]}),
+        (AllowedTools("auto", ("count",)), {"mode": "VALIDATED", "allowedFunctionNames": ["count"]}),
+    ],
+)
+def test_tool_choice(choice: ToolChoice, written: Mapping[str, object]) -> None:
+    sent = body(ChatRequest("a", ASK, tools=TOOLS, tool_choice=choice))
+    assert sent["toolConfig"] == {"functionCallingConfig": written}
+
+
+@pytest.mark.parametrize("name", ["1st", "-a", "", "a b", "a" * 129])
+def test_a_name_that_gemini_does_not_take_is_refused_here(name: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"tools\[1\]"):
+        body(ChatRequest("a", ASK, tools=(TOOLS[0], Tool(name))))
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_parameters_by_name() -> None:
+    assert config(
+        OLD, temperature=0.0, top_p=0.9, max_tokens=9, stop=("a", "b"), seed=2**53 + 1, n=2, extra={"top_k": 40}
+    ) == {
+        "temperature": 0.0,
+        "topP": 0.9,
+        "topK": 40,
+        "candidateCount": 2,
+        "maxOutputTokens": 9,
+        "stopSequences": ["a", "b"],
+        "seed": 2**53 + 1,
+    }
+    assert config(OLD, presence_penalty=0.5, frequency_penalty=-0.5) == {
+        "presencePenalty": 0.5,
+        "frequencyPenalty": -0.5,
+    }
+
+
+def test_nothing_said_is_nothing_sent() -> None:
+    assert config() is None
+    assert config(n=1, logprobs=False) is None
+
+
+def test_logprobs() -> None:
+    assert config(OLD, logprobs=True) == {"responseLogprobs": True}
+    assert config(OLD, logprobs=True, top_logprobs=3) == {"responseLogprobs": True, "logprobs": 3}
+
+
+def test_what_an_operator_lets_through_lies_under_what_the_request_says() -> None:
+    extra = {"generationConfig": {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 1}}
+    assert config(max_tokens=5, extra=extra) == {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 5}
+    assert extra["generationConfig"] == {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 1}
+
+
+def test_json_answers() -> None:
+    schema = {"type": "object", "$schema": "x", "properties": {"a": {"minimum": 1}}, "additionalProperties": False}
+    before = copy.deepcopy(schema)
+    assert config(response_format=JsonObjectFormat()) == {"responseMimeType": "application/json"}
+    assert config(response_format=JsonSchemaFormat("x", schema, strict=True)) == {
+        "responseMimeType": "application/json",
+        "responseJsonSchema": before,
+    }
+    assert schema == before
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "written"),
+    [
+        (NEW, "none", {"thinkingLevel": "LOW"}),
+        (NEW, "minimal", {"thinkingLevel": "LOW", "includeThoughts": True}),
+        (LITE, "none", {"thinkingLevel": "MINIMAL"}),
+        (LITE, "minimal", {"thinkingLevel": "MINIMAL", "includeThoughts": True}),
+        (NEW, "medium", {"thinkingLevel": "MEDIUM", "includeThoughts": True}),
+        (NEW, "xhigh", {"thinkingLevel": "HIGH", "includeThoughts": True}),
+        (NEW, "max", {"thinkingLevel": "HIGH", "includeThoughts": True}),
+        (OLD, "none", {"thinkingBudget": 0}),
+        (OLD, "minimal", {"thinkingBudget": 0, "includeThoughts": True}),
+        (OLD, "low", {"thinkingBudget": 1024, "includeThoughts": True}),
+        (OLD, "medium", {"thinkingBudget": 8192, "includeThoughts": True}),
+        (OLD, "max", {"thinkingBudget": 24576, "includeThoughts": True}),
+        ("gemini-2.5-pro", "none", {"thinkingBudget": 1024}),
+        ("tuned-model", "xhigh", {"thinkingLevel": "XHIGH"}),
+    ],
+)
+def test_reasoning_effort(model: str, wanted: str, written: Mapping[str, object]) -> None:
+    assert config(model, reasoning_effort=wanted) == {"thinkingConfig": written}
+
+
+def test_an_unknown_effort_is_refused_here() -> None:
+    with pytest.raises(UnsupportedFeature):
+        config(reasoning_effort="enormous")
+
+
+# --- what fitting makes of it ---------------------------------------------------------------------
+
+
+def capabilities(model: str) -> Capabilities:
+    facts = model_facts(ADAPTER.models, model)
+    mine = ADAPTER.capabilities
+    return Capabilities(mine.features & facts.features, mine.parameters - facts.without)
+
+
+def test_what_newer_models_refuse_is_dropped_and_named() -> None:
+    request = ChatRequest(
+        "a", ASK, temperature=0.2, top_p=0.9, n=1, presence_penalty=0.5, extra={"top_k": 3}, user="u", seed=1
+    )
+    found = fit(needs_of(request), capabilities(NEW), model_facts(ADAPTER.models, NEW))
+    assert found.unsupported == {"temperature", "top_p", "top_k", "presence_penalty", "user"}
+    sent = body(without_parameters(request, found.unsupported))
+    assert sent["generationConfig"] == {"seed": 1}
+    older = fit(needs_of(request), capabilities(OLD), model_facts(ADAPTER.models, OLD))
+    assert older.unsupported == {"presence_penalty", "user"}
+
+
+def test_only_some_models_continue_a_turn() -> None:
+    needs = needs_of(ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hel"))))
+    lacking = {
+        model: fit(needs, capabilities(model), model_facts(ADAPTER.models, model)).missing
+        for model in (NEW, LITE, "gemini-3.8-flash", "gemini-3.5-flash", OLD)
+    }
+    assert [model for model, missing in lacking.items() if missing] == [NEW, LITE, "gemini-3.8-flash"]
+
+
+def test_capabilities_name_only_what_the_format_has() -> None:
+    assert {"user", "logit_bias", "parallel_tool_calls", "strict_tools"}.isdisjoint(ADAPTER.capabilities.parameters)
+
+
+def test_the_catalogue_is_consistent() -> None:
+    for name, facts in ADAPTER.models.items():
+        assert facts.features <= ADAPTER.capabilities.features, name
+        assert facts.without <= ADAPTER.capabilities.parameters, name
+        assert ("none" in facts.efforts) <= ("thinking_budget" in facts.flags), name
+        assert bool(facts.efforts) == ("reasoning" in facts.features), name
