@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 _EMPTY: Mapping[str, object] = {}
+_INT64 = 2**63
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH_SURROGATE = re.compile("[\ud800-\udbff]$")
 
 
@@ -106,17 +108,16 @@ def read_str(source: Mapping[str, object], key: str) -> str | None:
 
 
 def read_int(source: Mapping[str, object], key: str) -> int | None:
-    """The whole number at `key` (also written `3.0` or `"3"`), or None."""
+    """The whole number at `key` (also written `3.0` or `"3"`) if it has at most 63 bits, or None."""
     value = source.get(key)
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    return None
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        number = int(value)
+    return number if number is not None and -_INT64 <= number < _INT64 else None
 
 
 def read_float(source: Mapping[str, object], key: str) -> float | None:
@@ -139,6 +140,8 @@ def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:
 
 def mend_surrogates(text: str) -> str:
     """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

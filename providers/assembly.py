@@ -92,8 +92,8 @@ class Assembler:
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Who answers, as far as this piece says; what was said first stays."""
         if not self._opened:
-            self._id = self._id or id or ""
-            self._model = model or self._model
+            self._id = self._id or mend_surrogates(id or "")
+            self._model = mend_surrogates(model or "") or self._model
             self._created = self._created or created or 0
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
@@ -127,15 +127,15 @@ class Assembler:
     ) -> None:
         """A piece of a tool call; which call it belongs to is told by id, else by index, else it is the last one."""
         state = self._choice(choice)
-        call = self._call_of(state, index, id or "", name or "")
+        id, name = mend_surrogates(id or ""), mend_surrogates(name or "")
+        call = self._call_of(state, index, id, name)
         self._argument_bytes += len(arguments)
         if self._argument_bytes > _MAX_ARGUMENT_BYTES or len(state.calls) > _MAX_TOOL_CALLS:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
             return
-        call.name = call.name or name or ""
-        call.signature = call.signature or signature
-        if _SURROGATE.search(arguments):
-            arguments = mend_surrogates(arguments)
+        call.name = call.name or name
+        call.signature = call.signature or mend_surrogates(signature or "") or None
+        arguments = mend_surrogates(arguments)
         if call.given_out:
             if arguments:
                 call.has_arguments = True
@@ -149,7 +149,7 @@ class Assembler:
         """The choice has ended. Of several finishes the one that says most wins."""
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
-            state.finish, state.raw = reason, raw
+            state.finish, state.raw = reason, mend_surrogates(raw) if raw else None
 
     def usage(self, usage: Usage) -> None:
         """What was counted so far; the last report counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from providers._json import JsonError, as_map, loads
+from providers._json import JsonError, as_map, loads, mend_surrogates
 from providers.adapter import WireResponse
 from providers.failures import Failure, FailureKind
 from providers.retry_after import retry_after_s
@@ -62,12 +62,12 @@ def failure(
     return Failure(
         kind=kind,
         message=MESSAGES.get(kind, kind.value),
-        detail=(detail or "")[:2000],
+        detail=mend_surrogates((detail or "")[:2000]),
         status=response.status,
-        code=code[:200] if code else None,
+        code=mend_surrogates(code[:200]) if code else None,
         retry_after_s=retry_after,
-        request_id=request_id or response.headers.get("x-request-id"),
-        param=param,
+        request_id=mend_surrogates(request_id[:200]) if request_id else response.headers.get("x-request-id"),
+        param=mend_surrogates(param[:200]) if param else None,
     )
 
 

@@ -66,6 +66,12 @@ PARAMETERS = frozenset(
         "strict_tools",
     }
 )
+_NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
+    "tools_without_reasoning": frozenset({"tools"}),
+    "thinking": frozenset({"tool_choice_named"}),
+    "json_without_thinking": frozenset({"json_object", "json_schema"}),
+}
+"""Flags of models (catalogue data) and the features beside which they can't reason."""
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], {}, "")
 
 
@@ -169,16 +175,22 @@ def fit(
     facts allow.
     """
     unsupported = needs.parameters - capabilities.parameters - passthrough - allowed_moves
-    if "tools_without_reasoning" in facts.flags and "tools" in needs.features:
-        unsupported |= needs.parameters & {"reasoning_effort"}
+    if "reasoning_effort" in needs.parameters and not _may_reason(needs, capabilities, facts):
+        unsupported |= {"reasoning_effort"}
     return Fit(needs.features - capabilities.features, unsupported, needs.moving - allowed_moves)
+
+
+def _may_reason(needs: Needs, capabilities: Capabilities, facts: ModelFacts) -> bool:
+    """Whether an effort that the client asks for can take effect, beside everything else that it asks for."""
+    excluded = (needs.features & _NO_REASONING_BESIDE.get(flag, frozenset()) for flag in facts.flags)
+    return "reasoning" in capabilities.features and not any(excluded)
 
 
 def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
     """The request as if these parameters had not been said."""
     if not dropped:
         return request
-    changes: dict[str, Any] = {name: None for name in dropped & (PARAMETERS - {"strict_tools", "stop"})}
+    changes: dict[str, Any] = dict.fromkeys(dropped & (PARAMETERS - {"strict_tools", "stop"}))
     if "stop" in dropped:
         changes["stop"] = ()
     if "strict_tools" in dropped:

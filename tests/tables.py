@@ -43,13 +43,15 @@ deployments:
   chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
   gemini: {provider: gemini, model: gemini-3.8-flash, api_key: "${GEMINI_API_KEY}"}
 clients:
-  app: {keys: ["sha256:%s"], assistants: [assistant]}
-  backend: {keys: ["sha256:%s"], may_assert: [territory]}
-  shop-cn: {keys: ["sha256:%s"], region: cn}
+  app: {keys: ["sha256:APP"], assistants: [assistant]}
+  backend: {keys: ["sha256:BACKEND"], may_assert: [territory]}
+  shop-cn: {keys: ["sha256:SHOP"], region: cn}
 location:
   signals: [api_key, assertion, edge_header]
   edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
-""" % ("a" * 64, "b" * 64, "c" * 64)
+"""
+for _name, _digit in (("APP", "a"), ("BACKEND", "b"), ("SHOP", "c")):
+    WORLD = WORLD.replace(f"sha256:{_name}", f"sha256:{_digit * 64}")
 
 
 def table_of(text: str, environ: dict[str, str] | None = None) -> Table:

@@ -15,7 +15,8 @@ from gateway.config.location import compile_location
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.regions import compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.schema import ResilienceSection, seconds
+from gateway.config.scalars import seconds
+from gateway.config.schema import ResilienceSection
 from gateway.config.validate import Draft, validate
 from gateway.model.table import Resilience, Table
 from providers.registry import Registry

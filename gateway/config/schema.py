@@ -6,14 +6,23 @@ Only shapes are judged here. What a word refers to, and whether it may stand whe
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.config.scalars import (
+    Duration,
+    DurationOrZero,
+    FieldName,
+    HeaderName,
+    KeyHash,
+    Name,
+    OneOrMore,
+    Visible,
+    Words,
+)
 
 __all__ = [
-    "MEANINGS",
     "AssistantSection",
     "AttemptsSection",
     "CellSection",
@@ -26,95 +35,11 @@ __all__ = [
     "RegionSection",
     "ResilienceSection",
     "schema_json",
-    "seconds",
 ]
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_VISIBLE = r"^[!-~]+$"
-_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
-_FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
-_DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
-_KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
-
-MEANINGS = {
-    _NAME: "must be made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
-    _VISIBLE: "must be visible ASCII without spaces",
-    _HEADER: "must be the name of a header",
-    _FIELD: "must be the name of a request field",
-}
-"""What a pattern of the schema asks for, in words."""
-
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_LONGEST_S = 86_400.0
-
-
-def _listed(value: object) -> object:
-    """One word as a list of one."""
-    if value is None or isinstance(value, list):
-        return value
-    if isinstance(value, str):
-        return [value]
-    raise _mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
-
-
-def seconds(duration: str) -> float:
-    """The seconds of a duration that the schema accepted: 0.5 of `500ms`, 120 of `2m`."""
-    match = re.fullmatch(_DURATION, duration)
-    return float(match[1]) * _UNIT_S[match[2]] if match else 0.0
-
-
-def _duration(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(_DURATION, value):
-        if seconds(value) > _LONGEST_S:
-            raise _mistake("a time must not be longer than a day")
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _mistake("a time needs a unit", f"write {value}s, {value}ms or {value}m")
-    raise _mistake("must be a time with its unit", "such as 500ms, 5s or 2m")
-
-
-def _duration_above_zero(value: object) -> str:
-    text = _duration(value)
-    if seconds(text) <= 0:
-        raise _mistake("a time must be longer than nothing")
-    return text
-
-
-def _key_hash(value: object) -> object:
-    """The hash, lower case. A value that is none may be a key, so the message never shows it."""
-    if not isinstance(value, str):
-        return value
-    if re.fullmatch(_KEY_HASH, value):
-        return value.lower()
-    if value.startswith("sha256:"):
-        found = len(value) - len("sha256:")
-        raise _mistake(f"64 hexadecimal digits must follow `sha256:`, found {found} characters", _NEW_KEY)
-    if re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise _mistake("must name its algorithm", "put `sha256:` before it")
-    raise _mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
-
-
-_NEW_KEY = "`gateway key new` makes a key and shows its hash"
-
-
-def _mistake(message: str, hint: str = "") -> PydanticCustomError:
-    return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
-
-
-Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
-Visible = Annotated[str, Field(pattern=_VISIBLE, max_length=256)]
-HeaderName = Annotated[str, Field(pattern=_HEADER, max_length=128)]
-FieldName = Annotated[str, Field(pattern=_FIELD, max_length=128)]
-Words = Annotated[list[str], Field(min_length=1)]
-OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
-_DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
-Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
-DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
-KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class CellSection(_Section):
@@ -169,7 +94,9 @@ class DeploymentSection(_Section):
         None, description="The territories whose people it may answer, where the vendor publishes no list."
     )
     api_key: OneOrMore | None = Field(
-        None, description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn."
+        None,
+        description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn.",
+        repr=False,
     )
     attests: list[str] = Field(
         [], description="What the site's promise requires and your contract has, such as zdr (zero data retention)."
@@ -202,7 +129,7 @@ class EdgeSecretSection(_Section):
     """What shows that a request came through the edge."""
 
     header: HeaderName = Field(description="The header that the edge adds.")
-    value: str = Field(description="Its value: ${NAME} or ${file:/path}.")
+    value: str = Field(description="Its value: ${NAME} or ${file:/path}.", repr=False)
 
 
 class EdgeSection(_Section):

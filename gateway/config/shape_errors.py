@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from gateway.config import unsupported
 from gateway.config.problems import Path, choice_hint, nearest, quoted
-from gateway.config.schema import MEANINGS, GatewaySection
+from gateway.config.scalars import MEANINGS
+from gateway.config.schema import GatewaySection
 
 __all__ = ["ShapeError", "read_error"]
 

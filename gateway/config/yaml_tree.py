@@ -29,15 +29,16 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. size, height: of the tree below it with every alias written out."""
+    """A value and where it stands. size: of its tree with every alias written out; height: collections on top of each
+    other in it."""
 
     line: int
     column: int
-    value: object
-    items: list[Node] | None = None
-    entries: dict[str, tuple[Node, Node]] | None = None
+    value: object = field(repr=False)
+    items: list[Node] | None = field(default=None, repr=False)
+    entries: dict[str, tuple[Node, Node]] | None = field(default=None, repr=False)
     size: int = 1
-    height: int = 1
+    height: int = 0
 
     @property
     def is_collection(self) -> bool:
@@ -49,7 +50,7 @@ class Source:
     """The values of one file, the place of each, and the mistakes that didn't end the reading."""
 
     file: str
-    values: dict[str, object]
+    values: dict[str, object] = field(repr=False)  # a key may be written among them
     problems: tuple[Problem, ...]
     root: Node
 
@@ -121,10 +122,10 @@ class Builder:
                 self._alias(event.anchor, line, column)
             case yaml.MappingStartEvent():
                 values: dict[str, object] = {}
-                self._begin(Node(line, column, values, entries={}), event)
+                self._begin(Node(line, column, values, entries={}, height=1), event)
             case yaml.SequenceStartEvent():
                 elements: list[object] = []
-                self._begin(Node(line, column, elements, items=[]), event)
+                self._begin(Node(line, column, elements, items=[], height=1), event)
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 frame = self._open.pop()
                 if frame.anchor:

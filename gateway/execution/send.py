@@ -25,9 +25,8 @@ _PATH = re.compile(r"/(?!/)[!-~]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _FORBIDDEN_HEADERS = frozenset(
-    ["host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"]
-    + ["proxy-connection", "proxy-authorization", "forwarded", "via", "x-real-ip", "cookie"]
-    + ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+    "host content-length transfer-encoding connection keep-alive te trailer upgrade expect proxy-connection "
+    "proxy-authorization forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto cookie".split()
 )
 _METHODS = frozenset({"GET", "POST"})
 _USER_AGENT = "assistant-gateway"

@@ -49,7 +49,9 @@ def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
     return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
 
 
-def decide(table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, Unwell]) -> Decision:
+def decide(
+    table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, Unwell]
+) -> Decision:
     """The plan for one request, or its refusal, with what became of each deployment of the route.
 
     health: the deployments that can't be asked right now, by name, and why.

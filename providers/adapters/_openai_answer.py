@@ -77,9 +77,7 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     if chunk.get("error") or event == "error":
         assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
         return
-    assembler.identify(
-        id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created")
-    )
+    assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
     for entry in read_list(chunk, "choices"):
         _read_choice(assembler, as_map(entry))
     usage = read_map(chunk, "usage")

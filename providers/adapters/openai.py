@@ -26,6 +26,8 @@ __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
 
 _JSON_HEADERS = (("content-type", "application/json"),)
 _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAIAdapter:
     """One dialect of chat completions: OpenAI's own, or that of a compatible server."""

