@@ -13,17 +13,20 @@ from gateway.api.routes import CHAT_PATH, build_routes
 from gateway.execution.health import Health
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
+from gateway.execution.transports import HttpxTransport, LeanTransport, Transport
 from gateway.model.table import Table
 from gateway.service.journey import Journeys
 from gateway.telemetry.log import log_request
 
-__all__ = ["Gateway", "default_transport"]
+__all__ = ["Gateway", "transport_named"]
 
 
-def default_transport() -> httpx.AsyncBaseTransport:
-    """httpx's own transport: TLS verified, no proxy and no certificate path from the environment, no redirects."""
+def transport_named(name: str) -> Transport:
+    """`lean`: our own pool. `httpx`: httpx's transport, verified TLS, no proxy from the environment, no redirects."""
+    if name == "lean":
+        return LeanTransport()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
-    return httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
 
 
 class Gateway:
@@ -32,9 +35,9 @@ class Gateway:
     `table` is the active one; assigning another switches all new requests, and running ones keep theirs.
     """
 
-    def __init__(self, table: Table, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, table: Table, transport: Transport | None = None) -> None:
         self.table = table
-        self._sender = Sender(transport or default_transport())
+        self._sender = Sender(transport or LeanTransport())
         journeys = Journeys(lambda: self.table, Runner(self._sender, Health()))
         self._chat = ChatEndpoint(journeys, log_request)
         self._rest = build_routes(journeys, self._chat, lambda: True, __version__)

@@ -31,7 +31,7 @@ _PLACES = (
     ("United States", "US", "Hello! Who are you?"),
 )
 _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
-_ANSWER_WIDTH = 44
+_ANSWER_WIDTH = 34
 
 
 def simulated_sites(table: Table) -> set[tuple[str, str]]:
@@ -78,12 +78,15 @@ async def _show(url: str, table: Table, say: Callable[[str], None]) -> None:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
         rows = [await _ask(client, assistant, *place) for place in _PLACES]
     say(_table([_COLUMNS, *(row.cells() for row in rows)]))
-    say("\nAsk it yourself; the header is what an edge would say about where you are:\n")
+    say("\nAsk it yourself. The header is what an edge would say about where you are: DE, US, JP, HK, CU, ...\n")
     say(
-        f"  curl -i {url}/v1/chat/completions -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
+        f"  curl -i {url}/v1/chat/completions \\\n"
+        "    -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
-    say(f"API documentation: {url}/docs   Why it answers so: {url}/v1/explain   Stop: Ctrl-C")
+    say(f"Why it answers so:  curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
+    say(f"API documentation:  {url}/docs")
+    say("Stop:               Ctrl-C")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,18 @@ What may differ between two cells of one company is here; what is policy is in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "SettingsError", "read_settings"]
+
+
+class SettingsError(ValueError):
+    """Settings that can't be used; the message has a line for each."""
 
 
 class Settings(BaseSettings):
@@ -24,4 +29,20 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="Its port; 0 takes a free one.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
-    grace_s: float = Field(30.0, gt=0, description="Seconds that running requests get to finish after SIGTERM.")
+    transport: Literal["lean", "httpx"] = Field("lean", description="Our own pool, or httpx's in its place.")
+    grace_s: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="Seconds that running requests get to finish after SIGTERM."
+    )
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings of the environment, with those of the command line before them; raises SettingsError."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = str(problem["loc"][0])
+            source = f"--{name}" if name in given else f"GATEWAY_{name.upper()}"
+            lines.append(f"{source} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        raise SettingsError("\n".join(lines)) from None

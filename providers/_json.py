@@ -109,15 +109,18 @@ def read_str(source: Mapping[str, object], key: str) -> str | None:
 
 def read_int(source: Mapping[str, object], key: str) -> int | None:
     """The whole number at `key` (also written `3.0` or `"3"`) if it has at most 63 bits, or None."""
-    value = source.get(key)
-    number: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, float) and value.is_integer():
-        number = int(value)
-    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        number = int(value)
+    number = _whole(source.get(key))
     return number if number is not None and -_INT64 <= number < _INT64 else None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else None
 
 
 def read_float(source: Mapping[str, object], key: str) -> float | None:

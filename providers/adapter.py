@@ -16,6 +16,7 @@ from providers.catalogue.models import ModelFacts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.failures import Failure
 from providers.sites import Site
+from providers.wire import WireRequest, WireResponse
 
 __all__ = [
     "Adapter",
@@ -57,33 +58,6 @@ class Target:
     facts: ModelFacts
     pins: Mapping[str, object] = field(default_factory=dict)
     passthrough: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class WireRequest:
-    """Bytes to send: no host, no framing headers, no credentials.
-
-    path: starts with one slash, already percent-encoded, without `?`; query: pairs, encoded by the sender.
-    """
-
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    query: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WireResponse:
-    """What came back: `headers` have lower-case names (repeated ones joined with `, `), `body` is decompressed.
-
-    received_at: unix seconds when the status line arrived; adapters have no clock of their own.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    received_at: float
 
 
 class StreamParser(Protocol):

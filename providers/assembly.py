@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
-from providers._json import mend_surrogates, split_high_surrogate
+from providers._json import dumps, mend_surrogates, split_high_surrogate
 from providers.chat import (
     ChoiceFinish,
     Failed,
@@ -32,6 +33,7 @@ from providers.failures import Failure, FailureKind
 
 __all__ = ["Assembler"]
 
+_Content = Literal["text", "reasoning", "refusal", "tool_calls"]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_ARGUMENT_BYTES = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
@@ -54,13 +56,17 @@ class _Call:
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice as far as it is known; `cut` holds half a surrogate pair of its text and of its reasoning."""
+    """One choice as far as it is known.
+
+    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal.
+    """
 
     finish: FinishReason | None = None
     raw: str | None = None
     calls: list[_Call] = field(default_factory=list)
     by_index: dict[int, _Call] = field(default_factory=dict)
     by_id: dict[str, _Call] = field(default_factory=dict)
+    said: set[_Content] = field(default_factory=set)
     cut: dict[str, str] = field(default_factory=dict)
 
 
@@ -96,10 +102,16 @@ class Assembler:
             self._model = mend_surrogates(model or "") or self._model
             self._created = self._created or created or 0
 
+    def has(self, content: _Content, choice: int = 0) -> bool:
+        """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
+        return content in self._choice(choice).said
+
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
-        """More text. What comes after the choice's finish is dropped."""
+        """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
         state = self._choice(choice)
         text = self._mended(state, "text", text)
+        if logprobs is not None and not _is_writable(logprobs):
+            logprobs = None
         if (text or logprobs) and not state.finish:
             self._give(TextDelta(text, choice, logprobs))
 
@@ -129,6 +141,7 @@ class Assembler:
         state = self._choice(choice)
         id, name = mend_surrogates(id or ""), mend_surrogates(name or "")
         call = self._call_of(state, index, id, name)
+        state.said.add("tool_calls")
         self._argument_bytes += len(arguments)
         if self._argument_bytes > _MAX_ARGUMENT_BYTES or len(state.calls) > _MAX_TOOL_CALLS:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
@@ -242,8 +255,10 @@ class Assembler:
         self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
         call.waiting = ""
 
-    def _mended(self, state: _Choice, kind: str, text: str) -> str:
+    def _mended(self, state: _Choice, kind: _Content, text: str) -> str:
         """The text with surrogate pairs joined that were split over two pieces."""
+        if text:
+            state.said.add(kind)
         if kind not in state.cut and (text.isascii() or not _SURROGATE.search(text)):
             return text
         text, rest = split_high_surrogate(state.cut.pop(kind, "") + text)
@@ -256,3 +271,14 @@ class Assembler:
             self._give(ReasoningDelta("\ufffd", choice))
         if state.cut.pop("text", ""):
             self._give(TextDelta("\ufffd", choice))
+        if state.cut.pop("refusal", ""):
+            self._give(RefusalDelta("\ufffd", choice))
+
+
+def _is_writable(logprobs: Logprobs) -> bool:
+    """Whether what is passed through unread can be written as JSON again."""
+    try:
+        dumps(logprobs)
+    except TypeError:
+        return False
+    return True

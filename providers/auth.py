@@ -7,10 +7,9 @@ the time, so every scheme gets them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
-if TYPE_CHECKING:
-    from providers.adapter import WireRequest
+from providers.wire import WireRequest
 
 __all__ = ["AuthScheme", "Bearer", "HeaderKey", "NoAuth", "Secret", "apply"]
 

@@ -56,6 +56,7 @@ def _blocked(draft: Draft, findings: Findings) -> Places:
     blocked = read_places(findings, ("blocked",), words) if words else None
     if blocked is not None and blocked.included is None:
         findings.error(("blocked",), '"*" blocks everybody', "name the territories")
+        return NOWHERE
     return blocked or NOWHERE
 
 

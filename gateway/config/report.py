@@ -66,9 +66,18 @@ def _assistant(assistant: Assistant, table: Table) -> Iterator[str]:
         if steps is None:
             yield f"  {name}: no route; its people are refused (region_blocked)"
             continue
-        yield f"  {name}:"
+        yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
         for number, step in enumerate(steps, 1):
             yield from _step(number, step, table.regions[name])
+
+
+def _elsewhere(region: str, table: Table) -> str:
+    """That another cell serves the region, empty if this one does."""
+    cell = table.cell
+    if cell is None or cell.serves is None or region in cell.serves:
+        return ""
+    home = cell.homes.get(region)
+    return f" (not by this cell, but at {home})" if home else " (not by this cell: its people are refused, wrong_cell)"
 
 
 def _step(number: int, step: Deployment, region: Region) -> Iterator[str]:

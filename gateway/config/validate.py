@@ -94,7 +94,7 @@ def _misplaced(path: Path, value: object) -> Iterator[ShapeError]:
     """Empty values, and references where none is resolved."""
     match value:
         case None:
-            yield ShapeError(path, "is empty", "give it a value, or remove it")
+            yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
             message = "a reference `${…}` is resolved in `api_key` and in an edge's secret only"
             yield ShapeError(path, message, "write the value itself")

@@ -132,7 +132,7 @@ class Runner:
                 reply = await self._sender.open(step.permit, wire, bounds.connect_s)
                 try:
                     if not request.stream:
-                        response = await reply.read()
+                        response = await reply.read_whole()
                         await reply.close()
                         return Answer(step, completion=read_answer(deployment.adapter, response, deployment.target))
                     reader = AnswerReader(deployment.adapter, reply.head, deployment.target)

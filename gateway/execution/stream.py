@@ -7,7 +7,7 @@ every ending is an event: `Finished` for a whole answer, `Failed` for anything e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
@@ -44,7 +44,6 @@ class LiveStream:
         redact: Callable[[Failure], Failure],
     ) -> None:
         self._reply = reply
-        self._chunks: AsyncIterator[bytes] = reply.chunks()
         self._parser = parser
         self._deadline = deadline
         self._idle_s = idle_s
@@ -62,9 +61,8 @@ class LiveStream:
                 raise ProviderFailed(event.failure)
 
     async def _read(self) -> tuple[StreamEvent, ...]:
-        async for chunk in self._chunks:
-            return self._note_end(self._parser.feed(chunk))
-        return self._note_end(self._parser.close())
+        chunk = await self._reply.read()
+        return self._note_end(self._parser.feed(chunk) if chunk else self._parser.close())
 
     def _note_end(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         self._ended = bool(events) and isinstance(events[-1], Finished | Failed)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 
-from gateway.model.decision import Considered, Decision, Plan, Unwell
-from gateway.model.location import Location
+from gateway.model.decision import Considered, Decision, Plan, Refusal, Unwell
+from gateway.model.location import Evidence, Location
 from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import decide
 from providers.fitting import Needs
+from providers.territories import territory_name
 
 __all__ = ["explain", "explain_text"]
 
+_WIDTH = 100
 NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
 
 
@@ -86,28 +89,48 @@ def _considered(item: Considered) -> dict[str, object]:
 
 
 def explain_text(table: Table, client: Client | None, sighting: Sighting, assistant: Assistant) -> str:
-    """The same for a terminal: the location with its evidence, then each deployment of the route in order."""
+    """The same for a terminal, where no process has a health: the place and its evidence, who answers, who doesn't."""
     location = resolve(table, client, sighting)
     decision = decide(table, assistant, location, NO_NEEDS, {})
-    region = location.region.name if location.region else f"none ({location.problem})"
-    lines = [f"assistant   {assistant.name}", f"region      {region}   (why: {location.why})"]
+    lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
-        meaning = item.note or f"{item.territory or '?'} is in region {item.region or 'none'}"
-        lines.append(f"  {'*' if item.decided else ' '} {item.signal:<12} {item.said!r:<12} {meaning}")
-    outcome = decision.outcome
-    if isinstance(outcome, Plan):
-        lines.append("answered by")
-        for number, step in enumerate(outcome.steps, 1):
-            deployment = step.deployment
-            lines.append(
-                f"  {number}. {deployment.name}   {deployment.provider} {deployment.model} at {deployment.site}   "
-                f"stores {deployment.residency.stores}, processes {deployment.residency.processes}"
-            )
-    else:
-        lines.append(f"refused     {outcome.code}: {outcome.message}")
-    passed_over = [item for item in decision.considered if item.reason is not None]
-    if passed_over:
-        lines.append("passed over")
-        lines.extend(f"  - {item.deployment}   {item.reason}: {item.detail}" for item in passed_over)
-    lines.append(f"table       {table.version}")
-    return "\n".join(lines)
+        lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
+    lines += ["", *_outcome_text(decision.outcome)]
+    if passed_over := [other for other in decision.considered if other.reason is not None]:
+        lines += ["", "passed over"]
+        for other in passed_over:
+            lines += _wrapped("  - ", f"{other.deployment} ({other.reason}): {other.detail}")
+    return "\n".join([*lines, "", f"table        {table.version}"])
+
+
+def _region_text(location: Location) -> str:
+    if location.region is None:
+        return f"none: {location.problem}"
+    how = "assumed, as nothing tells the place" if location.assumed else f"decided by {location.why}"
+    return f"{location.region.name}, {how}"
+
+
+def _evidence_text(item: Evidence) -> str:
+    place = f" is {territory_name(item.territory)}" if item.territory else ""
+    region = f", in region {item.region}" if item.region else ", in no region" if item.territory else ""
+    note = f"; {item.note}" if item.note else ""
+    return f"{item.signal}: {item.said!r}{place}{region}{note}"
+
+
+def _outcome_text(outcome: Plan | Refusal) -> list[str]:
+    if isinstance(outcome, Refusal):
+        return ["refused", *_wrapped("  ", f"{outcome.code}: {outcome.message}")]
+    lines = ["answered by"]
+    for number, step in enumerate(outcome.steps, 1):
+        deployment = step.deployment
+        stores, processes = str(deployment.residency.stores), str(deployment.residency.processes)
+        same = stores == processes
+        where = f"stores and processes: {stores}" if same else f"stores: {stores}; processes: {processes}"
+        model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
+        lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
+    return lines
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    """The text after its start, further lines below it."""
+    return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)

@@ -6,8 +6,9 @@ A whole answer is read as one large chunk, so that both obey the same rules.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from providers._json import JsonError, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+from providers._json import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
@@ -53,6 +54,13 @@ _BY_TYPE = {
     "permission_error": FailureKind.CREDENTIALS,
     "insufficient_quota": FailureKind.QUOTA,
 }
+_CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
+    "content": "text",
+    "reasoning_content": "reasoning",
+    "reasoning": "reasoning",
+    "refusal": "refusal",
+    "tool_calls": "tool_calls",
+}
 _NO_HTTP_ERROR = 200
 
 
@@ -87,9 +95,9 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
 
 def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     index = read_int(source, "index") or 0
-    delta = read_map(source, "delta") or read_map(source, "message")
+    delta = read_map(source, "delta") or _news(assembler, read_map(source, "message"), index)
     logprobs = read_map(source, "logprobs") or None
-    reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning")
+    reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or _thoughts(delta.get("content"))
     if reasoning:
         assembler.reasoning(reasoning, index)
     text = _text(delta.get("content"))
@@ -104,6 +112,17 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
         assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
     elif not text:
         assembler.text("", index)
+
+
+def _news(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
+    """What a whole message adds to the pieces before it: some vendors end a stream by repeating all that they said."""
+    return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
+
+
+def _thoughts(content: object) -> str:
+    """The reasoning in a list of parts, where Mistral puts it."""
+    thoughts = [as_map(part).get("thinking") for part in as_list(content)]
+    return "".join(_text(thought) for thought in thoughts)
 
 
 def _text(content: object) -> str:

@@ -225,6 +225,7 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
     yield case("empty_text", Choice(AssistantMessage(""), "stop"), usage=Usage(31, 0))
     yield case("length", Choice(hello, "length"))
     yield case("content_filter", Choice(hello, "content_filter"))
+    yield case("unknown_finish", Choice(hello, "other", raw_finish_reason="brand_new_reason"))
     yield case("cached", Choice(hello, "stop"), usage=Usage(31, 12, cached_tokens=16))
     if "reasoning" in subject.features:
         thinking = AssistantMessage("Oslo.", reasoning=f"The user asks: {HARD_TEXT}")

@@ -96,6 +96,8 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
     assert actual.created in (0, wanted.created)
     assert [_said(choice) for choice in actual.choices] == [_said(choice) for choice in wanted.choices]
     for got, meant in zip(actual.choices, wanted.choices, strict=True):
+        if meant.finish_reason == "other":
+            assert got.raw_finish_reason == meant.raw_finish_reason, "the provider's own word for the end is lost"
         # Some models think without showing it.
         assert got.message.reasoning in (None, meant.message.reasoning)
         assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"

@@ -46,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what is wrong with the options before anything is collected."""
+    if any(config.getoption(name) for name in ("--adapter", "--dialect", "--wire")):
+        _selection(config)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each case of the kit over every subject; cases of other tests are left alone."""
     if not metafunc.function.__module__.startswith(_PACKAGE):

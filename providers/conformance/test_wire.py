@@ -60,14 +60,21 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(wire: WireCase) -> None:
     if document is None or recorded is None:
         return
     target = wire.target(document)
-    whole = parse_stream(wire.adapter, target, [recorded])
+
+    def parsed(*pieces: bytes) -> tuple[StreamEvent, ...]:
+        return parse_stream(wire.adapter, target, pieces)
+
+    whole = parsed(recorded)
     for line_end in _LINE_ENDS:
         body = recorded.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
-        assert parse_stream(wire.adapter, target, [body]) == whole, f"with lines that end in {line_end!r}"
-        assert parse_stream(wire.adapter, target, [body[i : i + 1] for i in range(len(body))]) == whole
+        assert parsed(body) == whole, f"with lines that end in {line_end!r}"
+        assert parsed(*(body[i : i + 1] for i in range(len(body)))) == whole
         for cut in range(1, len(body)):
-            assert parse_stream(wire.adapter, target, [body[:cut], body[cut:]]) == whole, f"cut at {cut}"
-            check_ends_once(parse_stream(wire.adapter, target, [body[:cut]]))
+            # What differs between line ends is near them.
+            if line_end == b"\n" or line_end[-1] in body[cut - 2 : cut + 2]:
+                assert parsed(body[:cut], body[cut:]) == whole, f"cut at {cut}"
+    for cut in range(len(recorded)):
+        check_ends_once(parsed(recorded[:cut]))
 
 
 def _of_answer(wire: WireCase, document: Mapping[str, Any], body: bytes) -> dict[str, object]:

@@ -25,7 +25,16 @@ BELOW = {
 HOMES = {
     "fastapi": ("gateway/api/routes.py",),
     "starlette": ("gateway/api/routes.py",),
-    "httpx": ("gateway/execution/send.py", "gateway/app.py", "gateway/demo.py", "providers/client.py"),
+    "httpx": (
+        "gateway/execution/transports.py",
+        "gateway/app.py",
+        "gateway/demo.py",
+        "providers/client.py",
+        "providers/transport",
+    ),
+    "httptools": ("providers/transport",),
+    "aiohappyeyeballs": ("providers/transport",),
+    "certifi": ("providers/transport",),
     "tenacity": ("gateway/execution/run.py",),
     "uvicorn": ("gateway/serve.py", "providers/simulator/server.py"),
     "uvloop": ("gateway/serve.py", "providers/simulator/server.py"),

@@ -19,6 +19,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
+from gateway.execution.transports import HttpxTransport
 from gateway.model.record import Record
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
@@ -140,7 +141,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
     for name in benched & table.deployments.keys():
         deployment = table.deployments[name]
         health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
-    runner = Runner(Sender(httpx.MockTransport(provider)), health, sleep=no_sleep)
+    runner = Runner(Sender(HttpxTransport(httpx.MockTransport(provider))), health, sleep=no_sleep)
     journeys = Journeys(lambda: current[0], runner)
     location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)

@@ -15,7 +15,7 @@ from gateway.config.load import parse_document
 from gateway.config.problems import ConfigRejected, Problem
 from providers.registry import Registry, load_registry
 
-__all__ = ["ENVIRON", "SOUND", "compiled", "marked", "problems_of", "rejected", "sections"]
+__all__ = ["ENVIRON", "SOUND", "compiled", "marked", "more", "problems_of", "rejected", "sections"]
 
 MARK = "▸"
 ENVIRON = {"CN_KEY": "sk-cn", "US_KEY": "sk-us", "EU_KEY": "sk-eu", "G_KEY": "sk-g", "EDGE": "edge-word"}
@@ -51,6 +51,11 @@ SOUND = {
 def sections(**changes: str) -> str:
     """The sound config with some sections replaced or added, in the order of `SOUND`; "" leaves one out."""
     return "\n".join(dedent(text).rstrip() for text in (SOUND | changes).values() if text) + "\n"
+
+
+def more(section: str, line: str, indent: int = 2) -> str:
+    """A section of the sound config with one line more."""
+    return f"{dedent(SOUND[section]).rstrip()}\n{' ' * indent}{line}"
 
 
 def compiled(

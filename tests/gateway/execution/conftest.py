@@ -12,6 +12,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import Answer, Runner
 from gateway.execution.send import Sender
+from gateway.execution.transports import HttpxTransport
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record
 from gateway.model.table import Table
@@ -52,7 +53,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
-        sender = Sender(httpx.MockTransport(self.router.async_handler), self.clock)
+        sender = Sender(HttpxTransport(httpx.MockTransport(self.router.async_handler)), self.clock)
         self.runner = Runner(sender, self.health, sleep=self.sleep, draw=lambda: 1.0, clock=self.clock)
         self.deadline = Deadline.start(600, 55, self.clock)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.send import FenceBreach, PermittedTransport, Sender, check
+from gateway.execution.send import Sender, check
+from gateway.execution.transports import FenceBreach, HttpxTransport, LeanTransport, allow
 from gateway.model.permit import EXTENSION, Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
+from providers.transport import NotAllowed, Pool
 
 PERMIT = Permit("https://api.example", "eu", "house", "https://api.example", "m", "t")
 
@@ -92,7 +96,7 @@ def test_a_method_that_is_none_is_refused(method: str) -> None:
 
 async def test_what_is_sent_goes_to_the_permits_origin() -> None:
     recorder = Recorder()
-    sender = Sender(httpx.MockTransport(recorder))
+    sender = Sender(HttpxTransport(httpx.MockTransport(recorder)))
     reply = await sender.open(PERMIT, WireRequest("POST", "/v1/m%3Fx:go", (), b"{}", (("alt", "sse"),)), 1)
     await reply.close()
     (request,) = recorder.requests
@@ -113,24 +117,35 @@ def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "permit"),
+    ("origin", "permit"),
     [
-        ("https://api.example/x", None),
-        ("https://evil.example/x", PERMIT),
-        ("http://api.example/x", PERMIT),
-        ("https://api.example:8443/x", PERMIT),
-        ("https://api.example.evil.example/x", PERMIT),
-        ("https://api.example@evil.example/x", PERMIT),
-        ("https://api.example/x", "https://api.example"),
+        ("https://api.example", None),
+        ("https://evil.example", PERMIT),
+        ("http://api.example", PERMIT),
+        ("https://api.example:8443", PERMIT),
+        ("https://api.example.evil.example", PERMIT),
+        ("https://api.example", "https://api.example"),
     ],
 )
-async def test_the_transport_lets_nothing_through_without_its_permit(url: str, permit: object) -> None:
-    recorder = Recorder()
-    transport = PermittedTransport(httpx.MockTransport(recorder))
-    request = httpx.Request("POST", url, extensions={} if permit is None else {EXTENSION: permit})
+def test_only_a_permit_for_exactly_this_origin_is_leave(origin: str, permit: object) -> None:
+    with pytest.raises(NotAllowed):
+        allow(origin, permit)
+    allow("https://api.example", PERMIT)
+
+
+async def test_without_a_permit_the_pool_opens_nothing() -> None:
+    opened: list[object] = []
+
+    class Watched(Pool):
+        async def _connect(self, origin: str, connect_s: float):  # type: ignore[no-untyped-def]
+            opened.append(origin)
+            raise AssertionError("a connection was opened")
+
+    way = LeanTransport(Watched(allow))
+    forged = SimpleNamespace(origin="https://evil.example")
     with pytest.raises(FenceBreach):
-        await transport.handle_async_request(request)
-    assert recorder.requests == []
+        await way.send(forged, "POST", "/", [], b"", 1)  # type: ignore[arg-type]
+    assert opened == []
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
@@ -140,7 +155,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
         recorder(request)
         return httpx.Response(307, headers={"location": "https://evil.example/"})
 
-    reply = await Sender(httpx.MockTransport(redirect)).open(PERMIT, wire(), 1)
+    reply = await Sender(HttpxTransport(httpx.MockTransport(redirect))).open(PERMIT, wire(), 1)
     await reply.close()
     assert reply.head.status == 307
     assert len(recorder.requests) == 1
@@ -155,5 +170,5 @@ async def test_what_goes_wrong_before_an_answer_is_a_failure(exception: Exceptio
         raise exception
 
     with pytest.raises(ProviderFailed) as raised:
-        await Sender(httpx.MockTransport(fail)).open(PERMIT, wire(), 1)
+        await Sender(HttpxTransport(httpx.MockTransport(fail))).open(PERMIT, wire(), 1)
     assert raised.value.failure.kind is FailureKind.CONNECT

@@ -1,0 +1,281 @@
+"""What each command of the `gateway` command line does, once its options are read; the value is its exit status.
+
+Heavy imports stand inside the functions: a command imports what it needs, and `--help` nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+    from gateway.config.compile import Compiled
+    from gateway.model.table import Assistant, Client, Table
+    from gateway.policy.location import Sighting
+    from gateway.settings import Settings
+
+__all__ = ["CommandError", "check", "demo", "explain", "init", "key_new", "schema", "serve"]
+
+_OK, _REFUSED = 0, 1
+
+
+class CommandError(Exception):
+    """The command can't be run like that; the person at the terminal is told how to mend it."""
+
+    status = 2
+
+    @property
+    def shown(self) -> str:
+        """What is printed."""
+        return f"gateway: {self}"
+
+
+class _Rejected(CommandError):
+    """The config is wrong; every problem is told at its place in the file."""
+
+    status = 1
+
+    @property
+    def shown(self) -> str:
+        return str(self)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a config."""
+    from gateway.telemetry.log import configure, logger
+
+    settings = _settings(options)
+    configure(settings.log_format, settings.log_level)
+    compiled = _compile(settings.config)
+    if compiled.table.demo:
+        return _serve_demo(settings, settings.config)
+    for warning in compiled.warnings:
+        logger().warning("config", detail=str(warning))
+    _serve_table(settings, compiled.table)
+    return _OK
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Serve simulated providers."""
+    from gateway.config.examples import example_path
+    from gateway.telemetry.log import configure
+
+    settings = _settings(options)
+    configure(settings.log_format, "warning")
+    return _serve_demo(settings, options.config or example_path("demo.yaml"))
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a config to start from."""
+    from gateway.config.examples import example_path
+
+    directory: Path = options.directory
+    written = {name: directory / name for name in ("gateway.yaml", "gateway.schema.json", "env.example")}
+    taken = [str(path) for path in written.values() if path.exists()]
+    if taken:
+        verb = "exists" if len(taken) == 1 else "exist"
+        raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, path in written.items():
+            path.write_bytes(example_path(name).read_bytes())
+            print(f"wrote {path}")
+    except OSError as error:
+        raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
+    config, keys = quote(str(written["gateway.yaml"])), quote(os.path.join(".", written["env.example"]))
+    print(f"\nNext: write your keys into {written['env.example']}, say in gateway.yaml who answers where, then\n")
+    print(f"  set -a; . {keys}; set +a\n  gateway check {config}\n  gateway serve --config {config}")
+    return _OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Say what is wrong with a config, and what it does."""
+    from gateway.config.report import render_matrix, render_problems
+
+    path = options.file or _settings(options).config
+    compiled = _compile(path, resolve_secrets=not options.no_secrets)
+    refused = options.strict and compiled.warnings
+    if compiled.warnings:
+        print(render_problems(compiled.warnings), file=sys.stderr)
+        print("--strict: the warnings count as errors" if refused else "", file=sys.stderr)
+    print(render_matrix(compiled.table))
+    return _REFUSED if refused else _OK
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Say who would answer a caller, and why."""
+    from gateway.service.explain import explain as explained
+    from gateway.service.explain import explain_text
+
+    table = _compile(_settings(options).config, resolve_secrets=not options.no_secrets).table
+    client = _client(table, options.client)
+    assistant = _assistant(table, client, options.assistant)
+    sighting = _sighting(table, options.place)
+    if options.json:
+        print(json.dumps(explained(table, client, sighting, assistant, {}), indent=2, ensure_ascii=False))
+    else:
+        print(explain_text(table, client, sighting, assistant))
+    return _OK
+
+
+def schema(_: argparse.Namespace) -> int:
+    """Print the config's JSON Schema."""
+    from gateway.config.schema import schema_json
+
+    print(schema_json())
+    return _OK
+
+
+def key_new(_: argparse.Namespace) -> int:
+    """Make a client key."""
+    import hashlib
+    import secrets
+
+    key = f"gk-{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    print(f"key   {key}\n      for the client app; it is shown only now\n")
+    print(f"hash  sha256:{digest}\n      for the config, under clients.NAME.keys")
+    return _OK
+
+
+# --- what several commands need -------------------------------------------------------------------
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from gateway.settings import SettingsError, read_settings
+
+    given = {name: getattr(options, name, None) for name in ("config", "host", "port")}
+    try:
+        return read_settings({name: value for name, value in given.items() if value is not None})
+    except SettingsError as error:
+        raise CommandError(str(error)) from None
+
+
+def _compile(
+    path: Path,
+    *,
+    simulators: Mapping[tuple[str, str], str] | None = None,
+    demo: bool = False,
+    resolve_secrets: bool = True,
+) -> Compiled:
+    """The compiled config; raises CommandError for one that isn't there or can't be used."""
+    from gateway.config.compile import compile_config
+    from gateway.config.load import load_document
+    from gateway.config.problems import ConfigRejected
+    from gateway.config.report import render_problems
+    from providers.registry import load_registry
+
+    if not path.exists():
+        raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
+    try:
+        document = load_document(path, os.environ, secrets=resolve_secrets)
+        return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
+    except ConfigRejected as error:
+        raise _Rejected(render_problems(error.problems)) from None
+
+
+def _serve_table(settings: Settings, table: Table) -> None:
+    from gateway.app import Gateway
+    from gateway.serve import GatewayServer, run, server_config
+    from gateway.telemetry.log import logger
+
+    if not table.clients and not _is_loopback(settings.host):
+        raise CommandError(
+            f"this config has no clients, so it serves this machine only, and {settings.host} is open to others: "
+            "add `clients` (gateway key new makes a key), or bind 127.0.0.1"
+        )
+    listener = _bind(settings)
+    host, port = listener.getsockname()[:2]
+
+    async def started() -> None:
+        logger().info("listening", url=f"http://{host}:{port}", config=str(settings.config), table=table.version)
+
+    server = GatewayServer(server_config(Gateway(table), settings.grace_s), started)
+    run(server.serve([listener]))
+
+
+def _serve_demo(settings: Settings, path: Path) -> int:
+    from gateway.demo import run_demo, simulated_sites
+    from gateway.serve import run
+    from gateway.telemetry.log import configure
+
+    sites = simulated_sites(_compile(path, demo=True).table)
+    demo = run_demo(
+        _bind(settings),
+        sites,
+        lambda origins: _compile(path, demo=True, simulators=origins).table,
+        settings.grace_s,
+        lambda text: print(text, flush=True),
+        lambda: configure(settings.log_format, settings.log_level),
+    )
+    run(demo)
+    return _OK
+
+
+def _bind(settings: Settings) -> socket.socket:
+    from gateway.serve import BindError, bind
+
+    try:
+        return bind(settings.host, settings.port)
+    except BindError as error:
+        raise CommandError(str(error)) from None
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _client(table: Table, name: str | None) -> Client | None:
+    if name is None:
+        return None
+    clients = {client.name: client for client in table.clients.values()}
+    if name not in clients:
+        raise CommandError(f"there is no client {name!r}; there are: {', '.join(sorted(clients)) or 'none'}")
+    return clients[name]
+
+
+def _assistant(table: Table, client: Client | None, name: str | None) -> Assistant:
+    from gateway.service.journey import AssistantNotFound, assistants_of, find_assistant
+
+    names = sorted({assistant.name for assistant in assistants_of(table, client).values()})
+    if name is None and len(names) != 1:
+        raise CommandError(f"say which --assistant: {', '.join(names)}")
+    try:
+        return find_assistant(table, client, name or names[0])
+    except AssistantNotFound as error:
+        hint = f"did you mean {error.nearest}?" if error.nearest else f"there are: {', '.join(names)}"
+        raise CommandError(f"there is no assistant {error.name!r}; {hint}") from None
+
+
+def _sighting(table: Table, place: str | None) -> Sighting:
+    """What a trusted edge would bring, with a note where no edge could."""
+    from gateway.policy.location import EdgeReport, Sighting
+    from providers.catalogue import territory_data
+    from providers.territories import TerritoryError, parse_territory
+
+    if place is None:
+        return Sighting()
+    data, code = territory_data(), place.strip().upper()
+    if code not in data.aliases and code not in data.unknown and code not in data.tor:
+        try:
+            parse_territory(code)
+        except TerritoryError as error:
+            raise CommandError(f"--from: {error}") from None
+    if "edge_header" not in table.location.signals:
+        print("gateway: --from has no effect: `edge_header` is not among `location.signals`", file=sys.stderr)
+    elif not table.location.edges:
+        print("gateway: this config trusts no edge (`location.edges`), so no request can bring --from", file=sys.stderr)
+    return Sighting(EdgeReport("--from", (place,)))

@@ -1,0 +1,227 @@
+"""The two ways out: our lean pool, and any httpx transport in its place. Both let nothing through without its permit.
+
+What goes wrong comes back as a `Failure`: the names of the libraries stop here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+import httpx
+
+from gateway.model.permit import EXTENSION, Permit
+from providers.exchange import MAX_BODY_BYTES
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.transport import (
+    BadResponse,
+    ConnectFailed,
+    ConnectionBroken,
+    NotAllowed,
+    Pool,
+    PooledResponse,
+    TransportError,
+)
+from providers.transport.decoding import Decoder, decoder_for
+
+__all__ = ["FenceBreach", "HttpxTransport", "Incoming", "LeanTransport", "Transport", "allow"]
+
+
+class FenceBreach(RuntimeError):
+    """Something tried to send where it may not; nothing was sent. A bug or an attack, never a provider's failure."""
+
+
+class Incoming(Protocol):
+    """A response whose head has arrived. `close` must be called, however it ends."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; repeated ones joined with `, `."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or drop it if the body wasn't read to its end."""
+        ...
+
+
+class Transport(Protocol):
+    """Opens requests to permitted origins."""
+
+    async def send(
+        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+    ) -> Incoming:
+        """The response's head; raises ProviderFailed, or FenceBreach if the permit doesn't hold."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+def allow(origin: str, permit: object) -> None:
+    """The pool's rule: a permit for exactly this origin; raises NotAllowed."""
+    if not isinstance(permit, Permit) or permit.origin != origin:
+        raise NotAllowed("a request without a permit for its origin was stopped")
+
+
+def _joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+class LeanTransport:
+    """Our own pool: the default."""
+
+    def __init__(self, pool: Pool | None = None) -> None:
+        self._pool = pool or Pool(allow)
+
+    async def send(
+        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+    ) -> Incoming:
+        """See Transport."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        try:
+            response = await self._pool.send(permit.origin, method, target, lines, body, connect_s, permit)
+        except NotAllowed as error:
+            raise FenceBreach(str(error)) from error
+        except TransportError as error:
+            raise ProviderFailed(_failure(error)) from error
+        return _Pooled(response)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+class _Pooled:
+    """A pooled response, decoded."""
+
+    __slots__ = ("_decoder", "_response", "headers", "status")
+
+    def __init__(self, response: PooledResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = _joined(
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+        )
+        self._decoder: Decoder | None = None
+        if "content-encoding" in self.headers:
+            try:
+                self._decoder = decoder_for(self.headers["content-encoding"])
+            except BadResponse as error:
+                response.close()
+                raise ProviderFailed(_failure(error)) from error
+
+    async def read(self) -> bytes:
+        try:
+            while data := await self._response.read():
+                if self._decoder is None:
+                    return data
+                if decoded := self._decoder.feed(data, MAX_BODY_BYTES):
+                    return decoded
+            if self._decoder is not None:
+                self._decoder.finish()
+        except TransportError as error:
+            raise ProviderFailed(_failure(error)) from error
+        return b""
+
+    async def close(self) -> None:
+        self._response.close()
+
+
+def _failure(error: TransportError) -> Failure:
+    detail = f"{type(error).__name__}: {error}"
+    match error:
+        case ConnectFailed():
+            return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
+        case ConnectionBroken(answered=False):
+            return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+        case ConnectionBroken():
+            return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
+        case _:
+            return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)
+
+
+class HttpxTransport:
+    """Any httpx transport: httpx's own, or a test's."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def send(
+        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+    ) -> Incoming:
+        """See Transport. The permit travels in the request's extensions."""
+        url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))
+        timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
+        extensions = {EXTENSION: permit, "timeout": timeout}
+        request = httpx.Request(method, url, headers=headers, content=body, extensions=extensions)
+        try:
+            allow(_origin(request.url), request.extensions.get(EXTENSION))
+            response = await self._inner.handle_async_request(request)
+        except (NotAllowed, httpx.LocalProtocolError) as error:
+            raise FenceBreach("a request that may not be sent was stopped") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise ProviderFailed(_no_answer(error)) from error
+        return _FromHttpx(response)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._inner.aclose()
+
+
+def _origin(url: httpx.URL) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")
+
+
+class _FromHttpx:
+    """An httpx response as `Incoming`."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = _joined(response.headers.multi_items())
+
+    async def read(self) -> bytes:
+        try:
+            async for piece in self._pieces:
+                if piece:
+                    return piece
+        except httpx.DecodingError as error:
+            detail = type(error).__name__
+            raise ProviderFailed(
+                Failure(FailureKind.MALFORMED, "the provider's answer can't be read", detail)
+            ) from error
+        except httpx.HTTPError as error:
+            detail = type(error).__name__
+            raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)) from error
+        return b""
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+
+def _no_answer(error: Exception) -> Failure:
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
+        return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
+    return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+
+
+def _broken_off(error: httpx.HTTPError) -> Failure:
+    if isinstance(error, httpx.DecodingError):
+        return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
+    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

@@ -1,0 +1,238 @@
+"""One HTTP/1.1 connection as an asyncio protocol: one request at a time, its response parsed by httptools (llhttp).
+
+Bytes are parsed as they arrive and handed over in whole batches; a reader that is slower than the provider stops the
+reading, so that memory stays bounded. What comes after the end of a response makes the connection unfit for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import httptools
+
+from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
+
+__all__ = ["MAX_HEAD_BYTES", "Connection"]
+
+MAX_HEAD_BYTES = 64 * 1024
+_HIGH_WATER_BYTES = 256 * 1024
+_LOW_WATER_BYTES = 64 * 1024
+_NO_BODY = (204, 304)
+
+
+class Connection(asyncio.Protocol):
+    """A connection that has been made; `begin` sends a request, `head` and `read` give its response."""
+
+    __slots__ = (
+        "_buffered",
+        "_chunked",
+        "_chunks",
+        "_complete",
+        "_error",
+        "_head_bytes",
+        "_head_done",
+        "_length",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_reusable",
+        "_until_close",
+        "_waiter",
+        "closed",
+        "headers",
+        "idle_since",
+        "status",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self.closed = False
+        self.idle_since = 0.0
+        self._complete = True
+        self._error: TransportError | None = None
+        self._reusable = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._head_done = False
+        self._head_bytes = 0
+        self._length: bytes | None = None
+        self._chunked = False
+        self._until_close = False
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+
+    # --- for who uses the connection --------------------------------------------------------------
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow: the last response ended in good order, and nothing came behind it."""
+        return self._reusable and self._complete and not self.closed and not self.transport.get_write_buffer_size()
+
+    def begin(self, request: bytes) -> None:
+        """Send a request; the response to the one before must have been read."""
+        if self._paused:
+            self.transport.resume_reading()
+        self._reset()
+        self._complete = False
+        self.transport.write(request)
+
+    async def head(self) -> None:
+        """Wait for the final status line and headers; raises TransportError."""
+        while not self._head_done:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The body's next bytes, everything that has arrived; empty at its end. Raises TransportError."""
+        while not self._chunks:
+            if self._complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.closed = True
+        self.transport.abort()
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # --- asyncio's side ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self.transport = transport  # type: ignore[assignment]  # a stream transport, by how it was made
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._complete:
+            # Nobody asked: whatever this is, it must not be taken for the answer to the next request.
+            self._reusable = False
+            self.abort()
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
+            self._reusable = False
+            if not self._complete:
+                self._break(_bad(error))
+        if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
+            self._break(BadResponse(f"the response's head is larger than {MAX_HEAD_BYTES} bytes"))
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol: nothing more will come, so let the transport close."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.closed = True
+        if not self._complete and self._error is None:
+            if self._head_done and self._until_close and error is None:
+                self._complete = True
+            else:
+                answered = self._head_done or self._head_bytes > 0
+                self._error = ConnectionBroken("the connection ended before the response did", answered=answered)
+        self._wake()
+
+    def _break(self, error: TransportError) -> None:
+        self._error = error
+        self._reusable = False
+        self.abort()
+
+    # --- httptools' side --------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A response begins; behind a complete one it is garbage."""
+        if self._complete:
+            self._reusable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, its name in the server's spelling."""
+        if self._complete:
+            return
+        if self._head_done:
+            # A trailer of a chunked body: nothing that we use comes there.
+            return
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"content-length":
+            if self._length is not None and self._length != value:
+                raise BadResponse("the response has two different content-lengths")
+            self._length = value
+        elif name == b"transfer-encoding":
+            self._chunked = True
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; an interim response (1xx) is passed over."""
+        if self._complete:
+            return
+        status = self._parser.get_status_code()
+        if status == 101:
+            raise BadResponse("the server switched protocols, which nobody asked for")
+        if status < 200:
+            return
+        if self._chunked and self._length is not None:
+            raise BadResponse("the response has both a content-length and a transfer-encoding")
+        self.status = status
+        self._head_done = True
+        self._until_close = not self._chunked and self._length is None and status not in _NO_BODY
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._complete:
+            return
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered > _HIGH_WATER_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The response is whole, or an interim one is over and the real one is awaited."""
+        if self._complete:
+            return
+        if not self._head_done:
+            self.headers = []
+            self._length = None
+            self._chunked = False
+            return
+        self._complete = True
+        if not self._parser.should_keep_alive():
+            self._reusable = False
+
+
+def _bad(error: Exception) -> TransportError:
+    cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+    return cause if isinstance(cause, TransportError) else BadResponse("the response is no valid HTTP/1.1")

@@ -1,0 +1,36 @@
+"""What can go wrong on a connection.
+
+TransportError
+├── ConnectFailed       DNS, TCP or TLS: nothing was sent
+├── ConnectionBroken    the connection ended before the response did
+├── BadResponse         what came is not HTTP/1.1, or not within bounds
+└── NotAllowed          the origin may not be connected to; nothing was looked up, let alone sent
+"""
+
+from __future__ import annotations
+
+__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TransportError"]
+
+
+class TransportError(Exception):
+    """Root of everything that the transport raises on purpose."""
+
+
+class ConnectFailed(TransportError):
+    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long."""
+
+
+class ConnectionBroken(TransportError):
+    """The connection ended early. `answered` says whether any byte of a response had come."""
+
+    def __init__(self, message: str, *, answered: bool) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+class BadResponse(TransportError):
+    """The bytes are no HTTP/1.1 response, or break a bound."""
+
+
+class NotAllowed(TransportError):
+    """The one who decides said no."""

@@ -1,0 +1,190 @@
+"""A lean pool of HTTP/1.1 connections: the one place that opens them.
+
+Each origin has its own idle connections, the latest used first. A request goes out on one that is idle or on a new
+one; there is no queue, and nothing is scanned. Redirects are an answer like any other, no proxy is ever used, names
+are resolved anew for each connection, and address families are raced (RFC 8305). Who may be connected to is not
+decided here: `allow` is asked before anything else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import aiohappyeyeballs
+import certifi
+
+from providers.transport.connection import Connection
+from providers.transport.errors import ConnectFailed
+
+__all__ = ["Allow", "Pool", "PooledResponse", "tls_context"]
+
+Allow = Callable[[str, object], None]
+"""Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
+
+_IDLE_S = 30.0
+_MAX_IDLE_PER_ORIGIN = 256
+_MAX_CONNECTIONS = 16_384
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Verified TLS for HTTP/1.1: Mozilla's roots (certifi), and those of `ca_file` besides."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+class PooledResponse:
+    """A response whose head has arrived. `close` must be called, however it ends."""
+
+    __slots__ = ("_connection", "_origin", "_pool", "headers", "status")
+
+    def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self.status = connection.status
+        self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
+
+    async def read(self) -> bytes:
+        """The body's next bytes as they came; empty at its end. Raises TransportError."""
+        if self._connection is None:
+            return b""
+        return await self._connection.read()
+
+    def close(self) -> None:
+        """Give the connection back if the response was read to its end, else drop it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.take_back(self._origin, connection)
+
+
+class Pool:
+    """Connections to any number of origins, for one event loop."""
+
+    def __init__(self, allow: Allow, tls: ssl.SSLContext | None = None) -> None:
+        self._allow = allow
+        self._tls = tls
+        self._idle: dict[str, deque[Connection]] = {}
+        self._open = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def send(
+        self, origin: str, method: str, target: str, headers: str, body: bytes, connect_s: float, permit: object
+    ) -> PooledResponse:
+        """The response to one request; raises TransportError. A connection that dies is an error, not a second try.
+
+        origin: `https://host`, `http://host:8000`. target: path and query, visible ASCII. headers: ready lines, each
+        ended with CRLF, without `host` and `content-length`. connect_s bounds DNS, TCP and TLS.
+        """
+        self._allow(origin, permit)
+        host = origin.partition("://")[2]
+        head = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        connection = self._take(origin) or await self._connect(origin, connect_s)
+        try:
+            connection.begin(head.encode("latin-1") + body)
+            await connection.head()
+        except BaseException:
+            self._drop(connection)
+            raise
+        return PooledResponse(self, origin, connection)
+
+    def take_back(self, origin: str, connection: Connection) -> None:
+        """Keep a connection for the next request, if it is fit for one."""
+        idle = self._idle.setdefault(origin, deque())
+        if self._closed or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
+            self._drop(connection)
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_IDLE_S, self._sweep)
+
+    async def aclose(self) -> None:
+        """Close every idle connection; those in use are dropped when they come back."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                self._drop(connection)
+        self._idle.clear()
+
+    def _take(self, origin: str) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.reusable:
+                return connection
+            self._drop(connection)
+        return None
+
+    def _drop(self, connection: Connection) -> None:
+        self._open -= 1
+        connection.abort()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for long: a server that forgot a connection would answer with a reset."""
+        loop = asyncio.get_running_loop()
+        oldest_kept = loop.time() - _IDLE_S
+        for origin, connections in list(self._idle.items()):
+            while connections and (connections[0].idle_since <= oldest_kept or connections[0].closed):
+                self._drop(connections.popleft())
+            if not connections:
+                del self._idle[origin]
+        self._sweeper = loop.call_later(_IDLE_S / 2, self._sweep) if self._idle else None
+
+    async def _connect(self, origin: str, connect_s: float) -> Connection:
+        if self._open >= _MAX_CONNECTIONS:
+            raise ConnectFailed(f"{_MAX_CONNECTIONS} connections are open already")
+        self._open += 1
+        try:
+            async with asyncio.timeout(connect_s):
+                return await self._open_connection(origin)
+        except TimeoutError:
+            self._open -= 1
+            raise ConnectFailed(f"no connection within {connect_s:g} seconds") from None
+        except (OSError, ssl.SSLError, ValueError) as error:
+            self._open -= 1
+            raise ConnectFailed(f"{type(error).__name__}: {_reason(error)}") from error
+        except BaseException:
+            self._open -= 1
+            raise
+
+    async def _open_connection(self, origin: str) -> Connection:
+        loop = asyncio.get_running_loop()
+        parts = urlsplit(origin)
+        host = parts.hostname or ""
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        addresses = await loop.getaddrinfo(host, port, type=1, proto=6)
+        sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
+        try:
+            if secure and self._tls is None:
+                self._tls = tls_context()
+            _, connection = await loop.create_connection(
+                lambda: Connection(loop),
+                sock=sock,
+                ssl=self._tls if secure else None,
+                server_hostname=host if secure else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+
+def _reason(error: Exception) -> str:
+    """What the error says, without the address: names of hosts are the operator's to know, from its own config."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "invalid address"

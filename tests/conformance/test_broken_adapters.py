@@ -1,0 +1,416 @@
+"""A kit that can't fail is worthless: each of these adapters is broken in one way, and the kit says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from providers.adapter import Adapter, Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters.openai import COMPATIBLE, OpenAIAdapter
+from providers.chat import (
+    ChatCompletion,
+    ChatRequest,
+    Failed,
+    Finished,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    UsageReport,
+)
+from providers.conformance import test_answers as answers
+from providers.conformance import test_errors as errors
+from providers.conformance import test_garbage as garbage
+from providers.conformance import test_purity as purity
+from providers.conformance import test_requests as requests
+from providers.conformance import test_streams as streams
+from providers.conformance.cases import answer_cases, request_cases
+from providers.conformance.selection import select
+from providers.conformance.subject import Subject, subjects_of
+from providers.conformance.wire import WireError, find_wire_cases
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.simulator.openai import DIALECT
+
+_ERROR = (FailureKind.CREDENTIALS, 401)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken(OpenAIAdapter):
+    """A good adapter, with one function of it replaced."""
+
+    build: Callable[[ChatRequest, Target], WireRequest] = COMPATIBLE.build_request
+    parse: Callable[[WireResponse, Target], ChatCompletion] = COMPATIBLE.parse_response
+    parser: Callable[[Target], StreamParser] = COMPATIBLE.stream_parser
+    classify: Callable[[WireResponse], Failure] = COMPATIBLE.classify_error
+    claims: Capabilities = COMPATIBLE.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.claims
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        return self.build(request, target)
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        return self.parse(response, target)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        return self.parser(target)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        return self.classify(response)
+
+
+GOOD = Broken(COMPATIBLE.name, COMPATIBLE.auth, COMPATIBLE.max_tokens_field)
+
+
+class Parser:
+    """A parser whose events pass through a function."""
+
+    def __init__(self, change: Callable[[StreamEvent], Iterable[StreamEvent]]) -> None:
+        self._inner = COMPATIBLE.stream_parser(Target("m", "", subject(GOOD).facts))
+        self._change = change
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        return self._changed(self._inner.feed(data))
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        return self._changed(self._inner.close())
+
+    def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+        return tuple(new for event in events for new in self._change(event))
+
+
+class Decoding(Parser):
+    """Decodes each piece as it comes, as a parser over text does."""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        return super().feed(data.decode("utf-8", "replace").encode())
+
+
+class SplittingLines(Parser):
+    """Splits lines where text does: at U+2028 and U+0085 too."""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        return super().feed(b"\n".join(line.encode() for line in data.decode("utf-8", "replace").split("\u2028")))
+
+
+class Raising(Parser):
+    """Raises for what goes wrong, instead of saying so."""
+
+    def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+        changed = super()._changed(events)
+        for event in changed:
+            if isinstance(event, Failed):
+                raise ProviderFailed(event.failure)
+        return changed
+
+
+class Holding(Parser):
+    """Holds everything back until the end."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda event: [event])
+        self._held: list[bytes] = []
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        self._held.append(data)
+        return ()
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        fed = tuple(event for data in self._held for event in super(Holding, self).feed(data))
+        return (*fed, *super().close())
+
+
+def subject(adapter: Adapter) -> Subject:
+    (one,) = subjects_of(adapter, DIALECT)
+    return one
+
+
+def parsing(change: Callable[[StreamEvent], Iterable[StreamEvent]]) -> Broken:
+    return replace(GOOD, parser=lambda _: Parser(change))
+
+
+def sending(change: Callable[[WireRequest], WireRequest]) -> Broken:
+    return replace(GOOD, build=lambda request, target: change(COMPATIBLE.build_request(request, target)))
+
+
+def asking(change: Callable[[ChatRequest], ChatRequest]) -> Broken:
+    return replace(GOOD, build=lambda request, target: COMPATIBLE.build_request(change(request), target))
+
+
+def without_systems(request: ChatRequest) -> ChatRequest:
+    return replace(request, messages=tuple(m for m in request.messages if not isinstance(m, SystemMessage)))
+
+
+def careless_build(request: ChatRequest, target: Target) -> WireRequest:
+    wire = COMPATIBLE.build_request(request, target)
+    return replace(wire, path=f"{target.base_path}/{target.model}/chat/completions")
+
+
+def greedy_build(request: ChatRequest, target: Target) -> WireRequest:
+    for tool in request.tools:
+        if tool.parameters is not None:
+            dict.setdefault(tool.parameters, "additionalProperties", False)  # type: ignore[arg-type]
+    return COMPATIBLE.build_request(request, target)
+
+
+def pins_first(request: ChatRequest, target: Target) -> WireRequest:
+    return COMPATIBLE.build_request(replace(request, extra={**target.pins, **request.extra}), replace(target, pins={}))
+
+
+def always(kind: FailureKind) -> Callable[[WireResponse], Failure]:
+    return lambda response: replace(COMPATIBLE.classify_error(response), kind=kind)
+
+
+def quoting(response: WireResponse) -> Failure:
+    failure = COMPATIBLE.classify_error(response)
+    return replace(failure, message=failure.detail or failure.message)
+
+
+def fragile(response: WireResponse) -> Failure:
+    response.body.decode("utf-8")
+    return COMPATIBLE.classify_error(response)
+
+
+def uncounted(response: WireResponse, target: Target) -> ChatCompletion:
+    return replace(COMPATIBLE.parse_response(response, target), usage=None)
+
+
+_numbers = count()
+_texts_only = Capabilities(COMPATIBLE.capabilities.features - {"vision"}, COMPATIBLE.capabilities.parameters)
+
+
+def each_request(test: Callable[..., None]) -> Callable[[Subject], None]:
+    return lambda one: [test(case) for case in request_cases(one)] and None
+
+
+def each_answer(test: Callable[..., None]) -> Callable[[Subject], None]:
+    return lambda one: [test(case) for case in answer_cases(one)] and None
+
+
+def finished_anyway(event: StreamEvent) -> list[StreamEvent]:
+    return [Finished()] if isinstance(event, Failed) else [event]
+
+
+CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
+    "a model's name goes into the path as it is": (
+        replace(GOOD, build=careless_build),
+        lambda one: requests.test_no_model_name_leads_elsewhere(one, "a\r\nHost: evil.example", False),
+    ),
+    "the path is fixed": (
+        sending(lambda wire: replace(wire, path="/v1/chat/completions")),
+        lambda one: requests.test_the_base_path_is_the_target_s(one, "/a/b/c"),
+    ),
+    "a header names the host": (
+        sending(lambda wire: replace(wire, headers=(*wire.headers, ("host", "evil.example")))),
+        each_request(requests.test_path_and_headers),
+    ),
+    "no two requests are the same": (
+        sending(lambda wire: replace(wire, headers=(*wire.headers, ("x-number", str(next(_numbers)))))),
+        each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
+    ),
+    "the input is changed": (
+        replace(GOOD, build=greedy_build),
+        each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
+    ),
+    "system texts are lost": (asking(without_systems), each_request(requests.test_the_provider_understands_the_same)),
+    "tools are lost": (
+        asking(lambda request: replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)),
+        each_request(requests.test_the_provider_understands_the_same),
+    ),
+    "a parameter is lost": (
+        asking(lambda request: replace(request, seed=None)),
+        each_request(requests.test_the_provider_understands_the_same),
+    ),
+    "streams are asked for as JSON": (
+        asking(lambda request: replace(request, stream=False)),
+        each_request(requests.test_the_provider_understands_the_same),
+    ),
+    "what isn't claimed is sent all the same": (
+        replace(GOOD, claims=_texts_only),
+        requests.test_nothing_is_dropped_in_silence,
+    ),
+    "a client overrules what a site pins": (
+        replace(GOOD, build=pins_first),
+        requests.test_what_a_site_pins_is_written_last,
+    ),
+    "usage is not read": (replace(GOOD, parse=uncounted), each_answer(answers.test_streamed_and_whole_are_the_same)),
+    "a stream's usage is not read": (
+        parsing(lambda event: [] if isinstance(event, UsageReport) else [event]),
+        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+    ),
+    "all text comes at the end": (
+        replace(GOOD, parser=lambda _: Holding()),
+        answers.test_text_arrives_in_pieces,
+    ),
+    "pieces are decoded as they come": (
+        replace(GOOD, parser=lambda _: Decoding(lambda event: [event])),
+        lambda one: streams.test_every_split_gives_the_same_events(one, b"\n"),
+    ),
+    "lines end at U+2028": (
+        replace(GOOD, parser=lambda _: SplittingLines(lambda event: [event])),
+        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+    ),
+    "a cut answer is passed off as whole": (
+        parsing(finished_anyway),
+        streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
+    ),
+    "the end comes twice": (
+        parsing(lambda event: [event, event] if isinstance(event, Finished) else [event]),
+        streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
+    ),
+    "comments are taken for text": (
+        parsing(lambda event: [TextDelta("?")] if type(event).__name__ == "Heartbeat" else [event]),
+        streams.test_comments_are_signs_of_life,
+    ),
+    "a parser raises": (replace(GOOD, parser=lambda _: Raising(lambda event: [event])), garbage.test_random_bytes),
+    "a key that is refused looks like a bad request": (
+        replace(GOOD, classify=always(FailureKind.INVALID_REQUEST)),
+        lambda one: errors.test_the_provider_s_own_errors_are_told_apart(one, *_ERROR),
+    ),
+    "any error is the filter's": (
+        replace(GOOD, classify=always(FailureKind.CONTENT_FILTER)),
+        lambda one: errors.test_every_status_with_any_body(one, b""),
+    ),
+    "the provider's words reach the client": (
+        replace(GOOD, classify=quoting),
+        lambda one: errors.test_the_provider_s_own_errors_are_told_apart(one, *_ERROR),
+    ),
+    "a body that is no text raises": (
+        replace(GOOD, classify=fragile),
+        lambda one: errors.test_every_status_with_any_body(one, b"\xff\xfe\x00"),
+    ),
+    "an error in the middle is passed over": (
+        parsing(finished_anyway),
+        lambda one: errors.test_an_error_in_the_middle(one, *_ERROR),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kit_sees_that(name: str) -> None:
+    broken, test = CASES[name]
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        test(subject(broken))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kit_is_content_where_nothing_is_broken(name: str) -> None:
+    _, test = CASES[name]
+    test(subject(GOOD))
+
+
+def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "vendor_with_client"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sockets.py").write_text("def connect():\n    from urllib import request\n    return request\n")
+    (package / "adapter.py").write_text(
+        "from vendor_with_client import sockets\n"
+        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "class Mine(OpenAIAdapter):\n    connect = sockets.connect\n"
+        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from vendor_with_client.adapter import ADAPTER
+
+    with pytest.raises(AssertionError, match=r"urllib\.request"):
+        purity.test_imports_nothing_that_does_io(subject(ADAPTER))
+
+
+def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The kit as a stranger runs it, in a repository of theirs."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", *options]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    (tmp_path / "their_adapter.py").write_text(
+        "from dataclasses import dataclass, replace\n"
+        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.simulator.openai import OpenAIDialect\n"
+        "@dataclass(frozen=True, slots=True)\n"
+        "class Theirs(OpenAIAdapter):\n"
+        "    sites = property(lambda self: {})\n"
+        "    models = property(lambda self: {})\n"
+        "class Forgetful(Theirs):\n"
+        "    def build_request(self, request, target):\n"
+        "        return Theirs.build_request(self, replace(request, stop=()), target)\n"
+        'GOOD = Theirs("theirs", COMPATIBLE.auth, "max_tokens")\n'
+        'BROKEN = Forgetful("theirs", COMPATIBLE.auth, "max_tokens")\n'
+        'DIALECT = OpenAIDialect("theirs")\n'
+    )
+    wire = tmp_path / "tests" / "wire" / "theirs"
+    wire.mkdir(parents=True)
+    (wire / "hello.stream.txt").write_text('data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n')
+    credits = '"about":"a","source":"b","date":"2026-11-20","model":"m"'
+    answer = '{"id":"","model":"m","created":0,"choices":[{"index":0,"content":"x","finish_reason":"stop"}]}'
+    (wire / "hello.expect.json").write_text(f'{{{credits},"stream":{answer}}}')
+    return tmp_path
+
+
+def test_a_stranger_s_adapter_passes_by_the_command_line(stranger: Path) -> None:
+    modules = [f"providers.conformance.test_{name}" for name in ("requests", "wire")]
+    done = run_kit(stranger, *modules, "--adapter", "their_adapter:GOOD", "--dialect", "their_adapter:DIALECT")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
+    kit = "providers.conformance.test_requests"
+    done = run_kit(stranger, kit, "--adapter", "their_adapter:BROKEN", "--dialect", "their_adapter:DIALECT")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED" in done.stdout
+    assert "test_the_provider_understands_the_same[theirs-some-model-stop]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("adapters", "dialects", "complaint"),
+    [
+        (["their_adapter"], [], "MODULE:NAME"),
+        (["their_adapter:NOTHING"], [], "NOTHING"),
+        (["no_such_module:ADAPTER"], [], "no_such_module"),
+        (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
+        (["their_adapter:GOOD"], [], "no dialect is registered for 'theirs'"),
+        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is no dialect: it lacks"),
+    ],
+)
+def test_what_is_wrong_with_the_options_is_said(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], dialects: list[str], complaint: str
+) -> None:
+    monkeypatch.syspath_prepend(stranger)
+    monkeypatch.delitem(sys.modules, "their_adapter", raising=False)
+    with pytest.raises(pytest.UsageError, match=complaint):
+        select(adapters, dialects, stranger, wire_is_given=False)
+
+
+def test_a_wrong_option_is_one_clear_line(stranger: Path) -> None:
+    kit = "providers.conformance.test_purity"
+    done = run_kit(stranger, kit, "--adapter", "providers.adapters.openai:ADAPTER", "--wire", "nowhere")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr.strip().splitlines() == [f"ERROR: --wire: {stranger / 'nowhere'} is no folder"]
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"a.stream.txt": ""}, "come together"),
+        ({"a.expect.json": "{}"}, "come together"),
+        ({"a.text": ""}, "is no fixture"),
+        ({"a.response.json": "{}", "a.expect.json": "{"}, "a.expect.json: not valid JSON"),
+        ({"a.response.json": "{}", "a.expect.json": '{"about":"x"}'}, "lacks source, date, model"),
+    ],
+)
+def test_a_fixture_that_can_t_be_used_is_named(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
+    (tmp_path / "openai-compatible").mkdir()
+    for name, text in files.items():
+        (tmp_path / "openai-compatible" / name).write_text(text)
+    with pytest.raises(WireError, match=complaint):
+        find_wire_cases(tmp_path, [subject(GOOD)])

@@ -1,0 +1,701 @@
+"""Every mistake that a config can hold: where it is reported, in which words, and with which mend.
+
+`▸` in a case's text is where its problem must point; the problems of a case are in the order of their marks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.config.problems import dotted
+from tests.gateway.config.cases import compiled, marked, more, rejected, sections
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sections that replace those of the sound config, and the errors that follow."""
+
+    sections: dict[str, str]
+    errors: tuple[str, ...]
+
+
+def one(section: str, text: str, *errors: str, **others: str) -> Case:
+    return Case({section: text, **others}, errors)
+
+
+def deployment(text: str, *errors: str, **others: str) -> Case:
+    return one("deployments", more("deployments", text), *errors, **others)
+
+
+def region(text: str, *errors: str, **others: str) -> Case:
+    return one("regions", more("regions", text), *errors, **others)
+
+
+def route(text: str, *errors: str, **others: str) -> Case:
+    return one("assistants", f"assistants:\n  a:\n    routes:\n      {text}", *errors, **others)
+
+
+OWN = "stores: DE, processes: DE"
+SERVER = "provider: openai-compatible, model: m, endpoint: 'https://llm.example'"
+HASH = "sha256:" + "ab" * 32
+FITTING = "take one that stays inside"
+
+SHAPES = {
+    "unknown key": one(
+        "version", "version: 1\n▸regoins: {}", "regoins: unknown key 'regoins'; did you mean 'regions'?"
+    ),
+    "unknown key, nothing near": one(
+        "resilience",
+        "resilience: {▸speed: 5s}",
+        "resilience.speed: unknown key 'speed'; "
+        "there are attempts, commit, connect, failover_after, first_token, idle, total",
+    ),
+    "unknown key in a deployment": deployment(
+        "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
+        "deployments.x.endpont: unknown key 'endpont'; did you mean 'endpoint'?",
+    ),
+    "required key misspelt": deployment(
+        "x: {provider: openai, ▸modle: gpt-6-luna, endpoint: us}",
+        "deployments.x.modle: unknown key 'modle'; did you mean 'model'?",
+    ),
+    "required key misspelt, and its value wrong": deployment(
+        "▸x: {▸provder: opnai, model: gpt-6-luna, endpoint: us}",
+        "deployments.x.provider: unknown provider 'opnai'; did you mean 'openai'?",
+        "deployments.x.provder: unknown key 'provder'; did you mean 'provider'?",
+    ),
+    "misspelt key of a wrong kind": deployment(
+        "x: {provider: openai, model: gpt-6-luna, ▸endpont: [us]}",
+        "deployments.x.endpont: unknown key 'endpont'; did you mean 'endpoint'?",
+    ),
+    "missing key": deployment(
+        "▸x: {provider: openai, endpoint: us}",
+        "deployments.x.model: is missing; add it: The model, in the provider's own words.",
+    ),
+    "missing section": Case(
+        {"version": "▸▸cell: {territory: DE, serves: [eu, us]}\nblocked: []", "cell": "", "regions": "", "blocked": ""},
+        (
+            "regions: is missing; add it: Territories under one policy, by name.",
+            "version: is missing; add it: The version of this format: 1.",
+        ),
+    ),
+    "no deployment": Case(
+        {"assistants": "assistants: {a: {routes: {cn: [▸qwen-cn]}}}", "deployments": "▸deployments: {}"},
+        (
+            "assistants.a.routes.cn[0]: unknown deployment 'qwen-cn'; there is none",
+            "deployments: must not be empty; define at least one of the deployments",
+        ),
+    ),
+    "version": one("version", "version: ▸2", "version: must be 1; this is version 1 of the format; write `version: 1`"),
+    "version in quotes": one(
+        "version", 'version: ▸"1"', "version: must be 1; this is version 1 of the format; write `version: 1`"
+    ),
+    "empty section": one("clients", "▸clients:", "clients: is empty; give it a value, or remove it"),
+    "empty key": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, ▸api_key: }",
+        "deployments.x.api_key: is empty; give it a value, or remove it",
+    ),
+    "section of a wrong kind": one("regions", "▸regions: [cn]", "regions: must be a mapping, not a list"),
+    "entry of a wrong kind": one(
+        "assistants", "assistants: {a: ▸qwen-cn}", "assistants.a: must be a mapping, not a string"
+    ),
+    "list of a wrong kind": region(
+        "x: {territories: ▸FR, boundary: [FR]}",
+        "regions.x.territories: must be a list, not a string; put it in brackets: [ ]",
+    ),
+    "number for a name": route(
+        "cn: [▸5]", "assistants.a.routes.cn[0]: must be a string, not a number; put it in quotes"
+    ),
+    "number for a word": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: DE, processes: ▸5}",
+        "deployments.x.processes: must be a string, or a list of strings; put it in quotes",
+    ),
+    "yes for true": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, enabled: ▸yes}",
+        "deployments.x.enabled: must be true or false, not a string; write true or false",
+    ),
+    "true in quotes": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, enabled: ▸'true'}",
+        "deployments.x.enabled: must be true or false, not a string; write it without quotes",
+    ),
+    "word for a number": one(
+        "resilience",
+        "resilience: {attempts: {total: ▸many}}",
+        "resilience.attempts.total: must be a whole number, not a string",
+    ),
+    "number in quotes": one(
+        "resilience",
+        "resilience: {attempts: {total: ▸'4'}}",
+        "resilience.attempts.total: must be a whole number, not a string; write it without quotes",
+    ),
+    "number too small": one(
+        "resilience", "resilience: {attempts: {total: ▸0}}", "resilience.attempts.total: must be at least 1"
+    ),
+    "number too large": one(
+        "resilience",
+        "resilience: {attempts: {per_deployment: ▸11}}",
+        "resilience.attempts.per_deployment: must be at most 10",
+    ),
+    "time without unit": one(
+        "resilience",
+        "resilience: {connect: ▸5, idle: ▸0.5}",
+        "resilience.connect: a time needs a unit; write 5s, 5ms or 5m",
+        "resilience.idle: a time needs a unit; write 0.5s, 0.5ms or 0.5m",
+    ),
+    "no time": one(
+        "resilience",
+        "resilience: {connect: ▸5 s, total: ▸1h, idle: ▸0s, commit: ▸9999m}",
+        "resilience.connect: must be a time with its unit; such as 500ms, 5s or 2m",
+        "resilience.total: must be a time with its unit; such as 500ms, 5s or 2m",
+        "resilience.idle: a time must be longer than nothing",
+        "resilience.commit: a time must not be longer than a day",
+    ),
+    "unknown word": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸dropp}",
+        "deployments.x.unsupported: unknown word 'dropp'; did you mean 'drop'?",
+    ),
+    "name with a space": region(
+        '▸"f r": {territories: [FR], boundary: [FR]}',
+        "regions.f r: the name must be made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
+    ),
+    "name too long": deployment(
+        f"▸{'x' * 65}: {{provider: openai, model: gpt-6-luna, endpoint: us}}",
+        f"deployments.{'x' * 59}…: the name must not be longer than 64 characters",
+    ),
+    "assistant's name": one(
+        "assistants",
+        "assistants: {▸helfer für alle: {routes: {cn: [qwen-cn]}}}",
+        "assistants.helfer für alle: the name must be visible ASCII without spaces",
+    ),
+    "alias": one(
+        "assistants",
+        'assistants: {a: {aliases: [▸"a\\r\\nb"], routes: {cn: [qwen-cn]}}}',
+        "assistants.a.aliases[0]: must be visible ASCII without spaces",
+    ),
+    "reference out of place": deployment(
+        'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
+        "deployments.x.model: a reference `${…}` is resolved in `api_key` and in an edge's secret only; "
+        "write the value itself",
+    ),
+}
+
+ROUTES = {
+    "unknown deployment": route(
+        "cn: [▸qwen-cm]", "assistants.a.routes.cn[0]: unknown deployment 'qwen-cm'; did you mean 'qwen-cn'?"
+    ),
+    "unknown region": route("▸cnn: [qwen-cn]", "assistants.a.routes.cnn: unknown region 'cnn'; did you mean 'cn'?"),
+    "step twice": route(
+        "cn: [qwen-cn, ▸qwen-cn]", "assistants.a.routes.cn[1]: 'qwen-cn' is in this route already; remove one"
+    ),
+    "no step": route(
+        "▸cn: []",
+        "assistants.a.routes.cn: the route has no step; name a deployment, or remove the region: it is then refused",
+    ),
+    "no route": one(
+        "assistants",
+        "assistants: {a: {▸routes: {}}}",
+        "assistants.a.routes: the assistant has no route; give it one: region: [deployment]",
+    ),
+    "stores and processes outside": route(
+        "cn: [▸chatgpt-us]",
+        "assistants.a.routes.cn[0]: 'chatgpt-us' stores and processes in US, outside the boundary of region 'cn' (CN); "
+        f"{FITTING}: qwen-cn",
+    ),
+    "processes outside": deployment(
+        "jp: {provider: openai, model: gpt-6-luna, endpoint: jp, attests: [zdr]}",
+        "assistants.a.routes.jp[0]: 'jp' processes in any, outside the boundary of region 'jp' (JP); "
+        "take a site inside the boundary, or widen `regions.jp.boundary`",
+        regions="regions:\n  jp: {territories: [JP], boundary: [JP]}",
+        cell="",
+        assistants="assistants: {a: {routes: {jp: [▸jp]}}}",
+    ),
+    "stores and processes outside, differently": route(
+        "cn: [▸intl]",
+        "assistants.a.routes.cn[0]: 'intl' stores and processes in SG and any but CN, outside the boundary of region "
+        "'cn' (CN); take a site inside the boundary, or widen `regions.cn.boundary`",
+        deployments="deployments:\n  intl: {provider: dashscope, model: qwen-plus, endpoint: intl}",
+    ),
+    "anywhere is outside of everywhere but one": Case(
+        {
+            "assistants": "assistants: {a: {routes: {world: [▸gemini]}}}",
+            "regions": 'regions:\n  world: {territories: ["*"], boundary: ["*", "!CN"]}',
+            "deployments": "deployments:\n  gemini: {provider: gemini, model: gemini-3.8-flash}",
+            "cell": "",
+        },
+        (
+            "assistants.a.routes.world[0]: 'gemini' stores and processes in any, outside the boundary of region 'world' "
+            "(any but CN); take a site inside the boundary, or widen `regions.world.boundary`",
+        ),
+    ),
+    "a model's own scope": Case(
+        {
+            "assistants": "assistants: {a: {routes: {us: [qwen-plus-us, ▸qwen-plus]}}}",
+            "deployments": """\
+                deployments:
+                  qwen-plus-us: {provider: dashscope, model: qwen-plus-us, endpoint: us}
+                  qwen-plus: {provider: dashscope, model: qwen-plus, endpoint: us}
+                """,
+        },
+        (
+            "assistants.a.routes.us[1]: 'qwen-plus' processes in any, outside the boundary of region 'us' (US); "
+            f"{FITTING}: qwen-plus-us",
+        ),
+    ),
+    "alias of another": one(
+        "assistants",
+        """\
+        assistants:
+          a: {aliases: [gpt-4o, ▸b], routes: {cn: [qwen-cn]}}
+          b: {aliases: [▸gpt-4o, ▸b, c, ▸c], routes: {us: [chatgpt-us]}}
+        """,
+        "assistants.a.aliases[1]: 'b' already stands for the assistant 'b'; a name stands for one assistant",
+        "assistants.b.aliases[0]: 'gpt-4o' already stands for the assistant 'a'; a name stands for one assistant",
+        "assistants.b.aliases[1]: 'b' already stands for the assistant 'b'; a name stands for one assistant",
+        "assistants.b.aliases[3]: 'c' already stands for the assistant 'b'; a name stands for one assistant",
+    ),
+}
+
+REGIONS = {
+    "territory in two regions": region(
+        "tw: {territories: [TW, ▸US], boundary: ['*']}",
+        "regions.tw.territories[1]: US is already in region 'us' (line 12); "
+        "a territory is in one region; remove it from one of them",
+        cell="",
+    ),
+    "group in two regions": region(
+        "x: {territories: [▸'@EU'], boundary: ['*']}",
+        "regions.x.territories[0]: AT, BE, BG, CY, CZ, DE and 21 more is already in region 'eu' (line 11); "
+        "a territory is in one region; remove it from one of them",
+        cell="",
+    ),
+    "blocked and in a region": region(
+        "x: {territories: [VN, ▸KP], boundary: ['*']}",
+        "regions.x.territories[1]: KP is blocked (line 14); remove it there or here",
+        cell="",
+    ),
+    "part of a blocked country in a region": region(
+        "x: {territories: [▸KP-01], boundary: ['*']}",
+        "regions.x.territories[0]: KP-01 is blocked (line 14); remove it there or here",
+        cell="",
+    ),
+    "two for the rest": region(
+        "x: {territories: ['*'], boundary: ['*']}\n  y: {▸territories: ['*'], boundary: ['*']}",
+        "regions.y.territories: \"*\" may stand in one region only; region 'x' (line 14) has it already; "
+        "name the territories of this one",
+    ),
+    "everywhere, and more": region(
+        "x: {▸territories: ['*', DE], boundary: ['*']}",
+        'regions.x.territories: "*" means every territory that no other region names, and stands alone; '
+        "to leave some out, give them a region of their own or list them in `blocked`",
+    ),
+    "a part left out": region(
+        "x: {▸territories: [CA, '!CA-QC'], boundary: ['*']}",
+        "regions.x.territories: CA-QC can't be excluded: a part belongs to its country's region; "
+        "unless another region names it, or `blocked` does",
+    ),
+    "no territory": region("x: {▸territories: [], boundary: ['*']}", "regions.x.territories: must not be empty"),
+    "nothing left": region(
+        "x: {▸territories: ['!DE'], boundary: ['*']}",
+        'regions.x.territories: names no territory; name one, a group such as "@EEA", or "*"',
+    ),
+    "unknown territory": region(
+        "x: {territories: [▸UK, ▸fr, ▸Germany, ▸EU, ▸Nowhere], boundary: ['*']}",
+        "regions.x.territories[0]: 'UK' is no territory (ISO 3166); did you mean GB?",
+        "regions.x.territories[1]: 'fr' is no territory (ISO 3166); did you mean FR? Codes are upper case",
+        "regions.x.territories[2]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
+        "regions.x.territories[3]: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
+        "regions.x.territories[4]: 'Nowhere' is no territory (ISO 3166)",
+    ),
+    "unknown group": region(
+        "x: {territories: [GB], boundary: [▸'@EAA']}",
+        "regions.x.boundary[0]: '@EAA' is no group of territories; there are @EEA, @EU",
+    ),
+    "reserved name": region(
+        "▸refuse: {territories: [GB], boundary: ['*']}",
+        "regions.refuse: `refuse` can't be the name of a region; it is a word of `location.unknown`",
+    ),
+    "everybody blocked": one("blocked", '▸blocked: ["*"]', 'blocked: "*" blocks everybody; name the territories'),
+    "blocked nowhere": one("blocked", "blocked: [CU, ▸Koba]", "blocked[1]: 'Koba' is no territory (ISO 3166)"),
+    "the gateway's own place": region(
+        "▸gb: {territories: [GB], boundary: [GB]}",
+        "regions.gb: the gateway itself stands in DE, outside this region's boundary (GB); "
+        "accept it with `transit: [DE]`, or leave the region out of `cell.serves`",
+        cell="cell: {territory: DE, serves: [eu, us, gb]}",
+    ),
+    "the gateway's own place, excluded": region(
+        "▸gb: {territories: [GB], boundary: ['*', '!DE']}",
+        "regions.gb: the gateway itself stands in DE, outside this region's boundary (any but DE); "
+        "accept it with `transit: [DE]`, or leave the region out of `cell.serves`",
+        cell="cell: {territory: DE, serves: [eu, us, gb]}",
+    ),
+    "transit is no territory": region(
+        "gb: {territories: [GB], boundary: [GB], transit: [▸Germany]}",
+        "regions.gb.transit[0]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
+        cell="cell: {territory: DE, serves: [eu, us, gb]}",
+    ),
+    "cell": one(
+        "cell",
+        "cell: {territory: ▸EU, serves: [▸eur, us], homes: {▸cnn: 'https://a.example', eu: ▸'http://a.example', "
+        "us: ▸'https://u:p@a.example'}}",
+        "cell.territory: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
+        "cell.serves[0]: unknown region 'eur'; did you mean 'eu'?",
+        "cell.homes.cnn: unknown region 'cnn'; did you mean 'cn'?",
+        "cell.homes.eu: the URL must start with https://: clients send their keys there",
+        "cell.homes.us: the URL must not carry a user name or password; use api_key",
+    ),
+}
+
+DEPLOYMENTS = {
+    "unknown provider": deployment(
+        "x: {provider: ▸dashscop, model: qwen3-max}",
+        "deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?",
+    ),
+    "unknown site": deployment(
+        "x: {provider: dashscope, model: qwen3-max, endpoint: ▸cn-bejing}",
+        "deployments.x.endpoint: unknown site 'cn-bejing' of dashscope; did you mean 'cn-beijing'?",
+    ),
+    "a host for a site": deployment(
+        "x: {provider: dashscope, model: qwen3-max, endpoint: ▸dashscope.aliyuncs.com}",
+        "deployments.x.endpoint: unknown site 'dashscope.aliyuncs.com' of dashscope; a URL begins with https://",
+    ),
+    "a site of a provider without": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: ▸us}",
+        "deployments.x.endpoint: unknown site 'us' of openai-compatible; "
+        "write the server's URL, beginning with https://",
+    ),
+    "which site": deployment(
+        "▸x: {provider: dashscope, model: qwen3-max}",
+        "deployments.x.endpoint: is missing; there are cn-beijing, hongkong, intl, us",
+    ),
+    "which server": deployment(
+        "▸x: {provider: openai-compatible, model: m}",
+        "deployments.x.endpoint: is missing: openai-compatible has no site of its own; "
+        "write the server's URL, and where it `stores` and `processes`",
+    ),
+    "a URL without facts": deployment(
+        "▸▸x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example/v1'}",
+        "deployments.x.processes: is missing: nothing is known of this URL; say where: processes: DE, or any if unknown",
+        "deployments.x.stores: is missing: nothing is known of this URL; say where: stores: DE, or any if unknown",
+    ),
+    "no URL": deployment(
+        f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'llm.example:8000'}}",
+        "deployments.x.endpoint: the URL must start with https:// (or http:// for a server on this machine)",
+    ),
+    "a URL with a password": deployment(
+        f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'https://me:hush@llm.example'}}",
+        "deployments.x.endpoint: the URL must not carry a user name or password; use api_key",
+    ),
+    "clear text": deployment(
+        f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'http://10.0.0.1:8000'}}",
+        "deployments.x.endpoint: http:// sends prompts and keys in clear text; "
+        "use https://, or allow it with `insecure: true`",
+    ),
+    "a loopback that is none": deployment(
+        f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'http://localhost.example'}}",
+        "deployments.x.endpoint: http:// sends prompts and keys in clear text; "
+        "use https://, or allow it with `insecure: true`",
+    ),
+    "a provider's host in clear text": deployment(
+        "x: {provider: openai-compatible, model: m, insecure: true, endpoint: ▸'http://api.openai.com'}",
+        "deployments.x.endpoint: api.openai.com is a provider's host: https and its usual port only; "
+        "write https://api.openai.com",
+    ),
+    "a provider's host at another port": deployment(
+        f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'https://us.api.openai.com:8443/v1'}}",
+        "deployments.x.endpoint: us.api.openai.com is a provider's host: https and its usual port only; "
+        "write https://us.api.openai.com",
+    ),
+    "facts against a site's": deployment(
+        "x: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, stores: CN, processes: ▸DE}",
+        "deployments.x.processes: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it processes in CN; remove it; the site brings its facts",
+    ),
+    "facts against a known host's": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: 'https://DASHSCOPE.aliyuncs.com./v1', "
+        "stores: ▸DE, processes: ▸DE}",
+        "deployments.x.stores: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it stores in CN; remove it; the site brings its facts",
+        "deployments.x.processes: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it processes in CN; remove it; the site brings its facts",
+    ),
+    "facts against a workspace's host": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: 'https://ws.cn-beijing.maas.aliyuncs.com', "
+        "stores: ▸US, processes: CN}",
+        "deployments.x.stores: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it stores in CN; remove it; the site brings its facts",
+    ),
+    "facts against those of a model's scope": deployment(
+        "x: {provider: dashscope, model: qwen-plus-us, endpoint: us, processes: ▸any}",
+        "deployments.x.processes: contradicts what is known of the site us (dashscope-us.aliyuncs.com): "
+        "it processes in US; remove it; the site brings its facts",
+    ),
+    "one server, two places": deployment(
+        f"x: {{provider: openai-compatible, model: m, endpoint: 'https://llm.example/v1', {OWN}}}\n"
+        "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://LLM.example:443/v2', "
+        "stores: DE, processes: any}",
+        "deployments.y.endpoint: https://llm.example stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+    ),
+    "a place that is none": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
+        "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
+    ),
+    "no place": deployment(
+        f"x: {{{SERVER}, ▸stores: [], processes: DE}}\n  y: {{{SERVER}, stores: DE, processes: ▸'!CN'}}",
+        "deployments.x.stores: must not be empty",
+        'deployments.y.processes: names no territory; name one, a group such as "@EEA", or "*"',
+    ),
+    "beyond a published list": deployment(
+        "x: {provider: gemini, model: gemini-3.8-flash, ▸available: [DE, HK, CN]}",
+        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN, HK; "
+        "the list may only be narrowed",
+    ),
+    "beyond a published list by a star": deployment(
+        "x: {provider: gemini, model: gemini-3.8-flash, available: ▸'*'}",
+        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve every place; "
+        "the list may only be narrowed",
+    ),
+    "beyond a published list by a part": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, available: ▸UA}",
+        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve UA-09, UA-14, UA-40, UA-43; "
+        "the list may only be narrowed",
+    ),
+    "where a site must not answer": deployment(
+        "x: {provider: dashscope, model: qwen-plus, endpoint: intl, ▸available: ['*']}",
+        'deployments.x.available: the site intl must not answer people in CN; leave it out: "!CN"',
+    ),
+    "attests what nobody asks": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [▸zrd, ▸gdpr]}",
+        "deployments.x.attests[0]: eu doesn't require 'zrd'; did you mean 'zdr'?",
+        "deployments.x.attests[1]: eu doesn't require 'gdpr'; there are mam, zdr",
+    ),
+    "attests where nothing is asked": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, attests: [▸zdr]}",
+        "deployments.x.attests[0]: us doesn't require 'zdr'; it requires nothing; remove it",
+    ),
+    "unknown capability": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, capabilities: [tools, ▸vison]}",
+        "deployments.x.capabilities[1]: unknown capability 'vison'; did you mean 'vision'?",
+    ),
+    "passthrough of what moves data": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, passthrough: [top_k, ▸store]}",
+        "deployments.x.passthrough[1]: `store` moves or keeps data, which nothing known of us allows; remove it",
+    ),
+    "passthrough to a server of one's own": deployment(
+        f"x: {{provider: openai-compatible, model: m, endpoint: 'https://h.example', {OWN}, passthrough: [▸models]}}",
+        "deployments.x.passthrough[0]: `models` moves or keeps data, which nothing known of https://h.example allows; "
+        "remove it",
+    ),
+    "simulator": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: ▸simulator, simulates: us}",
+        "deployments.x.endpoint: a simulator answers in demo mode only; "
+        "write `demo: true` or use `gateway demo`; for the real thing, name a site or a URL",
+    ),
+    "simulates without simulator": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, simulates: ▸us}",
+        "deployments.x.simulates: only a simulator simulates; write `endpoint: simulator`",
+    ),
+}
+
+CREDENTIALS = {
+    "no reference": deployment(
+        'x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: [▸"${US-KEY}", ▸"Bearer ${US_KEY}", '
+        '▸"${file:relative}"]}',
+        *(
+            f"deployments.x.api_key[{index}]: the key is no reference that can be resolved; "
+            "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
+            for index in range(3)
+        ),
+    ),
+    "a key that can't be sent": deployment(
+        'x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: ▸"sk-1\\r\\nx-evil: 1"}',
+        "deployments.x.api_key: the key can't be sent in a header; "
+        "it must be one line of visible ASCII, without spaces around it",
+    ),
+    "a plain client key": one(
+        "clients",
+        f"clients: {{a: {{keys: [▸gk-secret, ▸sha256:abc, ▸{'ab' * 32}, {HASH}]}}}}",
+        "clients.a.keys[0]: is no hash of a key; a key itself must not be in the file; "
+        "`gateway key new` makes a key and shows its hash",
+        "clients.a.keys[1]: 64 hexadecimal digits must follow `sha256:`, found 3 characters; "
+        "`gateway key new` makes a key and shows its hash",
+        "clients.a.keys[2]: must name its algorithm; put `sha256:` before it",
+    ),
+    "a client without key": one("clients", "clients: {a: {▸keys: []}}", "clients.a.keys: must not be empty"),
+    "a client's key that is no text": one(
+        "clients", "clients: {a: {keys: [▸5]}}", "clients.a.keys[0]: must be a string, not a number; put it in quotes"
+    ),
+    "a key of two clients": one(
+        "clients",
+        f"clients:\n  a: {{keys: ['{HASH}']}}\n  b: {{keys: [▸'sha256:{'AB' * 32}']}}",
+        "clients.b.keys[0]: this key belongs to the client 'a' already; a key belongs to one client; remove one",
+    ),
+    "a key twice": one(
+        "clients",
+        f"clients:\n  a: {{keys: ['{HASH}', ▸'{HASH}']}}",
+        "clients.a.keys[1]: this key belongs to the client 'a' already; a key belongs to one client; remove one",
+    ),
+    "what a client names": one(
+        "clients",
+        f"clients: {{a: {{keys: ['{HASH}'], assistants: [▸assistent, ▸gpt-4o], region: ▸chn, may_assert: [▸usr]}}}}",
+        "clients.a.assistants[0]: unknown assistant 'assistent'; did you mean 'assistant'?",
+        "clients.a.assistants[1]: unknown assistant 'gpt-4o'; write 'assistant', whose alias it is",
+        "clients.a.region: unknown region 'chn'; did you mean 'cn'?",
+        "clients.a.may_assert[0]: unknown word 'usr'; did you mean 'user'?",
+    ),
+}
+
+LOCATION = {
+    "signals": one(
+        "location",
+        "location: {signals: [edge_header, ▸edge_headr]}",
+        "location.signals[1]: unknown word 'edge_headr'; did you mean 'edge_header'?",
+    ),
+    "signal twice": one(
+        "location",
+        "location: {▸signals: [assertion, assertion]}",
+        "location.signals: a signal is named twice; remove one",
+    ),
+    "unknown": one(
+        "location",
+        "location: {unknown: ▸eur}",
+        "location.unknown: must be `refuse` or a region, not 'eur'; did you mean 'eu'?",
+    ),
+    "networks": one(
+        "location",
+        "location: {edges: [{from: [▸10.0.0.1/8, ▸everywhere, 2001:db8::1], country: CF-IPCountry}]}",
+        "location.edges[0].from[0]: '10.0.0.1/8' is no network; did you mean 10.0.0.0/8?",
+        "location.edges[0].from[1]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
+    ),
+    "edges that overlap": one(
+        "location",
+        "location:\n  edges:\n    - {from: [10.0.0.0/8, '::/0'], country: A, secret: {header: s, value: '${EDGE}'}}\n"
+        "    - {▸from: [10.1.0.0/16], country: B}\n    - {from: [192.168.0.0/16], country: B}\n",
+        "location.edges[1].from: shares addresses with edge 0; one peer has one country header; "
+        "make the networks disjoint",
+    ),
+    "headers": one(
+        "location",
+        "location: {edges: [{from: [10.0.0.0/8], country: ▸'CF IPCountry'}]}",
+        "location.edges[0].country: must be the name of a header",
+    ),
+    "one header for two things": one(
+        "location",
+        "location:\n  edges:\n    - ▸{from: [10.0.0.0/8], country: X-Edge, client_ip: x-edge}",
+        "location.edges[0]: country, client_ip and secret must be different headers",
+    ),
+    "a language": one(
+        "location",
+        "location: {edges: [{from: [10.0.0.0/8], country: ▸Accept-Language}]}",
+        "location.edges[0].country: a language is no country; Accept-Language never decides a region",
+    ),
+    "an edge's secret": one(
+        "location",
+        "location:\n  edges:\n"
+        "    - {from: [10.0.0.0/8], country: C, secret: {header: S, value: ▸'${NOT_SET}'}}\n"
+        "    - {from: [11.0.0.0/8], country: C, secret: {header: S, value: ▸'${file:/not/there}'}}\n"
+        "    - {from: [12.0.0.0/8], country: C, secret: {header: S, value: ▸'${EDGE} '}}\n"
+        "    - {from: [13.0.0.0/8], country: C, secret: {header: S, value: ▸''}}\n",
+        "location.edges[0].secret.value: NOT_SET is not set; "
+        "without it nobody could show to be the edge; set it, or remove `secret`",
+        "location.edges[1].secret.value: /not/there can't be read (No such file or directory); "
+        "without it nobody could show to be the edge; set it, or remove `secret`",
+        "location.edges[2].secret.value: the secret is no reference that can be resolved; "
+        "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
+        "location.edges[3].secret.value: the secret is empty; "
+        "without it nobody could show to be the edge; set it, or remove `secret`",
+    ),
+}
+
+TABLES = {
+    "shape": SHAPES,
+    "route": ROUTES,
+    "region": REGIONS,
+    "deployment": DEPLOYMENTS,
+    "credential": CREDENTIALS,
+    "location": LOCATION,
+}
+CASES = {f"{table}: {name}": case for table, cases in TABLES.items() for name, case in cases.items()}
+
+
+def test_the_config_that_the_cases_change_is_sound() -> None:
+    assert compiled(sections()).warnings == ()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
+    case = CASES[name]
+    text, places = marked(sections(**case.sections))
+    found = [problem for problem in rejected(text) if problem.severity == "error"]
+    told = [
+        f"{dotted(problem.path)}: {problem.message}{f'; {problem.hint}' if problem.hint else ''}" for problem in found
+    ]
+    assert told == list(case.errors)
+    at = [(problem.line, problem.column) for problem in found]
+    assert at == places
+
+
+NOT_YET = {
+    "approvals": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸approvals: required}"),
+    "labels": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸labels: [x]}"),
+    "profile": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸profile: {locale: zh}}"),
+    "protected": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸protected: true}"),
+    "log_prompts": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸log_prompts: true}"),
+    "consent": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸consent: required}"),
+    "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
+    "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
+    "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
+    "limits": ("clients.a", f"clients:\n  a: {{▸limits: {{rpm: 5}}, keys: ['{HASH}']}}"),
+    "claim": ("location", "location: {▸claim: {issuer: x}}"),
+    "geoip": ("location", "location: {▸geoip: {path: /x}}"),
+    "subdivision": ("location.edges[0]", "location: {edges: [{from: [10.0.0.0/8], country: C, ▸subdivision: S}]}"),
+    "retry_budget": ("resilience", "resilience: {▸retry_budget: 20%}"),
+}
+
+
+@pytest.mark.parametrize("key", NOT_YET)
+def test_a_key_without_its_feature_is_refused_by_name(key: str) -> None:
+    owner, section = NOT_YET[key]
+    text, [(line, column)] = marked(sections(**{section.split(":")[0]: section}))
+    expected = f"gateway.yaml:{line}:{column}: {owner}.{key}: `{key}` is not supported by this version yet; remove it"
+    assert expected in map(str, rejected(text))
+
+
+@pytest.mark.parametrize("key", NOT_YET)
+def test_a_key_without_its_feature_is_refused_wherever_it_stands(key: str) -> None:
+    expected = f"gateway.yaml:1:1: {key}: `{key}` is not supported by this version yet; remove it"
+    assert [str(problem) for problem in rejected(f"{key}: true\n{sections()}")] == [expected]
+
+
+def test_words_and_steps_without_their_feature_are_refused_by_name() -> None:
+    text, places = marked(
+        sections(
+            assistants="assistants: {a: {routes: {cn: [▸{qwen-cn: 95, chatgpt-us: 5}, qwen-cn], us: [▸{}]}}}",
+            clients=f"clients: {{a: {{keys: ['{HASH}'], may_assert: [territory, ▸consent]}}}}",
+            location="location: {signals: [▸claim, api_key, ▸geoip]}",
+        )
+    )
+    step = "a weighted step (a mapping inside a route) is not supported by this version yet; name one deployment"
+    errors = [problem for problem in rejected(text) if problem.severity == "error"]
+    assert [(problem.line, problem.column) for problem in errors] == places
+    assert [f"{dotted(problem.path)}: {problem.message}; {problem.hint}" for problem in errors] == [
+        f"assistants.a.routes.cn[0]: {step}",
+        f"assistants.a.routes.us[0]: {step}",
+        "clients.a.may_assert[1]: `consent` is not supported by this version yet; remove it",
+        "location.signals[0]: `claim` is not supported by this version yet; remove it",
+        "location.signals[2]: `geoip` is not supported by this version yet; remove it",
+    ]
+
+
+def test_mistakes_of_text_shape_and_meaning_are_reported_together() -> None:
+    text, places = marked(
+        sections(
+            version="version: ▸2",
+            assistants="assistants: {a: {routes: {cn: [▸chatgpt-us], ▸fr: [qwen-cn, ▸nobody]}}}",
+            blocked="▸blokced: [CU]\nblocked: [▸XY]\n▸blocked: []",
+            clients="clients: {a: {keys: [▸plain]}}",
+        )
+    )
+    errors = [problem for problem in rejected(text) if problem.severity == "error"]
+    assert [(problem.line, problem.column) for problem in errors] == places

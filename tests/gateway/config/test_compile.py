@@ -1,0 +1,527 @@
+"""What a sound config compiles to: facts, availability, capabilities, credentials, look-ups; and what is warned of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+import pytest
+
+from gateway.config.problems import dotted
+from gateway.model.table import Cell, Deployment, Edge, EdgeSecret, LocationRules, Resilience, Table
+from providers.adapter import Adapter
+from providers.adapters.openai import OpenAIAdapter
+from providers.auth import Bearer, Secret
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.fitting import PARAMETERS
+from providers.registry import Registry, load_registry
+from providers.sites import Availability, Residency, Site
+from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
+from tests.gateway.config.cases import SOUND, compiled, more, problems_of, rejected, sections
+
+
+def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:
+    """The deployment `x` that the text describes, in a config that is sound with it."""
+    return compiled(with_deployment(text), environ or {"KEY": "sk-1"}).table.deployments["x"]
+
+
+def with_deployment(text: str) -> str:
+    return sections(deployments=more("deployments", f"x: {{{text}}}"))
+
+
+def warned(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """What is said of `x`, and no error."""
+    found = problems_of(with_deployment(text), environ or {"KEY": "sk-1"})
+    assert not [problem for problem in found if problem.severity == "error"]
+    return [
+        f"{dotted(problem.path[2:])}: {problem.message}"
+        for problem in found
+        if problem.path[:2] == ("deployments", "x") and problem.message != "no route uses this deployment"
+    ]
+
+
+OWN = "provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: '@EU'"
+
+
+class TestEndpoints:
+    def test_a_named_site_brings_its_facts(self) -> None:
+        x = deployment("provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], api_key: '${KEY}'")
+        europe = parse_places(["@EEA", "CH"])
+        assert (x.site, x.origin, x.target.base_path) == ("eu", "https://eu.api.openai.com", "/v1")
+        assert x.residency == Residency(europe, europe)
+        assert x.excepts == {"json_schema", "strict_tools"}
+        assert x.target.pins == {"store": False}
+        assert (x.unmet, x.simulates, x.enabled, x.unsupported) == ((), None, True, "drop")
+        assert x.adapter is load_registry().adapters["openai"]
+
+    def test_the_only_site_need_not_be_named(self) -> None:
+        x = deployment("provider: gemini, model: gemini-3.8-flash")
+        assert (x.site, x.target.base_path) == ("global", "/v1beta")
+        assert x.residency == Residency(ANYWHERE, ANYWHERE)
+
+    def test_a_model_may_have_a_scope_of_its_own(self) -> None:
+        inside = deployment("provider: dashscope, model: qwen-plus-us, endpoint: us")
+        unknown = deployment("provider: dashscope, model: qwen-next, endpoint: us")
+        assert inside.residency.processes == Places(frozenset({"US"}))
+        assert unknown.residency.processes == ANYWHERE
+
+    def test_the_same_facts_may_be_stated(self) -> None:
+        x = deployment(
+            "provider: openai, model: gpt-6-luna, endpoint: eu, stores: ['@EEA', CH], processes: [CH, '@EEA']"
+        )
+        assert x.site == "eu"
+
+    def test_a_server_of_the_operator_has_the_stated_facts(self) -> None:
+        x = deployment(OWN)
+        assert (x.site, x.origin, x.target.base_path) == ("https://llm.example", "https://llm.example", "/v1")
+        assert x.residency == Residency(Places(frozenset({"DE"})), parse_places(["@EU"]))
+        assert (x.available, x.excepts, x.allowed_moves) == (ANYWHERE, frozenset(), frozenset())
+        assert (x.needs_credential, x.has_credential) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("provider", "url", "origin", "base_path"),
+        [
+            ("openai-compatible", "https://LLM.example.:443", "https://llm.example", "/v1"),
+            ("openai-compatible", "https://llm.example/", "https://llm.example", ""),
+            ("openai-compatible", "https://llm.example:8443/api/v2/", "https://llm.example:8443", "/api/v2"),
+            ("dashscope", "https://llm.example", "https://llm.example", "/api/v1"),
+            ("gemini", "https://llm.example", "https://llm.example", "/v1beta"),
+            ("openai-compatible", "http://127.0.0.1:8000/v1", "http://127.0.0.1:8000", "/v1"),
+            ("openai-compatible", "http://127.9.9.9", "http://127.9.9.9", "/v1"),
+            ("openai-compatible", "http://localhost:11434", "http://localhost:11434", "/v1"),
+            ("openai-compatible", "http://[::1]:8000", "http://[::1]:8000", "/v1"),
+        ],
+    )
+    def test_a_url_is_an_origin_and_a_base_path(self, provider: str, url: str, origin: str, base_path: str) -> None:
+        x = deployment(f"provider: {provider}, model: m, endpoint: '{url}', stores: DE, processes: DE")
+        assert (x.origin, x.target.base_path) == (origin, base_path)
+
+    def test_clear_text_to_another_machine_must_be_wanted(self) -> None:
+        x = deployment(
+            "provider: openai-compatible, model: m, endpoint: 'http://10.0.0.1:8000', stores: DE, processes: DE, "
+            "insecure: true"
+        )
+        assert x.origin == "http://10.0.0.1:8000"
+
+    def test_a_known_host_brings_its_facts_to_any_adapter(self) -> None:
+        x = deployment("provider: openai-compatible, model: m, endpoint: 'https://eu.api.openai.com'")
+        assert (x.site, x.residency.stores) == ("eu", parse_places(["@EEA", "CH"]))
+        assert x.unmet == ("mam or zdr",)
+        assert x.target.pins == {"store": False}
+
+    def test_a_workspace_host_has_the_facts_of_its_site(self) -> None:
+        x = deployment("provider: dashscope, model: qwen3-max, endpoint: 'https://me.cn-beijing.maas.aliyuncs.com'")
+        assert (x.site, x.origin) == ("cn-beijing", "https://me.cn-beijing.maas.aliyuncs.com")
+        assert (x.target.base_path, x.residency.stores) == ("/api/v1", Places(frozenset({"CN"})))
+
+    def test_deployments_may_share_an_origin(self) -> None:
+        table = compiled(
+            sections(
+                deployments=f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{OWN.replace('model: m', 'model: n')}}}",
+                assistants="assistants: {a: {routes: {eu: [qwen-cn, y]}}}",
+            )
+        ).table
+        assert table.deployments["qwen-cn"].origin == table.deployments["y"].origin
+
+
+class TestAvailability:
+    @pytest.mark.parametrize(
+        ("text", "served", "unserved"),
+        [
+            ("provider: gemini, model: gemini-3.8-flash", ["DE", "TW"], ["HK", "MO", "CN"]),
+            ("provider: gemini, model: gemini-3.8-flash, available: [DE]", ["DE"], ["FR"]),
+            ("provider: openai, model: gpt-6-luna, endpoint: us, available: [UA, '!UA-43', '!UA-40', '!UA-14', '!UA-09']",
+             ["UA"], ["UA-43", "DE"]),
+            ("provider: dashscope, model: qwen-plus, endpoint: intl", ["SG"], ["HK", "CN"]),
+            ("provider: dashscope, model: qwen-plus, endpoint: intl, available: [HK, MO]", ["SG", "HK", "MO"], ["CN", "DE"]),
+            ("provider: dashscope, model: qwen-plus, endpoint: intl, available: ['*', '!CN']", ["SG", "HK", "US"], ["CN"]),
+            ("provider: dashscope, model: qwen3-max, endpoint: cn-beijing", ["CN"], ["HK"]),
+            (OWN, ["CN", "DE"], []),
+            (f"{OWN}, available: DE", ["DE"], ["CN"]),
+        ],
+    )  # fmt: skip
+    def test_who_is_served(self, text: str, served: list[str], unserved: list[str]) -> None:
+        available = deployment(text).available
+        assert [code for code in served if not available.contains(code)] == []
+        assert [code for code in unserved if available.contains(code)] == []
+
+
+@dataclass(frozen=True)
+class StrangersAdapter:
+    """Another's adapter: knows no models, and has sites with facts that ours don't have."""
+
+    inner: Adapter = field(default_factory=lambda: OpenAIAdapter("openai-compatible", Bearer(), "max_tokens"))
+    name: str = "stranger"
+    sites: Mapping[str, Site] = field(
+        default_factory=lambda: {
+            "anywhere": Site(
+                name="anywhere",
+                origin="https://stranger.example",
+                base_path="/s",
+                residency=Residency(ANYWHERE, ANYWHERE),
+                availability=Availability(ANYWHERE, never=frozenset({"CN"})),
+                allows=frozenset({"store"}),
+            )
+        }
+    )
+
+    def __getattr__(self, name: str) -> object:
+        if name == "models":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class TestWhatItCanDo:
+    def test_adapter_and_model_agree(self) -> None:
+        x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing")
+        assert "json_schema" in x.capabilities.features
+        assert "vision" not in x.capabilities.features
+        assert x.capabilities.context_tokens == 262144
+
+    def test_parameters_lack_what_the_model_refuses(self) -> None:
+        x = deployment("provider: openai, model: gpt-6-luna, endpoint: us")
+        assert "temperature" not in x.capabilities.parameters
+        assert PARAMETERS - x.target.facts.without <= x.capabilities.parameters
+
+    def test_capabilities_replace_the_models_but_not_the_adapters(self) -> None:
+        x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]")
+        assert x.capabilities.features == {"vision"}
+        assert warned("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]") == [
+            "api_key: is missing: never asked",
+            "capabilities[1]: dashscope can't express 'file', whatever the model",
+        ]
+
+    def test_an_unknown_model_has_text_and_tools(self) -> None:
+        x = deployment(OWN)
+        assert x.target.facts is UNKNOWN_MODEL
+        assert x.capabilities.features == {"tools"}
+        assert warned(OWN) == []
+        assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}'") == [
+            "model: nothing is known of openai's model 'gtp-6': text and tools only"
+        ]
+        assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}', capabilities: []") == []
+
+    def test_other_keys_are_taken_over(self) -> None:
+        x = deployment(f"{OWN}, unsupported: refuse, passthrough: [top_k, min_p], enabled: false")
+        assert (x.unsupported, x.enabled, x.target.passthrough) == ("refuse", False, {"top_k", "min_p"})
+
+    def test_a_strangers_adapter_is_as_good(self) -> None:
+        registry = Registry({**load_registry().adapters, "stranger": StrangersAdapter()}, {})  # type: ignore[dict-item]
+        text = with_deployment("provider: stranger, model: m, api_key: '${KEY}', passthrough: [store]")
+        x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
+        assert x.available == Places(None, frozenset({"CN"}))
+        assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
+
+    def test_a_provider_that_does_not_load_is_named_with_its_reason(self) -> None:
+        registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
+        text = with_deployment("provider: acme, model: m")
+        with pytest.raises(
+            Exception, match="'acme' is installed, but doesn't load: acme:ADAPTER: ImportError: no acme"
+        ):
+            compiled(text, registry=registry)
+
+
+class TestCredentials:
+    def test_keys_are_resolved_and_used_in_turn(self) -> None:
+        x = deployment(
+            "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ['${A}', '${B}']", {"A": "sk-a", "B": "sk-b"}
+        )
+        assert x.credentials == (Secret("sk-a"), Secret("sk-b"))
+        assert (x.missing_credentials, x.needs_credential) == ((), True)
+
+    def test_an_unset_key_makes_it_ineligible_and_is_a_warning(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${A}'"
+        for environ in ({"KEY": ""}, {"A": ""}):
+            x = deployment(text, environ)
+            assert (x.credentials, x.missing_credentials, x.has_credential) == ((), ("A",), False)
+            assert warned(text, environ) == ["api_key: A is not set: never asked"]
+
+    def test_one_key_of_several_may_be_unset(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ['${A}', '${B}']"
+        x = deployment(text, {"B": "sk-b"})
+        assert (x.credentials, x.missing_credentials, x.has_credential) == ((Secret("sk-b"),), ("A",), True)
+        assert warned(text, {"B": "sk-b"}) == ["api_key[0]: A is not set: this key is not used"]
+
+    def test_no_key_at_all(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us"
+        assert deployment(text).missing_credentials == ("api_key",)
+        [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
+        assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
+
+    def test_a_server_that_asks_for_no_key_gets_the_one_that_is_written(self) -> None:
+        unset = deployment(f"{OWN}, api_key: '${{A}}'")
+        assert (unset.needs_credential, unset.has_credential) == (True, False)
+        assert deployment(f"{OWN}, api_key: '${{KEY}}'").credentials == (Secret("sk-1"),)
+
+    def test_a_key_in_the_file_is_a_warning(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: sk-literal"
+        assert deployment(text).credentials == (Secret("sk-literal"),)
+        assert warned(text) == ["api_key: a key is written in the config"]
+
+    def test_what_a_site_requires_must_be_attested(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: eu, api_key: '${KEY}'"
+        assert deployment(text).unmet == ("mam or zdr",)
+        assert warned(text) == [": the site eu requires mam or zdr, not attested: never asked"]
+        assert deployment(f"{text}, attests: [mam]").unmet == ()
+
+
+class TestTable:
+    def test_look_ups_are_ready(self) -> None:
+        first, second = "ab" * 32, "cd" * 32
+        text = sections(
+            clients=f"clients:\n  app: {{keys: ['sha256:{first}', 'sha256:{second.upper()}'], assistants: [assistant], "
+            "region: cn, may_assert: [territory, user]}\n  open: {keys: ['sha256:" + "ef" * 32 + "']}"
+        )
+        table = compiled(text).table
+        assert table.assistants["assistant"] is table.assistants["gpt-4o"]
+        assert [step.name for step in table.assistants["gpt-4o"].routes["cn"]] == ["qwen-cn"]
+        assert table.clients[first] is table.clients[second]
+        app = table.clients[first]
+        assert (app.name, app.region, app.assistants) == ("app", "cn", {"assistant"})
+        assert (app.key_hashes, app.may_assert) == ({first, second}, {"territory", "user"})
+        assert table.clients["ef" * 32].assistants is None
+        assert table.region_by_territory["NO"] is table.regions["eu"]
+        assert table.region_by_territory["CH"] is table.regions["eu"]
+        assert "HK" not in table.region_by_territory
+        assert table.default_region is None
+        assert table.blocked == Places(frozenset({"CU", "IR", "KP", "SY"}))
+        assert (table.cell, table.demo) == (
+            Cell("DE", frozenset({"eu", "us"}), {"cn": "https://cn.example"}),
+            False,
+        )
+        assert (table.regions["us"].transit, table.regions["eu"].transit) == (Places(frozenset({"DE"})), NOWHERE)
+
+    def test_the_region_for_the_rest(self) -> None:
+        text = sections(
+            regions="regions:\n  rest: {territories: ['*'], boundary: ['*']}\n"
+            "  ca: {territories: [US-CA], boundary: [US]}\n  us: {territories: [US], boundary: [US]}",
+            assistants="assistants: {a: {routes: {rest: [chatgpt-us], ca: [chatgpt-us], us: [chatgpt-us]}}}",
+            cell="",
+        )
+        table = compiled(text).table
+        regions = {code: table.region_of(code) for code in ("DE", "US", "US-NY", "US-CA")}
+        assert {code: region.name for code, region in regions.items() if region} == {
+            "DE": "rest", "US": "us", "US-NY": "us", "US-CA": "ca",
+        }  # fmt: skip
+
+    def test_location_rules(self) -> None:
+        text = sections(
+            location="location:\n  signals: [edge_header, api_key]\n  conflict: refuse\n  unknown: eu\n  edges:\n"
+            "    - {from: [10.0.0.0/8, '2001:db8::1'], country: CF-IPCountry, client_ip: CF-Connecting-IP, "
+            "secret: {header: X-Edge, value: '${EDGE}'}}"
+        )
+        assert compiled(text).table.location == LocationRules(
+            signals=("edge_header", "api_key"),
+            edges=(
+                Edge(
+                    (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128")),
+                    "cf-ipcountry",
+                    "cf-connecting-ip",
+                    EdgeSecret("x-edge", Secret("edge-word")),
+                ),
+            ),
+            conflict="refuse",
+            unknown="eu",
+        )
+
+    def test_resilience(self) -> None:
+        assert compiled(sections()).table.resilience == Resilience()
+        text = sections(
+            resilience="resilience: {attempts: {per_deployment: 1, total: 3}, connect: 500ms, first_token: 1.5s, "
+            "commit: 20s, idle: 5s, total: 2m, failover_after: 0s}"
+        )
+        assert compiled(text).table.resilience == Resilience(1, 3, 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
+
+    def test_country_is_no_boolean(self) -> None:
+        text = sections(
+            regions="regions: {no: {territories: [NO], boundary: [NO, '@EEA', CH]}}",
+            assistants="assistants: {a: {routes: {no: [chatgpt-eu]}}}",
+            cell="",
+        )
+        assert compiled(text).table.region_by_territory["NO"].name == "no"
+
+    def test_aliases_of_yaml_repeat_whole_values(self) -> None:
+        text = sections(
+            regions="regions:\n  cn: {territories: [CN], boundary: [CN]}\n"
+            "  eu: {territories: &europe ['@EEA', CH], boundary: *europe}\n"
+            "  us: {territories: [US], boundary: [US], transit: [DE]}"
+        )
+        assert compiled(text).table == compiled(sections()).table or compiled(text).table.regions[
+            "eu"
+        ].boundary.contains("NO")
+
+    def test_a_thousand_deployments_compile_in_less_than_a_second(self) -> None:
+        names = [f"d{number}" for number in range(1000)]
+        text = sections(
+            deployments="deployments:\n"
+            + "".join(
+                f"  {name}: {{provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${{K}}'}}\n"
+                for name in names
+            ),
+            assistants=f"assistants:\n  a: {{routes: {{us: [{', '.join(names)}]}}}}",
+        )
+        began = time.perf_counter()
+        table = compiled(text, {"K": "k"}).table
+        assert time.perf_counter() - began < 1
+        assert len(table.assistants["a"].routes["us"]) == 1000
+
+
+def demo(text: str, **options: object) -> Table:
+    return compiled(text, {}, **options).table  # type: ignore[arg-type]
+
+
+class TestDemo:
+    TEXT = sections(
+        version="version: 1\ndemo: true",
+        cell="",
+        regions=SOUND["regions"].replace(", transit: [DE]", ""),
+        deployments="""\
+            deployments:
+              qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: simulator, simulates: cn-beijing}
+              chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: eu, attests: [zdr]}
+              chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}
+            """,
+    )
+
+    def test_a_simulator_takes_the_facts_of_its_site(self) -> None:
+        compilation = compiled(self.TEXT, {})
+        table = compilation.table
+        assert compilation.warnings == ()
+        eu, real = table.deployments["chatgpt-eu"], compiled(sections()).table.deployments["chatgpt-eu"]
+        same = replace(eu, origin=real.origin, credentials=real.credentials, simulates=None)
+        assert same == real
+        assert (eu.simulates, eu.origin, eu.credentials) == ("eu", "http://127.0.0.1:0", (Secret("simulated"),))
+
+    def test_a_started_simulator_has_its_origin(self) -> None:
+        origins = {("dashscope", "cn-beijing"): "http://127.0.0.1:1", ("openai", "eu"): "http://127.0.0.1:2",
+                   ("openai", "us"): "http://127.0.0.1:3"}  # fmt: skip
+        deployments = demo(self.TEXT, simulators=origins).deployments
+        assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
+
+    def test_a_simulator_that_does_not_run_is_an_error(self) -> None:
+        with pytest.raises(Exception, match=r"no simulator of openai eu is running; start the demo again"):
+            demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
+
+    def test_any_peer_is_an_edge(self) -> None:
+        table = demo(self.TEXT)
+        assert table.demo
+        assert table.location.edges == (Edge((ip_network("0.0.0.0/0"), ip_network("::/0")), "cf-ipcountry"),)
+
+    def test_the_demo_may_be_forced(self) -> None:
+        assert demo(self.TEXT.replace("demo: true", "demo: false"), demo=True).demo
+
+    def test_everything_must_be_simulated(self) -> None:
+        text = f"{self.TEXT}  real: {{provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${{K}}'}}\n"
+        [problem] = [problem for problem in rejected(text) if problem.severity == "error"]
+        assert (problem.path, problem.message, problem.hint) == (
+            ("deployments", "real", "endpoint"),
+            "in demo mode every deployment is a simulator",
+            "write `endpoint: simulator` and `simulates: <site>`",
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("x: {provider: openai, model: m, endpoint: simulator}", "is missing: the site whose facts"),
+            ("x: {provider: openai, model: m, endpoint: simulator, simulates: eux}", "unknown site 'eux' of openai"),
+            ("x: {provider: openai-compatible, model: m, endpoint: simulator}", "could be simulated"),
+            ("x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}", "contradicts what is"),
+        ],
+    )
+    def test_what_it_simulates_must_be_a_site(self, text: str, message: str) -> None:
+        assert any(message in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
+
+    def test_no_clients_and_no_edges(self) -> None:
+        text = f"{self.TEXT}clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}\n"
+        text += "location: {edges: [{from: [10.0.0.0/8], country: C}]}\n"
+        assert [problem.message for problem in rejected(text)] == [
+            "in demo mode any key or none is accepted",
+            "in demo mode every peer is an edge (cf-ipcountry)",
+        ]
+
+    def test_a_key_of_a_simulator_is_not_sent(self) -> None:
+        text = self.TEXT.replace("simulates: us}", "simulates: us, api_key: '${REAL}'}")
+        assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated"),)
+        assert [problem.message for problem in compiled(text, {}).warnings] == ["a simulator is never sent a key"]
+
+
+WARNINGS = {
+    "no cell": (sections(cell=""), ["", "regions.us.transit"]),
+    "transit without need": (
+        sections(cell="cell: {territory: US}", regions=SOUND["regions"].replace("boundary: [US], transit: [DE]", "boundary: [US], transit: [US, FR]")
+                 .replace("boundary: [CN]", "boundary: [CN], transit: [US]").replace('boundary: ["@EEA", CH]', "boundary: ['@EEA', CH], transit: [US]")),
+        ["regions.us.transit", "regions.us.transit"],
+    ),
+    "a home for a region that is served": (
+        sections(cell="cell: {territory: DE, serves: [eu, us], homes: {us: 'https://us.example'}}"),
+        ["cell.homes.us"],
+    ),
+    "unused": (
+        sections(
+            regions=more("regions", "gb: {territories: [GB], boundary: ['*']}"),
+            deployments=more("deployments", "x: {provider: gemini, model: gemini-3.8-flash, api_key: '${G_KEY}'}"),
+        ),
+        ["regions.gb", "deployments.x"],
+    ),
+    "nobody of a route can be asked": (
+        sections(deployments=SOUND["deployments"].replace("endpoint: us,", "endpoint: us, enabled: false,")),
+        ["assistants.assistant.routes.us"],
+    ),
+    "a step that serves nobody of its region": (
+        sections(
+            regions=more("regions", "hk: {territories: [HK], boundary: ['*']}"),
+            assistants=more("assistants", "    hk: [chatgpt-us]"),
+        ),
+        ["assistants.assistant.routes.hk[0]"],
+    ),
+    "an unknown place is taken for a region": (sections(location="location: {unknown: eu}"), ["location.unknown"]),
+    "a key bound to everywhere": (
+        sections(
+            regions=more("regions", "rest: {territories: ['*'], boundary: ['*']}"),
+            assistants=more("assistants", "    rest: [chatgpt-us]"),
+            clients=f"clients: {{a: {{keys: ['sha256:{'ab' * 32}'], region: rest}}}}",
+        ),
+        ["clients.a.region"],
+    ),
+    "an assertion that nobody reads": (
+        sections(
+            location="location: {signals: [edge_header]}",
+            clients=f"clients: {{a: {{keys: ['sha256:{'ab' * 32}'], may_assert: [territory]}}}}",
+        ),
+        ["clients.a.may_assert"],
+    ),
+    "edges that nobody reads": (
+        sections(location="location: {signals: [api_key], edges: [{from: [10.0.0.0/8], country: C}]}"),
+        ["location.edges"],
+    ),
+    "everybody is an edge": (
+        sections(location="location: {edges: [{from: [0.0.0.0/0], country: C}]}"),
+        ["location.edges[0].from"],
+    ),
+    "a secret in the file": (
+        sections(location="location: {edges: [{from: [10.0.0.0/8], country: C, secret: {header: S, value: word}}]}"),
+        ["location.edges[0].secret.value"],
+    ),
+    "times that can't be reached": (
+        sections(resilience="resilience: {first_token: 2m, commit: 90s, total: 30s}"),
+        ["resilience.first_token", "resilience.commit"],
+    ),
+    "attempts that can't be reached": (
+        sections(resilience="resilience: {attempts: {per_deployment: 3, total: 2}}"),
+        ["resilience.attempts"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_what_an_operator_should_know_is_a_warning(name: str) -> None:
+    text, paths = WARNINGS[name]
+    assert [dotted(problem.path) for problem in compiled(text).warnings] == paths
+
+
+def test_what_is_wrong_now_never_blocks() -> None:
+    table = compiled(sections(), {}).table
+    assert not any(item.has_credential for item in table.deployments.values())
+    assert table.assistants["assistant"].routes["us"] == (table.deployments["chatgpt-us"],)
