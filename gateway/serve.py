@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import sys
@@ -45,6 +46,8 @@ def bind(host: str, port: int) -> socket.socket:
 def _bind_message(host: str, port: int, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"port {port} is reserved for root; take another one with --port"
+    if error.errno != errno.EADDRINUSE:
+        return f"{host} can't be bound ({error.strerror}); give an address of this machine with --host"
     return (
         f"port {port} on {host} is taken by another program ({error.strerror}); "
         "stop that one, or take another port with --port (make run PORT=9000)"

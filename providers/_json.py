@@ -6,6 +6,7 @@ A provider's answer is read leniently: an absent member, null, or a member of an
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +33,6 @@ __all__ = [
 _EMPTY: Mapping[str, object] = {}
 _INT64 = 2**63
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HIGH_SURROGATE = re.compile("[\ud800-\udbff]$")
 
 
 class JsonError(ValueError):
@@ -43,16 +43,22 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
     """The parsed value of a provider's JSON; raises JsonError.
 
     Falls back to the standard library for two things that vendors do send and orjson refuses: a surrogate pair
-    that was split over two events, and NaN or Infinity (vLLM's log probabilities), which become null.
+    that was split over two events, and NaN or Infinity (vLLM's log probabilities), which become null, as does a
+    number beyond every float.
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
             text = data if isinstance(data, str) else bytes(data).decode("utf-8")
-            return json.loads(text, parse_constant=lambda _: None)
+            return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise JsonError("not valid JSON") from error
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def dumps(value: object) -> bytes:
@@ -124,11 +130,14 @@ def _whole(value: object) -> int | None:
 
 
 def read_float(source: Mapping[str, object], key: str) -> float | None:
-    """The number at `key`, or None."""
+    """The number at `key` if a float can hold it, or None."""
     value = source.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -150,6 +159,6 @@ def mend_surrogates(text: str) -> str:
 
 def split_high_surrogate(text: str) -> tuple[str, str]:
     """The text without a trailing high surrogate, and that surrogate: its other half may come in the next piece."""
-    if _HIGH_SURROGATE.search(text):
+    if text and "\ud800" <= text[-1] <= "\udbff":
         return text[:-1], text[-1]
     return text, ""

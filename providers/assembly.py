@@ -35,14 +35,15 @@ __all__ = ["Assembler"]
 
 _Content = Literal["text", "reasoning", "refusal", "tool_calls"]
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_ARGUMENT_BYTES = 8 * 1024 * 1024
+_MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
+_MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 
 
 @dataclass(slots=True)
 class _Call:
-    """A tool call as far as it is known."""
+    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments."""
 
     index: int
     id: str = ""
@@ -51,6 +52,7 @@ class _Call:
     id_is_ours: bool = False
     given_out: bool = False
     waiting: str = ""
+    cut: str = ""
     has_arguments: bool = False
 
 
@@ -75,14 +77,15 @@ class Assembler:
 
     def __init__(self, model: str) -> None:
         self.done = False
-        self._model = model
+        self._asked_model = model
+        self._model = ""
         self._id = ""
         self._created = 0
         self._opened = False
         self._events: list[StreamEvent] = []
         self._choices: dict[int, _Choice] = {}
         self._usage: Usage | None = None
-        self._argument_bytes = 0
+        self._call_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
         """The events since the last call."""
@@ -99,7 +102,7 @@ class Assembler:
         """Who answers, as far as this piece says; what was said first stays."""
         if not self._opened:
             self._id = self._id or mend_surrogates(id or "")
-            self._model = mend_surrogates(model or "") or self._model
+            self._model = self._model or mend_surrogates(model or "")
             self._created = self._created or created or 0
 
     def has(self, content: _Content, choice: int = 0) -> bool:
@@ -109,22 +112,24 @@ class Assembler:
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
         state = self._choice(choice)
+        if state.finish:
+            return
         text = self._mended(state, "text", text)
         if logprobs is not None and not _is_writable(logprobs):
             logprobs = None
-        if (text or logprobs) and not state.finish:
+        if text or logprobs:
             self._give(TextDelta(text, choice, logprobs))
 
     def reasoning(self, text: str, choice: int = 0) -> None:
         """More reasoning text."""
         state = self._choice(choice)
-        if (text := self._mended(state, "reasoning", text)) and not state.finish:
+        if not state.finish and (text := self._mended(state, "reasoning", text)):
             self._give(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
         """More of the model's own refusal."""
         state = self._choice(choice)
-        if (text := self._mended(state, "refusal", text)) and not state.finish:
+        if not state.finish and (text := self._mended(state, "refusal", text)):
             self._give(RefusalDelta(text, choice))
 
     def tool_call(
@@ -139,15 +144,16 @@ class Assembler:
     ) -> None:
         """A piece of a tool call; which call it belongs to is told by id, else by index, else it is the last one."""
         state = self._choice(choice)
-        id, name = mend_surrogates(id or ""), mend_surrogates(name or "")
+        id, name, signature = mend_surrogates(id or ""), mend_surrogates(name or ""), mend_surrogates(signature or "")
         call = self._call_of(state, index, id, name)
         state.said.add("tool_calls")
-        self._argument_bytes += len(arguments)
-        if self._argument_bytes > _MAX_ARGUMENT_BYTES or len(state.calls) > _MAX_TOOL_CALLS:
+        self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
+        if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
             return
         call.name = call.name or name
-        call.signature = call.signature or mend_surrogates(signature or "") or None
+        call.signature = call.signature or signature or None
+        arguments, call.cut = split_high_surrogate(call.cut + arguments)
         arguments = mend_surrogates(arguments)
         if call.given_out:
             if arguments:
@@ -186,8 +192,8 @@ class Assembler:
                 if not call.name:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
                     return
-                if not call.has_arguments:
-                    self._give(ToolCallDelta(call.index, "{}", choice=number))
+                if call.cut or not call.has_arguments:
+                    self._give(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
         for number, state in sorted(self._choices.items()):
             reason: FinishReason = state.finish or "other"
             if state.calls and reason in ("stop", "other"):
@@ -211,13 +217,17 @@ class Assembler:
             return
         if not self._opened:
             self._opened = True
-            self._events.append(Opened(self._id, self._model, self._created))
+            self._events.append(Opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
 
     def _choice(self, number: int) -> _Choice:
         state = self._choices.get(number)
         if state is None:
-            state = self._choices[number] = _Choice()
+            state = _Choice()
+            if len(self._choices) < _MAX_CHOICES:
+                self._choices[number] = state
+            else:
+                self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
         return state
 
     def _call_of(self, state: _Choice, index: int | None, id: str, name: str) -> _Call:
@@ -226,6 +236,7 @@ class Assembler:
             call = state.by_id.get(id)
             if call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
                 call = at_index
+                call.id_is_ours = False
             if call is None:
                 call = self._new_call(state, id)
             if not call.given_out:

@@ -6,7 +6,7 @@ the time, so every scheme gets them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from providers.wire import WireRequest
@@ -69,4 +69,4 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
             header = (name, secret.reveal())
         case _:
             assert_never(scheme)
-    return replace(wire, headers=(*wire.headers, header))
+    return WireRequest(wire.method, wire.path, (*wire.headers, header), wire.body, wire.query)

@@ -35,7 +35,7 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target) -> Cha
         completion = fold([*parser.feed(response.body), *parser.close()])
     else:
         completion = adapter.parse_response(response, target)
-    return replace(completion, created=completion.created or int(response.received_at))
+    return completion if completion.created else replace(completion, created=int(response.received_at))
 
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:

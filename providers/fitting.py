@@ -94,6 +94,9 @@ class Fit:
     moving: frozenset[str]
 
 
+_FITS = Fit(frozenset(), frozenset(), frozenset())
+
+
 @cache
 def moves_data() -> frozenset[str]:
     """The names of request fields that move or keep data."""
@@ -174,6 +177,13 @@ def fit(
     `passthrough` is what the operator lets through unknown; `allowed_moves` the data-moving fields that the site's
     facts allow.
     """
+    if (
+        needs.features <= capabilities.features
+        and needs.parameters <= capabilities.parameters
+        and not needs.moving
+        and "reasoning_effort" not in needs.parameters
+    ):
+        return _FITS
     unsupported = needs.parameters - capabilities.parameters - passthrough - allowed_moves
     if "reasoning_effort" in needs.parameters and not _may_reason(needs, capabilities, facts):
         unsupported |= {"reasoning_effort"}

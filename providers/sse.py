@@ -14,7 +14,6 @@ __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-_LF, _CR = b"\n\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +73,29 @@ class SseParser:
             return []
         items: list[SseItem] = []
         start = 0
-        while not self.overflowed and (end := self._line_end(start)) >= 0:
+        line_feed, carriage = buffer.find(b"\n", self._searched), buffer.find(b"\r", self._searched)
+        while not self.overflowed and (end := _nearest(line_feed, carriage)) >= 0:
             line = bytes(buffer[start:end])
             start = end + 1
-            if buffer[end] == _CR:
+            if end == carriage:
                 # A line ends at its CR at once: waiting to see whether an LF follows would hold an event back.
                 if start == len(buffer):
                     self._skip_line_feed = True
-                elif buffer[start] == _LF:
+                elif start == line_feed:
                     start += 1
-            self._searched = start
             if (item := self._take_line(line)) is not None:
                 items.append(item)
+            # Only the one that is used up is looked for again, so that no byte is searched once a line.
+            if 0 <= line_feed < start:
+                line_feed = buffer.find(b"\n", start)
+            if 0 <= carriage < start:
+                carriage = buffer.find(b"\r", start)
         del buffer[:start]
-        self._searched -= start
         if self.overflowed or len(buffer) > self._max_line_bytes:
             self.overflowed = True
             buffer.clear()
+            self._data.clear()
+        self._searched = len(buffer)
         return items
 
     def close(self) -> list[SseItem]:
@@ -101,7 +106,7 @@ class SseParser:
         self._searched = 0
         if rest and rest != _BOM[: len(rest)] and (item := self._take_line(rest)) is not None:
             items.append(item)
-        if (item := self._dispatch()) is not None:
+        if not self.overflowed and (item := self._dispatch()) is not None:
             items.append(item)
         return items
 
@@ -114,18 +119,6 @@ class SseParser:
         self._at_start = False
         return True
 
-    def _line_end(self, start: int) -> int:
-        """Where the line that begins at `start` ends, or -1."""
-        buffer = self._buffer
-        begin = max(start, self._searched)
-        newline = buffer.find(b"\n", begin)
-        carriage = buffer.find(b"\r", begin, newline if newline >= 0 else len(buffer))
-        if carriage >= 0:
-            return carriage
-        if newline < 0:
-            self._searched = len(buffer)
-        return newline
-
     def _take_line(self, line: bytes) -> SseItem | None:
         if not line:
             return self._dispatch()
@@ -137,7 +130,7 @@ class SseParser:
             return SseComment(value.decode("utf-8", "replace").removeprefix(" "))
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data_bytes += len(value)
+            self._data_bytes += len(value) + bool(self._data)
             self.overflowed = self._data_bytes > self._max_line_bytes
             self._data.append(value)
         elif name == b"event":
@@ -155,3 +148,8 @@ class SseParser:
         self._data.clear()
         self._data_bytes = 0
         return ServerSentEvent(data, event or "message")
+
+
+def _nearest(line_feed: int, carriage: int) -> int:
+    """The first line end of the two, -1 if there is none."""
+    return min(line_feed, carriage) if line_feed >= 0 and carriage >= 0 else max(line_feed, carriage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import orjson
 
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
+from gateway.execution.deadline import TimeLimit
 
 __all__ = ["BodyLimits", "ClientGone", "check_content_headers", "drain", "parse_json", "read_body"]
 
@@ -73,7 +73,7 @@ async def read_body(receive: Receive, add: Callable[[int], None]) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_TIME_S):
+        with TimeLimit(BODY_TIME_S):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -94,7 +94,7 @@ async def drain(receive: Receive) -> None:
     """Read what the client still sends, within bounds: closing on unread bytes would reset away our answer."""
     size = 0
     try:
-        async with asyncio.timeout(_DRAIN_TIME_S):
+        with TimeLimit(_DRAIN_TIME_S):
             while size <= MAX_BODY_BYTES:
                 message = await receive()
                 size += len(message.get("body", b""))

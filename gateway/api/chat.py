@@ -147,10 +147,11 @@ class _Exchange:
 
     async def _answer_whole(self, completion: ChatCompletion) -> None:
         self.record.usage = completion.usage
-        completion = replace(completion, id=completion.id or f"chatcmpl-{self.record.request_id}")
+        if not completion.id:
+            completion = replace(completion, id=f"chatcmpl-{self.record.request_id}")
         body = encode_completion(completion, completion.model)
-        raw = {choice.raw_finish_reason for choice in completion.choices if choice.finish_reason == "other"}
-        if raw - {None}:
+        raw = [choice.raw_finish_reason for choice in completion.choices if choice.finish_reason == "other"]
+        if any(raw):
             body["x_gateway"] = {"finish_reason": ", ".join(sorted(word for word in raw if word))}
         await self._respond(200, orjson.dumps(body))
 

@@ -22,16 +22,16 @@ __all__ = [
     "seconds",
 ]
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_VISIBLE = r"^[!-~]+$"
-_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
-_FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_VISIBLE = r"^[!-~]{1,256}$"
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
+_FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
-    _NAME: "must be made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
-    _VISIBLE: "must be visible ASCII without spaces",
+    _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
+    _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
     _FIELD: "must be the name of a request field",
 }
@@ -94,10 +94,10 @@ def _mistake(message: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
 
 
-Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
-Visible = Annotated[str, Field(pattern=_VISIBLE, max_length=256)]
-HeaderName = Annotated[str, Field(pattern=_HEADER, max_length=128)]
-FieldName = Annotated[str, Field(pattern=_FIELD, max_length=128)]
+Name = Annotated[str, Field(pattern=_NAME)]
+Visible = Annotated[str, Field(pattern=_VISIBLE)]
+HeaderName = Annotated[str, Field(pattern=_HEADER)]
+FieldName = Annotated[str, Field(pattern=_FIELD)]
 Words = Annotated[list[str], Field(min_length=1)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
 _DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -69,8 +69,6 @@ def _message(error: ErrorDetails) -> str:
     match error["type"]:
         case "string_pattern_mismatch":
             return MEANINGS.get(str(context["pattern"]), "has a form that is not allowed")
-        case "string_too_long":
-            return f"must not be longer than {context['max_length']} characters"
         case "too_short":
             return "must not be empty"
         case "greater_than_equal":
@@ -151,9 +149,7 @@ def _section_at(path: Path) -> type[BaseModel] | None:
 
 
 def _bare(kind: Any) -> Any:
-    """The type without annotations and None."""
-    if get_origin(kind) is Annotated:
-        return _bare(get_args(kind)[0])
+    """The type without None."""
     if get_origin(kind) in (Union, UnionType):
-        return _bare(next(choice for choice in get_args(kind) if choice is not type(None)))
+        return next(choice for choice in get_args(kind) if choice is not type(None))
     return kind

@@ -5,7 +5,7 @@ Everything that can be worked out once is worked out here, so that a request cos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
@@ -166,7 +166,7 @@ class Cell:
     homes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """The compiled config.
 
@@ -174,6 +174,7 @@ class Table:
     assistants: by name and by alias. clients: by the hex SHA-256 of each key.
     region_by_territory: every territory that a region names; others are in `default_region`, or in none.
     demo: simulated providers only, any peer is an edge, any key or none.
+    memo: results of pure functions of this table, which `policy.memo` keeps and bounds; no part of its value.
     """
 
     version: str
@@ -188,6 +189,7 @@ class Table:
     resilience: Resilience = Resilience()
     cell: Cell | None = None
     demo: bool = False
+    memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
     def region_of(self, territory: str) -> Region | None:
         """The region that a territory is in: its own entry, its country's, the default's, or none."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.table import Client, Region, Signal, Table
+from gateway.policy.memo import remember
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 
@@ -55,6 +56,11 @@ class _Reading:
 
 def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
     """The location of this caller, with the evidence for it, in the order of the table's signals."""
+    key = ("location", client.name if client else None, sighting)
+    return remember(table, key, lambda: _resolve(table, client, sighting))
+
+
+def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
     asked = (_read(signal, table, client, sighting) for signal in table.location.signals)
     readings = [reading for reading in asked if reading is not None]
     evidence = tuple(reading.evidence for reading in readings)

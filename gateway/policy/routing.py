@@ -7,11 +7,14 @@ before health. The first check that fails is the reason that is told.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
 from gateway.model.location import Location, LocationProblem
+from gateway.model.permit import Permit
 from gateway.model.table import Assistant, Deployment, Region, Table
 from gateway.policy.fence import prompt_permit
+from gateway.policy.memo import remember
 from providers.fitting import Needs, fit
 from providers.territories import territory_name
 
@@ -67,10 +70,13 @@ def decide(
                 RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
             )
         )
+    key = ("route", assistant.name, region.name, location.territory, location.assumed)
+    standings = remember(table, key, lambda: [_standing(table, region, location, item) for item in route])
     steps: list[Step] = []
     considered: list[Considered] = []
-    for deployment in route:
-        judged = _judge(table, region, location, deployment, needs, health)
+    for standing in standings:
+        deployment = standing.deployment
+        judged = _judge(region, standing, needs, health)
         if isinstance(judged, Step):
             steps.append(judged)
             considered.append(Considered(deployment.name, deployment.provider, dropped=judged.dropped))
@@ -82,46 +88,28 @@ def decide(
     return Decision(_refuse(assistant, region, considered, health), tuple(considered))
 
 
-def _judge(
-    table: Table,
-    region: Region,
-    location: Location,
-    deployment: Deployment,
-    needs: Needs,
-    health: Mapping[str, Unwell],
-) -> Step | tuple[PassedOver, str]:
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How a deployment stands towards one place, whatever is asked: the part of a judgement that never varies.
+
+    lawless: why the law keeps it out. off: why the config does. permit is None only where `lawless` says why.
+    """
+
+    deployment: Deployment
+    permit: Permit | None
+    lawless: tuple[PassedOver, str] | None
+    off: tuple[PassedOver, str] | None
+
+
+def _standing(table: Table, region: Region, location: Location, deployment: Deployment) -> _Standing:
     permit = prompt_permit(table, region, deployment)
     if permit is None:
-        return PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}"
-    if lawless := _law(region, location, deployment, needs):
-        return lawless
-    fitted = fit(
-        needs,
-        deployment.capabilities,
-        deployment.target.facts,
-        deployment.target.passthrough,
-        deployment.allowed_moves,
-    )
-    if fitted.missing:
-        return PassedOver.CAPABILITY, f"can't do {_words(fitted.missing)}"
-    if fitted.moving:
-        return PassedOver.MOVES_DATA, f"{_words(fitted.moving)} would move or keep data at the provider"
-    dropped = fitted.unsupported
-    if not region.boundary.is_anywhere:
-        dropped |= needs.parameters & deployment.excepts
-    if dropped and deployment.unsupported == "refuse":
-        return PassedOver.PARAMETER, f"has no {_words(dropped)}, and is set to refuse rather than drop"
-    if not deployment.enabled:
-        return PassedOver.DISABLED, "disabled in the config"
-    if not deployment.has_credential:
-        missing = ", ".join(deployment.missing_credentials) or "api_key"
-        return PassedOver.CREDENTIAL, f"no credential: {missing} is not set"
-    if deployment.name in health:
-        return PassedOver.HEALTH, health[deployment.name].reason
-    return Step(deployment, permit, dropped)
+        outside = (PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
+        return _Standing(deployment, None, outside, None)
+    return _Standing(deployment, permit, _law(region, location, deployment), _off(deployment))
 
 
-def _law(region: Region, location: Location, deployment: Deployment, needs: Needs) -> tuple[PassedOver, str] | None:
+def _law(region: Region, location: Location, deployment: Deployment) -> tuple[PassedOver, str] | None:
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
@@ -133,9 +121,42 @@ def _law(region: Region, location: Location, deployment: Deployment, needs: Need
         )
     if deployment.unmet:
         return PassedOver.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
-    if not region.boundary.is_anywhere and (excepted := needs.features & deployment.excepts):
-        return PassedOver.EXCEPTED, f"site {deployment.site!r} doesn't keep {_words(excepted)} inside the boundary"
     return None
+
+
+def _off(deployment: Deployment) -> tuple[PassedOver, str] | None:
+    if not deployment.enabled:
+        return PassedOver.DISABLED, "disabled in the config"
+    if not deployment.has_credential:
+        missing = ", ".join(deployment.missing_credentials) or "api_key"
+        return PassedOver.CREDENTIAL, f"no credential: {missing} is not set"
+    return None
+
+
+def _judge(
+    region: Region, standing: _Standing, needs: Needs, health: Mapping[str, Unwell]
+) -> Step | tuple[PassedOver, str]:
+    deployment = standing.deployment
+    if standing.permit is None or standing.lawless is not None:
+        return standing.lawless or (PassedOver.BOUNDARY, "no permit")
+    bounded = bool(deployment.excepts) and not region.boundary.is_anywhere
+    if bounded and (excepted := needs.features & deployment.excepts):
+        detail = f"site {deployment.site!r} doesn't keep {_words(excepted)} inside the boundary"
+        return PassedOver.EXCEPTED, detail
+    target = deployment.target
+    fitted = fit(needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves)
+    if fitted.missing:
+        return PassedOver.CAPABILITY, f"can't do {_words(fitted.missing)}"
+    if fitted.moving:
+        return PassedOver.MOVES_DATA, f"{_words(fitted.moving)} would move or keep data at the provider"
+    dropped = fitted.unsupported | (needs.parameters & deployment.excepts) if bounded else fitted.unsupported
+    if dropped and deployment.unsupported == "refuse":
+        return PassedOver.PARAMETER, f"has no {_words(dropped)}, and is set to refuse rather than drop"
+    if standing.off is not None:
+        return standing.off
+    if deployment.name in health:
+        return PassedOver.HEALTH, health[deployment.name].reason
+    return Step(deployment, standing.permit, dropped)
 
 
 def _refuse(

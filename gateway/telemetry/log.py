@@ -6,6 +6,8 @@ Only what is named here is ever written: there is no path by which a prompt, an 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 import orjson
@@ -13,6 +15,7 @@ import structlog
 
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
+from gateway.telemetry.lines import LineWriter
 
 __all__ = ["configure", "log_request", "logger"]
 
@@ -25,9 +28,7 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
     out = stream or sys.stderr
     readable = form == "text" or (form == "auto" and out.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty())
-        if readable
-        else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
+        structlog.dev.ConsoleRenderer(colors=out.isatty()) if readable else _render_json
     )
     structlog.configure(
         processors=[
@@ -41,6 +42,42 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
+    global _write_request
+    _write_request = _request_writer(LineWriter(out), _LEVELS[level]) if not readable else _log_request_readably
+
+
+def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
+    """The way of the hot path: one dictionary, one serialisation, no processors."""
+
+    def write(record: Record) -> None:
+        grave = _is_grave(record)
+        if level > (_LEVELS["warning"] if grave else _LEVELS["info"]):
+            return
+        line = {
+            "timestamp": datetime.now(UTC),
+            "level": "warning" if grave else "info",
+            "event": "request",
+            **_fields(record),
+        }
+        lines.write(orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode())
+
+    return write
+
+
+def _log_request_readably(record: Record) -> None:
+    log = logger()
+    (log.warning if _is_grave(record) else log.info)("request", **_fields(record))
+
+
+_write_request: Callable[[Record], None] = _log_request_readably
+
+
+def _is_grave(record: Record) -> bool:
+    return record.outcome in ("internal_error", "failed", "interrupted")
 
 
 def _head_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -57,17 +94,12 @@ def logger() -> structlog.typing.FilteringBoundLogger:
 
 def log_request(record: Record) -> None:
     """The one line of a finished request."""
-    fields = {name: value for name, value in _fields(record).items() if value is not None}
-    log = logger()
-    if record.outcome in ("internal_error", "failed", "interrupted"):
-        log.warning("request", **fields)
-    else:
-        log.info("request", **fields)
+    _write_request(record)
 
 
 def _fields(record: Record) -> dict[str, object]:
     location, usage = record.location, record.usage
-    return {
+    fields = {
         "request_id": record.request_id,
         "outcome": record.outcome,
         "status": record.status or None,
@@ -83,14 +115,15 @@ def _fields(record: Record) -> dict[str, object]:
         "model": record.model,
         "stream": record.stream or None,
         "attempts": [_attempt(attempt) for attempt in record.attempts] if _is_eventful(record) else None,
-        "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped} or None,
-        "dropped": sorted(record.dropped) or None,
+        "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped} if record.skipped else None,
+        "dropped": sorted(record.dropped) if record.dropped else None,
         "prompt_tokens": usage.prompt_tokens if usage else None,
         "completion_tokens": usage.completion_tokens if usage else None,
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
         "table": record.table,
     }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _is_eventful(record: Record) -> bool:

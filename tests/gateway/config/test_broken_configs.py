@@ -155,23 +155,28 @@ SHAPES = {
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸dropp}",
         "deployments.x.unsupported: unknown word 'dropp'; did you mean 'drop'?",
     ),
+    "number for a fixed word": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸5}",
+        "deployments.x.unsupported: must be one of drop, refuse, not a number",
+    ),
     "name with a space": region(
         '▸"f r": {territories: [FR], boundary: [FR]}',
-        "regions.f r: the name must be made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
+        "regions.f r: the name must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
     ),
     "name too long": deployment(
         f"▸{'x' * 65}: {{provider: openai, model: gpt-6-luna, endpoint: us}}",
-        f"deployments.{'x' * 59}…: the name must not be longer than 64 characters",
+        f"deployments.{'x' * 59}…: the name must be 1 to 64 letters, digits, `.`, `_` and `-`, "
+        "and begin with a letter or digit",
     ),
     "assistant's name": one(
         "assistants",
         "assistants: {▸helfer für alle: {routes: {cn: [qwen-cn]}}}",
-        "assistants.helfer für alle: the name must be visible ASCII without spaces",
+        "assistants.helfer für alle: the name must be 1 to 256 characters of visible ASCII, without spaces",
     ),
     "alias": one(
         "assistants",
         'assistants: {a: {aliases: [▸"a\\r\\nb"], routes: {cn: [qwen-cn]}}}',
-        "assistants.a.aliases[0]: must be visible ASCII without spaces",
+        "assistants.a.aliases[0]: must be 1 to 256 characters of visible ASCII, without spaces",
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
@@ -571,9 +576,13 @@ LOCATION = {
     "edges that overlap": one(
         "location",
         "location:\n  edges:\n    - {from: [10.0.0.0/8, '::/0'], country: A, secret: {header: s, value: '${EDGE}'}}\n"
-        "    - {▸from: [10.1.0.0/16], country: B}\n    - {from: [192.168.0.0/16], country: B}\n",
-        "location.edges[1].from: shares addresses with edge 0; one peer has one country header; "
-        "make the networks disjoint",
+        "    - {▸from: [10.1.0.0/16], country: B}\n    - {from: [192.168.0.0/16], country: B}\n"
+        "    - {▸from: ['2001:db8::/32'], country: B}\n",
+        *(
+            f"location.edges[{index}].from: shares addresses with edge 0; one peer has one country header; "
+            "make the networks disjoint"
+            for index in (1, 3)
+        ),
     ),
     "headers": one(
         "location",

@@ -306,6 +306,17 @@ class TestTable:
             "DE": "rest", "US": "us", "US-NY": "us", "US-CA": "ca",
         }  # fmt: skip
 
+    def test_a_group_may_lack_a_country(self) -> None:
+        text = sections(
+            regions="regions:\n  de: {territories: [DE], boundary: ['*']}\n"
+            "  eu: {territories: ['@EEA', CH, '!DE'], boundary: ['*']}",
+            assistants="assistants: {a: {routes: {eu: [chatgpt-eu], de: [chatgpt-us]}}}",
+            cell="",
+        )
+        table = compiled(text).table
+        assert table.region_by_territory["DE"].name == "de"
+        assert table.region_by_territory["FR"].name == "eu"
+
     def test_location_rules(self) -> None:
         text = sections(
             location="location:\n  signals: [edge_header, api_key]\n  conflict: refuse\n  unknown: eu\n  edges:\n"

@@ -1,0 +1,52 @@
+"""What `check` prints, word by word: the files in `golden/`, rewritten with GOLDEN=write in the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config.compile import compile_config
+from gateway.config.load import load_document
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.report import render_matrix, render_problems
+from providers.registry import load_registry
+from tests.gateway.config.cases import ENVIRON
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def report(name: str) -> str:
+    try:
+        compiled = compile_config(load_document(GOLDEN / name, ENVIRON), registry=load_registry())
+    except ConfigRejected as rejection:
+        text = render_problems(rejection.problems)
+    else:
+        text = f"{render_problems(compiled.warnings)}\n\n{render_matrix(compiled.table)}"
+    return text.replace(f"{GOLDEN}/", "") + "\n"
+
+
+@pytest.mark.parametrize("name", ["broken", "full"])
+def test_the_report_is_as_printed(name: str) -> None:
+    expected = GOLDEN / f"{name}.txt"
+    found = report(f"{name}.yaml")
+    if os.environ.get("GOLDEN") == "write":
+        expected.write_text(found, "utf-8")
+    assert found == expected.read_text("utf-8")
+
+
+def test_the_matrix_is_readable_at_100_columns() -> None:
+    matrix = report("full.yaml").partition("\n\ntable ")[2]
+    assert matrix
+    assert max(map(len, matrix.splitlines())) <= 100
+    assert matrix.isascii()
+
+
+def test_no_problem_is_no_text() -> None:
+    assert render_problems([]) == ""
+
+
+def test_a_problem_of_the_whole_file_has_no_line() -> None:
+    problem = Problem("a.yaml", 0, 0, (), "is too large", "make it smaller", "warning")
+    assert render_problems([problem]) == "a.yaml: warning: is too large; make it smaller\n\n1 warning"

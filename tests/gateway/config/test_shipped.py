@@ -1,0 +1,115 @@
+"""The files that come with the gateway, and the schema that editors use."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.examples import example_path
+from gateway.config.load import load_document
+from gateway.config.schema import schema_json
+from gateway.config.unsupported import KEYS
+from gateway.config.yaml_source import parse_yaml
+from providers.registry import load_registry
+from tests.gateway.config.cases import sections
+from tests.gateway.config.test_broken_configs import SHAPES, marked
+
+FILES = ("gateway.yaml", "demo.yaml")
+KEYS_OF = {"DASHSCOPE_API_KEY", "DASHSCOPE_INTL_API_KEY", "OPENAI_EU_API_KEY", "OPENAI_US_API_KEY", "GEMINI_API_KEY"}
+
+NO_EDITOR_CAN_TELL = {"reference out of place", "no deployment"}
+
+
+def shipped(name: str, environ: dict[str, str]) -> Compiled:
+    return compile_config(load_document(example_path(name), environ), registry=load_registry())
+
+
+def values(text: str) -> dict[str, object]:
+    return parse_yaml(text.encode(), "f").values
+
+
+def test_the_demo_needs_nothing() -> None:
+    compiled = shipped("demo.yaml", {})
+    assert compiled.warnings == ()
+    assert compiled.table.demo
+    assert all(item.simulates for item in compiled.table.deployments.values())
+
+
+def test_the_real_one_needs_keys_only() -> None:
+    assert shipped("gateway.yaml", dict.fromkeys(KEYS_OF, "sk")).warnings == ()
+    warnings = shipped("gateway.yaml", {}).warnings
+    assert all("not set" in problem.message or "can be asked now" in problem.message for problem in warnings)
+
+
+def test_the_environment_of_the_real_one_is_described() -> None:
+    lines = example_path("env.example").read_text("utf-8").splitlines()
+    assert {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")} == KEYS_OF
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_mainland_china_stays_inside(name: str) -> None:
+    table = shipped(name, {}).table
+    china = table.region_by_territory["CN"]
+    steps = table.assistants["assistant"].routes[china.name]
+    assert [step.residency.stores.included for step in steps] == [frozenset({"CN"})]
+    assert "HK" not in (china.territories.included or ())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_schema_is_named_and_accepts_the_file(name: str) -> None:
+    path = example_path(name)
+    text = path.read_text("utf-8")
+    assert text.startswith("# yaml-language-server: $schema=gateway.schema.json\n")
+    jsonschema.validate(values(text), json.loads(schema_json()))
+
+
+def test_the_schema_file_is_current() -> None:
+    assert example_path("gateway.schema.json").read_text("utf-8") == schema_json() + "\n"
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(schema_json()))
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES.keys() - NO_EDITOR_CAN_TELL))
+def test_the_schema_refuses_what_the_compiler_refuses_for_its_shape(name: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values(marked(sections(**SHAPES[name].sections))[0]), json.loads(schema_json()))
+
+
+def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of the schema that has properties."""
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            yield path, schema
+        for key, value in schema.items():
+            yield from objects(value, f"{path}/{key}")
+
+
+def test_every_field_is_described_and_no_other_is_allowed() -> None:
+    found = dict(objects(json.loads(schema_json())))
+    assert len(found) == 11
+    for path, schema in found.items():
+        assert schema["additionalProperties"] is False, path
+        for name, field in schema["properties"].items():
+            assert field.get("description") or "$ref" in field, f"{path}: {name}"
+            assert name not in KEYS, f"{path}: {name} is both known and not supported yet"
+
+
+def test_an_example_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match=r"the gateway comes without nothing\.yaml"):
+        example_path("nothing.yaml")
+
+
+def test_the_wheel_carries_the_examples() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "config" in wheel["only-include"]
+    assert wheel["sources"]["config"] == "gateway/examples"

@@ -1,0 +1,487 @@
+"""The rules of a whole answer, held against whatever a provider may say in whatever order."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers._json import dumps
+from providers.assembly import Assembler
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.failures import Failure, FailureKind
+
+BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
+OPENED = Opened("id", "model", 5)
+
+
+def assembler() -> Assembler:
+    made = Assembler("asked")
+    made.identify(id="id", model="model", created=5)
+    return made
+
+
+def events_of(*steps: Callable[[Assembler], None]) -> list[StreamEvent]:
+    """Everything but the opening that a whole answer of these steps gives."""
+    made = assembler()
+    for step in steps:
+        step(made)
+    made.finish("stop")
+    made.complete()
+    first, *rest = made.take()
+    assert first == OPENED
+    return rest
+
+
+def calls_of(*pieces: dict[str, Any]) -> list[tuple[int, str | None, str | None, str]]:
+    """The calls that these pieces make: index, id, name and joined arguments, in order of their first sight."""
+    calls: dict[int, tuple[int, str | None, str | None, str]] = {}
+    for event in events_of(*(lambda made, piece=piece: made.tool_call(**piece) for piece in pieces)):
+        if isinstance(event, ToolCallDelta):
+            index, id, name, arguments = calls.get(event.index, (event.index, event.id, event.name, ""))
+            calls[event.index] = index, id, name, arguments + event.arguments
+    return list(calls.values())
+
+
+# --- the grammar of a stream, for any sequence of calls -------------------------------------------
+
+
+def check_grammar(events: Sequence[StreamEvent]) -> None:
+    """The canonical stream: opening; deltas; finishes; usage; one terminal event; heartbeats anywhere before that."""
+    *body, terminal = [event for event in events if not isinstance(event, Heartbeat)]
+    assert isinstance(terminal, Finished | Failed)
+    assert not isinstance(events[-1], Heartbeat)
+    order = [_PHASE[type(event)] for event in body]
+    assert order == sorted(order)
+    assert order.count(0) == (1 if body else 0)
+    assert order.count(3) <= 1
+    calls: dict[tuple[int, int], list[ToolCallDelta]] = defaultdict(list)
+    for event in body:
+        match event:
+            case TextDelta(text, _, logprobs):
+                assert text or logprobs
+            case ReasoningDelta(text) | RefusalDelta(text):
+                assert text
+            case ToolCallDelta():
+                if (event.choice, event.index) not in calls:
+                    assert event.id
+                    assert event.name
+                else:
+                    assert (event.id, event.name, event.signature) == (None, None, None)
+                    assert event.arguments
+                calls[event.choice, event.index].append(event)
+            case _:
+                pass
+    if isinstance(terminal, Finished):
+        check_whole(body, calls)
+
+
+_PHASE: dict[type[StreamEvent], int] = {
+    Opened: 0,
+    TextDelta: 1,
+    ReasoningDelta: 1,
+    RefusalDelta: 1,
+    ToolCallDelta: 1,
+    ChoiceFinish: 2,
+    UsageReport: 3,
+}
+
+
+def check_whole(body: Sequence[StreamEvent], calls: dict[tuple[int, int], list[ToolCallDelta]]) -> None:
+    finishes = {event.choice: event.reason for event in body if isinstance(event, ChoiceFinish)}
+    assert len(finishes) == sum(isinstance(event, ChoiceFinish) for event in body) > 0
+    assert list(finishes) == sorted(finishes)
+    assert {event.choice for event in body if isinstance(event, _DELTAS)} <= finishes.keys()
+    for choice, reason in finishes.items():
+        indices = sorted(index for number, index in calls if number == choice)
+        assert indices == list(range(len(indices)))
+        assert (reason in ("tool_calls", "length", "content_filter")) if indices else reason != "tool_calls"
+        ids = [calls[choice, index][0].id for index in indices]
+        assert len(ids) == len(set(ids))
+    for pieces in calls.values():
+        assert "".join(piece.arguments for piece in pieces)
+
+
+_DELTAS = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+
+choices = st.sampled_from([0, 0, 0, 1, 7])
+pieces = st.sampled_from(["", "a", "é", "{}", "\n", "\ud83d", "\ude00", "x\ud83d", "\ude00y"])
+reasons: st.SearchStrategy[FinishReason] = st.sampled_from(["stop", "length", "tool_calls", "content_filter", "other"])
+optional = st.none() | pieces
+steps = st.one_of(
+    st.tuples(st.just("text"), st.tuples(pieces, choices, st.none() | st.just({"content": []})), st.just({})),
+    st.tuples(st.sampled_from(["reasoning", "refusal"]), st.tuples(pieces, choices), st.just({})),
+    st.tuples(
+        st.just("tool_call"),
+        st.tuples(pieces),
+        st.fixed_dictionaries(
+            {"choice": choices},
+            optional={
+                "index": st.none() | st.integers(-1, 3),
+                "id": st.none() | st.sampled_from(["", "a", "b", "\ud83d"]),
+                "name": st.none() | st.sampled_from(["", "f", "g"]),
+                "signature": optional,
+            },
+        ),
+    ),
+    st.tuples(st.just("finish"), st.tuples(reasons, choices, optional), st.just({})),
+    st.tuples(st.just("identify"), st.just(()), st.fixed_dictionaries({"id": optional, "model": optional})),
+    st.tuples(st.just("usage"), st.tuples(st.builds(Usage, st.integers(0, 9))), st.just({})),
+    st.tuples(st.just("heartbeat"), st.just(()), st.just({})),
+)
+rare = st.sampled_from([("complete", (), {}), ("fail", (BROKEN,), {}), ("take", (), {})])
+sequences = st.lists(st.one_of(steps, steps, steps, rare), max_size=25)
+
+
+def run(made: Assembler, sequence: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[StreamEvent]:
+    events: list[StreamEvent] = []
+    for method, positional, named in sequence:
+        result = getattr(made, method)(*positional, **named)
+        events += result if method == "take" else ()
+    made.complete()
+    return [*events, *made.take()]
+
+
+@settings(max_examples=500, deadline=None)
+@given(sequences)
+def test_any_sequence_of_calls_gives_a_canonical_stream(
+    sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
+) -> None:
+    made = Assembler("asked")
+    events = run(made, sequence)
+    check_grammar(events)
+    assert made.done
+    # Whatever comes after the end, nothing is said any more.
+    assert run(made, [*sequence, ("fail", (BROKEN,), {}), ("complete", (), {}), ("heartbeat", (), {})]) == []
+    for event in events:
+        dumps([str(getattr(event, name)) for name in getattr(event, "__slots__", ())])  # no lone surrogate anywhere
+
+
+@given(sequences)
+def test_it_does_not_matter_when_the_events_are_taken(
+    sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
+) -> None:
+    without = [step for step in sequence if step[0] != "take"]
+    often = [step for one in without for step in (one, ("take", (), {}))]
+    assert run(Assembler("m"), without) == run(Assembler("m"), often)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
+def test_what_is_said_arrives_whole_however_it_was_cut(said: list[tuple[str, str]]) -> None:
+    events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in said))
+    for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
+        spoken = "".join(piece for one, piece in said if one == kind)
+        mended = spoken.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert "".join(event.text for event in events if isinstance(event, delta)) == mended
+
+
+# --- one rule at a time ---------------------------------------------------------------------------
+
+
+def test_the_opening_is_first_and_once_and_says_what_was_said_first() -> None:
+    made = Assembler("asked")
+    made.identify(id="", model="", created=0)
+    made.heartbeat()
+    made.identify(id="a", created=7)
+    made.identify(id="b", model="m", created=8)
+    made.identify(model="n")
+    made.text("x")
+    made.identify(id="c", model="o", created=9)
+    made.text("y")
+    assert made.take() == (Heartbeat(), Opened("a", "m", 7), TextDelta("x"), TextDelta("y"))
+
+
+def test_the_model_that_was_asked_stands_where_none_is_named() -> None:
+    made = Assembler("asked")
+    made.text("x")
+    assert made.take()[0] == Opened("", "asked", 0)
+
+
+def test_an_answer_of_no_text_still_opens_and_finishes() -> None:
+    assert events_of() == [ChoiceFinish("stop"), Finished()]
+
+
+def test_the_pieces_pass_as_they_come_and_empty_ones_do_not() -> None:
+    made = assembler()
+    made.text("")
+    assert made.take() == ()
+    made.reasoning("r")
+    made.text("a", 1)
+    made.refusal("no")
+    made.text("", logprobs={"content": []})
+    assert made.take() == (
+        OPENED,
+        ReasoningDelta("r"),
+        TextDelta("a", 1),
+        RefusalDelta("no"),
+        TextDelta("", 0, {"content": []}),
+    )
+
+
+def test_log_probabilities_beyond_json_are_dropped_and_the_text_stays() -> None:
+    assert events_of(lambda made: made.text("a", logprobs={"content": ["\ud800"]}))[0] == TextDelta("a")
+
+
+def test_what_a_choice_says_after_its_finish_is_dropped_and_what_others_say_is_not() -> None:
+    made = assembler()
+    made.text("a")
+    made.finish("stop")
+    for late in ("b", "\ud83d", ""):
+        made.text(late, logprobs={"content": []})
+        made.reasoning(late)
+        made.refusal(late)
+    made.text("c", 1)
+    made.finish("length", 1)
+    made.complete()
+    assert made.take() == (
+        OPENED,
+        TextDelta("a"),
+        TextDelta("c", 1),
+        ChoiceFinish("stop"),
+        ChoiceFinish("length", 1),
+        Finished(),
+    )
+
+
+def test_a_surrogate_that_never_finds_its_half_is_replaced() -> None:
+    for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
+        events = events_of(lambda made, kind=kind: getattr(made, kind)("a\ud83d\n\ud83d"))
+        assert "".join(event.text for event in events if isinstance(event, delta)) == "a\ufffd\n\ufffd"
+
+
+# --- tool calls -----------------------------------------------------------------------------------
+
+
+def test_a_call_is_told_by_its_id() -> None:
+    assert calls_of(
+        {"id": "a", "name": "f", "arguments": "1"},
+        {"id": "b", "name": "g", "arguments": "2"},
+        {"id": "a", "arguments": "3"},
+        {"id": "b", "name": "g", "arguments": "4"},
+    ) == [(0, "a", "f", "13"), (1, "b", "g", "24")]
+
+
+def test_a_call_is_told_by_its_index_where_no_id_is_repeated() -> None:
+    assert calls_of(
+        {"index": 4, "id": "a", "name": "f"},
+        {"index": 2, "id": "b", "name": "g"},
+        {"index": 4, "arguments": "1"},
+        {"index": 2, "id": "", "name": "", "arguments": "2"},
+        {"index": 4, "arguments": "3"},
+    ) == [(0, "a", "f", "13"), (1, "b", "g", "2")]
+
+
+def test_a_piece_that_says_nothing_of_itself_belongs_to_the_last_call() -> None:
+    assert calls_of(
+        {"id": "a", "name": "f", "arguments": "1"},
+        {"id": "b", "name": "g"},
+        {"arguments": "2"},
+        {"arguments": "3"},
+    ) == [(0, "a", "f", "1"), (1, "b", "g", "23")]
+
+
+def test_two_ids_at_one_index_are_two_calls() -> None:
+    assert calls_of(
+        {"index": 0, "id": "a", "name": "f", "arguments": "1"},
+        {"index": 0, "id": "b", "name": "f", "arguments": "2"},
+        {"index": 0, "arguments": "3"},
+        {"index": 0, "id": "a", "arguments": "4"},
+    ) == [(0, "a", "f", "14"), (1, "b", "f", "23")]
+
+
+def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:
+    assert calls_of(
+        {"name": "f", "arguments": "{}"},
+        {"name": "f", "arguments": "{}"},
+        {"choice": 0, "index": 7, "name": "g", "arguments": "{}"},
+    ) == [(0, "call_id_0", "f", "{}"), (1, "call_id_1", "f", "{}"), (2, "call_id_2", "g", "{}")]
+    made = assembler()
+    made.tool_call("{}", choice=2, name="f")
+    assert made.take()[-1] == ToolCallDelta(0, "{}", "call_id_2_0", "f", choice=2)
+
+
+def test_an_id_that_comes_late_does_not_split_a_call_but_a_second_one_does() -> None:
+    assert calls_of(
+        {"index": 0, "name": "f", "arguments": "1"},
+        {"index": 0, "id": "late", "arguments": "2"},
+        {"index": 0, "id": "other", "name": "g", "arguments": "3"},
+        {"id": "late", "arguments": "4"},
+    ) == [(0, "call_id_0", "f", "124"), (1, "other", "g", "3")]
+
+
+def test_a_call_waits_for_its_name() -> None:
+    made = assembler()
+    made.tool_call("{", index=0)
+    made.tool_call("}", index=0, id="a")
+    assert made.take() == ()
+    made.tool_call(index=0, name="f", signature="s")
+    made.tool_call(" ", index=0, name="again", signature="later")
+    assert made.take() == (OPENED, ToolCallDelta(0, "{}", "a", "f", "s"), ToolCallDelta(0, " "))
+
+
+def test_a_call_without_arguments_has_the_empty_object() -> None:
+    events = events_of(
+        lambda made: made.tool_call(name="f"),
+        lambda made: made.tool_call("", index=None),
+        lambda made: made.tool_call("", name="g", choice=1),
+        lambda made: made.finish("stop", 1),
+    )
+    assert [event for event in events if isinstance(event, ToolCallDelta) and event.arguments] == [
+        ToolCallDelta(0, "{}"),
+        ToolCallDelta(0, "{}", choice=1),
+    ]
+
+
+def test_a_character_cut_in_two_pieces_of_arguments_is_joined() -> None:
+    pieces = ['{"a":"\ud83d', '\ude00"}']
+    assert calls_of({"id": "a", "name": "f"}, *({"id": "a", "arguments": one} for one in pieces)) == [
+        (0, "a", "f", '{"a":"😀"}')
+    ]
+    assert calls_of({"id": "a", "name": "f", "arguments": "\ud83d"}) == [(0, "a", "f", "\ufffd")]
+    assert calls_of({"index": 0, "arguments": "\ud83d"}, {"index": 0, "arguments": "\ude00"}, {"index": 0, "name": "g"}) == [
+        (0, "call_id_0", "g", "😀")
+    ]
+
+
+def test_a_call_that_never_gets_a_name_is_a_malformed_answer() -> None:
+    made = assembler()
+    made.tool_call("{}", id="a")
+    made.finish("tool_calls")
+    made.complete()
+    (failed,) = made.take()
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is FailureKind.MALFORMED
+
+
+# --- the finish -----------------------------------------------------------------------------------
+
+RANKED: tuple[FinishReason, ...] = ("other", "stop", "length", "tool_calls", "content_filter")
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(RANKED, RANKED)))
+def test_of_two_finishes_the_one_that_says_more_wins(first: FinishReason, second: FinishReason) -> None:
+    events = events_of(
+        lambda made: made.text("a", 1),
+        lambda made: made.tool_call("{}", name="f", choice=1) if "tool_calls" in (first, second) else None,
+        lambda made: made.finish(first, 1, raw="FIRST"),
+        lambda made: made.finish(second, 1, raw="SECOND"),
+    )
+    wins = max((first, second), key=RANKED.index)
+    assert ChoiceFinish(wins, 1, "FIRST" if first == wins else "SECOND") in events
+
+
+@pytest.mark.parametrize(
+    ("said", "with_calls", "outcome"),
+    [
+        ("stop", True, "tool_calls"),
+        ("other", True, "tool_calls"),
+        ("tool_calls", True, "tool_calls"),
+        ("length", True, "length"),
+        ("content_filter", True, "content_filter"),
+        ("tool_calls", False, "stop"),
+        ("other", False, "other"),
+    ],
+)
+def test_calls_decide_between_stop_and_tool_calls(said: FinishReason, with_calls: bool, outcome: FinishReason) -> None:
+    made = assembler()
+    made.finish(said)
+    if with_calls:
+        made.tool_call("{}", id="a", name="f")
+    made.complete()
+    assert ChoiceFinish(outcome) in made.take()
+
+
+def test_the_finish_is_held_back_to_the_end_and_usage_is_the_last_report() -> None:
+    made = assembler()
+    made.text("a")
+    made.usage(Usage(1, 1))
+    made.finish("stop")
+    made.usage(Usage(1, 2))
+    assert made.take() == (OPENED, TextDelta("a"))
+    made.tool_call("{}", id="x", name="f")
+    made.complete()
+    assert made.take() == (
+        ToolCallDelta(0, "{}", "x", "f"),
+        ChoiceFinish("tool_calls"),
+        UsageReport(Usage(1, 2)),
+        Finished(),
+    )
+
+
+def test_an_answer_is_whole_when_every_choice_seen_has_ended() -> None:
+    made = assembler()
+    assert not made.whole
+    made.text("", 0)
+    made.finish("stop", 1)
+    assert not made.whole
+    made.complete()
+    (failed,) = made.take()
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is FailureKind.INTERRUPTED
+    other = assembler()
+    other.finish("stop")
+    assert other.whole
+
+
+def test_has_remembers_what_kinds_of_content_there_were() -> None:
+    made = assembler()
+    made.text("")
+    assert not made.has("text")
+    made.text("a")
+    made.reasoning("\ud83d")
+    made.tool_call("", index=0)
+    made.refusal("no", 1)
+    assert [made.has(kind) for kind in ("text", "reasoning", "refusal", "tool_calls")] == [True, True, False, True]
+    assert made.has("refusal", 1)
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def too_large(*steps: Callable[[Assembler], None]) -> bool:
+    made = assembler()
+    for step in steps:
+        step(made)
+    terminal = [event for event in made.take() if isinstance(event, Failed)]
+    assert made.done == bool(terminal)
+    return [event.failure.kind for event in terminal] == [FailureKind.TOO_LARGE]
+
+
+def test_calls_are_bounded_in_number() -> None:
+    many = [lambda made, n=n: made.tool_call("{}", id=f"c{n}", name="f") for n in range(513)]
+    assert not too_large(*many[:512])
+    assert too_large(*many)
+
+
+@pytest.mark.parametrize("field", ["arguments", "id", "name", "signature"])
+def test_calls_are_bounded_in_size_whatever_is_large(field: str) -> None:
+    half = "x" * (4 * 1024 * 1024)
+    pieces = [{"index": 0, field: half}, {"index": 0, field: half[:-1]}, {"index": 0, field: "yy"}]
+    adding = [lambda made, piece=piece: made.tool_call(**piece) for piece in pieces]
+    assert not too_large(*adding[:2])
+    assert too_large(*adding)
+
+
+def test_choices_are_bounded_in_number() -> None:
+    many = [lambda made, n=n: made.text("a", n) for n in range(129)]
+    assert not too_large(*many[:128])
+    assert too_large(*many)

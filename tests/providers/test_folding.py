@@ -1,0 +1,133 @@
+"""JSON and stream are one path: a whole answer survives being unfolded and folded, and folding judges the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.assembly import Assembler
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold, unfold
+from tests.providers.strategies import completions, words
+
+
+@given(completions())
+def test_fold_undoes_unfold(completion: ChatCompletion) -> None:
+    assert fold(unfold(completion)) == completion
+
+
+@given(completions(), st.data())
+def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
+    completion: ChatCompletion, data: st.DataObject
+) -> None:
+    pieces: list[StreamEvent] = []
+    for event in unfold(completion):
+        if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta):
+            at = data.draw(st.integers(0, len(event.text)))
+            pieces += [replace(event, text=event.text[:at]), Heartbeat()]
+            rest = replace(event, text=event.text[at:])
+            pieces.append(replace(rest, logprobs=None) if isinstance(rest, TextDelta) else rest)
+        elif isinstance(event, ToolCallDelta):
+            at = data.draw(st.integers(0, len(event.arguments)))
+            pieces.append(replace(event, arguments=event.arguments[:at]))
+            pieces.append(ToolCallDelta(event.index, event.arguments[at:], choice=event.choice))
+        else:
+            pieces.append(event)
+    assert fold(pieces) == completion
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), words), min_size=1))
+def test_choices_that_come_interleaved_are_told_apart(said: list[tuple[int, str]]) -> None:
+    assembler = Assembler("m")
+    for choice, text in said:
+        assembler.text(text, choice)
+    for choice in {choice for choice, _ in said}:
+        assembler.finish("stop", choice)
+    assembler.complete()
+    completion = fold(assembler.take())
+    assert {choice.index: choice.message.content for choice in completion.choices} == {
+        index: "".join(text for choice, text in said if choice == index) for index, _ in said
+    }
+
+
+def test_the_events_of_a_whole_answer() -> None:
+    call = ToolCall("c", "f", "{}", "sig")
+    message = AssistantMessage((TextPart("a"), TextPart("b")), "no", "thought", (call,))
+    completion = ChatCompletion("i", "m", 5, (Choice(message, "tool_calls", 1, None, "RAW"),), Usage(1, 2))
+    assert list(unfold(completion)) == [
+        Opened("i", "m", 5),
+        ReasoningDelta("thought", 1),
+        TextDelta("ab", 1),
+        RefusalDelta("no", 1),
+        ToolCallDelta(0, "{}", "c", "f", "sig", 1),
+        ChoiceFinish("tool_calls", 1, "RAW"),
+        UsageReport(Usage(1, 2)),
+        Finished(),
+    ]
+
+
+def test_no_text_is_null_beside_calls_and_empty_otherwise() -> None:
+    with_call = fold([Opened("i", "m", 1), ToolCallDelta(0, "{}", "c", "f"), ChoiceFinish("tool_calls"), Finished()])
+    assert with_call.choices[0].message.content is None
+    without = fold([Opened("i", "m", 1), ReasoningDelta("r"), ChoiceFinish("length"), Finished()])
+    assert without.choices[0].message == AssistantMessage("", reasoning="r")
+
+
+def test_log_probabilities_are_joined_in_order() -> None:
+    events = [
+        TextDelta("a", logprobs={"content": [1, 2], "other": [9]}),
+        TextDelta("b"),
+        TextDelta("c", logprobs={"content": [3], "refusal": [4]}),
+        TextDelta("d", 1, {"content": None}),
+        ChoiceFinish("stop"),
+        ChoiceFinish("stop", 1),
+        Finished(),
+    ]
+    first, second = fold(events).choices
+    assert first.logprobs == {"content": [1, 2, 3], "refusal": [4]}
+    assert second.logprobs == {"content": None, "refusal": None}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[], [Heartbeat()], [Opened("i", "m", 1), TextDelta("a")], [Opened("i", "m", 1), TextDelta("a"), ChoiceFinish("stop")]],
+)  # fmt: skip
+def test_a_stream_that_never_ends_is_no_answer(events: Sequence[StreamEvent]) -> None:
+    with pytest.raises(ProviderFailed) as caught:
+        fold(events)
+    assert caught.value.failure.kind is FailureKind.INTERRUPTED
+
+
+def test_a_stream_that_failed_is_its_failure() -> None:
+    failure = Failure(FailureKind.CONTENT_FILTER, "no")
+    with pytest.raises(ProviderFailed, match="^no$") as caught:
+        fold([Opened("i", "m", 1), TextDelta("a"), Failed(failure), Finished()])
+    assert caught.value.failure is failure
+
+
+def test_nothing_after_the_end_counts() -> None:
+    events = [Opened("i", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished(), TextDelta("b")]
+    assert fold(events).choices[0].message.content == "a"

@@ -1,0 +1,359 @@
+"""OpenAI's adapter beyond the recorded fixtures and the kit: what it claims, what it sends for which model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from providers.adapter import Target, WireResponse
+from providers.adapters.openai import ADAPTER, COMPATIBLE, OpenAIAdapter
+from providers.auth import Bearer, NoAuth
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    Failed,
+    Finished,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.failures import FailureKind, ProviderFailed
+from providers.fitting import FEATURES, PARAMETERS
+from providers.folding import fold
+
+ASK = ChatRequest("assistant", (UserMessage("Hi"),))
+TOOLS = replace(ASK, tools=(Tool("get_time"),))
+PLAIN = Target("some-model", "/v1", UNKNOWN_MODEL)
+
+
+def target(model: str, **more: object) -> Target:
+    return Target(model, "/v1", model_facts(ADAPTER.models, model), **more)  # type: ignore[arg-type]
+
+
+def body(request: ChatRequest, where: Target, adapter: OpenAIAdapter = ADAPTER) -> dict[str, object]:
+    value = json.loads(adapter.build_request(request, where).body)
+    assert isinstance(value, dict)
+    return value
+
+
+def stream(*chunks: object, end: bytes = b"data: [DONE]\n\n") -> tuple[StreamEvent, ...]:
+    parser = COMPATIBLE.stream_parser(PLAIN)
+    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    return (*parser.feed(data + end), *parser.close())
+
+
+def delta(finish: str | None = None, **fields: object) -> dict[str, object]:
+    return {"id": "r", "created": 7, "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
+
+# --- what it claims -------------------------------------------------------------------------------
+
+
+def test_both_names_of_it() -> None:
+    assert (ADAPTER.name, ADAPTER.auth) == ("openai", Bearer())
+    assert (COMPATIBLE.name, COMPATIBLE.auth) == ("openai-compatible", NoAuth())
+    for adapter in (ADAPTER, COMPATIBLE):
+        assert adapter.capabilities.features == FEATURES
+        assert adapter.capabilities.parameters >= PARAMETERS
+    assert "verbosity" in ADAPTER.capabilities.parameters - COMPATIBLE.capabilities.parameters
+
+
+def test_regional_hosts_are_the_catalogue_s() -> None:
+    assert ADAPTER.sites["eu"].origin == "https://eu.api.openai.com"
+    assert dict(COMPATIBLE.sites) == {}
+    assert dict(COMPATIBLE.models) == {}
+
+
+# --- what it sends --------------------------------------------------------------------------------
+
+
+def test_asks_for_the_deployment_s_model_at_its_path() -> None:
+    wire = ADAPTER.build_request(ASK, replace(target("gpt-4o"), base_path="/openai/v1"))
+    assert (wire.method, wire.path, wire.query) == ("POST", "/openai/v1/chat/completions", ())
+    assert body(ASK, target("gpt-4o"))["model"] == "gpt-4o"
+
+
+@pytest.mark.parametrize(("streams", "accept"), [(False, "application/json"), (True, "text/event-stream")])
+def test_says_which_form_of_answer_it_wants(streams: bool, accept: str) -> None:
+    asked = replace(ASK, stream=streams)
+    assert dict(ADAPTER.build_request(asked, PLAIN).headers) == {"content-type": "application/json", "accept": accept}
+    assert body(asked, PLAIN).get("stream_options") == ({"include_usage": True} if streams else None)
+
+
+def test_each_server_has_its_word_for_max_tokens() -> None:
+    limited = replace(ASK, max_tokens=5)
+    assert body(limited, PLAIN).keys() - body(ASK, PLAIN).keys() == {"max_completion_tokens"}
+    assert body(limited, PLAIN, COMPATIBLE).keys() - body(ASK, PLAIN).keys() == {"max_tokens"}
+
+
+def test_switches_reasoning_off_where_a_model_refuses_it_with_tools() -> None:
+    """Edge case 85."""
+    assert body(TOOLS, target("gpt-6-luna"))["reasoning_effort"] == "none"
+    assert body(replace(TOOLS, reasoning_effort="none"), target("gpt-5.6-terra"))["reasoning_effort"] == "none"
+    assert "reasoning_effort" not in body(TOOLS, target("gpt-5.4-mini"))
+    assert "reasoning_effort" not in body(ASK, target("gpt-6-luna"))
+    assert body(replace(ASK, reasoning_effort="high"), target("gpt-6-luna"))["reasoning_effort"] == "high"
+
+
+def test_pins_are_the_last_word() -> None:
+    asked = replace(ASK, extra={"store": True, "verbosity": "low"})
+    sent = body(asked, target("gpt-4o", pins={"store": False}))
+    assert (sent["store"], sent["verbosity"]) == (False, "low")
+
+
+def test_signatures_of_another_provider_stay_inside() -> None:
+    call = ToolCall("call_1", "get_time", "{}", signature="opaque")
+    messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage("call_1", "12:00"))
+    assert b"opaque" not in ADAPTER.build_request(replace(TOOLS, messages=messages), PLAIN).body
+
+
+# --- what it reads --------------------------------------------------------------------------------
+
+
+def test_a_cut_in_a_character_is_no_damage() -> None:
+    """Edge case 1: every cut of two- to four-byte characters."""
+    data = 'data: {"choices":[{"index":0,"delta":{"content":"é你👩‍🚀"},"finish_reason":"stop"}]}\n\n'.encode()
+    for cut in range(1, len(data)):
+        parser = ADAPTER.stream_parser(PLAIN)
+        events = [*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()]
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["é你👩‍🚀"]
+
+
+def test_halves_of_a_surrogate_pair_are_joined() -> None:
+    """Edge case 73: also of what is no text, where there is nothing to join."""
+    events = stream(delta(content="\ud83d"), delta(content="\ude00"), delta("stop"))
+    assert fold(events).choices[0].message.content == "😀"
+    lonely = stream(delta(content="a\ud83d"), delta(refusal="b\ud83d"), delta("stop", reasoning_content="c\ud83d"))
+    message = fold(lonely).choices[0].message
+    assert (message.content, message.refusal, message.reasoning) == ("a\ufffd", "b\ufffd", "c\ufffd")
+    odd = {"id": "\ud83d", "model": "\ud83d", **{"choices": [{"delta": {"content": "x"}, "finish_reason": "\ud83d"}]}}
+    whole = fold(stream(odd))
+    assert (whole.id, whole.model, whole.choices[0].raw_finish_reason) == ("\ufffd", "\ufffd", "\ufffd")
+
+
+def test_arguments_as_an_object_with_half_a_pair() -> None:
+    call = {"index": 0, "id": "c\ud83d", "function": {"name": "n\ud83d", "arguments": {"a": "\ud83d", "b": 2**70}}}
+    (read,) = fold(stream(delta("tool_calls", tool_calls=[call]))).choices[0].message.tool_calls
+    read.arguments.encode()
+    assert (read.id, read.name) == ("c\ufffd", "n\ufffd")
+    assert json.loads(read.arguments)["b"] == pytest.approx(2**70)
+
+
+def test_log_probabilities_pass_unread_if_they_can_be_written() -> None:
+    """Edge case 72: `-Infinity` becomes null."""
+    good = {"content": [{"token": "x", "logprob": -0.5}], "refusal": None}
+    entry = {"index": 0, "delta": {"content": "x"}, "logprobs": good, "finish_reason": "stop"}
+    assert fold(stream({"choices": [entry]})).choices[0].logprobs == good
+    raw = json.dumps({"choices": [entry]}).replace("-0.5", "-Infinity").encode()
+    parser = ADAPTER.stream_parser(PLAIN)
+    infinite = fold([*parser.feed(b"data: " + raw + b"\n\n"), *parser.close()])
+    assert infinite.choices[0].logprobs == {"content": [{"token": "x", "logprob": None}], "refusal": None}
+    broken = {**entry, "logprobs": {"content": [{"token": "\ud83d"}]}}
+    answer = fold(stream({"choices": [broken]})).choices[0]
+    assert (answer.message.content, answer.logprobs) == ("x", None)
+
+
+def test_numbers_beyond_all_bounds_are_not_counted() -> None:
+    usage = {"prompt_tokens": 2**70, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": "7"}}
+    answer = fold(stream({**delta("stop", content="x"), "created": 1e300, "usage": usage}))
+    assert (answer.created, answer.usage) == (0, Usage(0, 0, cached_tokens=7))
+
+
+@pytest.mark.parametrize(
+    ("before", "content", "reasoning", "calls"),
+    [
+        ([], "whole", "thought", 1),
+        ([delta(content="who"), delta(content="le")], "whole", "thought", 1),
+        ([delta(reasoning_content="thought")], "whole", "thought", 1),
+        (
+            [delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}])],
+            "whole",
+            "thought",
+            1,
+        ),
+    ],
+)
+def test_a_whole_message_at_the_end_adds_only_what_is_new(
+    before: list[dict[str, object]], content: str, reasoning: str, calls: int
+) -> None:
+    """Edge case 29."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": content, "reasoning_content": reasoning, "tool_calls": [call]}
+    last = {"id": "r", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    answer = fold(stream(*before, last)).choices[0].message
+    assert (answer.content, answer.reasoning, len(answer.tool_calls)) == (content, reasoning, calls)
+    assert answer.tool_calls[0].arguments == "{}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_content": "r", "content": None},
+        {"reasoning": "r"},
+        {"reasoning": "r", "reasoning_content": "r"},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "r"}]}]},
+        {"content": [{"type": "thinking", "thinking": "r"}]},
+    ],
+)
+def test_reasoning_has_many_names_and_comes_once(fields: dict[str, object]) -> None:
+    """Edge case 36."""
+    events = stream(delta(**fields), delta("stop"))
+    assert [event for event in events if isinstance(event, ReasoningDelta)] == [ReasoningDelta("r")]
+    assert not [event for event in events if isinstance(event, TextDelta)]
+
+
+def test_reasoning_alone_may_use_up_the_budget() -> None:
+    """Edge case 35."""
+    answer = fold(stream(delta(reasoning_content="r"), delta("length")))
+    choice = answer.choices[0]
+    assert (choice.message.content, choice.message.reasoning, choice.finish_reason) == ("", "r", "length")
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "raw"),
+    [
+        ("stop", "stop", None),
+        ("eos", "stop", None),
+        ("normal", "stop", None),
+        ("max_length", "length", None),
+        ("model_length", "length", None),
+        ("content_filter", "content_filter", None),
+        ("sensitive", "content_filter", None),
+        ("tool_calls", "stop", None),
+        ("network_error", "other", "network_error"),
+    ],
+)
+def test_words_for_the_end(word: str, reason: str, raw: str | None) -> None:
+    """Edge case 34; `tool_calls` without any call is a plain end."""
+    choice = fold(stream(delta(word, content="x"))).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
+
+
+def test_a_call_without_an_id_gets_one_from_the_answer_s() -> None:
+    events = stream(delta("tool_calls", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]))
+    (call,) = fold(events).choices[0].message.tool_calls
+    assert call.id == "call_r_0"
+    assert [event.id for event in events if isinstance(event, ToolCallDelta)] == ["call_r_0"]
+
+
+def test_a_call_without_a_name_is_no_answer() -> None:
+    events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.MALFORMED
+
+
+def test_a_hundred_choices_and_calls_stay_apart() -> None:
+    calls = [{"index": i, "id": f"c{i}", "function": {"name": f"f{i}", "arguments": "{}"}} for i in range(100)]
+    assert len(fold(stream(delta("tool_calls", tool_calls=calls))).choices[0].message.tool_calls) == 100
+    many = [{"index": i, "delta": {"content": str(i)}, "finish_reason": "stop"} for i in range(100)]
+    assert [choice.message.content for choice in fold(stream({"choices": many})).choices] == [
+        str(i) for i in range(100)
+    ]
+
+
+def test_one_choice_still_open_is_a_cut_answer() -> None:
+    open_choice = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
+    assert isinstance(stream(delta("stop", content="x"), open_choice)[-1], Failed)
+    assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def classified(status: int, value: object, **headers: str) -> FailureKind:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return ADAPTER.classify_error(WireResponse(status, headers, data, 0)).kind
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (400, {"code": "context_length_exceeded"}, FailureKind.CONTEXT_LENGTH),
+        (400, {"code": "invalid_prompt"}, FailureKind.CONTENT_FILTER),
+        (400, {"code": "content_policy_violation"}, FailureKind.CONTENT_FILTER),
+        (400, {"code": "unknown_parameter", "param": "x"}, FailureKind.INVALID_REQUEST),
+        (400, {"code": None}, FailureKind.INVALID_REQUEST),
+        (401, {"code": "invalid_api_key"}, FailureKind.CREDENTIALS),
+        (401, {"code": "incorrect_hostname"}, FailureKind.CREDENTIALS),
+        (403, {"code": "unsupported_country_region_territory"}, FailureKind.GEO_REFUSED),
+        (403, {"code": None}, FailureKind.CREDENTIALS),
+        (404, {"code": "model_not_found"}, FailureKind.MODEL_NOT_FOUND),
+        (429, {"code": "rate_limit_exceeded"}, FailureKind.RATE_LIMITED),
+        (429, {"code": "insufficient_quota"}, FailureKind.QUOTA),
+        (429, {"type": "insufficient_quota", "code": None}, FailureKind.QUOTA),
+        (429, {"code": "billing_not_active"}, FailureKind.QUOTA),
+        (402, {}, FailureKind.QUOTA),
+        (500, {"type": "server_error"}, FailureKind.UNAVAILABLE),
+        (529, {"type": "overloaded"}, FailureKind.UNAVAILABLE),
+    ],
+)
+def test_errors_are_told_apart_by_code_and_status(status: int, error: object, kind: FailureKind) -> None:
+    assert classified(status, {"error": error}) is kind
+    assert classified(status, error) is kind  # the fields at the top, without an envelope
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"message": "overloaded", "type": "server_error"}, FailureKind.UNAVAILABLE),
+        ({"message": "slow down", "type": "rate_limit_error"}, FailureKind.RATE_LIMITED),
+        ({"message": "no", "code": 401}, FailureKind.CREDENTIALS),
+        ({"message": "no", "code": 429}, FailureKind.RATE_LIMITED),
+        ({"message": "no", "code": "content_filter"}, FailureKind.CONTENT_FILTER),
+        ({"message": "no", "code": 17}, FailureKind.UNAVAILABLE),
+        ("all workers are busy", FailureKind.UNAVAILABLE),
+    ],
+)
+def test_an_error_within_a_stream_has_no_status(error: object, kind: FailureKind) -> None:
+    (failed,) = stream({"error": error})
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is kind
+
+
+def test_an_error_event_may_have_no_envelope() -> None:
+    """Edge case 92."""
+    parser = ADAPTER.stream_parser(PLAIN)
+    data = b'event: error\ndata: {"request_id":"r","code":"model_not_found","message":"m"}\n\n'
+    (failed,) = (*parser.feed(data), *parser.close())
+    assert isinstance(failed, Failed)
+    assert (failed.failure.kind, failed.failure.request_id) == (FailureKind.MODEL_NOT_FOUND, "r")
+
+
+def test_what_is_said_of_an_error() -> None:
+    error = {"message": "Incorrect API key provided: sk-ab***", "code": "invalid_api_key", "param": "p\ud83d"}
+    failure = ADAPTER.classify_error(
+        WireResponse(401, {"x-request-id": "req_1", "retry-after": "2"}, json.dumps({"error": error}).encode(), 0)
+    )
+    assert "sk-" not in failure.message
+    assert "sk-" in failure.detail
+    assert (failure.code, failure.param, failure.request_id) == ("invalid_api_key", "p\ufffd", "req_1")
+    assert (failure.status, failure.retry_after_s) == (401, 2)
+
+
+@pytest.mark.parametrize("answer", [{"choices": []}, {"choices": None}, {}, {"base_resp": {"status_code": 1002}}])
+def test_a_200_without_choices_is_no_answer(answer: object) -> None:
+    """Edge case 33."""
+    with pytest.raises(ProviderFailed) as raised:
+        ADAPTER.parse_response(WireResponse(200, {}, json.dumps(answer).encode(), 0), PLAIN)
+    assert raised.value.failure.kind is FailureKind.MALFORMED
+
+
+def test_an_answer_that_says_no_end_is_not_taken_for_whole() -> None:
+    answer = {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": None}]}
+    with pytest.raises(ProviderFailed):
+        ADAPTER.parse_response(WireResponse(200, {}, json.dumps(answer).encode(), 0), PLAIN)
+
+
+def test_models_of_no_catalogue_can_do_what_is_stated() -> None:
+    facts = ModelFacts(features=frozenset({"tools"}))
+    assert body(TOOLS, Target("m", "", facts), COMPATIBLE)["tools"]
+    assert COMPATIBLE.build_request(TOOLS, Target("m", "", facts)).path == "/chat/completions"

@@ -1,0 +1,304 @@
+"""The simulated model: deterministic, obedient, and valid against every schema that it is asked to fill in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    Choice,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.simulator import respond
+from providers.simulator.pieces import cut, cut_in_two
+from providers.simulator.schema_instance import instance_of
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER, CLOCK = Tool("get_weather", "Weather", CITY), Tool("get_time")
+
+
+def ask(text: str = "Hi", **fields: object) -> ChatRequest:
+    return ChatRequest("m-1", (UserMessage(text),), **fields)  # type: ignore[arg-type]
+
+
+def first(request: ChatRequest, persona: str = "Testland") -> Choice:
+    return respond(request, persona).choices[0]
+
+
+def said(request: ChatRequest, persona: str = "Testland") -> str:
+    return text_of(first(request, persona).message.content)
+
+
+def test_says_who_it_is_and_that_it_is_simulated() -> None:
+    assert "Testland" in said(ask())
+    assert "simulated" in said(ask())
+    assert first(ask()).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("text", "chinese"),
+    [
+        ("你好，今天怎么样？", True),
+        ("Hello", False),
+        ("こんにちは、元気？", False),
+        ("日本語の質問です", False),
+        ("", False),
+    ],
+)
+def test_answers_in_the_language_of_the_question(text: str, chinese: bool) -> None:
+    assert ("模拟" in said(ask(text))) is chinese
+    assert ("simulated" in said(ask(text))) is not chinese
+
+
+def test_the_same_request_gets_the_same_answer() -> None:
+    request = ask("Weather in Oslo and Lima", tools=(WEATHER,), reasoning_effort="low")
+    assert respond(request, "a") == respond(request, "a")
+    assert respond(request, "a").id != respond(request, "b").id
+    assert respond(request, "a").id != respond(replace(request, seed=1), "a").id
+    assert respond(request, "a").created == 0
+
+
+@given(st.text())
+def test_pieces_are_the_text(text: str) -> None:
+    assert "".join(cut(text)) == text
+    assert "".join(cut_in_two(text)) == text
+    assert all(cut(text))
+
+
+def test_max_tokens_cuts_and_says_so() -> None:
+    whole = first(ask())
+    tokens = len(cut(text_of(whole.message.content)))
+    assert first(ask(max_tokens=tokens)) == whole
+    short = first(ask(max_tokens=tokens - 1))
+    assert short.finish_reason == "length"
+    assert text_of(whole.message.content).startswith(text_of(short.message.content))
+    assert respond(ask(max_tokens=2), "p").usage == replace(respond(ask(), "p").usage, completion_tokens=2)  # type: ignore[type-var]
+
+
+def test_thinking_spends_the_same_budget() -> None:
+    choice = first(ask(reasoning_effort="high", max_tokens=3))
+    assert (choice.message.content, choice.finish_reason) == ("", "length")
+    assert len(cut(choice.message.reasoning or "")) == 3
+    assert first(ask("Weather?", tools=(WEATHER,), max_tokens=1)).finish_reason == "length"
+
+
+def test_stop_sequences_end_the_text() -> None:
+    text = said(ask())
+    word = text.split()[2]
+    stopped = first(ask(stop=("never said", word)))
+    assert stopped.message.content == text[: text.index(word)]
+    assert stopped.finish_reason == "stop"
+
+
+def test_thinks_only_where_asked() -> None:
+    assert first(ask()).message.reasoning is None
+    assert first(ask(reasoning_effort="none")).message.reasoning is None
+    assert first(ask(reasoning_effort="low")).message.reasoning
+    usage = respond(ask(reasoning_effort="low"), "p").usage
+    assert usage is not None
+    assert 0 < usage.reasoning_tokens < usage.completion_tokens
+
+
+def test_several_choices_are_numbered_and_differ() -> None:
+    answer = respond(ask(n=3), "p")
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) == 3
+
+
+def test_log_probabilities_are_of_the_tokens() -> None:
+    choice = first(ask(logprobs=True))
+    assert choice.logprobs is not None
+    tokens = choice.logprobs["content"]
+    assert isinstance(tokens, list)
+    assert "".join(token["token"] for token in tokens) == choice.message.content
+
+
+def test_counts_images() -> None:
+    image = ImagePart("data:image/png;base64,AAAA")
+    request = ChatRequest("m", (UserMessage((TextPart("What?"), image)), UserMessage((image,))))
+    assert "2 images" in said(request)
+    usage, blind = respond(request, "p").usage, respond(ask("What?"), "p").usage
+    assert usage is not None
+    assert blind is not None
+    assert usage.prompt_tokens > blind.prompt_tokens + 100
+
+
+# --- tools ----------------------------------------------------------------------------------------
+
+
+def calls(request: ChatRequest) -> list[tuple[str, object]]:
+    return [(call.name, json.loads(call.arguments)) for call in first(request).message.tool_calls]
+
+
+def test_calls_a_tool_with_what_is_asked_about() -> None:
+    request = ask("What is the weather in Oslo?", tools=(CLOCK, WEATHER))
+    assert calls(request) == [("get_weather", {"city": "Oslo"})]
+    assert first(request).finish_reason == "tool_calls"
+    assert first(request).message.content is None
+
+
+def test_calls_twice_where_two_things_are_asked_about() -> None:
+    request = ask("Weather in Oslo and Bergen?", tools=(WEATHER,))
+    assert calls(request) == [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Bergen"})]
+    assert len({call.id for call in first(request).message.tool_calls}) == 2
+    assert len(calls(replace(request, parallel_tool_calls=False))) == 1
+    assert len(calls(ask("奥斯陆和卑尔根", tools=(WEATHER,)))) == 2
+
+
+def test_obeys_the_tool_choice() -> None:
+    request = ask("Weather in Oslo?", tools=(WEATHER, CLOCK))
+    assert calls(replace(request, tool_choice="none")) == []
+    assert calls(replace(request, tool_choice=NamedTool("get_time"))) == [("get_time", {})]
+    assert calls(replace(request, tool_choice=AllowedTools("auto", ("get_time",)))) == [("get_time", {})]
+    assert calls(replace(request, tool_choice="required"))[0][0] == "get_weather"
+
+
+def test_tells_the_results_of_the_tools() -> None:
+    called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"), ToolCall("b", "get_time", "{}")))
+    results = (ToolMessage("a", "-3 °C"), ToolMessage("b", "12:00"))
+    request = ChatRequest("m", (UserMessage("Weather?"), called, *results), tools=(WEATHER,))
+    assert "-3 °C; 12:00" in said(request)
+    assert first(request).finish_reason == "stop"
+
+
+def test_calls_again_after_the_person_has_spoken() -> None:
+    called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"),))
+    messages = (SystemMessage("Be brief."), UserMessage("Oslo?"), called, ToolMessage("a", "x"), UserMessage("Lima?"))
+    assert calls(ChatRequest("m", messages, tools=(WEATHER,))) == [("get_weather", {"city": "Lima"})]
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+def test_json_formats_are_filled_in() -> None:
+    assert json.loads(said(ask(response_format=JsonObjectFormat())))["persona"] == "Testland"
+    filled = json.loads(said(ask(response_format=JsonSchemaFormat("city", CITY))))
+    jsonschema.validate(filled, CITY)
+
+
+NODE = {
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+            "required": ["name", "next"],
+            "additionalProperties": False,
+        }
+    },
+    "$ref": "#/$defs/node",
+}
+TREE = {
+    "type": "object",
+    "properties": {"children": {"type": "array", "items": {"$ref": "#"}}, "size": {"type": "integer"}},
+    "required": ["children"],
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        CITY,
+        NODE,
+        TREE,
+        {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}}},
+        {"type": "object", "required": ["not_described"]},
+        {"type": ["null", "string"], "minLength": 20, "maxLength": 22},
+        {"type": "string", "maxLength": 2},
+        {"enum": ["x", 3]},
+        {"const": {"a": [1]}},
+        {"type": "string", "default": "d"},
+        {"type": "integer", "minimum": 5, "maximum": 7},
+        {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 7},
+        {"type": "integer", "maximum": -3},
+        {"type": "integer", "multipleOf": 7, "minimum": 15},
+        {"type": "integer", "multipleOf": 7, "exclusiveMinimum": 14},
+        {"type": "integer", "exclusiveMaximum": 0, "multipleOf": 5},
+        {"type": "number", "minimum": 0.5, "maximum": 0.75},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "number", "exclusiveMaximum": -2},
+        {"type": "number", "exclusiveMinimum": 2.5},
+        {"minimum": 10},
+        {"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"type": "integer", "maximum": 9}, "minItems": 2},
+        {"type": "array", "items": {"type": "boolean"}, "maxItems": 0},
+        {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False},
+        {"items": {"type": "null"}},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "unheard-of"},
+        {"anyOf": [{"type": "null"}, {"type": "integer"}]},
+        {"oneOf": [{"type": "string"}, {"type": "integer"}]},
+        {"properties": {"kind": {"const": "a"}}, "anyOf": [{"required": ["kind"]}]},
+        {"allOf": [CITY, {"properties": {"n": {"type": "integer"}}, "required": ["n"]}]},
+        {"$defs": {"a/b": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/a~1b"}}, "required": ["x"]},
+        {"type": "object", "properties": {"any": True}, "required": ["any"]},
+        {"type": "string", "examples": ["like this"]},
+    ],
+    ids=lambda schema: json.dumps(schema)[:60],
+)
+def test_an_instance_fits_its_schema(schema: dict[str, object]) -> None:
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    validator.validate(instance_of(schema, "word"))
+    assert instance_of(schema, "word") == instance_of(schema, "word")
+
+
+def test_a_schema_without_any_finite_instance_comes_to_an_end() -> None:
+    endless = {"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]}
+    assert json.dumps(instance_of(endless)).endswith("}")
+    assert instance_of({"$ref": "#"}) is None
+    assert instance_of({"$ref": "https://elsewhere.example/schema"}, "w") is not None
+
+
+_schemas = st.recursive(
+    st.one_of(
+        st.just({"type": "boolean"}),
+        st.builds(
+            lambda low, span: {"type": "integer", "minimum": low, "maximum": low + span},
+            st.integers(),
+            st.integers(0, 9),
+        ),
+        st.builds(lambda low: {"type": "string", "minLength": low, "maxLength": low + 3}, st.integers(0, 20)),
+        st.builds(lambda values: {"enum": values}, st.lists(st.integers() | st.text(), min_size=1, max_size=3)),
+    ),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda items, fewest: {"type": "array", "items": items, "minItems": fewest}, inner, st.integers(0, 3)
+        ),
+        st.builds(
+            lambda members, all_of_them: {
+                "type": "object",
+                "properties": members,
+                "required": list(members) if all_of_them else [],
+                "additionalProperties": False,
+            },
+            st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            st.booleans(),
+        ),
+        st.builds(lambda branches: {"anyOf": branches}, st.lists(inner, min_size=1, max_size=2)),
+    ),
+    max_leaves=6,
+)
+
+
+@given(_schemas)
+def test_an_instance_of_any_schema_fits(schema: dict[str, object]) -> None:
+    jsonschema.Draft202012Validator(schema).validate(instance_of(schema, "word"))

@@ -1,0 +1,228 @@
+"""The simulated OpenAI: refuses what the vendor refuses, and streams as the vendor streams."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ToolCall,
+    Usage,
+    UserMessage,
+)
+from providers.failures import FailureKind
+from providers.simulator import IncomingRequest, Refused
+from providers.simulator.openai import DIALECT
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+IMAGE = "data:image/png;base64,AAAA"
+
+
+def incoming(body: object, **changes: object) -> IncomingRequest:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"authorization": "Bearer sk-1", "content-type": "application/json; charset=utf-8"}
+    return replace(IncomingRequest("POST", "/v1/chat/completions", "", headers, data), **changes)  # type: ignore[arg-type]
+
+
+def refusal(body: object, **changes: object) -> tuple[int, dict[str, object]]:
+    with pytest.raises(Refused) as raised:
+        DIALECT.read_request(incoming(body, **changes))
+    response = raised.value.response
+    error = json.loads(response.body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return response.status, error
+
+
+def ask(model: str = "gpt-4o", **fields: object) -> dict[str, object]:
+    return {"model": model, "messages": MESSAGES, **fields}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/a/b/c/chat/completions"])
+def test_any_prefix_of_the_path_will_do(path: str) -> None:
+    request = DIALECT.read_request(incoming(ask(), path=path))
+    assert request == ChatRequest("gpt-4o", (UserMessage("Hi"),))
+
+
+def test_the_door() -> None:
+    assert refusal(ask(), path="/v1/completions")[0] == 404
+    assert refusal(ask(), method="GET")[0] == 405
+    for authorization in ({}, {"authorization": "sk-1"}, {"authorization": "Bearer "}, {"authorization": "Basic x"}):
+        headers = {"content-type": "application/json", **authorization}
+        status, error = refusal(ask(), headers=headers)
+        assert (status, error["code"]) == (401, "invalid_api_key")
+    assert refusal(ask(), headers={"authorization": "Bearer x", "content-type": "text/plain"})[0] == 400
+    for body in (b"{", b"", b"\xff", b"[]", b"null"):
+        assert refusal(body)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (ask(temprature=1), "temprature"),
+        (ask(stream=True, stream_options={"usage": True}), "stream_options.usage"),
+        (ask(response_format={"type": "json_object", "x": 1}), "response_format.x"),
+        (
+            ask(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "x": 1}}),
+            "response_format.json_schema.x",
+        ),
+        (ask(tools=[{**WEATHER, "x": 1}]), "tools[0].x"),
+        (ask(tools=[{"type": "function", "function": {"name": "a", "x": 1}}]), "tools[0].function.x"),
+        ({"model": "m", "messages": [{"role": "user", "content": "", "x": 1}]}, "messages[0].x"),
+        ({"model": "m", "messages": [{"role": "tool", "content": "", "name": "n"}]}, "messages[0].name"),
+        (
+            {"model": "m", "messages": [{"role": "assistant", "content": "", "reasoning_content": "r"}]},
+            "messages[0].reasoning_content",
+        ),
+        (
+            {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "", "x": 1}]}]},
+            "messages[0].content[0].x",
+        ),
+        (
+            {
+                "model": "m",
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE, "fps": 1}}]}
+                ],
+            },
+            "messages[0].content[0].image_url.fps",
+        ),
+        (
+            {
+                "model": "m",
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "index": 0, "function": {}}]}
+                ],
+            },
+            "messages[0].tool_calls[0].index",
+        ),
+        (
+            {
+                "model": "m",
+                "messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "x": 1}}]}],
+            },
+            "messages[0].tool_calls[0].function.x",
+        ),
+    ],
+)
+def test_an_unknown_field_is_refused_wherever_it_stands(body: object, param: str) -> None:
+    status, error = refusal(body)
+    assert (status, error["code"], error["param"]) == (400, "unknown_parameter", param)
+
+
+def test_a_wrong_shape_names_its_place() -> None:
+    status, error = refusal({"model": "m", "messages": [{"role": "user", "content": 1}]})
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", "messages[0].content")
+    assert refusal(ask(tool_choice="auto"))[1]["param"] == "tool_choice"
+    assert refusal(ask(parallel_tool_calls=True))[1]["param"] == "parallel_tool_calls"
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.4-mini", "gpt-6-luna", "gpt-10", "o3", "o4-mini"])
+def test_models_that_reason_take_no_sampling(model: str) -> None:
+    for name, value in {
+        "top_p": 0.5,
+        "presence_penalty": 1,
+        "frequency_penalty": 1,
+        "logprobs": True,
+        "logit_bias": {"1": 1},
+        "max_tokens": 5,
+    }.items():
+        status, error = refusal(ask(model, **{name: value}))
+        assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", name)
+    assert refusal(ask(model, temperature=0.2))[1]["code"] == "unsupported_value"
+    read = DIALECT.read_request(incoming(ask(model, temperature=1, top_p=1, max_completion_tokens=5)))
+    assert (read.temperature, read.max_tokens) == (1, 5)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "gpt-4o-2024-08-06", "some-model", "gpt-oss-120b"])
+def test_other_models_do(model: str) -> None:
+    read = DIALECT.read_request(incoming(ask(model, temperature=0.2, max_tokens=5, stop="x", logprobs=True)))
+    assert (read.temperature, read.max_tokens, read.stop) == (0.2, 5, ("x",))
+
+
+def test_what_each_family_is_particular_about() -> None:
+    assert refusal(ask("o3", stop="x"))[1]["param"] == "stop"
+    assert DIALECT.read_request(incoming(ask("gpt-5", stop="x"))).stop == ("x",)
+    assert refusal(ask("gpt-4o", reasoning_effort="low"))[1]["param"] == "reasoning_effort"
+    for model in ("gpt-5.6-terra", "gpt-6", "gpt-6.1-sol"):
+        for effort in ({}, {"reasoning_effort": "low"}):
+            assert refusal(ask(model, tools=[WEATHER], **effort))[1]["param"] == "reasoning_effort"
+        assert DIALECT.read_request(incoming(ask(model, tools=[WEATHER], reasoning_effort="none"))).tools
+        assert DIALECT.read_request(incoming(ask(model, reasoning_effort="high"))).reasoning_effort == "high"
+    assert DIALECT.read_request(incoming(ask("gpt-5.4", tools=[WEATHER], reasoning_effort="low"))).tools
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+CALL = ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
+ANSWER = ChatCompletion(
+    "chatcmpl-1",
+    "gpt-6-luna",
+    17,
+    (Choice(AssistantMessage("Let me look.", reasoning="Hm", tool_calls=(CALL,)), "tool_calls"),),
+    Usage(3, 5, 1, 2),
+)
+STREAM = ChatRequest("gpt-6-luna", (UserMessage("Hi"),), stream=True, include_usage=True)
+
+
+def chunks(events: tuple[bytes, ...]) -> list[dict[str, object]]:
+    assert events[-1] == b"data: [DONE]\n\n"
+    return [json.loads(event.removeprefix(b"data: ")) for event in events[:-1]]
+
+
+def test_a_stream_is_laid_out_as_the_vendor_s() -> None:
+    first, *middle, last, usage = chunks(DIALECT.write_stream(ANSWER, STREAM))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}  # type: ignore[index]
+    for chunk in (first, *middle, last):
+        assert (chunk["id"], chunk["created"], chunk["object"]) == ("chatcmpl-1", 17, "chat.completion.chunk")
+        assert chunk["usage"] is None
+        assert chunk["obfuscation"]
+    assert last["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}]
+    assert usage["choices"] == []
+    assert usage["usage"]["total_tokens"] == 8  # type: ignore[index]
+    opening = [c["choices"][0]["delta"]["tool_calls"][0] for c in middle if "tool_calls" in c["choices"][0]["delta"]]  # type: ignore[index]
+    assert opening[0]["function"] == {"name": "get_weather", "arguments": ""}
+    assert all("id" not in fragment for fragment in opening[1:])
+
+
+def test_usage_is_streamed_only_where_asked_for() -> None:
+    events = DIALECT.write_stream(ANSWER, replace(STREAM, include_usage=False))
+    assert all("usage" not in chunk for chunk in chunks(events))
+
+
+def test_the_vendor_s_own_models_never_show_what_they_think() -> None:
+    assert b"reasoning_content" not in DIALECT.write_answer(ANSWER, STREAM).body
+    assert b"reasoning_content" not in b"".join(DIALECT.write_stream(ANSWER, STREAM))
+    other = replace(ANSWER, model="deepseek-v4")
+    assert b'"reasoning_content":"Hm"' in DIALECT.write_answer(other, STREAM).body
+    assert b'"reasoning_content":"Hm"' in b"".join(DIALECT.write_stream(other, STREAM))
+
+
+def test_a_refusal_and_log_probabilities_are_streamed() -> None:
+    refused = replace(ANSWER, choices=(Choice(AssistantMessage("", refusal="I can't do that"), "stop"),))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(DIALECT.write_stream(refused, STREAM))[1:-2]]  # type: ignore[index]
+    assert "".join(delta["refusal"] for delta in deltas) == "I can't do that"
+    scored = replace(ANSWER, choices=(Choice(AssistantMessage("Oslo"), "stop", logprobs={"content": [1]}),))
+    assert chunks(DIALECT.write_stream(scored, STREAM))[1]["choices"][0]["logprobs"] == {"content": [1]}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "header"), [(7, ("retry-after", "7")), (0.25, ("retry-after-ms", "250")), (None, None)]
+)
+def test_an_error_names_its_wait(wait_s: float | None, header: tuple[str, str] | None) -> None:
+    response = DIALECT.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
+    assert [item for item in response.headers.items() if item[0].startswith("retry")] == ([header] if header else [])
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_every_kind_has_an_error(kind: FailureKind) -> None:
+    error = json.loads(DIALECT.write_error(kind, 400).body)["error"]
+    event = json.loads(DIALECT.write_error_event(kind).removeprefix(b"data: "))["error"]
+    assert error == event
+    assert error["type"]

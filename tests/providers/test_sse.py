@@ -1,0 +1,201 @@
+"""The event-stream parser: nothing depends on how the bytes were cut, and no bound can be passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from time import process_time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.sse import ServerSentEvent, SseComment, SseItem, SseParser
+
+NEWLINES = ("\n", "\r\n", "\r")
+LINE_BREAKS_OF_TEXT = "\u2028\u2029\u0085\x0b\x0c\x1c"
+
+# What a line may hold, with every character at which `str.splitlines` would cut.
+line_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n") | st.sampled_from(":  é你👩"))
+comments = line_text.map(SseComment)
+events = st.builds(
+    lambda lines, name: ServerSentEvent("\n".join(lines).encode(), name or "message"),
+    st.lists(line_text, min_size=1, max_size=3),
+    line_text,
+)
+
+
+def written(item: SseItem, newline: str) -> str:
+    """The item as a careful server writes it."""
+    if isinstance(item, SseComment):
+        return f": {item.text}{newline}"
+    data = "".join(f"data: {line}{newline}" for line in item.data.decode().split("\n"))
+    name = "" if item.event == "message" else f"event: {item.event}{newline}"
+    return f"{name}{data}{newline}"
+
+
+def parsed(pieces: Iterable[bytes], limit: int = 1 << 20) -> tuple[list[SseItem], bool, bytes]:
+    """Everything that a parser says of these pieces, to the end."""
+    parser = SseParser(limit)
+    items = [item for piece in pieces for item in parser.feed(piece)]
+    items += parser.close()
+    return items, parser.overflowed, parser.unframed
+
+
+def items_of(data: bytes) -> list[SseItem]:
+    return parsed([data])[0]
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+@given(st.lists(comments | events), st.sampled_from(NEWLINES), st.lists(st.integers(0)), st.booleans())
+def test_what_a_server_writes_is_what_is_read_under_any_cut(
+    items: list[SseItem], newline: str, places: list[int], bom: bool
+) -> None:
+    data = (b"\xef\xbb\xbf" if bom else b"") + "".join(written(item, newline) for item in items).encode()
+    expected = (items, False, b"")
+    assert parsed(cut(data, places)) == expected
+    assert parsed(data[at : at + 1] for at in range(len(data))) == expected
+
+
+HARD_STREAM = (
+    "\ufeff: status\u2028200\n\nevent: error\ndata:{\ndata: \"t\": \"é\u0085你👩‍🚀\"\ndata:}\n\n"
+    "id: 1\nretry: 5\ndata\n\n{\n  \"error\": 1\n}\nevent:x\n\ndata:  two\n\n\ndata: [DONE]\ndata: cut"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("newline", NEWLINES)
+def test_every_single_cut_gives_the_same(newline: str) -> None:
+    data = HARD_STREAM.replace("\n", newline).encode()
+    expected = parsed([data])
+    assert expected == (
+        [
+            SseComment("status\u2028200"),
+            ServerSentEvent('{\n"t": "é\u0085你👩‍🚀"\n}'.encode(), "error"),
+            ServerSentEvent(b""),
+            ServerSentEvent(b" two"),
+            ServerSentEvent(b"[DONE]\ncut"),
+        ],
+        False,
+        b'{\n  "error": 1\n}',
+    )
+    for place in range(len(data) + 1):
+        assert parsed([data[:place], b"", data[place:]]) == expected
+
+
+@given(
+    st.lists(st.sampled_from([b"data:", b"event:", b":", b"x", b"yy", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"\xff"])),
+    st.lists(st.integers(0), max_size=6),
+    st.integers(3, 24),
+)
+def test_bounds_too_are_met_at_the_same_place_under_any_cut(words: list[bytes], places: list[int], limit: int) -> None:
+    data = b"".join(words)
+    whole = parsed([data], limit)
+    assert parsed(cut(data, places), limit) == whole
+    assert parsed((data[at : at + 1] for at in range(len(data))), limit) == whole
+    assert all(len(item.data) <= limit for item in whole[0] if isinstance(item, ServerSentEvent))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"data: a\n\n", [ServerSentEvent(b"a")]),
+        (b"data:a\n\n", [ServerSentEvent(b"a")]),
+        (b"data:  a\n\n", [ServerSentEvent(b" a")]),
+        (b"data: a \n\n", [ServerSentEvent(b"a ")]),
+        (b"data: a: b\n\n", [ServerSentEvent(b"a: b")]),
+        (b"data\n\n", [ServerSentEvent(b"")]),
+        (b"data:\ndata:\n\n", [ServerSentEvent(b"\n")]),
+        (b"data: a\r\r", [ServerSentEvent(b"a")]),
+        (b"data: a\r\n\r\ndata: b\r\n\r\n", [ServerSentEvent(b"a"), ServerSentEvent(b"b")]),
+        (b"data: a\n\n\n\n\ndata: b\n\n", [ServerSentEvent(b"a"), ServerSentEvent(b"b")]),
+        (b"event: ping\n\n", []),
+        (b"event: ping\n\ndata: a\n\n", [ServerSentEvent(b"a")]),
+        (b"event: a\nevent: b\ndata: x\n\n", [ServerSentEvent(b"x", "b")]),
+        (b"data: x\nevent: b\n\ndata: y\n\n", [ServerSentEvent(b"x", "b"), ServerSentEvent(b"y")]),
+        (b"event:\ndata: x\n\n", [ServerSentEvent(b"x")]),
+        (b"event: \xff\ndata: \xff\n\n", [ServerSentEvent(b"\xff", "\ufffd")]),
+        (b":\n", [SseComment("")]),
+        (b":HTTP_STATUS/400\n", [SseComment("HTTP_STATUS/400")]),
+        (b":  two\n", [SseComment(" two")]),
+        (b"data: a\n: in between\ndata: b\n\n", [SseComment("in between"), ServerSentEvent(b"a\nb")]),
+        (b"id: 7\nretry: 10\n\n", []),
+        (b"DATA: a\n data: b\n\n", []),
+        ("data: \u2028\u2029\u0085\n\n".encode(), [ServerSentEvent("\u2028\u2029\u0085".encode())]),
+        (b"\xef\xbb\xbfdata: a\n\n", [ServerSentEvent(b"a")]),
+        (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", []),
+        (b"\xef\xbb", []),
+        (b"", []),
+    ],
+)  # fmt: skip
+def test_one_event_at_a_time(data: bytes, expected: list[SseItem]) -> None:
+    assert items_of(data) == expected
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+def test_an_event_that_the_end_of_the_bytes_left_open_is_given_out_at_the_end_only(end: bytes) -> None:
+    parser = SseParser()
+    assert parser.feed(b"event: e\ndata: a" + end) == []
+    assert parser.close() == [ServerSentEvent(b"a", "e")]
+
+
+def test_an_event_is_given_out_with_its_blank_line_and_not_later() -> None:
+    parser = SseParser()
+    assert parser.feed(b"data: a\r") == []
+    assert parser.feed(b"\r") == [ServerSentEvent(b"a")]
+    assert parser.feed(b"\n") == []
+    assert parser.feed(b"data: b\r\n") == []
+    assert parser.feed(b"\r") == [ServerSentEvent(b"b")]
+    assert parser.feed(b"\ndata: c\n\n") == [ServerSentEvent(b"c")]
+
+
+def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
+    assert parsed([b'data: a\n\n{\n  "error": {"code": 503}\n}'])[2] == b'{\n  "error": {"code": 503}\n}'
+    assert len(parsed([b"oh\n" * 1000], limit=100)[2]) <= 150
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: " + b"a" * 95,
+        b"data: " + b"a" * 60 + b"\ndata: " + b"a" * 60 + b"\n\n",
+        b"data: " + b"a" * 60 + b"\ndata: " + b"a" * 60,
+        b"data:\n" * 102 + b"\n",
+        b"data\n" * 102,
+        b":" * 101 + b"\n",
+        b"x" * 101,
+    ],
+)
+def test_a_line_or_an_event_beyond_the_bound_is_the_end(data: bytes) -> None:
+    first = b"data: first\n\n"
+    items, overflowed, _ = parsed([first, data, b"\n\ndata: later\n\n"], limit=100)
+    assert items == [ServerSentEvent(b"first")]
+    assert overflowed
+    parser = SseParser(100)
+    parser.feed(first + data)
+    assert parser.close() == []
+    assert parser.overflowed
+
+
+def test_what_is_just_within_the_bound_passes() -> None:
+    at_the_bound = b"data: " + b"a" * 94
+    assert parsed([at_the_bound + b"\n\n"], limit=100) == ([ServerSentEvent(b"a" * 94)], False, b"")
+    two = b"data: " + b"a" * 49 + b"\ndata: " + b"b" * 50
+    assert parsed([two + b"\n\n"], limit=100) == ([ServerSentEvent(b"a" * 49 + b"\n" + b"b" * 50)], False, b"")
+    assert parsed([b"data:\n" * 101 + b"\n"], limit=100) == ([ServerSentEvent(b"\n" * 100)], False, b"")
+
+
+def test_a_line_ends_at_cr_as_cheaply_as_at_lf() -> None:
+    def seconds(newline: bytes) -> float:
+        data = newline * 20_000 + b":" * 4_000_000
+        times = []
+        for _ in range(3):
+            start = process_time()
+            SseParser().feed(data)
+            times.append(process_time() - start)
+        return min(times)
+
+    assert seconds(b"\r") < 20 * seconds(b"\n")
