@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from providers.chat import (
@@ -32,7 +33,10 @@ from providers.chat import (
     UserMessage,
 )
 
-__all__ = ["completions", "json_values", "requests", "texts"]
+__all__ = ["completions", "json_values", "requests", "texts", "unhurried", "words"]
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For every property: a machine that is busy with something else is no failure."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)

@@ -29,6 +29,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
+from tests.providers.strategies import unhurried
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
 OPENED = Opened("id", "model", 5)
@@ -161,7 +162,7 @@ def run(made: Assembler, sequence: Sequence[tuple[str, tuple[Any, ...], dict[str
     return [*events, *made.take()]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(unhurried, max_examples=500)
 @given(sequences)
 def test_any_sequence_of_calls_gives_a_canonical_stream(
     sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
@@ -176,6 +177,7 @@ def test_any_sequence_of_calls_gives_a_canonical_stream(
         dumps([str(getattr(event, name)) for name in getattr(event, "__slots__", ())])  # no lone surrogate anywhere
 
 
+@unhurried
 @given(sequences)
 def test_it_does_not_matter_when_the_events_are_taken(
     sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
@@ -185,6 +187,7 @@ def test_it_does_not_matter_when_the_events_are_taken(
     assert run(Assembler("m"), without) == run(Assembler("m"), often)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
 def test_what_is_said_arrives_whole_however_it_was_cut(said: list[tuple[str, str]]) -> None:
     events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in said))
@@ -357,9 +360,9 @@ def test_a_character_cut_in_two_pieces_of_arguments_is_joined() -> None:
         (0, "a", "f", '{"a":"😀"}')
     ]
     assert calls_of({"id": "a", "name": "f", "arguments": "\ud83d"}) == [(0, "a", "f", "\ufffd")]
-    assert calls_of({"index": 0, "arguments": "\ud83d"}, {"index": 0, "arguments": "\ude00"}, {"index": 0, "name": "g"}) == [
-        (0, "call_id_0", "g", "😀")
-    ]
+    assert calls_of(
+        {"index": 0, "arguments": "\ud83d"}, {"index": 0, "arguments": "\ude00"}, {"index": 0, "name": "g"}
+    ) == [(0, "call_id_0", "g", "😀")]
 
 
 def test_a_call_that_never_gets_a_name_is_a_malformed_answer() -> None:

@@ -31,14 +31,16 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold, unfold
-from tests.providers.strategies import completions, words
+from tests.providers.strategies import completions, unhurried, words
 
 
+@unhurried
 @given(completions())
 def test_fold_undoes_unfold(completion: ChatCompletion) -> None:
     assert fold(unfold(completion)) == completion
 
 
+@unhurried
 @given(completions(), st.data())
 def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
     completion: ChatCompletion, data: st.DataObject
@@ -59,6 +61,7 @@ def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
     assert fold(pieces) == completion
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 2), words), min_size=1))
 def test_choices_that_come_interleaved_are_told_apart(said: list[tuple[int, str]]) -> None:
     assembler = Assembler("m")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.sse import ServerSentEvent, SseComment, SseItem, SseParser
+from tests.providers.strategies import unhurried
 
 NEWLINES = ("\n", "\r\n", "\r")
 LINE_BREAKS_OF_TEXT = "\u2028\u2029\u0085\x0b\x0c\x1c"
@@ -51,6 +52,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
+@unhurried
 @given(st.lists(comments | events), st.sampled_from(NEWLINES), st.lists(st.integers(0)), st.booleans())
 def test_what_a_server_writes_is_what_is_read_under_any_cut(
     items: list[SseItem], newline: str, places: list[int], bom: bool
@@ -86,8 +88,11 @@ def test_every_single_cut_gives_the_same(newline: str) -> None:
         assert parsed([data[:place], b"", data[place:]]) == expected
 
 
+@unhurried
 @given(
-    st.lists(st.sampled_from([b"data:", b"event:", b":", b"x", b"yy", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"\xff"])),
+    st.lists(
+        st.sampled_from([b"data:", b"event:", b":", b"x", b"yy", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"\xff"])
+    ),
     st.lists(st.integers(0), max_size=6),
     st.integers(3, 24),
 )

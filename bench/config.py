@@ -1,0 +1,104 @@
+"""The config that ours is measured with: what a real one has, with the provider stub at every deployment's origin.
+
+Client keys (hashed), an edge that tells the country, regions with boundaries, and a fallback for each route. A second
+and a third number make it grow: more deployments (two an assistant), more keys (one a client).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+__all__ = ["ASSISTANTS", "CLIENT_KEY", "ENVIRON", "chat_body", "client_headers", "production_config"]
+
+CLIENT_KEY = "gk-bench-of-an-ordinary-length-0123456789abcdef"
+ENVIRON = {"BENCH_OPENAI_KEY": "sk-bench-openai", "BENCH_GEMINI_KEY": "bench-gemini"}
+# The assistant, its provider, the model, and the port of the stub that answers.
+ASSISTANTS = {
+    "assistant": ("openai", "gpt-5.4-mini", "fast"),
+    "assistant-gemini": ("gemini", "gemini-3.8-flash", "fast"),
+    "assistant-paced": ("openai", "gpt-5.4-mini", "paced"),
+    "assistant-held": ("openai", "gpt-5.4-mini", "held"),
+}
+_PREFIXES = {"openai": "/v1", "gemini": "/v1beta"}
+_HEAD = """
+version: 1
+cell: {{territory: DE}}
+regions:
+  cn: {{territories: [CN], boundary: [CN], transit: [DE]}}
+  eu: {{territories: ["@EEA", CH], boundary: ["@EEA", CH]}}
+  us: {{territories: [US], boundary: [US], transit: [DE]}}
+  default: {{territories: ["*"], boundary: ["*"]}}
+blocked: [CU, IR, KP, SY]
+location:
+  signals: [api_key, edge_header]
+  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry, client_ip: CF-Connecting-IP}}]
+resilience: {{connect: 5s, first_token: 10s, commit: 55s, idle: 30s, total: 600s}}
+clients:
+{clients}
+assistants:
+{assistants}
+deployments:
+{deployments}
+"""
+
+
+def production_config(ports: Mapping[str, int], deployments: int = 8, keys: int = 10) -> str:
+    """The YAML. `ports` are those of the stub: fast, paced, held. No fewer than the eight deployments are made."""
+    assistants, listed = [], []
+    for name, (provider, model, port) in _assistants(deployments).items():
+        assistants.append(f"  {name}: {{routes: {{eu: [{name}-1, {name}-2], default: [{name}-2, {name}-1]}}}}")
+        listed += [_deployment(f"{name}-{number}", provider, model, ports[port]) for number in (1, 2)]
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in _keys(keys)]
+    clients = [f'  client-{number}: {{keys: ["sha256:{digest}"]}}' for number, digest in enumerate(hashes)]
+    return _HEAD.format(
+        clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed)
+    )
+
+
+def _assistants(deployments: int) -> dict[str, tuple[str, str, str]]:
+    others = {f"other-{number}": ASSISTANTS["assistant"] for number in range(deployments // 2 - len(ASSISTANTS))}
+    return {**others, **ASSISTANTS}
+
+
+def _keys(count: int) -> list[str]:
+    return [*(f"gk-other-{number}" for number in range(count - 1)), CLIENT_KEY]
+
+
+def _deployment(name: str, provider: str, model: str, port: int) -> str:
+    endpoint = f"http://127.0.0.1:{port}{_PREFIXES[provider]}"
+    key = f"${{BENCH_{provider.upper()}_KEY}}"
+    return (
+        f'  {name}: {{provider: {provider}, model: {model}, endpoint: "{endpoint}", stores: DE, processes: DE, '
+        f'api_key: "{key}"}}'
+    )
+
+
+def chat_body(model: str, *, stream: bool) -> bytes:
+    """A short chat as an OpenAI client sends it."""
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [
+            {"role": "system", "content": "You are the assistant of a phone. Answer in two sentences at most."},
+            {"role": "user", "content": "What does a gateway in front of several providers of assistants do?"},
+        ],
+        "temperature": 0.7,
+        "max_completion_tokens": 256,
+    }
+    if stream:
+        body["stream"] = True
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def client_headers(key: str = CLIENT_KEY) -> dict[str, str]:
+    """What a client library and an edge send along."""
+    return {
+        "accept": "application/json",
+        "accept-encoding": "gzip, deflate",
+        "content-type": "application/json",
+        "user-agent": "bench/1",
+        "authorization": f"Bearer {key}",
+        "cf-ipcountry": "DE",
+        "cf-connecting-ip": "192.0.2.1",
+    }

@@ -1,0 +1,360 @@
+"""OpenAI's chat request as JSON, both ways: what is valid, where each mistake is, and that nothing is lost."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers._json import dumps, loads
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    Tool,
+    ToolCall,
+    Usage,
+    UserMessage,
+)
+from providers.codec import decode_request, encode_completion, encode_request, encode_usage
+from providers.codec.decode_request import MAX_MESSAGES
+from providers.codec.fields import describe
+from providers.failures import InvalidRequest
+from tests.providers.strategies import completions, json_values, requests, unhurried
+
+HI = {"role": "user", "content": "hi"}
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+WITH_TOOLS: dict[str, Any] = {"tools": [FUNCTION]}
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [HI], **fields}
+
+
+def mistake(value: object) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_request(value)
+    return caught.value
+
+
+# --- whole round trips ----------------------------------------------------------------------------
+
+
+@settings(unhurried, max_examples=300)
+@given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
+def test_what_is_encoded_is_decoded_again(request: ChatRequest, field: str) -> None:
+    encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
+    assert decode_request(loads(dumps(encoded))) == request
+
+
+@unhurried
+@given(requests())
+def test_encoding_leaves_the_request_as_it_is(request: ChatRequest) -> None:
+    before = copy.deepcopy(request)
+    assert encode_request(request, "m") == encode_request(request, "m")
+    assert request == before
+
+
+@st.composite
+def bodies_with_a_slip(draw: st.DrawFn) -> Any:
+    """A valid body in which one place holds something else, or nothing."""
+    request = draw(requests())
+    value: Any = loads(dumps(encode_request(request, request.model) | dict(request.extra)))
+    holder: Any = [value]
+    key: Any = 0
+    while isinstance(holder[key], dict | list) and holder[key] and draw(st.integers(0, 4)):
+        holder = holder[key]
+        key = draw(st.sampled_from(list(holder) if isinstance(holder, dict) else range(len(holder))))
+    if draw(st.booleans()):
+        holder[key] = draw(json_values | st.text(max_size=3) | st.floats())
+    elif holder is not value:
+        del holder[key]
+    return value
+
+
+@settings(unhurried, max_examples=400)
+@given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
+def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
+    try:
+        request = decode_request(value)
+    except InvalidRequest as error:
+        assert str(error)
+        assert error.param is None or error.param in str(error)
+    else:
+        assert request.messages
+        assert decode_request(encode_request(request, request.model) | dict(request.extra)).messages
+
+
+# --- what is valid --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({}, "messages", (UserMessage("hi"),)),
+        ({"stream": None}, "stream", False),
+        ({"stream": True}, "include_usage", False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, "include_usage", True),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, "include_usage", False),
+        ({"max_tokens": 5}, "max_tokens", 5),
+        ({"max_completion_tokens": 5}, "max_tokens", 5),
+        ({"max_tokens": 5, "max_completion_tokens": 5.0}, "max_tokens", 5),
+        ({"temperature": 2}, "temperature", 2),
+        ({"temperature": 0}, "temperature", 0),
+        ({"top_p": 1}, "top_p", 1),
+        ({"presence_penalty": -2}, "presence_penalty", -2),
+        ({"frequency_penalty": 2}, "frequency_penalty", 2),
+        ({"seed": 2**53 + 1}, "seed", 2**53 + 1),
+        ({"seed": -(2**63)}, "seed", -(2**63)),
+        ({"stop": "END"}, "stop", ("END",)),
+        ({"stop": ["a", "", "b"]}, "stop", ("a", "b")),
+        ({"stop": ""}, "stop", ()),
+        ({"n": 128}, "n", 128),
+        ({"logprobs": True, "top_logprobs": 20}, "top_logprobs", 20),
+        ({"logit_bias": {"50256": -100, "7": None}}, "logit_bias", {"50256": -100, "7": 0}),
+        ({"tools": []}, "tools", ()),
+        ({"tools": [], "tool_choice": "none"}, "tool_choice", None),
+        ({"tool_choice": "auto"}, "tool_choice", None),
+        (WITH_TOOLS, "tools", (Tool("f"),)),
+        (WITH_TOOLS | {"tool_choice": "required"}, "tool_choice", "required"),
+        (WITH_TOOLS | {"tool_choice": FUNCTION}, "tool_choice", NamedTool("f")),
+        (
+            WITH_TOOLS
+            | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [FUNCTION]}}},
+            "tool_choice",
+            AllowedTools("required", ("f",)),
+        ),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls", False),
+        ({"response_format": {"type": "text"}}, "response_format", None),
+        ({"response_format": {"type": "json_object"}}, "response_format", JsonObjectFormat()),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True}}},
+            "response_format",
+            JsonSchemaFormat("n", {}, None, True),
+        ),
+        ({"reasoning_effort": "xhigh"}, "reasoning_effort", "xhigh"),
+        ({"user": ""}, "user", ""),
+        ({"store": False, "x": None, "seed": None}, "extra", {"store": False}),
+        ({"functions": None}, "extra", {}),
+    ],
+)
+def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object) -> None:
+    request = decode_request(body(**fields))
+    assert getattr(request, name) == value
+    assert type(getattr(request, name)) is type(value)
+
+
+# --- where a mistake is ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": ""}, "model"),
+        ({"model": None}, "model"),
+        ({"model": 5}, "model"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": {}}, "messages"),
+        ({"messages": [HI] * (MAX_MESSAGES + 1)}, "messages"),
+        ({"functions": []}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"stream": "true"}, "stream"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": True}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2**31}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"temperature": 2.01}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"presence_penalty": "0"}, "presence_penalty"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": float("inf")}, "seed"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a", None]}, "stop[1]"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"logprobs": "true"}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 1, "logprobs": False}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"logit_bias": {"7": 101}}, "logit_bias.7"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [FUNCTION] * 513}, "tools"),
+        ({"tools": ["f"]}, "tools[0]"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [FUNCTION, {"type": "function"}]}, "tools[1].function"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "n" * 65}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "f\n"}}]}, "tools[0].function.name"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
+            "tools[0].function.parameters",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}, "tools[0].function.strict"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "description": 1}}]},
+            "tools[0].function.description",
+        ),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": FUNCTION}, "tool_choice"),
+        (WITH_TOOLS | {"tool_choice": "any"}, "tool_choice"),
+        (WITH_TOOLS | {"tool_choice": ["auto"]}, "tool_choice"),
+        (WITH_TOOLS | {"tool_choice": {"type": "custom"}}, "tool_choice"),
+        (WITH_TOOLS | {"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        (WITH_TOOLS | {"tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice.function.name"),
+        (WITH_TOOLS | {"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        (
+            WITH_TOOLS | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": []}}},
+            "tool_choice.allowed_tools.mode",
+        ),
+        (
+            WITH_TOOLS | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            "tool_choice.allowed_tools.tools",
+        ),
+        (
+            WITH_TOOLS | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{}]}}},
+            "tool_choice.allowed_tools.tools[0].function",
+        ),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": []}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": False}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"reasoning_effort": ["low"]}, "reasoning_effort"),
+        ({"user": 5}, "user"),
+    ],
+)
+def test_a_mistake_names_its_place(fields: dict[str, Any], param: str) -> None:
+    error = mistake(body(**fields))
+    assert error.param == param
+    assert f"`{param}`" in str(error)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 5, True])
+def test_a_body_that_is_no_object_has_no_place(value: object) -> None:
+    assert mistake(value).param is None
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(None, "null"), (True, "a boolean"), (1.5, "a number"), ("", "a string"), ([], "an array"), ({}, "an object")],
+)
+def test_a_mistake_says_what_was_found_instead(value: object, word: str) -> None:
+    assert describe(value) == word
+    if value is not None and not isinstance(value, dict):
+        assert str(mistake(body(messages=[value]))) == f"`messages[0]` must be an object, not {word}"
+
+
+# --- what is sent ---------------------------------------------------------------------------------
+
+
+def test_what_was_not_said_is_left_out() -> None:
+    assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
+
+
+def test_a_stream_always_asks_for_usage() -> None:
+    encoded = encode_request(ChatRequest("m", (UserMessage("hi"),), stream=True, include_usage=False), "m")
+    assert encoded["stream"] is True
+    assert encoded["stream_options"] == {"include_usage": True}
+
+
+def test_zero_false_and_empty_are_said() -> None:
+    request = ChatRequest("m", (UserMessage(""),), temperature=0, seed=0, logprobs=False, user="", logit_bias={})
+    encoded = encode_request(request, "m")
+    assert {name: encoded[name] for name in ("temperature", "seed", "logprobs", "user", "logit_bias")} == {
+        "temperature": 0,
+        "seed": 0,
+        "logprobs": False,
+        "user": "",
+        "logit_bias": {},
+    }
+
+
+# --- what is answered -----------------------------------------------------------------------------
+
+
+def test_a_whole_answer_as_a_client_sees_it() -> None:
+    calls = (ToolCall("c", "f", "{}", "sig"), ToolCall("d", "g", "[", None))
+    choices = (
+        Choice(AssistantMessage(None, None, "why", calls), "tool_calls", 0, {"content": []}),
+        Choice(AssistantMessage("", "no"), "other", 1, raw_finish_reason="PAUSED"),
+    )
+    completion = ChatCompletion("id", "theirs", 5, choices, Usage(3, 4, 1, 2))
+    assert encode_completion(completion, "shown") == {
+        "id": "id",
+        "object": "chat.completion",
+        "created": 5,
+        "model": "shown",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": None,
+                    "refusal": None,
+                    "reasoning_content": "why",
+                    "tool_calls": [
+                        {"id": "c~sig~sig", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                        {"id": "d", "type": "function", "function": {"name": "g", "arguments": "["}},
+                    ],
+                },
+                "logprobs": {"content": []},
+                "finish_reason": "tool_calls",
+            },
+            {
+                "index": 1,
+                "message": {"role": "assistant", "content": "", "refusal": "no"},
+                "logprobs": None,
+                "finish_reason": "length",
+            },
+        ],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 4,
+            "total_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+        },
+    }
+    assert "usage" not in encode_completion(ChatCompletion("id", "m", 5, ()), "m")
+
+
+@unhurried
+@given(completions())
+def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletion) -> None:
+    written: Any = loads(dumps(encode_completion(completion, "m")))
+    assert [choice["index"] for choice in written["choices"]] == [choice.index for choice in completion.choices]
+    assert all(choice["finish_reason"] != "other" for choice in written["choices"])
+    if completion.usage is not None:
+        counted: Any = encode_usage(completion.usage)
+        assert counted["total_tokens"] == counted["prompt_tokens"] + counted["completion_tokens"]
