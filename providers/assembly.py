@@ -25,6 +25,7 @@ from providers.chat import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
     Usage,
     UsageReport,
@@ -119,6 +120,18 @@ class Assembler:
             logprobs = None
         if text or logprobs:
             self._give(TextDelta(text, choice, logprobs))
+
+    def text_run(self, pieces: tuple[bytes, ...]) -> None:
+        """More text of choice 0, as the insides of JSON strings that hold no surrogates."""
+        state = self._choice(0)
+        if state.finish:
+            return
+        state.said.add("text")
+        self._give(TextRun(pieces))
+
+    def takes_runs(self) -> bool:
+        """Whether text may come as runs now: not while half a surrogate pair waits for its other half."""
+        return "text" not in self._choice(0).cut
 
     def reasoning(self, text: str, choice: int = 0) -> None:
         """More reasoning text."""

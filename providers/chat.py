@@ -41,6 +41,7 @@ __all__ = [
     "SystemMessage",
     "TextDelta",
     "TextPart",
+    "TextRun",
     "Tool",
     "ToolCall",
     "ToolCallDelta",
@@ -306,6 +307,17 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TextRun:
+    """Several text deltas of choice 0 in a row, as raw bytes: each piece is the inside of a JSON string, never empty.
+
+    A stream of OpenAI's own dialect can be relayed so without being rebuilt. How many deltas one run holds depends on
+    how the network cut the bytes; `folding.expand` gives the same deltas whichever way it was.
+    """
+
+    pieces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReasoningDelta:
     """More reasoning text of a choice."""
 
@@ -372,6 +384,7 @@ class Failed:
 StreamEvent = (
     Opened
     | TextDelta
+    | TextRun
     | ReasoningDelta
     | RefusalDelta
     | ToolCallDelta

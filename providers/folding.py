@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from providers._json import loads
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -25,6 +26,7 @@ from providers.chat import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -32,7 +34,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 
-__all__ = ["fold", "unfold"]
+__all__ = ["expand", "fold", "unfold"]
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
                 return ChatCompletion(opened.id, opened.model, opened.created, choices, usage)
             case Heartbeat():
                 pass
+            case TextRun(pieces):
+                drafts.setdefault(0, _Draft()).text.extend(map(_inside, pieces))
             case _:
                 _add(drafts.setdefault(event.choice, _Draft()), event)
     raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
@@ -120,6 +124,21 @@ def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
         lists = [tokens for piece in pieces if isinstance(tokens := piece.get(kind), list)]
         joined[kind] = [token for tokens in lists for token in tokens] if lists else None
     return joined
+
+
+def expand(events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+    """The same stream with a `TextDelta` for each piece of its runs."""
+    for event in events:
+        if isinstance(event, TextRun):
+            yield from (TextDelta(_inside(piece)) for piece in event.pieces)
+        else:
+            yield event
+
+
+def _inside(piece: bytes) -> str:
+    """The text of the inside of a JSON string."""
+    text = loads(b'"' + piece + b'"')
+    return text if isinstance(text, str) else ""
 
 
 def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:

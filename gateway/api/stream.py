@@ -21,6 +21,7 @@ from providers.chat import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
     Usage,
     UsageReport,
@@ -52,6 +53,7 @@ class ChunkEncoder:
         self._include_usage = include_usage
         self._fallback_id = fallback_id
         self._head: dict[str, object] = {}
+        self._text_head = self._text_tail = b""
         self._started: set[int] = set()
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
@@ -60,7 +62,11 @@ class ChunkEncoder:
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:
+            case TextRun(pieces):
+                return self._text_run(pieces)
             case TextDelta(text, choice, logprobs):
+                if logprobs is None and choice == 0 and 0 in self._started:
+                    return self._text_head + orjson.dumps(text)[1:-1] + self._text_tail
                 return self._delta(choice, {"content": text}, logprobs)
             case ReasoningDelta(text, choice):
                 return self._delta(choice, {"reasoning_content": text})
@@ -94,6 +100,18 @@ class ChunkEncoder:
             "created": created,
             "model": model,
         }
+        # Around the text of choice 0 nothing varies: these bytes are written once.
+        chunk = self._delta_chunk(0, {"content": ""}, None)
+        self._text_head, quotes, self._text_tail = chunk.partition(b'"content":"')
+        self._text_head += quotes
+
+    def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        first = b""
+        if 0 not in self._started:
+            first = self._delta(0, {"content": orjson.loads(b'"' + pieces[0] + b'"')})
+            pieces = pieces[1:]
+        head, tail = self._text_head, self._text_tail
+        return first + b"".join([head + piece + tail for piece in pieces])
 
     def _chunk(self, choices: list[object], **more: object) -> bytes:
         chunk = {**self._head, "choices": choices, **more}
@@ -105,6 +123,9 @@ class ChunkEncoder:
         if choice not in self._started:
             self._started.add(choice)
             delta = {"role": "assistant", **delta}
+        return self._delta_chunk(choice, delta, logprobs)
+
+    def _delta_chunk(self, choice: int, delta: dict[str, object], logprobs: object) -> bytes:
         body: dict[str, object] = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         return self._chunk([body])
 

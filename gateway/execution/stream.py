@@ -20,13 +20,14 @@ from providers.chat import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 
 __all__ = ["LiveStream"]
 
-_REAL = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
+_REAL = (TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
 

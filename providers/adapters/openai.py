@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from providers._json import dumps
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
+from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.catalogue.models import ModelFacts, load_models
@@ -20,7 +21,6 @@ from providers.codec import encode_request
 from providers.failures import Failure
 from providers.fitting import FEATURES, PARAMETERS
 from providers.sites import Site, load_sites
-from providers.streaming import EventStreamParser
 
 __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
 
@@ -71,7 +71,7 @@ class OpenAIAdapter:
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
-        return EventStreamParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+        return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

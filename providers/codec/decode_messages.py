@@ -30,6 +30,7 @@ _P = TypeVar("_P", TextPart, Part)
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _DETAILS = ("auto", "low", "high", "original")
+_MAX_CALLS = 512
 
 
 def decode_messages(entries: list[object]) -> tuple[Message, ...]:
@@ -138,7 +139,7 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
 
 def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:
     entries = source.get("tool_calls")
-    calls = items(entries, f"{path}.tool_calls") if entries is not None else ()
+    calls = items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
     tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
     refusal = text(source, "refusal", f"{path}.refusal")
     content: str | tuple[TextPart, ...] | None = None
@@ -154,14 +155,17 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
 def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | tuple[TextPart, ...] | None, str | None]:
     """Text and refusal: OpenAI lets an assistant's content hold parts of both kinds."""
     value = source["content"]
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not value:
         return _content(source, path, _text_part), None
-    refusals = [part for part in value if isinstance(part, dict) and part.get("type") == "refusal"]
-    rest = [part for part in value if part not in refusals]
-    refused = "".join(text(part, "refusal", f"{path}.content") or "" for part in refusals) or None
-    if refusals and not rest:
-        return None, refused
-    return _content({"content": rest}, path, _text_part), refused
+    texts: list[TextPart] = []
+    refusals: list[str] = []
+    for position, entry in enumerate(value):
+        place = f"{path}.content[{position}]"
+        if isinstance(entry, dict) and entry.get("type") == "refusal":
+            refusals.append(text(entry, "refusal", f"{place}.refusal") or "")
+        else:
+            texts.append(_text_part(entry, place))
+    return tuple(texts) or None, "".join(refusals) or None
 
 
 def _tool_call(value: object, path: str) -> ToolCall:

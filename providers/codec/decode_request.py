@@ -220,7 +220,7 @@ def _response_format(source: Mapping[str, object]) -> ResponseFormat | None:
         raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
     return JsonSchemaFormat(
         name=name,
-        schema=mapping(schema.get("schema") or {}, f"{path}.schema"),
+        schema={} if schema.get("schema") is None else mapping(schema["schema"], f"{path}.schema"),
         description=text(schema, "description", f"{path}.description"),
         strict=boolean(schema, "strict", f"{path}.strict"),
     )

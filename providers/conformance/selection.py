@@ -11,11 +11,13 @@ import pytest
 
 from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.subject import Subject, subjects_of
-from providers.conformance.wire import WireError, find_wire_cases
+from providers.conformance.wire import WireCase, WireError, find_wire_cases
 from providers.registry import check_adapter, load_registry
 from providers.simulator.registry import check_dialect, load_dialects
 
 __all__ = ["Selection", "select"]
+
+_WIRE_ARGUMENTS = {"wire_request": "request.json", "wire_answer": "response.json", "wire_stream": "stream.txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ class Selection:
             known["asking"] = [case for family in self.families for case in request_cases(family)]
         if "answering" in wanted:
             known["answering"] = [case for subject in self.subjects for case in answer_cases(subject)]
-        if "wire" in wanted:
-            known["wire"] = () if self.wire is None else self._wire_cases(self.wire)
+        for name, kind in _WIRE_ARGUMENTS.items():
+            if name in wanted:
+                known[name] = [case for case in self._wire_cases() if case.path(kind).exists()]
         return known
 
-    def _wire_cases(self, folder: Path) -> Sequence[object]:
+    def _wire_cases(self) -> Sequence[WireCase]:
+        if self.wire is None:
+            return ()
         try:
-            return find_wire_cases(folder, self.subjects)
+            return find_wire_cases(self.wire, self.subjects)
         except WireError as error:
             raise pytest.UsageError(str(error)) from error
 

@@ -12,7 +12,7 @@ from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.exchange import read_answer
 from providers.fitting import PARAMETERS
-from providers.folding import fold
+from providers.folding import expand, fold
 from providers.simulator.dialect import Dialect, IncomingRequest
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
@@ -87,10 +87,10 @@ class Subject:
 
 
 def parse_stream(adapter: Adapter, target: Target, pieces: Iterable[bytes]) -> tuple[StreamEvent, ...]:
-    """The events of a stream from its first byte to its end."""
+    """The events of a stream from its first byte to its end, its runs of text expanded."""
     parser = adapter.stream_parser(target)
     events = [event for piece in pieces for event in parser.feed(piece)]
-    return (*events, *parser.close())
+    return tuple(expand([*events, *parser.close()]))
 
 
 def incoming_of(wire: WireRequest) -> IncomingRequest:

@@ -20,11 +20,9 @@ from providers.folding import fold
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
 
-def test_what_is_sent(wire: WireCase, pytestconfig: pytest.Config) -> None:
-    document = wire.document("request.json")
-    if document is None:
-        return
-    sent = wire.adapter.build_request(decode_request(document["request"]), wire.target(document))
+def test_what_is_sent(wire_request: WireCase, pytestconfig: pytest.Config) -> None:
+    document = wire_request.document("request.json")
+    sent = wire_request.adapter.build_request(decode_request(document["request"]), wire_request.target(document))
     wanted = document.get("sent", {})
     actual = {
         "path": sent.path,
@@ -33,36 +31,31 @@ def test_what_is_sent(wire: WireCase, pytestconfig: pytest.Config) -> None:
         "body": loads(sent.body),
     }
     if pytestconfig.getoption("--write-wire"):
-        _write(wire, "request.json", {**document, "sent": {name: value for name, value in actual.items() if value}})
+        said = {name: value for name, value in actual.items() if value}
+        _write(wire_request, "request.json", {**document, "sent": said})
         return
     assert actual == {"query": {}, "headers": {}, **wanted}
 
 
-def test_what_comes_of_an_answer(wire: WireCase, pytestconfig: pytest.Config) -> None:
-    document, body = wire.document("expect.json"), wire.bytes_of("response.json")
-    if document is None or body is None:
-        return
-    _expect(wire, "answer", _of_answer(wire, document, body), pytestconfig)
+def test_what_comes_of_an_answer(wire_answer: WireCase, pytestconfig: pytest.Config) -> None:
+    _expect(wire_answer, "answer", _of_answer(wire_answer), pytestconfig)
 
 
-def test_what_comes_of_a_stream(wire: WireCase, pytestconfig: pytest.Config) -> None:
-    document, body = wire.document("expect.json"), wire.bytes_of("stream.txt")
-    if document is None or body is None:
-        return
-    events = parse_stream(wire.adapter, wire.target(document), [body])
+def test_what_comes_of_a_stream(wire_stream: WireCase, pytestconfig: pytest.Config) -> None:
+    document = wire_stream.document("expect.json")
+    recorded = wire_stream.path("stream.txt").read_bytes()
+    events = parse_stream(wire_stream.adapter, wire_stream.target(document), [recorded])
     check_ends_once(events)
-    differs = "stream" in document or wire.bytes_of("response.json") is None
-    _expect(wire, "stream" if differs else "answer", _of_stream(events), pytestconfig)
+    differs = "stream" in document or not wire_stream.path("response.json").exists()
+    _expect(wire_stream, "stream" if differs else "answer", _of_stream(events), pytestconfig)
 
 
-def test_a_stream_comes_to_the_same_however_it_is_cut(wire: WireCase) -> None:
-    document, recorded = wire.document("expect.json"), wire.bytes_of("stream.txt")
-    if document is None or recorded is None:
-        return
-    target = wire.target(document)
+def test_a_stream_comes_to_the_same_however_it_is_cut(wire_stream: WireCase) -> None:
+    recorded = wire_stream.path("stream.txt").read_bytes()
+    target = wire_stream.target(wire_stream.document("expect.json"))
 
     def parsed(*pieces: bytes) -> tuple[StreamEvent, ...]:
-        return parse_stream(wire.adapter, target, pieces)
+        return parse_stream(wire_stream.adapter, target, pieces)
 
     whole = parsed(recorded)
     for line_end in _LINE_ENDS:
@@ -77,12 +70,12 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(wire: WireCase) -> None:
         check_ends_once(parsed(recorded[:cut]))
 
 
-def _of_answer(wire: WireCase, document: Mapping[str, Any], body: bytes) -> dict[str, object]:
-    response = wire.response(document, body)
+def _of_answer(wire: WireCase) -> dict[str, object]:
+    response = wire.response
     if response.status >= 400:
         return {"failure": plain_failure(wire.adapter.classify_error(response))}
     try:
-        return plain(wire.adapter.parse_response(response, wire.target(document)))
+        return plain(wire.adapter.parse_response(response, wire.target(wire.document("expect.json"))))
     except ProviderFailed as error:
         return {"failure": plain_failure(error.failure)}
 
@@ -95,7 +88,7 @@ def _of_stream(events: tuple[StreamEvent, ...]) -> dict[str, object]:
 
 
 def _expect(wire: WireCase, key: str, actual: dict[str, object], config: pytest.Config) -> None:
-    document = wire.document("expect.json") or {}
+    document = wire.document("expect.json")
     if config.getoption("--write-wire"):
         _write(wire, "expect.json", {**document, key: actual})
         return

@@ -50,17 +50,10 @@ class WireCase:
         """The file of this kind (`stream.txt`)."""
         return self.folder / f"{self.name}.{kind}"
 
-    def bytes_of(self, kind: str) -> bytes | None:
-        """The file's bytes; None where the case has no such file."""
-        return self.path(kind).read_bytes() if self.path(kind).exists() else None
-
-    def document(self, kind: str) -> Mapping[str, Any] | None:
-        """The parsed file of ours; None where the case has no such file. Raises WireError."""
-        data = self.bytes_of(kind)
-        if data is None:
-            return None
+    def document(self, kind: str) -> Mapping[str, Any]:
+        """The parsed file, one of ours. Raises WireError."""
         try:
-            value = loads(data)
+            value = loads(self.path(kind).read_bytes())
         except JsonError as error:
             raise WireError(f"{self.path(kind)}: {error}") from error
         missing = [name for name in _NEEDED if not isinstance(value, dict) or not value.get(name)]
@@ -74,10 +67,12 @@ class WireCase:
         model = document["model"]
         return Target(model, document.get("base_path", "/v1"), model_facts(models, model))
 
-    def response(self, document: Mapping[str, Any], body: bytes) -> WireResponse:
-        """The provider's response, received at second 0."""
+    @property
+    def response(self) -> WireResponse:
+        """The recorded answer, received at second 0."""
+        document = self.document("expect.json")
         headers = {"content-type": "application/json", **document.get("headers", {})}
-        return WireResponse(document.get("status", 200), headers, body, 0)
+        return WireResponse(document.get("status", 200), headers, self.path("response.json").read_bytes(), 0)
 
 
 def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]:
@@ -101,7 +96,8 @@ def _check_complete(case: WireCase) -> None:
     if answered != case.path("expect.json").exists():
         raise WireError(f"{case.folder / case.name}: an answer and its expect.json come together, or neither")
     for kind in ("request.json", "expect.json"):
-        case.document(kind)
+        if case.path(kind).exists():
+            case.document(kind)
 
 
 def plain(completion: ChatCompletion) -> dict[str, object]:

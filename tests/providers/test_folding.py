@@ -126,7 +126,7 @@ def test_a_stream_that_never_ends_is_no_answer(events: Sequence[StreamEvent]) ->
 
 def test_a_stream_that_failed_is_its_failure() -> None:
     failure = Failure(FailureKind.CONTENT_FILTER, "no")
-    with pytest.raises(ProviderFailed, match="^no$") as caught:
+    with pytest.raises(ProviderFailed, match=r"^no$") as caught:
         fold([Opened("i", "m", 1), TextDelta("a"), Failed(failure), Finished()])
     assert caught.value.failure is failure
 

@@ -1,0 +1,239 @@
+"""What one subject costs: scenario after scenario over real sockets, each the median of its rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.processes import Cores, Tools
+from bench.subjects import Ours, Request, Running, Subject
+
+__all__ = ["FULL", "QUICK", "Bench", "Extent", "Result"]
+
+Say = Callable[[str], None]
+_CONNECTIONS = 64
+_PACED_STREAMS = 24
+_LATENCY_RATE = 50
+# A gateway may merge the role into the first words and leave out the usage: a few events fewer are a whole stream.
+_MAY_LACK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long everything takes. Times in seconds."""
+
+    rounds: int
+    round_s: float
+    warm_up_s: float
+    latency_s: float
+    streams: int
+
+
+FULL = Extent(rounds=3, round_s=2.0, warm_up_s=1.0, latency_s=5.0, streams=5000)
+QUICK = Extent(rounds=1, round_s=1.5, warm_up_s=0.7, latency_s=3.0, streams=1000)
+
+
+@dataclass(slots=True)
+class Result:
+    """One subject's figures, by the names that tables and the JSON file use; what it can't do is absent."""
+
+    name: str
+    version: str
+    figures: dict[str, float] = field(default_factory=dict)
+    growth: dict[str, float] = field(default_factory=dict)
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The tools, the stub's ports, and how long to measure."""
+
+    tools: Tools
+    ports: Mapping[str, int]
+    cores: Cores
+    folder: Path
+    extent: Extent
+    burst_events: int
+    paced_events: int
+    say: Say
+
+    def measure(self, subject: Subject) -> Result:
+        """Start it, and everything that it can do."""
+        result = Result(subject.name, subject.version())
+        self.say(f"{subject.name}: {result.version}")
+        subject.start(self.folder, self.ports, self.cores).process.stop()  # compiles, and warms the disk's cache
+        starts = [self._start_once(subject) for _ in range(self.extent.rounds - 1)]
+        running = subject.start(self.folder, self.ports, self.cores)
+        with running.process:
+            result.figures["start_s"] = statistics.median([*starts, running.start_s])
+            for scenario, request in subject.requests.items():
+                self._check(running.port, scenario, request)
+            self._costs(subject, running, result)
+            self._latency(subject.requests["json"], running, result, "added")
+            result.figures["rss_mb"] = running.process.rss_kb / 1024
+            self._hold(subject, running, result)
+        return result
+
+    def _start_once(self, subject: Subject) -> float:
+        running = subject.start(self.folder, self.ports, self.cores)
+        running.process.stop()
+        return running.start_s
+
+    def direct(self) -> Result:
+        """The stub itself, asked without anybody between: what the tools can do."""
+        result = Result("(the stub itself)", self.tools.made_of)
+        request = Request("/v1/chat/completions", b'{"model":"m"}')
+        stream = Request("/v1/chat/completions", b'{"model":"m","stream":true}')
+        done = self._load(self.ports["fast"], request, connections=_CONNECTIONS)
+        result.figures["json_per_s"] = done["requests"] / done["seconds"]
+        done = self._paced(self.ports["paced"], stream)
+        for share in ("p50", "p99"):
+            result.figures[f"event_{share}_ms"] = done["delay_us"].get(share, 0) / 1000
+        return result
+
+    # ---- scenarios ----
+
+    def _costs(self, subject: Subject, running: Running, result: Result) -> None:
+        requests, figures = subject.requests, result.figures
+        for scenario in ("json", "burst", "gemini"):
+            if scenario not in requests:
+                continue
+            events = 0 if scenario == "json" else self.burst_events - _MAY_LACK
+            done = [
+                self._load(running.port, requests[scenario], running, connections=_CONNECTIONS, min_events=events)
+                for _ in range(self.extent.rounds)
+            ]
+            result.errors += sum(item["errors"] for item in done)
+            figures[f"{scenario}_us"] = statistics.median(_us_each(item, "requests") for item in done)
+            figures[f"{scenario}_per_s"] = statistics.median(item["requests"] / item["seconds"] for item in done)
+            self.say(f"  {scenario}: {figures[f'{scenario}_us']:.0f} µs, {figures[f'{scenario}_per_s']:.0f}/s")
+        done = [self._paced(running.port, requests["paced"], running) for _ in range(self.extent.rounds)]
+        result.errors += sum(item["errors"] for item in done)
+        figures["paced_us"] = statistics.median(_us_each(item, "events") for item in done)
+        for share in ("p50", "p99"):
+            figures[f"event_{share}_ms"] = statistics.median(item["delay_us"].get(share, 0) / 1000 for item in done)
+        self.say(f"  paced: {figures['paced_us']:.1f} µs an event, which is {figures['event_p50_ms']:.2f} ms old at p50")
+
+    def _paced(self, port: int, request: Request, running: Running | None = None) -> dict[str, Any]:
+        events = self.paced_events - _MAY_LACK
+        return self._load(port, request, running, connections=_PACED_STREAMS, min_events=events, ramp_ms=10)
+
+    def _latency(self, request: Request, running: Running, result: Result, name: str) -> None:
+        direct: list[dict[str, Any]] = []
+        through: list[dict[str, Any]] = []
+        straight = Request("/v1/chat/completions", request.body, request.headers)
+        timing = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
+        for _ in range(self.extent.rounds):
+            direct.append(self._load(self.ports["fast"], straight, **timing))
+            through.append(self._load(running.port, request, running, **timing))
+        result.errors += sum(item["errors"] + item["missed"] for item in through)
+        for share in ("p50", "p99"):
+            longer, shorter = (statistics.median(item["latency_us"][share] for item in of) for of in (through, direct))
+            result.figures[f"{name}_{share}_ms"] = (longer - shorter) / 1000
+        self.say(f"  {name}: {result.figures[f'{name}_p50_ms']:.2f} / {result.figures[f'{name}_p99_ms']:.2f} ms")
+
+    def _hold(self, subject: Subject, running: Running, result: Result) -> None:
+        """Many open streams at once: the memory of each, and what a request costs beside them."""
+        before_kb = running.process.rss_kb
+        with self._held(running, subject.requests["held"]) as answer:
+            held = answer["held"]
+            result.figures["held"] = held
+            result.errors += answer["errors"]
+            if held:
+                result.figures["stream_kb"] = (running.process.rss_kb - before_kb) / held
+                self.say(f"  held: {held} streams, {result.figures['stream_kb']:.1f} KB each")
+                self._latency(subject.requests["json"], running, result, "held")
+
+    @contextmanager
+    def _held(self, running: Running, request: Request) -> Iterator[dict[str, Any]]:
+        options = {"connections": self.extent.streams, "hold": 1, "min_events": 1}
+        command = self._command(running.port, request, (), options)
+        with Cores.on(self.cores.others):
+            holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        try:
+            line = holder.stdout.readline() if holder.stdout else ""
+            yield json.loads(line or '{"held": 0, "errors": 1}')
+        finally:
+            holder.communicate()
+
+    def growth(self, python: str) -> dict[str, float]:
+        """CPU µs of a JSON request as one thing grows, the variants taking turns so that drift falls on all alike."""
+        variants = {"8 deployments, 10 keys": Ours(python, name="small")}
+        variants["1,000 deployments"] = Ours(python, deployments=1000, name="many-deployments")
+        variants["5,000 keys"] = Ours(python, keys=5000, name="many-keys")
+        found: dict[str, list[float]] = {}
+        with contextlib.ExitStack() as stack:
+            running = {name: subject.start(self.folder, self.ports, self.cores) for name, subject in variants.items()}
+            for one in running.values():
+                stack.enter_context(one.process)
+            small = running.pop("8 deployments, 10 keys")
+            cases = [(f"{count} connections", small, count) for count in (8, _CONNECTIONS, 512)]
+            cases += [(name, one, _CONNECTIONS) for name, one in running.items()]
+            request = next(iter(variants.values())).requests["json"]
+            for _ in range(self.extent.rounds):
+                for name, one, connections in cases:
+                    done = self._load(one.port, request, one, connections=connections)
+                    found.setdefault(name, []).append(_us_each(done, "requests"))
+            starts = {f"start with {name}, s": one.start_s for name, one in running.items()}
+        figures = {name: statistics.median(values) for name, values in found.items()} | starts
+        self.say("  growth: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+        return figures
+
+    # ---- the load client ----
+
+    def _load(self, port: int, request: Request, running: Running | None = None, **options: float) -> dict[str, Any]:
+        """One run of the load client; raises if it can't measure."""
+        timing = {"seconds": self.extent.round_s, "warm_up": self.extent.warm_up_s}
+        pids = running.process.pids if running else ()
+        command = self._command(port, request, pids, {**timing, **options})
+        with Cores.on(self.cores.others):
+            done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  # our own client
+        if done.returncode != 0:
+            raise RuntimeError(f"the load client gave up: {done.stderr.strip()}")
+        counted: dict[str, Any] = json.loads(done.stdout)
+        if not counted["requests"]:
+            raise RuntimeError("no request was answered in a whole round")
+        return counted
+
+    def _command(
+        self, port: int, request: Request, pids: Sequence[int], options: Mapping[str, float]
+    ) -> list[str]:
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as body:
+            body.write(request.body)
+        command = [*self.tools.load, "--port", str(port), "--target", request.target, "--body", body.name]
+        for name, value in request.headers.items():
+            command += ["--header", f"{name}: {value}"]
+        for name, number in options.items():
+            command += [f"--{name.replace('_', '-')}", str(number)]
+        for pid in pids:
+            command += ["--pid", str(pid)]
+        return command
+
+    def _check(self, port: int, scenario: str, request: Request) -> None:
+        """One request by another client, so that what is measured is known to be an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", request.target, request.body, dict(request.headers))
+            response = connection.getresponse()
+            if scenario == "held":
+                data = response.readline()
+                whole = data.startswith(b"data: ")
+            else:
+                data = response.read()
+                whole = b'"choices"' in data if scenario == "json" else data.rstrip().endswith(b"data: [DONE]")
+            if response.status != 200 or not whole:
+                raise RuntimeError(f"{scenario}: it answers {response.status} {data[-600:].decode('utf-8', 'replace')}")
+
+
+def _us_each(done: Mapping[str, Any], what: str) -> float:
+    each: float = done["cpu_ns"] / 1000 / max(1, done[what])
+    return each

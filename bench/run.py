@@ -1,0 +1,153 @@
+"""`make bench`: what a request costs through our gateway, and through what others would put in its place.
+
+    python -m bench.run [--quick] [--only ours,nginx] [--python PATH] [--litellm-python PATH] [--json FILE] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+from bench.measure import FULL, QUICK, Bench, Result
+from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
+from bench.report import growth_table, main_table
+from bench.subjects import ROOT, LiteLLM, Naive, Nginx, Ours, Subject
+
+_NAMES = ("ours", "naive", "nginx", "litellm")
+_RESULTS = Path(__file__).parent / "RESULTS.md"
+_STUB_EVENTS = 64
+_PACED_EVENTS = 100
+_HELPS = 5
+
+
+def main() -> int:
+    """Measure, print, and write where asked to; 0 if every subject could be measured."""
+    options = _options()
+    extent = QUICK if options.quick else FULL
+    file_limit = raise_file_limit()
+    streams = most_streams(extent.streams, file_limit)
+    if streams < extent.streams:
+        _say(f"the limit of open files is {file_limit}: {streams} open streams instead of {extent.streams}")
+    cores = Cores.shared_out()
+    if not cores.are_apart:
+        _say("there is one core: the subject, the stub and the load client share it, and requests/s mean little")
+    began = time.monotonic()
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        tools = build_tools(Path(folder))
+        _say(f"{machine()}; stub and load client: {tools.made_of}")
+        with _stub(tools, Path(folder), cores) as ports:
+            bench = Bench(
+                tools, ports, cores, Path(folder), replace(extent, streams=streams), options.events, _PACED_EVENTS, _say
+            )
+            results = list(_measure_all(bench, options, failed))
+    elapsed_s = time.monotonic() - began
+    report = _report(results, tools, cores, elapsed_s, quick=options.quick)
+    print(report)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", "utf-8")
+    if options.write:
+        with _RESULTS.open("a", encoding="utf-8") as file:
+            file.write(f"\n{report}\n" if _RESULTS.stat().st_size else f"# Results\n\n{report}\n")
+        _say(f"written to {_RESULTS}")
+    for reason in failed:
+        _say(f"NOT MEASURED: {reason}")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short round of everything: a look, not a result")
+    parser.add_argument("--only", default=",".join(_NAMES), metavar="NAMES", help=f"of {', '.join(_NAMES)}")
+    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="an interpreter that has the package")
+    parser.add_argument("--litellm-python", default=None, metavar="PATH", help="one that has litellm[proxy]")
+    parser.add_argument("--events", type=int, default=_STUB_EVENTS, metavar="N", help="events of a burst (64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, for programs")
+    parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    unknown = set(options.only) - set(_NAMES)
+    if unknown:
+        parser.error(f"--only knows {', '.join(_NAMES)}, not {', '.join(sorted(unknown))}")
+    return options
+
+
+def _measure_all(bench: Bench, options: argparse.Namespace, failed: list[str]) -> Iterator[Result]:
+    yield bench.direct()
+    for name in options.only:
+        subject = _subject(name, options)
+        if subject is None:
+            _say(f"{name}: not installed here, left out")
+            continue
+        try:
+            result = bench.measure(subject)
+            if isinstance(subject, Ours):
+                result.figures["help_s"] = _help_s(subject.python)
+                result.growth = bench.growth(subject.python)
+        except RuntimeError as error:
+            failed.append(f"{name}: {error}")
+            continue
+        yield result
+
+
+def _subject(name: str, options: argparse.Namespace) -> Subject | None:
+    match name:
+        case "ours":
+            return Ours(options.python)
+        case "naive":
+            return Naive(options.python)
+        case "nginx":
+            return Nginx.found()
+        case _:
+            return LiteLLM.found(options.litellm_python or options.python)
+
+
+@contextlib.contextmanager
+def _stub(tools: Tools, folder: Path, cores: Cores) -> Iterator[dict[str, int]]:
+    options_of_stub = ("--paced-events", str(_PACED_EVENTS))
+    with Process([*tools.stub, *options_of_stub], cores.others, folder / "stub.log") as stub:
+        words = stub.wait_for_line("fast ").split()
+        yield dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+
+def _help_s(python: str) -> float:
+    """Seconds of `gateway --help`, compiled beforehand as an installed package is."""
+    took: list[float] = []
+    with tempfile.TemporaryDirectory() as cache:
+        environ = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT)}
+        for _ in range(_HELPS + 1):
+            began = time.monotonic()
+            command = [python, "-m", "gateway.cli", "--help"]
+            subprocess.run(command, check=True, capture_output=True, env=environ)  # noqa: S603  # our own command
+            took.append(time.monotonic() - began)
+    return statistics.median(took[1:])
+
+
+def _report(results: list[Result], tools: Tools, cores: Cores, elapsed_s: float, *, quick: bool) -> str:
+    apart = "subject, and stub with load client, on cores of their own" if cores.are_apart else "all on one core"
+    lines = [f"## {date.today().isoformat()}{', --quick' if quick else ''}", "", f"{machine()}; {apart}; {elapsed_s:.0f} s.", ""]
+    lines += [f"- {result.name}: {result.version}" for result in results]
+    lines += ["", main_table(results)]
+    for result in results:
+        if result.growth:
+            lines += ["", growth_table(result)]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

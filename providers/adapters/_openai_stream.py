@@ -1,0 +1,164 @@
+"""OpenAI's stream, read as its repetitions allow: chunks that differ in nothing but their text are not parsed anew.
+
+A provider writes every text chunk of an answer from one template. The template is learned from a chunk that was parsed
+in full, and proved by putting another text into it. A later chunk that has the same bytes around one valid JSON string
+means the same, and only that string is taken out. Whatever differs by one byte goes the ordinary way.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from providers._json import JsonError, as_list, as_map, loads
+from providers.assembly import Assembler
+from providers.chat import StreamEvent
+from providers.sse import MAX_LINE_BYTES
+from providers.streaming import EventStreamParser, ReadChunk
+
+__all__ = ["RelayingParser"]
+
+_END = b"\n\n"
+_CONTENT = re.compile(rb'"content": ?"')
+_PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
+# The inside of a JSON string. Escapes by number are left to the ordinary way: they may be halves of surrogate pairs.
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])+')
+_PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
+_MOST_LESSONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The bytes before the text, behind it, and, where chunks are padded with a random string, behind that padding."""
+
+    head: bytes
+    tail: bytes
+    behind_padding: bytes | None = None
+
+    def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
+        """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
+        if not data.startswith(self.head, start):
+            return None
+        text = _STRING.match(data, start + len(self.head))
+        if text is None or not data.startswith(self.tail, text.end()):
+            return None
+        end = text.end() + len(self.tail)
+        if self.behind_padding is not None:
+            padding = _PADDING_STRING.match(data, end)
+            if padding is None or not data.startswith(self.behind_padding, padding.end()):
+                return None
+            end = padding.end() + len(self.behind_padding)
+        return text.group(), end
+
+
+def _learn(block: bytes) -> _Template | None:
+    """The template of a whole event, None if it is no plain text chunk."""
+    body = block.removeprefix(b"data: ").removesuffix(_END)
+    if len(body) + len(b"data: ") + len(_END) != len(block) or b"\n" in body:
+        return None
+    place = _CONTENT.search(block)
+    text = _STRING.match(block, place.end()) if place else None
+    if place is None or text is None:
+        return None
+    head, tail, behind = block[: place.end()], block[text.end() :], None
+    if padding := _PADDING.search(tail):
+        tail, behind = tail[: padding.start(1)], tail[padding.end(1) :]
+    template = _Template(head, tail, behind)
+    return template if _is_proved(template, body) else None
+
+
+def _is_proved(template: _Template, body: bytes) -> bool:
+    """Whether the chunk is plain text of choice 0, and another text in its place changes that text and nothing else."""
+    probe = template.head.removeprefix(b"data: ") + b"PROBE" + template.tail
+    probe += b"" if template.behind_padding is None else b"PAD" + template.behind_padding
+    try:
+        real, probed = as_map(loads(body)), dict(as_map(loads(probe)))
+    except JsonError:
+        return False
+    choices = as_list(real.get("choices"))
+    choice = as_map(choices[0]) if len(choices) == 1 else {}
+    delta = as_map(choice.get("delta"))
+    plain = (
+        delta.keys() == {"content"}
+        and choice.get("index") == 0
+        and choice.get("finish_reason") is None
+        and not choice.get("logprobs")
+        and not real.get("usage")
+        and not real.get("error")
+    )
+    if not plain:
+        return False
+    expected = {**real, "choices": [{**choice, "delta": {"content": "PROBE"}}]}
+    if template.behind_padding is not None:
+        expected["obfuscation"] = "PAD"
+    return probed == expected
+
+
+class RelayingParser:
+    """A `StreamParser`: `EventStreamParser`, and a short cut past it for text chunks."""
+
+    def __init__(self, assembler: Assembler, read_chunk: ReadChunk) -> None:
+        self._assembler = assembler
+        self._ordinary = EventStreamParser(assembler, read_chunk)
+        self._template: _Template | None = None
+        self._lessons = 0
+        self._rest = b""
+        self._relays = True
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if not self._relays:
+            return self._ordinary.feed(data)
+        data = self._rest + data if self._rest else data
+        if b"\r" in data or len(data) > MAX_LINE_BYTES:
+            # Other line ends than LF have other ends of events: all further bytes go the ordinary way.
+            self._relays = False
+            self._rest = b""
+            return self._ordinary.feed(data)
+        events: list[StreamEvent] = []
+        start = 0
+        while not self._assembler.done:
+            start = self._relay(data, start, events)
+            end = data.find(_END, start)
+            if end < 0:
+                break
+            end += len(_END)
+            block = data[start:end]
+            start = end
+            events += self._ordinary.feed(block)
+            if self._template is None and self._lessons < _MOST_LESSONS:
+                self._lessons += 1
+                self._template = _learn(block)
+        self._rest = data[start:]
+        return tuple(events)
+
+    def _relay(self, data: bytes, start: int, events: list[StreamEvent]) -> int:
+        """Take the run of text chunks at `start`; where it ends."""
+        template = self._template
+        if template is None or (matched := template.match(data, start)) is None or not self._assembler.takes_runs():
+            return start
+        first, pieces = start, []
+        while matched is not None:
+            pieces.append(matched[0])
+            start = matched[1]
+            matched = template.match(data, start)
+        run = tuple(pieces)
+        if not data.isascii() and not _is_utf8(b"".join(run)):
+            events += self._ordinary.feed(data[first:start])
+            return start
+        self._assembler.text_run(run)
+        events += self._assembler.take()
+        return start
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        rest, self._rest = self._rest, b""
+        return (*self._ordinary.feed(rest), *self._ordinary.close())
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

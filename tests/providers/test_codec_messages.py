@@ -1,0 +1,240 @@
+"""Messages as a client sends them: shapes, exact places of mistakes, and the loop of calls and results."""
+
+from __future__ import annotations
+
+from time import process_time
+from typing import Any
+
+import pytest
+
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.codec import encode_message
+from providers.codec.decode_messages import decode_messages
+from providers.failures import InvalidRequest
+
+PIXEL = "data:image/png;base64,aGk="
+
+
+def call(id: str, name: str = "f", arguments: str | None = "{}") -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def assistant(*calls: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": list(calls), **fields}
+
+
+def result(id: str, content: Any = "ok") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": id, "content": content}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+def image(url: Any, **fields: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
+
+
+def mistake(*entries: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_messages(list(entries))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"role": "user", "content": "hi"}, UserMessage("hi")),
+        ({"role": "user", "content": "", "name": "ann"}, UserMessage("", "ann")),
+        ({"role": "system", "content": "be"}, SystemMessage("be")),
+        ({"role": "developer", "content": [text("a"), text("")], "name": None}, SystemMessage((TextPart("a"), TextPart("")), "developer")),
+        (user(text("a"), image(PIXEL, detail="low")), UserMessage((TextPart("a"), ImagePart(PIXEL, "low")))),
+        (user(image("https://example.com/a b".replace(" ", "%20"))), UserMessage((ImagePart("https://example.com/a%20b"),))),
+        (user({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}), UserMessage((AudioPart("aGk=", "wav"),))),
+        (user({"type": "file", "file": {"file_data": PIXEL, "filename": "a.png"}}), UserMessage((FilePart(PIXEL, "a.png"),))),
+        ({"role": "assistant", "content": "a", "reasoning_content": "why"}, AssistantMessage("a", None, "why")),
+        ({"role": "assistant", "content": [text("a")]}, AssistantMessage((TextPart("a"),))),
+        ({"role": "assistant", "content": None, "refusal": "no"}, AssistantMessage(None, "no")),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, AssistantMessage(None, "no")),
+        (
+            {"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": "n"}, {"type": "refusal", "refusal": "o"}]},
+            AssistantMessage((TextPart("a"),), "no"),
+        ),
+        (
+            {"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": "no"}], "refusal": "said"},
+            AssistantMessage((TextPart("a"),), "said"),
+        ),
+        ({"role": "assistant", "content": "a", "tool_calls": [], "unknown": 1}, AssistantMessage("a")),
+    ],
+)  # fmt: skip
+def test_a_message_of_each_kind(entry: dict[str, Any], message: Message) -> None:
+    assert decode_messages([entry]) == (message,)
+
+
+def test_calls_and_their_results_in_any_order() -> None:
+    asked = assistant(call("a", arguments=""), call("b~sig~xyz", arguments=None), call("c", "g", "not json"))
+    decoded = decode_messages([asked, result("c"), result("b~sig~xyz", [text("x")]), result("a", "")])
+    assert decoded == (
+        AssistantMessage(
+            tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}", "xyz"), ToolCall("c", "g", "not json"))
+        ),
+        ToolMessage("c", "ok"),
+        ToolMessage("b", (TextPart("x"),)),
+        ToolMessage("a", ""),
+    )
+
+
+def test_a_type_may_be_left_out_of_a_call() -> None:
+    asked = {"id": "a", "function": {"name": "f"}}
+    assert decode_messages([assistant(asked), result("a")])[0] == AssistantMessage(
+        tool_calls=(ToolCall("a", "f", "{}"),)
+    )
+
+
+def test_two_calls_of_one_id_want_two_results() -> None:
+    twice = assistant(call("a"), call("a"))
+    assert len(decode_messages([twice, result("a"), result("a")])) == 3
+    assert mistake(twice, result("a")).param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ("hi", ""),
+        (None, ""),
+        ({}, ".role"),
+        ({"role": "robot", "content": "a"}, ".role"),
+        ({"role": ["user"], "content": "a"}, ".role"),
+        ({"role": "function", "name": "f", "content": "a"}, ".role"),
+        ({"role": "user"}, ".content"),
+        ({"role": "user", "content": None}, ".content"),
+        ({"role": "user", "content": 5}, ".content"),
+        ({"role": "user", "content": {}}, ".content"),
+        ({"role": "user", "content": []}, ".content"),
+        ({"role": "user", "content": "a", "name": 5}, ".name"),
+        (user("a"), ".content[0]"),
+        (user(text("a"), {"text": "b"}), ".content[1].type"),
+        (user({"type": "video_url"}), ".content[0].type"),
+        (user({"type": "refusal", "refusal": "no"}), ".content[0].type"),
+        (user({"type": "text"}), ".content[0].text"),
+        (user({"type": "text", "text": 5}), ".content[0].text"),
+        (user({"type": "image_url"}), ".content[0].image_url"),
+        (user({"type": "image_url", "image_url": "https://example.com/a"}), ".content[0].image_url"),
+        (user(text("a"), image("")), ".content[1].image_url.url"),
+        (user(image(None)), ".content[0].image_url.url"),
+        (user(image(5)), ".content[0].image_url.url"),
+        (user(image(PIXEL, detail="tiny")), ".content[0].image_url.detail"),
+        (user(image("ftp://example.com/a")), ".content[0].image_url.url"),
+        (user(image("//example.com/a")), ".content[0].image_url.url"),
+        (user(image("file:///etc/passwd")), ".content[0].image_url.url"),
+        (user(image("http://169.254.169.254/")), ".content[0].image_url.url"),
+        (user(image("data:image/png,plain")), ".content[0].image_url.url"),
+        (user(image("data:image/png;base64,")), ".content[0].image_url.url"),
+        (user(image("data:image/png;base64,a b")), ".content[0].image_url.url"),
+        (user(image("data:image/png;base64,aGk=\n")), ".content[0].image_url.url"),
+        (user(image("DATA:;base64,aGk=")), ".content[0].image_url.url"),
+        (user({"type": "input_audio"}), ".content[0].input_audio"),
+        (user({"type": "input_audio", "input_audio": {"data": "aGk="}}), ".content[0].input_audio"),
+        (user({"type": "input_audio", "input_audio": {"data": 5, "format": "wav"}}), ".content[0].input_audio.data"),
+        (user({"type": "file"}), ".content[0].file"),
+        (user({"type": "file", "file": {"file_id": "file-1"}}), ".content[0].file.file_id"),
+        (user({"type": "file", "file": {"file_data": "aGk="}}), ".content[0].file.file_data"),
+        (user({"type": "file", "file": {"file_data": PIXEL, "filename": 5}}), ".content[0].file.filename"),
+        ({"role": "system", "content": [image(PIXEL)]}, ".content[0].type"),
+        ({"role": "developer"}, ".content"),
+        ({"role": "assistant"}, ".content"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, ".content"),
+        ({"role": "assistant", "content": []}, ".content"),
+        ({"role": "assistant", "content": 5}, ".content"),
+        ({"role": "assistant", "content": [image(PIXEL)]}, ".content[0].type"),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}, text("a"), image(PIXEL)]},
+            ".content[2].type",
+        ),
+        ({"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": 5}]}, ".content[1].refusal"),
+        ({"role": "assistant", "content": "a", "refusal": 5}, ".refusal"),
+        ({"role": "assistant", "content": "a", "reasoning_content": 5}, ".reasoning_content"),
+        ({"role": "assistant", "content": "a", "tool_calls": {}}, ".tool_calls"),
+        (assistant({"id": "a", "type": "custom"}), ".tool_calls[0].type"),
+        (assistant(call("a"), {"type": "function"}), ".tool_calls[1].id"),
+        (assistant({"id": "a"}), ".tool_calls[0].function"),
+        (assistant({"id": "a", "function": {}}), ".tool_calls[0].function.name"),
+        (assistant({"id": "a", "function": {"name": "f", "arguments": {}}}), ".tool_calls[0].function.arguments"),
+        ({"role": "tool", "content": "a"}, ".tool_call_id"),
+        (result(""), ".tool_call_id"),
+    ],
+)
+def test_a_mistake_names_its_place(entry: Any, place: str) -> None:
+    error = mistake({"role": "user", "content": "first"}, entry)
+    assert error.param == f"messages[1]{place}"
+    assert f"`{error.param}`" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("entries", "param"),
+    [
+        ([result("a")], "messages[0].tool_call_id"),
+        ([assistant(call("a")), result("b")], "messages[1].tool_call_id"),
+        ([assistant(call("a")), result("a"), result("a")], "messages[2].tool_call_id"),
+        ([assistant(call("a"), call("b")), result("a"), {"role": "user", "content": "and?"}], "messages[2]"),
+        ([assistant(call("a")), assistant(call("b"))], "messages[1]"),
+        ([assistant(call("a"), call("b")), result("b")], "messages"),
+        ([assistant(call("a"))], "messages"),
+    ],
+)
+def test_every_call_has_its_result_right_behind_it(entries: list[Any], param: str) -> None:
+    assert mistake(*entries).param == param
+
+
+def test_no_message_is_no_request() -> None:
+    assert mistake().param == "messages"
+
+
+def test_a_mistake_never_repeats_what_was_said() -> None:
+    secret = "my secret diagnosis"
+    for entry in (
+        {"role": secret, "content": secret},
+        user({"type": secret, "text": secret}),
+        user(image(f"ftp://{secret}")),
+        user(image(PIXEL, detail=secret)),
+        {"role": "assistant", "content": secret, "refusal": [secret]},
+    ):
+        assert secret not in str(mistake(entry))
+
+
+def test_refusals_among_text_cost_no_more_than_text() -> None:
+    parts = [{"type": "refusal", "refusal": str(n)} for n in range(10_000)] + [text(str(n)) for n in range(10_000)]
+    start = process_time()
+    (message,) = decode_messages([{"role": "assistant", "content": parts}])
+    assert process_time() - start < 2
+    assert isinstance(message, AssistantMessage)
+    assert message.content == tuple(TextPart(str(n)) for n in range(10_000))
+    assert message.refusal == "".join(str(n) for n in range(10_000))
+
+
+def test_a_message_has_no_more_calls_than_an_answer_may_have() -> None:
+    calls = [call(f"c{n}") for n in range(513)]
+    results = [result(f"c{n}") for n in range(513)]
+    assert len(decode_messages([assistant(*calls[1:]), *results[1:]])) == 513
+    assert mistake(assistant(*calls), *results).param == "messages[0].tool_calls"
+
+
+def test_signatures_and_reasoning_stay_inside() -> None:
+    message = AssistantMessage("a", None, "why", (ToolCall("c", "f", "{}", "sig"),), "n")
+    assert encode_message(message) == {"role": "assistant", "content": "a", "tool_calls": [call("c")], "name": "n"}
+    assert encode_message(ToolMessage("c", "x")) == result("c", "x")

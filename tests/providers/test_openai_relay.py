@@ -1,0 +1,113 @@
+"""The short cut past parsing: it must mean exactly what the ordinary way means, whatever the stream and its cuts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.adapters._openai_answer import read_chunk
+from providers.adapters._openai_stream import RelayingParser
+from providers.assembly import Assembler
+from providers.chat import Heartbeat, StreamEvent, TextRun
+from providers.folding import expand
+from providers.streaming import EventStreamParser
+
+HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, **more: Any) -> bytes:
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return b"data: " + json.dumps({**HEAD, "choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
+
+
+def compact(delta: dict[str, Any], padding: str) -> bytes:
+    body = {**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": None}], "obfuscation": padding}
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ['"', "\\", "\n", "é", "你好", "🙂", '","content":"x', "[DONE]", "data: x\n\n", "\u2028"]
+)
+blocks = st.one_of(
+    texts.map(lambda text: chunk({"content": text})),
+    texts.map(lambda text: chunk({"content": text})),
+    st.tuples(texts, st.text("abcXYZ019", max_size=5)).map(lambda pair: compact({"content": pair[0]}, pair[1])),
+    texts.map(lambda text: chunk({"role": "assistant", "content": text})),
+    texts.map(lambda text: chunk({"content": text}, index=1)),
+    texts.map(lambda text: chunk({"content": text}, usage={"prompt_tokens": 1, "completion_tokens": 2})),
+    texts.map(lambda text: chunk({"content": text, "reasoning_content": "r"})),
+    st.just(chunk({"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": "{}"}}]})),
+    st.sampled_from(
+        [
+            chunk({}, "stop"),
+            chunk({}, "length", 1),
+            b"data: [DONE]\n\n",
+            b": keep-alive\n\n",
+            b": one line\n",
+            b"event: ping\n\n",
+            b"\n",
+            b'data: {"error": {"message": "x"}}\n\n',
+            b'data: {"id": broken\n\n',
+            b'data: {"choices": [{"index": 0, "delta": {"content": "\xff"}}]}\n\n',
+            chunk({"content": "a"}).replace(b'"a"', b'"\xff"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\ud83d"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\ude00"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\q"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"a" '),
+            chunk({"content": "a"}).replace(b'"a"', b'"a", "content": "b"'),
+            chunk({"content": "a"}).replace(b"\n\n", b"\r\n\r\n"),
+            chunk({"content": "a"}).replace(b"\n\n", b"\n"),
+        ]
+    ),
+)
+
+
+def parsed(parser: EventStreamParser | RelayingParser, data: bytes, cuts: list[int]) -> list[StreamEvent]:
+    events: list[StreamEvent] = []
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    for start, end in zip([0, *places], [*places, len(data)], strict=True):
+        events += parser.feed(data[start:end])
+    events += parser.close()
+    return [event for event in expand(events) if not isinstance(event, Heartbeat)]
+
+
+def ordinary() -> EventStreamParser:
+    assembler = Assembler("m")
+    return EventStreamParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+
+
+def relaying() -> RelayingParser:
+    assembler = Assembler("m")
+    return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+
+
+@given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
+@settings(max_examples=600, deadline=None)
+def test_the_short_cut_means_what_the_ordinary_way_means(stream: list[bytes], cuts: list[int], ended: bool) -> None:
+    data = b"".join(stream) + (chunk({}, "stop") + b"data: [DONE]\n\n" if ended else b"")
+    assert parsed(relaying(), data, cuts) == parsed(ordinary(), data, [])
+
+
+def test_text_is_relayed_as_runs() -> None:
+    parser = relaying()
+    stream = b"".join(chunk({"content": f"word {i}"}) for i in range(10))
+    runs = [event for event in parser.feed(stream) if isinstance(event, TextRun)]
+    assert [len(run.pieces) for run in runs] == [9]
+
+
+def test_padded_text_is_relayed_as_runs() -> None:
+    parser = relaying()
+    stream = b"".join(compact({"content": f"word {i}"}, "x" * i) for i in range(10))
+    runs = [event for event in parser.feed(stream) if isinstance(event, TextRun)]
+    assert sum(len(run.pieces) for run in runs) == 9
+
+
+def test_an_event_is_given_out_with_its_last_byte() -> None:
+    parser = relaying()
+    parser.feed(chunk({"content": "one"}) + chunk({"content": "two"}))
+    block = chunk({"content": "three"})
+    assert parser.feed(block[:-1]) == ()
+    assert parser.feed(block[-1:]) == (TextRun((b"three",)),)
