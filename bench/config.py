@@ -95,7 +95,7 @@ def client_headers(key: str = CLIENT_KEY) -> dict[str, str]:
     """What a client library and an edge send along."""
     return {
         "accept": "application/json",
-        "accept-encoding": "gzip, deflate",
+        "accept-encoding": "identity",
         "content-type": "application/json",
         "user-agent": "bench/1",
         "authorization": f"Bearer {key}",

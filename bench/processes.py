@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["Cores", "Process", "Tools", "build_tools", "free_port", "machine", "most_streams", "raise_file_limit"]
 
 HERE = Path(__file__).parent
-_START_LIMIT_S = 120.0
+_START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 15.0
 _POLL_S = 0.002
 

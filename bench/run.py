@@ -29,6 +29,7 @@ _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
 _HELPS = 5
+_BEGAN_AT = time.monotonic()
 
 
 def main() -> int:
@@ -42,7 +43,6 @@ def main() -> int:
     cores = Cores.shared_out()
     if not cores.are_apart:
         _say("there is one core: the subject, the stub and the load client share it, and requests/s mean little")
-    began = time.monotonic()
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tools = build_tools(Path(folder))
@@ -52,7 +52,7 @@ def main() -> int:
                 tools, ports, cores, Path(folder), replace(extent, streams=streams), options.events, _PACED_EVENTS, _say
             )
             results = list(_measure_all(bench, options, failed))
-    elapsed_s = time.monotonic() - began
+    elapsed_s = time.monotonic() - _BEGAN_AT
     report = _report(results, tools, cores, elapsed_s, quick=options.quick)
     print(report)
     if options.json is not None:
@@ -146,7 +146,7 @@ def _report(results: list[Result], tools: Tools, cores: Cores, elapsed_s: float,
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - _BEGAN_AT:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

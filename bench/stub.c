@@ -3,7 +3,7 @@
  * It tells what is asked from the request's path (".../chat/completions" is OpenAI's dialect, ":generateContent" and
  * ":streamGenerateContent" are Gemini's) and from two words of the body ("stream" and "include_usage"), and parses
  * nothing else. Streams leave in one write on the first port; one event every --gap-ms on the second; and on the
- * third one event every --held-gap-ms until the client closes. Events of paced streams carry the moment at which they
+ * third two at once, and then one event every --held-gap-ms until the client closes. Events of paced streams carry the moment at which they
  * left, "@" and 16 digits of microseconds of CLOCK_MONOTONIC and "@", so that a load client can tell how long they
  * took. Prints the three ports in one line: "fast 1 paced 2 held 3".
  *
@@ -288,7 +288,8 @@ static int answer_request(struct connection *one, const char *line, size_t line_
     one->paced = &steps[dialect];
     one->frame = 0;
     join_queue(one);
-    return send_frame(one);
+    if (!send_frame(one)) return 0;
+    return one->port != HELD || send_frame(one); /* a held stream has begun for whoever waits for its first words */
 }
 
 /* Answers every complete request that has been read; returns 0 if the connection is to be closed. */

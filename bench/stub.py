@@ -152,7 +152,8 @@ class StubProtocol(asyncio.Protocol):
         elif self._gap_s is None:
             self._send(self._answers.bursts[dialect])
         else:
-            self._step(self._answers.paced[dialect], 0, self._gap_s)
+            frames = self._answers.paced[dialect]
+            self._step([frames[0] + frames[1], *frames[1:]] if self._endless else frames, 0, self._gap_s)
 
     def _step(self, frames: Sequence[bytes], number: int, gap_s: float) -> None:
         stamp = b"@%016d@" % (time.monotonic_ns() // 1000)

@@ -24,8 +24,8 @@ to begin:
   gateway check my-gateway/gateway.yaml
   gateway serve --config my-gateway/gateway.yaml
 
-GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL and GATEWAY_GRACE_S in the
-environment are read where an option isn't given."""
+Where an option isn't given, the environment is read: GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT; and besides
+GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_TRANSPORT (see docs/operators.md)."""
 _DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
 
 

@@ -183,7 +183,7 @@ def _compile(
 
 
 def _serve_table(settings: Settings, table: Table) -> None:
-    from gateway.app import Gateway
+    from gateway.app import Gateway, transport_named
     from gateway.serve import GatewayServer, run, server_config
     from gateway.telemetry.log import logger
 
@@ -198,7 +198,8 @@ def _serve_table(settings: Settings, table: Table) -> None:
     async def started() -> None:
         logger().info("listening", url=f"http://{host}:{port}", config=str(settings.config), table=table.version)
 
-    server = GatewayServer(server_config(Gateway(table), settings.grace_s), started)
+    application = Gateway(table, transport_named(settings.transport))
+    server = GatewayServer(server_config(application, settings.grace_s), started)
     run(server.serve([listener]))
 
 

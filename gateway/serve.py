@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from gateway.protocol import GatewayProtocol
+
 __all__ = ["BindError", "GatewayServer", "bind", "run"]
 
 _BACKLOG = 2048
@@ -58,7 +60,7 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
     """How uvicorn runs the application. It never touches the peer's address: what a proxy says is judged by us."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=GatewayProtocol,
         ws="none",
         lifespan="on",
         proxy_headers=False,

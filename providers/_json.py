@@ -94,7 +94,7 @@ def embed_object(text: str) -> object | None:
 
 def loads_text(text: str) -> object:
     """Like `loads`, for JSON that stands in a string (tool arguments)."""
-    return loads(text.encode("utf-8", "surrogatepass"))
+    return loads(text)
 
 
 def as_map(value: object) -> Mapping[str, object]:

@@ -19,15 +19,19 @@ import httpx
 from providers.adapter import Adapter, KnowsModels, Target, WireResponse
 from providers.auth import Secret, apply
 from providers.catalogue.models import UNKNOWN_MODEL, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent
-from providers.exchange import AnswerReader, read_answer
+from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
+from providers.exchange import MAX_BODY_BYTES, AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.sites import parse_origin
 
 __all__ = ["Client"]
 
 
 class Client:
-    """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own."""
+    """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own.
+
+    Raises KeyError for a site that the adapter doesn't know, OriginError for a URL that can't be sent to.
+    """
 
     def __init__(
         self,
@@ -46,9 +50,8 @@ class Client:
             known = adapter.sites[site]
             self._origin, base_path, pins = known.origin, known.base_path, known.pins
         else:
-            parsed = httpx.URL(url or "")
-            base_path, pins = parsed.path.rstrip("/"), {}
-            self._origin = str(parsed.copy_with(raw_path=b"/")).rstrip("/")
+            self._origin, path = parse_origin(url or "")
+            base_path, pins = path or "", {}
         facts = model_facts(adapter.models, model) if isinstance(adapter, KnowsModels) else UNKNOWN_MODEL
         self._adapter = adapter
         self._http = http
@@ -59,13 +62,19 @@ class Client:
     async def chat(self, request: ChatRequest) -> ChatCompletion:
         """The whole answer; raises ProviderError."""
         response = await self._open(replace(request, stream=False))
+        head, body = self._head(response), bytearray()
         try:
-            body = await response.aread()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise ProviderFailed(
+                        Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")
+                    )
         except httpx.HTTPError as error:
-            raise ProviderFailed(_failure(error)) from error
+            raise ProviderFailed(_broken_off(error)) from error
         finally:
             await response.aclose()
-        return read_answer(self._adapter, replace(self._head(response), body=body), self._target)
+        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The events as they come; the last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
@@ -79,8 +88,10 @@ class Client:
             async for chunk in response.aiter_bytes():
                 for event in reader.feed(chunk):
                     yield event
+                    if isinstance(event, Finished | Failed):
+                        return
         except httpx.HTTPError as error:
-            yield Failed(_failure(error))
+            yield Failed(_broken_off(error))
             return
         finally:
             await response.aclose()
@@ -95,11 +106,20 @@ class Client:
         try:
             return await self._http.send(prepared, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
-            raise ProviderFailed(_failure(error)) from error
+            # The cause stays out: what it says of a header that can't be sent quotes the key.
+            raise ProviderFailed(_not_opened(error)) from None
 
     def _head(self, response: httpx.Response) -> WireResponse:
         return WireResponse(response.status_code, dict(response.headers.items()), b"", self._clock())
 
 
-def _failure(error: httpx.HTTPError) -> Failure:
-    return Failure(FailureKind.CONNECT, "the provider could not be reached, or broke off", type(error).__name__)
+def _not_opened(error: httpx.HTTPError) -> Failure:
+    if isinstance(error, httpx.ReadTimeout):
+        return Failure(FailureKind.SILENT, "the provider did not answer in time", type(error).__name__)
+    return Failure(FailureKind.CONNECT, "the provider could not be reached", type(error).__name__)
+
+
+def _broken_off(error: httpx.HTTPError) -> Failure:
+    if isinstance(error, httpx.DecodingError):
+        return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
+    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

@@ -11,7 +11,6 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from providers.adapter import Capabilities
 from providers.catalogue import read
@@ -141,7 +140,7 @@ def _part_features(part: Part) -> tuple[str, ...]:
         case TextPart():
             return ()
         case ImagePart(url):
-            return ("vision",) if urlsplit(url[:8]).scheme == "data" else ("vision", "image_url")
+            return ("vision",) if url[:5].lower() == "data:" else ("vision", "image_url")
         case AudioPart():
             return ("audio",)
         case FilePart():

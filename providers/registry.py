@@ -1,6 +1,7 @@
 """Adapters by name, from entry points (`providers.adapters`): ours come through the same door as strangers'.
 
-A plug-in that doesn't load is remembered with its reason, and stops only the configs that use it.
+A plug-in that doesn't load is remembered with its reason, and stops only the configs that use it. So is a name that
+two packages claim: which of them a prompt goes through must not depend on their order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ def load_registry() -> Registry:
     """The installed adapters. An entry point's name is the provider's name in config."""
     adapters: dict[str, Adapter] = {}
     broken: dict[str, str] = {}
+    values: dict[str, str] = {}
     for point in entry_points(group=GROUP):
+        first = values.setdefault(point.name, point.value)
+        if first != point.value:
+            adapters.pop(point.name, None)
+            broken[point.name] = f"two packages register this name: {first} and {point.value}"
+        if point.name in broken:
+            continue
         try:
             adapters[point.name] = check_adapter(point.load())
         except Exception as error:  # a stranger's module can raise anything at import

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 __all__ = ["parse_duration_s", "retry_after_s"]
@@ -46,7 +47,9 @@ def _positive(value: str | None) -> float | None:
 
 def _unix(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
+        moment = parsedate_to_datetime(value)
+        # A date without a zone (the oldest form that RFC 9110 has a recipient read) is not our local time.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 

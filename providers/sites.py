@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,8 @@ from providers.territories import ANYWHERE, Places, parse_places
 
 __all__ = ["Availability", "OriginError", "Residency", "Scope", "Site", "load_sites", "parse_origin"]
 
-_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -114,12 +116,10 @@ def parse_origin(url: str) -> tuple[str, str | None]:
     except ValueError as error:
         raise OriginError("is not a URL") from error
     scheme = parts.scheme.lower()
-    host = (parts.hostname or "").lower().removesuffix(".")
+    host = _host(parts.hostname or "", bracketed="[" in parts.netloc)
     if scheme not in _DEFAULT_PORTS:
         raise OriginError("must start with https:// (or http:// for a server on this machine)")
-    if ":" in host:
-        host = f"[{host}]"
-    if not _HOST.fullmatch(host):
+    if host is None:
         raise OriginError("has no valid host name")
     if parts.username is not None or parts.password is not None:
         raise OriginError("must not carry a user name or password; use api_key")
@@ -130,6 +130,17 @@ def parse_origin(url: str) -> tuple[str, str | None]:
         raise OriginError("has a path with empty, dot or percent-encoded segments")
     suffix = "" if port in (None, _DEFAULT_PORTS[scheme]) else f":{port}"
     return f"{scheme}://{host}{suffix}", path.removesuffix("/") if path else None
+
+
+def _host(name: str, *, bracketed: bool) -> str | None:
+    """The one spelling of a host, None if it is no host. What ends in a number is an address, or nothing."""
+    name = name.lower().removesuffix(".")
+    if not bracketed and not _NUMBER.fullmatch(name.rpartition(".")[2]):
+        return name if _HOST.fullmatch(name) else None
+    try:
+        return f"[{IPv6Address(name)}]" if bracketed and "%" not in name else str(IPv4Address(name))
+    except ValueError:
+        return None
 
 
 @cache

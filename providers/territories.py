@@ -105,7 +105,7 @@ class Places:
         return not self.contains(territory) and not has_part
 
     def union(self, other: Places) -> Places:
-        """What is in either, where neither has exclusions; otherwise the exclusions that both agree on remain."""
+        """What is in either, less only the part that one has of a country that the other leaves out."""
         excluded = frozenset(code for code in self.excluded | other.excluded if self._agree(other, code))
         if self.included is None or other.included is None:
             return Places(None, excluded)
@@ -153,6 +153,11 @@ def parse_places(words: Iterable[str]) -> Places:
         codes = _expand(name)
         (excluded if word.startswith("!") else included).update(codes)
     if everywhere:
+        for code in sorted(included - excluded):
+            if parent(code) in excluded:
+                raise TerritoryError(
+                    f"{code!r} lies in '!{parent(code)}'; beside '*' no part of it can be let in again"
+                )
         return Places(None, frozenset(excluded))
     return Places(frozenset(included - excluded), frozenset(code for code in excluded if parent(code) in included))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["WireRequest", "WireResponse"]
 
@@ -13,12 +13,13 @@ class WireRequest:
     """Bytes to send: no host, no framing headers, no credentials.
 
     path: starts with one slash, already percent-encoded, without `?`; query: pairs, encoded by the sender.
+    headers, body: not shown, because they come to hold a key and a prompt.
     """
 
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
     query: tuple[tuple[str, str], ...] = ()
 
 

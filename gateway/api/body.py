@@ -53,13 +53,13 @@ class BodyLimits:
 
 def check_content_headers(visitor: Visitor) -> None:
     """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
-    kind = (visitor.one("content-type") or "").partition(";")[0].strip().lower()
+    kind = (visitor.one(b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError("unsupported_media_type", f"send `content-type: application/json`, not {kind[:60] or 'none'!r}")
-    encoding = (visitor.one("content-encoding") or "identity").strip().lower()
+    encoding = (visitor.one(b"content-encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
-    length = visitor.one("content-length")
+    length = visitor.one(b"content-length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
 

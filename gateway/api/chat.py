@@ -18,6 +18,7 @@ from gateway.api.body import BodyLimits, ClientGone, check_content_headers, drai
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
+from gateway.api.line import LINE, Line
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import Answer
@@ -55,7 +56,7 @@ class ChatEndpoint:
         started_at = time.monotonic()
         table = self._journeys.current()
         record = Record("", started_at, table.version)
-        exchange = _Exchange(receive, send, record)
+        exchange = _Exchange(scope, receive, send, record)
         try:
             await self._serve(scope, table, exchange)
         except ClientGone:
@@ -104,36 +105,46 @@ class ChatEndpoint:
 
 
 def _has_body(visitor: Visitor) -> bool:
-    return visitor.one("content-length") not in (None, "0") or "transfer-encoding" in visitor.headers
+    return visitor.one(b"content-length") not in (None, "0") or b"transfer-encoding" in visitor.headers
 
 
 class _Exchange:
     """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving."""
 
-    def __init__(self, receive: Receive, send: Send, record: Record) -> None:
+    def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
         self.receive = receive
         self.record = record
         self.body_read = False
         self.client_left = False
         self._send = send
         self._head_sent = False
+        self._line: Line | None = scope.get("extensions", {}).get(LINE)
         self._watcher: asyncio.Task[None] | None = None
+        self._journey: asyncio.Task[Any] | None = None
 
     def watch_for_leaving(self) -> None:
         """From now on, the client going away cancels this request, and with it the upstream call."""
-        self._watcher = asyncio.ensure_future(self._watch(asyncio.current_task()))
+        self._journey = asyncio.current_task()
+        if self._line is not None:
+            self._line.watch(self._leave)
+        else:
+            self._watcher = asyncio.ensure_future(self._watch())
 
-    async def _watch(self, journey: asyncio.Task[Any] | None) -> None:
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                self.client_left = True
-                if journey is not None:
-                    journey.cancel()
-                return
+    def _leave(self) -> None:
+        self.client_left = True
+        if self._journey is not None:
+            self._journey.cancel()
+
+    async def _watch(self) -> None:
+        """For a server that doesn't tell of a lost connection by itself: ask for it."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
 
     def stop_watching(self) -> None:
         """The request has ended: nobody is to be cancelled any more."""
+        if self._line is not None:
+            self._line.forget(self._leave)
         if self._watcher is not None:
             self._watcher.cancel()
 

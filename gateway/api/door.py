@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from gateway.api.errors import ApiError
 from gateway.model.table import Client, Edge, EdgeSecret, Table
 from gateway.policy.location import EdgeReport, Sighting
+from gateway.policy.memo import remember
 
 __all__ = ["Headers", "Visitor", "authenticate", "headers_of", "request_id_of", "sighting_of", "timeout_s_of"]
 
@@ -28,7 +29,7 @@ _FORWARDING = re.compile(
     r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
     r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
 )
-Headers = dict[str, list[str]]
+Headers = dict[bytes, list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,14 @@ class Visitor:
     peer: str | None
     query: str
 
-    def one(self, name: str) -> str | None:
+    def all(self, name: bytes) -> tuple[str, ...]:
+        """Every value of a header."""
+        return tuple([value.decode("latin-1") for value in self.headers.get(name, ())])
+
+    def one(self, name: bytes) -> str | None:
         """The first value of a header, None if absent."""
         values = self.headers.get(name)
-        return values[0] if values else None
+        return values[0].decode("latin-1") if values else None
 
 
 def headers_of(scope: Any) -> Visitor:
@@ -53,20 +58,23 @@ def headers_of(scope: Any) -> Visitor:
     size = 0
     for name, value in pairs:
         size += len(name) + len(value)
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        if name in headers:
+            headers[name].append(value)
+        else:
+            headers[name] = [value]
     client = scope.get("client")
     return Visitor(headers, size, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
 
 
 def request_id_of(visitor: Visitor) -> str:
     """The client's `x-request-id` if it is sane, else a new one."""
-    given = visitor.one("x-request-id")
+    given = visitor.one(b"x-request-id")
     return given if given and _SANE_ID.fullmatch(given) else f"req_{os.urandom(12).hex()}"
 
 
 def timeout_s_of(visitor: Visitor) -> float | None:
     """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number."""
-    value = visitor.one("x-gateway-timeout-ms")
+    value = visitor.one(b"x-gateway-timeout-ms")
     if value is None:
         return None
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) == 0:
@@ -78,7 +86,9 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
     """The client whose key this is; None where the config asks for no keys. Raises ApiError."""
     if visitor.header_bytes > _MAX_HEADER_BYTES:
         raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
-    if any(name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(visitor.query, keep_blank_values=True)):
+    if visitor.query and any(
+        name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(visitor.query, keep_blank_values=True)
+    ):
         raise ApiError("invalid_api_key", "keys are not taken from the query, where they end up in logs: use a header")
     if table.demo:
         return None
@@ -93,8 +103,8 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
 
 
 def _key_of(visitor: Visitor) -> str:
-    keys: set[str] = set(visitor.headers.get("x-api-key", ()))
-    for value in visitor.headers.get("authorization", ()):
+    keys = set(visitor.all(b"x-api-key"))
+    for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise ApiError("invalid_api_key", "`authorization` must be `Bearer KEY`")
@@ -112,7 +122,8 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
     if address is None or not address.is_loopback:
         raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
     edges = {edge.country_header for edge in table.location.edges}
-    brought = sorted(name for name in visitor.headers if name in edges or _FORWARDING.fullmatch(name))
+    names = (name.decode("latin-1") for name in visitor.headers)
+    brought = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
     if brought:
         raise ApiError(
             "permission_denied",
@@ -123,20 +134,20 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
 
 def sighting_of(table: Table, visitor: Visitor) -> Sighting:
     """What the request says about its place: the one country header of a trusted peer, and any assertion."""
-    asserted = tuple(visitor.headers.get("x-gateway-territory", ()))
+    asserted = visitor.all(b"x-gateway-territory")
     edges = table.location.edges
     if not edges:
         return Sighting(asserted=asserted)
-    edge = _edge_of(edges, visitor.peer)
+    edge = remember(table, ("edge", visitor.peer), lambda: _edge_of(edges, visitor.peer))
     if edge is None:
-        unbelieved = any(edge.country_header in visitor.headers for edge in edges)
+        unbelieved = any(edge.country_header.encode() in visitor.headers for edge in edges)
         return Sighting(None, "ignored: the peer is no trusted edge" if unbelieved else "", asserted)
-    values = visitor.headers.get(edge.country_header)
-    if values is None:
+    values = visitor.all(edge.country_header.encode())
+    if not values:
         return Sighting(asserted=asserted)
     if edge.secret is not None and not _has_secret(edge.secret, visitor):
         return Sighting(None, "ignored: the edge's secret is missing or wrong", asserted)
-    return Sighting(EdgeReport(edge.country_header, tuple(values)), "", asserted)
+    return Sighting(EdgeReport(edge.country_header, values), "", asserted)
 
 
 def _address(peer: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -156,6 +167,5 @@ def _edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
 
 
 def _has_secret(secret: EdgeSecret, visitor: Visitor) -> bool:
-    values = visitor.headers.get(secret.header, ())
-    wanted = secret.value.reveal().encode("utf-8")
-    return len(values) == 1 and hmac.compare_digest(values[0].encode("latin-1"), wanted)
+    values = visitor.headers.get(secret.header.encode(), [])
+    return len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))

@@ -22,7 +22,11 @@ def read_places(findings: Findings, path: Path, words: list[str]) -> Places | No
             sound = False
     if not sound:
         return None
-    places = parse_places(words)
+    try:
+        places = parse_places(words)
+    except TerritoryError as error:
+        _report(findings, path, error)
+        return None
     if places.included is not None and not places.included:
         findings.error(path, "names no territory", 'name one, a group such as "@EEA", or "*"')
         return None

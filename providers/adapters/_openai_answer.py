@@ -10,6 +10,7 @@ from typing import Literal
 
 from providers._json import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
+from providers.adapters._openai_plain import plain_completion
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import by_status, failure
@@ -74,6 +75,9 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
         raise ProviderFailed(classify(body, response))
     if not read_list(body, "choices"):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    usage = read_map(body, "usage")
+    if plain := plain_completion(body, read_usage(usage) if usage else None):
+        return plain
     assembler = Assembler(model)
     read_chunk(assembler, body, "message")
     assembler.complete()

@@ -7,7 +7,8 @@ it. Fields without a canonical word go to `extra`, unread.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from providers.chat import (
     AllowedTools,
@@ -31,12 +32,9 @@ _MAX_STOPS = 4
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_KNOWN = frozenset(
-    "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
-    "frequency_penalty seed stop n logprobs top_logprobs logit_bias tools tool_choice parallel_tool_calls "
-    "response_format reasoning_effort user".split()
-)
+_KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
 _INT64 = 2**63 - 1
+_Reader = Callable[[Mapping[str, object], str], object]
 
 
 def decode_request(body: object) -> ChatRequest:
@@ -55,31 +53,26 @@ def decode_request(body: object) -> ChatRequest:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
     stream, include_usage = _stream(source)
     tools = _tools(source)
+    fields: dict[str, Any] = {}
+    extra: dict[str, object] = {}
+    # Only what is there is looked at: most requests have a handful of the two dozen fields.
+    for name, value in source.items():
+        if value is None:
+            continue
+        if name in _READERS:
+            fields[name] = _READERS[name](source, name)
+        elif name not in _KNOWN:
+            extra[name] = value
     return ChatRequest(
         model=model,
         messages=decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES)),
         stream=stream,
         include_usage=include_usage,
         max_tokens=_max_tokens(source),
-        temperature=number(source, "temperature", "temperature", 0, 2),
-        top_p=number(source, "top_p", "top_p", 0, 1),
-        presence_penalty=number(source, "presence_penalty", "presence_penalty", -2, 2),
-        frequency_penalty=number(source, "frequency_penalty", "frequency_penalty", -2, 2),
-        seed=integer(source, "seed", "seed", -_INT64 - 1, _INT64),
-        stop=_stop(source),
-        n=integer(source, "n", "n", 1, 128),
-        logprobs=boolean(source, "logprobs", "logprobs"),
-        top_logprobs=_top_logprobs(source),
-        logit_bias=_logit_bias(source),
         tools=tools,
         tool_choice=_tool_choice(source, tools),
-        parallel_tool_calls=boolean(source, "parallel_tool_calls", "parallel_tool_calls"),
-        response_format=_response_format(source),
-        reasoning_effort=_effort(source),
-        user=text(source, "user", "user"),
-        extra={name: value for name, value in source.items() if name not in _KNOWN and value is not None}
-        if len(source.keys() - _KNOWN)
-        else {},
+        extra=extra,
+        **fields,
     )
 
 
@@ -102,10 +95,8 @@ def _max_tokens(source: Mapping[str, object]) -> int | None:
     return new if new is not None else old
 
 
-def _stop(source: Mapping[str, object]) -> tuple[str, ...]:
-    value = source.get("stop")
-    if value is None:
-        return ()
+def _stop(source: Mapping[str, object], _: str) -> tuple[str, ...]:
+    value = source["stop"]
     if isinstance(value, str):
         return (value,) if value else ()
     if not isinstance(value, list):
@@ -119,18 +110,15 @@ def _stop(source: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _top_logprobs(source: Mapping[str, object]) -> int | None:
+def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
     value = integer(source, "top_logprobs", "top_logprobs", 0, 20)
     if value is not None and source.get("logprobs") is not True:
         raise InvalidRequest("`top_logprobs` needs `logprobs: true`", "top_logprobs")
     return value
 
 
-def _logit_bias(source: Mapping[str, object]) -> Mapping[str, float] | None:
-    value = source.get("logit_bias")
-    if value is None:
-        return None
-    biases = mapping(value, "logit_bias")
+def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
+    biases = mapping(source["logit_bias"], "logit_bias")
     return {token: number(biases, token, f"logit_bias.{token}", -100, 100) or 0 for token in biases}
 
 
@@ -203,11 +191,8 @@ def _tool_name(value: object, path: str, tools: tuple[Tool, ...]) -> str:
     return name
 
 
-def _response_format(source: Mapping[str, object]) -> ResponseFormat | None:
-    value = source.get("response_format")
-    if value is None:
-        return None
-    entry = mapping(value, "response_format")
+def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | None:
+    entry = mapping(source["response_format"], "response_format")
     kind = choice(entry.get("type"), "response_format.type", ("text", "json_object", "json_schema"))
     if kind == "text":
         return None
@@ -226,6 +211,32 @@ def _response_format(source: Mapping[str, object]) -> ResponseFormat | None:
     )
 
 
-def _effort(source: Mapping[str, object]) -> str | None:
-    value = source.get("reasoning_effort")
-    return None if value is None else choice(value, "reasoning_effort", _EFFORTS)
+def _effort(source: Mapping[str, object], _: str) -> str:
+    return choice(source["reasoning_effort"], "reasoning_effort", _EFFORTS)
+
+
+def _number_between(low: float, high: float) -> _Reader:
+    return lambda source, name: number(source, name, name, low, high)
+
+
+def _integer_between(low: int, high: int) -> _Reader:
+    return lambda source, name: integer(source, name, name, low, high)
+
+
+_READERS: dict[str, _Reader] = {
+    "temperature": _number_between(0, 2),
+    "top_p": _number_between(0, 1),
+    "presence_penalty": _number_between(-2, 2),
+    "frequency_penalty": _number_between(-2, 2),
+    "seed": _integer_between(-_INT64 - 1, _INT64),
+    "stop": _stop,
+    "n": _integer_between(1, 128),
+    "logprobs": lambda source, name: boolean(source, name, name),
+    "top_logprobs": _top_logprobs,
+    "logit_bias": _logit_bias,
+    "parallel_tool_calls": lambda source, name: boolean(source, name, name),
+    "response_format": _response_format,
+    "reasoning_effort": _effort,
+    "user": lambda source, name: text(source, name, name),
+}
+"""Fields that are read by themselves, each by its name in `ChatRequest`, once they are known not to be null."""

@@ -7,12 +7,18 @@ look-up: a public name that resolves to a private address is the provider's to r
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 __all__ = ["unreachable_host"]
 
 _INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
 _INSIDE_SUFFIXES = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home")
+_NAME = re.compile(r"[a-z0-9._-]+")
+_ADDRESS = re.compile(r"[0-9a-f:.]+")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""What IANA has given out as global unicast; the rest of IPv6 leads inside, by translation or by old forms."""
 
 
 def unreachable_host(url: str) -> str | None:
@@ -27,41 +33,21 @@ def unreachable_host(url: str) -> str | None:
         return "is no URL of visible ASCII"
     if parts.username is not None or parts.password is not None:
         return "must not carry credentials"
-    host = host.removesuffix(".").lower()
+    host = host.rstrip(".").lower()
+    if not (_ADDRESS if "[" in parts.netloc else _NAME).fullmatch(host):
+        return "has no valid host name"
     if host in _INSIDE_NAMES or host.endswith(_INSIDE_SUFFIXES) or not (set(".:") & set(host)):
         return "points inside a network"
-    address = _literal(host)
-    if address is not None and not address.is_global:
-        return "points to a private or special address"
-    return None
-
-
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that the host is, in any of the spellings that resolvers take (127.1, 0x7f000001, 017700000001)."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return _loose_ipv4(host)
+        # 127.1, 0x7f.1 and 0177.0.0.1 are addresses to some resolvers, and not the same one to all of them.
+        return "spells an address in an unusual way" if _NUMBER.fullmatch(host.rpartition(".")[2]) else None
+    return None if _is_public(address) else "points to a private or special address"
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
-        return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
-    return address
-
-
-def _loose_ipv4(host: str) -> ipaddress.IPv4Address | None:
-    """An IPv4 address as `inet_aton` reads it: one to four numbers, decimal, octal or hexadecimal."""
-    numbers: list[int] = []
-    for word in host.split("."):
-        try:
-            if word.startswith("0x"):
-                numbers.append(int(word[2:] or "0", 16))
-            else:
-                numbers.append(int(word, 8 if word.startswith("0") and word != "0" else 10))
-        except ValueError:
-            return None
-    *first, last = numbers
-    if len(numbers) > 4 or any(number > 255 for number in first) or last >= 256 ** (5 - len(numbers)):
-        return None
-    value = last
-    for position, number in enumerate(first):
-        value += number << (8 * (3 - position))
-    return ipaddress.IPv4Address(value)
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and address.is_global
+    return address.is_global and not address.is_multicast

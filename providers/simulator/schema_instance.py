@@ -161,10 +161,11 @@ def _number(schema: _Schema, whole: bool, variant: int) -> int | float:
     high = min(schema.get("maximum", math.inf), below := schema.get("exclusiveMaximum", math.inf))
     step = schema.get("multipleOf") or (1 if whole else 0)
     if step:
-        value = step if low == -math.inf else math.ceil(low / step) * step
+        # Divided as whole numbers: those beyond 2**53 have no exact float.
+        value = step if low == -math.inf else -(-low // step) * step
         value += step if value == above else 0
-        if value > high:
-            value = math.floor(high / step) * step
+        if value > high or value == below:
+            value = high // step * step
             value -= step if value == below else 0
     elif low > -math.inf and high < math.inf:
         value = (low + high) / 2

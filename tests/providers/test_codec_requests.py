@@ -83,14 +83,21 @@ def bodies_with_a_slip(draw: st.DrawFn) -> Any:
 @settings(unhurried, max_examples=400)
 @given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
 def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
-    try:
-        request = decode_request(value)
-    except InvalidRequest as error:
-        assert str(error)
-        assert error.param is None or error.param in str(error)
+    result = outcome(value)
+    if isinstance(result, InvalidRequest):
+        assert str(result)
+        assert result.param is None or result.param in str(result)
     else:
-        assert request.messages
-        assert decode_request(encode_request(request, request.model) | dict(request.extra)).messages
+        assert result.messages
+        again = outcome(encode_request(result, result.model) | dict(result.extra))
+        assert isinstance(again, ChatRequest), again
+
+
+def outcome(value: object) -> ChatRequest | InvalidRequest:
+    try:
+        return decode_request(value)
+    except InvalidRequest as error:
+        return error
 
 
 # --- what is valid --------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""uvicorn's HTTP/1.1, with what a door to the open network needs: bounds on heads, and news of lost connections.
+
+A head must arrive whole within its time and size; what is no HTTP gets our error envelope. Each request learns of its
+client's leaving through the `Line` in its scope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.api.errors import ApiError, encode_error
+from gateway.api.line import LINE, Line
+
+__all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIME_S = 10.0
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._line = Line()
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._head_arrived()
+        super().connection_lost(exc)
+        self._line.lose()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self.scope["extensions"] = {LINE: self._line}  # type: ignore[dict-item]  # ASGI allows any value
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP/1.1 gets an error in the usual envelope."""
+        self._refuse(ApiError("invalid_request", "this is no valid HTTP/1.1 request"))
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_slow_head(self) -> None:
+        self._refuse(ApiError("request_timeout", f"the headers did not arrive within {HEAD_TIME_S:g} seconds"))
+
+    def _refuse(self, error: ApiError) -> None:
+        self._head_arrived()
+        if self.transport.is_closing():
+            return
+        body = orjson.dumps(encode_error(error))
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % (error.status, _REASONS[error.status], len(body)) + body)
+        self.transport.close()

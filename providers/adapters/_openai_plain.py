@@ -1,0 +1,56 @@
+"""The short way to read a whole answer in OpenAI's dialect: one that is exactly as the API documents it.
+
+Anything that is not (tool calls, reasoning text, a vendor's own shape) is None here, and goes through the `Assembler`,
+which knows every quirk. A property test holds that both ways mean the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from providers._json import as_map
+from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage
+
+__all__ = ["plain_completion"]
+
+_PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+_MESSAGE_FIELDS = frozenset({"role", "content", "refusal", "annotations", "tool_calls", "function_call", "audio"})
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
+    """The answer of a body in the plain form, None for any other."""
+    id, model, created, entries = body.get("id"), body.get("model"), body.get("created"), body.get("choices")
+    if not (isinstance(id, str) and id and isinstance(model, str) and model and type(created) is int):
+        return None
+    if not isinstance(entries, list) or not entries:
+        return None
+    choices: list[Choice] = []
+    for position, entry in enumerate(entries):
+        choice = _plain_choice(as_map(entry), position)
+        if choice is None:
+            return None
+        choices.append(choice)
+    return ChatCompletion(id, model, created, tuple(choices), usage)
+
+
+def _plain_choice(entry: Mapping[str, object], position: int) -> Choice | None:
+    message = entry.get("message")
+    if not isinstance(message, dict) or not (message.keys() <= _MESSAGE_FIELDS):
+        return None
+    content = message.get("content")
+    finish = entry.get("finish_reason")
+    plain = (
+        entry.get("index") == position
+        and isinstance(content, str)
+        and isinstance(finish, str)
+        and finish in _PLAIN_FINISH
+        and not entry.get("logprobs")
+        and not entry.get("delta")
+        and not message.get("refusal")
+        and not message.get("tool_calls")
+    )
+    if not plain or not isinstance(content, str) or (not content.isascii() and _SURROGATE.search(content)):
+        return None
+    return Choice(AssistantMessage(content), _PLAIN_FINISH[finish], position)

@@ -1,0 +1,84 @@
+"""One demo for all pages of a worker, and a directory for each page, like a fresh checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+_STAND_INS = ("gateway", "make", "pip", "pytest", "docker")
+_LIMIT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where a page's blocks are run."""
+
+    folder: Path
+    port: str
+
+    def run(self, command: list[str]) -> tuple[int, str]:
+        """The exit status and all output of a command."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_LIMIT_S,
+        )
+        return done.returncode, done.stdout.decode().replace("\r\n", "\n")
+
+    def here(self, text: str) -> str:
+        """A block's text with the demo's own port."""
+        return text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
+
+    def _environ(self) -> dict[str, str]:
+        # What is measured of coverage would be the kit's many small cases, slowly; and no key of a real vendor is used.
+        left_out = re.compile(r"COV_|COVERAGE_|GATEWAY_|PYTEST_|.*_API_KEY$")
+        kept = {name: value for name, value in os.environ.items() if not left_out.match(name)}
+        folder = str(self.folder)
+        path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**kept, "PATH": path, "PYTHONPATH": f"{folder}/site", "CURL_HOME": folder, "HOME": folder}
+
+
+@pytest.fixture(scope="session")
+def demo_port() -> Iterator[str]:
+    """The port of a running demo."""
+    command = [sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", first)
+        assert found, first
+        yield found[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=_LIMIT_S)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, demo_port: str) -> Workspace:
+    """A directory with what a newcomer has after `git clone` and one `make`."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copy(ROOT / "Dockerfile", tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "bin").mkdir()
+    for name in _STAND_INS:
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("stand_ins.py")}" {name} "$@"\n')
+        script.chmod(0o755)
+    (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')
+    return Workspace(tmp_path, demo_port)

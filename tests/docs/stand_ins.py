@@ -1,0 +1,94 @@
+"""The commands that a page's shell blocks call, made fit for a test: nothing serves for ever, installs into the
+development environment, or needs a Docker daemon. Called as `python stand_ins.py COMMAND ARGUMENT...`.
+
+gateway     the real one; `serve` and `demo` take a free port, and are stopped by SIGTERM once they listen
+make        `make -n` in the checkout: the target exists, and its recipe can be read
+pip         `install .` goes into the page's own directory; extras of ours must exist
+pytest      only collects
+docker      runs what the image would run, with the mounted files and the variables, on this machine
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib.metadata import metadata
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+LISTENS = re.compile(r'"event":"listening"|Ctrl-C')
+
+
+def gateway(arguments: list[str], environ: dict[str, str] | None = None) -> int:
+    if arguments[:1] not in (["serve"], ["demo"]):
+        return subprocess.call([BIN / "gateway", *arguments])
+    process = subprocess.Popen(
+        [BIN / "gateway", *_with_free_port(arguments)],
+        env={**os.environ, **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line)
+        if LISTENS.search(line):
+            process.send_signal(signal.SIGTERM)
+    return process.wait()
+
+
+def _with_free_port(arguments: list[str]) -> list[str]:
+    kept = list(arguments)
+    if "--port" in kept:
+        position = kept.index("--port")
+        del kept[position : position + 2]
+    return [*kept, "--port", "0"]
+
+
+def make(arguments: list[str]) -> int:
+    return subprocess.call(["/usr/bin/env", "-u", "MAKEFLAGS", "/usr/bin/make", "-n", "-C", str(ROOT), *arguments])
+
+
+def pip(arguments: list[str]) -> int:
+    match arguments:
+        case ["install", "."]:
+            flags = ["--no-deps", "--no-build-isolation", "--no-index", "-q", "--target", "site"]
+            return subprocess.call([sys.executable, "-m", "pip", "install", *flags, "."])
+        case ["install", wanted]:
+            name, _, extra = wanted.rstrip("]").partition("[")
+            return 0 if extra in (metadata(name).get_all("Provides-Extra") or []) else 1
+    return 2
+
+
+def pytest(arguments: list[str]) -> int:
+    return subprocess.call([sys.executable, "-m", "pytest", "--collect-only", "-qq", *arguments])
+
+
+def docker(arguments: list[str]) -> int:
+    if arguments[0] == "build":
+        return 0 if arguments[1:] == ["-t", "assistant-gateway", "."] and Path("Dockerfile").exists() else 1
+    image = arguments.index("assistant-gateway")
+    options, command = arguments[1:image], arguments[image + 1 :]
+    if not command:
+        starts = [line.removeprefix("CMD ") for line in Path("Dockerfile").read_text().splitlines() if line[:4] == "CMD "]
+        command = json.loads(starts[-1])
+    environ: dict[str, str] = {}
+    for option, value in zip(options, options[1:], strict=False):
+        if option == "-v":
+            here, there, _ = value.split(":")
+            command = [here if word == there else word for word in command]
+        elif option == "--env-file":
+            lines = [line for line in Path(value).read_text().splitlines() if "=" in line and not line.startswith("#")]
+            environ |= dict(line.split("=", 1) for line in lines)
+    assert command[0] == "gateway", command
+    return gateway(command[1:], environ)
+
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:]
+    raise SystemExit({"gateway": gateway, "make": make, "pip": pip, "pytest": pytest, "docker": docker}[name](rest))

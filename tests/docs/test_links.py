@@ -1,0 +1,58 @@
+"""Every link of a page leads somewhere: to a file of the checkout, and to a heading in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, blocks_of, name_of
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_OUTSIDE = ("https://keepachangelog.com/", "https://semver.org/")
+
+
+def _prose(page: Path) -> str:
+    text = page.read_text("utf-8")
+    for block in blocks_of(page):
+        text = text.replace(block.text, "", 1)
+    return text
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names that a forge gives to headings."""
+    headings = _HEADING.findall(_prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_prose(page)):
+        if link.startswith("https://"):
+            assert link.startswith(_OUTSIDE), f"{name_of(page)}: {link} can't be checked here"
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name_of(page)}: {link} leads nowhere"
+        assert target.is_relative_to(ROOT), f"{name_of(page)}: {link} leaves the project"
+        if anchor:
+            assert anchor in _anchors(target), f"{name_of(page)}: there is no heading for {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    seen: set[Path] = set()
+    pending = [ROOT / "README.md"]
+    while pending:
+        page = pending.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        for link in _LINK.findall(_prose(page)):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.is_dir():
+                pending.extend(target.glob("*.md"))
+            elif target.suffix == ".md":
+                pending.append(target)
+    assert set(PAGES) - {ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"} <= seen

@@ -1,0 +1,126 @@
+"""Every fenced block of every page does what the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.load import parse_document
+from gateway.config.yaml_source import parse_yaml
+from providers.registry import load_registry
+from tests.docs.conftest import Workspace
+from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of
+
+_NEXT_BLOCK = "--- next block ---"
+_KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
+_WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
+_PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
+
+
+@pytest.mark.parametrize("page", _WITH_BLOCKS, ids=name_of)
+def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:
+    blocks = list(blocks_of(page))
+    for block in blocks:
+        assert block.language in _KNOWN, f"{block}: a block of {block.language!r} is run by nobody"
+        _write_file(block, blocks, workspace)
+    outputs = _run_python([block for block in blocks if block.language == "python" and not block.title], workspace)
+    output: str | None = None
+    for block in blocks:
+        if block.title is not None:
+            continue
+        if block.language == "sh":
+            output = _run_shell(block, workspace)
+        elif block.language == "python":
+            output = outputs[block.line]
+        elif block.language == "text":
+            assert output is not None, f"{block}: whose output is this?"
+            assert _pattern(block.text).search(output), f"{block} is not what came out:\n{output}"
+        elif block.language == "json":
+            json.loads(block.text)
+
+
+def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None:
+    if block.title is None:
+        return
+    path = workspace.folder / block.title
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block.text, "utf-8")
+    if block.language == "toml":
+        tomllib.loads(block.text)
+    names = (path.stem, path.parent.parent.name)
+    used = any(re.search(rf"\b({'|'.join(filter(None, names))})\b", other.text) for other in blocks if other is not block)
+    assert used or block.language == "toml", f"{block}: nothing on the page uses {block.title}"
+
+
+def _run_shell(block: Block, workspace: Workspace) -> str:
+    status, output = workspace.run(["sh", "-euc", workspace.here(block.text)])
+    assert status == int(block.options.get("exit", "0")), f"{block} ended with {status}:\n{output}"
+    return output
+
+
+def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
+    """The output of each block by its line, run one after another."""
+    if not blocks:
+        return {}
+    script = workspace.folder / "snippets.py"
+    texts = [workspace.here(block.text) for block in blocks]
+    script.write_text(f"print('\\n{_NEXT_BLOCK}', flush=True)\n".join(texts), "utf-8")
+    status, output = workspace.run([sys.executable, "-W", "error", script.name])
+    assert status == 0, f"{name_of(blocks[0].page)}: {output}"
+    parts = output.split(f"{_NEXT_BLOCK}\n")
+    return {block.line: part for block, part in zip(blocks, parts, strict=True)}
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """What the output must have: these lines, with `…` for anything."""
+    lines = []
+    for line in text.splitlines():
+        if line == "…":
+            lines.append(r"(?:.*\n)*?")
+        else:
+            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"\n?$\n?")
+    return re.compile("^" + "".join(lines), re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", _PARTS, ids=str)
+def test_a_part_of_a_config_compiles(block: Block) -> None:
+    compiled = _compiled(block.text)
+    told = [str(warning) for warning in compiled.warnings if "no route uses this deployment" not in warning.message]
+    assert not told
+
+
+def _compiled(text: str) -> Compiled:
+    whole = _merged(_base(), parse_yaml(text.encode(), "part.yaml").values)
+    document = parse_document(json.dumps(whole).encode(), "gateway.yaml", {}, secrets=False)
+    return compile_config(document, registry=load_registry())
+
+
+@cache
+def _base() -> Mapping[str, object]:
+    return parse_yaml((ROOT / "config" / "gateway.yaml").read_bytes(), "gateway.yaml").values
+
+
+def _merged(base: Mapping[str, object], part: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for key, value in part.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def test_the_pictures_name_what_exists() -> None:
+    pictures = [block for page in PAGES for block in blocks_of(page) if block.language == "mermaid"]
+    assert pictures
+    for picture in pictures:
+        assert picture.text.startswith("flowchart "), f"{picture}: no kind of picture that is known"
+        for path in re.findall(r"(?:gateway|providers)/[\w./]+", picture.text):
+            assert (ROOT / path).exists(), f"{picture}: there is no {path}"

@@ -1,0 +1,138 @@
+"""What the pages' tables say is what the code has: settings, sites, headers, errors, failures, reasons, words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+
+from gateway.api.errors import STATUS, from_domain
+from gateway.config import unsupported
+from gateway.config.schema import (
+    AttemptsSection,
+    GatewaySection,
+    ResilienceSection,
+)
+from gateway.execution.retry import RULES, Rule
+from gateway.execution.run import PlanExhausted
+from gateway.model.decision import PassedOver
+from gateway.settings import Settings
+from providers.adapter import Adapter
+from providers.failures import Failure, FailureKind
+from providers.fitting import FEATURES, PARAMETERS
+from providers.registry import load_registry
+from providers.sites import Site
+from tests.docs.pages import ROOT, table_of
+
+CLIENTS = ROOT / "docs" / "clients.md"
+OPERATORS = ROOT / "docs" / "operators.md"
+ADAPTERS = ROOT / "docs" / "adapters.md"
+_CODE = re.compile(r"`([^`]+)`")
+_OURS = re.compile(r"(x-(gateway|request|api|should)-[a-z-]+|authorization|retry-after|location|server-timing)")
+
+
+def words(cell: str) -> list[str]:
+    """What stands in code letters."""
+    return _CODE.findall(cell)
+
+
+def first_words(rows: Iterable[list[str]]) -> list[str]:
+    return [word for row in rows for word in words(row[0])]
+
+
+def test_the_headers_are_those_of_the_api() -> None:
+    asked = first_words(table_of(CLIENTS, "| request header"))
+    answered = first_words(table_of(CLIENTS, "| response header"))
+    named: set[str] = set()
+    for path in (ROOT / "gateway" / "api").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+                if _OURS.fullmatch(text):
+                    named.add(text)
+    assert {*asked, *answered} == named
+
+
+def test_the_errors_are_those_of_the_api() -> None:
+    told = {words(row[1])[0]: row[0] for row in table_of(CLIENTS, "| status | code")}
+    in_stream = "stream_interrupted"
+    assert told.pop(in_stream) == "in a stream"
+    assert told == {code: str(status) for code, status in STATUS.items() if code != in_stream}
+
+
+def test_the_sites_are_those_of_the_catalogue() -> None:
+    rows = [row for row in table_of(OPERATORS, "| provider | `endpoint`")]
+    known = [_site_row(adapter, site) for adapter in _adapters() for site in adapter.sites.values()]
+    assert sorted(rows) == sorted(known)
+
+
+def _adapters() -> list[Adapter]:
+    return list(load_registry().adapters.values())
+
+
+def _site_row(adapter: Adapter, site: Site) -> list[str]:
+    required = "; ".join(" or ".join(sorted(one, reverse=True)) for one in site.requires)
+    where = [str(site.residency.stores), str(site.residency.processes)]
+    return [f"`{adapter.name}`", f"`{site.name}`", *where, required, f"`{site.api_key_env}`"]
+
+
+def test_the_settings_are_those_of_the_process() -> None:
+    rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(OPERATORS, "| setting | default")}
+    fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+    assert rows == {name: f"{default:g}" if isinstance(default, float) else str(default) for name, default in fields.items()}
+
+
+def test_the_bounds_are_those_of_the_schema() -> None:
+    rows = first_words(table_of(OPERATORS, "| key | bounds"))
+    assert rows == list(ResilienceSection.model_fields)
+    text = OPERATORS.read_text("utf-8")
+    defaults = ResilienceSection()
+    attempts = AttemptsSection()
+    assert f"attempts: {{per_deployment: {attempts.per_deployment}, total: {attempts.total}}}" in text
+    for name in rows[1:]:
+        assert f"  {name}: {getattr(defaults, name)}\n" in text
+
+
+def test_every_section_and_every_refused_word_is_told() -> None:
+    text = OPERATORS.read_text("utf-8")
+    sections = set(GatewaySection.model_fields) - {"version", "demo"}
+    assert sections <= set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    refused = text.split("### What this version refuses")[1].split("\n## ")[0]
+    wanted = {*unsupported.KEYS, *unsupported.WORDS, *(word for some in unsupported.WORDS.values() for word in some)}
+    assert set(words(refused)) | {"signals"} == wanted
+
+
+def test_the_signals_and_reasons_are_those_of_routing() -> None:
+    assert first_words(table_of(OPERATORS, "| reason | what it means")) == [str(reason) for reason in PassedOver]
+    signals = first_words(table_of(OPERATORS, "| signal | where"))
+    assert signals == list(GatewaySection.model_fields["location"].default.signals)
+
+
+def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
+    rows = table_of(OPERATORS, "| what happened | kind")
+    assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
+    for _, kind, again, onward, benched, client in rows:
+        rule = RULES[FailureKind(words(kind)[0])]
+        assert (again == "yes", onward.startswith("yes")) == (rule.retry_here, rule.next_step), kind
+        assert benched == _benched(rule), kind
+        shown = from_domain(PlanExhausted(Failure(FailureKind(words(kind)[0]), "m")), [])
+        assert client == f"{shown.status} `{shown.code}`", kind
+
+
+def _benched(rule: Rule) -> str:
+    fixed = f"{rule.bench_s:g} s" if rule.bench_s is not None else ""
+    named = "the time that it names" if rule.bench_named_time else ""
+    return ", or ".join(filter(None, (fixed, named)))
+
+
+def test_the_words_for_what_can_be_asked_are_all_there() -> None:
+    assert set(first_words(table_of(ADAPTERS, "| feature |"))) == FEATURES
+    tuning = ADAPTERS.read_text("utf-8").split("A parameter only tunes:")[1].split(". One that")[0]
+    assert set(words(tuning)) == PARAMETERS
+
+
+def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
+    members = {word.partition("(")[0] for word in first_words(table_of(ADAPTERS, "| member |"))}
+    assert members == {name for name in vars(Adapter) if not name.startswith("_")} | {"models"}
+    fields = set(first_words(table_of(ADAPTERS, "| field | what it says")))
+    assert fields == set(Site.__dataclass_fields__) - {"name"}

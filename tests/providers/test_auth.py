@@ -1,0 +1,98 @@
+"""Each scheme puts the key where it says, and nothing else ever shows it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+
+from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth, Secret, apply
+from providers.wire import WireRequest
+
+KEY = "sk-very-secret"
+WIRE = WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), b"{}", (("alt", "sse"),))
+SCHEMES: list[tuple[AuthScheme, tuple[str, str]]] = [
+    (Bearer(), ("authorization", f"Bearer {KEY}")),
+    (HeaderKey("x-goog-api-key"), ("x-goog-api-key", KEY)),
+    (NoAuth(), ("authorization", f"Bearer {KEY}")),
+]
+
+
+def test_every_scheme_is_tested() -> None:
+    assert {type(scheme) for scheme, _ in SCHEMES} == set(get_args(AuthScheme))
+
+
+@pytest.mark.parametrize(("scheme", "header"), SCHEMES)
+def test_the_key_is_where_the_scheme_says_and_the_rest_is_as_it_was(
+    scheme: AuthScheme, header: tuple[str, str]
+) -> None:
+    signed = apply(scheme, WIRE, "https://example.com", Secret(KEY), 5.0)
+    assert signed == WireRequest(WIRE.method, WIRE.path, (*WIRE.headers, header), WIRE.body, WIRE.query)
+    assert WIRE.headers == (("content-type", "application/json"),)
+    assert apply(scheme, WIRE, "https://example.com", Secret(KEY), 6.0) == signed
+
+
+@pytest.mark.parametrize(("scheme", "_header"), SCHEMES)
+def test_without_a_key_nothing_is_added(scheme: AuthScheme, _header: object) -> None:
+    assert apply(scheme, WIRE, "https://example.com", None, 5.0) is WIRE
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        repr,
+        str,
+        lambda secret: f"{secret}",
+        lambda secret: f"{secret!r:>30}",
+        lambda secret: f"{secret!s}",
+        lambda secret: f"{[secret]} { ({'key': secret}) }",
+        "{}".format,
+        lambda secret: "%s %r" % (secret, secret),  # noqa: UP031
+        lambda secret: str(ValueError(secret)),
+        lambda secret: repr(KeyError("no", secret)),
+        lambda secret: f"{dir(secret)}",
+        lambda secret: logging.LogRecord("n", 10, "p", 1, "key %s", (secret,), None).getMessage(),
+        lambda secret: json.dumps({"key": secret}, default=repr),
+        lambda secret: repr(copy.deepcopy(secret)),
+        lambda secret: repr(Bearer()) + repr(apply(Bearer(), WIRE, "https://example.com", secret, 5.0)),
+    ],
+)
+def test_a_secret_does_not_show_itself(show: Callable[[Secret], str]) -> None:
+    assert KEY not in show(Secret(KEY))
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda secret: "".join(["a", secret]),
+        lambda secret: "a" + secret,
+        lambda secret: format(secret, ">30"),
+        lambda secret: int(secret),
+        lambda secret: secret.value,
+        lambda secret: json.dumps(secret),
+        lambda secret: secret < Secret("a"),
+        lambda secret: setattr(secret, "other", 1),
+    ],
+)
+def test_a_misused_secret_does_not_show_itself_in_the_error(misuse: Callable[[Any], object]) -> None:
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        misuse(Secret(KEY))
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_request_shows_neither_its_headers_nor_its_body() -> None:
+    shown = repr(WireRequest("POST", "/v1/chat", (("authorization", KEY),), b"my diagnosis"))
+    assert shown == "WireRequest(method='POST', path='/v1/chat', query=())"
+
+
+def test_a_secret_is_told_by_its_text_and_by_nothing_else() -> None:
+    assert Secret(KEY).reveal() == KEY
+    assert Secret(KEY) == Secret(KEY)
+    assert Secret(KEY) != Secret("other")
+    assert Secret(KEY) != KEY
+    assert len({Secret(KEY), Secret(KEY), Secret("other")}) == 2

@@ -1,0 +1,36 @@
+"""A signature rides through a client inside the id of its call, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from providers.codec.call_ids import join_call_id, split_call_id
+from tests.providers.strategies import unhurried, words
+
+SEPARATOR = "~sig~"
+ids = words.filter(lambda text: SEPARATOR not in text and not text.endswith(("~", "~s", "~si", "~sig")))
+
+
+@unhurried
+@given(ids, words)
+def test_what_was_joined_comes_apart_again(call_id: str, signature: str) -> None:
+    outward = join_call_id(call_id, signature)
+    assert outward != call_id
+    assert split_call_id(outward) == (call_id, signature)
+
+
+@unhurried
+@given(ids)
+def test_an_id_without_a_signature_passes_as_it_is(call_id: str) -> None:
+    assert join_call_id(call_id, None) == call_id
+    assert split_call_id(call_id) == (call_id, None)
+
+
+@pytest.mark.parametrize("outward", [f"{SEPARATOR}s", f"a{SEPARATOR}", SEPARATOR, "", "a~sig", "a~SIG~b"])
+def test_what_only_looks_joined_is_an_id(outward: str) -> None:
+    assert split_call_id(outward) == (outward, None)
+
+
+def test_a_signature_may_hold_the_separator() -> None:
+    assert split_call_id(join_call_id("a", f"x{SEPARATOR}y")) == ("a", f"x{SEPARATOR}y")

@@ -1,0 +1,128 @@
+"""The catalogue's data: every file is sound, and a model's facts are those of its most specific entry."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from importlib.resources import files
+
+import pytest
+
+from providers.adapter import KnowsModels
+from providers.catalogue import read, territory_data
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
+from providers.fitting import FEATURES, PARAMETERS, moves_data
+from providers.registry import load_registry
+from providers.territories import parse_places
+
+ADAPTERS = load_registry().adapters
+PROVIDERS = sorted(ADAPTERS)
+MODELS = [(provider, name) for provider in PROVIDERS for name in load_models(provider)]
+FILES = sorted(
+    entry.name.removesuffix(".toml") for entry in files("providers.catalogue").iterdir() if ".toml" in entry.name
+)
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_reads_and_is_read_once(name: str) -> None:
+    assert read(name) is read(name)
+
+
+def test_every_file_of_a_provider_has_its_adapter() -> None:
+    assert set(FILES) - {"availability", "fields", "territories"} <= set(PROVIDERS)
+
+
+def test_published_lists_name_territories_that_exist() -> None:
+    for row in read("availability").values():
+        assert isinstance(row, dict)
+        assert row["source"]
+        assert row["as_of"]
+        listed = parse_places(row["territories"])
+        assert listed.included
+        assert len(row["territories"]) == len(set(row["territories"]))
+        assert {code[:2] for code in listed.excluded} <= listed.included <= territory_data().names.keys()
+
+
+def test_fields_that_move_data_say_what_they_do() -> None:
+    fields = read("fields")["moves_data"]
+    assert isinstance(fields, dict)
+    assert fields.keys() == moves_data()
+    assert all(isinstance(reason, str) and reason for reason in fields.values())
+
+
+@pytest.mark.parametrize(("provider", "name"), MODELS)
+def test_every_model_is_told_in_known_words(provider: str, name: str) -> None:
+    facts = load_models(provider)[name]
+    adapter = ADAPTERS[provider]
+    assert facts.features <= adapter.capabilities.features
+    assert facts.without <= PARAMETERS | adapter.capabilities.parameters
+    assert [effort for effort in EFFORTS if effort in facts.efforts] == list(facts.efforts)
+    assert facts.context_tokens is None or facts.context_tokens >= 1024
+    assert facts.output_tokens is None or facts.context_tokens is None or facts.output_tokens <= facts.context_tokens
+    if facts.efforts:
+        assert "reasoning" in facts.features
+        assert "reasoning_effort" not in facts.without
+    if "image_url" in facts.features:
+        assert "vision" in facts.features
+    assert facts.features <= FEATURES
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_model_matches_two_entries_that_are_equally_specific(provider: str) -> None:
+    names = list(load_models(provider))
+    for name in names:
+        sample = name.replace("*", "x")
+        lengths = [len(other) for other in names if fnmatchcase(sample, other)]
+        assert lengths.count(max(lengths)) == 1
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_adapter_shows_the_catalogues_models_and_sites(provider: str) -> None:
+    adapter = ADAPTERS[provider]
+    assert isinstance(adapter, KnowsModels)
+    assert adapter.models is load_models(provider)
+    assert adapter.name == provider
+
+
+# --- which entry is a model's ---------------------------------------------------------------------
+
+
+def test_the_most_specific_entry_wins() -> None:
+    family, line, exact = (ModelFacts(context_tokens=size) for size in (1, 2, 3))
+    models = {"g-*": family, "g-5*": line, "g-5.5": exact}
+    assert model_facts(models, "g-4") is family
+    assert model_facts(models, "g-5-mini") is line
+    assert model_facts(models, "g-5.5") is exact
+    assert model_facts(models, "g-5.5-mini") is line
+    assert model_facts(models, "G-5") is UNKNOWN_MODEL
+    assert model_facts({}, "g-5") is UNKNOWN_MODEL
+
+
+def test_a_pattern_that_is_longer_only_by_name_does_not_beat_the_exact_one() -> None:
+    exact, pattern = ModelFacts(api="exact"), ModelFacts(api="pattern")
+    assert model_facts({"m": exact, "m*": pattern, "[m]*": pattern}, "m") is exact
+
+
+def test_an_unknown_model_has_text_and_tools_only() -> None:
+    assert ModelFacts(features=frozenset({"tools"})) == UNKNOWN_MODEL
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "has", "lacks", "without"),
+    [
+        ("openai", "gpt-6-luna", {"tools", "json_schema", "vision", "reasoning"}, {"logprobs"}, {"temperature"}),
+        ("openai", "gpt-4o-mini", {"logprobs", "vision"}, {"reasoning"}, set()),
+        ("openai", "o3-mini", {"reasoning"}, set(), {"stop", "temperature"}),
+        ("gemini", "gemini-3.8-flash", {"reasoning", "json_schema"}, {"n", "prefill"}, {"temperature", "top_p"}),
+        ("gemini", "gemini-2.5-flash", {"n", "prefill", "reasoning"}, set(), {"presence_penalty"}),
+        ("gemini", "gemini-2.0-flash", {"n"}, {"reasoning", "image_url"}, {"reasoning_effort"}),
+        ("dashscope", "qwen3-max", {"tools", "json_schema"}, {"vision", "reasoning"}, {"reasoning_effort"}),
+        ("dashscope", "deepseek-v3", {"tools"}, {"reasoning"}, {"reasoning_effort"}),
+        ("dashscope", "qwen3-vl-plus", {"vision", "image_url"}, {"json_schema"}, set()),
+    ],
+)
+def test_what_is_known_of_a_model(provider: str, model: str, has: set[str], lacks: set[str], without: set[str]) -> None:
+    facts = model_facts(load_models(provider), model)
+    assert has <= facts.features
+    assert not lacks & facts.features
+    assert without <= facts.without

@@ -1,0 +1,143 @@
+"""What a status means by itself, and what is found in the body of an error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers._json import dumps
+from providers.adapter import WireResponse
+from providers.classify import MESSAGES, by_status, error_object, failure, is_html
+from providers.failures import Failure, FailureKind
+from tests.providers.strategies import json_objects, unhurried
+
+
+def response(status: int = 500, headers: dict[str, str] | None = None, body: bytes = b"") -> WireResponse:
+    return WireResponse(status, headers or {}, body, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, FailureKind.MALFORMED),
+        (204, FailureKind.MALFORMED),
+        (302, FailureKind.MALFORMED),
+        (399, FailureKind.MALFORMED),
+        (400, FailureKind.INVALID_REQUEST),
+        (401, FailureKind.CREDENTIALS),
+        (402, FailureKind.QUOTA),
+        (403, FailureKind.CREDENTIALS),
+        (404, FailureKind.MODEL_NOT_FOUND),
+        (405, FailureKind.INVALID_REQUEST),
+        (408, FailureKind.UNAVAILABLE),
+        (409, FailureKind.UNAVAILABLE),
+        (413, FailureKind.INVALID_REQUEST),
+        (418, FailureKind.INVALID_REQUEST),
+        (422, FailureKind.INVALID_REQUEST),
+        (429, FailureKind.RATE_LIMITED),
+        (500, FailureKind.UNAVAILABLE),
+        (502, FailureKind.UNAVAILABLE),
+        (503, FailureKind.UNAVAILABLE),
+        (504, FailureKind.UNAVAILABLE),
+        (529, FailureKind.UNAVAILABLE),
+        (599, FailureKind.UNAVAILABLE),
+    ],
+)
+def test_what_a_status_means(status: int, kind: FailureKind) -> None:
+    assert by_status(status) is kind
+
+
+def test_every_status_has_a_message_for_the_client() -> None:
+    assert {by_status(status) for status in range(200, 600)} <= MESSAGES.keys()
+
+
+def test_a_failure_says_our_words_to_the_client_and_theirs_to_the_log() -> None:
+    headers = {"retry-after": "7", "x-request-id": "req-1"}
+    assert failure(response(429, headers), FailureKind.RATE_LIMITED, code="c", detail="org-1 is over", param="n") == Failure(
+        kind=FailureKind.RATE_LIMITED,
+        message=MESSAGES[FailureKind.RATE_LIMITED],
+        detail="org-1 is over",
+        status=429,
+        code="c",
+        retry_after_s=7,
+        request_id="req-1",
+        param="n",
+    )  # fmt: skip
+
+
+def test_what_the_body_says_wins_over_the_headers() -> None:
+    told = failure(
+        response(429, {"retry-after": "7", "x-request-id": "head"}),
+        FailureKind.RATE_LIMITED,
+        request_id="body",
+        retry_after=3.0,
+    )
+    assert (told.retry_after_s, told.request_id) == (3.0, "body")
+    assert failure(response(429, {"retry-after": "7"}), FailureKind.RATE_LIMITED, retry_after=0.0).retry_after_s == 0.0
+
+
+def test_what_a_provider_says_is_bounded_and_can_be_written() -> None:
+    long = "x\ud83d" * 5000
+    told = failure(response(), FailureKind.UNAVAILABLE, code=long, detail=long, request_id=long, param=long)
+    for text, most in ((told.detail, 2000), (told.code, 200), (told.request_id, 200), (told.param, 200)):
+        assert text is not None
+        assert len(text) == most
+        assert dumps(text)
+
+
+def test_a_kind_without_a_message_of_its_own_is_named() -> None:
+    assert failure(response(), FailureKind.SILENT).message == "silent"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error":{"code":1}}', {"error": {"code": 1}}),
+        (b' \r\n{"a":1}\n ', {"a": 1}),
+        (b'[{"error":{"code":400}}]', {"error": {"code": 400}}),
+        (b'[{"a":1},{"b":2}]', {"a": 1}),
+        (b'data: {"a":1}\n\n', {"a": 1}),
+        (b'data:{"a":1}', {"a": 1}),
+        (b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"DataInspectionFailed"}\n\n', {"code": "DataInspectionFailed"}),
+        (b'event: error\r\ndata: [{"a":1}]\r\n\r\n', {"a": 1}),
+        (b'data: {"a":1}\n\ndata: {"b":2}\n\n', {"a": 1}),
+        (b'{"a":"\\ud83d"}', {"a": "\ud83d"}),
+        (b"", {}),
+        (b"  ", {}),
+        (b"[]", {}),
+        (b'["a"]', {}),
+        (b'"Invalid token"', {}),
+        (b"null", {}),
+        (b"upstream connect error", {}),
+        (b"<html><body>502</body></html>", {}),
+        (b'{"error":{"code', {}),
+        (b"data: {", {}),
+        (b"\xff\xfe", {}),
+        (b"x\n" * 64 + b'data: {"a":1}', {}),
+    ],
+)  # fmt: skip
+def test_the_object_in_the_body_of_an_error(body: bytes, found: dict[str, object]) -> None:
+    assert error_object(body) == found
+
+
+@unhurried
+@given(json_objects, st.sampled_from(["%s", "[%s]", "data: %s\n\n", "event: error\ndata:%s", "\n %s \n"]))
+def test_an_object_is_found_in_every_wrapping(value: dict[str, object], wrapping: str) -> None:
+    assert error_object((wrapping % json.dumps(value)).encode()) == value
+
+
+@unhurried
+@given(st.binary())
+def test_no_body_raises(body: bytes) -> None:
+    assert isinstance(error_object(body), dict)
+
+
+@pytest.mark.parametrize(
+    ("kind", "html"),
+    [("text/html", True), ("Text/HTML; charset=utf-8", True), ("application/json", False), ("text/plain", False), (None, False)],
+)  # fmt: skip
+def test_a_page_for_people_is_told_by_its_type(kind: str | None, html: bool) -> None:
+    assert is_html(response(200, {} if kind is None else {"content-type": kind})) is html

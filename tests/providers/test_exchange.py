@@ -1,0 +1,223 @@
+"""Whatever form a provider chose for its answer, it is read; whatever is no answer is a failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers import exchange
+from providers.adapter import Target, WireResponse
+from providers.adapters.openai import ADAPTER
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import FailureKind, ProviderFailed
+from providers.folding import expand, fold
+from tests.providers.strategies import unhurried
+
+TARGET = Target("m", "/v1", UNKNOWN_MODEL)
+JSON, STREAM, HTML, TEXT = (
+    "application/json",
+    "text/event-stream; charset=utf-8",
+    "text/html; charset=utf-8",
+    "text/plain",
+)
+NOW = 1_795_156_170.9
+
+
+def whole(**fields: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    return json.dumps({"id": "a", "model": "m-1", "choices": [choice], **fields}).encode()
+
+
+def chunks(*deltas: dict[str, Any], done: bool = True, **fields: Any) -> bytes:
+    lines = [{"id": "a", "model": "m-1", "choices": [{"index": 0, **delta}], **fields} for delta in deltas]
+    return b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n" * done
+
+
+STREAMED = chunks({"delta": {"content": "h"}}, {"delta": {"content": "i"}}, {"delta": {}, "finish_reason": "stop"})
+ERROR = b'{"error":{"message":"overloaded","type":"server_error","code":"server_error"}}'
+
+
+def response(body: bytes, kind: str | None = JSON, status: int = 200) -> WireResponse:
+    return WireResponse(status, {} if kind is None else {"content-type": kind}, body, NOW)
+
+
+def answer(body: bytes, kind: str | None = JSON, status: int = 200) -> ChatCompletion:
+    return read_answer(ADAPTER, response(body, kind, status), TARGET)
+
+
+def events(pieces: Iterable[bytes], kind: str | None = STREAM, status: int = 200) -> list[StreamEvent]:
+    reader = AnswerReader(ADAPTER, response(b"", kind, status), TARGET)
+    found = [event for piece in pieces for event in reader.feed(piece)]
+    return list(expand([*found, *reader.close()]))
+
+
+def said(found: Iterable[StreamEvent]) -> list[StreamEvent]:
+    return [event for event in found if not isinstance(event, Heartbeat)]
+
+
+def failure_of(body: bytes, kind: str | None = JSON, status: int = 200) -> FailureKind:
+    with pytest.raises(ProviderFailed) as caught:
+        answer(body, kind, status)
+    (failed,) = said(events([body], kind, status))
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is caught.value.failure.kind
+    return failed.failure.kind
+
+
+# --- every form of an answer ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (whole(), JSON),
+        (b"\n\n\n \r\n" + whole(), JSON),
+        (whole(), "application/vnd.x+json; charset=utf-8"),
+        (STREAMED, STREAM),
+        (STREAMED, "TEXT/EVENT-STREAM"),
+    ],
+)
+def test_one_answer_whether_json_or_stream_was_asked_and_sent(body: bytes, kind: str) -> None:
+    completion = answer(body, kind)
+    assert (completion.id, completion.model, completion.created) == ("a", "m-1", int(NOW))
+    assert completion.choices[0].message.content == "hi"
+    found = events([body], kind)
+    assert fold(found) == completion
+    assert isinstance(found[-1], Finished)
+
+
+@pytest.mark.parametrize("kind", [None, TEXT, "application/octet-stream"])
+def test_a_stream_of_no_type_is_read_as_a_stream_and_bare_json_in_it_too(kind: str | None) -> None:
+    expected = answer(whole())
+    assert fold(events([STREAMED], kind)) == expected
+    assert fold(events([whole()], kind)) == expected
+    assert answer(whole(), kind) == expected
+
+
+@unhurried
+@given(st.lists(st.integers(0, 400), max_size=6), st.sampled_from([(whole(), JSON), (STREAMED, STREAM), (ERROR, JSON)]))
+def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[bytes, str]) -> None:
+    body, kind = sent
+    edges = [0, *sorted(place % len(body) for place in places), len(body)]
+    pieces = [body[start:end] for start, end in pairwise(edges)]
+    assert said(events(pieces, kind)) == said(events([body], kind))
+
+
+@pytest.mark.parametrize(("fields", "created"), [({}, int(NOW)), ({"created": 0}, int(NOW)), ({"created": 7}, 7)])
+def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[str, Any], created: int) -> None:
+    assert answer(whole(**fields)).created == created
+    streamed = chunks({"delta": {"content": "hi"}, "finish_reason": "stop"}, **fields)
+    assert answer(streamed, STREAM).created == created
+    for body, kind in ((whole(**fields), JSON), (streamed, STREAM)):
+        assert [event.created for event in events([body], kind) if isinstance(event, Opened)] == [created]
+
+
+# --- what is no answer ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "failure"),
+    [
+        (ERROR, JSON, 503, FailureKind.UNAVAILABLE),
+        (ERROR, JSON, 200, FailureKind.UNAVAILABLE),
+        (b"data: " + ERROR + b"\n\n", STREAM, 200, FailureKind.UNAVAILABLE),
+        (b"event: error\ndata: " + ERROR, STREAM, 429, FailureKind.RATE_LIMITED),
+        (b"<html>", HTML, 200, FailureKind.MALFORMED),
+        (b"<html>", HTML, 502, FailureKind.UNAVAILABLE),
+        (b"<html>", HTML, 404, FailureKind.MODEL_NOT_FOUND),
+        (b"", JSON, 302, FailureKind.MALFORMED),
+        (whole(), JSON, 302, FailureKind.MALFORMED),
+        (STREAMED, STREAM, 307, FailureKind.MALFORMED),
+        (whole(), JSON, 101, FailureKind.MALFORMED),
+        (b"", JSON, 200, FailureKind.MALFORMED),
+        (b"null", JSON, 200, FailureKind.MALFORMED),
+        (b'{"choices":[]}', JSON, 200, FailureKind.MALFORMED),
+        (whole()[:-9], JSON, 200, FailureKind.MALFORMED),
+        (b"", STREAM, 200, FailureKind.INTERRUPTED),
+        (b": ping\n\n" * 3, STREAM, 200, FailureKind.INTERRUPTED),
+        (b"data: [DONE]\n\n", STREAM, 200, FailureKind.INTERRUPTED),
+        (b"data: {\n\n", STREAM, 200, FailureKind.INTERRUPTED),
+    ],
+)
+def test_what_is_no_answer_fails_alike_in_both_forms(body: bytes, kind: str, status: int, failure: FailureKind) -> None:
+    assert failure_of(body, kind, status) is failure
+
+
+def test_an_answer_that_was_cut_is_told_and_not_repaired() -> None:
+    cut = chunks({"delta": {"content": "half"}}, done=False)
+    with pytest.raises(ProviderFailed) as caught:
+        answer(cut, STREAM)
+    assert caught.value.failure.kind is FailureKind.INTERRUPTED
+    found = events([cut])
+    assert TextDelta("half") in found
+    assert isinstance(found[-1], Failed)
+
+
+def test_a_failure_names_its_status_and_says_nothing_of_the_page() -> None:
+    with pytest.raises(ProviderFailed) as caught:
+        answer(b"<html>your card 4111 was refused</html>", HTML)
+    assert caught.value.failure.status == 200
+    assert "4111" not in f"{caught.value} {caught.value.failure}"
+
+
+@pytest.mark.parametrize("body", [whole(), STREAMED, STREAMED.replace(b"\n", b"\r\n"), ERROR])
+@pytest.mark.parametrize("kind", [JSON, STREAM, TEXT, HTML, None])
+@pytest.mark.parametrize("status", [200, 302, 500])
+def test_every_prefix_ends_with_one_terminal_event(body: bytes, kind: str | None, status: int) -> None:
+    for end in range(0, len(body) + 1, 3):
+        found = events([body[: end // 2], body[end // 2 : end]], kind, status)
+        assert [isinstance(event, Finished | Failed) for event in found].count(True) == 1
+        assert isinstance(found[-1], Finished | Failed)
+
+
+@settings(unhurried, max_examples=200)
+@given(st.binary(), st.sampled_from([JSON, STREAM, TEXT, HTML, None]), st.integers(200, 599))
+def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int) -> None:
+    found = events([body, body], kind, status)
+    assert isinstance(found[-1], Finished | Failed)
+    try:
+        answer(body, kind, status)
+    except ProviderFailed as error:
+        assert error.failure.message  # noqa: PT017
+
+
+def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 100)
+    for status, kind in ((200, JSON), (500, TEXT), (200, HTML)):
+        reader = AnswerReader(ADAPTER, response(b"", kind, status), TARGET)
+        assert reader.feed(b"x" * 100) == (Heartbeat(),)
+        (failed,) = reader.feed(b"x")
+        assert isinstance(failed, Failed)
+        assert failed.failure.kind is FailureKind.TOO_LARGE
+        assert reader.feed(b"x") == reader.close() == ()
+    long = chunks(*({"delta": {"content": "x" * 50}} for _ in range(10)), {"delta": {}, "finish_reason": "stop"})
+    assert isinstance(events([long])[-1], Finished)
+
+
+def test_nothing_comes_after_the_end() -> None:
+    for body, kind in ((STREAMED, STREAM), (whole(), JSON), (ERROR, JSON), (b"data: {\n\n", STREAM)):
+        reader = AnswerReader(ADAPTER, response(b"", kind), TARGET)
+        assert [*reader.feed(body), *reader.close()]
+        assert reader.feed(STREAMED) == reader.close() == ()
+
+
+def test_a_json_body_that_trickles_in_is_alive() -> None:
+    reader = AnswerReader(ADAPTER, response(b""), TARGET)
+    assert [reader.feed(piece) for piece in (b"\n", b" ", b"{")] == [(Heartbeat(),)] * 3
+
+
+def test_the_head_is_left_as_it_is() -> None:
+    head = response(b"")
+    reader = AnswerReader(ADAPTER, head, TARGET)
+    reader.feed(whole())
+    reader.close()
+    assert head == replace(head, body=b"")

@@ -1,0 +1,231 @@
+"""What a request needs, what a deployment can't do of it, and the request without what was dropped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Capabilities
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.fitting import FEATURES, PARAMETERS, Fit, Needs, fit, moves_data, needs_of, without_parameters
+from tests.providers.strategies import requests, unhurried
+
+EVERYTHING = Capabilities(FEATURES, PARAMETERS)
+NOTHING = Capabilities(frozenset(), frozenset())
+CALL = AssistantMessage(None, tool_calls=(ToolCall("c", "f", "{}"),))
+
+
+def ask(*messages: Message, **fields: Any) -> ChatRequest:
+    return ChatRequest("m", (*messages, UserMessage("hi")), **fields)
+
+
+def showing(part: Part) -> ChatRequest:
+    return ask(UserMessage((TextPart("look"), part)))
+
+
+def needs(
+    features: set[str] | None = None, parameters: set[str] | None = None, moving: set[str] | None = None
+) -> Needs:
+    return Needs(frozenset(features or ()), frozenset(parameters or ()), frozenset(moving or ()))
+
+
+@pytest.mark.parametrize(
+    ("request_", "features"),
+    [
+        (ask(), set()),
+        (ask(SystemMessage("be")), set()),
+        (ask(UserMessage((TextPart("a"),))), set()),
+        (ask(tools=(Tool("f"),)), {"tools"}),
+        (ask(CALL, ToolMessage("c", "ok")), {"tools"}),
+        (ask(AssistantMessage("said before")), set()),
+        (ChatRequest("m", (UserMessage("a"), AssistantMessage("b"))), {"prefill"}),
+        (ask(tools=(Tool("f"),), tool_choice="auto"), {"tools"}),
+        (ask(tools=(Tool("f"),), tool_choice="none"), {"tools"}),
+        (ask(tools=(Tool("f"),), tool_choice="required"), {"tools", "tool_choice_required"}),
+        (ask(tools=(Tool("f"),), tool_choice=NamedTool("f")), {"tools", "tool_choice_named"}),
+        (ask(tools=(Tool("f"),), tool_choice=AllowedTools("required", ("f",))), {"tools", "tool_choice_required"}),
+        (ask(tools=(Tool("f"),), tool_choice=AllowedTools("auto", ("f",))), {"tools"}),
+        (showing(ImagePart("data:image/png;base64,aGk=")), {"vision"}),
+        (showing(ImagePart("DATA:image/png;base64,aGk=")), {"vision"}),
+        (showing(ImagePart("https://example.com/a.png")), {"vision", "image_url"}),
+        (showing(ImagePart("http://[2606:4700::1111]/a.png")), {"vision", "image_url"}),
+        (showing(AudioPart("aGk=", "wav")), {"audio"}),
+        (showing(FilePart("data:application/pdf;base64,aGk=")), {"file"}),
+        (ask(response_format=JsonObjectFormat()), {"json_object"}),
+        (ask(response_format=JsonSchemaFormat("n", {})), {"json_schema"}),
+        (ask(n=1), set()),
+        (ask(n=2), {"n"}),
+        (ask(logprobs=True, top_logprobs=3), {"logprobs"}),
+        (ask(logprobs=False), set()),
+        (ask(reasoning_effort="high"), set()),
+    ],
+)
+def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None:
+    assert needs_of(request_).features == features
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameters"),
+    [
+        ({}, set()),
+        ({"temperature": 0.0}, {"temperature"}),
+        ({"seed": 0, "top_p": 1.0, "user": ""}, {"seed", "top_p", "user"}),
+        ({"stop": ()}, set()),
+        ({"stop": ("END",)}, {"stop"}),
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls"}),
+        ({"max_tokens": 5, "logit_bias": {}}, {"max_tokens", "logit_bias"}),
+        ({"tools": (Tool("f"), Tool("g", strict=False))}, set()),
+        ({"tools": (Tool("f"), Tool("g", strict=True))}, {"strict_tools"}),
+        ({"extra": {"top_k": 3, "store": False}}, {"top_k", "store"}),
+    ],
+)
+def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> None:
+    assert needs_of(ask(**fields)).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("extra", "moving"),
+    [
+        ({"store": True}, {"store"}),
+        ({"store": False, "plugins": [], "web_search_options": {}, "conversation": "", "background": 0}, set()),
+        ({"mcp_servers": [{"url": "x"}], "metadata": {"a": "b"}}, {"mcp_servers"}),
+        ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
+        ({"inference_geo": "us"}, {"inference_geo"}),
+    ],
+)
+def test_what_moves_data_only_where_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
+    assert needs_of(ask(extra=extra)).moving == moving
+
+
+def test_fields_that_the_design_names_move_data() -> None:
+    assert {"store", "server_url", "data_sources", "inference_geo", "enable_search"} <= moves_data()
+    assert not moves_data() & PARAMETERS
+
+
+@unhurried
+@given(requests())
+def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
+    found = needs_of(request)
+    assert found.features <= FEATURES - {"reasoning"}
+    assert found.parameters <= PARAMETERS | request.extra.keys()
+    assert found.moving <= moves_data() & request.extra.keys()
+
+
+# --- the difference -------------------------------------------------------------------------------
+
+WORDS = ("tools", "vision", "n", "reasoning", "temperature", "reasoning_effort", "top_k", "store", "plugins")
+some = st.sets(st.sampled_from(WORDS)).map(frozenset)
+
+
+@unhurried
+@given(some, some, some, some, some, some, some)
+def test_the_difference_is_set_arithmetic(
+    features: frozenset[str],
+    parameters: frozenset[str],
+    moving: frozenset[str],
+    has: frozenset[str],
+    knows: frozenset[str],
+    passthrough: frozenset[str],
+    allowed: frozenset[str],
+) -> None:
+    found = fit(Needs(features, parameters, moving), Capabilities(has, knows), ModelFacts(), passthrough, allowed)
+    assert found.missing == features - has
+    assert found.moving == moving - allowed
+    expressed = knows | passthrough | allowed
+    if "reasoning_effort" in parameters and "reasoning" not in has:
+        expressed -= {"reasoning_effort"}
+    assert found.unsupported == parameters - expressed
+
+
+def test_whatever_fits_is_one_answer() -> None:
+    empty = Fit(frozenset(), frozenset(), frozenset())
+    assert fit(needs(), NOTHING, UNKNOWN_MODEL) == empty
+    assert fit(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty
+
+
+def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> None:
+    asked = needs_of(ask(extra={"top_k": 3, "store": True}))
+    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"top_k", "store"})
+    assert (found.unsupported, found.moving) == (frozenset(), {"store"})
+    allowed = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"store"})
+    assert (allowed.unsupported, allowed.moving) == ({"top_k"}, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("flags", "features", "takes_effect"),
+    [
+        (set(), {"tools", "tool_choice_named", "json_schema"}, True),
+        ({"tools_without_reasoning"}, {"vision"}, True),
+        ({"tools_without_reasoning"}, {"tools"}, False),
+        ({"thinking"}, {"tools"}, True),
+        ({"thinking"}, {"tools", "tool_choice_named"}, False),
+        ({"json_without_thinking"}, {"json_object"}, False),
+        ({"json_without_thinking"}, {"json_schema"}, False),
+        ({"json_without_thinking", "thinking"}, {"tools", "vision"}, True),
+        ({"a flag of an adapter's own"}, {"tools"}, True),
+    ],
+)
+def test_an_effort_that_can_take_no_effect_is_unsupported(
+    flags: set[str], features: set[str], takes_effect: bool
+) -> None:
+    facts = ModelFacts(flags=frozenset(flags))
+    found = fit(needs(features, {"reasoning_effort"}), EVERYTHING, facts)
+    assert found.missing == frozenset()
+    assert found.unsupported == (frozenset() if takes_effect else {"reasoning_effort"})
+
+
+def test_an_effort_needs_a_model_that_reasons() -> None:
+    plain = replace(EVERYTHING, features=FEATURES - {"reasoning"})
+    assert fit(needs(parameters={"reasoning_effort"}), plain, ModelFacts()).unsupported == {"reasoning_effort"}
+
+
+# --- what is dropped ------------------------------------------------------------------------------
+
+
+@unhurried
+@given(requests(), st.data())
+def test_the_request_without_what_was_dropped_needs_all_the_rest(request: ChatRequest, data: st.DataObject) -> None:
+    before = needs_of(request)
+    dropped = data.draw(st.sets(st.sampled_from(sorted(PARAMETERS | before.parameters))))
+    after = without_parameters(request, dropped)
+    found = needs_of(after)
+    assert found.parameters == before.parameters - dropped
+    assert found.features == before.features
+    assert (after.model, after.messages, after.stream) == (request.model, request.messages, request.stream)
+    assert without_parameters(after, dropped) == after
+
+
+def test_nothing_dropped_is_the_request_itself() -> None:
+    request = ask(temperature=1.0)
+    assert without_parameters(request, frozenset()) is request
+
+
+def test_a_dropped_strictness_leaves_the_tool() -> None:
+    tools = (Tool("f", "d", {"type": "object"}, True), Tool("g"))
+    assert without_parameters(ask(tools=tools), {"strict_tools"}).tools == (
+        Tool("f", "d", {"type": "object"}),
+        Tool("g"),
+    )

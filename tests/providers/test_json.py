@@ -1,0 +1,241 @@
+"""JSON at the border: what vendors send that isn't JSON, and readers that never raise."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers._json import (
+    JsonError,
+    as_list,
+    as_map,
+    dumps,
+    dumps_text,
+    embed_object,
+    loads,
+    loads_text,
+    mend_surrogates,
+    read_float,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+    split_high_surrogate,
+)
+from tests.providers.strategies import json_values, unhurried
+
+any_text = st.text(st.characters() | st.sampled_from("\ud83d\ude00\ud800\udfff\n\ufeff"))
+
+
+@unhurried
+@given(json_values)
+def test_what_is_written_is_read_again(value: Any) -> None:
+    assert loads(dumps(value)) == value
+    assert loads(dumps_text(value)) == value
+    assert loads(bytearray(dumps(value))) == loads(memoryview(dumps(value))) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":"\\ud83d"}', {"a": "\ud83d"}),
+        ('"\ud83d"', "\ud83d"),
+        ('{"p":NaN,"q":[Infinity,-Infinity]}', {"p": None, "q": [None, None]}),
+        ("[1e999, -1e999, 1e3, 2.5, NaN]", [None, None, 1000.0, 2.5, None]),
+        ('{"id":9007199254740993}', {"id": 9007199254740993}),
+        ('{"a":1,"a":2}', {"a": 2}),
+        (' \n{"a": "\u2028"} ', {"a": "\u2028"}),
+    ],
+)
+def test_what_vendors_send(text: str, value: object) -> None:
+    assert loads_text(text) == loads(text) == value
+
+
+def test_a_cut_pair_in_an_event_is_kept_for_its_other_half() -> None:
+    assert loads(rb'{"a":"\ud83d"}') == {"a": "\ud83d"}
+    assert loads_text(r'{"a":"\ud83d"}') == {"a": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"{'a':1}",
+        b"<html>",
+        b'{"a":1}{"b":2}',
+        b"\xff",
+        b'"\xed\xa0\x80"',
+        b"nan",
+        b"[1,]",
+        b"[" * 200_000,
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_is_not_json_is_one_error(data: bytes) -> None:
+    with pytest.raises(JsonError):
+        loads(data)
+
+
+def test_an_error_does_not_show_what_it_could_not_read() -> None:
+    with pytest.raises(JsonError) as caught:
+        loads(b'{"prompt": "my diagnosis"')
+    assert "diagnosis" not in str(caught.value)
+
+
+@settings(unhurried, max_examples=300)
+@given(st.binary() | any_text | st.builds(lambda value, at: json.dumps(value)[at:], json_values, st.integers(-9, 3)))
+def test_no_bytes_raise_anything_else(data: bytes | str) -> None:
+    try:
+        value = loads(data)
+    except JsonError:
+        return
+    assert loads(dumps_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, None, True, "é"]}, '{"a":[1,null,true,"é"]}'),
+        ({"a": "\ud83d"}, '{"a":"\\ud83d"}'),
+        ({"a": 2**70}, '{"a":1180591620717411303424}'),
+        (math.nan, "null"),
+    ],
+)
+def test_text_of_what_was_read_can_always_be_written(value: object, text: str) -> None:
+    assert dumps_text(value) == text
+
+
+def test_what_is_nested_too_deeply_is_one_error() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(JsonError):
+        dumps_text(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "embedded"),
+    [
+        ('{"a":1}', '[{"a":1}]'),
+        ('{"id":123456789012345678901234567890}', '[{"id":123456789012345678901234567890}]'),
+        ('{ "a" : 1.50 }', '[{ "a" : 1.50 }]'),
+        ("[1]", None),
+        ("1", None),
+        ("{", None),
+        ("", None),
+        ('{"a":"\ud83d"}', None),
+        ('{"a":NaN}', None),
+    ],
+)
+def test_arguments_are_set_in_as_they_are_or_not_at_all(text: str, embedded: str | None) -> None:
+    fragment = embed_object(text)
+    assert (None if fragment is None else dumps([fragment]).decode()) == embedded
+
+
+# --- lenient readers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (3, 3),
+        (-3, -3),
+        (3.0, 3),
+        ("3", 3),
+        ("003", 3),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, None),
+        (1e30, None),
+        (3.5, None),
+        (math.inf, None),
+        (math.nan, None),
+        (True, None),
+        (None, None),
+        ("", None),
+        ("3.0", None),
+        ("-3", None),
+        ("٣", None),
+        ("9" * 19, None),
+        ("9" * 5000, None),
+        ([3], None),
+    ],
+)
+def test_whole_numbers(value: object, number: int | None) -> None:
+    found = read_int({"n": value}, "n")
+    assert found == number
+    assert type(found) is type(number)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(1, 1.0), (1.5, 1.5), (True, None), ("1", None), (None, None), (10**400, None), ([], None)]
+)
+def test_numbers(value: object, number: float | None) -> None:
+    found = read_float({"n": value}, "n")
+    assert found == number
+    assert type(found) is type(number)
+
+
+def test_a_member_of_another_type_is_not_there() -> None:
+    for value in (None, True, 5, 1.5, "text", [1], {"a": 1}):
+        source = {"k": value}
+        assert read_str(source, "k") == (value if isinstance(value, str) else None)
+        assert read_map(source, "k") == as_map(value) == (value if isinstance(value, dict) else {})
+        assert list(read_list(source, "k")) == list(as_list(value)) == (value if isinstance(value, list) else [])
+    assert read_str({"k": ""}, "k") == ""
+    for reader in (read_str, read_int, read_float, read_map, read_list):
+        assert not reader({}, "k")
+
+
+@settings(unhurried, max_examples=300)
+@given(st.dictionaries(st.just("k"), json_values | st.floats() | st.integers() | any_text))
+def test_no_reader_raises(source: dict[str, Any]) -> None:
+    for reader in (read_str, read_int, read_float, read_map, read_list):
+        reader(source, "k")
+
+
+# --- surrogates -----------------------------------------------------------------------------------
+
+
+def mended(text: str) -> str:
+    """The reference: pairs joined, every other surrogate replaced."""
+    joined = re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda pair: chr(0x10000 + ((ord(pair[0][0]) & 0x3FF) << 10) + (ord(pair[0][1]) & 0x3FF)),
+        text,
+    )
+    return re.sub("[\ud800-\udfff]", "\ufffd", joined)
+
+
+@settings(unhurried, max_examples=300)
+@given(any_text)
+def test_pairs_are_joined_and_lone_surrogates_replaced(text: str) -> None:
+    assert mend_surrogates(text) == mended(text)
+    assert json.loads(dumps(mend_surrogates(text))) == mended(text)
+
+
+@settings(unhurried, max_examples=300)
+@given(st.lists(any_text))
+def test_pieces_mended_one_after_another_are_the_whole_mended(pieces: list[str]) -> None:
+    out, rest = "", ""
+    for piece in pieces:
+        text, rest = split_high_surrogate(rest + piece)
+        assert not rest or "\ud800" <= rest <= "\udbff"
+        out += mend_surrogates(text)
+    assert out + ("\ufffd" if rest else "") == mended("".join(pieces))
+
+
+def test_a_line_break_is_no_surrogate() -> None:
+    assert split_high_surrogate("\ud83d\n") == ("\ud83d\n", "")
+    assert split_high_surrogate("\n") == ("\n", "")
+    assert split_high_surrogate("a\ud83d") == ("a", "\ud83d")
+    assert split_high_surrogate("\ude00") == ("\ude00", "")
+    assert split_high_surrogate("") == ("", "")

@@ -1,0 +1,84 @@
+"""Plug-ins come through entry points; a broken one is named with its reason and breaks nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from providers import registry
+from providers.adapters.openai import ADAPTER
+from providers.registry import GROUP, check_adapter, load_registry
+
+
+@dataclass(frozen=True)
+class Point:
+    """An entry point as the registry uses it."""
+
+    name: str
+    value: str
+    load: Callable[[], object]
+
+
+def fails() -> object:
+    raise ImportError("no module named 'acme_sdk'")
+
+
+def load(monkeypatch: pytest.MonkeyPatch, *points: Point) -> registry.Registry:
+    """What is found where these are the installed plug-ins."""
+
+    def installed(*, group: str) -> tuple[Point, ...]:
+        assert group == GROUP == "providers.adapters"
+        return points
+
+    monkeypatch.setattr(registry, "entry_points", installed)
+    return load_registry.__wrapped__()
+
+
+def test_ours_are_installed_and_sound() -> None:
+    found = load_registry()
+    assert found.broken == {}
+    assert {"openai", "openai-compatible", "gemini", "dashscope"} <= found.adapters.keys()
+    assert all(adapter.name == name for name, adapter in found.adapters.items())
+    assert load_registry() is found
+
+
+def test_a_plug_in_that_does_not_load_is_named_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load(
+        monkeypatch,
+        Point("acme", "acme.plugin:ADAPTER", fails),
+        Point("half", "half:ADAPTER", lambda: object()),
+        Point("missing", "gone:ADAPTER", lambda: getattr(registry, "ADAPTER")),  # noqa: B009
+        Point("openai", "ours:ADAPTER", lambda: ADAPTER),
+    )
+    assert found.adapters == {"openai": ADAPTER}
+    assert found.broken["acme"] == "acme.plugin:ADAPTER: ImportError: no module named 'acme_sdk'"
+    assert found.broken["half"].startswith("half:ADAPTER: TypeError: is no adapter: it lacks name, capabilities, ")
+    assert found.broken["missing"].startswith("gone:ADAPTER: AttributeError: ")
+
+
+def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Point("openai", "ours:ADAPTER", lambda: ADAPTER)
+    theirs = Point("openai", "theirs:ADAPTER", lambda: ADAPTER)
+    for points in ((ours, theirs), (theirs, ours), (ours, theirs, ours)):
+        found = load(monkeypatch, *points)
+        assert found.adapters == {}
+        assert "ours:ADAPTER" in found.broken["openai"]
+        assert "theirs:ADAPTER" in found.broken["openai"]
+    assert load(monkeypatch, ours, ours).adapters == {"openai": ADAPTER}
+
+
+class Unfinished:
+    name = "unfinished"
+    capabilities = sites = auth = build_request = None
+
+    def parse_response(self) -> None: ...
+
+    def classify_error(self) -> None: ...
+
+
+def test_what_an_adapter_lacks_is_named() -> None:
+    assert check_adapter(ADAPTER) is ADAPTER
+    with pytest.raises(TypeError, match=r"^is no adapter: it lacks build_request, stream_parser$"):
+        check_adapter(Unfinished())

@@ -1,0 +1,299 @@
+"""The facts of every known host, as the vendors publish them, and the URLs that can be a place to send to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.catalogue import read
+from providers.fitting import FEATURES, PARAMETERS, moves_data
+from providers.registry import load_registry
+from providers.sites import OriginError, Site, load_sites, parse_origin
+from providers.territories import ANYWHERE, Places, parse_places
+from tests.providers.strategies import unhurried
+
+PROVIDERS = sorted(load_registry().adapters)
+SITES = [(provider, name) for provider in PROVIDERS for name in load_sites(provider)]
+OPENAI_EU = ["@EEA", "CH"]
+
+
+def site(provider: str, name: str) -> Site:
+    return load_sites(provider)[name]
+
+
+def places(*words: str) -> Places:
+    return parse_places(words)
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "origin", "stores", "processes"),
+    [
+        ("openai", "global", "https://api.openai.com", ["any"], ["any"]),
+        ("openai", "us", "https://us.api.openai.com", ["US"], ["US"]),
+        ("openai", "eu", "https://eu.api.openai.com", OPENAI_EU, OPENAI_EU),
+        ("openai", "ae", "https://ae.api.openai.com", ["AE"], ["AE"]),
+        ("openai", "jp", "https://jp.api.openai.com", ["JP"], ["any"]),
+        ("openai", "kr", "https://kr.api.openai.com", ["KR"], ["any"]),
+        ("openai", "in", "https://in.api.openai.com", ["IN"], ["any"]),
+        ("openai", "sg", "https://sg.api.openai.com", ["SG"], ["any"]),
+        ("openai", "au", "https://au.api.openai.com", ["AU"], ["any"]),
+        ("openai", "ca", "https://ca.api.openai.com", ["CA"], ["any"]),
+        ("openai", "gb", "https://gb.api.openai.com", ["GB"], ["any"]),
+        ("dashscope", "cn-beijing", "https://dashscope.aliyuncs.com", ["CN"], ["CN"]),
+        ("dashscope", "intl", "https://dashscope-intl.aliyuncs.com", ["SG"], ["*", "!CN"]),
+        ("dashscope", "us", "https://dashscope-us.aliyuncs.com", ["US"], ["any"]),
+        ("dashscope", "hongkong", "https://cn-hongkong.dashscope.aliyuncs.com", ["HK"], ["any"]),
+        ("gemini", "global", "https://generativelanguage.googleapis.com", ["any"], ["any"]),
+    ],
+)
+def test_where_a_site_stores_and_processes(
+    provider: str, name: str, origin: str, stores: list[str], processes: list[str]
+) -> None:
+    known = site(provider, name)
+    assert known.origin == origin
+    assert known.residency.stores == places(*stores)
+    assert known.residency.processes == places(*processes)
+    assert known.residency_of("a model that nobody knows") == known.residency
+
+
+def test_a_scope_of_models_has_a_residency_of_its_own() -> None:
+    us = site("dashscope", "us")
+    assert us.residency_of("qwen-plus").processes == ANYWHERE
+    assert us.residency_of("qwen-plus-us").processes == places("US")
+    assert us.residency_of("qwen-plus-us").stores == places("US")
+    assert us.residency_of("qwen-us-plus").processes == ANYWHERE
+    assert us.residency_of("QWEN-PLUS-US").processes == ANYWHERE
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "model", "boundary", "inside"),
+    [
+        ("openai", "us", "m", ["US"], True),
+        ("openai", "us", "m", ["US-CA"], False),
+        ("openai", "eu", "m", ["@EEA", "CH"], True),
+        ("openai", "eu", "m", ["@EEA"], False),
+        ("openai", "jp", "m", ["JP"], False),
+        ("openai", "jp", "m", ["*"], True),
+        ("openai", "global", "m", ["*", "!CN"], False),
+        ("dashscope", "intl", "m", ["*", "!CN"], True),
+        ("dashscope", "intl", "m", ["SG"], False),
+        ("dashscope", "cn-beijing", "m", ["CN"], True),
+        ("dashscope", "cn-beijing", "m", ["HK"], False),
+        ("dashscope", "hongkong", "m", ["HK"], False),
+        ("dashscope", "us", "m", ["US"], False),
+        ("dashscope", "us", "m-us", ["US"], True),
+        ("gemini", "global", "m", ["US"], False),
+    ],
+)
+def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boundary: list[str], inside: bool) -> None:
+    assert site(provider, name).residency_of(model).within(places(*boundary)) is inside
+
+
+def test_both_storing_and_processing_must_stay() -> None:
+    jp = site("openai", "jp").residency
+    assert jp.stores.within(places("JP"))
+    assert not jp.processes.within(places("JP"))
+    assert not jp.within(places("JP"))
+
+
+@pytest.mark.parametrize(
+    ("provider", "served", "unserved"),
+    [
+        ("openai", ["US", "JP", "TW", "UA", "UA-30", "UA-05"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "VE"]),
+        ("openai", [], ["UA-43", "UA-40", "UA-14", "UA-09", "QQ"]),
+        ("gemini", ["US", "DE", "JP", "TW", "VE"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "AF", "MM"]),
+    ],
+)  # fmt: skip
+def test_whom_a_vendor_serves(provider: str, served: list[str], unserved: list[str]) -> None:
+    for known in load_sites(provider).values():
+        assert known.availability.published
+        assert [code for code in served if not known.availability.places.contains(code)] == []
+        assert [code for code in unserved if known.availability.places.contains(code)] == []
+
+
+def test_a_vendor_without_a_list_serves_its_own_storage_territory() -> None:
+    for name, stores in (("cn-beijing", "CN"), ("intl", "SG"), ("us", "US"), ("hongkong", "HK")):
+        available = site("dashscope", name).availability
+        assert not available.published
+        assert available.places == places(stores)
+        assert available.never == (frozenset() if stores == "CN" else {"CN"})
+
+
+def test_what_promises_need_and_leave_out() -> None:
+    for name, known in load_sites("openai").items():
+        assert known.requires == (() if name in ("global", "us") else (frozenset({"zdr", "mam"}),))
+        assert known.excepts == (frozenset() if name == "global" else {"json_schema", "strict_tools"})
+        assert known.pins == {"store": False}
+
+
+@pytest.mark.parametrize(("provider", "name"), SITES)
+def test_every_site_of_the_catalogue_is_sound(provider: str, name: str) -> None:
+    known = site(provider, name)
+    assert known.name == name
+    assert parse_origin(known.origin) == (known.origin, None)
+    assert parse_origin(known.origin + known.base_path) == (known.origin, known.base_path)
+    assert known.base_path.startswith("/")
+    assert known.excepts <= FEATURES | PARAMETERS
+    assert known.allows <= moves_data()
+    assert known.api_key_env.isidentifier()
+    assert known.api_key_env.isupper()
+    assert known.residency.stores.included != frozenset()
+    assert known.residency.processes.included != frozenset()
+    for scope in known.scopes:
+        # An unknown model takes the residency of the site, so it has to be the widest.
+        assert scope.residency.stores.within(known.residency.stores)
+        assert scope.residency.processes.within(known.residency.processes)
+
+
+def test_no_two_sites_share_a_host_and_each_has_a_key_of_its_own() -> None:
+    known = [site(provider, name) for provider, name in SITES]
+    for one in known:
+        assert [other.origin for other in known if other.owns(one.origin)] == [one.origin]
+    assert len({one.api_key_env for one in known}) == len(known)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_source_and_a_date_stand_beside_the_facts(provider: str) -> None:
+    lists = {row["available"] for row in read(provider).get("sites", {}).values() if "available" in row}
+    for name in lists:
+        assert read("availability")[name].keys() >= {"source", "as_of", "territories"}
+
+
+# --- whose host it is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "origin", "owned"),
+    [
+        ("openai", "us", "https://us.api.openai.com", True),
+        ("openai", "us", "https://us.api.openai.com:8443", True),
+        ("openai", "us", "http://us.api.openai.com", True),
+        ("openai", "us", "https://US.API.openai.com", True),
+        ("openai", "us", "https://api.openai.com", False),
+        ("openai", "global", "https://us.api.openai.com", False),
+        ("openai", "us", "https://us.api.openai.com.evil.example", False),
+        ("openai", "us", "https://evil.example/us.api.openai.com", False),
+        ("dashscope", "cn-beijing", "https://ws-1.cn-beijing.maas.aliyuncs.com", True),
+        ("dashscope", "cn-beijing", "https://cn-beijing.maas.aliyuncs.com", False),
+        ("dashscope", "cn-beijing", "https://ws.cn-beijing.maas.aliyuncs.com.evil.example", False),
+        ("dashscope", "cn-beijing", "https://ws.eu-central-1.maas.aliyuncs.com", False),
+        ("dashscope", "intl", "https://ws.ap-southeast-1.maas.aliyuncs.com", True),
+        ("dashscope", "us", "https://ws.us-east-1.maas.aliyuncs.com", True),
+    ],
+)
+def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) -> None:
+    assert site(provider, name).owns(origin) is owned
+
+
+# --- which URL can be a place to send to ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("https://example.com", "https://example.com", None),
+        ("https://example.com/", "https://example.com", ""),
+        ("https://example.com/v1", "https://example.com", "/v1"),
+        ("https://example.com/v1/", "https://example.com", "/v1"),
+        ("HTTPS://Example.COM./V1", "https://example.com", "/V1"),
+        ("https://example.com:443/v1", "https://example.com", "/v1"),
+        ("https://example.com:8443", "https://example.com:8443", None),
+        ("https://example.com:", "https://example.com", None),
+        ("http://127.0.0.1:80/v1", "http://127.0.0.1", "/v1"),
+        ("http://localhost:11434/v1", "http://localhost:11434", "/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000", "/v1"),
+        ("http://[0:0:0:0:0:0:0:1]", "http://[::1]", None),
+        ("http://[::FFFF:127.0.0.1]", "http://[::ffff:7f00:1]", None),
+        ("https://xn--fsq.example/a-b_c/~d", "https://xn--fsq.example", "/a-b_c/~d"),
+    ],
+)
+def test_a_place_to_send_to_has_one_spelling(url: str, origin: str, path: str | None) -> None:
+    assert parse_origin(url) == (origin, path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com",
+        "//example.com",
+        "/v1",
+        "https:example.com",
+        "https:/example.com",
+        "https://",
+        "https:///v1",
+        "https://.",
+        "https://.example.com",
+        "https://example..com",
+        "https://example.com..",
+        "https://-example.com",
+        "https://example-.com",
+        "https://exa_mple.com",
+        "https://exa%6dple.com",
+        "https://例え.example",
+        "https://example.com/ä",
+        "https://example.com /",
+        " https://example.com",
+        "https://example.com\n",
+        "https://example.com\r\nhost: evil",
+        "https://exam\tple.com",
+        "https://example.com\\@evil.example",
+        "https://user@example.com",
+        "https://user:password@example.com",
+        "https://:password@example.com",
+        "https://@example.com",
+        "https://example.com:http",
+        "https://example.com:99999",
+        "https://example.com:-1",
+        "https://example.com:443:443",
+        "https://[::1",
+        "https://::1",
+        "https://[::1%25eth0]",
+        "https://[example.com]",
+        "https://[v1.x]",
+        "https://[127.0.0.1]",
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://0177.0.0.1",
+        "http://127.0.0.1.2",
+        "https://example.com?x=1",
+        "https://example.com/v1?",
+        "https://example.com/v1#",
+        "https://example.com/v1#x",
+        "https://example.com//v1",
+        "https://example.com/v1//",
+        "https://example.com/../v1",
+        "https://example.com/v1/.",
+        "https://example.com/v1/%2e%2e",
+        "https://example.com/a|b",
+        "https://example.com/{model}",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "unix:///run/x.sock",
+    ],
+)
+def test_what_can_be_no_place_to_send_to_is_refused(url: str) -> None:
+    with pytest.raises(OriginError) as caught:
+        parse_origin(url)
+    assert str(caught.value).startswith(("must ", "is ", "has "))
+
+
+@settings(unhurried, max_examples=500)
+@given(
+    st.text("hpst:/@[]%?#.\\ ae10-", max_size=30)
+    | st.text(max_size=20)
+    | st.text("a.-:0/", max_size=9).map("https://".__add__)
+)
+def test_what_is_taken_is_already_in_its_one_spelling(url: str) -> None:
+    try:
+        origin, path = parse_origin(url)
+    except OriginError:
+        return
+    assert parse_origin(origin) == (origin, None)
+    assert parse_origin(origin + (path or "")) == (origin, path or None)

@@ -1,0 +1,264 @@
+"""Sets of territories, held against a model that writes out every place of a small world."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.catalogue import territory_data
+from providers.territories import (
+    ANYWHERE,
+    NOWHERE,
+    Places,
+    TerritoryError,
+    parent,
+    parse_places,
+    parse_territory,
+    territory_name,
+)
+from tests.providers.strategies import unhurried
+
+# A country's own code stands for the rest of it; a part in no set shows what holds for parts that nobody names.
+COUNTRIES = ("US", "CN", "DE")
+PARTS = ("US-CA", "US-NY", "CN-BJ")
+WORLD = (*COUNTRIES, *PARTS, "US-ZZ", "CN-ZZ", "DE-ZZ", "FR", "FR-ZZ")
+
+codes = st.sampled_from([*COUNTRIES, *PARTS])
+written = st.lists(st.one_of(codes, codes.map(lambda code: f"!{code}"), st.just("*")), max_size=6)
+parsed = written.filter(lambda words: not lets_in_again(words)).map(parse_places)
+built = st.builds(Places, st.none() | st.frozensets(codes, max_size=4), st.frozensets(codes, max_size=3))
+
+
+def lets_in_again(words: list[str]) -> bool:
+    """Whether a part of a country that `*` leaves out is named too, which a set can't hold."""
+    return "*" in words and any(f"!{parent(word)}" in words and f"!{word}" not in words for word in words)
+
+
+def members(places: Places) -> set[str]:
+    return {place for place in WORLD if places.contains(place)}
+
+
+def meaning(words: Iterable[str]) -> set[str]:
+    """What a list says: of the words that speak of a place, the most specific decides, and `!` before the plain one."""
+    found = set()
+    for place in WORLD:
+        for name in (place, parent(place), "*"):
+            if f"!{name}" in words:
+                break
+            if name in words:
+                found.add(place)
+                break
+    return found
+
+
+@settings(unhurried, max_examples=500)
+@given(written)
+def test_a_list_means_what_its_most_specific_words_say(words: list[str]) -> None:
+    if lets_in_again(words):
+        with pytest.raises(TerritoryError, match="can be let in again"):
+            parse_places(words)
+    else:
+        assert members(parse_places(words)) == meaning(words)
+
+
+@settings(unhurried, max_examples=500)
+@given(parsed, parsed)
+def test_within_is_inclusion_of_every_place(inner: Places, outer: Places) -> None:
+    assert inner.within(outer) == (members(inner) <= members(outer) and covers_unnamed(inner, outer))
+
+
+def covers_unnamed(inner: Places, outer: Places) -> bool:
+    """Whether the countries that no list names are covered too: the model's FR stands for them."""
+    return inner.included is not None or outer.included is None
+
+
+@settings(unhurried, max_examples=500)
+@given(built, built)
+def test_within_never_says_yes_for_a_place_outside(inner: Places, outer: Places) -> None:
+    if inner.within(outer):
+        assert members(inner) <= members(outer)
+
+
+@unhurried
+@given(parsed, parsed, parsed)
+def test_within_is_an_order(a: Places, b: Places, c: Places) -> None:
+    assert a.within(a)
+    assert NOWHERE.within(a)
+    assert a.within(ANYWHERE)
+    if a.within(b) and b.within(c):
+        assert a.within(c)
+    if a.within(b) and b.within(a):
+        assert members(a) == members(b)
+
+
+@settings(unhurried, max_examples=500)
+@given(parsed, parsed)
+def test_a_union_has_what_is_in_either(a: Places, b: Places) -> None:
+    both = a.union(b)
+    either = members(a) | members(b)
+    assert members(both) == members(b.union(a))
+    assert members(both) <= either
+    missing = either - members(both)
+    assert all(parent(place) in a.excluded | b.excluded for place in missing)
+    if not a.excluded and not b.excluded:
+        assert not missing
+    assert members(a.union(a)) == members(a)
+    assert members(a.union(NOWHERE)) == members(a)
+
+
+@unhurried
+@given(parsed)
+def test_anywhere_fits_only_a_bare_star(places: Places) -> None:
+    assert ANYWHERE.within(places) == places.is_anywhere
+    assert places.is_anywhere == (members(places) == set(WORLD))
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "inside"),
+    [
+        (["*"], "US", True),
+        (["any"], "UA-43", True),
+        ([], "US", False),
+        (["US"], "US", True),
+        (["US"], "US-CA", True),
+        (["US-CA"], "US", False),
+        (["US-CA"], "US-CA", True),
+        (["US-CA"], "US-NY", False),
+        (["US", "!US-CA"], "US", True),
+        (["US", "!US-CA"], "US-CA", False),
+        (["US", "!US-CA"], "US-NY", True),
+        (["*", "!CN"], "CN", False),
+        (["*", "!CN"], "CN-BJ", False),
+        (["*", "!CN"], "HK", True),
+        (["UA-43", "!UA"], "UA-43", True),
+        (["UA-43", "!UA"], "UA", False),
+        (["@EU"], "NO", False),
+        (["@EEA"], "NO", True),
+        (["@EEA", "!DE"], "DE", False),
+        (["*", "!@EU"], "FR", False),
+        (["*", "!@EU"], "CH", True),
+        (["CN"], "HK", False),
+        (["CN"], "TW", False),
+        (["CN"], "MO", False),
+    ],
+)
+def test_what_a_list_contains(words: list[str], place: str, inside: bool) -> None:
+    assert parse_places(words).contains(place) is inside
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "inside"),
+    [
+        (["US"], ["US", "!US-CA"], False),
+        (["US-NY"], ["US", "!US-CA"], True),
+        (["US", "!US-CA"], ["US", "!US-CA"], True),
+        (["US", "!US-CA"], ["US"], True),
+        (["US-CA"], ["US"], True),
+        (["US"], ["US-CA"], False),
+        (["*", "!CN"], ["*"], True),
+        (["*"], ["*", "!CN"], False),
+        (["*", "!CN"], ["*", "!CN-BJ"], True),
+        (["*", "!CN-BJ"], ["*", "!CN"], False),
+        (["CN-BJ"], ["*", "!CN"], False),
+        (["HK"], ["*", "!CN"], True),
+        (["@EU"], ["@EEA"], True),
+        (["@EEA"], ["@EU"], False),
+        (["*"], ["US"], False),
+    ],
+)
+def test_what_lies_within_what(inner: list[str], outer: list[str], inside: bool) -> None:
+    assert parse_places(inner).within(parse_places(outer)) is inside
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["*"], "any"),
+        (["*", "!CN", "!AF"], "any but AF, CN"),
+        ([], "nowhere"),
+        (["US", "DE"], "DE, US"),
+        (["@EEA", "CH"], "@EEA, CH"),
+        (["@EU", "US"], "@EU, US"),
+        (["US", "!US-CA"], "US but not US-CA"),
+    ],
+)
+def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str) -> None:
+    assert str(parse_places(words)) == shown
+
+
+@pytest.mark.parametrize("word", ["US", "XK", "HK", "US-CA", "UA-09", "GB-ENG", "CN-11"])
+def test_codes_are_taken_as_they_are(word: str) -> None:
+    assert parse_territory(word) == word
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("UK", "did you mean GB?"),
+        ("uk", "did you mean GB?"),
+        ("EL", "did you mean GR?"),
+        ("de", "did you mean DE? Codes are upper case"),
+        (" DE", "did you mean DE? Codes are upper case"),
+        ("us-ca", "did you mean US-CA? Codes are upper case"),
+        ("EU", "did you mean the group @EU?"),
+        ("eea", "did you mean the group @EEA?"),
+        ("Germany", "did you mean DE (Germany)?"),
+        ("germny", "did you mean DE (Germany)?"),
+        ("China", None),
+        ("XX", None),
+        ("QQ-1", None),
+        ("US-CALI", None),
+        ("US-", None),
+        ("US-ca", "did you mean US-CA? Codes are upper case"),
+        ("", None),
+        ("*", None),
+    ],
+)
+def test_a_word_that_is_no_territory_is_told_what_it_could_be(word: str, hint: str | None) -> None:
+    with pytest.raises(TerritoryError) as caught:
+        parse_territory(word)
+    message = str(caught.value)
+    assert message.startswith(f"{word!r} is no territory (ISO 3166)")
+    assert message.endswith(hint if hint else "(ISO 3166)")
+
+
+@pytest.mark.parametrize("words", [["@Europe"], ["!@Europe"], ["US", "@eu"], ["!UK"], ["!!US"], ["!*"], ["!any"]])
+def test_a_list_with_a_wrong_word_is_refused(words: list[str]) -> None:
+    with pytest.raises(TerritoryError):
+        parse_places(words)
+
+
+def test_an_unknown_group_is_told_the_known_ones() -> None:
+    with pytest.raises(TerritoryError, match="'@Europe' is no group of territories; there are @EEA, @EU"):
+        parse_places(["@Europe"])
+
+
+def test_names_are_for_people() -> None:
+    assert territory_name("CN") == "mainland China"
+    assert territory_name("US-CA") == "United States (US-CA)"
+    assert territory_name("QQ") == "QQ"
+
+
+def test_parents() -> None:
+    assert [parent(code) for code in ("US", "US-CA", "GB-ENG")] == [None, "US", "GB"]
+
+
+def test_the_four_territories_are_four() -> None:
+    for one, other in itertools.permutations(("CN", "HK", "MO", "TW"), 2):
+        assert not parse_places([one]).within(parse_places([other]))
+        assert territory_name(one) != territory_name(other)
+
+
+def test_the_data_of_the_world() -> None:
+    data = territory_data()
+    assert len(data.groups["@EU"]) == 27
+    assert data.groups["@EEA"] - data.groups["@EU"] == {"IS", "LI", "NO"}
+    assert all(codes <= data.names.keys() for codes in data.groups.values())
+    assert set(data.aliases.values()) <= data.names.keys()
+    assert not data.names.keys() & (data.aliases.keys() | data.unknown | data.tor)
+    assert all(len(code) == 2 and code.isupper() for code in data.names)
+    assert len(set(data.names.values())) == len(data.names)
