@@ -86,7 +86,7 @@ def _pattern(text: str) -> re.Pattern[str]:
         if line == "…":
             lines.append(r"(?:.*\n)*?")
         else:
-            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"\n?$\n?")
+            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"$\n?")
     return re.compile("^" + "".join(lines), re.MULTILINE)
 
 
