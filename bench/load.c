@@ -12,7 +12,7 @@
  * digits of microseconds of CLOCK_MONOTONIC and "@") when they were read.
  *
  * With --hold 1 each connection asks once and stays; {"held": N} is printed when each has had --min-events events
- * or has failed, and the client then reads on until its standard input is closed.
+ * or has failed, or after --seconds, and the client then reads on until its standard input is closed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -444,17 +444,20 @@ static void run_until(uint64_t end_us) {
 
 static void hold(void) {
     int told = 0;
+    uint64_t end_us = now_us() + (uint64_t)(options.seconds * 1e6);
     struct epoll_event event = {.events = EPOLLIN, .data = {.ptr = &told}};
     epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &event);
     for (;;) {
         struct epoll_event ready[BATCH];
-        int found = epoll_wait(poller, ready, BATCH, -1);
+        int found = epoll_wait(poller, ready, BATCH, 100);
         for (int i = 0; i < found; i++) {
             struct connection *one = ready[i].data.ptr;
             if (ready[i].data.ptr == &told) return;
             if (one != NULL && one->fd >= 0) on_ready(one, ready[i].events);
         }
-        if (!told && opened == options.connections && held + (int)all_errors >= opened) {
+        int settled = opened == options.connections && held + (int)all_errors >= opened;
+        if (!told && (settled || now_us() > end_us)) {
+            opened = options.connections; /* the rest stays closed */
             told = printf("{\"held\": %d, \"errors\": %llu}\n", held, (unsigned long long)all_errors);
             fflush(stdout);
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -212,7 +213,9 @@ async def main() -> None:
         for _ in range(_OPENING_AT_ONCE if options.hold else options.connections):
             load.ask_next()
     if options.hold:
-        await load.settled.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(load.settled.wait(), options.seconds)
+        load.unopened.clear()
         print(json.dumps({"held": load.held, "errors": load.all_errors}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         print(json.dumps({"held": load.held, "errors": load.all_errors}))

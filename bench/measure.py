@@ -23,6 +23,7 @@ Say = Callable[[str], None]
 _CONNECTIONS = 64
 _PACED_STREAMS = 24
 _LATENCY_RATE = 50
+_HOLD_LIMIT_S = 45
 # A gateway may merge the role into the first words and leave out the usage: a few events fewer are a whole stream.
 _MAY_LACK = 4
 
@@ -155,7 +156,7 @@ class Bench:
 
     @contextmanager
     def _held(self, running: Running, request: Request) -> Iterator[dict[str, Any]]:
-        options = {"connections": self.extent.streams, "hold": 1, "min_events": 1}
+        options = {"connections": self.extent.streams, "hold": 1, "min_events": 1, "seconds": _HOLD_LIMIT_S}
         command = self._command(running.port, request, (), options)
         with Cores.on(self.cores.others):
             holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603

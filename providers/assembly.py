@@ -108,7 +108,7 @@ class Assembler:
 
     def has(self, content: _Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
-        return content in self._choice(choice).said
+        return choice in self._choices and content in self._choices[choice].said
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
@@ -131,7 +131,7 @@ class Assembler:
 
     def takes_runs(self) -> bool:
         """Whether text may come as runs now: not while half a surrogate pair waits for its other half."""
-        return "text" not in self._choice(0).cut
+        return 0 not in self._choices or "text" not in self._choices[0].cut
 
     def reasoning(self, text: str, choice: int = 0) -> None:
         """More reasoning text."""
@@ -168,14 +168,13 @@ class Assembler:
         call.signature = call.signature or signature or None
         arguments, call.cut = split_high_surrogate(call.cut + arguments)
         arguments = mend_surrogates(arguments)
-        if call.given_out:
-            if arguments:
-                call.has_arguments = True
-                self._give(ToolCallDelta(call.index, arguments, choice=choice))
-            return
-        call.waiting += arguments
-        if call.name:
-            self._give_first(call, choice)
+        if not call.given_out:
+            call.waiting += arguments
+            if call.name:
+                self._give_first(call, choice)
+        elif arguments:
+            call.has_arguments = True
+            self._give(ToolCallDelta(call.index, arguments, choice=choice))
 
     def finish(self, reason: FinishReason, choice: int = 0, raw: str | None = None) -> None:
         """The choice has ended. Of several finishes the one that says most wins."""
@@ -234,40 +233,30 @@ class Assembler:
         self._events.append(event)
 
     def _choice(self, number: int) -> _Choice:
-        state = self._choices.get(number)
-        if state is None:
-            state = _Choice()
-            if len(self._choices) < _MAX_CHOICES:
-                self._choices[number] = state
-            else:
-                self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
+        if (state := self._choices.get(number)) is not None:
+            return state
+        if len(self._choices) == _MAX_CHOICES:
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
+            return _Choice()
+        state = self._choices[number] = _Choice()
         return state
 
     def _call_of(self, state: _Choice, index: int | None, id: str, name: str) -> _Call:
         at_index = state.by_index.get(index) if index is not None else None
-        if id:
-            call = state.by_id.get(id)
-            if call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
-                call = at_index
-                call.id_is_ours = False
-            if call is None:
-                call = self._new_call(state, id)
-            if not call.given_out:
-                call.id = id
-            state.by_id[id] = call
-        elif at_index is not None:
+        call = state.by_id.get(id) if id else at_index
+        if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
             call = at_index
-        elif index is None and state.calls and not name:
+            call.id_is_ours = False
+        elif call is None and not id and not name and index is None and state.calls:
             call = state.calls[-1]
-        else:
-            call = self._new_call(state, "")
+        if call is None:
+            call = _Call(len(state.calls))
+            state.calls.append(call)
+        if id:
+            call.id = call.id if call.given_out else id
+            state.by_id[id] = call
         if index is not None:
             state.by_index[index] = call
-        return call
-
-    def _new_call(self, state: _Choice, id: str) -> _Call:
-        call = _Call(len(state.calls), id)
-        state.calls.append(call)
         return call
 
     def _give_first(self, call: _Call, choice: int) -> None:

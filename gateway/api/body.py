@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -12,7 +11,7 @@ from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import TimeLimit
 
-__all__ = ["BodyLimits", "ClientGone", "check_content_headers", "drain", "parse_json", "read_body"]
+__all__ = ["BodyLimits", "ClientGone", "HeldBytes", "check_content_headers", "drain", "parse_json", "read_body"]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BODIES_BYTES = 256 * 1024 * 1024
@@ -33,22 +32,40 @@ class BodyLimits:
         self._most_bytes = most_bytes
         self._held_bytes = 0
 
-    @contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
-        """Within it, call the given function with each further number of bytes; raises ApiError (overloaded)."""
-        mine = 0
+    def hold(self) -> HeldBytes:
+        """`with limits.hold() as held`: call `held.add` with each further number of bytes."""
+        return HeldBytes(self)
 
-        def add(count: int) -> None:
-            nonlocal mine
-            if self._held_bytes + count > self._most_bytes:
-                raise ApiError("overloaded", "this gateway holds as many requests as it can", retry_after_s=1)
-            mine += count
-            self._held_bytes += count
+    def take(self, count: int) -> None:
+        """Count further bytes; raises ApiError (overloaded) beyond the bound."""
+        if self._held_bytes + count > self._most_bytes:
+            raise ApiError("overloaded", "this gateway holds as many requests as it can", retry_after_s=1)
+        self._held_bytes += count
 
-        try:
-            yield add
-        finally:
-            self._held_bytes -= mine
+    def give_back(self, count: int) -> None:
+        """These bytes are let go of."""
+        self._held_bytes -= count
+
+
+class HeldBytes:
+    """What one request holds; given back when its block ends."""
+
+    __slots__ = ("_count", "_limits")
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self._limits = limits
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """Hold further bytes; raises ApiError (overloaded)."""
+        self._limits.take(count)
+        self._count += count
+
+    def __enter__(self) -> HeldBytes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._limits.give_back(self._count)
 
 
 def check_content_headers(visitor: Visitor) -> None:
@@ -68,7 +85,7 @@ def _too_large() -> ApiError:
     return ApiError("request_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-async def read_body(receive: Receive, add: Callable[[int], None]) -> bytes:
+async def read_body(receive: Receive, held: HeldBytes) -> bytes:
     """The whole body; raises ApiError (request_too_large, request_timeout, overloaded) or ClientGone."""
     pieces: list[bytes] = []
     size = 0
@@ -82,7 +99,7 @@ async def read_body(receive: Receive, add: Callable[[int], None]) -> bytes:
                 size += len(piece)
                 if size > MAX_BODY_BYTES:
                     raise _too_large()
-                add(len(piece))
+                held.add(len(piece))
                 pieces.append(piece)
                 if not message.get("more_body", False):
                     return b"".join(pieces) if len(pieces) > 1 else piece

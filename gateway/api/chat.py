@@ -80,8 +80,8 @@ class ChatEndpoint:
         deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline = deadline.shortened(timeout_s)
-        with self._limits.hold() as add:
-            body = await read_body(exchange.receive, add)
+        with self._limits.hold() as held:
+            body = await read_body(exchange.receive, held)
             exchange.body_read = True
             request = decode_request(parse_json(body))
             del body

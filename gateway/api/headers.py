@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from gateway.model.record import Record
 
 __all__ = ["response_headers"]
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
@@ -20,7 +25,8 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
     if record.attempts:
         pairs.append(("x-gateway-attempts", str(len(record.attempts))))
     if record.dropped:
-        pairs.append(("x-gateway-dropped", ", ".join(sorted(record.dropped))))
+        names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
+        pairs.append(("x-gateway-dropped", ", ".join(names)[:1024]))
     if record.first_s is not None:
         provider_s = record.attempts[-1].duration_s if record.attempts else 0.0
         own_ms = (record.first_s - sum(attempt.duration_s for attempt in record.attempts)) * 1000

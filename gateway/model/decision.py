@@ -92,7 +92,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome, and every deployment of the route with what became of it."""
+    """The outcome, and what became of each deployment of the route: its step of the plan, or why it is passed over."""
 
     outcome: Plan | Refusal
-    considered: tuple[Considered, ...] = ()
+    judged: tuple[tuple[Deployment, Step | tuple[PassedOver, str]], ...] = ()
+
+    @property
+    def considered(self) -> tuple[Considered, ...]:
+        """Every deployment of the route, in order, in words."""
+        return tuple(
+            Considered(deployment.name, deployment.provider, dropped=verdict.dropped)
+            if isinstance(verdict, Step)
+            else Considered(deployment.name, deployment.provider, *verdict)
+            for deployment, verdict in self.judged
+        )

@@ -72,20 +72,12 @@ def decide(
         )
     key = ("route", assistant.name, region.name, location.territory, location.assumed)
     standings = remember(table, key, lambda: [_standing(table, region, location, item) for item in route])
-    steps: list[Step] = []
-    considered: list[Considered] = []
-    for standing in standings:
-        deployment = standing.deployment
-        judged = _judge(region, standing, needs, health)
-        if isinstance(judged, Step):
-            steps.append(judged)
-            considered.append(Considered(deployment.name, deployment.provider, dropped=judged.dropped))
-        else:
-            reason, detail = judged
-            considered.append(Considered(deployment.name, deployment.provider, reason, detail))
+    judged = tuple([(standing.deployment, _judge(region, standing, needs, health)) for standing in standings])
+    steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if steps:
-        return Decision(Plan(assistant, region, tuple(steps)), tuple(considered))
-    return Decision(_refuse(assistant, region, considered, health), tuple(considered))
+        return Decision(Plan(assistant, region, steps), judged)
+    passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
+    return Decision(_refuse(assistant, region, passed_over, health), judged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +152,7 @@ def _judge(
 
 
 def _refuse(
-    assistant: Assistant, region: Region, considered: list[Considered], health: Mapping[str, Unwell]
+    assistant: Assistant, region: Region, considered: tuple[Considered, ...], health: Mapping[str, Unwell]
 ) -> Refusal:
     """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
     reasons = {item.reason for item in considered}

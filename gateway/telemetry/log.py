@@ -99,31 +99,34 @@ def log_request(record: Record) -> None:
 
 def _fields(record: Record) -> dict[str, object]:
     location, usage = record.location, record.usage
-    fields = {
+    fields: dict[str, object] = {
         "request_id": record.request_id,
         "outcome": record.outcome,
-        "status": record.status or None,
-        "code": record.code,
-        "detail": record.detail,
-        "region": location.region.name if location and location.region else None,
-        "territory": location.territory if location else None,
-        "why": location.why if location else None,
+        "status": record.status,
         "client": record.client,
         "assistant": record.assistant,
         "deployment": record.deployment,
         "provider": record.provider,
         "model": record.model,
-        "stream": record.stream or None,
-        "attempts": [_attempt(attempt) for attempt in record.attempts] if _is_eventful(record) else None,
-        "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped} if record.skipped else None,
-        "dropped": sorted(record.dropped) if record.dropped else None,
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "completion_tokens": usage.completion_tokens if usage else None,
+        "stream": record.stream,
+        "table": record.table,
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
-        "table": record.table,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    if location is not None:
+        fields["region"] = location.region.name if location.region else None
+        fields["territory"], fields["why"] = location.territory, location.why
+    if usage is not None:
+        fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
+    if record.code is not None:
+        fields["code"], fields["detail"] = record.code, record.detail
+    if _is_eventful(record):
+        fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
+    if record.skipped:
+        fields["skipped"] = {skipped.deployment: skipped.reason for skipped in record.skipped}
+    if record.dropped:
+        fields["dropped"] = sorted(record.dropped)
+    return fields
 
 
 def _is_eventful(record: Record) -> bool:

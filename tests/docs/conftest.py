@@ -78,7 +78,9 @@ def workspace(tmp_path: Path, demo_port: str) -> Workspace:
     (tmp_path / "bin").mkdir()
     for name in _STAND_INS:
         script = tmp_path / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("stand_ins.py")}" {name} "$@"\n')
+        script.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("stand_ins.py")}" {name} "$@"\n'
+        )
         script.chmod(0o755)
     (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')
     return Workspace(tmp_path, demo_port)

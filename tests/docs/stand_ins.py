@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import metadata
+from itertools import pairwise
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -75,10 +76,12 @@ def docker(arguments: list[str]) -> int:
     image = arguments.index("assistant-gateway")
     options, command = arguments[1:image], arguments[image + 1 :]
     if not command:
-        starts = [line.removeprefix("CMD ") for line in Path("Dockerfile").read_text().splitlines() if line[:4] == "CMD "]
+        starts = [
+            line.removeprefix("CMD ") for line in Path("Dockerfile").read_text().splitlines() if line[:4] == "CMD "
+        ]
         command = json.loads(starts[-1])
     environ: dict[str, str] = {}
-    for option, value in zip(options, options[1:], strict=False):
+    for option, value in pairwise(options):
         if option == "-v":
             here, there, _ = value.split(":")
             command = [here if word == there else word for word in command]

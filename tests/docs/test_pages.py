@@ -56,7 +56,9 @@ def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None
     if block.language == "toml":
         tomllib.loads(block.text)
     names = (path.stem, path.parent.parent.name)
-    used = any(re.search(rf"\b({'|'.join(filter(None, names))})\b", other.text) for other in blocks if other is not block)
+    used = any(
+        re.search(rf"\b({'|'.join(filter(None, names))})\b", other.text) for other in blocks if other is not block
+    )
     assert used or block.language == "toml", f"{block}: nothing on the page uses {block.title}"
 
 

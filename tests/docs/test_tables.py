@@ -61,7 +61,7 @@ def test_the_errors_are_those_of_the_api() -> None:
 
 
 def test_the_sites_are_those_of_the_catalogue() -> None:
-    rows = [row for row in table_of(OPERATORS, "| provider | `endpoint`")]
+    rows = table_of(OPERATORS, "| provider | `endpoint`")
     known = [_site_row(adapter, site) for adapter in _adapters() for site in adapter.sites.values()]
     assert sorted(rows) == sorted(known)
 
@@ -79,7 +79,9 @@ def _site_row(adapter: Adapter, site: Site) -> list[str]:
 def test_the_settings_are_those_of_the_process() -> None:
     rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(OPERATORS, "| setting | default")}
     fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
-    assert rows == {name: f"{default:g}" if isinstance(default, float) else str(default) for name, default in fields.items()}
+    assert rows == {
+        name: f"{default:g}" if isinstance(default, float) else str(default) for name, default in fields.items()
+    }
 
 
 def test_the_bounds_are_those_of_the_schema() -> None:

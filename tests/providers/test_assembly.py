@@ -24,6 +24,7 @@ from providers.chat import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
     Usage,
     UsageReport,
@@ -82,6 +83,9 @@ def check_grammar(events: Sequence[StreamEvent]) -> None:
                 assert text or logprobs
             case ReasoningDelta(text) | RefusalDelta(text):
                 assert text
+            case TextRun(pieces):
+                assert pieces
+                assert all(pieces)
             case ToolCallDelta():
                 if (event.choice, event.index) not in calls:
                     assert event.id
@@ -99,6 +103,7 @@ def check_grammar(events: Sequence[StreamEvent]) -> None:
 _PHASE: dict[type[StreamEvent], int] = {
     Opened: 0,
     TextDelta: 1,
+    TextRun: 1,
     ReasoningDelta: 1,
     RefusalDelta: 1,
     ToolCallDelta: 1,
@@ -130,6 +135,7 @@ reasons: st.SearchStrategy[FinishReason] = st.sampled_from(["stop", "length", "t
 optional = st.none() | pieces
 steps = st.one_of(
     st.tuples(st.just("text"), st.tuples(pieces, choices, st.none() | st.just({"content": []})), st.just({})),
+    st.tuples(st.just("text_run"), st.tuples(st.just((b"a", b"\\n"))), st.just({})),
     st.tuples(st.sampled_from(["reasoning", "refusal"]), st.tuples(pieces, choices), st.just({})),
     st.tuples(
         st.just("tool_call"),
@@ -263,6 +269,27 @@ def test_what_a_choice_says_after_its_finish_is_dropped_and_what_others_say_is_n
         ChoiceFinish("length", 1),
         Finished(),
     )
+
+
+def test_runs_of_text_are_text_of_the_first_choice() -> None:
+    made = assembler()
+    made.text_run((b"a", b"b"))
+    assert made.has("text")
+    assert not made.has("text", 1)
+    made.finish("stop")
+    made.text_run((b"late",))
+    made.complete()
+    assert made.take() == (OPENED, TextRun((b"a", b"b")), ChoiceFinish("stop"), Finished())
+
+
+def test_no_run_may_come_between_the_halves_of_a_character() -> None:
+    made = assembler()
+    assert made.takes_runs()
+    made.text("a\ud83d")
+    made.reasoning("\ud83d")
+    assert not made.takes_runs()
+    made.text("\ude00")
+    assert made.takes_runs()
 
 
 def test_a_surrogate_that_never_finds_its_half_is_replaced() -> None:

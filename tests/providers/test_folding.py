@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers._json import dumps
 from providers.assembly import Assembler
 from providers.chat import (
     AssistantMessage,
@@ -24,14 +25,15 @@ from providers.chat import (
     StreamEvent,
     TextDelta,
     TextPart,
+    TextRun,
     ToolCall,
     ToolCallDelta,
     Usage,
     UsageReport,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import fold, unfold
-from tests.providers.strategies import completions, unhurried, words
+from providers.folding import expand, fold, unfold
+from tests.providers.strategies import completions, texts, unhurried, words
 
 
 @unhurried
@@ -74,6 +76,19 @@ def test_choices_that_come_interleaved_are_told_apart(said: list[tuple[int, str]
     assert {choice.index: choice.message.content for choice in completion.choices} == {
         index: "".join(text for choice, text in said if choice == index) for index, _ in said
     }
+
+
+@unhurried
+@given(st.lists(st.lists(texts.filter(bool), min_size=1, max_size=3), max_size=3))
+def test_runs_mean_the_deltas_that_they_stand_for(said: list[list[str]]) -> None:
+    start, end = Opened("i", "m", 1), [ChoiceFinish("stop"), Finished()]
+    runs = [TextRun(tuple(dumps(text)[1:-1] for text in pieces)) for pieces in said]
+    deltas = [TextDelta(text) for pieces in said for text in pieces]
+    assert list(expand([start, *runs, *end])) == [start, *deltas, *end]
+    assert fold([start, *runs, *end]) == fold([start, *deltas, *end])
+    assert fold([start, TextDelta("a"), *runs, *end]).choices[0].message.content == "a" + "".join(
+        text for pieces in said for text in pieces
+    )
 
 
 def test_the_events_of_a_whole_answer() -> None:

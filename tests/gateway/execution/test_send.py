@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.execution.send import Sender, check
 from gateway.execution.transports import FenceBreach, HttpxTransport, LeanTransport, allow
-from gateway.model.permit import EXTENSION, Permit
+from gateway.model.permit import Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import NotAllowed, Pool

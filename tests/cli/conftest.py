@@ -1,0 +1,121 @@
+"""The `gateway` command as a person at a terminal has it: in this process where that is enough, else as a real one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def a_clean_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting, no vendor's key, and an empty directory."""
+    for name in os.environ:
+        if name.startswith("GATEWAY_") or name.endswith("_API_KEY"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def gateway(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # argparse's own way to end
+            status = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+class Running:
+    """A command that goes on until it is stopped; its two outputs are read all the time."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.out, self.err = "", ""
+        self._news = threading.Condition()
+        self._open = 2
+        self._readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("out", "err")]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str) -> None:
+        stream = self.process.stdout if name == "out" else self.process.stderr
+        assert stream is not None
+        with stream:
+            for line in stream:
+                with self._news:
+                    setattr(self, name, getattr(self, name) + line)
+                    self._news.notify_all()
+        with self._news:
+            self._open -= 1
+            self._news.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first match in either output; fails if the process ends without one."""
+
+        def found() -> re.Match[str] | None:
+            return re.search(pattern, self.out) or re.search(pattern, self.err)
+
+        with self._news:
+            assert self._news.wait_for(lambda: found() or not self._open, LIMIT_S), "it stays silent"
+            match = found()
+        assert match, f"{pattern!r} is not in {self.out}\n{self.err}"
+        return match
+
+    def end(self, signal_number: int) -> Outcome:
+        """Send a signal, and what comes of it."""
+        self.process.send_signal(signal_number)
+        return self.ended()
+
+    def ended(self) -> Outcome:
+        """What is left when it has come to its end."""
+        status = self.process.wait(LIMIT_S)
+        for reader in self._readers:
+            reader.join(LIMIT_S)
+        return Outcome(status, self.out, self.err)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    """Start a command as a process of its own; it is ended after the test in any case."""
+    running: list[Running] = []
+
+    def begin(*arguments: str | Path) -> Running:
+        running.append(Running(*arguments))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.ended()

@@ -1,0 +1,82 @@
+"""`gateway check`: what is printed where, and the exit status that a pipeline goes by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ROOT, Command
+
+EXAMPLE = ROOT / "config" / "gateway.yaml"
+KEYS = ("DASHSCOPE_API_KEY", "DASHSCOPE_INTL_API_KEY", "OPENAI_EU_API_KEY", "OPENAI_US_API_KEY", "GEMINI_API_KEY")
+BROKEN = """\
+version: 1
+cell: {territory: DE}
+assistants: {assistant: {routes: {eu: [chatgpt]}}}
+regions: {eu: {territories: [DE], boundary: [DE]}}
+deployments: {chatgpt: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${SOME_KEY}"}}
+"""
+
+
+def test_a_sound_config_is_shown_as_what_it_does(gateway: Command) -> None:
+    shown = gateway("check", "--no-secrets", EXAMPLE)
+    assert (shown.status, shown.err) == (0, "")
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("table ")
+    assert "    1. chatgpt-eu: openai gpt-6-luna at eu" in lines
+    assert "       stores and processes: @EEA, CH" in lines
+    assert "  cn (not by this cell, but at https://cn.assistant.example):" in lines
+    assert max(map(len, lines)) <= 100
+
+
+def test_an_unset_key_is_a_warning(gateway: Command) -> None:
+    shown = gateway("check", EXAMPLE)
+    assert shown.status == 0
+    assert "warning: deployments.qwen-cn.api_key: DASHSCOPE_API_KEY is not set: never asked" in shown.err
+    assert "10 warnings" in shown.err
+    assert "       not now: no credential (DASHSCOPE_API_KEY)" in shown.out
+
+
+def test_strict_makes_warnings_errors(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = gateway("check", "--strict", EXAMPLE)
+    assert shown.status == 1
+    assert "--strict: the warnings count as errors" in shown.err
+    assert gateway("check", "--strict", "--no-secrets", EXAMPLE).status == 0
+    for name in KEYS:
+        monkeypatch.setenv(name, "sk-secret")
+    shown = gateway("check", "--strict", EXAMPLE)
+    assert (shown.status, shown.err) == (0, "")
+    assert "sk-secret" not in shown.out
+
+
+def test_a_broken_config_is_told_where_and_how_to_mend_it(gateway: Command) -> None:
+    Path("broken.yaml").write_text(BROKEN)
+    shown = gateway("check", "--no-secrets", "broken.yaml")
+    assert (shown.status, shown.out) == (1, "")
+    first, _, count = shown.err.splitlines()
+    assert first.startswith("broken.yaml:3:40: assistants.assistant.routes.eu[0]: 'chatgpt' stores and processes in US")
+    assert "; take a site inside the boundary, or widen `regions.eu.boundary`" in first
+    assert count == "1 error"
+
+
+def test_the_default_is_the_setting_and_then_the_usual_place(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = gateway("check")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == (
+        "gateway: there is no config at config/gateway.yaml; `gateway init` writes one, `gateway demo` needs none\n"
+    )
+    monkeypatch.setenv("GATEWAY_CONFIG", str(EXAMPLE))
+    assert gateway("check", "--no-secrets").status == 0
+
+
+def test_a_directory_is_no_config(gateway: Command, tmp_path: Path) -> None:
+    shown = gateway("check", tmp_path)
+    assert shown.status == 1
+    assert "the file can't be read (Is a directory)" in shown.err
+
+
+def test_the_demo_config_is_judged_as_a_demo(gateway: Command) -> None:
+    shown = gateway("check", ROOT / "config" / "demo.yaml")
+    assert (shown.status, shown.err) == (0, "")
+    assert "    1. qwen-cn: dashscope qwen3-max at cn-beijing, simulated" in shown.out

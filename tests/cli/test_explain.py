@@ -1,0 +1,145 @@
+"""`gateway explain`: the same as the running gateway says, in words that a person can follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import ROOT, Command
+from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+
+DEMO = ROOT / "config" / "demo.yaml"
+EXAMPLE = ROOT / "config" / "gateway.yaml"
+SITES = ("cn", "eu", "eu2", "us", "gemini", "intl")
+KEYS = {"KEY_CN": "sk-1", "KEY_EU": "sk-2", "KEY_US": "sk-3", "KEY_GEMINI": "sk-4"}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
+    return world_config(tmp_path_factory.mktemp("config"), origins)
+
+
+@pytest.fixture(scope="module")
+def server(config: Path) -> Iterator[GatewayProcess]:
+    with running_gateway(config, KEYS) as process:
+        yield process
+
+
+@pytest.mark.parametrize("client", ["app", "backend"])
+@pytest.mark.parametrize("place", ["DE", "CN", "US", "HK", "JP", "CU", "XX", "T1", "uk", None])
+def test_json_is_what_the_running_gateway_says(
+    gateway: Command,
+    server: GatewayProcess,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str | None,
+    client: str,
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    headers = {"authorization": f"Bearer {APP_KEY if client == 'app' else BACKEND_KEY}"}
+    headers |= {"cf-ipcountry": place} if place else {}
+    served = httpx.get(f"{server.url}/v1/explain", headers=headers, trust_env=False)
+    asked = ["--from", place] if place else []
+    shown = gateway("explain", "--config", config, "--client", client, "--json", *asked)
+    assert (shown.status, shown.err) == (0, "")
+    assert json.loads(shown.out) == served.json()
+
+
+def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:
+    shown = gateway("explain", "--config", DEMO, "--from", "HK")
+    assert (shown.status, shown.err) == (0, "")
+    before, table = shown.out.split("\ntable        ")
+    assert len(table.strip()) == 12
+    assert before == (
+        "assistant    assistant\n"
+        "region       default, decided by edge_header\n"
+        "  * edge_header: 'HK' is Hong Kong, in region default\n"
+        "\n"
+        "answered by\n"
+        "  1. qwen-intl: dashscope qwen-plus at intl\n"
+        "     stores: SG; processes: any but CN\n"
+        "\n"
+        "passed over\n"
+        "  - gemini (availability): gemini doesn't serve Hong Kong\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("CU", ["region       none: blocked", "'CU' is Cuba, in region default; blocked", "region_blocked"]),
+        ("T1", ["region       none: unknown", "'T1'; the Tor network", "region_unknown"]),
+        ("uk", ["'uk' is United Kingdom, in region default", "1. gemini"]),
+        (None, ["region       none: unknown", "refused", "region_unknown"]),
+    ],
+)
+def test_text_tells_a_refusal(gateway: Command, place: str | None, wanted: list[str]) -> None:
+    shown = gateway("explain", "--config", DEMO, *(["--from", place] if place else []))
+    assert shown.status == 0
+    for words in wanted:
+        assert words in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 100
+
+
+def test_an_assumed_region_is_called_that(gateway: Command) -> None:
+    text = DEMO.read_text("utf-8").replace("unknown: refuse", "unknown: us")
+    Path("demo.yaml").write_text(text, "utf-8")
+    assert "region       us, assumed, as nothing tells the place" in gateway("explain", "--config", "demo.yaml").out
+
+
+def test_a_bound_key_decides(gateway: Command) -> None:
+    text = EXAMPLE.read_text("utf-8") + f"\nclients: {{eu-app: {{keys: ['sha256:{'0' * 64}'], region: eu}}}}\n"
+    Path("gateway.yaml").write_text(text, "utf-8")
+    arguments = ("explain", "--config", "gateway.yaml", "--client", "eu-app", "--no-secrets")
+    shown = gateway(*arguments)
+    assert "  * api_key: 'eu-app', in region eu" in shown.out
+    assert "1. chatgpt-eu" in shown.out
+    assert "no_healthy_deployment" in gateway(*arguments[:-1]).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant?"),
+        (["--assistant", "zzz"], "there is no assistant 'zzz'; there are: assistant"),
+        (["--client", "nobody"], "there is no client 'nobody'; there are: none"),
+        (["--from", "Germany"], "--from: 'GERMANY' is no territory (ISO 3166); did you mean DE (Germany)?"),
+        (["--from", ""], "--from: '' is no territory"),
+    ],
+)
+def test_a_wrong_name_is_told_the_right_one(gateway: Command, arguments: list[str], told: str) -> None:
+    shown = gateway("explain", "--config", DEMO, *arguments)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.startswith(f"gateway: {told}")
+
+
+def test_one_of_several_assistants_must_be_named(gateway: Command) -> None:
+    text = DEMO.read_text("utf-8").replace("assistants:\n", "assistants:\n  other: {routes: {us: [chatgpt-us]}}\n")
+    Path("demo.yaml").write_text(text, "utf-8")
+    shown = gateway("explain", "--config", "demo.yaml")
+    assert (shown.status, shown.err) == (2, "gateway: say which --assistant: assistant, other\n")
+    assert "1. chatgpt-us" in gateway("explain", "--config", "demo.yaml", "--assistant", "other", "--from", "US").out
+
+
+def test_a_place_that_no_request_can_bring_is_said_so(gateway: Command) -> None:
+    shown = gateway("explain", "--config", EXAMPLE, "--from", "DE", "--no-secrets")
+    assert "in region eu" in shown.out
+    assert shown.err == "gateway: this config trusts no edge (`location.edges`), so no request can bring --from\n"
+    text = EXAMPLE.read_text("utf-8").replace("signals: [api_key, assertion, edge_header]", "signals: [api_key]")
+    Path("gateway.yaml").write_text(text, "utf-8")
+    shown = gateway("explain", "--config", "gateway.yaml", "--from", "DE")
+    assert "region_unknown" in shown.out
+    assert "--from has no effect" in shown.err
+
+
+def test_a_broken_config_is_not_explained(gateway: Command) -> None:
+    Path("broken.yaml").write_text("version: 2\n")
+    shown = gateway("explain", "--config", "broken.yaml")
+    assert (shown.status, shown.out) == (1, "")
+    assert "broken.yaml:1:10: version: must be 1" in shown.err

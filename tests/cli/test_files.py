@@ -1,0 +1,101 @@
+"""`gateway init`, `schema` and `key new`: what is written and printed can be used as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.settings import Settings
+from tests.cli.conftest import ROOT, Command
+from tests.e2e.servers import running_gateway
+
+WRITTEN = ("gateway.yaml", "gateway.schema.json", "env.example")
+
+
+def test_init_writes_what_comes_with_the_gateway(gateway: Command) -> None:
+    shown = gateway("init", "my gateway")
+    assert (shown.status, shown.err) == (0, "")
+    for name in WRITTEN:
+        assert (Path("my gateway") / name).read_bytes() == (ROOT / "config" / name).read_bytes()
+        assert f"wrote my gateway/{name}" in shown.out
+    assert "  set -a; . './my gateway/env.example'; set +a\n  gateway check 'my gateway/gateway.yaml'\n" in shown.out
+    assert gateway("check", "--no-secrets", "--strict", "my gateway/gateway.yaml").status == 0
+
+
+def test_init_writes_here_by_itself(gateway: Command) -> None:
+    assert "\n  set -a; . ./env.example; set +a\n" in gateway("init").out
+    assert {path.name for path in Path().iterdir()} == set(WRITTEN)
+
+
+def test_init_overwrites_nothing(gateway: Command) -> None:
+    Path("env.example").write_text("mine")
+    shown = gateway("init")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == "gateway: env.example exists already; nothing was written\n"
+    assert [path.name for path in Path().iterdir()] == ["env.example"]
+
+
+def test_init_says_where_it_cannot_write(gateway: Command) -> None:
+    Path("file").write_text("")
+    shown = gateway("init", "file")
+    assert shown.status == 2
+    assert shown.err == "gateway: can't write to file: File exists; name another directory\n"
+
+
+def test_env_example_has_every_name_and_every_setting() -> None:
+    config = (ROOT / "config" / "gateway.yaml").read_text("utf-8")
+    example = (ROOT / "config" / "env.example").read_text("utf-8")
+    used = set(re.findall(r"^[^#\n]*\$\{(\w+)\}", config, re.MULTILINE))
+    assert set(re.findall(r"^(\w+)=$", example, re.MULTILINE)) == used
+    optional = set(re.findall(r"\$\{(\w+)\}", config)) - used - {"NAME"}
+    assert set(re.findall(r"^# (\w+)=$", example, re.MULTILINE)) == optional
+    settings = dict(re.findall(r"^# (GATEWAY_\w+)=(.+)$", example, re.MULTILINE))
+    defaults = Settings.model_construct()
+    for name in Settings.model_fields:
+        default = getattr(defaults, name)
+        assert settings.pop(f"GATEWAY_{name.upper()}") == (
+            f"{default:g}" if isinstance(default, float) else str(default)
+        )
+    assert not settings
+
+
+def test_the_schema_is_the_one_that_comes_with_the_gateway(gateway: Command) -> None:
+    shown = gateway("schema")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out == (ROOT / "config" / "gateway.schema.json").read_text("utf-8")
+
+
+def test_a_new_key_opens_the_door(gateway: Command, tmp_path: Path) -> None:
+    shown = gateway("key", "new")
+    assert (shown.status, shown.err) == (0, "")
+    key, digest = re.findall(r"^(?:key|hash)\s+(\S+)$", shown.out, re.MULTILINE)
+    assert digest == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    assert len(key) >= 40
+    assert gateway("key", "new").out != shown.out
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"""
+version: 1
+cell: {{territory: DE}}
+assistants: {{assistant: {{routes: {{de: [house]}}}}}}
+regions: {{de: {{territories: [DE], boundary: [DE]}}}}
+deployments:
+  house: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}}
+clients: {{me: {{keys: ["{digest}"], region: de}}}}
+"""
+    )
+    with running_gateway(config) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
+        assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_init_writes_names_no_place_of_ours(name: str) -> None:
+    text = (ROOT / "config" / name).read_text("utf-8")
+    assert "../" not in text
+    assert "/work" not in text

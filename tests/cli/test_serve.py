@@ -1,0 +1,158 @@
+"""`gateway serve`: what keeps it from starting, told in a line; and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.cli.conftest import ROOT, Command, Running
+from tests.e2e.servers import APP_KEY, world_config
+
+EXAMPLE = ROOT / "config" / "gateway.yaml"
+DEMO = ROOT / "config" / "demo.yaml"
+LISTENS = r'"event":"listening","url":"(http://127\.0\.0\.1:\d+)"'
+SITES = ("cn", "eu", "eu2", "us", "gemini", "intl")
+PIECES = "one two three four five six seven eight nine ten eleven twelve"
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("serve", "--config", EXAMPLE), ("serve", "--config", DEMO), ("demo",)],
+    ids=["serve", "serve-demo", "demo"],
+)
+def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tuple[str, ...]) -> None:
+    shown = gateway(*command, "--port", busy_port)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.splitlines()[-1] == (
+        f"gateway: port {busy_port} on 127.0.0.1 is taken by another program (Address already in use); "
+        "stop that one, or take another port with --port (make run PORT=9000)"
+    )
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        (
+            "203.0.113.7",
+            "203.0.113.7 can't be bound (Cannot assign requested address); give an address of this machine",
+        ),
+        ("nobody.invalid", "the host 'nobody.invalid' is no address of this machine"),
+    ],
+)
+def test_a_host_that_is_not_ours_is_one_line(gateway: Command, host: str, told: str) -> None:
+    shown = gateway("demo", "--host", host, "--port", "0")
+    assert shown.status == 2
+    assert shown.err.startswith(f"gateway: {told}")
+
+
+def test_a_missing_config_is_one_line(gateway: Command) -> None:
+    shown = gateway("serve")
+    assert shown.status == 2
+    assert shown.err.startswith("gateway: there is no config at config/gateway.yaml; `gateway init` writes one")
+
+
+def test_a_broken_config_is_not_served(gateway: Command) -> None:
+    Path("broken.yaml").write_text("version: 1\nregion: {}\n")
+    shown = gateway("serve", "--config", "broken.yaml")
+    assert (shown.status, shown.out) == (1, "")
+    assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in shown.err
+
+
+def test_without_clients_only_this_machine_is_served(gateway: Command) -> None:
+    shown = gateway("serve", "--config", EXAMPLE, "--host", "0.0.0.0", "--port", "0")  # noqa: S104  # refused
+    assert shown.status == 2
+    assert "this config has no clients, so it serves this machine only, and 0.0.0.0 is open to others" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"GATEWAY_PORT": "tcp://10.0.0.1:80"}, "GATEWAY_PORT is 'tcp://10.0.0.1:80': input should be a valid integer"),
+        ({"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000': input should be less than or equal to 65535"),
+        ({"GATEWAY_LOG_FORMAT": "xml"}, "GATEWAY_LOG_FORMAT is 'xml': input should be 'auto', 'json' or 'text'"),
+        ({"GATEWAY_LOG_LEVEL": "loud"}, "GATEWAY_LOG_LEVEL is 'loud': input should be 'debug', "),
+        ({"GATEWAY_GRACE_S": "0"}, "GATEWAY_GRACE_S is '0': input should be greater than 0"),
+        ({"GATEWAY_GRACE_S": "inf"}, "GATEWAY_GRACE_S is 'inf': input should be a finite number"),
+        ({"GATEWAY_TRANSPORT": "x"}, "GATEWAY_TRANSPORT is 'x': input should be 'lean' or 'httpx'"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_used_is_one_line(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    shown = gateway("serve", "--config", EXAMPLE)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.startswith(f"gateway: {told}")
+    assert shown.err.count("\n") == 1
+
+
+def test_an_option_is_called_by_its_own_name(gateway: Command) -> None:
+    shown = gateway("serve", "--config", EXAMPLE, "--port", "-1")
+    assert shown.err == "gateway: --port is -1: input should be greater than or equal to 0\n"
+
+
+def test_serve_tells_what_check_would_warn_of(start: Start) -> None:
+    serving = start("serve", "--config", EXAMPLE, "--port", "0")
+    serving.wait_for(LISTENS)
+    ended = serving.end(signal.SIGTERM)
+    assert (ended.status, ended.out) == (0, "")
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert {line["event"] for line in lines} == {"config", "listening"}
+    assert any("GEMINI_API_KEY is not set" in line.get("detail", "") for line in lines)
+
+
+def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
+    serving = start("serve", "--config", DEMO, "--port", "0")
+    serving.wait_for("Ctrl-C")
+    assert serving.end(signal.SIGTERM).status == 0
+
+
+@pytest.mark.parametrize("transport", ["lean", "httpx"])
+def test_sigterm_lets_a_running_stream_come_to_its_end(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setenv("KEY_EU", "sk-eu")
+    monkeypatch.setenv("GATEWAY_TRANSPORT", transport)
+    monkeypatch.setenv("GATEWAY_LOG_FORMAT", "json")
+    slow = Scenario(text=PIECES, between_events_s=0.05)
+    provider = SimulatorServer(load_dialects().dialects["openai"], "eu", slow)
+    with SimulatorThread({"eu": provider}):
+        origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
+        config = world_config(tmp_path, origins | {"eu": provider.origin})
+        serving = start("serve", "--config", config, "--port", "0")
+        url = serving.wait_for(LISTENS)[1]
+        body = {"model": "assistant", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+        headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "DE"}
+        with (
+            httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            lines = response.iter_lines()
+            first = next(line for line in lines if line.startswith("data: "))
+            serving.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line.startswith("data: ")]
+    assert rest[-1] == "data: [DONE]"
+    chunks = [json.loads(line[6:]) for line in (first, *rest[:-1])]
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == PIECES
+    ended = serving.ended()
+    assert ended.status == 0
+    assert json.loads(ended.err.splitlines()[-1])["outcome"] == "ok"

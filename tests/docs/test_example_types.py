@@ -1,0 +1,29 @@
+"""The adapter of docs/adapters.md is typed as strictly as our own: what a reader copies should be right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks_of
+
+
+@pytest.mark.slow
+def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
+    files = [block for block in blocks_of(ROOT / "docs" / "adapters.md") if block.language == "python" and block.title]
+    names = [str(block.title) for block in files]
+    assert names == ["parrot.py", "parrot_simulator.py"]
+    for block in files:
+        (tmp_path / str(block.title)).write_text(block.text, "utf-8")
+    config = ["--config", str(ROOT / "pyproject.toml")]
+    tools = (
+        ["ruff", "check", *config],
+        ["ruff", "format", "--check", *config],
+        ["mypy", "--strict", "--config-file", "", "--cache-dir", "cache"],
+    )
+    for tool in tools:
+        done = subprocess.run([sys.executable, "-m", *tool, *names], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr

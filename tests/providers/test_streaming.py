@@ -1,0 +1,166 @@
+"""What all event streams share: framing, the end mark, garbage, bounds, and what stands outside the framing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.assembly import Assembler
+from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
+from providers.failures import Failure, FailureKind
+from providers.streaming import EventStreamParser
+from tests.providers.strategies import unhurried
+
+SAID = b'data: {"say":"a"}\n\n'
+ENDED = b'data: {"end":true}\n\n'
+DONE = b"data: [DONE]\n\n"
+OPENED = Opened("", "m", 0)
+WHOLE = [OPENED, TextDelta("a"), ChoiceFinish("stop"), Finished()]
+
+
+class Heard:
+    """A dialect of three words, and all that its reader was given."""
+
+    def __init__(self, limit: int = 1 << 20) -> None:
+        self.events: list[str] = []
+        self.comments: list[str] = []
+        self.assembler = Assembler("m")
+        self.parser = EventStreamParser(self.assembler, self.read, limit, self.comments.append)
+
+    def read(self, chunk: Mapping[str, object], event: str) -> None:
+        self.events.append(event)
+        if "error" in chunk:
+            self.assembler.fail(Failure(FailureKind.UNAVAILABLE, "theirs"))
+        if "say" in chunk:
+            self.assembler.text(str(chunk["say"]))
+        if "end" in chunk:
+            self.assembler.finish("stop")
+
+    def hear(self, *pieces: bytes) -> list[StreamEvent]:
+        found = [event for piece in pieces for event in self.parser.feed(piece)]
+        return [*found, *self.parser.close()]
+
+
+def hear(*pieces: bytes, limit: int = 1 << 20) -> list[StreamEvent]:
+    return Heard(limit).hear(*pieces)
+
+
+def quiet(events: Iterable[StreamEvent]) -> list[StreamEvent]:
+    return [event for event in events if not isinstance(event, Heartbeat)]
+
+
+def kind_of(events: list[StreamEvent]) -> FailureKind:
+    last = events[-1]
+    assert isinstance(last, Failed)
+    return last.failure.kind
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SAID + ENDED + DONE,
+        SAID + ENDED,
+        SAID + ENDED[:-2],
+        SAID + ENDED + b"data: [DONE]",
+        SAID + ENDED + b"data: [DONE] \n\n",
+        SAID + ENDED + DONE + SAID + DONE + b'data: {"error":1}\n\n',
+        b": hi\n\n" + SAID + b"data:\n\n" + b"event: ping\n\n" + ENDED,
+        b'data: [{"say":"a"}]\n\n' + ENDED,
+        b'data: {"say":\ndata: "a"}\n\n' + ENDED,
+        # Garbage behind a whole answer takes nothing away from it.
+        SAID + ENDED + b"data: oh no\n\n" + SAID,
+        SAID + ENDED + b"data: 5\n\n" + SAID,
+        SAID + ENDED + b"data: {",
+        SAID + ENDED + b'{"error": 1}',
+        # A whole answer outside the framing.
+        b'{"say":"a","end":1}',
+        b'[{\n  "say": "a",\n  "end": 1\n}]',
+        b'{"say":\r"a",\r"end":1}\r\r',
+    ],
+)
+def test_a_whole_answer_is_whole_however_it_is_framed(data: bytes) -> None:
+    assert quiet(hear(data)) == WHOLE
+    assert quiet(hear(*(data[at : at + 1] for at in range(len(data))))) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", FailureKind.INTERRUPTED),
+        (DONE, FailureKind.INTERRUPTED),
+        (SAID, FailureKind.INTERRUPTED),
+        (SAID + DONE, FailureKind.INTERRUPTED),
+        (SAID + b"data: {\n\n" + ENDED, FailureKind.INTERRUPTED),
+        (SAID + b"data: {", FailureKind.INTERRUPTED),
+        (SAID + b"data: 5\n\n" + ENDED, FailureKind.INTERRUPTED),
+        (SAID + b"data: []\n\n" + ENDED, FailureKind.INTERRUPTED),
+        (SAID + b"data: null", FailureKind.INTERRUPTED),
+        (SAID + b"oh no", FailureKind.INTERRUPTED),
+        (SAID + b"[1, 2]", FailureKind.INTERRUPTED),
+        (SAID + b"5", FailureKind.INTERRUPTED),
+        (SAID + b'data: {"error":1}\n\n' + ENDED, FailureKind.UNAVAILABLE),
+        (SAID + b'{\n  "error": {\n    "code": 503\n  }\n}\n', FailureKind.UNAVAILABLE),
+        (SAID + b'[{\n  "error": {}\n}]', FailureKind.UNAVAILABLE),
+        (SAID + b"data: " + b"x" * 200 + b"\n\n" + ENDED, FailureKind.TOO_LARGE),
+        (SAID + b"data: " + b"x" * 200, FailureKind.TOO_LARGE),
+    ],
+)
+def test_what_is_not_whole_is_a_failure_under_any_cut(data: bytes, kind: FailureKind) -> None:
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        events = hear(*pieces, limit=100)
+        assert kind_of(events) is kind
+        assert events[:2] == [OPENED, TextDelta("a")] or SAID not in data
+
+
+def test_a_failure_says_how_much_was_wrong_and_not_what() -> None:
+    last = hear(b"data: my diagnosis\n\n")[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.detail == "12 bytes"
+    assert "diagnosis" not in repr(last)
+
+
+def test_the_reader_is_told_the_names_of_events_and_the_comments() -> None:
+    heard = Heard()
+    heard.hear(b":HTTP_STATUS/200\nevent: result\n" + SAID + ENDED + b'{"unframed": 1}')
+    assert heard.comments == ["HTTP_STATUS/200"]
+    assert heard.events == ["result", "message"]
+    cut = Heard()
+    cut.hear(SAID + b'{"error": 1}')
+    assert cut.events == ["message", "message"]
+
+
+def test_signs_of_life_are_told_apart_from_events() -> None:
+    heard = Heard()
+    assert heard.parser.feed(b": ping\n\n") == (Heartbeat(),)
+    assert heard.parser.feed(b"data:  \n\n") == (Heartbeat(),)
+    assert heard.parser.feed(b"event: ping\n\n") == ()
+    assert heard.parser.feed(SAID) == (OPENED, TextDelta("a"))
+
+
+def test_nothing_comes_after_the_end_and_nobody_is_asked_to_read_it() -> None:
+    heard = Heard()
+    assert heard.hear(SAID + ENDED + DONE)[-1] == Finished()
+    assert heard.parser.feed(SAID + b": ping\n\n") == heard.parser.close() == ()
+    assert heard.events == ["message", "message"]
+
+
+@settings(unhurried, max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from([SAID, ENDED, DONE, b": c\n", b"\n", b"data:", b"{", b"}", b'{"error":1}', b"5", b"\xff"])
+        | st.builds(lambda value: b"data: " + json.dumps(value).encode() + b"\n\n", st.none() | st.integers())
+    ),
+    st.lists(st.integers(0), max_size=5),
+)
+def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], places: list[int]) -> None:
+    data = b"".join(words)
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    whole = hear(data)
+    assert hear(*(data[start:end] for start, end in pairwise(edges))) == whole
+    assert [isinstance(event, Finished | Failed) for event in whole].count(True) == 1
+    assert isinstance(whole[-1], Finished | Failed)
