@@ -159,7 +159,8 @@ def _unmet(findings: Findings, path: Path, section: DeploymentSection, endpoint:
         if word not in known:
             hint = choice_hint(word, known, none="it requires nothing; remove it")
             message = f"{endpoint.site} doesn't require {quoted(word)}"
-            findings.error((*path, "attests", index), message, hint)
+            tell = findings.error if known else findings.warn
+            tell((*path, "attests", index), message, hint)
     unmet: list[str] = []
     for one in requires:
         if not one & set(section.attests):

@@ -475,10 +475,6 @@ DEPLOYMENTS = {
         "deployments.x.attests[0]: eu doesn't require 'zrd'; did you mean 'zdr'?",
         "deployments.x.attests[1]: eu doesn't require 'gdpr'; there are mam, zdr",
     ),
-    "attests where nothing is asked": deployment(
-        "x: {provider: openai, model: gpt-6-luna, endpoint: us, attests: [▸zdr]}",
-        "deployments.x.attests[0]: us doesn't require 'zdr'; it requires nothing; remove it",
-    ),
     "unknown capability": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, capabilities: [tools, ▸vison]}",
         "deployments.x.capabilities[1]: unknown capability 'vison'; did you mean 'vision'?",

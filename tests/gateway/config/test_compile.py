@@ -266,6 +266,10 @@ class TestCredentials:
         assert warned(text) == [": the site eu requires mam or zdr, not attested: never asked"]
         assert deployment(f"{text}, attests: [mam]").unmet == ()
 
+    def test_attesting_more_than_is_asked_is_a_warning(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${KEY}', attests: [zdr]"
+        assert warned(text) == ["attests[0]: us doesn't require 'zdr'"]
+
 
 class TestTable:
     def test_look_ups_are_ready(self) -> None:
