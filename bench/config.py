@@ -16,10 +16,10 @@ CLIENT_KEY = "gk-bench-of-an-ordinary-length-0123456789abcdef"
 ENVIRON = {"BENCH_OPENAI_KEY": "sk-bench-openai", "BENCH_GEMINI_KEY": "bench-gemini"}
 # The assistant, its provider, the model, and the port of the stub that answers.
 ASSISTANTS = {
-    "assistant": ("openai", "gpt-5.4-mini", "fast"),
+    "assistant": ("openai", "gpt-4o", "fast"),
     "assistant-gemini": ("gemini", "gemini-3.8-flash", "fast"),
-    "assistant-paced": ("openai", "gpt-5.4-mini", "paced"),
-    "assistant-held": ("openai", "gpt-5.4-mini", "held"),
+    "assistant-paced": ("openai", "gpt-4o", "paced"),
+    "assistant-held": ("openai", "gpt-4o", "held"),
 }
 _PREFIXES = {"openai": "/v1", "gemini": "/v1beta"}
 _HEAD = """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench.measure import Result
 
-__all__ = ["growth_table", "main_table"]
+__all__ = ["growth_table", "main_table", "table_of"]
 
 Figures = Mapping[str, float]
 # What a gateway of ours should need (one worker, Python 3.11), and what it would be glad of.
@@ -57,15 +57,15 @@ def main_table(results: Sequence[Result]) -> str:
     cells = [[name, *(cell(figures) for _, cell in _COLUMNS)] for name, figures in rows]
     heads = ["", *(head for head, _ in _COLUMNS)]
     filled = [0, *(column for column in range(1, len(heads)) if any(row[column] != "–" for row in cells[2:]))]
-    return _table([heads[column] for column in filled], [[row[column] for column in filled] for row in cells])
+    return table_of([heads[column] for column in filled], [[row[column] for column in filled] for row in cells])
 
 
 def growth_table(result: Result) -> str:
     """CPU µs of a JSON request of one subject, as one thing grows."""
-    return _table(["JSON µs as it grows", result.name], [[name, f"{value:,.3g}"] for name, value in result.growth.items()])
+    return table_of(["JSON µs as it grows", result.name], [[name, f"{value:,.3g}"] for name, value in result.growth.items()])
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown that is also readable as it is."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
 

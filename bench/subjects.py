@@ -197,7 +197,7 @@ class Nginx:
     def requests(self) -> Mapping[str, Request]:
         """Passed on as they are."""
         return {
-            scenario: Request(f"/{port}{_CHAT}", chat_body("gpt-5.4-mini", stream=scenario != "json"))
+            scenario: Request(f"/{port}{_CHAT}", chat_body("gpt-4o", stream=scenario != "json"))
             for scenario, port in (("json", "fast"), ("burst", "fast"), ("paced", "paced"), ("held", "held"))
         }
 
@@ -245,7 +245,7 @@ class LiteLLM:
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
         port, config = free_port(), folder / "litellm.json"
-        openai = {"model": "openai/gpt-5.4-mini", "api_key": "sk-bench"}
+        openai = {"model": "openai/gpt-4o", "api_key": "sk-bench"}
         models = {name: {**openai, "api_base": f"http://127.0.0.1:{number}/v1"} for name, number in ports.items()}
         models["gemini"] = {
             "model": "gemini/gemini-3.8-flash",

@@ -19,13 +19,14 @@ _USAGE = 2
 _INTERRUPTED = 130
 _START = """\
 to begin:
-  gateway demo                       three answers from three places: no key, no network
-  gateway init my-gateway            a config to start from
+  gateway demo                 three answers from three places: no key, no network
+  gateway init my-gateway      a config to start from
   gateway check my-gateway/gateway.yaml
   gateway serve --config my-gateway/gateway.yaml
 
-Where an option isn't given, the environment is read: GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT; and besides
-GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_TRANSPORT (see docs/operators.md)."""
+GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
+are read where an option isn't given; so are GATEWAY_LOG_FORMAT,
+GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S and GATEWAY_TRANSPORT (docs/operators.md)."""
 _DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
 
 
@@ -79,6 +80,9 @@ def _add_serve(group: _Group[argparse.ArgumentParser]) -> None:
     serve = group.add_parser("serve", help="serve a config", description=text)
     _add_config(serve)
     _add_listener(serve)
+    serve.add_argument(
+        "--workers", type=int, metavar="N", help="processes on the one socket (default: GATEWAY_WORKERS, or 1)"
+    )
     serve.set_defaults(run=commands.serve)
 
 

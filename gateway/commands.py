@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -56,11 +56,14 @@ def serve(options: argparse.Namespace) -> int:
     configure(settings.log_format, settings.log_level)
     compiled = _compile(settings.config)
     if compiled.table.demo:
+        if settings.workers > 1:
+            raise CommandError(
+                "a demo and its simulated providers are one process; leave --workers (GATEWAY_WORKERS) out"
+            )
         return _serve_demo(settings, settings.config)
     for warning in compiled.warnings:
         logger().warning("config", detail=str(warning))
-    _serve_table(settings, compiled.table)
-    return _OK
+    return _serve_table(settings, compiled.table)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -152,7 +155,7 @@ def key_new(_: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     from gateway.settings import SettingsError, read_settings
 
-    given = {name: getattr(options, name, None) for name in ("config", "host", "port")}
+    given = {name: getattr(options, name, None) for name in ("config", "host", "port", "workers")}
     try:
         return read_settings({name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
@@ -182,9 +185,7 @@ def _compile(
         raise _Rejected(render_problems(error.problems)) from None
 
 
-def _serve_table(settings: Settings, table: Table) -> None:
-    from gateway.app import Gateway, transport_named
-    from gateway.serve import GatewayServer, run, server_config
+def _serve_table(settings: Settings, table: Table) -> int:
     from gateway.telemetry.log import logger
 
     if not table.clients and not _is_loopback(settings.host):
@@ -195,12 +196,43 @@ def _serve_table(settings: Settings, table: Table) -> None:
     listener = _bind(settings)
     host, port = listener.getsockname()[:2]
 
+    def listening(**more: int) -> None:
+        url = f"http://{host}:{port}"
+        logger().info("listening", url=url, config=str(settings.config), table=table.version, **more)
+
+    if settings.workers > 1:
+        return _supervise(settings, table, listener, lambda: listening(workers=settings.workers))
+    return _serve_alone(settings, table, listener, listening)
+
+
+def _serve_alone(settings: Settings, table: Table, listener: socket.socket, on_listening: Callable[[], None]) -> int:
+    from gateway.app import Gateway, transport_named
+    from gateway.serve import GatewayServer, run, server_config
+
     async def started() -> None:
-        logger().info("listening", url=f"http://{host}:{port}", config=str(settings.config), table=table.version)
+        on_listening()
 
     application = Gateway(table, transport_named(settings.transport))
     server = GatewayServer(server_config(application, settings.grace_s), started)
     run(server.serve([listener]))
+    return _OK
+
+
+def _supervise(settings: Settings, table: Table, listener: socket.socket, on_listening: Callable[[], None]) -> int:
+    import asyncio
+
+    from gateway.channel import Serve, TableNotPortable, pack
+    from gateway.supervisor import Supervisor
+    from gateway.telemetry.log import configure
+    from gateway.telemetry.whole_lines import whole_lines
+
+    try:
+        packed = pack(table)
+    except TableNotPortable as error:
+        raise CommandError(str(error)) from None
+    configure(settings.log_format, settings.log_level, whole_lines(sys.stderr.fileno()))
+    serve = Serve(packed, settings.transport, settings.grace_s, settings.log_format, settings.log_level)
+    return asyncio.run(Supervisor(listener, settings.workers, serve, on_listening).run())
 
 
 def _serve_demo(settings: Settings, path: Path) -> int:

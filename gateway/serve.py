@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import errno
 import signal
 import socket
@@ -19,6 +20,7 @@ __all__ = ["BindError", "GatewayServer", "bind", "run"]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
+_COLLECT = (20_000, 20, 50)
 
 
 class BindError(OSError):
@@ -97,6 +99,10 @@ class GatewayServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept, then tell who waits for it."""
         await super().startup(sockets)
+        # What start-up made lives as long as the process: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECT)
         if self.started and self._on_started is not None:
             self._after_start = asyncio.ensure_future(self._on_started())
 

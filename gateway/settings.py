@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     config: Path = Field(Path("config/gateway.yaml"), description="The config file.")
     host: str = Field("127.0.0.1", description="The address that the public listener binds.")
     port: int = Field(8080, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    workers: int = Field(1, ge=1, description="Processes that serve; more than one have a supervisor.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
     transport: Literal["lean", "httpx"] = Field("lean", description="Our own pool, or httpx's in its place.")

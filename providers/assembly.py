@@ -9,6 +9,7 @@ one terminal event. The finish is held back to the end, because `tool_calls` may
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -82,10 +83,10 @@ class Assembler:
         self._model = ""
         self._id = ""
         self._created = 0
-        self._opened = False
+        self.opened = False
         self._events: list[StreamEvent] = []
         self._choices: dict[int, _Choice] = {}
-        self._usage: Usage | None = None
+        self._usage: Usage | Callable[[], Usage] | None = None
         self._call_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
@@ -101,7 +102,7 @@ class Assembler:
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Who answers, as far as this piece says; what was said first stays."""
-        if not self._opened:
+        if not self.opened:
             self._id = self._id or mend_surrogates(id or "")
             self._model = self._model or mend_surrogates(model or "")
             self._created = self._created or created or 0
@@ -109,6 +110,10 @@ class Assembler:
     def has(self, content: _Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
         return choice in self._choices and content in self._choices[choice].said
+
+    def see(self, choice: int) -> None:
+        """The choice exists, though this piece says nothing of it: the answer isn't whole without its finish."""
+        self._choice(choice)
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
@@ -182,8 +187,8 @@ class Assembler:
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, mend_surrogates(raw) if raw else None
 
-    def usage(self, usage: Usage) -> None:
-        """What was counted so far; the last report counts."""
+    def usage(self, usage: Usage | Callable[[], Usage]) -> None:
+        """What was counted so far; the last report counts, so that one that takes work to read may be a function."""
         self._usage = usage
 
     def heartbeat(self) -> None:
@@ -214,7 +219,7 @@ class Assembler:
                 reason = "stop"
             self._give(ChoiceFinish(reason, number, state.raw))
         if self._usage is not None:
-            self._give(UsageReport(self._usage))
+            self._give(UsageReport(self._usage() if callable(self._usage) else self._usage))
         self._events.append(Finished())
         self.done = True
 
@@ -227,8 +232,8 @@ class Assembler:
     def _give(self, event: StreamEvent) -> None:
         if self.done:
             return
-        if not self._opened:
-            self._opened = True
+        if not self.opened:
+            self.opened = True
             self._events.append(Opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
 

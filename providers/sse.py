@@ -13,6 +13,7 @@ from dataclasses import dataclass
 __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
+_USUAL_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -71,6 +72,8 @@ class SseParser:
         buffer += data
         if self._at_start and not self._skip_bom():
             return []
+        if (lines := self._usual_lines()) is not None:
+            return self._take_lines(lines)
         items: list[SseItem] = []
         start = 0
         line_feed, carriage = buffer.find(b"\n", self._searched), buffer.find(b"\r", self._searched)
@@ -96,6 +99,34 @@ class SseParser:
             buffer.clear()
             self._data.clear()
         self._searched = len(buffer)
+        return items
+
+    def _usual_lines(self) -> list[bytes] | None:
+        """The whole lines of the buffer, taken out of it, if each ends with LF or CRLF; None for a rarer case."""
+        buffer = self._buffer
+        if len(buffer) > _USUAL_BYTES or buffer.endswith(b"\r"):
+            return None
+        returns = buffer.count(b"\r")
+        if returns and returns != buffer.count(b"\r\n"):
+            return None
+        end = buffer.rfind(b"\n", self._searched) + 1
+        lines = bytes(buffer[: end - 1]).split(b"\n") if end else []
+        del buffer[:end]
+        self._searched = len(buffer)
+        return [line.removesuffix(b"\r") for line in lines] if returns else lines
+
+    def _take_lines(self, lines: list[bytes]) -> list[SseItem]:
+        items: list[SseItem] = []
+        for line in lines:
+            if not line and len(self._data) == 1 and not self._event:
+                items.append(ServerSentEvent(self._data.pop()))
+                self._data_bytes = 0
+            elif (item := self._take_line(line)) is not None:
+                items.append(item)
+            elif self.overflowed:
+                self._buffer.clear()
+                self._data.clear()
+                break
         return items
 
     def close(self) -> list[SseItem]:
@@ -125,15 +156,17 @@ class SseParser:
         if len(line) > self._max_line_bytes:
             self.overflowed = True
             return None
+        if line.startswith(b"data:") or line == b"data":
+            value = line[6:] if line.startswith(b" ", 5) else line[5:]
+            self._data_bytes += len(value) + bool(self._data)
+            self.overflowed = self._data_bytes > self._max_line_bytes
+            self._data.append(value)
+            return None
         name, _, value = line.partition(b":")
         if not name:
             return SseComment(value.decode("utf-8", "replace").removeprefix(" "))
         value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data_bytes += len(value) + bool(self._data)
-            self.overflowed = self._data_bytes > self._max_line_bytes
-            self._data.append(value)
-        elif name == b"event":
+        if name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name not in (b"id", b"retry") and self._unframed_bytes + len(line) <= self._max_line_bytes:
             self._unframed.append(line)

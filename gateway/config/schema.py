@@ -80,7 +80,7 @@ class RegionSection(_Section):
 class DeploymentSection(_Section):
     """One model of one provider at one site, with its credentials."""
 
-    provider: str = Field(description="The adapter that speaks its wire format; `gateway providers` lists them.")
+    provider: str = Field(description="The adapter that speaks its wire format, such as `openai-compatible`.")
     model: Visible = Field(description="The model, in the provider's own words.")
     endpoint: str | None = Field(
         None,

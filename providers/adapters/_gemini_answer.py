@@ -116,23 +116,24 @@ class ChunkReader:
         if chunk.get("error"):
             assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
             return
-        assembler.identify(id=read_str(chunk, "responseId"), model=read_str(chunk, "modelVersion"))
+        if not assembler.opened:
+            assembler.identify(id=read_str(chunk, "responseId"), model=read_str(chunk, "modelVersion"))
         candidates = read_list(chunk, "candidates")
         for entry in candidates:
             self._candidate(as_map(entry))
-        blocked = read_str(read_map(chunk, "promptFeedback"), "blockReason")
-        if blocked and not candidates:
+        if not candidates and (blocked := read_str(read_map(chunk, "promptFeedback"), "blockReason")):
             assembler.finish("content_filter", 0, blocked[:100])
         if usage := read_map(chunk, "usageMetadata"):
-            assembler.usage(read_usage(usage))
+            # Every chunk counts anew from the beginning; only the last count is read.
+            assembler.usage(lambda: read_usage(usage))
 
     def _candidate(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0
         # A choice that has been seen must also come to its finish.
-        self._assembler.text("", index)
+        self._assembler.see(index)
         for part in read_list(read_map(source, "content"), "parts"):
             self._part(as_map(part), index)
-        if logprobs := _logprobs(read_map(source, "logprobsResult")):
+        if "logprobsResult" in source and (logprobs := _logprobs(read_map(source, "logprobsResult"))):
             self._assembler.text("", index, logprobs)
         if word := read_str(source, "finishReason"):
             self._finish(word, index)

@@ -115,7 +115,7 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     if word and word != "null":
         assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
     elif not text:
-        assembler.text("", index)
+        assembler.see(index)
 
 
 def _news(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:

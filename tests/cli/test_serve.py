@@ -75,10 +75,11 @@ def test_a_broken_config_is_not_served(gateway: Command) -> None:
     assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in shown.err
 
 
-def test_without_clients_only_this_machine_is_served(gateway: Command) -> None:
-    shown = gateway("serve", "--config", EXAMPLE, "--host", "0.0.0.0", "--port", "0")  # noqa: S104  # refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "gateway.invalid"])  # noqa: S104  # refused
+def test_without_clients_only_this_machine_is_served(gateway: Command, host: str) -> None:
+    shown = gateway("serve", "--config", EXAMPLE, "--host", host, "--port", "0")
     assert shown.status == 2
-    assert "this config has no clients, so it serves this machine only, and 0.0.0.0 is open to others" in shown.err
+    assert f"this config has no clients, so it serves this machine only, and {host} is open to others" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def _with_free_port(arguments: list[str]) -> list[str]:
 
 
 def make(arguments: list[str]) -> int:
-    return subprocess.call(["/usr/bin/env", "-u", "MAKEFLAGS", "/usr/bin/make", "-n", "-C", str(ROOT), *arguments])
+    path = os.environ["PATH"].partition(":")[2]  # without the stand-ins
+    environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
+    return subprocess.call(["make", "-n", "-C", str(ROOT), *arguments], env={**environ, "PATH": path})
 
 
 def pip(arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
         (tmp_path / str(block.title)).write_text(block.text, "utf-8")
     config = ["--config", str(ROOT / "pyproject.toml")]
     tools = (
-        ["ruff", "check", *config],
+        ["ruff", "check", "--ignore", "I001", *config],  # which imports are first-party depends on the directory
         ["ruff", "format", "--check", *config],
         ["mypy", "--strict", "--config-file", "", "--cache-dir", "cache"],
     )

@@ -1,0 +1,112 @@
+"""How many function calls a request takes, compared with what it took: a count is the same on a slow and a fast day.
+
+    python -m bench.guard            compare with guard.json; 1 if a case has grown by more than a tenth
+    python -m bench.guard --update   write guard.json anew, for this version of Python
+
+Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
+from gateway.serve import run
+from gateway.telemetry.log import configure
+
+__all__ = ["count", "judge", "recorded_for"]
+
+_FILE = Path(__file__).with_name("guard.json")
+_MOST_GROWTH = 1.1
+_WARM_UPS, _REPEATS = 5, 20
+
+Counts = Mapping[str, int]
+
+
+def count() -> dict[str, int]:
+    """The calls of each case. The least of several times: a timer of the log may fall into one of them."""
+    counts: dict[str, int] = {}
+
+    async def measure() -> None:
+        gateway = InProcess(bench_table())
+        for case in CASES:
+            for _ in range(_WARM_UPS):
+                await gateway.ask_checked(case)
+            counts[case] = min([await _calls_of(gateway, case) for _ in range(_REPEATS)])
+
+    with open(os.devnull, "w", encoding="utf-8") as sink:
+        configure("json", "info", sink)
+        run(measure())
+    return counts
+
+
+async def _calls_of(gateway: InProcess, case: str) -> int:
+    request, answer = request_bytes(case), provider_answers(case)
+    calls = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    await asyncio.sleep(0)
+    gc.disable()
+    sys.setprofile(note)
+    try:
+        await gateway.ask(request, answer)
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return calls
+
+
+def recorded_for(version: tuple[int, int], recorded: Mapping[str, Counts]) -> Counts | None:
+    """The counts of this version of Python, or of the newest one before it: newer ones call less."""
+    known = {tuple(map(int, name.split("."))): counts for name, counts in recorded.items()}
+    before = [name for name in known if name <= version]
+    return known[max(before)] if before else None
+
+
+def judge(counts: Counts, recorded: Counts) -> list[str]:
+    """What is wrong: each case that has grown by more than a tenth, or that nobody recorded."""
+    problems = [f"{case}: nothing is recorded for it" for case in counts if case not in recorded]
+    for case, before in recorded.items():
+        calls = counts.get(case, 0)
+        if calls > before * _MOST_GROWTH:
+            problems.append(f"{case}: {calls} calls, {calls / before - 1:.0%} more than the {before} that are recorded")
+    return problems
+
+
+def main() -> int:
+    """Count, show, and compare or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write guard.json anew, for this version of Python")
+    options = parser.parse_args()
+    recorded: dict[str, dict[str, int]] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
+    version = sys.version_info[:2]
+    counts = count()
+    if options.update:
+        recorded["{}.{}".format(*version)] = counts
+        _FILE.write_text(json.dumps(dict(sorted(recorded.items())), indent=2) + "\n", "utf-8")
+    compared = recorded_for(version, recorded)
+    for case, calls in counts.items():
+        before = (compared or {}).get(case)
+        print(f"{case:42} {calls:6} calls" + (f"   {calls / before - 1:+7.1%}" if before else ""))
+    if compared is None:
+        print(f"guard: nothing is recorded for Python {version[0]}.{version[1]} or older: run it with --update")
+        return 1
+    problems = judge(counts, compared)
+    for problem in problems:
+        print(f"guard: {problem}. If that is meant, run it with --update and say why in the commit.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""The whole gateway without a socket: a request's bytes go in, the answer's bytes come out, and nothing waits.
+
+Everything of ours is the real thing: the server's protocol, the application on the config of the bench, the pool and
+its connection to the provider. Only the two transports beneath, where a kernel would be, hand bytes over in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from uvicorn.server import ServerState
+
+from bench.config import ENVIRON, chat_body, client_headers, production_config
+from bench.stub import Answers
+from gateway.app import Gateway
+from gateway.config.compile import compile_config
+from gateway.config.load import parse_document
+from gateway.execution.transports import LeanTransport, allow
+from gateway.model.table import Table
+from gateway.serve import server_config
+from providers.registry import load_registry
+from providers.transport.connection import Connection
+from providers.transport.pool import Pool
+
+__all__ = ["CASES", "PORTS", "InProcess", "bench_table", "provider_answers", "request_bytes"]
+
+PORTS = {"fast": 1, "paced": 1, "held": 1}
+_ORIGIN = "http://127.0.0.1:1"
+_EVENTS = 64
+# What is asked: the assistant, and whether as a stream. A provider's answer arrives in the pieces given with it.
+CASES = {
+    "JSON": ("assistant", False),
+    "stream of 64 events at once": ("assistant", True),
+    "stream of 64 events at once, translated": ("assistant-gemini", True),
+    "stream of 64 events one by one": ("assistant", True),
+}
+
+
+def bench_table(text: str | None = None) -> Table:
+    """The compiled config of the bench, or of this text."""
+    document = parse_document((text or production_config(PORTS)).encode(), "bench.yaml", ENVIRON)
+    return compile_config(document, registry=load_registry()).table
+
+
+def request_bytes(case: str) -> bytes:
+    """What a client sends for a case of CASES."""
+    model, stream = CASES[case]
+    body = chat_body(model, stream=stream)
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "host: 127.0.0.1",
+        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in client_headers().items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def provider_answers(case: str) -> list[bytes]:
+    """The pieces in which the provider's answer arrives."""
+    answers = Answers(_EVENTS, _EVENTS)
+    if case == "JSON":
+        return [answers.whole["openai"]]
+    if case.endswith("one by one"):
+        return list(answers.paced["openai+usage"])
+    return [answers.bursts["gemini" if "translated" in case else "openai+usage"]]
+
+
+class _Memory(asyncio.Transport):
+    """Where a socket would be: what is written goes to a function."""
+
+    def __init__(self, on_write: Callable[[bytes], None]) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
+        self._on_write = on_write
+
+    def write(self, data: Any) -> None:
+        self._on_write(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class InProcess:
+    """One client's connection to one gateway, which has one connection to a provider. Made inside a running loop."""
+
+    def __init__(self, table: Table, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
+        """`app`, given the gateway's transport to its providers, makes another application than our gateway;
+        `protocol` is another one than our server's."""
+        self._loop = asyncio.get_running_loop()
+        self._answer: Sequence[bytes] = ()
+        self._received: list[bytes] = []
+        self._complete: asyncio.Future[None] = self._loop.create_future()
+        pool = Pool(allow)
+        connection = Connection(self._loop)
+        connection.connection_made(_Memory(lambda _: self._feed(connection, self._answer)))
+        pool.take_back(_ORIGIN, connection)
+        transport = LeanTransport(pool)
+        config = server_config(app(transport) if app is not None else Gateway(table, transport), 1)
+        if protocol is not None:
+            config.http = protocol
+        config.load()
+        made = cast(Any, config.http_protocol_class)
+        self._protocol = made(config, ServerState(), {}, self._loop)
+        self._protocol.connection_made(_Memory(self._take))
+
+    def _feed(self, connection: Connection, pieces: Sequence[bytes]) -> None:
+        """Each piece in a turn of the loop of its own, with a turn between for the gateway, as from a slow provider."""
+        if pieces:
+            self._loop.call_soon(connection.data_received, pieces[0])
+            self._loop.call_soon(self._loop.call_soon, self._feed, connection, pieces[1:])
+
+    def _take(self, data: bytes) -> None:
+        self._received.append(data)
+        is_end = data.endswith(b"0\r\n\r\n") or (data.endswith(b"}") and b"chat.completion.chunk" not in data)
+        if is_end and not self._complete.done():
+            self._complete.set_result(None)
+
+    async def ask(self, request: bytes, answer: Sequence[bytes]) -> bytes:
+        """The gateway's response to a request whose provider answers so."""
+        self._answer = answer
+        self._received = []
+        self._complete = self._loop.create_future()
+        self._protocol.data_received(request)
+        await self._complete
+        return b"".join(self._received)
+
+    async def ask_checked(self, case: str) -> None:
+        """Ask once, and raise if it isn't the answer."""
+        response = await self.ask(request_bytes(case), provider_answers(case))
+        if b" 200 " not in response[:20] or b'"choices"' not in response:
+            raise RuntimeError(f"{case}: the gateway answers {response[:600].decode('utf-8', 'replace')}")
+        if CASES[case][1] and b"data: [DONE]" not in response:
+            raise RuntimeError(f"{case}: the stream doesn't end")

@@ -1,0 +1,212 @@
+"""What each layer of ours costs: the whole request with one part taken away or put back, and each stop by itself.
+
+    python -m bench.layers [--rounds N]
+
+No socket, no other process: bytes in, bytes out, and the CPU time of this process. What the kernel and a real
+provider add is `make bench`'s to show; what is compared here is compared within one minute of one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bench.config import production_config
+from bench.inprocess import PORTS, InProcess, bench_table, provider_answers, request_bytes
+from bench.report import table_of
+from bench.stops import stops
+from gateway.app import Gateway
+from gateway.execution.deadline import TimeLimit
+from gateway.execution.transports import LeanTransport
+from gateway.model.permit import Permit
+from gateway.model.table import Table
+from gateway.serve import run
+from gateway.telemetry.log import configure
+
+_REQUESTS = {"JSON": 400, "stream of 64 events at once": 200, "stream of 64 events at once, translated": 60}
+_ORIGIN = "http://127.0.0.1:1"
+_STOP_S = 0.15
+_BATCH = 20
+_SINK = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open as long as the process logs
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The gateway with something different. `switch` is entered while it is measured; `bare` knows no chat."""
+
+    name: str
+    switch: Callable[[], AbstractContextManager[object]] = nullcontext
+    table: Callable[[], Table] = bench_table
+    app: Callable[[Any], Any] | None = None
+    protocol: Any = None
+    bare: bool = False
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """What it can do."""
+        return tuple(case for case in _REQUESTS if not self.bare or "translated" not in case)
+
+
+async def _answer(send: Any, body: bytes, kind: bytes) -> None:
+    headers = [(b"content-type", kind)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _echo(_: LeanTransport) -> Any:
+    """Reads a request and answers it: nobody else is asked."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await _answer(send, b'{"choices":[]}\n\ndata: [DONE]\n\n', b"text/event-stream")
+
+    return app
+
+
+def _relay(transport: LeanTransport) -> Any:
+    """Reads a request, asks the provider, and passes on what it says, unseen."""
+    permit = Permit(*(_ORIGIN if name == "origin" else "" for name in Permit.__dataclass_fields__))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message["body"]
+            if not message.get("more_body"):
+                break
+        headers = [("content-type", "application/json"), ("authorization", "Bearer sk-bench")]
+        response = await transport.send(permit, "POST", "/v1/chat/completions", headers, body, 5.0)
+        pieces = []
+        while piece := await response.read():
+            pieces.append(piece)
+        await response.close()
+        await _answer(send, b"".join(pieces), b"text/event-stream")
+
+    return app
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    configure("json", "error", _SINK)
+    try:
+        yield
+    finally:
+        configure("json", "info", _SINK)
+
+
+@contextlib.contextmanager
+def _timeless() -> Iterator[None]:
+    with (
+        patch.object(TimeLimit, "__enter__", _nothing),
+        patch.object(TimeLimit, "__exit__", _nothing),
+    ):
+        yield
+
+
+def _edgeless_table() -> Table:
+    """No edge is asked where a request comes from: every one is the eu region's."""
+    lines = production_config(PORTS).splitlines()
+    kept = [line for line in lines if not line.startswith(("  signals:", "  edges:"))]
+    kept[kept.index("location:")] = "location: {signals: [api_key], unknown: eu}"
+    return bench_table("\n".join(kept))
+
+
+VARIANTS = (
+    Variant("everything"),
+    Variant("without the log line", _quiet),
+    Variant("without asking an edge for the place", table=_edgeless_table),
+    Variant("without time limits around provider's waits", _timeless),
+    Variant("without the check of what an adapter wrote", lambda: patch("gateway.execution.send.check", _nothing)),
+    Variant("without the watch for the client leaving", lambda: patch("gateway.api.line.Line.watch", _nothing)),
+    Variant("with uvicorn's own protocol, and so a watching task", protocol=HttpToolsProtocol),
+    Variant("with FastAPI's route instead of the dispatch", app=lambda transport: Gateway(bench_table(), transport)._rest),
+    Variant("the server and the pool, relaying bytes unseen", app=_relay, bare=True),
+    Variant("the server alone, echoing", app=_echo, bare=True),
+)
+
+
+async def _measure_variants(rounds: int) -> list[list[str]]:
+    """µs of each variant and case: the least of the rounds, in which the variants take turns."""
+    gateways = [InProcess(variant.table(), variant.app, variant.protocol) for variant in VARIANTS]
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for variant, gateway in zip(VARIANTS, gateways, strict=True):
+            with variant.switch():
+                for case in variant.cases:
+                    if not variant.bare:
+                        await gateway.ask_checked(case)
+                    found.setdefault((variant.name, case), []).append(await _us_each(gateway, case))
+    rows: list[list[str]] = []
+    whole = {case: min(found["everything", case]) for case in _REQUESTS}
+    for variant in VARIANTS:
+        cells = [variant.name]
+        for case in _REQUESTS:
+            if case not in variant.cases:
+                cells += ["–", ""]
+                continue
+            took = min(found[variant.name, case])
+            cells += [f"{took:.1f}", f"{took - whole[case]:+.1f}"]
+        rows.append(cells)
+    return rows
+
+
+async def _us_each(gateway: InProcess, case: str) -> float:
+    count = _REQUESTS[case]
+    request, answer = request_bytes(case), provider_answers(case)
+    began_ns = time.process_time_ns()
+    for _ in range(count):
+        await gateway.ask(request, answer)
+    return (time.process_time_ns() - began_ns) / 1000 / count
+
+
+def _measure_stops() -> list[list[str]]:
+    """µs of one call of each stop: the median of batches that fill a moment."""
+    rows: list[list[str]] = []
+    for stop in stops():
+        stop.call()
+        took: list[float] = []
+        ends_at = time.monotonic() + _STOP_S
+        while time.monotonic() < ends_at:
+            began_ns = time.process_time_ns()
+            for _ in range(_BATCH):
+                stop.call()
+            took.append((time.process_time_ns() - began_ns) / 1000 / _BATCH)
+        rows.append([stop.name, f"{statistics.median(took):.2f}"])
+    return rows
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of every variant (7)")
+    options = parser.parse_args()
+    configure("json", "info", _SINK)
+
+    async def measure() -> None:
+        heads = ["CPU µs, no sockets"]
+        for case in _REQUESTS:
+            heads += [case, ""]
+        print(table_of(heads, await _measure_variants(options.rounds)))
+        print()
+        print(table_of(["one stop by itself", "µs"], _measure_stops()))
+
+    run(measure())
+
+
+if __name__ == "__main__":
+    main()

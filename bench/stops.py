@@ -1,0 +1,147 @@
+"""The stops of one request's journey, each as a call that can be repeated: the same values in, the same values out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from bench.config import chat_body, client_headers
+from bench.inprocess import bench_table, provider_answers
+from gateway.api.body import parse_json
+from gateway.api.door import authenticate, headers_of, request_id_of, sighting_of
+from gateway.api.headers import response_headers
+from gateway.api.stream import ChunkEncoder
+from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.send import check
+from gateway.model.attempt import Attempt
+from gateway.model.decision import Plan, Step
+from gateway.model.record import Record
+from gateway.model.table import Deployment
+from gateway.policy.fence import still_permitted
+from gateway.policy.location import resolve
+from gateway.policy.routing import decide
+from gateway.service.journey import find_assistant
+from gateway.telemetry.log import log_request
+from providers.adapter import WireResponse
+from providers.auth import apply
+from providers.chat import StreamEvent
+from providers.codec import decode_request, encode_completion
+from providers.exchange import AnswerReader, read_answer
+from providers.fitting import needs_of
+
+__all__ = ["Stop", "stops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop: `call` does its work once."""
+
+    name: str
+    call: Callable[[], object]
+
+
+def stops() -> list[Stop]:
+    """In the order of the journey, the streams' own behind it. Call inside a running loop."""
+    return [*_door(), *_plan_and_send(), *_streams()]
+
+
+def _scope() -> dict[str, object]:
+    body = chat_body("assistant", stream=False)
+    headers = {"host": "127.0.0.1", "content-length": str(len(body)), **client_headers()}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return {"headers": pairs, "client": ("127.0.0.1", 50000), "query_string": b"", "extensions": {}}
+
+
+def _door() -> Iterator[Stop]:
+    table, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
+    visitor = headers_of(scope)
+    client, sighting = authenticate(table, visitor), sighting_of(table, visitor)
+    value = parse_json(body)
+    yield Stop("headers", lambda: headers_of(scope))
+    yield Stop("request id", lambda: request_id_of(visitor))
+    yield Stop("key", lambda: authenticate(table, visitor))
+    yield Stop("what the edge says", lambda: sighting_of(table, visitor))
+    yield Stop("location", lambda: resolve(table, client, sighting))
+    yield Stop("deadline", lambda: Deadline.start(600, 55))
+    yield Stop("parse the JSON", lambda: parse_json(body))
+    yield Stop("decode the request", lambda: decode_request(value))
+
+
+def _plan_and_send() -> Iterator[Stop]:
+    table, visitor = bench_table(), headers_of(_scope())
+    client = authenticate(table, visitor)
+    location = resolve(table, client, sighting_of(table, visitor))
+    request = decode_request(parse_json(chat_body("assistant", stream=False)))
+    needs, assistant = needs_of(request), find_assistant(table, client, "assistant")
+    step = _first_step(decide(table, assistant, location, needs, {}).outcome)
+    deployment = step.deployment
+    adapter, target = deployment.adapter, deployment.target
+    wire = adapter.build_request(request, target)
+    response = _response("JSON")
+    completion = read_answer(adapter, response, target)
+    record = Record("req_0123456789abcdef01234567", time.monotonic(), table.version)
+    record.client, record.location, record.assistant, record.status = "client-1", location, "assistant", 200
+    record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
+    record.first_s = record.total_s = 0.5
+    record.usage = completion.usage
+    record.attempts.append(Attempt(deployment.name, deployment.provider, deployment.model, 0.5, None))
+
+    yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))
+    yield Stop("needs", lambda: needs_of(request))
+    yield Stop("decide", lambda: decide(table, assistant, location, needs, {}))
+    yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name))
+    yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
+    yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
+    yield Stop("check what the adapter wrote", lambda: check(wire))
+    yield Stop("a time limit", _pass_a_time_limit)
+    yield Stop("read the answer", lambda: read_answer(adapter, response, target))
+    yield Stop("write the answer", lambda: orjson.dumps(encode_completion(completion, completion.model)))
+    yield Stop("response headers", lambda: response_headers(record))
+    yield Stop("log line", lambda: log_request(record))
+
+
+def _pass_a_time_limit() -> None:
+    with TimeLimit(10):
+        pass
+
+
+def _first_step(outcome: object) -> Step:
+    if not isinstance(outcome, Plan):
+        raise TypeError(f"the config of the bench gives no plan: {outcome}")
+    return outcome.steps[0]
+
+
+def _response(case: str) -> WireResponse:
+    """The provider's answer of a case as it looks behind the pool: no framing left."""
+    head, _, rest = b"".join(provider_answers(case)).partition(b"\r\n\r\n")
+    if b"chunked" not in head:
+        return WireResponse(200, {"content-type": "application/json"}, rest, 0.0)
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    return WireResponse(200, {"content-type": "text/event-stream"}, body, 0.0)
+
+
+def _streams() -> Iterator[Stop]:
+    table = bench_table()
+    for words, case, name in (
+        ("64 events", "stream of 64 events at once", "assistant-1"),
+        ("64 events, translated", "stream of 64 events at once, translated", "assistant-gemini-1"),
+    ):
+        yield from _stream(table.deployments[name], _response(case), words)
+
+
+def _stream(deployment: Deployment, response: WireResponse, words: str) -> Iterator[Stop]:
+    head = WireResponse(200, response.headers, b"", 0.0)
+
+    def read() -> tuple[StreamEvent, ...]:
+        return AnswerReader(deployment.adapter, head, deployment.target).feed(response.body)
+
+    events = read()
+    yield Stop(f"read {words}", read)
+    yield Stop(f"write {words}", lambda: ChunkEncoder(False, "chatcmpl-bench").encode(events))

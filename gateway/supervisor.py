@@ -1,0 +1,197 @@
+"""Keeps worker processes serving one socket: starts them, replaces the ones that die, stops them all.
+
+It takes no connection itself. What it and a worker say to each other is in `channel`; a worker's life is in `worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.channel import Channel, Ready, Serve, Stop
+from gateway.telemetry.log import logger
+
+__all__ = ["Supervisor", "next_wait_s"]
+
+_OK, _FAILED = 0, 1
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_STEADY_S = 30.0
+# So many starts of each worker may fail, with no worker up, before it is clear that none ever will be.
+_TRIES = 5
+# What a worker may take beyond the grace time to close its connections and end, before it is killed.
+_OVERTIME_S = 3.0
+
+
+def next_wait_s(last_wait_s: float, lived_s: float) -> float:
+    """How long to wait with the next start: ever longer, until a worker has lived for a while."""
+    if lived_s >= _STEADY_S:
+        return _FIRST_WAIT_S
+    return min(max(_FIRST_WAIT_S, 2 * last_wait_s), _LONGEST_WAIT_S)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A running worker process; `seat` (1, 2, …) stays the same for the one that follows it."""
+
+    seat: int
+    process: Process
+    channel: Channel
+    ready: bool = False
+
+
+class Supervisor:
+    """`workers` processes on one listening socket. `on_listening` is called once, when all of them take connections."""
+
+    def __init__(self, listener: socket.socket, workers: int, serve: Serve, on_listening: Callable[[], None]) -> None:
+        self._listener = listener
+        self._seats = range(1, workers + 1)
+        self._serve = serve
+        self._on_listening: Callable[[], None] | None = on_listening
+        self._workers: set[_Worker] = set()
+        self._stopping = asyncio.Event()
+        self._failed_starts = 0
+        self._status = _OK
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit status: 0, or 1 if no worker could start or one had to be killed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        async with asyncio.TaskGroup() as seats:
+            for seat in self._seats:
+                seats.create_task(self._keep(seat))
+        return self._status
+
+    async def _keep(self, seat: int) -> None:
+        """One worker after the other, until all stop."""
+        loop = asyncio.get_running_loop()
+        wait_s = 0.0
+        while not self._stopping.is_set():
+            started_at = loop.time()
+            try:
+                worker = await self._start(seat)
+            except OSError as error:
+                logger().error("worker_failed", worker=seat, detail=f"no process can be started: {error.strerror}")
+                self._note_failed_start()
+            else:
+                await self._watch(worker)
+            wait_s = next_wait_s(wait_s, loop.time() - started_at)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+
+    async def _start(self, seat: int) -> _Worker:
+        """A worker that has been told what to serve; raises OSError."""
+        ours, theirs = socket.socketpair()
+        descriptors = (self._listener.fileno(), theirs.fileno())
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                *("-m", "gateway.worker", *map(str, descriptors)),
+                stdin=DEVNULL,
+                pass_fds=descriptors,
+                # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which tells the workers.
+                process_group=0,
+                env=_environment(),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = _Worker(seat, process, await Channel.over(ours))
+        self._workers.add(worker)
+        worker.channel.send(self._serve)
+        if self._stopping.is_set():
+            worker.channel.send(Stop())
+        return worker
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Until it has ended, and what that means."""
+        while (message := await worker.channel.receive()) is not None:
+            if isinstance(message, Ready):
+                self._note_ready(worker)
+        status = await _end_of(worker.process)
+        worker.channel.close()
+        self._workers.discard(worker)
+        log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
+        if self._stopping.is_set():
+            log.info("worker_exited")
+            # One that was still starting is ended by the signal itself, where a service manager sends it to all.
+            if status not in (0, -signal.SIGTERM, -signal.SIGINT):
+                self._status = _FAILED
+            return
+        log.warning("worker_exited", detail="another is started in its place")
+        if not worker.ready:
+            self._note_failed_start()
+
+    def _note_ready(self, worker: _Worker) -> None:
+        worker.ready = True
+        self._failed_starts = 0
+        logger().info("worker_ready", worker=worker.seat, pid=worker.process.pid)
+        if self._on_listening is not None and self._ready_workers() == len(self._seats):
+            self._on_listening()
+            self._on_listening = None
+
+    def _note_failed_start(self) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < _TRIES * len(self._seats) or self._ready_workers() or self._stopping.is_set():
+            return
+        logger().error(
+            "workers_failed",
+            detail=f"no worker could start, {self._failed_starts} times in a row; each said why on standard error, "
+            "above; `gateway serve` without --workers shows whether one process can serve",
+        )
+        self._status = _FAILED
+        self._stop()
+
+    def _ready_workers(self) -> int:
+        return sum(worker.ready for worker in self._workers)
+
+    def _on_signal(self, number: int) -> None:
+        if not self._stopping.is_set():
+            self._stop()
+        elif number == signal.SIGINT:
+            # A second Ctrl-C means now: a worker that is stopping leaves what is running at a SIGINT.
+            for worker in self._workers:
+                _signal(worker.process, signal.SIGINT)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._listener.close()
+        for worker in self._workers:
+            worker.channel.send(Stop())
+        asyncio.get_running_loop().call_later(self._serve.grace_s + _OVERTIME_S, self._kill)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            logger().warning(
+                "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
+            )
+            _signal(worker.process, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """A worker imports from where the supervisor does, and never from the directory that it happens to be in."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+
+
+async def _end_of(process: Process) -> int:
+    """The exit status of a process that has let go of its channel; it has nothing more to do."""
+    try:
+        return await asyncio.wait_for(process.wait(), _OVERTIME_S)
+    except TimeoutError:
+        _signal(process, signal.SIGKILL)
+        return await process.wait()
+
+
+def _signal(process: Process, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)

@@ -1,0 +1,58 @@
+"""A text stream that passes on whole lines only, so that the lines of several processes on one pipe don't mix.
+
+POSIX keeps a write to a pipe in one piece up to PIPE_BUF bytes (4,096 on Linux; pipe(7), read 2026-11-20). Only a line
+that is longer may have another process's in its middle, and only when its reader is slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from select import PIPE_BUF
+from typing import TextIO
+
+__all__ = ["pieces", "whole_lines"]
+
+
+def whole_lines(descriptor: int) -> TextIO:
+    """A stream to an open file descriptor. What can't be written is lost: nobody reads it any more."""
+    return io.TextIOWrapper(_WholeLines(descriptor), "utf-8", "backslashreplace", write_through=True)
+
+
+def pieces(lines: bytes, limit_bytes: int = PIPE_BUF) -> Iterator[bytes]:
+    """Whole lines, as many at a time as fit the limit; a line that is longer comes alone."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + limit_bytes) + 1 or lines.find(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+
+
+class _WholeLines(io.BufferedIOBase):
+    """Keeps what has no line's end yet."""
+
+    name = "whole lines"
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # only ever called by the text layer
+        whole, end, self._rest = (self._rest + data).rpartition(b"\n")
+        with contextlib.suppress(OSError):
+            for piece in pieces(whole + end):
+                _write(self._descriptor, piece)
+        return len(data)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,53 @@
+"""What prose names in code letters exists: paths of this repository, make's targets, commands and their options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from tests.docs.pages import PAGES, ROOT, blocks_of, name_of
+
+_CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"(?:gateway|providers|tests|config|docs|scripts)/[\w./-]+")
+
+
+def spans_of(page: Path) -> Iterator[str]:
+    """What stands in code letters outside the fenced blocks."""
+    text = page.read_text("utf-8")
+    for block in blocks_of(page):
+        text = text.replace(block.text, "", 1)
+    yield from _CODE.findall(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_exist(page: Path) -> None:
+    for span in spans_of(page):
+        if _PATH.fullmatch(span) and "NAME" not in span:
+            assert (ROOT / span).exists(), f"{name_of(page)}: there is no {span}"
+
+
+def test_targets_of_make_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    named = [span.split()[1:] for page in PAGES for span in spans_of(page) if span.startswith("make ")]
+    assert named
+    for words in named:
+        assert next(word for word in words if "=" not in word) in targets, f"make {' '.join(words)}"
+
+
+def test_commands_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    spans = [span.removeprefix(".venv/bin/") for page in PAGES for span in spans_of(page)]
+    named = {span for span in spans if re.match(r"gateway [a-z]", span)}
+    assert {"gateway init", "gateway key new"} <= named
+    for span in sorted(named):
+        words = span.split()[1:]
+        command = words[:2] if words[0] == "key" else words[:1]
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--help"])
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0, f"there is no command {span!r}"
+        for option in (word for word in words if word.startswith("--")):
+            assert option in shown, f"{span!r}: there is no {option}"
