@@ -52,9 +52,7 @@ def production_config(ports: Mapping[str, int], deployments: int = 8, keys: int 
         listed += [_deployment(f"{name}-{number}", provider, model, ports[port]) for number in (1, 2)]
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in _keys(keys)]
     clients = [f'  client-{number}: {{keys: ["sha256:{digest}"]}}' for number, digest in enumerate(hashes)]
-    return _HEAD.format(
-        clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed)
-    )
+    return _HEAD.format(clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed))
 
 
 def _assistants(deployments: int) -> dict[str, tuple[str, str, str]]:

@@ -134,7 +134,9 @@ VARIANTS = (
     Variant("without the check of what an adapter wrote", lambda: patch("gateway.execution.send.check", _nothing)),
     Variant("without the watch for the client leaving", lambda: patch("gateway.api.line.Line.watch", _nothing)),
     Variant("with uvicorn's own protocol, and so a watching task", protocol=HttpToolsProtocol),
-    Variant("with FastAPI's route instead of the dispatch", app=lambda transport: Gateway(bench_table(), transport)._rest),
+    Variant(
+        "with FastAPI's route instead of the dispatch", app=lambda transport: Gateway(bench_table(), transport)._rest
+    ),
     Variant("the server and the pool, relaying bytes unseen", app=_relay, bare=True),
     Variant("the server alone, echoing", app=_echo, bare=True),
 )

@@ -122,7 +122,9 @@ class Bench:
         figures["paced_us"] = statistics.median(_us_each(item, "events") for item in done)
         for share in ("p50", "p99"):
             figures[f"event_{share}_ms"] = statistics.median(item["delay_us"].get(share, 0) / 1000 for item in done)
-        self.say(f"  paced: {figures['paced_us']:.1f} µs an event, which is {figures['event_p50_ms']:.2f} ms old at p50")
+        self.say(
+            f"  paced: {figures['paced_us']:.1f} µs an event, which is {figures['event_p50_ms']:.2f} ms old at p50"
+        )
 
     def _paced(self, port: int, request: Request, running: Running | None = None) -> dict[str, Any]:
         events = self.paced_events - _MAY_LACK
@@ -132,7 +134,7 @@ class Bench:
         direct: list[dict[str, Any]] = []
         through: list[dict[str, Any]] = []
         straight = Request("/v1/chat/completions", request.body, request.headers)
-        timing = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
+        timing: dict[str, Any] = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
         for _ in range(self.extent.rounds):
             direct.append(self._load(self.ports["fast"], straight, **timing))
             through.append(self._load(running.port, request, running, **timing))
@@ -185,7 +187,7 @@ class Bench:
                     done = self._load(one.port, request, one, connections=connections)
                     found.setdefault(name, []).append(_us_each(done, "requests"))
             starts = {f"start with {name}, s": one.start_s for name, one in running.items()}
-        figures = {name: statistics.median(values) for name, values in found.items()} | starts
+        figures = {f"JSON with {name}, µs": statistics.median(values) for name, values in found.items()} | starts
         self.say("  growth: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
         return figures
 
@@ -205,9 +207,7 @@ class Bench:
             raise RuntimeError("no request was answered in a whole round")
         return counted
 
-    def _command(
-        self, port: int, request: Request, pids: Sequence[int], options: Mapping[str, float]
-    ) -> list[str]:
+    def _command(self, port: int, request: Request, pids: Sequence[int], options: Mapping[str, float]) -> list[str]:
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as body:
             body.write(request.body)
         command = [*self.tools.load, "--port", str(port), "--target", request.target, "--body", body.name]

@@ -69,7 +69,8 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                env={**os.environ, **(environ or {})},
+                env=environ,
+                cwd=log.parent,
                 start_new_session=True,
             )
 
@@ -179,6 +180,12 @@ def most_streams(wanted: int, file_limit: int) -> int:
 
 def machine() -> str:
     """The processor, the cores that we may use, and the kernel."""
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     cores = len(os.sched_getaffinity(0))
-    return f"{models[0] if models else os.uname().machine}, {cores} core{'s' * (cores != 1)}, Linux {os.uname().release}"
+    return (
+        f"{models[0] if models else os.uname().machine}, {cores} core{'s' * (cores != 1)}, Linux {os.uname().release}"
+    )

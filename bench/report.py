@@ -53,7 +53,9 @@ _COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
 def main_table(results: Sequence[Result]) -> str:
     """One row a subject, below the goals. Columns that nobody filled are left out."""
     rows = [("goal", GOALS), ("stretch", STRETCH)]
-    rows += [(result.name + (f" ({result.errors} errors)" if result.errors else ""), result.figures) for result in results]
+    rows += [
+        (result.name + (f" ({result.errors} errors)" if result.errors else ""), result.figures) for result in results
+    ]
     cells = [[name, *(cell(figures) for _, cell in _COLUMNS)] for name, figures in rows]
     heads = ["", *(head for head, _ in _COLUMNS)]
     filled = [0, *(column for column in range(1, len(heads)) if any(row[column] != "–" for row in cells[2:]))]
@@ -62,7 +64,7 @@ def main_table(results: Sequence[Result]) -> str:
 
 def growth_table(result: Result) -> str:
     """CPU µs of a JSON request of one subject, as one thing grows."""
-    return table_of(["JSON µs as it grows", result.name], [[name, f"{value:,.3g}"] for name, value in result.growth.items()])
+    return table_of(["as it grows", result.name], [[name, f"{value:,.3g}"] for name, value in result.growth.items()])
 
 
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,7 +72,10 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
-        first, *others = (cell.ljust(width) if not at else cell.rjust(width) for at, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+        first, *others = (
+            cell.ljust(width) if not at else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
         return f"| {' | '.join((first, *others))} |"
 
     rule = "|".join("-" * (width + 2) if not at else "-" * (width + 1) + ":" for at, width in enumerate(widths))

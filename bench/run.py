@@ -1,6 +1,6 @@
 """`make bench`: what a request costs through our gateway, and through what others would put in its place.
 
-    python -m bench.run [--quick] [--only ours,nginx] [--python PATH] [--litellm-python PATH] [--json FILE] [--write]
+python -m bench.run [--quick] [--only ours,nginx] [--python PATH] [--litellm-python PATH] [--json FILE] [--write]
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from bench.measure import FULL, QUICK, Bench, Result
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
-from bench.subjects import ROOT, LiteLLM, Naive, Nginx, Ours, Subject
+from bench.subjects import LiteLLM, Naive, Nginx, Ours, Subject, python_environ
 
 _NAMES = ("ours", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -125,18 +124,23 @@ def _help_s(python: str) -> float:
     """Seconds of `gateway --help`, compiled beforehand as an installed package is."""
     took: list[float] = []
     with tempfile.TemporaryDirectory() as cache:
-        environ = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT)}
+        environ = python_environ(Path(cache))
         for _ in range(_HELPS + 1):
             began = time.monotonic()
             command = [python, "-m", "gateway.cli", "--help"]
-            subprocess.run(command, check=True, capture_output=True, env=environ)  # noqa: S603  # our own command
+            subprocess.run(command, check=True, capture_output=True, env=environ, cwd=cache)  # noqa: S603  # our own command
             took.append(time.monotonic() - began)
     return statistics.median(took[1:])
 
 
 def _report(results: list[Result], tools: Tools, cores: Cores, elapsed_s: float, *, quick: bool) -> str:
     apart = "subject, and stub with load client, on cores of their own" if cores.are_apart else "all on one core"
-    lines = [f"## {date.today().isoformat()}{', --quick' if quick else ''}", "", f"{machine()}; {apart}; {elapsed_s:.0f} s.", ""]
+    lines = [
+        f"## {date.today().isoformat()}{', --quick' if quick else ''}",
+        "",
+        f"{machine()}; {apart}; {elapsed_s:.0f} s.",
+        "",
+    ]
     lines += [f"- {result.name}: {result.version}" for result in results]
     lines += ["", main_table(results)]
     for result in results:

@@ -49,7 +49,7 @@ def _json_answer(value: object) -> bytes:
 
 
 def _openai_answer() -> bytes:
-    message = {"role": "assistant", "content": _TEXT, "refusal": None, "annotations": []}
+    message: dict[str, object] = {"role": "assistant", "content": _TEXT, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return _json_answer({**_COMPLETION, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Protocol
 from bench.config import ENVIRON, chat_body, client_headers, production_config
 from bench.processes import Cores, Process, free_port
 
-__all__ = ["LiteLLM", "Naive", "Nginx", "Ours", "Request", "Running", "Subject"]
+__all__ = ["LiteLLM", "Naive", "Nginx", "Ours", "Request", "Running", "Subject", "python_environ"]
 
 ROOT = Path(__file__).parents[1]
 _CHAT = "/v1/chat/completions"
@@ -67,13 +68,13 @@ def _chats(models: Mapping[str, str], headers: Mapping[str, str] | None = None) 
     }
 
 
-def _python_environ(folder: Path) -> dict[str, str]:
-    # Compiled once, as an installed package is: what a start costs is not the compiler's time.
-    return {"PYTHONPYCACHEPREFIX": str(folder.parent / "pycache"), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT)}
+def python_environ(cache: Path) -> dict[str, str]:
+    """What an interpreter gets: compiled files in a folder of their own, so that a start isn't the compiler's time."""
+    return {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": ""}
 
 
-def _ask_python(python: str, code: str) -> str:
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=ROOT)  # noqa: S603  # our own line
+def _ask(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")  # noqa: S603  # our own words
     return done.stdout.strip() or done.stderr.strip().rpartition("\n")[2]
 
 
@@ -82,7 +83,7 @@ def _versions(python: str, *packages: str) -> str:
         "import sys, importlib.metadata as m; "
         f"print('Python %d.%d.%d' % sys.version_info[:3], *(p + ' ' + m.version(p) for p in {packages!r}), sep=', ')"
     )
-    return _ask_python(python, code)
+    return _ask(python, "-c", code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,17 @@ class Ours:
 
     def version(self) -> str:
         """Of the package, the interpreter and what carries the load; and which revision of the checkout."""
-        git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        revision = subprocess.run(git, capture_output=True, text=True).stdout.strip()  # noqa: S603  # git, if any
-        versions = _versions(self.python, "assistant-gateway", "uvicorn", "uvloop", "httptools", "orjson", "httpx")
-        return f"{versions}{f', revision {revision}' if revision else ''}"
+        where = _ask(self.python, "-c", "import gateway, os; print(os.path.dirname(gateway.__file__))")
+        git = ("git", "-C", where, "describe", "--always", "--dirty")
+        revision = f", revision {_ask(*git)}" if (Path(where).parent / ".git").exists() else ""
+        return _versions(self.python, "assistant-gateway", "uvicorn", "uvloop", "httptools", "orjson") + revision
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
         config, port = folder / f"{self.name}.yaml", free_port()
         config.write_text(production_config(ports, self.deployments, self.keys), "utf-8")
         command = [self.python, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
-        environ = {"GATEWAY_LOG_FORMAT": "json", **ENVIRON, **_python_environ(folder)}
+        environ = {"GATEWAY_LOG_FORMAT": "json", **ENVIRON, **python_environ(folder / "cache")}
         process = Process(command, cores.subject, folder / f"{self.name}.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/healthz"))
 
@@ -145,7 +146,7 @@ class Naive:
         port = free_port()
         upstreams = json.dumps({name: f"http://127.0.0.1:{number}{_CHAT}" for name, number in ports.items()})
         command = [self.python, "-m", "uvicorn", "bench.naive:app", "--port", str(port), "--no-access-log"]
-        environ = {"NAIVE_UPSTREAMS": upstreams, **_python_environ(folder)}
+        environ = {"NAIVE_UPSTREAMS": upstreams, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
         process = Process(command, cores.subject, folder / "naive.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/healthz"))
 
@@ -230,7 +231,7 @@ class LiteLLM:
     def found(cls, python: str) -> LiteLLM | None:
         """LiteLLM's proxy, if that interpreter has it."""
         code = "import importlib.util as u; print(bool(u.find_spec('litellm') and u.find_spec('orjson')))"
-        return cls(python) if _ask_python(python, code) == "True" else None
+        return cls(python) if _ask(python, "-c", code) == "True" else None
 
     @property
     def requests(self) -> Mapping[str, Request]:
@@ -258,6 +259,6 @@ class LiteLLM:
         start = "from litellm import run_server; run_server()"
         command = [self.python, "-c", start, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
         environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR"}
-        environ |= _python_environ(folder) | {"PYTHONPATH": ""}
+        environ |= python_environ(folder / "cache")
         process = Process(command, cores.subject, folder / "litellm.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/health/liveliness"))

@@ -57,9 +57,7 @@ def serve(options: argparse.Namespace) -> int:
     compiled = _compile(settings.config)
     if compiled.table.demo:
         if settings.workers > 1:
-            raise CommandError(
-                "a demo and its simulated providers are one process; leave --workers (GATEWAY_WORKERS) out"
-            )
+            raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
         return _serve_demo(settings, settings.config)
     for warning in compiled.warnings:
         logger().warning("config", detail=str(warning))
@@ -202,37 +200,23 @@ def _serve_table(settings: Settings, table: Table) -> int:
 
     if settings.workers > 1:
         return _supervise(settings, table, listener, lambda: listening(workers=settings.workers))
-    return _serve_alone(settings, table, listener, listening)
-
-
-def _serve_alone(settings: Settings, table: Table, listener: socket.socket, on_listening: Callable[[], None]) -> int:
     from gateway.app import Gateway, transport_named
-    from gateway.serve import GatewayServer, run, server_config
+    from gateway.serve import serve_alone
 
-    async def started() -> None:
-        on_listening()
-
-    application = Gateway(table, transport_named(settings.transport))
-    server = GatewayServer(server_config(application, settings.grace_s), started)
-    run(server.serve([listener]))
+    serve_alone(Gateway(table, transport_named(settings.transport)), listener, settings.grace_s, listening)
     return _OK
 
 
 def _supervise(settings: Settings, table: Table, listener: socket.socket, on_listening: Callable[[], None]) -> int:
-    import asyncio
-
     from gateway.channel import Serve, TableNotPortable, pack
-    from gateway.supervisor import Supervisor
-    from gateway.telemetry.log import configure
-    from gateway.telemetry.whole_lines import whole_lines
+    from gateway.supervisor import supervise
 
     try:
         packed = pack(table)
     except TableNotPortable as error:
         raise CommandError(str(error)) from None
-    configure(settings.log_format, settings.log_level, whole_lines(sys.stderr.fileno()))
     serve = Serve(packed, settings.transport, settings.grace_s, settings.log_format, settings.log_level)
-    return asyncio.run(Supervisor(listener, settings.workers, serve, on_listening).run())
+    return supervise(listener, settings.workers, serve, on_listening)
 
 
 def _serve_demo(settings: Settings, path: Path) -> int:

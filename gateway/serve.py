@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -16,7 +16,7 @@ import uvicorn
 
 from gateway.protocol import GatewayProtocol
 
-__all__ = ["BindError", "GatewayServer", "bind", "run"]
+__all__ = ["BindError", "GatewayServer", "bind", "run", "serve_alone", "server_config"]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
@@ -105,6 +105,25 @@ class GatewayServer(uvicorn.Server):
         gc.set_threshold(*_COLLECT)
         if self.started and self._on_started is not None:
             self._after_start = asyncio.ensure_future(self._on_started())
+            self._after_start.add_done_callback(self._stop_if_failed)
+
+    def _stop_if_failed(self, started: asyncio.Task[None]) -> None:
+        self.should_exit = self.should_exit or (not started.cancelled() and started.exception() is not None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is running; what failed right after the start is raised once all is closed."""
+        await super().shutdown(sockets)
+        if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
+            self._after_start.result()
+
+
+def serve_alone(app: Any, listener: socket.socket, grace_s: float, on_listening: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT in this process; `on_listening` is called when it takes connections."""
+
+    async def started() -> None:
+        on_listening()
+
+    run(GatewayServer(server_config(app, grace_s), started).serve([listener]))
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.channel import Channel, Ready, Serve, Stop
-from gateway.telemetry.log import logger
+from gateway.telemetry.log import configure, logger
+from gateway.telemetry.whole_lines import whole_lines
 
-__all__ = ["Supervisor", "next_wait_s"]
+__all__ = ["next_wait_s", "supervise"]
 
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -36,6 +37,15 @@ def next_wait_s(last_wait_s: float, lived_s: float) -> float:
     return min(max(_FIRST_WAIT_S, 2 * last_wait_s), _LONGEST_WAIT_S)
 
 
+def supervise(listener: socket.socket, workers: int, serve: Serve, on_listening: Callable[[], None]) -> int:
+    """Serve with so many processes until SIGTERM or SIGINT. `on_listening` is called once, when all take connections.
+
+    The value is the exit status: 0, or 1 if no worker could start, or one didn't end by itself.
+    """
+    configure(serve.log_format, serve.log_level, whole_lines(sys.stderr.fileno()))
+    return asyncio.run(_Supervisor(listener, workers, serve, on_listening).run())
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     """A running worker process; `seat` (1, 2, …) stays the same for the one that follows it."""
@@ -46,8 +56,8 @@ class _Worker:
     ready: bool = False
 
 
-class Supervisor:
-    """`workers` processes on one listening socket. `on_listening` is called once, when all of them take connections."""
+class _Supervisor:
+    """See `supervise`."""
 
     def __init__(self, listener: socket.socket, workers: int, serve: Serve, on_listening: Callable[[], None]) -> None:
         self._listener = listener
@@ -60,7 +70,7 @@ class Supervisor:
         self._status = _OK
 
     async def run(self) -> int:
-        """Until SIGTERM or SIGINT; the exit status: 0, or 1 if no worker could start or one had to be killed."""
+        """Until all have stopped; the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)

@@ -7,6 +7,7 @@ the table comes through the channel.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 
@@ -53,7 +54,7 @@ async def _stop_when_told(server: GatewayServer, channel: Channel) -> None:
     message = await channel.receive()
     server.should_exit = True
     if message is None:
-        logger().warning("supervisor_gone", detail="this worker finishes what is running, and ends")
+        logger().warning("supervisor_gone", pid=os.getpid(), detail="this worker finishes what is running, and ends")
 
 
 if __name__ == "__main__":

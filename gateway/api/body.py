@@ -11,10 +11,20 @@ from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import TimeLimit
 
-__all__ = ["BodyLimits", "ClientGone", "HeldBytes", "check_content_headers", "drain", "parse_json", "read_body"]
+__all__ = [
+    "BodyLimits",
+    "ClientGone",
+    "HeldBytes",
+    "StreamLimit",
+    "check_content_headers",
+    "drain",
+    "parse_json",
+    "read_body",
+]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BODIES_BYTES = 256 * 1024 * 1024
+MAX_STREAMS = 5_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 _DRAIN_TIME_S = 5.0
@@ -66,6 +76,25 @@ class HeldBytes:
 
     def __exit__(self, *_: object) -> None:
         self._limits.give_back(self._count)
+
+
+class StreamLimit:
+    """How many streams this worker has open at once; `with limit:` around each."""
+
+    def __init__(self, most: int = MAX_STREAMS) -> None:
+        self._most = most
+        self._open = 0
+
+    def check(self) -> None:
+        """Raise ApiError (overloaded) where no further stream is taken."""
+        if self._open >= self._most:
+            raise ApiError("overloaded", "this gateway has as many streams open as it can", retry_after_s=1)
+
+    def __enter__(self) -> None:
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
 
 
 def check_content_headers(visitor: Visitor) -> None:

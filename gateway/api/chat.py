@@ -14,14 +14,13 @@ from typing import Any
 
 import orjson
 
-from gateway.api.body import BodyLimits, ClientGone, check_content_headers, drain, parse_json, read_body
+from gateway.api.body import BodyLimits, ClientGone, StreamLimit, check_content_headers, drain, parse_json, read_body
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
 from gateway.api.line import LINE, Line
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
-from gateway.execution.run import Answer
 from gateway.execution.stream import LiveStream
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -50,6 +49,7 @@ class ChatEndpoint:
         self._journeys = journeys
         self._log = log
         self._limits = BodyLimits()
+        self._streams = StreamLimit()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """One request, as an ASGI application. Never raises on what a client or a provider does."""
@@ -86,10 +86,16 @@ class ChatEndpoint:
             request = decode_request(parse_json(body))
             del body
             record.stream = request.stream
+            if request.stream:
+                self._streams.check()
             exchange.watch_for_leaving()
             answer = await self._journeys.answer(table, client, location, request, deadline, record)
         record.first_s = time.monotonic() - record.started_at
-        await exchange.answer(answer, request)
+        if answer.completion is not None:
+            await exchange.answer_whole(answer.completion)
+        elif answer.stream is not None:
+            with self._streams:
+                await exchange.answer_stream(answer.stream, request)
 
     def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None, Location]:
         """Who asks, from where, and whether that place gets an answer at all."""
@@ -148,15 +154,9 @@ class _Exchange:
         if self._watcher is not None:
             self._watcher.cancel()
 
-    async def answer(self, answer: Answer, request: ChatRequest) -> None:
-        """Send the answer, whole or as it comes."""
+    async def answer_whole(self, completion: ChatCompletion) -> None:
+        """Send a whole answer."""
         self.record.status = 200
-        if answer.completion is not None:
-            await self._answer_whole(answer.completion)
-        elif answer.stream is not None:
-            await self._answer_stream(answer.stream, request)
-
-    async def _answer_whole(self, completion: ChatCompletion) -> None:
         self.record.usage = completion.usage
         if not completion.id:
             completion = replace(completion, id=f"chatcmpl-{self.record.request_id}")
@@ -166,7 +166,9 @@ class _Exchange:
             body["x_gateway"] = {"finish_reason": ", ".join(sorted(word for word in raw if word))}
         await self._respond(200, orjson.dumps(body))
 
-    async def _answer_stream(self, stream: LiveStream, request: ChatRequest) -> None:
+    async def answer_stream(self, stream: LiveStream, request: ChatRequest) -> None:
+        """Send a stream as it comes; the reader's pace is the provider's."""
+        self.record.status = 200
         encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
         async with aclosing(stream.batches()) as batches:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -31,7 +32,8 @@ CHAT_PATH = "/v1/chat/completions"
 
 def build_routes(journeys: Journeys, chat: ChatEndpoint, is_ready: Callable[[], bool], version: str) -> FastAPI:
     """The FastAPI application."""
-    app = FastAPI(
+    # FastAPI's own /docs loads its page from a CDN: here it is served from the package, with no network.
+    app = FastAPIOffline(
         title="Assistant gateway",
         version=version,
         summary="One chat endpoint, answered by region.",
@@ -139,12 +141,17 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _document_chat(app: FastAPI) -> None:
-    """Put the chat endpoint, which FastAPI only delegates to, into the OpenAPI document."""
+    """Put the chat endpoint, which FastAPI only delegates to, first in the OpenAPI document; our errors are no 422."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document["paths"].setdefault(CHAT_PATH, {"post": CHAT_OPERATION})
+        if CHAT_PATH not in document["paths"]:
+            document["paths"] = {CHAT_PATH: {"post": CHAT_OPERATION}, **document["paths"]}
+            document.pop("components", None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

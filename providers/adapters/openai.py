@@ -6,7 +6,7 @@ Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from providers._json import dumps
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
@@ -15,7 +15,7 @@ from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.catalogue.models import ModelFacts, load_models
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, SystemMessage
 from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure
@@ -36,6 +36,7 @@ class OpenAIAdapter:
     auth: AuthScheme
     max_tokens_field: str
     own_parameters: frozenset[str] = frozenset()
+    knows_developer: bool = True
 
     @property
     def capabilities(self) -> Capabilities:
@@ -54,6 +55,8 @@ class OpenAIAdapter:
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
+        if not self.knows_developer:
+            request = _without_developer(request)
         body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
         body.update(request.extra)
         if request.tools and "tools_without_reasoning" in target.facts.flags:
@@ -78,5 +81,16 @@ class OpenAIAdapter:
         return classify(error_object(response.body), response)
 
 
+def _without_developer(request: ChatRequest) -> ChatRequest:
+    """The request with `system` for OpenAI's own word `developer`, which other servers refuse."""
+    if not any(isinstance(message, SystemMessage) and message.role == "developer" for message in request.messages):
+        return request
+    messages = (
+        replace(message, role="system") if isinstance(message, SystemMessage) else message
+        for message in request.messages
+    )
+    return replace(request, messages=tuple(messages))
+
+
 ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
-COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens")
+COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", knows_developer=False)

@@ -24,14 +24,14 @@ class Connection(asyncio.Protocol):
     """A connection that has been made; `begin` sends a request, `head` and `read` give its response."""
 
     __slots__ = (
+        "_bare_bytes",
         "_buffered",
-        "_chunked",
         "_chunks",
         "_complete",
         "_error",
-        "_head_bytes",
+        "_framed",
         "_head_done",
-        "_length",
+        "_head_only",
         "_loop",
         "_parser",
         "_paused",
@@ -62,9 +62,9 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._head_done = False
-        self._head_bytes = 0
-        self._length: bytes | None = None
-        self._chunked = False
+        self._head_only = False
+        self._bare_bytes = 0
+        self._framed = False
         self._until_close = False
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -75,13 +75,18 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow: the last response ended in good order, and nothing came behind it."""
-        return self._reusable and self._complete and not self.closed and not self.transport.get_write_buffer_size()
+        return (
+            self._reusable
+            and self._complete
+            and not self.closed
+            and not self._paused
+            and not self.transport.get_write_buffer_size()
+        )
 
-    def begin(self, request: bytes) -> None:
-        """Send a request; the response to the one before must have been read."""
-        if self._paused:
-            self.transport.resume_reading()
+    def begin(self, request: bytes, *, head_only: bool = False) -> None:
+        """Send a request; the connection must be new or `reusable`. head_only: its response has no body (HEAD)."""
         self._reset()
+        self._head_only = head_only
         self._complete = False
         self.transport.write(request)
 
@@ -139,16 +144,19 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             self.abort()
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
         try:
+            if not self._bare_bytes and not self._head_done and not data.startswith(b"H"):
+                # llhttp would take RTSP and ICE, too.
+                raise BadResponse("the response doesn't begin with HTTP")
+            self._bare_bytes += len(data)
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
             if not self._complete:
                 self._break(_bad(error))
-        if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
-            self._break(BadResponse(f"the response's head is larger than {MAX_HEAD_BYTES} bytes"))
+        if self._bare_bytes > MAX_HEAD_BYTES and not self._complete and self._error is None:
+            # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
+            self._break(_too_large())
         self._wake()
 
     def eof_received(self) -> bool:
@@ -162,7 +170,7 @@ class Connection(asyncio.Protocol):
             if self._head_done and self._until_close and error is None:
                 self._complete = True
             else:
-                answered = self._head_done or self._head_bytes > 0
+                answered = self._head_done or self._bare_bytes > 0
                 self._error = ConnectionBroken("the connection ended before the response did", answered=answered)
         self._wake()
 
@@ -186,13 +194,16 @@ class Connection(asyncio.Protocol):
             # A trailer of a chunked body: nothing that we use comes there.
             return
         name = name.lower()
+        # llhttp takes off the blanks before a value, and leaves those behind it.
+        value = value.rstrip(b" \t")
         self.headers.append((name, value))
         if name == b"content-length":
-            if self._length is not None and self._length != value:
-                raise BadResponse("the response has two different content-lengths")
-            self._length = value
+            self._framed = True
         elif name == b"transfer-encoding":
-            self._chunked = True
+            # Two lengths, or a length beside an encoding, llhttp refuses by itself.
+            if self._framed or value.lower() != b"chunked":
+                raise BadResponse("the response has a transfer-encoding other than chunked")
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         """The head is whole; an interim response (1xx) is passed over."""
@@ -201,18 +212,25 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status == 101:
             raise BadResponse("the server switched protocols, which nobody asked for")
+        if status < 100:
+            raise BadResponse("the response has a status below 100")
         if status < 200:
             return
-        if self._chunked and self._length is not None:
-            raise BadResponse("the response has both a content-length and a transfer-encoding")
+        if self._bare_bytes > MAX_HEAD_BYTES and _size_of(self.headers) > MAX_HEAD_BYTES:
+            raise _too_large()
         self.status = status
         self._head_done = True
-        self._until_close = not self._chunked and self._length is None and status not in _NO_BODY
+        self._until_close = not self._framed and status not in _NO_BODY
+        if self._head_only:
+            # The parser, which can't be told, waits for a body now: it is fit for nothing more.
+            self._complete = True
+            self._reusable = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         if self._complete:
             return
+        self._bare_bytes = 0
         self._chunks.append(body)
         self._buffered += len(body)
         if self._buffered > _HIGH_WATER_BYTES and not self._paused:
@@ -225,8 +243,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._head_done:
             self.headers = []
-            self._length = None
-            self._chunked = False
+            self._framed = False
             return
         self._complete = True
         if not self._parser.should_keep_alive():
@@ -236,3 +253,11 @@ class Connection(asyncio.Protocol):
 def _bad(error: Exception) -> TransportError:
     cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
     return cause if isinstance(cause, TransportError) else BadResponse("the response is no valid HTTP/1.1")
+
+
+def _size_of(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum([len(name) + len(value) for name, value in headers])
+
+
+def _too_large() -> BadResponse:
+    return BadResponse(f"the response has more than {MAX_HEAD_BYTES} bytes that are no body")

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import httpx
-import pytest
 
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
@@ -92,10 +91,3 @@ clients: {{me: {{keys: ["{digest}"], region: de}}}}
         answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
         assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_what_init_writes_names_no_place_of_ours(name: str) -> None:
-    text = (ROOT / "config" / name).read_text("utf-8")
-    assert "../" not in text
-    assert "/work" not in text

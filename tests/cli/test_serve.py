@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.settings import read_settings
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
@@ -109,6 +110,13 @@ def test_a_setting_that_cannot_be_used_is_one_line(
 def test_an_option_is_called_by_its_own_name(gateway: Command) -> None:
     shown = gateway("serve", "--config", EXAMPLE, "--port", "-1")
     assert shown.err == "gateway: --port is -1: input should be greater than or equal to 0\n"
+
+
+def test_an_option_wins_over_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "8081")
+    monkeypatch.setenv("GATEWAY_HOST", "127.0.0.2")
+    settings = read_settings({"port": 9000})
+    assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
 def test_serve_tells_what_check_would_warn_of(start: Start) -> None:

@@ -162,6 +162,16 @@ def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
     assert len(parsed([b"oh\n" * 1000], limit=100)[2]) <= 150
 
 
+def test_a_line_of_eight_megabytes_is_taken_and_no_longer_one() -> None:
+    line = b"data: " + b"a" * (8 * 1024 * 1024 - 6)
+    parser = SseParser()
+    (event,) = parser.feed(line + b"\n\n")
+    assert isinstance(event, ServerSentEvent)
+    assert len(event.data) == 8 * 1024 * 1024 - 6
+    assert parser.feed(line + b"a") == []
+    assert parser.overflowed
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -1,0 +1,41 @@
+"""A request doesn't get dearer unnoticed: the guard of the bench holds, and it would say so if it didn't."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.guard import judge, recorded_for
+
+ROOT = Path(__file__).parents[2]
+RECORDED = {"JSON": 100, "stream": 1000}
+
+
+@pytest.mark.slow
+def test_a_request_takes_no_more_calls_than_recorded() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.guard"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"JSON": 100, "stream": 1000}, []),
+        ({"JSON": 110, "stream": 900}, []),
+        ({"JSON": 111, "stream": 1000}, ["JSON: 111 calls, 11% more than the 100 that are recorded"]),
+        ({"JSON": 100, "stream": 1000, "new": 1}, ["new: nothing is recorded for it"]),
+    ],
+)
+def test_growth_by_more_than_a_tenth_is_told(counts: dict[str, int], told: list[str]) -> None:
+    assert judge(counts, RECORDED) == told
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"), [((3, 10), None), ((3, 11), "3.11"), ((3, 12), "3.11"), ((3, 13), "3.13"), ((3, 14), "3.13")]
+)
+def test_an_unknown_python_is_compared_with_the_newest_before_it(version: tuple[int, int], taken: str | None) -> None:
+    recorded = {"3.11": {"JSON": 2}, "3.13": {"JSON": 1}}
+    assert recorded_for(version, recorded) == (recorded[taken] if taken else None)

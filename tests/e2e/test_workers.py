@@ -1,0 +1,263 @@
+"""`gateway serve --workers N`: real processes on one socket, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.supervisor import next_wait_s
+from providers.simulator.scenario import Scenario, Stall
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_faults import EU, eventually
+from tests.e2e.test_journey import CHAT, body, events_of
+
+ROOT = Path(__file__).parents[2]
+HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
+LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
+LIMIT_S = 30
+GRACE_S = 30
+
+
+@pytest.fixture
+def config(providers: SimulatorThread, tmp_path: Path) -> Path:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    return world_config(tmp_path, {name: providers[name].origin for name in SITES})
+
+
+@contextmanager
+def two_workers(config: Path, **environ: str) -> Iterator[GatewayProcess]:
+    with running_gateway(config, {**KEYS, "GATEWAY_WORKERS": "2", **environ}) as gateway:
+        yield gateway
+
+
+def lines_of(gateway: GatewayProcess, event: str) -> list[dict[str, Any]]:
+    return [line for line in gateway.lines if isinstance(line, dict) and line["event"] == event]
+
+
+def pids_of(gateway: GatewayProcess) -> dict[int, int]:
+    """The process of each worker's seat, the last one where there were several."""
+    return {line["worker"]: line["pid"] for line in lines_of(gateway, "worker_ready")}
+
+
+def state_of(pid: int) -> str:
+    """One letter, as `ps` has it; Z for a process that has ended."""
+    shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], stdout=subprocess.PIPE, text=True)
+    return shown.stdout.strip()[:1] or "Z"
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """Only the other worker can answer now."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: state_of(pid) == "T")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def ask(gateway: GatewayProcess) -> httpx.Response:
+    """An answer over a connection of its own."""
+    return httpx.post(f"{gateway.url}{CHAT}", json=body(), headers=HEADERS, trust_env=False, timeout=LIMIT_S)
+
+
+@contextmanager
+def running_stream(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[Iterator[bytes]]:
+    """The pieces of a slow stream, of which the first has arrived; at the end the whole must have."""
+    providers["eu"].scenario = LONG
+    with (
+        httpx.Client(base_url=gateway.url, headers=HEADERS, trust_env=False, timeout=LIMIT_S) as client,
+        client.stream("POST", CHAT, json=body(stream=True)) as response,
+    ):
+        pieces = response.iter_bytes()
+        first = next(pieces)
+        yield pieces
+        events = events_of(httpx.Response(200, content=first + b"".join(pieces)))
+    assert events[-1] == "[DONE]"
+    assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1]) == LONG.text
+
+
+def test_one_process_has_no_supervisor(gateway: GatewayProcess) -> None:
+    parents = subprocess.run(["ps", "-A", "-o", "ppid="], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert str(os.getpid()) in parents
+    assert str(gateway.process.pid) not in parents
+    assert "workers" not in lines_of(gateway, "listening")[0]
+
+
+def test_each_worker_answers(config: Path) -> None:
+    with two_workers(config) as gateway:
+        assert lines_of(gateway, "listening")[0]["workers"] == 2
+        pids = pids_of(gateway)
+        assert set(pids) == {1, 2}
+        for pid in pids.values():
+            with paused(pid):
+                assert ask(gateway).status_code == 200
+        assert gateway.stop() == 0
+        assert {line["status"] for line in lines_of(gateway, "worker_exited")} == {0}
+
+
+def test_a_worker_that_dies_takes_nobody_along(config: Path, providers: SimulatorThread) -> None:
+    with two_workers(config) as gateway, ExitStack() as open_stream:
+        table = lines_of(gateway, "listening")[0]["table"]
+        staying, dying = pids_of(gateway).values()
+        with paused(dying):
+            open_stream.enter_context(running_stream(gateway, providers))
+        # What is in the file now is nobody's table: the new worker must serve what the others serve.
+        config.write_text("broken: true\n", "utf-8")
+        os.kill(dying, signal.SIGKILL)
+        assert gateway.wait_for("worker_exited", pid=dying)["status"] == -signal.SIGKILL
+        assert ask(gateway).status_code == 200
+        assert gateway.wait_for("worker_ready")["pid"] not in (staying, dying)
+        open_stream.close()
+        with paused(staying):
+            answer = ask(gateway)
+        assert (answer.status_code, answer.headers["x-gateway-table"]) == (200, table)
+        assert len(lines_of(gateway, "listening")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_running_stream_comes_to_its_end_before_all_stop(
+    config: Path, providers: SimulatorThread, number: signal.Signals
+) -> None:
+    with two_workers(config) as gateway:
+        with running_stream(gateway, providers):
+            gateway.process.send_signal(number)
+        assert gateway.process.wait(LIMIT_S) == 0
+        with pytest.raises(httpx.ConnectError):
+            ask(gateway)
+
+
+def test_a_second_ctrl_c_waits_for_nobody(config: Path, providers: SimulatorThread) -> None:
+    with two_workers(config) as gateway:
+        providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
+        with httpx.stream(
+            "POST", f"{gateway.url}{CHAT}", json=body(stream=True), headers=HEADERS, trust_env=False
+        ) as it:
+            next(it.iter_bytes())
+            gateway.process.send_signal(signal.SIGINT)
+            # The idle worker ends at once; the other one would wait for the stream until the grace time is over.
+            gateway.wait_for("worker_exited", status=0)
+            gateway.process.send_signal(signal.SIGINT)
+            assert gateway.process.wait(GRACE_S / 2) == 0
+
+
+def test_workers_end_when_their_supervisor_is_gone(config: Path, providers: SimulatorThread) -> None:
+    with two_workers(config) as gateway:
+        pids = set(pids_of(gateway).values())
+        with running_stream(gateway, providers):
+            gateway.process.kill()
+            assert {gateway.wait_for("supervisor_gone")["pid"] for _ in pids} == pids
+        eventually(lambda: all(state_of(pid) == "Z" for pid in pids))
+        with pytest.raises(httpx.ConnectError):
+            ask(gateway)
+
+
+def test_a_worker_that_does_not_stop_is_killed(config: Path) -> None:
+    with two_workers(config, GATEWAY_GRACE_S="0.1") as gateway:
+        stuck = pids_of(gateway)[1]
+        with paused(stuck):
+            assert gateway.stop() == 1
+        assert gateway.wait_for("worker_killed")["pid"] == stuck
+        assert gateway.wait_for("worker_exited", pid=stuck)["status"] == -signal.SIGKILL
+
+
+def dying_at_start(folder: Path, times: int) -> dict[str, str]:
+    """An environment in which so many starts of a worker fail, and nothing else does."""
+    (folder / "sitecustomize.py").write_text(
+        f"""
+import os, sys
+if "gateway.worker" in sys.orig_argv:
+    for number in range({times}):
+        try:
+            os.close(os.open(f"{folder}/died-{{number}}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        os._exit(7)
+""",
+        "utf-8",
+    )
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def test_a_worker_that_dies_at_its_start_is_started_again(config: Path, tmp_path: Path) -> None:
+    with two_workers(config, **dying_at_start(tmp_path, 3)) as gateway:
+        assert [line["status"] for line in lines_of(gateway, "worker_exited")] == [7, 7, 7]
+        assert set(pids_of(gateway)) == {1, 2}
+        assert ask(gateway).status_code == 200
+
+
+def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`gateway serve` to its end, and to that of all who write where it does."""
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
+    environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+def test_it_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
+    ended = serve(config, "--workers", "2", "--port", "0", **dying_at_start(tmp_path, 100))
+    assert ended.returncode == 1
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    events = [line["event"] for line in lines if line["event"] != "config"]
+    assert events[:10] == ["worker_exited"] * 9 + ["workers_failed"] or "workers_failed" in events[9:11]
+    assert "listening" not in events
+
+
+def test_what_keeps_one_process_from_serving_keeps_several(config: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 1\nregion: {}\n", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = serve(config, "--workers", "2", "--port", str(port))
+        wrong = serve(broken, "--workers", "2", "--port", str(port))
+    assert (wrong.returncode, busy.returncode) == (1, 2)
+    assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in wrong.stderr
+    assert f"gateway: port {port} on 127.0.0.1 is taken by another program" in busy.stderr
+    assert "worker" not in wrong.stderr + busy.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "told"),
+    [
+        (("--workers", "0"), {}, "--workers is 0: input should be greater than or equal to 1"),
+        ((), {"GATEWAY_WORKERS": "two"}, "GATEWAY_WORKERS is 'two': input should be a valid integer"),
+    ],
+    ids=str,
+)
+def test_a_number_of_workers_that_makes_no_sense_is_one_line(
+    config: Path, options: tuple[str, ...], environ: dict[str, str], told: str
+) -> None:
+    ended = serve(config, *options, **environ)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"gateway: {told}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_demo_is_one_process() -> None:
+    ended = serve(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "gateway: a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
+    )
+
+
+def test_starts_come_ever_later_until_a_worker_lives() -> None:
+    waits = [0.0]
+    for _ in range(8):
+        waits.append(next_wait_s(waits[-1], lived_s=1))
+    assert waits[1:] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
+    assert next_wait_s(5, lived_s=60) == 0.1
