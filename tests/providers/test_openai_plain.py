@@ -1,0 +1,76 @@
+"""The short way to read a whole answer means what the long way means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers._json import dumps
+from providers.adapters._openai_answer import read_chunk, read_completion
+from providers.adapters._openai_plain import plain_completion
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion
+from providers.failures import ProviderFailed
+from providers.folding import fold
+from providers.wire import WireResponse
+
+odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=5)
+messages = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": texts | odd},
+    optional={
+        "refusal": odd | texts,
+        "tool_calls": st.just([]) | st.just([{"id": "a", "function": {"name": "f", "arguments": "{}"}}]) | st.none(),
+        "reasoning_content": texts | st.none(),
+        "annotations": st.just([]),
+        "audio": st.none(),
+        "vendors_own": odd,
+    },
+)
+choices = st.fixed_dictionaries(
+    {"message": messages, "finish_reason": st.sampled_from(["stop", "length", "content_filter", "tool_calls", "eos", "?"]) | odd},
+    optional={"index": st.integers(0, 2) | odd, "logprobs": odd | st.just({"content": []}), "delta": odd},
+)
+bodies = st.fixed_dictionaries(
+    {"choices": st.lists(choices, min_size=1, max_size=2)},
+    optional={
+        "id": texts | odd,
+        "model": texts | odd,
+        "created": st.integers(0, 9) | odd,
+        "usage": st.just({"prompt_tokens": 1, "completion_tokens": 2}) | odd,
+    },
+)
+
+
+def long_way(body: dict[str, Any]) -> ChatCompletion | None:
+    assembler = Assembler("asked")
+    read_chunk(assembler, body, "message")
+    assembler.complete()
+    try:
+        return fold(assembler.take())
+    except ProviderFailed:
+        return None
+
+
+@given(bodies)
+def test_where_the_short_way_reads_it_reads_what_the_long_way_reads(body: dict[str, Any]) -> None:
+    expected = long_way(body)
+    short = plain_completion(body, expected.usage if expected else None)
+    assert short is None or short == expected
+
+
+@given(bodies)
+def test_an_answer_is_the_same_whichever_way_it_was_read(body: dict[str, Any]) -> None:
+    try:
+        read = read_completion(WireResponse(200, {}, dumps(body), 0), "asked")
+    except ProviderFailed:
+        read = None
+    assert read == long_way(body)
+
+
+def test_the_documented_form_goes_the_short_way() -> None:
+    message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    assert plain_completion({"id": "a", "model": "m", "created": 1, "choices": [choice]}, None) is not None
