@@ -1,0 +1,52 @@
+"""Lines reach a shared pipe whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.telemetry.whole_lines import pieces, whole_lines
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    yield reading, writing
+    os.close(writing)
+
+
+@given(st.lists(st.binary(max_size=12).filter(lambda line: b"\n" not in line)), st.integers(1, 30))
+def test_pieces_are_whole_lines_within_the_limit(lines: list[bytes], limit: int) -> None:
+    text = b"".join(line + b"\n" for line in lines)
+    cut = list(pieces(text, limit))
+    assert b"".join(cut) == text
+    for piece in cut:
+        assert piece.endswith(b"\n")
+        assert len(piece) <= limit or piece.count(b"\n") == 1
+    for piece, following in pairwise(cut):
+        assert len(piece) + following.index(b"\n") + 1 > limit, "the next line had room"
+
+
+def test_a_line_is_written_when_it_is_whole(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stream = whole_lines(writing)
+    print("你好", end="", file=stream, flush=True)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 100)
+    print("!\nmore", end="", file=stream, flush=True)
+    assert os.read(reading, 100).decode() == "你好!\n"
+    os.close(reading)
+
+
+def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stream = whole_lines(writing)
+    os.close(reading)
+    print("a line", file=stream, flush=True)
+    assert not stream.isatty()

@@ -1,0 +1,69 @@
+"""Messages between two processes arrive as they were sent, and the end of a process is noticed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.channel import Channel, Message, Ready, Serve, Stop, TableNotPortable, pack, unpack
+from gateway.config.compile import compile_config
+from gateway.config.load import load_document
+from gateway.model.table import Table
+from providers.registry import load_registry
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "gateway.yaml"
+SECRET = "sk-of-a-vendor"
+
+
+@pytest.fixture
+def table() -> Table:
+    environ = {**os.environ, "DASHSCOPE_API_KEY": SECRET}
+    return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).table
+
+
+async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
+    here, there = [await Channel.over(end) for end in socket.socketpair()]
+    sent: list[Message] = [Serve(pack(table), "lean", 2.5, "json", "info"), Stop(), Ready()]
+    for message in sent:
+        here.send(message)
+    assert [await there.receive() for _ in sent] == sent
+    here.close()
+    assert await there.receive() is None
+    there.close()
+
+
+@pytest.mark.parametrize("unread", [b"", b'{"type": "re'], ids=["nothing", "half a line"])
+async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    channel = await Channel.over(ours)
+    channel.send(Stop())
+    assert theirs.recv(1, socket.MSG_PEEK), "it leaves with a message unread"
+    theirs.sendall(unread)
+    theirs.close()
+    assert await channel.receive() is None
+    channel.send(Stop())
+    channel.close()
+
+
+def test_a_table_is_the_same_in_another_process(table: Table) -> None:
+    there = unpack(pack(table))
+    names = [name for name in Table.__dataclass_fields__ if name != "memo"]
+    assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
+    assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
+    assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info"))
+
+
+def test_an_adapter_that_cannot_travel_is_told(table: Table) -> None:
+    class Local:
+        """Of a class that no other process can find."""
+
+    local: Any = Local()
+    name, deployment = next(iter(table.deployments.items()))
+    other = replace(table, deployments={name: replace(deployment, adapter=local)})
+    with pytest.raises(TableNotPortable, match="make that adapter an object of a class at the top of its module"):
+        pack(other)
