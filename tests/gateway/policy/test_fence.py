@@ -1,0 +1,81 @@
+"""Permits: who gets one, and what becomes of one when the config changes under a running request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.model.permit import Permit
+from gateway.model.table import Table
+from gateway.policy.fence import prompt_permit, still_permitted
+from gateway.policy.memo import MOST_ENTRIES, remember
+from providers.territories import parse_places
+from tests.tables import WORLD, table_of
+
+TABLE = table_of(WORLD)
+
+
+def permit(table: Table = TABLE, region: str = "us", deployment: str = "chatgpt-us") -> Permit:
+    made = prompt_permit(table, table.regions[region], table.deployments[deployment])
+    assert made is not None
+    return made
+
+
+def test_the_check_of_the_compiler_is_made_again() -> None:
+    outside = replace(TABLE.regions["us"], boundary=parse_places(["DE"]))
+    assert prompt_permit(TABLE, outside, TABLE.deployments["chatgpt-us"]) is None
+    assert prompt_permit(TABLE, TABLE.regions["us"], TABLE.deployments["qwen-cn"]) is None
+
+
+def test_a_demo_permits_simulators_only() -> None:
+    demo = replace(TABLE, demo=True)
+    assert prompt_permit(demo, demo.regions["us"], demo.deployments["chatgpt-us"]) is None
+    simulated = replace(demo.deployments["chatgpt-us"], simulates="us")
+    assert prompt_permit(demo, demo.regions["us"], simulated) is not None
+
+
+def test_the_table_that_made_it_keeps_it() -> None:
+    assert still_permitted(permit(), TABLE, "assistant") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "words"),
+    [
+        ("endpoint: us,", "endpoint: us, enabled: false,", "disabled"),
+        ("us: [chatgpt-us]", "us: [chatgpt-eu]", "doesn't route"),
+        ("  us: {territories: [US], boundary: [US]}", "  us: {territories: [US], boundary: ['*']}", None),
+        ("model: gpt-6-luna, endpoint: us", "model: gpt-5.4-mini, endpoint: us", "doesn't permit"),
+        ("assistant:\n    aliases", "helper:\n    aliases", "doesn't route"),
+    ],
+)
+def test_another_table_must_permit_it_too(change: str, to: str, words: str | None) -> None:
+    text = WORLD.replace("boundary: [US]", 'boundary: ["*"]') if "chatgpt-eu]" in to else WORLD
+    if to.startswith("helper"):
+        text = text.replace("assistants: [assistant]", "assistants: [helper]")
+    assert change in text
+    current = table_of(text.replace(change, to))
+    reason = still_permitted(permit(), current, "assistant")
+    assert (reason is None) if words is None else (reason is not None and words in reason)
+
+
+def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
+    wide = table_of(WORLD.replace("boundary: [US]", 'boundary: ["*"]'))
+    held = permit(wide)
+    narrow = replace(TABLE.regions["us"], boundary=parse_places(["CA"]))
+    current = replace(TABLE, regions={**TABLE.regions, "us": narrow})
+    reason = still_permitted(held, current, "assistant")
+    assert reason is not None
+    assert "doesn't permit" in reason
+
+
+def test_what_is_remembered_is_made_once_and_bounded() -> None:
+    table = table_of(WORLD)
+    made: list[int] = []
+    for _ in range(3):
+        remember(table, "key", lambda: made.append(1))
+    assert made == [1]
+    for number in range(2 * MOST_ENTRIES):
+        remember(table, number, lambda: 0)
+    assert len(table.memo) <= MOST_ENTRIES
+    assert replace(table).memo == {}
