@@ -35,6 +35,7 @@ class Health:
         self._clock = clock
         self._benches: dict[_Key, _Bench] = {}
         self._deployments: dict[str, Deployment] = {}
+        self._turns: dict[str, int] = {}
 
     def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
         """Don't ask the deployment with this key for a while."""
@@ -48,6 +49,15 @@ class Health:
         if not self._benches:
             return keys
         return tuple(key for key in keys if self._bench_of(deployment.name, key) is None)
+
+    def keys_in_turn(self, deployment: Deployment) -> tuple[Secret | None, ...]:
+        """The usable keys, each call beginning with another one, so that all of them share the work."""
+        keys = self.usable_keys(deployment)
+        if len(keys) < 2:
+            return keys
+        turn = self._turns[deployment.name] = self._turns.get(deployment.name, -1) + 1
+        start = turn % len(keys)
+        return keys[start:] + keys[:start]
 
     def snapshot(self) -> Mapping[str, Unwell]:
         """The deployments of which no key can be used now, by name; mostly empty."""

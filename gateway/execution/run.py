@@ -228,7 +228,7 @@ class _Walk:
 
     def _next_key(self, deployment: Deployment) -> Secret | None:
         """A key that is neither benched nor used up for this request, else the last resort: the first one."""
-        keys = self.runner.health.usable_keys(deployment) or deployment.credentials or (None,)
+        keys = self.runner.health.keys_in_turn(deployment) or deployment.credentials or (None,)
         if len(keys) == 1:
             return keys[0]
         return next((key for key in keys if key not in self.used_keys), keys[0])

@@ -8,7 +8,8 @@ import pytest
 from gateway.execution.run import PlanExhausted
 from providers.chat import ChatCompletion, Failed, Finished, TextDelta
 from providers.failures import FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.tables import table_of
 
 SSE = {"content-type": "text/event-stream"}
 
@@ -246,3 +247,24 @@ async def test_no_key_stands_in_what_is_remembered(bench: Bench) -> None:
     await bench.ask()
     assert "sk-first-secret" not in repr(bench.record)
     assert "[redacted]" in repr(bench.record)
+
+
+async def test_several_keys_are_used_in_turn(bench: Bench) -> None:
+    bench.table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), {"FIRST": "k1", "SECOND": "k2"})
+    route = bench.router.post(FIRST).respond(json=answer_json())
+    for _ in range(4):
+        await bench.ask()
+    assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k1", "k2"]
+
+
+async def test_a_refused_key_gives_way_to_the_next_one_at_once(bench: Bench) -> None:
+    bench.table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), {"FIRST": "k1", "SECOND": "k2"})
+
+    def judge(request: httpx.Request) -> httpx.Response:
+        return error(401) if request.headers["authorization"].endswith("k1") else httpx.Response(200, json=answer_json())
+
+    route = bench.router.post(FIRST).mock(side_effect=judge)
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k2"]
+    assert bench.waits == [0.0]
