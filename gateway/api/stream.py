@@ -110,8 +110,10 @@ class ChunkEncoder:
         if 0 not in self._started:
             first = self._delta(0, {"content": orjson.loads(b'"' + pieces[0] + b'"')})
             pieces = pieces[1:]
+        if not pieces:
+            return first
         head, tail = self._text_head, self._text_tail
-        return first + b"".join([head + piece + tail for piece in pieces])
+        return first + head + (tail + head).join(pieces) + tail
 
     def _chunk(self, choices: list[object], **more: object) -> bytes:
         chunk = {**self._head, "choices": choices, **more}

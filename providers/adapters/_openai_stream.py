@@ -22,7 +22,8 @@ _END = b"\n\n"
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
 # The inside of a JSON string. Escapes by number are left to the ordinary way: they may be halves of surrogate pairs.
-_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])+')
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
+_NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
 _MOST_LESSONS = 8
 
@@ -34,6 +35,17 @@ class _Template:
     head: bytes
     tail: bytes
     behind_padding: bytes | None = None
+
+    def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
+        """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins."""
+        if self.behind_padding is not None:
+            return [], start
+        *pieces, last = data[start + len(self.head) :].split(self.tail + self.head)
+        if not pieces or not all(pieces):
+            return [], start
+        if _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
+            return [], start
+        return pieces, len(data) - len(last) - len(self.head)
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
         """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
@@ -137,7 +149,10 @@ class RelayingParser:
         template = self._template
         if template is None or (matched := template.match(data, start)) is None or not self._assembler.takes_runs():
             return start
-        first, pieces = start, []
+        first = start
+        pieces, start = template.split(data, start)
+        if pieces:
+            matched = template.match(data, start)
         while matched is not None:
             pieces.append(matched[0])
             start = matched[1]
