@@ -2,6 +2,7 @@
 
     python -m bench.guard            compare with guard.json; 1 if a case has grown by more than a tenth
     python -m bench.guard --update   write guard.json anew, for this version of Python
+    python -m bench.guard --where    how many of them each file makes
 
 Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to ours.
 """
@@ -14,6 +15,7 @@ import gc
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -31,16 +33,17 @@ _WARM_UPS, _REPEATS = 5, 20
 Counts = Mapping[str, int]
 
 
-def count() -> dict[str, int]:
-    """The calls of each case. The least of several times: a timer of the log may fall into one of them."""
-    counts: dict[str, int] = {}
+def count() -> dict[str, Counter[str]]:
+    """The calls of each case by the file that makes them. The least of several times: a timer of the log may fall
+    into one of them."""
+    counts: dict[str, Counter[str]] = {}
 
     async def measure() -> None:
         gateway = InProcess(bench_table())
         for case in CASES:
             for _ in range(_WARM_UPS):
                 await gateway.ask_checked(case)
-            counts[case] = min([await _calls_of(gateway, case) for _ in range(_REPEATS)])
+            counts[case] = min([await _calls_of(gateway, case) for _ in range(_REPEATS)], key=Counter.total)
 
     with open(os.devnull, "w", encoding="utf-8") as sink:
         configure("json", "info", sink)
@@ -48,13 +51,15 @@ def count() -> dict[str, int]:
     return counts
 
 
-async def _calls_of(gateway: InProcess, case: str) -> int:
+async def _calls_of(gateway: InProcess, case: str) -> Counter[str]:
     request, answer = request_bytes(case), provider_answers(case)
-    calls = 0
+    calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
+        if event == "c_call":
+            calls[frame.f_code.co_filename] += 1
+        elif event == "call":
+            calls[frame.f_back.f_code.co_filename if frame.f_back else "the event loop"] += 1
 
     await asyncio.sleep(0)
     gc.disable()
@@ -84,14 +89,25 @@ def judge(counts: Counts, recorded: Counts) -> list[str]:
     return problems
 
 
+def _show_where() -> None:
+    for case, calls in count().items():
+        print(f"{case}: {calls.total()} calls")
+        for name, number in calls.most_common():
+            print(f"  {number:6} {name.rpartition('/site-packages/')[2].removeprefix(f'{_FILE.parents[1]}/')}")
+
+
 def main() -> int:
     """Count, show, and compare or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write guard.json anew, for this version of Python")
+    parser.add_argument("--where", action="store_true", help="how many of them each file makes")
     options = parser.parse_args()
+    if options.where:
+        _show_where()
+        return 0
     recorded: dict[str, dict[str, int]] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
     version = sys.version_info[:2]
-    counts = count()
+    counts = {case: calls.total() for case, calls in count().items()}
     if options.update:
         recorded["{}.{}".format(*version)] = counts
         _FILE.write_text(json.dumps(dict(sorted(recorded.items())), indent=2) + "\n", "utf-8")

@@ -115,7 +115,7 @@ class Process:
         return total
 
     def wait_until_healthy(self, port: int, path: str) -> float:
-        """Seconds from the start of the process until `path` answered 200; raises if it ends or takes too long."""
+        """Seconds from the start of the process until `path` answered 200; stops it and raises if it takes too long."""
         request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode()
         while time.monotonic() - self.started_at < _START_LIMIT_S:
             if self._popen.poll() is not None:
@@ -125,15 +125,17 @@ class Process:
                 if b" 200 " in connection.recv(64):
                     return time.monotonic() - self.started_at
             time.sleep(_POLL_S)
+        self.stop()
         raise RuntimeError(f"it does not serve; its log ends with:\n{self._log.read_text('utf-8', 'replace')[-2000:]}")
 
     def wait_for_line(self, start: str) -> str:
-        """The first line of its output that begins so."""
+        """The first line of its output that begins so; stops it and raises if none comes."""
         while time.monotonic() - self.started_at < _START_LIMIT_S and self._popen.poll() is None:
             for line in self._log.read_text("utf-8", "replace").splitlines(keepends=True):
                 if line.startswith(start) and line.endswith("\n"):
                     return line
             time.sleep(_POLL_S)
+        self.stop()
         raise RuntimeError(f"it never said {start!r}; its log ends with:\n{self._log.read_text()[-2000:]}")
 
 

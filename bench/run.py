@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ _BEGAN_AT = time.monotonic()
 def main() -> int:
     """Measure, print, and write where asked to; 0 if every subject could be measured."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that nothing is left running
     extent = QUICK if options.quick else FULL
     file_limit = raise_file_limit()
     streams = most_streams(extent.streams, file_limit)

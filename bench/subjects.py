@@ -74,6 +74,8 @@ def python_environ(cache: Path) -> dict[str, str]:
 
 
 def _ask(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
     done = subprocess.run(command, capture_output=True, text=True, cwd="/")  # noqa: S603  # our own words
     return done.stdout.strip() or done.stderr.strip().rpartition("\n")[2]
 
@@ -112,8 +114,9 @@ class Ours:
         """Of the package, the interpreter and what carries the load; and which revision of the checkout."""
         where = _ask(self.python, "-c", "import gateway, os; print(os.path.dirname(gateway.__file__))")
         git = ("git", "-C", where, "describe", "--always", "--dirty")
-        revision = f", revision {_ask(*git)}" if (Path(where).parent / ".git").exists() else ""
-        return _versions(self.python, "assistant-gateway", "uvicorn", "uvloop", "httptools", "orjson") + revision
+        revision = _ask(*git) if (Path(where).parent / ".git").exists() else ""
+        versions = _versions(self.python, "assistant-gateway", "uvicorn", "uvloop", "httptools", "orjson")
+        return f"{versions}, revision {revision}" if revision else versions
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
