@@ -22,6 +22,8 @@ __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayCycle", "GatewayProtocol"]
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
+_MAX_WAITING = 32
+_NO_BODY = (204, 304)
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -30,6 +32,8 @@ class GatewayCycle(RequestResponseCycle):
     is checked once instead of header by header."""
 
     _head = b""
+    _has_body = True
+    _is_counted = False
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
@@ -37,6 +41,8 @@ class GatewayCycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
+        if self.response_complete:
+            raise RuntimeError("a response that is complete was added to")
         if not self.response_started:
             self._start(message["status"], message["headers"])
             return
@@ -48,7 +54,7 @@ class GatewayCycle(RequestResponseCycle):
                 content += b"0\r\n\r\n"
         else:
             self.expected_content_length -= len(body)
-            content = body if self.scope["method"] != "HEAD" else b""
+            content = body if self._has_body else b""
         head, self._head = self._head, b""
         if head or content:
             self.transport.write(head + content)
@@ -59,12 +65,15 @@ class GatewayCycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status]]
-        self.chunked_encoding = True
+        self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
+        # What HTTP/1.0 can't be sent in chunks ends with the connection (RFC 9112, section 6.1).
+        self.chunked_encoding = self._has_body and self.scope["http_version"] != "1.0"
         for name, value in [*self.default_headers, *headers]:
             if b"\r" in value or b"\n" in value or b"\0" in value:
                 raise RuntimeError("a response header with a line break was stopped")
             if name == b"content-length":
                 self.chunked_encoding = False
+                self._is_counted = self._has_body
                 self.expected_content_length = int(value)
             elif name == b"connection" and value == b"close":
                 self.keep_alive = False
@@ -78,7 +87,7 @@ class GatewayCycle(RequestResponseCycle):
         self._head = b"".join(lines)
 
     def _complete(self) -> None:
-        if self.expected_content_length != 0 and self.scope["method"] != "HEAD":
+        if self._is_counted and self.expected_content_length != 0:
             raise RuntimeError("a response body differs from its content-length")
         self.response_complete = True
         self.message_event.set()
@@ -99,7 +108,8 @@ class GatewayProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._line = Line()
-        self._head_bytes = 0
+        self._bare_bytes = 0
+        self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -117,30 +127,47 @@ class GatewayProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
+        self._bare_bytes += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES:
+            # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
             self._refuse(ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """See httptools."""
+        if len(self.pipeline) >= _MAX_WAITING:
+            raise ValueError("too many requests wait for the answer to the one before")
+        self._bare_bytes = 0
         super().on_message_begin()
         self.scope["extensions"] = {LINE: self._line}  # type: ignore[dict-item]  # ASGI allows any value
 
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._head_arrived()
+        self._bare_bytes = 0
+        upgrades = self.parser.should_upgrade()
+        if upgrades and _announces_body(self.headers):
+            self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
+            raise ValueError(self._wrong)
         super().on_headers_complete()
         # uvicorn makes the cycle by name; its task has not begun to run yet.
         self.cycle.__class__ = GatewayCycle
+        # The request has this list; what comes in trailers, behind every check, must not get into it.
+        self.headers = []
+        if upgrades:
+            # llhttp takes what follows for another protocol's, so no further request can come here.
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._bare_bytes = 0
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""
-        self._refuse(ApiError("invalid_request", "this is no valid HTTP/1.1 request"))
+        self._refuse(ApiError("invalid_request", self._wrong))
 
     def _await_head(self) -> None:
-        self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
 
     def _head_arrived(self) -> None:
@@ -155,7 +182,21 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_arrived()
         if self.transport.is_closing():
             return
+        if not self._can_answer():
+            self.transport.close()
+            return
         body = orjson.dumps(encode_error(error))
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(head % (error.status, _REASONS[error.status], len(body)) + body)
         self.transport.close()
+
+    def _can_answer(self) -> bool:
+        """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return cycle.more_body and not cycle.response_started and not self.pipeline
+
+
+def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
-from gateway.execution.deadline import TimeLimit
+from gateway.execution.deadline import Deadline
 
 __all__ = [
     "BodyLimits",
@@ -114,12 +115,12 @@ def _too_large() -> ApiError:
     return ApiError("request_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-async def read_body(receive: Receive, held: HeldBytes) -> bytes:
+async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> bytes:
     """The whole body; raises ApiError (request_too_large, request_timeout, overloaded) or ClientGone."""
     pieces: list[bytes] = []
     size = 0
     try:
-        with TimeLimit(BODY_TIME_S):
+        with deadline.limit(BODY_TIME_S):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -140,7 +141,7 @@ async def drain(receive: Receive) -> None:
     """Read what the client still sends, within bounds: closing on unread bytes would reset away our answer."""
     size = 0
     try:
-        with TimeLimit(_DRAIN_TIME_S):
+        async with asyncio.timeout(_DRAIN_TIME_S):
             while size <= MAX_BODY_BYTES:
                 message = await receive()
                 size += len(message.get("body", b""))

@@ -79,16 +79,16 @@ class ChatEndpoint:
         check_content_headers(visitor)
         deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
-            deadline = deadline.shortened(timeout_s)
+            deadline.shorten(timeout_s)
         with self._limits.hold() as held:
-            body = await read_body(exchange.receive, held)
+            body = await read_body(exchange.receive, held, deadline)
             exchange.body_read = True
             request = decode_request(parse_json(body))
             del body
             record.stream = request.stream
             if request.stream:
                 self._streams.check()
-            exchange.watch_for_leaving()
+            exchange.watch_for_leaving(deadline.task)
             answer = await self._journeys.answer(table, client, location, request, deadline, record)
         record.first_s = time.monotonic() - record.started_at
         if answer.completion is not None:
@@ -128,9 +128,9 @@ class _Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._journey: asyncio.Task[Any] | None = None
 
-    def watch_for_leaving(self) -> None:
+    def watch_for_leaving(self, journey: asyncio.Task[Any]) -> None:
         """From now on, the client going away cancels this request, and with it the upstream call."""
-        self._journey = asyncio.current_task()
+        self._journey = journey
         if self._line is not None:
             self._line.watch(self._leave)
         else:
@@ -153,6 +153,8 @@ class _Exchange:
             self._line.forget(self._leave)
         if self._watcher is not None:
             self._watcher.cancel()
+        # No cycle is left behind: what ends here is freed here, without the collector.
+        self._journey = self._watcher = None
 
     async def answer_whole(self, completion: ChatCompletion) -> None:
         """Send a whole answer."""

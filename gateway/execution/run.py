@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.retry import RULES, Verdict, judge
 from gateway.execution.send import Sender
@@ -128,7 +128,7 @@ class Runner:
             raise ProviderFailed(Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature)) from error
         wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         try:
-            with TimeLimit(limit_s):
+            with deadline.limit(limit_s):
                 reply = await self._sender.open(step.permit, wire, bounds.connect_s)
                 try:
                     if not request.stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
 from providers.adapter import StreamParser
 from providers.chat import (
@@ -82,7 +82,7 @@ class LiveStream:
     async def _read_in_time(self) -> tuple[StreamEvent, ...]:
         left_s = self._deadline.left_s(committed=True)
         try:
-            with TimeLimit(min(self._idle_s, left_s)):
+            with self._deadline.limit(min(self._idle_s, left_s)):
                 events = await self._read()
         except TimeoutError:
             return self._cut(_STALLED if left_s > self._idle_s else _OVER_TIME)

@@ -16,7 +16,6 @@ __all__ = ["MAX_HEAD_BYTES", "Connection"]
 
 MAX_HEAD_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
-_LOW_WATER_BYTES = 64 * 1024
 _NO_BODY = (204, 304)
 
 
@@ -32,7 +31,6 @@ class Connection(asyncio.Protocol):
         "_framed",
         "_head_done",
         "_head_only",
-        "_loop",
         "_parser",
         "_paused",
         "_reusable",
@@ -41,6 +39,7 @@ class Connection(asyncio.Protocol):
         "closed",
         "headers",
         "idle_since",
+        "loop",
         "status",
         "transport",
     )
@@ -48,7 +47,7 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
@@ -120,7 +119,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     async def _wait(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self._waiter = self.loop.create_future()
         try:
             await waiter
         finally:

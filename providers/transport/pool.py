@@ -9,6 +9,8 @@ decided here: `allow` is asked before anything else happens.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -76,20 +78,33 @@ class Pool:
         self._closed = False
 
     async def send(
-        self, origin: str, method: str, target: str, headers: str, body: bytes, connect_s: float, permit: object
+        self,
+        origin: str,
+        method: str,
+        target: str,
+        headers: str,
+        body: bytes,
+        connect_s: float,
+        permit: object,
+        head_s: float | None = None,
     ) -> PooledResponse:
         """The response to one request; raises TransportError. A connection that dies is an error, not a second try.
 
         origin: `https://host`, `http://host:8000`. target: path and query, visible ASCII. headers: ready lines, each
-        ended with CRLF, without `host` and `content-length`. connect_s bounds DNS, TCP and TLS.
+        ended with CRLF, without `host` and `content-length`. connect_s bounds DNS, TCP and TLS; head_s the wait for
+        the response's head, and raises TimeoutError.
         """
         self._allow(origin, permit)
         host = origin.partition("://")[2]
         head = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {len(body)}\r\n\r\n"
         connection = self._take(origin) or await self._connect(origin, connect_s)
         try:
-            connection.begin(head.encode("latin-1") + body)
-            await connection.head()
+            connection.begin(head.encode("latin-1") + body, head_only=method == "HEAD")
+            if head_s is None:
+                await connection.head()
+            else:
+                async with asyncio.timeout(head_s):
+                    await connection.head()
         except BaseException:
             self._drop(connection)
             raise
@@ -101,11 +116,10 @@ class Pool:
         if self._closed or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
             self._drop(connection)
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = connection.loop.time()
         idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_IDLE_S, self._sweep)
+            self._sweeper = connection.loop.call_later(_IDLE_S, self._sweep)
 
     async def aclose(self) -> None:
         """Close every idle connection; those in use are dropped when they come back."""
@@ -141,8 +155,16 @@ class Pool:
                 del self._idle[origin]
         self._sweeper = loop.call_later(_IDLE_S / 2, self._sweep) if self._idle else None
 
+    def _make_room(self) -> bool:
+        """Close an idle connection, whichever origin it is for; False if there is none."""
+        for connections in self._idle.values():
+            if connections:
+                self._drop(connections.popleft())
+                return True
+        return False
+
     async def _connect(self, origin: str, connect_s: float) -> Connection:
-        if self._open >= _MAX_CONNECTIONS:
+        if self._open >= _MAX_CONNECTIONS and not self._make_room():
             raise ConnectFailed(f"{_MAX_CONNECTIONS} connections are open already")
         self._open += 1
         try:
@@ -150,8 +172,9 @@ class Pool:
                 return await self._open_connection(origin)
         except TimeoutError:
             self._open -= 1
-            raise ConnectFailed(f"no connection within {connect_s:g} seconds") from None
-        except (OSError, ssl.SSLError, ValueError) as error:
+            raise ConnectFailed(f"no connection within {connect_s:g} seconds", timed_out=True) from None
+        except (OSError, ValueError, RuntimeError) as error:
+            # uvloop has RuntimeErrors where asyncio has OSErrors.
             self._open -= 1
             raise ConnectFailed(f"{type(error).__name__}: {_reason(error)}") from error
         except BaseException:
@@ -185,6 +208,9 @@ def _reason(error: Exception) -> str:
     """What the error says, without the address: names of hosts are the operator's to know, from its own config."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
+    if isinstance(error, ssl.SSLError | socket.gaierror):
+        return error.strerror or "no reason was given"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        # Its own words would be asyncio's, which have the address.
+        return os.strerror(error.errno) if error.errno else "no reason was given"
     return "invalid address"
