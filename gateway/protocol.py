@@ -66,8 +66,7 @@ class GatewayCycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status]]
         self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
-        # What HTTP/1.0 can't be sent in chunks ends with the connection (RFC 9112, section 6.1).
-        self.chunked_encoding = self._has_body and self.scope["http_version"] != "1.0"
+        self.chunked_encoding = self._has_body and self.scope["http_version"] == "1.1"
         for name, value in [*self.default_headers, *headers]:
             if b"\r" in value or b"\n" in value or b"\0" in value:
                 raise RuntimeError("a response header with a line break was stopped")
@@ -79,6 +78,9 @@ class GatewayCycle(RequestResponseCycle):
                 self.keep_alive = False
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
+        if self._has_body and not self._is_counted and not self.chunked_encoding:
+            # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.
+            self.keep_alive = False
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding:

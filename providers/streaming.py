@@ -43,10 +43,12 @@ class EventStreamParser:
         if self._assembler.done:
             return ()
         self._take(self._sse.feed(data), at_end=False)
-        if self._sse.overflowed:
-            self._assembler.fail(
-                Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken")
-            )
+        return self._assembler.take()
+
+    def feed_event(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """Like `feed` with one whole event of one `data:` line, by who has found its ends already."""
+        if not self._assembler.done:
+            self._take([ServerSentEvent(data)], at_end=False)
         return self._assembler.take()
 
     def close(self) -> tuple[StreamEvent, ...]:
@@ -71,6 +73,10 @@ class EventStreamParser:
                 self._assembler.complete()
             else:
                 self._take_event(item, at_end)
+        if self._sse.overflowed:
+            self._assembler.fail(
+                Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken")
+            )
 
     def _take_event(self, item: ServerSentEvent, at_end: bool) -> None:
         try:

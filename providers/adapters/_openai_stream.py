@@ -19,6 +19,7 @@ from providers.streaming import EventStreamParser, ReadChunk
 __all__ = ["RelayingParser"]
 
 _END = b"\n\n"
+_DATA = b"data: "
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
 # The inside of a JSON string. Escapes by number are left to the ordinary way: they may be halves of surrogate pairs.
@@ -116,6 +117,7 @@ class RelayingParser:
         self._lessons = 0
         self._rest = b""
         self._relays = True
+        self._begun = False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
@@ -137,7 +139,11 @@ class RelayingParser:
             end += len(_END)
             block = data[start:end]
             start = end
-            events += self._ordinary.feed(block)
+            if self._begun and block.startswith(_DATA) and block.find(b"\n") == len(block) - len(_END):
+                events += self._ordinary.feed_event(block[len(_DATA) : -len(_END)])
+            else:
+                self._begun = True
+                events += self._ordinary.feed(block)
             if self._template is None and self._lessons < _MOST_LESSONS:
                 self._lessons += 1
                 self._template = _learn(block)

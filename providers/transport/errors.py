@@ -17,7 +17,11 @@ class TransportError(Exception):
 
 
 class ConnectFailed(TransportError):
-    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long."""
+    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long (`timed_out`)."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
 
 
 class ConnectionBroken(TransportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import httpx
@@ -14,6 +15,9 @@ __all__ = ["LeanTransport"]
 
 _OURS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 _DEFAULT_CONNECT_S = 5.0
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_TARGET = re.compile(rb"/[!-~]*")
 
 
 def _anywhere(_: str, __: object) -> None:
@@ -23,7 +27,8 @@ def _anywhere(_: str, __: object) -> None:
 class LeanTransport(httpx.AsyncBaseTransport):
     """`httpx.AsyncClient(transport=LeanTransport())`: the pool's economy for every httpx user.
 
-    Request bodies are read whole before they are sent. Of httpx's timeouts `connect` and `read` are kept.
+    Request bodies are read whole before they are sent; `host` is always the URL's. Of httpx's timeouts `connect`
+    (5 seconds if there is none) and `read` are kept.
     """
 
     def __init__(self, pool: Pool | None = None, allow: Allow = _anywhere) -> None:
@@ -31,6 +36,7 @@ class LeanTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx.AsyncBaseTransport."""
+        _check(request)
         timeouts = request.extensions.get("timeout", {})
         url = request.url
         host = f"[{url.host}]" if ":" in url.host else url.host
@@ -42,16 +48,16 @@ class LeanTransport(httpx.AsyncBaseTransport):
         ]
         body = await request.aread()
         try:
-            async with asyncio.timeout(timeouts.get("read")):
-                response = await self._pool.send(
-                    origin,
-                    request.method,
-                    url.raw_path.decode("ascii"),
-                    "".join(lines),
-                    body,
-                    timeouts.get("connect") or _DEFAULT_CONNECT_S,
-                    request.extensions,
-                )
+            response = await self._pool.send(
+                origin,
+                request.method,
+                url.raw_path.decode("ascii"),
+                "".join(lines),
+                body,
+                timeouts.get("connect") or _DEFAULT_CONNECT_S,
+                request.extensions,
+                timeouts.get("read"),
+            )
         except TimeoutError as error:
             raise httpx.ReadTimeout("no response in time", request=request) from error
         except TransportError as error:
@@ -88,8 +94,19 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
+def _check(request: httpx.Request) -> None:
+    """Raise LocalProtocolError for what would be read as something else on the wire; its words quote no value."""
+    if not _TOKEN.fullmatch(request.method.encode()) or not _TARGET.fullmatch(request.url.raw_path):
+        raise httpx.LocalProtocolError("the method or the path can't be sent", request=request)
+    for name, value in request.headers.raw:
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise httpx.LocalProtocolError("a header has a name or a value that can't be sent", request=request)
+
+
 def _as_httpx(error: TransportError, request: httpx.Request) -> httpx.RequestError:
     match error:
+        case ConnectFailed(timed_out=True):
+            return httpx.ConnectTimeout(str(error), request=request)
         case ConnectFailed() | NotAllowed():
             return httpx.ConnectError(str(error), request=request)
         case ConnectionBroken():
