@@ -139,7 +139,6 @@ class GatewayProtocol(HttpToolsProtocol):
         """See httptools."""
         if len(self.pipeline) >= _MAX_WAITING:
             raise ValueError("too many requests wait for the answer to the one before")
-        self._bare_bytes = 0
         super().on_message_begin()
         self.scope["extensions"] = {LINE: self._line}  # type: ignore[dict-item]  # ASGI allows any value
 

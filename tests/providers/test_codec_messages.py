@@ -201,6 +201,13 @@ def test_every_call_has_its_result_right_behind_it(entries: list[Any], param: st
     assert mistake(*entries).param == param
 
 
+def test_what_is_unanswered_is_named_up_to_a_bound() -> None:
+    calls = assistant(*(call(f"call-{n}") for n in range(500)))
+    for error in (mistake(calls), mistake(calls, {"role": "user", "content": "and?"})):
+        assert "call-0, call-1" in str(error)
+        assert len(str(error)) < 300
+
+
 def test_no_message_is_no_request() -> None:
     assert mistake().param == "messages"
 

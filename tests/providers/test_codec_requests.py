@@ -16,6 +16,8 @@ from providers.chat import (
     ChatCompletion,
     ChatRequest,
     Choice,
+    FilePart,
+    ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedTool,
@@ -116,15 +118,25 @@ def outcome(value: object) -> ChatRequest | InvalidRequest:
         ({"max_tokens": 5, "max_completion_tokens": 5.0}, "max_tokens", 5),
         ({"temperature": 2}, "temperature", 2),
         ({"temperature": 0}, "temperature", 0),
+        ({"top_p": 0}, "top_p", 0),
         ({"top_p": 1}, "top_p", 1),
         ({"presence_penalty": -2}, "presence_penalty", -2),
+        ({"presence_penalty": 2}, "presence_penalty", 2),
+        ({"frequency_penalty": -2}, "frequency_penalty", -2),
         ({"frequency_penalty": 2}, "frequency_penalty", 2),
         ({"seed": 2**53 + 1}, "seed", 2**53 + 1),
         ({"seed": -(2**63)}, "seed", -(2**63)),
         ({"stop": "END"}, "stop", ("END",)),
         ({"stop": ["a", "", "b"]}, "stop", ("a", "b")),
         ({"stop": ""}, "stop", ()),
+        ({"seed": 2**63 - 1}, "seed", 2**63 - 1),
+        ({"n": 1}, "n", 1),
         ({"n": 128}, "n", 128),
+        ({"max_tokens": 1}, "max_tokens", 1),
+        ({"max_tokens": 2**31 - 1}, "max_tokens", 2**31 - 1),
+        ({"logprobs": True, "top_logprobs": 0}, "top_logprobs", 0),
+        ({"logit_bias": {"7": 100}}, "logit_bias", {"7": 100}),
+        ({"stop": ["a"] * 4}, "stop", ("a",) * 4),
         ({"logprobs": True, "top_logprobs": 20}, "top_logprobs", 20),
         ({"logit_bias": {"50256": -100, "7": None}}, "logit_bias", {"50256": -100, "7": 0}),
         ({"tools": []}, "tools", ()),
@@ -186,13 +198,21 @@ def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object)
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
         ({"temperature": 2.01}, "temperature"),
+        ({"temperature": -0.01}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": 10**400}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"top_p": -0.1}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"presence_penalty": -2.1}, "presence_penalty"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
         ({"presence_penalty": "0"}, "presence_penalty"),
         ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"seed": 2**63}, "seed"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs"),
+        ({"logit_bias": {"7": -101}}, "logit_bias.7"),
         ({"seed": float("inf")}, "seed"),
         ({"stop": 5}, "stop"),
         ({"stop": ["a"] * 5}, "stop"),
@@ -287,6 +307,30 @@ def test_a_mistake_says_what_was_found_instead(value: object, word: str) -> None
 
 def test_what_was_not_said_is_left_out() -> None:
     assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
+
+
+def test_what_a_tool_and_a_format_leave_out_is_left_out() -> None:
+    request = ChatRequest(
+        "m",
+        (AssistantMessage("a"), UserMessage((ImagePart("https://example.com/"), FilePart("data:a/b;base64,aGk=")))),
+        tools=(Tool("f"),),
+        response_format=JsonSchemaFormat("n", {}),
+    )
+    assert encode_request(request, "m") == {
+        "model": "m",
+        "messages": [
+            {"role": "assistant", "content": "a"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": "https://example.com/"}},
+                    {"type": "file", "file": {"file_data": "data:a/b;base64,aGk="}},
+                ],
+            },
+        ],
+        "tools": [FUNCTION],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+    }
 
 
 def test_a_stream_always_asks_for_usage() -> None:

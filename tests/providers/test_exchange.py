@@ -138,6 +138,11 @@ def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[
         (whole(), JSON, 302, FailureKind.MALFORMED),
         (STREAMED, STREAM, 307, FailureKind.MALFORMED),
         (whole(), JSON, 101, FailureKind.MALFORMED),
+        (STREAMED, STREAM, 199, FailureKind.MALFORMED),
+        (STREAMED, STREAM, 300, FailureKind.MALFORMED),
+        (whole(), HTML, 200, FailureKind.MALFORMED),
+        (STREAMED, HTML, 200, FailureKind.MALFORMED),
+        (whole(), JSON, 400, FailureKind.INVALID_REQUEST),
         (b"", JSON, 200, FailureKind.MALFORMED),
         (b"null", JSON, 200, FailureKind.MALFORMED),
         (b'{"choices":[]}', JSON, 200, FailureKind.MALFORMED),
@@ -188,6 +193,10 @@ def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int
         answer(body, kind, status)
     except ProviderFailed as error:
         assert error.failure.message  # noqa: PT017
+
+
+def test_a_body_of_sixty_four_megabytes_is_taken() -> None:
+    assert exchange.MAX_BODY_BYTES == 64 * 1024 * 1024
 
 
 def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,12 @@ def test_what_points_inside_or_nowhere_is_refused(host: str) -> None:
     assert unreachable_host(f"https://{host}/latest/meta-data?x=1#y")
 
 
+@pytest.mark.parametrize("character", [*map(chr, range(33)), *'\\"<>^`{|}\x7f', "\x80", "é", "\u2028", "\ud83d"])
+def test_a_url_is_visible_ascii_to_its_end(character: str) -> None:
+    assert unreachable_host(f"https://example.com/a{character}b") == "is no URL of visible ASCII"
+    assert unreachable_host(f"https://example.com/a?b={character}") == "is no URL of visible ASCII"
+
+
 def dotted(address: int, write: Callable[[int], str], parts: int) -> str:
     """The address in as many numbers as are wanted, the last one holding the rest."""
     first = [address >> (8 * (3 - position)) & 255 for position in range(parts - 1)]

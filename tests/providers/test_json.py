@@ -237,5 +237,8 @@ def test_a_line_break_is_no_surrogate() -> None:
     assert split_high_surrogate("\ud83d\n") == ("\ud83d\n", "")
     assert split_high_surrogate("\n") == ("\n", "")
     assert split_high_surrogate("a\ud83d") == ("a", "\ud83d")
-    assert split_high_surrogate("\ude00") == ("\ude00", "")
+    for high in "\ud800\udbff":
+        assert split_high_surrogate(f"a{high}") == ("a", high)
+    for other in "\ud7ff\udc00\ude00\ue000":
+        assert split_high_surrogate(other) == (other, "")
     assert split_high_surrogate("") == ("", "")

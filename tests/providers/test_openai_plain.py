@@ -30,7 +30,10 @@ messages = st.fixed_dictionaries(
     },
 )
 choices = st.fixed_dictionaries(
-    {"message": messages, "finish_reason": st.sampled_from(["stop", "length", "content_filter", "tool_calls", "eos", "?"]) | odd},
+    {
+        "message": messages,
+        "finish_reason": st.sampled_from(["stop", "length", "content_filter", "tool_calls", "eos", "?"]) | odd,
+    },
     optional={"index": st.integers(0, 2) | odd, "logprobs": odd | st.just({"content": []}), "delta": odd},
 )
 bodies = st.fixed_dictionaries(

@@ -32,6 +32,7 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         ({"retry-after": "2"}, 2),
         ({"retry-after": " 2 "}, 2),
         ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "0.5"}, 0.5),
         ({"retry-after": "86400"}, 86400),
         ({"retry-after-ms": "250"}, 0.25),
         ({"retry-after-ms": "250.5", "retry-after": "9"}, 0.2505),

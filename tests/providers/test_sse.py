@@ -162,6 +162,15 @@ def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
     assert len(parsed([b"oh\n" * 1000], limit=100)[2]) <= 150
 
 
+@pytest.mark.parametrize("newline", NEWLINES)
+def test_many_events_at_once_are_those_that_come_one_by_one(newline: str) -> None:
+    data = HARD_STREAM.replace("\n", newline).encode() * 2000
+    assert len(data) > 300_000
+    whole = parsed([data])
+    assert parsed(data[at : at + 1000] for at in range(0, len(data), 1000)) == whole
+    assert parsed([data[:100], data[100:]]) == whole
+
+
 def test_a_line_of_eight_megabytes_is_taken_and_no_longer_one() -> None:
     line = b"data: " + b"a" * (8 * 1024 * 1024 - 6)
     parser = SseParser()

@@ -117,6 +117,12 @@ def test_what_is_not_whole_is_a_failure_under_any_cut(data: bytes, kind: Failure
         assert events[:2] == [OPENED, TextDelta("a")] or SAID not in data
 
 
+def test_an_end_mark_before_the_end_is_told_as_what_it_is() -> None:
+    last = hear(SAID + DONE)[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.message == "the provider's answer ended before it was complete"
+
+
 def test_a_failure_says_how_much_was_wrong_and_not_what() -> None:
     last = hear(b"data: my diagnosis\n\n")[-1]
     assert isinstance(last, Failed)

@@ -261,7 +261,9 @@ async def test_a_refused_key_gives_way_to_the_next_one_at_once(bench: Bench) -> 
     bench.table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), {"FIRST": "k1", "SECOND": "k2"})
 
     def judge(request: httpx.Request) -> httpx.Response:
-        return error(401) if request.headers["authorization"].endswith("k1") else httpx.Response(200, json=answer_json())
+        return (
+            error(401) if request.headers["authorization"].endswith("k1") else httpx.Response(200, json=answer_json())
+        )
 
     route = bench.router.post(FIRST).mock(side_effect=judge)
     assert (await bench.ask()).step.deployment.name == "first"

@@ -1,0 +1,350 @@
+"""One connection without a socket: every cut of every response, and what it holds back and lets go of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.transport import BadResponse, ConnectionBroken, TransportError
+from providers.transport.connection import MAX_HEAD_BYTES, Connection
+from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+MAX_PIECE = 256 * 1024
+
+
+class FakeTransport:
+    """What a connection does to its transport."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.reading = True
+        self.aborted = False
+        self.unsent = 0
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+def connected() -> tuple[Connection, FakeTransport]:
+    connection, transport = Connection(asyncio.get_running_loop()), FakeTransport()
+    connection.connection_made(cast(asyncio.Transport, transport))
+    return connection, transport
+
+
+Result = tuple[int, list[tuple[bytes, bytes]], bytes, str]
+
+
+async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
+    """Status, headers, body and the error's name; and whether the connection is fit for another request."""
+    connection, transport = connected()
+    connection.begin(b"request")
+    for piece in pieces:
+        if not transport.aborted:
+            connection.data_received(piece)
+    if wire.then == "close":
+        connection.connection_lost(None)
+    elif wire.then == "reset":
+        connection.connection_lost(ConnectionResetError())
+    body, error = b"", ""
+    try:
+        async with asyncio.timeout(5):
+            await connection.head()
+            while data := await connection.read():
+                body += data
+    except TransportError as raised:
+        error = type(raised).__name__
+    return (connection.status, connection.headers, body, error), connection.reusable
+
+
+def small(wires: dict[str, Wire]) -> dict[str, Wire]:
+    return {name: wire for name, wire in wires.items() if len(wire.data) < 1000}
+
+
+ALL = {**LEGAL, **NO_SECOND, **{name: wire for name, (wire, _) in STRICTER.items()}, **REFUSED}
+SMALL = small(ALL)
+
+
+@pytest.mark.parametrize("wire", SMALL.values(), ids=SMALL)
+async def test_the_result_does_not_depend_on_the_cut(wire: Wire) -> None:
+    (status, headers, body, error), fit = await result_of(wire, [wire.data])
+    for cut in range(1, len(wire.data)):
+        got, got_fit = await result_of(wire, [wire.data[:cut], wire.data[cut:]])
+        # How much of a broken body has been seen depends on the moment; that it is broken doesn't.
+        if error:
+            assert got[3]
+            assert got[2] == body or body.startswith(got[2]) or got[2].startswith(body)
+        else:
+            assert got == (status, headers, body, "")
+        assert got_fit == fit
+    bytewise, bytewise_fit = await result_of(wire, [wire.data[at : at + 1] for at in range(len(wire.data))])
+    assert (bytewise[3] != "", bytewise_fit) == (error != "", fit)
+    if not error:
+        assert bytewise == (status, headers, body, "")
+
+
+@pytest.mark.parametrize("wire", small(LEGAL).values(), ids=small(LEGAL))
+async def test_whatever_comes_too_early_an_end_is_an_error(wire: Wire) -> None:
+    """Each prefix of a response is broken, but for one that has no other end than the close."""
+    for end in range(len(wire.data)):
+        (_, _, _, error), fit = await result_of(Wire(b"", "close"), [wire.data[:end]] if end else [])
+        ends_with_the_close = b"\r\n\r\n" in wire.data[:end] and wire.then == "close" and b"length" not in wire.data
+        assert (error == "") == ends_with_the_close
+        assert not fit
+
+
+@pytest.mark.parametrize("wire", NO_SECOND.values(), ids=NO_SECOND)
+async def test_what_comes_behind_makes_it_unfit(wire: Wire) -> None:
+    (_, _, _, error), fit = await result_of(wire, [wire.data])
+    assert (error, fit) == ("", False)
+
+
+@given(data=st.binary(max_size=400), then=st.sampled_from(["close", "reset"]))
+@settings(max_examples=200, deadline=None)
+def test_garbage_is_a_transport_error_and_nothing_else(data: bytes, then: str) -> None:
+    async def go() -> None:
+        wire = b"HTTP/1.1 200 OK\r\n" + data
+        (_, _, _, error), fit = await result_of(Wire(b"", then), [wire])
+        assert error or b"\r\n\r\n" in wire
+        assert not fit
+
+    asyncio.run(go())
+
+
+@given(
+    body=st.binary(max_size=300),
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 2000), max_size=20),
+)
+@settings(max_examples=200, deadline=None)
+def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[int], cuts: list[int]) -> None:
+    wire, rest = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", body
+    for size in sizes:
+        chunk, rest = rest[:size], rest[size:]
+        if chunk:
+            wire += b"%x\r\n%b\r\n" % (len(chunk), chunk)
+    if rest:
+        wire += b"%X;last\r\n%b\r\n" % (len(rest), rest)
+    wire += b"0\r\n\r\n"
+    ends = sorted({min(cut, len(wire)) for cut in cuts} | {0, len(wire)})
+    pieces = [wire[start:end] for start, end in pairwise(ends)]
+
+    async def go() -> None:
+        (status, _, got, error), fit = await result_of(Wire(wire), pieces)
+        assert (status, got, error, fit) == (200, body, "", True)
+
+    asyncio.run(go())
+
+
+async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    connection.data_received(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
+    await connection.head()
+    assert connection.headers == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
+
+
+async def test_of_interim_responses_nothing_remains() -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
+    waiting = asyncio.ensure_future(connection.head())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
+    await waiting
+    assert (connection.status, connection.headers) == (200, [(b"transfer-encoding", b"chunked")])
+    assert connection.reusable
+
+
+async def test_a_connection_is_fit_only_between_whole_exchanges() -> None:
+    connection, transport = connected()
+    assert connection.reusable
+    connection.begin(b"request")
+    assert transport.sent == b"request"
+    assert not connection.reusable
+    connection.data_received(HEAD % 2 + b"h")
+    assert not connection.reusable
+    connection.data_received(b"i")
+    assert connection.reusable
+    transport.unsent = 1
+    assert not connection.reusable
+    transport.unsent = 0
+    connection.connection_lost(None)
+    assert not connection.reusable
+
+
+async def test_a_body_that_ends_with_the_close_does_not_end_with_a_reset() -> None:
+    for error, whole in ((None, True), (ConnectionResetError(), False)):
+        connection, _ = connected()
+        connection.begin(b"request")
+        connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nbody")
+        connection.connection_lost(error)
+        assert await connection.read() == b"body"
+        if whole:
+            assert await connection.read() == b""
+        else:
+            with pytest.raises(ConnectionBroken):
+                await connection.read()
+
+
+@pytest.mark.parametrize("status", [b"000", b"099", b"101"])
+async def test_a_status_that_is_none_is_refused_at_once(status: bytes) -> None:
+    connection, transport = connected()
+    connection.begin(b"request")
+    connection.data_received(b"HTTP/1.1 " + status + b" X\r\n\r\n")
+    with pytest.raises(BadResponse):
+        await connection.head()
+    assert transport.aborted
+
+
+async def test_what_was_read_before_a_break_is_given_and_then_the_break() -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    connection.data_received(HEAD % 10 + b"half")
+    connection.connection_lost(None)
+    await connection.head()
+    assert await connection.read() == b"half"
+    for _ in range(2):
+        with pytest.raises(ConnectionBroken) as raised:
+            await connection.read()
+        assert raised.value.answered
+
+
+@pytest.mark.parametrize(("piece", "answered"), [(b"", False), (b"H", True), (b"HTTP/1.1 100 C\r\n\r\n", True)])
+async def test_whether_anything_was_answered_is_known(piece: bytes, answered: bool) -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    if piece:
+        connection.data_received(piece)
+    connection.connection_lost(ConnectionResetError())
+    with pytest.raises(ConnectionBroken) as raised:
+        await connection.head()
+    assert raised.value.answered is answered
+
+
+async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    connection.data_received(HEAD % 10)
+    await connection.head()
+    reading = asyncio.ensure_future(connection.read())
+    await asyncio.sleep(0)
+    assert not reading.done()
+    connection.data_received(b"a")
+    assert await reading == b"a"
+    connection.data_received(b"b")
+    connection.data_received(b"c")
+    assert await connection.read() == b"bc"
+
+
+async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
+    connection, transport = connected()
+    connection.begin(b"request")
+    connection.data_received(HEAD % 64_000_000)
+    received = 0
+    while transport.reading and received < 2 * MAX_PIECE:
+        connection.data_received(b"x" * 50_000)
+        received += 50_000
+    assert received < 2 * MAX_PIECE
+    assert len(await connection.read()) == received
+    assert transport.reading
+    connection.data_received(b"y")
+    assert await connection.read() == b"y"
+
+
+async def test_a_whole_answer_that_nobody_read_makes_it_unfit_if_it_stopped_the_reading() -> None:
+    connection, transport = connected()
+    connection.begin(b"request")
+    connection.data_received(HEAD % 300_000 + b"x" * 300_000)
+    assert not transport.reading
+    assert not connection.reusable
+    await connection.read()
+    assert connection.reusable
+
+
+FLOODS = {
+    "a header": (b"HTTP/1.1 200 OK\r\nx: ", b"a" * 4096),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 500),
+    "interim responses": (b"HTTP/1.1 103 E\r\n\r\n", b"HTTP/1.1 103 E\r\n\r\n" * 200),
+    "a chunk's extension": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;", b"a" * 4096),
+    "trailers": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 500),
+    "a trailer": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: ", b"a" * 4096),
+}
+
+
+async def rest_of(connection: Connection) -> None:
+    await connection.head()
+    while await connection.read():
+        pass
+
+
+@pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
+async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
+    connection, transport = connected()
+    connection.begin(b"request")
+    connection.data_received(start)
+    taken = len(start)
+    while not transport.aborted:
+        connection.data_received(more)
+        taken += len(more)
+        assert taken < MAX_HEAD_BYTES + 2 * len(more)
+    with pytest.raises(BadResponse, match="65536 bytes"):
+        await rest_of(connection)
+    assert not connection.reusable
+
+
+@pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
+async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
+    connection, _ = connected()
+    connection.begin(b"request")
+    connection.data_received(
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * size + b"\r\ncontent-length: 100000\r\n\r\n" + b"b" * 100_000
+    )
+    if fits:
+        await connection.head()
+        assert len(await connection.read()) == 100_000
+    else:
+        with pytest.raises(BadResponse):
+            await connection.head()
+
+
+async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
+    connection, transport = connected()
+    connection.begin(b"request")
+    connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(20_000):
+        connection.data_received(b"2;some-extension\r\nhi\r\n")
+        await connection.read()
+    assert not transport.aborted
+
+
+async def test_an_exchange_begins_anew() -> None:
+    connection, _ = connected()
+    for number in range(3):
+        connection.begin(b"request")
+        assert (connection.status, connection.headers) == (0, [])
+        connection.data_received(b"HTTP/1.1 20%d OK\r\nn: %d\r\ncontent-length: 1\r\n\r\n%d" % (number, number, number))
+        await connection.head()
+        assert connection.status == 200 + number
+        assert connection.headers[0] == (b"n", b"%d" % number)
+        assert await connection.read() == b"%d" % number
+        assert await connection.read() == b""

@@ -1,0 +1,163 @@
+"""Compressed bodies that nobody asked for: as they come, whole, within bounds, or an error."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.transport import BadResponse
+from providers.transport.decoding import Decoder, decoder_for
+
+PLENTY = 1 << 20
+TEXT = b"data: some event\n\n" * 50
+GZIPPED = gzip.compress(TEXT, mtime=0)
+
+
+def decoder(encoding: str) -> Decoder:
+    found = decoder_for(encoding)
+    assert found is not None
+    return found
+
+
+def compressed(encoding: str, data: bytes) -> bytes:
+    return gzip.compress(data) if "gzip" in encoding else zlib.compress(data)
+
+
+def decoded(encoding: str, *pieces: bytes, at_most: int = PLENTY) -> bytes:
+    found = decoder(encoding)
+    out = b"".join([found.feed(piece, at_most) for piece in pieces])
+    found.finish()
+    return out
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZip", " gzip ", "deflate", "Deflate"])
+def test_a_body_is_decompressed(encoding: str) -> None:
+    assert decoded(encoding, compressed(encoding.lower(), TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_body_as_it_is_needs_nothing(encoding: str) -> None:
+    assert decoder_for(encoding) is None
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip, br", "gzip;q=1", "*"])
+def test_what_nobody_asked_for_is_refused(encoding: str) -> None:
+    with pytest.raises(BadResponse, match="nobody asked for"):
+        decoder_for(encoding)
+
+
+def test_a_refusal_is_short() -> None:
+    with pytest.raises(BadResponse) as raised:
+        decoder_for("x" * 10_000)
+    assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_the_first_events_are_out_before_the_rest_is_in(encoding: str) -> None:
+    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    found = decoder(encoding)
+    for number in range(5):
+        event = b"data: %d\n\n" % number
+        assert found.feed(packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH), PLENTY) == event
+    assert found.feed(packer.flush(), PLENTY) == b""
+    found.finish()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_wherever_it_is_cut_it_is_the_same(encoding: str) -> None:
+    wire = compressed(encoding, TEXT)
+    for cut in range(len(wire) + 1):
+        assert decoded(encoding, wire[:cut], wire[cut:]) == TEXT
+    assert decoded(encoding, *(wire[at : at + 1] for at in range(len(wire)))) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_is_cut_off_is_an_error(encoding: str) -> None:
+    wire = compressed(encoding, TEXT)
+    for end in range(1, len(wire)):
+        found = decoder(encoding)
+        assert TEXT.startswith(found.feed(wire[:end], PLENTY))
+        with pytest.raises(BadResponse, match="cut off"):
+            found.finish()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_nothing_is_nothing(encoding: str) -> None:
+    assert decoded(encoding) == b""
+    assert decoded(encoding, b"") == b""
+
+
+@given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5), cut=st.integers(0, 2000))
+def test_members_one_behind_another_are_one_body(parts: list[bytes], cut: int) -> None:
+    wire = b"".join(gzip.compress(part) for part in parts)
+    assert decoded("gzip", wire[:cut], wire[cut:]) == b"".join(parts)
+    assert decoded("gzip", *(gzip.compress(part) for part in parts)) == b"".join(parts)
+
+
+def test_a_second_member_that_is_cut_off_is_an_error() -> None:
+    found = decoder("gzip")
+    assert found.feed(gzip.compress(b"one") + gzip.compress(b"two")[:12], PLENTY).startswith(b"one")
+    with pytest.raises(BadResponse, match="cut off"):
+        found.finish()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "wire"),
+    [
+        ("gzip", b"no gzip at all"),
+        ("gzip", zlib.compress(TEXT)),
+        ("deflate", GZIPPED),
+        ("deflate", zlib.compress(TEXT)[2:-4]),
+        ("gzip", GZIPPED[:-8] + b"\0" * 8),
+        ("gzip", GZIPPED[:10] + b"\x07" + GZIPPED[11:]),
+        ("gzip", GZIPPED + b"garbage"),
+    ],
+    ids=["text", "deflate as gzip", "gzip as deflate", "no header", "a wrong sum", "a wrong block", "garbage behind"],
+)
+def test_garbage_is_an_error(encoding: str, wire: bytes) -> None:
+    with pytest.raises(BadResponse, match="can't be decompressed"):
+        decoded(encoding, wire)
+
+
+@given(wire=st.binary(min_size=1, max_size=200), encoding=st.sampled_from(["gzip", "deflate"]))
+def test_any_bytes_give_a_body_or_one_kind_of_error(wire: bytes, encoding: str) -> None:
+    with pytest.raises(BadResponse):
+        decoded(encoding, wire)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(99, True), (100, True), (101, False), (100_000, False)])
+def test_the_bound_is_exact(size: int, fits: bool) -> None:
+    wire = gzip.compress(b"a" * size)
+    if fits:
+        assert len(decoded("gzip", wire, at_most=100)) == size
+    else:
+        with pytest.raises(BadResponse, match="more than 100 bytes"):
+            decoded("gzip", wire, at_most=100)
+
+
+def test_a_bomb_costs_no_more_than_its_bound() -> None:
+    bomb = gzip.compress(b"\0" * 30_000_000, compresslevel=6)
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadResponse):
+            decoded("gzip", bomb, at_most=1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_bombs_in_a_row_are_bounded_too() -> None:
+    members = gzip.compress(b"\0" * 10_000) * 50
+    with pytest.raises(BadResponse):
+        decoded("gzip", members, at_most=100_000)
+
+
+def test_more_than_a_piece_comes_whole() -> None:
+    body = bytes(range(256)) * 20_000
+    assert decoded("gzip", gzip.compress(body), at_most=len(body)) == body

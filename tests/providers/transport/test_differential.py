@@ -1,0 +1,201 @@
+"""The lean pool against httpx's own transport: the same bytes from a raw server, and the same result or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from providers.transport import LeanTransport
+from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, say, scripted, turns
+from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
+
+LIMIT_S = 5.0
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client got: a response, or nothing but an error."""
+
+    status: int = 0
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+
+ERROR = Seen()
+SECOND = Seen(200, ((b"content-length", b"4"),), b"good")
+
+
+def httpx_own() -> httpx.AsyncBaseTransport:
+    return httpx.AsyncHTTPTransport(verify=NO_TLS, trust_env=False)
+
+
+async def fetch(client: httpx.AsyncClient, url: str, method: str = "POST", content: bytes = b"{}") -> Seen:
+    try:
+        async with client.stream(method, url, content=content) as response:
+            body = b"".join([piece async for piece in response.aiter_raw()])
+    except httpx.TimeoutException:
+        # It should have been refused, and was waited for.
+        raise
+    except httpx.TransportError:
+        return ERROR
+    headers = tuple(
+        # h11 writes the one transfer-encoding that it takes in small letters.
+        (name.lower(), value.lower() if name.lower() == b"transfer-encoding" else value)
+        for name, value in response.headers.raw
+    )
+    return Seen(response.status_code, headers, body)
+
+
+async def both(
+    transport: httpx.AsyncBaseTransport, script: Script, method: str = "POST"
+) -> tuple[Seen, Seen, Scripted]:
+    """What this script gives, and what the next request over the same transport gives."""
+    async with scripted(script, say(GOOD), say(GOOD)) as server, client_over(transport) as client:
+        first = await fetch(client, server.origin, method)
+        await turns()
+        return first, await fetch(client, server.origin), server
+
+
+def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=transport, timeout=LIMIT_S)
+
+
+def script_of(wire: Wire) -> Script:
+    return say(wire.data, then=wire.then)
+
+
+@pytest.mark.parametrize("wire", LEGAL.values(), ids=LEGAL)
+async def test_what_is_legal_gives_the_same(wire: Wire) -> None:
+    theirs, _, _ = await both(httpx_own(), script_of(wire))
+    ours, second, server = await both(LeanTransport(), script_of(wire))
+    assert theirs != ERROR
+    assert ours == theirs
+    assert second == SECOND
+    may_stay = wire.then == "keep" and b"lose" not in wire.data
+    assert server.connections == (1 if may_stay else 2)
+
+
+@pytest.mark.parametrize("wire", REFUSED.values(), ids=REFUSED)
+async def test_what_is_illegal_is_an_error_for_both(wire: Wire) -> None:
+    theirs, _, _ = await both(httpx_own(), script_of(wire))
+    ours, second, server = await both(LeanTransport(), script_of(wire))
+    assert theirs == ERROR
+    assert ours == ERROR
+    assert (second, server.connections) == (SECOND, 2)
+
+
+@pytest.mark.parametrize(("wire", "reason"), STRICTER.values(), ids=STRICTER)
+async def test_where_ours_is_stricter_there_is_a_reason(wire: Wire, reason: str) -> None:
+    theirs, _, _ = await both(httpx_own(), script_of(wire))
+    ours, second, server = await both(LeanTransport(), script_of(wire))
+    assert theirs != ERROR, f"no longer stricter: {reason}"
+    assert ours == ERROR
+    assert (second, server.connections) == (SECOND, 2)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
+@pytest.mark.parametrize("wire", NO_SECOND.values(), ids=NO_SECOND)
+async def test_a_poisoned_connection_serves_no_second_request(wire: Wire, apart: bool) -> None:
+    end = wire.data.index(b"hi") + 2 if b"hi" in wire.data else wire.data.index(b"\r\n\r\n") + 4
+    parts = (wire.data[:end], wire.data[end:]) if apart else (wire.data,)
+    ours, second, server = await both(LeanTransport(), say(*parts))
+    assert ours.status in (200, 204)
+    assert ours.body in (b"hi", b"")
+    assert (second, server.connections) == (SECOND, 2)
+
+
+async def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
+    speak = asyncio.Event()
+    poison = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(GOOD)
+        await speak.wait()
+        await peer.send(poison)
+        await peer.gone()
+
+    async with scripted(script, say(GOOD)) as server, client_over(LeanTransport()) as client:
+        assert await fetch(client, server.origin) == SECOND
+        speak.set()
+        await turns(5)
+        assert await fetch(client, server.origin) == SECOND
+        assert server.served_by == [1, 2]
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 5\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n", b"\r\n"])
+async def test_a_response_to_head_has_no_body(framing: bytes) -> None:
+    script = say(b"HTTP/1.1 200 OK\r\n" + framing)
+    theirs, _, _ = await both(httpx_own(), script, "HEAD")
+    ours, second, _ = await both(LeanTransport(), script, "HEAD")
+    assert theirs.status == 200
+    assert ours == theirs
+    assert second == SECOND
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_every_method_is_sent_as_it_is(method: str) -> None:
+    async with scripted(say(GOOD)) as server, client_over(LeanTransport()) as client:
+        assert await fetch(client, f"{server.origin}/a%20b?c=d", method) == SECOND
+        assert server.heads[0].startswith(f"{method} /a%20b?c=d HTTP/1.1\r\nhost: 127.0.0.1:".encode())
+
+
+@pytest.mark.parametrize("then", ["keep", "close"])
+async def test_an_answer_that_comes_before_the_body_was_read_is_taken(then: str) -> None:
+    content = b"x" * 8_000_000
+
+    async def script(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        if then == "close":
+            peer.close()
+        else:
+            await peer.gone()
+
+    async with scripted(script, say(GOOD)) as server, client_over(LeanTransport()) as client:
+        first = await fetch(client, server.origin, content=content)
+        assert (first.status, first.body) == (413, b"big")
+        assert await fetch(client, server.origin) == SECOND
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("transport", [LeanTransport, httpx_own])
+async def test_large_bodies_both_ways_in_many_pieces(transport: type[LeanTransport]) -> None:
+    content = bytes(range(256)) * 12_000
+    sent: list[bytes] = []
+
+    async def echo(peer: Peer) -> None:
+        sent.append(await peer.body())
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for start in range(0, len(content), 30_011):
+            piece = content[start : start + 30_011]
+            peer.writer.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
+            await peer.writer.drain()
+        await peer.send(b"0\r\n\r\n")
+
+    async with scripted(echo, say(GOOD)) as server, client_over(transport()) as client:
+        seen = await fetch(client, server.origin, content=content)
+        assert seen.body == content
+        assert sent == [content]
+        assert await fetch(client, server.origin) == SECOND
+        assert server.connections == 1
+
+
+CUT = ["a length", "chunks with extensions", "chunks with trailers", "102 and 103 before", "to the close, HTTP/1.1"]
+
+
+@pytest.mark.parametrize("name", CUT)
+async def test_wherever_the_network_cuts_the_result_is_the_same(name: str) -> None:
+    wire = LEGAL[name]
+    whole, _, _ = await both(LeanTransport(), script_of(wire))
+    cuts = range(1, len(wire.data))
+    scripts = [say(wire.data[:cut], wire.data[cut:], then=wire.then) for cut in cuts]
+    scripts.append(say(*(wire.data[at : at + 1] for at in range(len(wire.data))), then=wire.then))
+    async with scripted(*scripts) as server, client_over(LeanTransport()) as client:
+        for _ in scripts:
+            assert await fetch(client, server.origin) == whole
+        assert server.connections == (1 if wire.then == "keep" else len(scripts))

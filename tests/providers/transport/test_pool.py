@@ -1,0 +1,584 @@
+"""The pool's life: whom it connects to, what it keeps, what it lets go of, and that nothing is ever left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import aiohappyeyeballs
+import pytest
+
+from providers.transport import (
+    BadResponse,
+    ConnectFailed,
+    ConnectionBroken,
+    NotAllowed,
+    Pool,
+    PooledResponse,
+    TransportError,
+)
+from providers.transport import pool as module
+from tests.providers.transport.names import Names
+from tests.providers.transport.scripted import GOOD, Peer, Script, hold, say, scripted, turns, until
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
+CLOSING = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast"
+
+
+def anyone(_: str, __: object) -> None:
+    pass
+
+
+def pool_of() -> Pool:
+    return Pool(anyone)
+
+
+async def send(
+    pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 5, permit: object = None
+) -> PooledResponse:
+    return await pool.send(origin, "POST", "/v1", "a: b\r\n", body, connect_s, permit)
+
+
+async def ask(pool: Pool, origin: str) -> bytes:
+    """One exchange, read to its end and given back."""
+    response = await send(pool, origin)
+    try:
+        body = b""
+        while data := await response.read():
+            body += data
+        return body
+    finally:
+        response.close()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that refuses: bound, and nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+# --- what is sent ---------------------------------------------------------------------------------
+
+
+async def test_a_request_is_written_once_and_as_it_is_said() -> None:
+    bodies: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        bodies.append(await peer.body())
+        await peer.send(GOOD)
+
+    async with scripted(script) as server:
+        pool = pool_of()
+        response = await pool.send(server.origin, "POST", "/a?b=c", "X-Ä: \xe9\r\n", b"body", 5, None)
+        host = server.origin.removeprefix("http://").encode()
+        assert server.heads == [
+            b"POST /a?b=c HTTP/1.1\r\nhost: " + host + b"\r\nX-\xc4: \xe9\r\ncontent-length: 4\r\n\r\n"
+        ]
+        assert bodies == [b"body"]
+        assert (response.status, list(response.headers)) == (200, [(b"content-length", b"4")])
+        assert [await response.read(), await response.read()] == [b"good", b""]
+        response.close()
+        await pool.aclose()
+
+
+async def test_a_header_that_no_byte_stands_for_leaves_nothing_behind() -> None:
+    async with scripted() as server:
+        pool = pool_of()
+        with pytest.raises(UnicodeEncodeError):
+            await pool.send(server.origin, "POST", "/", "x: 值\r\n", b"", 5, None)
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
+# --- reuse ----------------------------------------------------------------------------------------
+
+
+async def test_requests_one_after_another_share_a_connection() -> None:
+    async with scripted(*[say(GOOD)] * 20) as server:
+        pool = pool_of()
+        for _ in range(20):
+            assert await ask(pool, server.origin) == b"good"
+        assert (server.connections, pool._open) == (1, 1)
+        await pool.aclose()
+        await until(lambda: server.open == 0)
+
+
+async def test_requests_at_once_have_a_connection_each_and_all_are_kept() -> None:
+    together = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        if len(server.heads) == 8:
+            together.set()
+        await together.wait()
+        await peer.send(GOOD)
+
+    async with scripted(*[script] * 16) as server:
+        pool = pool_of()
+        for _ in range(2):
+            assert await asyncio.gather(*[ask(pool, server.origin) for _ in range(8)]) == [b"good"] * 8
+        assert (server.connections, pool._open) == (8, 8)
+        await pool.aclose()
+
+
+async def test_origins_share_nothing() -> None:
+    async with scripted(*[say(GOOD)] * 2) as one, scripted(*[say(GOOD)] * 2) as other:
+        pool = pool_of()
+        for origin in (one.origin, other.origin, one.origin, other.origin):
+            await ask(pool, origin)
+        assert (one.connections, other.connections) == (1, 1)
+        await pool.aclose()
+
+
+@pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
+async def test_a_reused_connection_that_dies_unanswered_is_an_error_and_no_second_try(end: Script) -> None:
+    async with scripted(say(GOOD), end, say(GOOD)) as server:
+        pool = pool_of()
+        await ask(pool, server.origin)
+        with pytest.raises(ConnectionBroken) as raised:
+            await ask(pool, server.origin)
+        assert not raised.value.answered
+        assert (len(server.heads), server.served_by, pool._open) == (2, [1, 1], 0)
+        assert await ask(pool, server.origin) == b"good"
+        await pool.aclose()
+
+
+async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(GOOD)
+        peer.close()
+
+    async with scripted(script, say(GOOD)) as server:
+        pool = pool_of()
+        await ask(pool, server.origin)
+        await until(lambda: server.open == 0)
+        await turns()
+        assert await ask(pool, server.origin) == b"good"
+        assert (server.connections, pool._open) == (2, 1)
+        await pool.aclose()
+
+
+async def test_a_connection_that_is_to_close_is_dropped() -> None:
+    async with scripted(say(CLOSING)) as server:
+        pool = pool_of()
+        assert await ask(pool, server.origin) == b"last"
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
+async def test_of_idle_connections_the_latest_is_used_first() -> None:
+    release = asyncio.Event()
+
+    async def late(peer: Peer) -> None:
+        await peer.body()
+        await release.wait()
+        await peer.send(GOOD)
+
+    async with scripted(late, say(GOOD), say(GOOD)) as server:
+        pool = pool_of()
+        first = asyncio.ensure_future(ask(pool, server.origin))
+        await until(lambda: len(server.heads) == 1)
+        await ask(pool, server.origin)
+        release.set()
+        await first
+        await ask(pool, server.origin)
+        assert server.served_by == [1, 2, 1]
+        await pool.aclose()
+
+
+# --- idle connections end -------------------------------------------------------------------------
+
+
+async def test_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE_S", 0.02)
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        pool = pool_of()
+        await ask(pool, server.origin)
+        await until(lambda: server.open == 0)
+        assert (pool._open, pool._idle, pool._sweeper) == (0, {}, None)
+        assert await ask(pool, server.origin) == b"good"
+        await until(lambda: pool._open == 0)
+        await pool.aclose()
+
+
+async def test_only_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        if len(server.heads) == 3:
+            together.set()
+        await together.wait()
+        await peer.send(GOOD)
+
+    async with scripted(*[script] * 3) as server:
+        pool = pool_of()
+        await asyncio.gather(*[ask(pool, server.origin) for _ in range(3)])
+        (idle,) = pool._idle.values()
+        now = asyncio.get_running_loop().time()
+        for connection, age_s in zip(idle, (40, 31, 5), strict=True):
+            connection.idle_since = now - age_s
+        pool._sweep()
+        await until(lambda: server.open == 1)
+        assert (len(idle), pool._open) == (1, 1)
+        assert pool._sweeper is not None
+        # One that has been lost need not grow old.
+        idle[0].abort()
+        pool._sweep()
+        assert (pool._idle, pool._open, pool._sweeper) == ({}, 0, None)
+
+
+async def test_more_idle_connections_than_are_kept_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_IDLE_PER_ORIGIN", 1)
+    async with scripted(*[hold(HEAD[:-2] + b"\r\n" + b"x" * 10)] * 2) as server:
+        pool = pool_of()
+        responses = [await send(pool, server.origin) for _ in range(2)]
+        for response in responses:
+            await response.read()
+            response.close()
+        await until(lambda: server.open == 1)
+        assert pool._open == 1
+        await pool.aclose()
+
+
+# --- who gives up ---------------------------------------------------------------------------------
+
+
+async def test_a_response_that_is_abandoned_ends_its_connection() -> None:
+    async with scripted(hold(HEAD + b"half"), say(GOOD)) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        assert await response.read() == b"half"
+        response.close()
+        response.close()
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+        assert await response.read() == b""
+        assert await ask(pool, server.origin) == b"good"
+        await pool.aclose()
+
+
+async def test_a_whole_response_that_was_not_read_gives_its_connection_back() -> None:
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        await until(lambda: response._connection is not None and response._connection.reusable)
+        response.close()
+        assert await ask(pool, server.origin) == b"good"
+        assert server.connections == 1
+        await pool.aclose()
+
+
+async def test_closing_the_pool_leaves_a_running_response_its_connection() -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(HEAD + b"half ")
+        await go_on.wait()
+        await peer.send(b"whole")
+        await peer.gone()
+
+    async with scripted(script, say(GOOD)) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        await ask(pool, server.origin)
+        await pool.aclose()
+        await until(lambda: server.open == 1)
+        assert await response.read() == b"half "
+        go_on.set()
+        assert await response.read() == b"whole"
+        response.close()
+        await until(lambda: server.open == 0)
+        assert pool._open == 0
+
+
+async def test_a_closed_pool_has_no_timer_left() -> None:
+    async with scripted(say(GOOD)) as server:
+        pool = pool_of()
+        await ask(pool, server.origin)
+        assert pool._sweeper is not None
+        await pool.aclose()
+        assert pool._sweeper.cancelled()
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_reader_that_does_not_read_holds_the_provider_back(chunked: bool) -> None:
+    total, piece, sent = 64 * 1024 * 1024, b"x" * 65_536, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.body()
+        framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % total
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+        while sent < total:
+            peer.writer.write(b"10000\r\n" + piece + b"\r\n" if chunked else piece)
+            await peer.writer.drain()
+            sent += len(piece)
+        await peer.send(b"0\r\n\r\n" if chunked else b"")
+
+    async with scripted(script) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        connection = response._connection
+        assert connection is not None
+        await until(lambda: connection._paused)
+        before = -1
+        while before != sent:
+            before = sent
+            await turns(20)
+        assert connection._buffered <= 1024 * 1024
+        # The rest stands in the sockets' own buffers; the server waits.
+        assert sent < total // 2
+        received = 0
+        while data := await response.read():
+            received += len(data)
+            assert len(data) <= 1024 * 1024
+        assert received == total
+        response.close()
+        await pool.aclose()
+
+
+async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CONNECTIONS", 2)
+    async with scripted(say(GOOD)) as idle, scripted(hold(HEAD), hold(HEAD)) as busy:
+        pool = pool_of()
+        await ask(pool, idle.origin)
+        first = await send(pool, busy.origin)
+        second = await send(pool, busy.origin)
+        await until(lambda: idle.open == 0)
+        with pytest.raises(ConnectFailed, match="2 connections are open"):
+            await send(pool, busy.origin)
+        assert pool._open == 2
+        for response in (first, second):
+            response.close()
+        assert pool._open == 0
+
+
+@pytest.mark.parametrize("bad", [b"HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"])
+async def test_what_is_no_response_leaves_nothing_behind(bad: bytes) -> None:
+    async with scripted(hold(bad)) as server:
+        pool = pool_of()
+        with pytest.raises(BadResponse):
+            await send(pool, server.origin)
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
+# --- leave ----------------------------------------------------------------------------------------
+
+
+async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = Names(monkeypatch)
+    asked: list[tuple[str, object]] = []
+    refused: list[object] = ["no"]
+
+    def allow(origin: str, permit: object) -> None:
+        asked.append((origin, permit))
+        if permit in refused:
+            raise NotAllowed("no")
+
+    async with scripted(say(GOOD)) as server:
+        pool = Pool(allow)
+        origin = server.origin.replace("127.0.0.1", "provider.test")
+        with pytest.raises(NotAllowed):
+            await send(pool, origin, permit="no")
+        assert names.asked == []
+        response = await send(pool, origin, permit="yes")
+        await response.read()
+        response.close()
+        refused.append("yes")
+        with pytest.raises(NotAllowed):
+            await send(pool, origin, permit="yes")
+        assert asked == [(origin, "no"), (origin, "yes"), (origin, "yes")]
+        assert (len(server.heads), names.asked) == (1, ["provider.test"])
+        await pool.aclose()
+
+
+# --- no connection --------------------------------------------------------------------------------
+
+
+async def test_a_port_that_refuses(silent_port: int) -> None:
+    pool = pool_of()
+    with pytest.raises(ConnectFailed) as raised:
+        await send(pool, f"http://127.0.0.1:{silent_port}")
+    assert "refused" in str(raised.value).lower()
+    assert str(silent_port) not in str(raised.value)
+    assert (raised.value.timed_out, pool._open) == (False, 0)
+
+
+@pytest.mark.parametrize("origin", ["http://a..b", "http://" + "a" * 70 + ".test", "http://host:99999", "http://["])
+async def test_an_origin_that_is_none(origin: str) -> None:
+    pool = pool_of()
+    with pytest.raises(ConnectFailed):
+        await send(pool, origin)
+    assert pool._open == 0
+
+
+async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    names.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    pool = pool_of()
+    with pytest.raises(ConnectFailed, match="gaierror: Name or service not known"):
+        await send(pool, "http://nowhere.test")
+    assert (names.asked, pool._open) == (["nowhere.test"], 0)
+
+
+async def test_names_are_looked_up_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    async with scripted(say(CLOSING), say(GOOD), say(GOOD)) as server:
+        pool = pool_of()
+        origin = server.origin.replace("127.0.0.1", "provider.test")
+        for _ in range(3):
+            await ask(pool, origin)
+        assert (names.asked, server.connections) == (["provider.test"] * 2, 2)
+        assert b"\r\nhost: provider.test:" in server.heads[0]
+        await pool.aclose()
+
+
+async def test_if_the_first_address_refuses_the_next_is_taken(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
+    names = Names(monkeypatch)
+    async with scripted(say(GOOD)) as server:
+        names.ports = (silent_port, int(server.origin.rpartition(":")[2]))
+        pool = pool_of()
+        assert await ask(pool, "http://provider.test") == b"good"
+        await pool.aclose()
+
+
+async def test_if_all_addresses_refuse_it_is_an_error(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
+    names = Names(monkeypatch)
+    names.ports = (silent_port, silent_port)
+    pool = pool_of()
+    with pytest.raises(ConnectFailed):
+        await send(pool, "http://provider.test")
+    assert pool._open == 0
+
+
+async def test_if_the_first_address_is_silent_the_next_is_raced(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+    tried: list[int] = []
+
+    async def sock_connect(sock: socket.socket, address: tuple[str, int]) -> None:
+        tried.append(address[1])
+        if address[1] == 1:
+            await asyncio.Event().wait()
+        await connect(sock, address)
+
+    monkeypatch.setattr(loop, "sock_connect", sock_connect)
+    async with scripted(say(GOOD)) as server:
+        port = int(server.origin.rpartition(":")[2])
+        names.ports = (1, port)
+        pool = pool_of()
+        started_at = loop.time()
+        assert await ask(pool, "http://provider.test") == b"good"
+        assert tried == [1, port]
+        assert loop.time() - started_at < 2
+        await pool.aclose()
+
+
+# --- time and cancellation ------------------------------------------------------------------------
+
+
+def hang(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """Make the looking up of names, or the connecting, wait for ever."""
+    Names(monkeypatch).hangs = phase == "name"
+
+    async def start_connection(*_: object, **__: object) -> socket.socket:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    if phase == "connect":
+        monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
+
+
+@pytest.mark.parametrize("phase", ["name", "connect"])
+async def test_connecting_is_bounded(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    hang(monkeypatch, phase)
+    pool = pool_of()
+    with pytest.raises(ConnectFailed, match=r"no connection within 0\.02 seconds") as raised:
+        await send(pool, "http://provider.test", connect_s=0.02)
+    assert (raised.value.timed_out, pool._open) == (True, 0)
+
+
+@pytest.mark.parametrize("phase", ["name", "connect"])
+async def test_a_cancelled_connecting_leaves_nothing(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    hang(monkeypatch, phase)
+    pool = pool_of()
+    task = asyncio.ensure_future(send(pool, "http://provider.test"))
+    await turns()
+    assert pool._open == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool._open == 0
+
+
+async def test_a_cancelled_wait_for_the_head_ends_the_connection() -> None:
+    async with scripted(hold()) as server:
+        pool = pool_of()
+        task = asyncio.ensure_future(send(pool, server.origin))
+        await until(lambda: len(server.heads) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
+async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close() -> None:
+    async with scripted(hold(HEAD + b"half")) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        await response.read()
+        task = asyncio.ensure_future(response.read())
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        response.close()
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
+async def test_cancelled_at_any_moment_nothing_is_left() -> None:
+    """The same exchange, cancelled after each possible number of turns of the loop."""
+    async with scripted(*[hold(HEAD + b"half")] * 60) as server:
+        pool = pool_of()
+        for moment in range(40):
+            task = asyncio.ensure_future(send(pool, server.origin))
+            await turns(2 * moment)
+            if moment == 39:
+                await until(task.done)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, TransportError):
+                (await task).close()
+            assert pool._open == 0
+        assert task.done()
+        assert not task.cancelled()
+        await until(lambda: server.open == 0)
+
+
+async def test_the_wait_for_a_head_may_be_bounded() -> None:
+    async with scripted(hold(b"HTTP/1.1 100 Continue\r\n\r\n"), say(GOOD)) as server:
+        pool = pool_of()
+        with pytest.raises(TimeoutError):
+            await pool.send(server.origin, "POST", "/", "", b"", 5, None, 0.02)
+        assert pool._open == 0
+        response = await pool.send(server.origin, "POST", "/", "", b"", 5, None, 5)
+        assert await response.read() == b"good"
+        response.close()
+        await pool.aclose()

@@ -1,0 +1,231 @@
+"""TLS is verified, always: whose certificate, for which name, until when; and what the server sees of us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from providers.transport import ConnectFailed, Pool, tls_context
+from tests.providers.transport.names import Names
+from tests.providers.transport.scripted import GOOD, Peer, Scripted, hold, say, scripted, turns, until
+from tests.providers.transport.test_pool import anyone, ask, send
+
+YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def trusting(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """The pool's own context, with this authority's root besides."""
+    path: Path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return tls_context(str(path))
+
+
+def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def named(server: Scripted, name: str = "provider.test") -> str:
+    return server.origin.replace("127.0.0.1", name)
+
+
+@pytest.fixture
+def pool(trusting: ssl.SSLContext) -> Pool:
+    return Pool(anyone, trusting)
+
+
+async def test_a_server_that_is_who_it_says_is_asked(
+    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    context = serving(authority.issue_cert("provider.test"))
+    asked_for: list[str | None] = []
+    spoken: list[str | None] = []
+    versions: list[str | None] = []
+    context.sni_callback = lambda _, name, __: asked_for.append(name)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        tls = peer.writer.get_extra_info("ssl_object")
+        spoken.append(tls.selected_alpn_protocol())
+        versions.append(tls.version())
+        await peer.send(GOOD)
+
+    async with scripted(script, script, tls=context) as server:
+        for _ in range(2):
+            assert await ask(pool, named(server)) == b"good"
+        assert server.connections == 1
+        await pool.aclose()
+        await until(lambda: server.open == 0)
+    assert (asked_for, spoken, versions) == (["provider.test"], ["http/1.1"] * 2, ["TLSv1.3"] * 2)
+
+
+async def test_a_server_without_alpn_is_asked(
+    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    async with scripted(say(GOOD), tls=serving(authority.issue_cert("provider.test"))) as server:
+        assert await ask(pool, named(server)) == b"good"
+        await pool.aclose()
+
+
+async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme.CA) -> None:
+    async with scripted(say(GOOD), tls=serving(authority.issue_cert("127.0.0.1"))) as server:
+        assert await ask(pool, server.origin) == b"good"
+        await pool.aclose()
+    async with scripted(tls=serving(authority.issue_cert("127.0.0.2"))) as server:
+        with pytest.raises(ConnectFailed, match="not valid for"):
+            await ask(pool, server.origin)
+
+
+@pytest.mark.parametrize(
+    ("issue", "words"),
+    [
+        (lambda authority: authority.issue_cert("other.test"), "Hostname mismatch"),
+        (lambda authority: authority.issue_cert("*.provider.test"), "Hostname mismatch"),
+        (
+            lambda authority: authority.issue_cert(
+                "provider.test", not_before=YESTERDAY - datetime.timedelta(days=30), not_after=YESTERDAY
+            ),
+            "expired",
+        ),
+        (lambda _: trustme.CA().issue_cert("provider.test"), "unable to get local issuer certificate"),
+    ],
+    ids=["another name", "a name below", "expired", "an unknown authority"],
+)
+async def test_a_certificate_that_proves_nothing_is_refused(
+    pool: Pool,
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    issue: Callable[[trustme.CA], trustme.LeafCert],
+    words: str,
+) -> None:
+    Names(monkeypatch)
+    async with scripted(tls=serving(issue(authority))) as server:
+        with pytest.raises(ConnectFailed, match=words) as raised:
+            await send(pool, named(server))
+        assert (raised.value.timed_out, pool._open, server.heads) == (False, 0, [])
+
+
+async def test_by_default_only_public_authorities_are_believed(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    default = Pool(anyone)
+    async with scripted(tls=serving(authority.issue_cert("provider.test"))) as server:
+        with pytest.raises(ConnectFailed, match="unable to get local issuer certificate"):
+            await send(default, named(server))
+        assert (default._open, server.heads) == (0, [])
+
+
+def test_the_context_asks_for_a_proof_and_for_a_current_protocol() -> None:
+    context = tls_context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert len(context.get_ca_certs()) > 50
+
+
+async def test_a_server_that_speaks_no_tls_is_an_error(pool: Pool) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ConnectFailed, match="SSL"):
+            await send(pool, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert pool._open == 0
+    await turns()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_handshake_without_end_is_bounded_and_leaves_nothing(pool: Pool, cancelled: bool) -> None:
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        origin = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        asking = asyncio.ensure_future(send(pool, origin, connect_s=30 if cancelled else 0.05))
+        await arrived.wait()
+        if cancelled:
+            await turns()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        else:
+            with pytest.raises(ConnectFailed) as raised:
+                await asking
+            assert raised.value.timed_out
+        assert pool._open == 0
+        async with asyncio.timeout(5):
+            await gone.wait()
+    await turns()
+
+
+async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
+    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    total, sent = 8 * 1024 * 1024, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        assert await peer.body() == b"y" * 1_000_000
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+        while sent < total:
+            peer.writer.write(b"x" * 65536)
+            await peer.writer.drain()
+            sent += 65536
+
+    async with scripted(script, tls=serving(authority.issue_cert("provider.test"))) as server:
+        response = await send(pool, named(server), b"y" * 1_000_000)
+        connection = response._connection
+        assert connection is not None
+        await until(lambda: connection._paused)
+        await turns(50)
+        assert connection._buffered <= 1024 * 1024
+        received = 0
+        while data := await response.read():
+            received += len(data)
+        assert received == sent == total
+        response.close()
+        await pool.aclose()
+
+
+async def test_a_response_that_is_abandoned_ends_its_connection(
+    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"
+    async with scripted(hold(head), tls=serving(authority.issue_cert("provider.test"))) as server:
+        response = await send(pool, named(server))
+        assert await response.read() == b"half"
+        response.close()
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
