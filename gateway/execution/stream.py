@@ -7,6 +7,7 @@ every ending is an event: `Finished` for a whole answer, `Failed` for anything e
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
@@ -27,8 +28,10 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 
 __all__ = ["LiveStream"]
 
+_TAIL_S = 0.1
 _REAL = (TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
+_ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
 
 
@@ -50,6 +53,7 @@ class LiveStream:
         self._redact = redact
         self._first: tuple[StreamEvent, ...] = ()
         self._ended = False
+        self._has_tail = False
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
@@ -62,11 +66,19 @@ class LiveStream:
 
     async def _read(self) -> tuple[StreamEvent, ...]:
         chunk = await self._reply.read()
-        return self._note_end(self._parser.feed(chunk) if chunk else self._parser.close())
-
-    def _note_end(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
-        self._ended = bool(events) and isinstance(events[-1], Finished | Failed)
+        if not chunk:
+            return self._finish()
+        events = self._parser.feed(chunk)
+        if events and isinstance(events[-1], Finished | Failed):
+            self._ended = True
+            self._has_tail = isinstance(events[-1], Finished)
         return events
+
+    def _finish(self) -> tuple[StreamEvent, ...]:
+        """The parser's last events; a stranger's parser that forgets the terminal one would keep us here for ever."""
+        events = self._parser.close()
+        self._ended = True
+        return events if events and isinstance(events[-1], Finished | Failed) else (*events, Failed(_ENDLESS))
 
     async def batches(self) -> AsyncGenerator[tuple[StreamEvent, ...]]:
         """The events from the first on; the last batch ends with the terminal event."""
@@ -76,8 +88,16 @@ class LiveStream:
                 events = await self._read_in_time()
                 if events:
                     yield events
+            if self._has_tail:
+                await self._read_tail()
         finally:
             await self.close()
+
+    async def _read_tail(self) -> None:
+        """Read on behind a whole answer: once its last bytes are off, the connection can serve another request."""
+        with suppress(TimeoutError, ProviderFailed), self._deadline.limit(_TAIL_S):
+            while await self._reply.read():
+                pass
 
     async def _read_in_time(self) -> tuple[StreamEvent, ...]:
         left_s = self._deadline.left_s(committed=True)
@@ -101,8 +121,7 @@ class LiveStream:
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
         """What is left to say when no more bytes come: the answer may be whole all the same."""
-        events = self._note_end(self._parser.close())
-        return tuple(Failed(self._redact(failure)) if isinstance(event, Failed) else event for event in events)
+        return tuple(Failed(self._redact(failure)) if isinstance(event, Failed) else event for event in self._finish())
 
     async def close(self) -> None:
         """Let go of the provider's connection."""

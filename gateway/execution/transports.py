@@ -200,14 +200,8 @@ class _FromHttpx:
             async for piece in self._pieces:
                 if piece:
                     return piece
-        except httpx.DecodingError as error:
-            detail = type(error).__name__
-            raise ProviderFailed(
-                Failure(FailureKind.MALFORMED, "the provider's answer can't be read", detail)
-            ) from error
         except httpx.HTTPError as error:
-            detail = type(error).__name__
-            raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)) from error
+            raise ProviderFailed(_broken_off(error)) from error
         return b""
 
     async def close(self) -> None:

@@ -726,6 +726,19 @@ def test_the_line_tells_of_a_client_that_leaves(client: Conversation, app: App, 
     assert app.heard[0].lost.wait(LIMIT_S)
 
 
+async def test_a_connection_that_ended_leaves_no_timer() -> None:
+    class Ended(asyncio.Transport):
+        def close(self) -> None:
+            pass
+
+    door = GatewayProtocol(server_config(App(), 1), ServerState(), {})
+    door.connection_made(Ended())
+    timer = door._head_timer
+    assert timer is not None
+    door.connection_lost(None)
+    assert timer.cancelled()
+
+
 def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:
     client.send(get()).response()
     client.send(get(b"/wait"))

@@ -1,0 +1,236 @@
+"""Time limits: they end what takes too long, and only that, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.execution.deadline import Deadline, TimeLimit
+
+SOON_S = 0.01
+LONG_S = 30.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def limit(seconds: float) -> TimeLimit:
+    return Deadline.start(LONG_S, LONG_S).limit(seconds)
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def cancelling() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+# --- the deadline ---------------------------------------------------------------------------------
+
+
+def test_a_deadline_has_two_ends() -> None:
+    clock = Clock()
+    deadline = Deadline.start(60, 20, clock)
+    clock.now += 5
+    assert (deadline.left_s(committed=True), deadline.left_s(committed=False)) == (55, 15)
+
+
+def test_the_answer_must_begin_before_everything_ends() -> None:
+    deadline = Deadline.start(10, 20, Clock())
+    assert deadline.left_s(committed=False) == 10
+
+
+@given(
+    total_s=st.floats(0.001, 1e6),
+    commit_s=st.floats(0.001, 1e6),
+    wishes=st.lists(st.floats(0.001, 1e6), max_size=5),
+)
+def test_a_deadline_only_shrinks(total_s: float, commit_s: float, wishes: list[float]) -> None:
+    deadline = Deadline.start(total_s, commit_s, Clock())
+    for wish_s in wishes:
+        before = deadline.total_at, deadline.commit_at
+        deadline.shorten(wish_s)
+        assert deadline.total_at <= before[0]
+        assert deadline.commit_at <= before[1]
+        assert deadline.commit_at <= deadline.total_at <= deadline.started_at + wish_s
+
+
+async def test_a_deadline_belongs_to_the_task_that_first_asked_for_a_limit() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    with deadline.limit(LONG_S):
+        pass
+    assert deadline.task is asyncio.current_task()
+
+    async def elsewhere() -> object:
+        return deadline.task
+
+    assert await asyncio.create_task(elsewhere()) is asyncio.current_task()
+
+
+async def test_a_limit_needs_a_task() -> None:
+    raised: list[BaseException] = []
+
+    def outside() -> None:
+        try:
+            limit(1)
+        except RuntimeError as error:
+            raised.append(error)
+
+    asyncio.get_running_loop().call_soon(outside)
+    await asyncio.sleep(0)
+    assert "needs a task" in str(raised[0])
+
+
+# --- its limits -----------------------------------------------------------------------------------
+
+
+async def test_what_ends_in_time_is_left_alone() -> None:
+    with limit(LONG_S) as nothing:
+        await asyncio.sleep(0)
+    assert nothing is None
+    assert cancelling() == 0
+
+
+@pytest.mark.parametrize("seconds", [SOON_S, 0, -1])
+async def test_what_takes_too_long_is_a_timeout(seconds: float) -> None:
+    with pytest.raises(TimeoutError) as raised, limit(seconds):
+        await for_ever()
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+    assert cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_what_never_waits_is_never_ended() -> None:
+    with limit(0):
+        sum(range(1000))
+    await asyncio.sleep(0)
+    assert cancelling() == 0
+
+
+async def test_an_error_of_the_block_stays_what_it_is() -> None:
+    with pytest.raises(KeyError), limit(LONG_S):
+        raise KeyError
+    with pytest.raises(KeyError), limit(SOON_S):
+        try:
+            await for_ever()
+        finally:
+            raise KeyError
+    assert cancelling() == 0
+
+
+async def test_a_timer_that_is_not_needed_is_cancelled() -> None:
+    measure = limit(LONG_S)
+    with measure:
+        handle = measure._handle
+        assert not handle.cancelled()
+    assert handle.cancelled()
+    with pytest.raises(KeyError), measure:
+        handle = measure._handle
+        raise KeyError
+    assert handle.cancelled()
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def block() -> None:
+        with limit(LONG_S):
+            await for_ever()
+
+    task = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("first", ["time", "someone"])
+async def test_a_cancellation_from_elsewhere_wins_over_the_time(first: str) -> None:
+    async def block() -> None:
+        measure = limit(LONG_S)
+        with measure:
+            started.append(measure)
+            await for_ever()
+
+    started: list[TimeLimit] = []
+    task = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    # Both in one turn of the loop, in either order.
+    actions = [started[0]._expire, task.cancel]
+    for action in actions if first == "time" else reversed(actions):
+        action()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_the_inner_limit_ends_the_inner_block() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    with deadline.limit(LONG_S):
+        with pytest.raises(TimeoutError), deadline.limit(SOON_S):
+            await for_ever()
+        await asyncio.sleep(0)
+    assert cancelling() == 0
+
+
+async def test_the_outer_limit_ends_both() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    inner: list[str] = []
+    with pytest.raises(TimeoutError), deadline.limit(SOON_S):
+        try:
+            with deadline.limit(LONG_S):
+                await for_ever()
+        except asyncio.CancelledError:
+            inner.append("cancelled")
+            raise
+    assert inner == ["cancelled"]
+    assert cancelling() == 0
+
+
+async def test_two_limits_that_end_at_once_are_one_timeout_of_the_outer() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    outer, inner = deadline.limit(LONG_S), deadline.limit(LONG_S)
+
+    def end_both() -> None:
+        inner._expire()
+        outer._expire()
+
+    with pytest.raises(TimeoutError), outer:
+        asyncio.get_running_loop().call_soon(end_both)
+        with inner:
+            await for_ever()
+    assert cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_task_can_have_many_limits_one_after_another() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    for number in range(20):
+        if number % 3:
+            with deadline.limit(LONG_S):
+                await asyncio.sleep(0)
+        else:
+            with pytest.raises(TimeoutError), deadline.limit(0):
+                await for_ever()
+    assert cancelling() == 0
+
+
+async def test_within_asyncios_own_timeout_each_ends_its_own() -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SOON_S):
+            with limit(LONG_S):
+                await for_ever()
+    async with asyncio.timeout(LONG_S):
+        with pytest.raises(TimeoutError), limit(SOON_S):
+            await for_ever()
+    assert cancelling() == 0
