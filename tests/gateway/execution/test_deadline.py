@@ -30,6 +30,19 @@ async def for_ever() -> None:
     await asyncio.Event().wait()
 
 
+async def for_ever_but_with(error: Exception) -> None:
+    """Raise this when it is cancelled."""
+    try:
+        await for_ever()
+    except asyncio.CancelledError:
+        raise error from None
+
+
+async def for_ever_within(inner: TimeLimit) -> None:
+    with inner:
+        await for_ever()
+
+
 def cancelling() -> int:
     task = asyncio.current_task()
     assert task is not None
@@ -96,9 +109,8 @@ async def test_a_limit_needs_a_task() -> None:
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
-    with limit(LONG_S) as nothing:
+    with limit(LONG_S):
         await asyncio.sleep(0)
-    assert nothing is None
     assert cancelling() == 0
 
 
@@ -122,23 +134,19 @@ async def test_an_error_of_the_block_stays_what_it_is() -> None:
     with pytest.raises(KeyError), limit(LONG_S):
         raise KeyError
     with pytest.raises(KeyError), limit(SOON_S):
-        try:
-            await for_ever()
-        finally:
-            raise KeyError
+        await for_ever_but_with(KeyError())
     assert cancelling() == 0
 
 
 async def test_a_timer_that_is_not_needed_is_cancelled() -> None:
     measure = limit(LONG_S)
     with measure:
-        handle = measure._handle
-        assert not handle.cancelled()
-    assert handle.cancelled()
-    with pytest.raises(KeyError), measure:
-        handle = measure._handle
+        assert not measure._handle.cancelled()
+    assert measure._handle.cancelled()
+    other = limit(LONG_S)
+    with pytest.raises(KeyError), other:
         raise KeyError
-    assert handle.cancelled()
+    assert other._handle.cancelled()
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
@@ -185,15 +193,11 @@ async def test_the_inner_limit_ends_the_inner_block() -> None:
 
 async def test_the_outer_limit_ends_both() -> None:
     deadline = Deadline.start(LONG_S, LONG_S)
-    inner: list[str] = []
+    inner = deadline.limit(LONG_S)
     with pytest.raises(TimeoutError), deadline.limit(SOON_S):
-        try:
-            with deadline.limit(LONG_S):
-                await for_ever()
-        except asyncio.CancelledError:
-            inner.append("cancelled")
-            raise
-    assert inner == ["cancelled"]
+        await for_ever_within(inner)
+    assert not inner._expired
+    assert inner._handle.cancelled()
     assert cancelling() == 0
 
 
@@ -205,10 +209,9 @@ async def test_two_limits_that_end_at_once_are_one_timeout_of_the_outer() -> Non
         inner._expire()
         outer._expire()
 
+    asyncio.get_running_loop().call_soon(end_both)
     with pytest.raises(TimeoutError), outer:
-        asyncio.get_running_loop().call_soon(end_both)
-        with inner:
-            await for_ever()
+        await for_ever_within(inner)
     assert cancelling() == 0
     await asyncio.sleep(0)
 
@@ -227,9 +230,11 @@ async def test_a_task_can_have_many_limits_one_after_another() -> None:
 
 async def test_within_asyncios_own_timeout_each_ends_its_own() -> None:
     with pytest.raises(TimeoutError):
+        await asyncio.wait_for(for_ever(), SOON_S)
+    inner = limit(LONG_S)
+    with pytest.raises(TimeoutError):
         async with asyncio.timeout(SOON_S):
-            with limit(LONG_S):
-                await for_ever()
+            await for_ever_within(inner)
     async with asyncio.timeout(LONG_S):
         with pytest.raises(TimeoutError), limit(SOON_S):
             await for_ever()

@@ -1,0 +1,219 @@
+"""Benches: which key of which deployment, for how long, and when all of a deployment's keys are on one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import httpx
+import pytest
+import respx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.execution.health import Health
+from gateway.execution.run import PlanExhausted
+from gateway.model.decision import Unwell
+from gateway.model.table import Deployment
+from providers.auth import Secret
+from providers.failures import Failure, FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.tables import table_of
+
+REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
+LIMITED = Failure(FailureKind.RATE_LIMITED, "the provider's rate limit is reached")
+KEYS = (Secret("k1"), Secret("k2"), Secret("k3"))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def deployment(*keys: Secret, name: str = "first") -> Deployment:
+    table = table_of(TABLE, {"FIRST": "k1", "SECOND": "k2"})
+    return replace(table.deployments["first"], name=name, credentials=keys)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health(clock)
+
+
+def test_at_first_everyone_is_well(health: Health) -> None:
+    assert health.snapshot() == {}
+    assert health.usable_keys(deployment(*KEYS)) == KEYS
+    assert health.usable_keys(deployment()) == (None,)
+
+
+def test_keys_are_benched_one_by_one(health: Health) -> None:
+    three = deployment(*KEYS)
+    for number, key in enumerate(KEYS):
+        assert health.usable_keys(three) == KEYS[number:]
+        assert health.snapshot() == {}
+        health.bench(three, key, 60, REFUSED)
+    assert health.usable_keys(three) == ()
+    assert health.snapshot() == {"first": Unwell("benched: the provider refuses our key", 60)}
+
+
+def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) -> None:
+    two = deployment(*KEYS[:2])
+    health.bench(two, KEYS[0], 60, REFUSED)
+    health.bench(two, KEYS[1], 20, LIMITED)
+    clock.now += 19.9
+    assert health.snapshot()["first"].for_s == pytest.approx(0.1)
+    assert health.usable_keys(two) == ()
+    clock.now += 0.1
+    assert health.snapshot() == {}
+    assert health.usable_keys(two) == KEYS[1:2]
+    clock.now += 40
+    assert health.usable_keys(two) == KEYS[:2]
+    # Nothing is remembered of what is over.
+    assert health._benches == {}
+
+
+def test_what_is_said_of_a_deployment_is_said_of_the_key_that_comes_back_first(health: Health) -> None:
+    two = deployment(*KEYS[:2])
+    health.bench(two, KEYS[0], 60, REFUSED)
+    health.bench(two, KEYS[1], 20, LIMITED)
+    assert health.snapshot()["first"] == Unwell("benched: the provider's rate limit is reached", 20, False)
+
+
+@pytest.mark.parametrize(("failures", "limited"), [((LIMITED, LIMITED), True), ((LIMITED, REFUSED), False)])
+def test_a_rate_limit_is_the_matter_only_if_it_is_for_every_key(
+    health: Health, failures: tuple[Failure, Failure], limited: bool
+) -> None:
+    two = deployment(*KEYS[:2])
+    for key, failure in zip(two.credentials, failures, strict=True):
+        health.bench(two, key, 30, failure)
+    assert health.snapshot()["first"].is_rate_limit is limited
+
+
+def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Clock) -> None:
+    bare = deployment()
+    health.bench(bare, None, 5, LIMITED)
+    assert health.usable_keys(bare) == ()
+    assert health.snapshot() == {"first": Unwell("benched: the provider's rate limit is reached", 5, True)}
+    clock.now += 5
+    assert health.usable_keys(bare) == (None,)
+
+
+def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
+    here, there = deployment(KEYS[0]), deployment(KEYS[0], name="second")
+    health.bench(here, KEYS[0], 60, REFUSED)
+    assert health.usable_keys(there) == KEYS[:1]
+    assert set(health.snapshot()) == {"first"}
+
+
+def test_a_later_bench_replaces_an_earlier_one(health: Health) -> None:
+    one = deployment(KEYS[0])
+    health.bench(one, KEYS[0], 60, REFUSED)
+    health.bench(one, KEYS[0], 10, LIMITED)
+    assert health.snapshot()["first"] == Unwell("benched: the provider's rate limit is reached", 10, True)
+
+
+def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
+    three = deployment(*KEYS)
+    assert [health.keys_in_turn(three)[0] for _ in range(6)] == [*KEYS, *KEYS]
+    assert set(health.keys_in_turn(three)) == set(KEYS)
+    health.bench(three, KEYS[1], 60, REFUSED)
+    begun = [health.keys_in_turn(three)[0] for _ in range(4)]
+    assert set(begun) == {KEYS[0], KEYS[2]}
+    assert begun[:2] == begun[2:]
+
+
+def test_no_key_is_shown(health: Health) -> None:
+    one = deployment(Secret("sk-very-secret"))
+    health.bench(one, one.credentials[0], 60, REFUSED)
+    assert "sk-very-secret" not in f"{health.snapshot()} {health._benches} {health._deployments}"
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["bench", "wait"]), st.integers(0, 2), st.integers(1, 50)), min_size=1, max_size=30
+    )
+)
+def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple[str, int, int]]) -> None:
+    clock = Clock()
+    health, three = Health(clock), deployment(*KEYS)
+    until = dict.fromkeys(KEYS, 0.0)
+    for what, number, seconds in steps:
+        if what == "bench":
+            health.bench(three, KEYS[number], seconds, REFUSED)
+            until[KEYS[number]] = clock.now + seconds
+        else:
+            clock.now += seconds
+        usable = tuple(key for key in KEYS if until[key] <= clock.now)
+        assert health.usable_keys(three) == usable
+        unwell = health.snapshot()
+        assert (unwell == {}) == bool(usable)
+        if not usable:
+            assert unwell["first"].for_s == min(until.values()) - clock.now
+
+
+# --- what a request does with them ----------------------------------------------------------------
+
+
+def two_keys() -> Bench:
+    keys = {"FIRST": "k1", "SECOND": "k2"}
+    table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), keys)
+    return Bench(respx.Router(assert_all_called=False), table)
+
+
+def refusing(*bad: str, status: int = 401, retry_after: str | None = None) -> object:
+    """A provider that refuses these keys."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["authorization"].removeprefix("Bearer ") in bad:
+            headers = {"retry-after": retry_after} if retry_after else {}
+            return httpx.Response(status, json={"error": {"message": "no"}}, headers=headers)
+        return httpx.Response(200, json=answer_json())
+
+    return answer
+
+
+async def test_where_every_key_is_refused_the_deployment_is_benched_and_the_next_step_asked() -> None:
+    bench = two_keys()
+    first = bench.router.post(FIRST).mock(side_effect=refusing("k1", "k2"))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert (bench.tried, bench.waits) == (["first", "first", "second"], [0.0, 0.0])
+    assert set(bench.health.snapshot()) == {"first"}
+    await bench.ask()
+    assert [call.request.headers["authorization"][-2:] for call in first.calls] == ["k1", "k2"]
+
+
+async def test_one_refused_key_benches_no_deployment() -> None:
+    bench = two_keys()
+    first = bench.router.post(FIRST).mock(side_effect=refusing("k2"))
+    for _ in range(4):
+        assert (await bench.ask()).step.deployment.name == "first"
+    assert bench.health.snapshot() == {}
+    used = [call.request.headers["authorization"][-2:] for call in first.calls]
+    assert used.count("k2") == 1
+
+
+async def test_a_limited_key_gives_way_to_the_next_at_once() -> None:
+    bench = two_keys()
+    bench.router.post(FIRST).mock(side_effect=refusing("k1", status=429, retry_after="30"))
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert (bench.tried, bench.waits) == (["first", "first"], [0.0])
+    bench.time += 31
+    assert bench.health.snapshot() == {}
+
+
+async def test_if_every_key_of_every_step_is_refused_it_is_told() -> None:
+    bench = two_keys()
+    bench.router.post(FIRST).mock(side_effect=refusing("k1", "k2"))
+    bench.router.post(SECOND).mock(side_effect=refusing("k2"))
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is FailureKind.CREDENTIALS
+    assert set(bench.health.snapshot()) == {"first", "second"}

@@ -1,0 +1,378 @@
+"""A stream behind its first real event: however it goes on, it ends once, in time, and lets its connection go."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from gateway.execution import stream as module
+from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.send import Reply
+from gateway.execution.stream import LiveStream
+from gateway.execution.transports import LeanTransport
+from gateway.model.permit import Permit
+from providers.adapter import StreamParser, Target
+from providers.adapters.openai import COMPATIBLE
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    StreamEvent,
+    TextDelta,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import expand
+from providers.transport import Pool
+from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
+
+Event = StreamEvent
+TARGET = Target("m", "", UNKNOWN_MODEL)
+BROKEN = ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", "with sk-secret"))
+SHORT_S = 0.02
+LONG_S = 30.0
+DONE = b"data: [DONE]\n\n"
+HANGS = object()
+
+
+def chunk(text: str = "", finish: str | None = None) -> bytes:
+    reason = f'"{finish}"' if finish else "null"
+    delta = f'"content":"{text}"' if text else ""
+    head = '{"id":"s","model":"m","created":1,"choices":[{"index":0,"delta":{'
+    return f'data: {head}{delta}}},"finish_reason":{reason}}}]}}\n\n'.encode()
+
+
+def error(code: str) -> bytes:
+    return b'data: {"error":{"code":"%b","message":"words with sk-secret"}}\n\n' % code.encode()
+
+
+class Pieces:
+    """A reply whose body is a script: bytes, an exception, or silence."""
+
+    def __init__(self, *script: object) -> None:
+        self.script = list(script)
+        self.closed = 0
+        self.reads = 0
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        if not self.script:
+            return b""
+        step = self.script[0]
+        if step is HANGS:
+            await asyncio.Event().wait()
+        self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return cast(bytes, step)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def redact(failure: Failure) -> Failure:
+    return replace(failure, detail=failure.detail.replace("sk-secret", "[redacted]"))
+
+
+def live(
+    *script: object, idle_s: float = LONG_S, total_s: float = LONG_S, parser: StreamParser | None = None
+) -> tuple[LiveStream, Pieces]:
+    pieces = Pieces(*script)
+    parser = parser or COMPATIBLE.stream_parser(TARGET)
+    deadline = Deadline.start(total_s, total_s)
+    return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact), pieces
+
+
+async def all_of(stream: LiveStream) -> list[Event]:
+    async with asyncio.timeout(5):
+        await stream.begin()
+        return [event async for batch in stream.batches() for event in expand(batch)]
+
+
+def ending(events: list[Event]) -> FailureKind | None:
+    """The kind of the failure that it ended with, None for a whole answer; nothing terminal stands before the end."""
+    assert not any(isinstance(event, Finished | Failed) for event in events[:-1])
+    last = events[-1]
+    assert isinstance(last, Finished | Failed)
+    return last.failure.kind if isinstance(last, Failed) else None
+
+
+WHOLE = (chunk("a"), chunk("b"), chunk(finish="stop"), DONE)
+
+
+async def test_a_whole_answer() -> None:
+    stream, pieces = live(*WHOLE)
+    events = await all_of(stream)
+    assert events == [Opened("s", "m", 1), TextDelta("a"), TextDelta("b"), ChoiceFinish("stop"), Finished()]
+    assert pieces.closed >= 1
+
+
+async def test_a_whole_answer_in_one_piece() -> None:
+    stream, pieces = live(b"".join(WHOLE))
+    assert ending(await all_of(stream)) is None
+    assert pieces.closed >= 1
+
+
+async def test_it_begins_with_the_first_real_event_and_not_before() -> None:
+    comment, role = b": keep-alive\n\n", chunk()
+    stream, pieces = live(comment, role, comment, chunk("a"), HANGS)
+    await stream.begin()
+    assert pieces.reads == 4
+    batches = stream.batches()
+    first = await anext(batches)
+    assert not any(isinstance(event, Heartbeat) for event in first)
+    assert TextDelta("a") in expand(first)
+    await batches.aclose()
+    assert pieces.closed >= 1
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ((error("server_error"),), FailureKind.UNAVAILABLE),
+        ((chunk(), error("content_filter")), FailureKind.CONTENT_FILTER),
+        ((chunk("a") + error("content_filter"),), FailureKind.CONTENT_FILTER),
+        ((), FailureKind.INTERRUPTED),
+        ((chunk(),), FailureKind.INTERRUPTED),
+        ((BROKEN,), FailureKind.INTERRUPTED),
+    ],
+    ids=["an error", "a filter", "a filter behind text", "nothing", "only a role", "a break"],
+)
+async def test_a_failure_before_the_first_event_is_an_ordinary_one(
+    script: tuple[object, ...], kind: FailureKind
+) -> None:
+    stream, _ = live(*script)
+    with pytest.raises(ProviderFailed) as raised:
+        await stream.begin()
+    assert raised.value.failure.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        ((BROKEN,), "with [redacted]"),
+        ((error("server_error"),), "[redacted]"),
+        ((b"data: garbage\n\n",), ""),
+        ((), ""),
+    ],
+    ids=["broken", "error frame", "garbage", "cut"],
+)
+async def test_a_break_after_the_first_event_is_a_failure_in_the_stream(
+    script: tuple[object, ...], detail: str
+) -> None:
+    stream, pieces = live(chunk("a"), *script)
+    events = await all_of(stream)
+    assert ending(events) is not None
+    assert TextDelta("a") in events
+    failure = cast(Failed, events[-1]).failure
+    assert detail in failure.detail
+    assert "sk-secret" not in failure.detail
+    assert pieces.closed >= 1
+
+
+@pytest.mark.parametrize("end", [BROKEN, HANGS, None], ids=["broken", "silent", "cut"])
+async def test_an_answer_that_is_whole_but_for_its_end_mark_is_whole(end: object) -> None:
+    script = [*WHOLE[:-1], *([end] if end is not None else [])]
+    stream, pieces = live(*script, idle_s=SHORT_S)
+    assert ending(await all_of(stream)) is None
+    assert pieces.closed >= 1
+
+
+async def test_a_late_content_filter_is_an_end_and_not_a_break() -> None:
+    stream, _ = live(chunk("a"), error("content_filter"))
+    events = await all_of(stream)
+    assert [type(event) for event in events[-2:]] == [ChoiceFinish, Finished]
+    assert cast(ChoiceFinish, events[-2]).reason == "content_filter"
+
+
+async def test_silence_is_a_stall() -> None:
+    stream, pieces = live(chunk("a"), HANGS, idle_s=SHORT_S)
+    events = await all_of(stream)
+    assert ending(events) is FailureKind.INTERRUPTED
+    assert cast(Failed, events[-1]).failure.detail == "stalled"
+    assert pieces.closed >= 1
+
+
+async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits_s: list[float] = []
+    limit = Deadline.limit
+
+    def noted(deadline: Deadline, seconds: float) -> TimeLimit:
+        limits_s.append(seconds)
+        return limit(deadline, seconds)
+
+    monkeypatch.setattr(Deadline, "limit", noted)
+    stream, _ = live(WHOLE[0], *[b": alive\n\n"] * 6, *WHOLE[1:], idle_s=5)
+    assert ending(await all_of(stream)) is None
+    # Each read has the whole time that a stream may be silent; what stands behind the end has less.
+    assert limits_s[:-1] == [5] * 9
+    assert limits_s[-1] < 1
+
+
+async def test_the_time_of_the_request_ends_a_stream_that_never_falls_silent() -> None:
+    class Endless(Pieces):
+        async def read(self) -> bytes:
+            await asyncio.sleep(0.002)
+            return chunk("a")
+
+    pieces = Endless()
+    parser = COMPATIBLE.stream_parser(TARGET)
+    stream = LiveStream(cast(Reply, pieces), parser, Deadline.start(0.05, 0.05), LONG_S, redact)
+    events = await all_of(stream)
+    assert ending(events) is FailureKind.INTERRUPTED
+    assert cast(Failed, events[-1]).failure.detail == "deadline"
+    assert len(events) > 2
+    assert pieces.closed >= 1
+
+
+async def test_time_that_is_over_before_the_first_look_is_over() -> None:
+    stream, _ = live(chunk("a"), HANGS, total_s=-1)
+    events = await all_of(stream)
+    assert cast(Failed, events[-1]).failure.detail == "deadline"
+
+
+async def test_a_reader_that_leaves_lets_the_connection_go() -> None:
+    stream, pieces = live(chunk("a"), chunk("b"), HANGS)
+    await stream.begin()
+    async with aclosing(stream.batches()) as batches:
+        async for _ in batches:
+            break
+    assert pieces.closed >= 1
+    assert pieces.reads == 1
+
+
+async def test_a_reader_that_is_cancelled_lets_the_connection_go() -> None:
+    stream, pieces = live(chunk("a"), HANGS)
+    task = asyncio.create_task(all_of(stream))
+    await until(lambda: pieces.reads == 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pieces.closed >= 1
+
+
+async def test_closed_before_it_was_read_it_is_over() -> None:
+    stream, pieces = live(*WHOLE)
+    await stream.begin()
+    await stream.close()
+    assert pieces.closed == 1
+
+
+# --- what stands behind a whole answer ------------------------------------------------------------
+
+
+async def test_what_comes_behind_a_whole_answer_is_read_off_and_not_shown() -> None:
+    stream, pieces = live(*WHOLE, b": bye\n\n", chunk("more"))
+    events = await all_of(stream)
+    assert ending(events) is None
+    assert TextDelta("more") not in events
+    assert pieces.script == []
+
+
+@pytest.mark.parametrize("behind", [HANGS, BROKEN], ids=["silence", "a break"])
+async def test_behind_a_whole_answer_nothing_is_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, behind: object
+) -> None:
+    monkeypatch.setattr(module, "_TAIL_S", SHORT_S)
+    stream, pieces = live(*WHOLE, behind)
+    assert ending(await all_of(stream)) is None
+    assert pieces.closed >= 1
+
+
+async def test_a_failed_stream_is_not_read_on() -> None:
+    stream, pieces = live(chunk("a"), error("server_error"), HANGS)
+    assert ending(await all_of(stream)) is not None
+    assert pieces.reads == 2
+
+
+# --- strangers' parsers ---------------------------------------------------------------------------
+
+
+class Forgetful:
+    """A parser that never says that it is over."""
+
+    def __init__(self, *last: Event) -> None:
+        self.last = last
+
+    def feed(self, data: bytes) -> tuple[Event, ...]:
+        return (Opened("i", "m", 1), TextDelta(data.decode()))
+
+    def close(self) -> tuple[Event, ...]:
+        return self.last
+
+
+@pytest.mark.parametrize("last", [(), (Heartbeat(),), (ChoiceFinish("stop"),)], ids=repr)
+@pytest.mark.parametrize("script", [(b"a",), (b"a", HANGS), (b"a", BROKEN)], ids=["end", "silence", "break"])
+async def test_a_parser_that_forgets_to_end_does_not_keep_us(
+    last: tuple[Event, ...], script: tuple[object, ...]
+) -> None:
+    stream, pieces = live(*script, idle_s=SHORT_S, parser=Forgetful(*last))
+    events = await all_of(stream)
+    assert isinstance(events[-1], Failed)
+    assert pieces.closed >= 1
+
+
+async def test_a_parser_that_never_begins_does_not_keep_us() -> None:
+    class Mute(Forgetful):
+        def feed(self, data: bytes) -> tuple[Event, ...]:
+            return ()
+
+    stream, _ = live(b"a", parser=Mute())
+    with pytest.raises(ProviderFailed):
+        async with asyncio.timeout(5):
+            await stream.begin()
+
+
+# --- over a real connection -----------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def stream_from(way: LeanTransport, origin: str, deadline: Deadline) -> LiveStream:
+    permit = Permit(origin, "eu", "house", "site", "m", "t")
+    incoming = await way.send(permit, "POST", "/", [], b"{}", 5)
+    return LiveStream(Reply(incoming, 1.0), COMPATIBLE.stream_parser(TARGET), deadline, LONG_S, redact)
+
+
+async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_comes_later() -> None:
+    """Many a server sends the last, empty chunk on its own."""
+    seen_whole = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(HEAD, *map(framed, WHOLE))
+        await seen_whole.wait()
+        await peer.send(b"0\r\n\r\n")
+
+    async with scripted(script, say(GOOD)) as server:
+        way = LeanTransport(Pool(lambda *_: None))
+        stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
+        await stream.begin()
+        async for batch in stream.batches():
+            if isinstance(batch[-1], Finished):
+                seen_whole.set()
+        stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
+        await stream.close()
+        assert server.connections == 1
+        await way.aclose()
+
+
+async def test_the_connection_of_a_stream_that_was_left_is_closed_at_once() -> None:
+    async with scripted(hold(HEAD + framed(chunk("a")))) as server:
+        way = LeanTransport(Pool(lambda *_: None))
+        stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
+        await stream.begin()
+        async with aclosing(stream.batches()) as batches:
+            assert await anext(batches)
+        await until(lambda: server.open == 0)
+        await way.aclose()

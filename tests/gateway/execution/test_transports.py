@@ -1,0 +1,319 @@
+"""The two ways out, over real sockets: what a provider's bytes become, and the one name of each thing that goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from gateway.execution import send, transports
+from gateway.execution.send import Sender
+from gateway.execution.transports import FenceBreach, HttpxTransport, Incoming, LeanTransport, Transport, allow
+from gateway.model.permit import Permit
+from providers.adapter import WireRequest
+from providers.failures import FailureKind, ProviderFailed
+from providers.transport import Pool
+from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
+
+OK = b"HTTP/1.1 200 OK\r\n"
+PERMIT = Permit("", "eu", "house", "site", "m", "t")
+
+
+def lean() -> Transport:
+    return LeanTransport()
+
+
+def httpx_own() -> Transport:
+    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False))
+
+
+WAYS = pytest.mark.parametrize("way", [lean, httpx_own])
+
+
+async def opened(way: Transport, origin: str, body: bytes = b"{}") -> Incoming:
+    headers = [("content-type", "application/json"), ("x-a", "b")]
+    return await way.send(replace(PERMIT, origin=origin), "POST", "/v1/chat?a=b", headers, body, 5)
+
+
+async def whole(way: Transport, origin: str) -> tuple[int, bytes]:
+    """Status and body; the connection is given back or dropped, as in the gateway."""
+    incoming = await opened(way, origin)
+    try:
+        body = b""
+        while piece := await incoming.read():
+            body += piece
+        return incoming.status, body
+    finally:
+        await incoming.close()
+
+
+async def failure_of(way: Transport, origin: str) -> FailureKind:
+    with pytest.raises(ProviderFailed) as raised:
+        await whole(way, origin)
+    assert "127.0.0.1" not in raised.value.failure.message
+    return raised.value.failure.kind
+
+
+def gzipped(body: bytes, extra: bytes = b"") -> bytes:
+    return OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n%b\r\n" % (len(body), extra) + body
+
+
+# --- both ways ------------------------------------------------------------------------------------
+
+
+@WAYS
+async def test_a_request_arrives_as_it_was_written(way: Callable[[], Transport]) -> None:
+    bodies: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        bodies.append(await peer.body())
+        await peer.send(OK + b"X-A: 1\r\nx-b: \xe9\r\nx-a: 2\r\ncontent-length: 2\r\n\r\nhi")
+
+    async with scripted(script) as server:
+        transport = way()
+        incoming = await opened(transport, server.origin)
+        assert incoming.status == 200
+        assert dict(incoming.headers) == {"x-a": "1, 2", "x-b": "é", "content-length": "2"}
+        assert [await incoming.read(), await incoming.read(), await incoming.read()] == [b"hi", b"", b""]
+        await incoming.close()
+        await incoming.close()
+        head = server.heads[0].lower()
+        assert head.startswith(b"post /v1/chat?a=b http/1.1\r\n")
+        assert b"\r\nhost: " + server.origin.removeprefix("http://").encode() + b"\r\n" in head
+        assert head.count(b"content-length: 2\r\n") == head.count(b"x-a: b\r\n") == 1
+        assert bodies == [b"{}"]
+        await transport.aclose()
+        await until(lambda: server.open == 0)
+
+
+@WAYS
+async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(
+    way: Callable[[], Transport],
+) -> None:
+    async with scripted(say(GOOD), say(GOOD), hold(OK + b"content-length: 9\r\n\r\nhalf"), say(GOOD)) as server:
+        transport = way()
+        for _ in range(2):
+            assert await whole(transport, server.origin) == (200, b"good")
+        incoming = await opened(transport, server.origin)
+        assert await incoming.read() == b"half"
+        await incoming.close()
+        await until(lambda: server.open == 0)
+        assert await whole(transport, server.origin) == (200, b"good")
+        assert server.served_by == [1, 1, 1, 2]
+        await transport.aclose()
+
+
+@WAYS
+async def test_a_redirect_is_an_answer(way: Callable[[], Transport]) -> None:
+    async with scripted(say(b"HTTP/1.1 307 T\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n")) as server:
+        transport = way()
+        assert await whole(transport, server.origin) == (307, b"")
+        assert len(server.heads) == 1
+        await transport.aclose()
+
+
+@WAYS
+async def test_a_cancelled_wait_ends_the_connection(way: Callable[[], Transport]) -> None:
+    async with scripted(hold()) as server:
+        transport = way()
+        task = asyncio.ensure_future(opened(transport, server.origin))
+        await until(lambda: len(server.heads) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: server.open == 0)
+        await transport.aclose()
+
+
+NO_END = OK + b"content-length: 5\r\n\r\nhi"
+BREAKS: list[tuple[str, Script, FailureKind, FailureKind]] = [
+    # name, what the provider does, by our pool, by httpx's
+    ("closed unanswered", say(then="close"), FailureKind.CONNECT, FailureKind.CONNECT),
+    ("reset unanswered", say(then="reset"), FailureKind.CONNECT, FailureKind.CONNECT),
+    ("half a head", say(OK, then="close"), FailureKind.INTERRUPTED, FailureKind.CONNECT),
+    ("half a body", say(NO_END, then="close"), FailureKind.INTERRUPTED, FailureKind.INTERRUPTED),
+    ("half a body, reset", say(NO_END, then="reset"), FailureKind.INTERRUPTED, FailureKind.INTERRUPTED),
+    ("no HTTP", say(b"hello\r\n\r\n", then="close"), FailureKind.MALFORMED, FailureKind.CONNECT),
+    ("no gzip", say(gzipped(b"no gzip at all")), FailureKind.MALFORMED, FailureKind.MALFORMED),
+    (
+        "a wrong chunk",
+        say(OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n", then="close"),
+        FailureKind.MALFORMED,
+        FailureKind.INTERRUPTED,
+    ),
+]
+
+
+@pytest.mark.parametrize(("script", "ours", "theirs"), [case[1:] for case in BREAKS], ids=[case[0] for case in BREAKS])
+async def test_what_breaks_has_one_name(script: Script, ours: FailureKind, theirs: FailureKind) -> None:
+    for way, kind in ((lean(), ours), (httpx_own(), theirs)):
+        async with scripted(script, say(GOOD)) as server:
+            assert await failure_of(way, server.origin) is kind
+            assert await whole(way, server.origin) == (200, b"good")
+            await way.aclose()
+
+
+@WAYS
+async def test_nobody_who_listens_is_a_failure_to_connect(way: Callable[[], Transport]) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert await failure_of(way(), f"http://127.0.0.1:{bound.getsockname()[1]}") is FailureKind.CONNECT
+
+
+@WAYS
+async def test_a_connection_that_takes_too_long_is_a_failure_to_connect(way: Callable[[], Transport]) -> None:
+    """A server of TLS that never shakes hands."""
+    async with scripted() as server:
+        transport = way()
+        permit = replace(PERMIT, origin=server.origin.replace("http:", "https:"))
+        with pytest.raises(ProviderFailed) as raised:
+            await transport.send(permit, "POST", "/", [], b"", 0.05)
+        assert raised.value.failure.kind is FailureKind.CONNECT
+        await until(lambda: server.open == 0)
+        await transport.aclose()
+
+
+@WAYS
+async def test_without_a_permit_for_the_origin_nothing_is_opened(way: Callable[[], Transport]) -> None:
+    class Forged:
+        origin = ""
+
+    async with scripted() as server:
+        transport = way()
+        forged = Forged()
+        forged.origin = server.origin
+        with pytest.raises(FenceBreach):
+            await transport.send(forged, "POST", "/", [], b"", 5)  # type: ignore[arg-type]
+        assert server.connections == 0
+        await transport.aclose()
+
+
+# --- compressed bodies ----------------------------------------------------------------------------
+
+
+@WAYS
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_the_first_events_come_before_the_rest_is_there(way: Callable[[], Transport], encoding: str) -> None:
+    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(OK + b"content-encoding: %b\r\ntransfer-encoding: chunked\r\n\r\n" % encoding.encode())
+        first = packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+        await peer.send(b"%x\r\n%b\r\n" % (len(first), first))
+        await go_on.wait()
+        second = packer.compress(b"data: 2\n\n") + packer.flush()
+        await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
+
+    async with scripted(script) as server:
+        transport = way()
+        incoming = await opened(transport, server.origin)
+        assert await incoming.read() == b"data: 1\n\n"
+        go_on.set()
+        assert [await incoming.read(), await incoming.read()] == [b"data: 2\n\n", b""]
+        await incoming.close()
+        await transport.aclose()
+
+
+async def test_members_one_behind_another_are_one_body() -> None:
+    async with scripted(say(gzipped(gzip.compress(b"one ") + gzip.compress(b"two")))) as server:
+        way = lean()
+        assert await whole(way, server.origin) == (200, b"one two")
+        await way.aclose()
+
+
+@pytest.mark.parametrize("end", [1, 12, -1])
+async def test_a_compressed_body_whose_tail_is_missing_is_no_whole_one(end: int) -> None:
+    """The framing is whole, the body isn't."""
+    async with scripted(say(gzipped(gzip.compress(b"hello " * 20)[:end])), say(GOOD)) as server:
+        way = lean()
+        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
+        assert await whole(way, server.origin) == (200, b"good")
+        await way.aclose()
+
+
+async def test_a_compressed_body_that_breaks_off_was_interrupted() -> None:
+    body = gzip.compress(b"hello " * 20)
+    head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with scripted(say(head + body[:-4], then="close")) as server:
+        assert await failure_of(lean(), server.origin) is FailureKind.INTERRUPTED
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, br", b"gzip\r\ncontent-encoding: gzip"])
+async def test_an_encoding_that_nobody_asked_for_is_refused_and_its_connection_dropped(encoding: bytes) -> None:
+    head = OK + b"content-encoding: %b\r\ncontent-length: 9\r\n\r\n" % encoding
+    async with scripted(hold(head + b"x"), say(GOOD)) as server:
+        way = lean()
+        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
+        await until(lambda: server.open == 0)
+        assert await whole(way, server.origin) == (200, b"good")
+        await way.aclose()
+
+
+async def test_an_empty_body_may_say_that_it_is_compressed() -> None:
+    async with scripted(say(gzipped(b"")), say(b"HTTP/1.1 204 N\r\ncontent-encoding: gzip\r\n\r\n")) as server:
+        way = lean()
+        assert await whole(way, server.origin) == (200, b"")
+        assert await whole(way, server.origin) == (204, b"")
+        await way.aclose()
+
+
+async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "MAX_BODY_BYTES", 100_000)
+    bomb = gzip.compress(b"\0" * 5_000_000)
+    async with scripted(say(gzipped(bomb)), say(GOOD)) as server:
+        way = lean()
+        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
+        assert await whole(way, server.origin) == (200, b"good")
+        await way.aclose()
+
+
+# --- the whole of a reply -------------------------------------------------------------------------
+
+
+async def asked(server: Scripted, way: Transport) -> bytes:
+    sender = Sender(way, lambda: 7.0)
+    permit = replace(PERMIT, origin=server.origin)
+    reply = await sender.open(permit, WireRequest("POST", "/v1", (), b"{}"), 5)
+    try:
+        response = await reply.read_whole()
+        assert response.received_at == 7.0
+        return response.body
+    finally:
+        await reply.close()
+
+
+@WAYS
+async def test_a_body_larger_than_is_taken_is_left(
+    way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "MAX_BODY_BYTES", 1000)
+    head = OK + b"transfer-encoding: chunked\r\n\r\n"
+    chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
+    async with scripted(say(head, chunk, chunk, b"0\r\n\r\n"), hold(head, chunk, chunk, chunk)) as server:
+        transport = way()
+        assert await asked(server, transport) == b"x" * 1000
+        with pytest.raises(ProviderFailed) as raised:
+            await asked(server, transport)
+        assert raised.value.failure.kind is FailureKind.TOO_LARGE
+        await until(lambda: server.open == 0)
+        await transport.aclose()
+
+
+async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
+    pool = Pool(allow)
+    way = LeanTransport(pool)
+    async with scripted(say(GOOD)) as server:
+        await whole(way, server.origin)
+        assert pool._open == 1
+        await way.aclose()
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
+        await turns()
