@@ -36,6 +36,8 @@ from providers.conformance.wire import WireError, find_wire_cases
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.simulator.openai import DIALECT
 
+pytestmark = pytest.mark.slow  # runs the whole kit over and over
+
 _ERROR = (FailureKind.CREDENTIALS, 401)
 
 

@@ -24,6 +24,8 @@ from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_co
 from tests.e2e.test_faults import EU, eventually
 from tests.e2e.test_journey import CHAT, body, events_of
 
+pytestmark = pytest.mark.slow  # starts many processes
+
 ROOT = Path(__file__).parents[2]
 HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
