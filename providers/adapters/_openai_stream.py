@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from providers._json import JsonError, as_list, as_map, loads
 from providers.assembly import Assembler
 from providers.chat import StreamEvent
-from providers.sse import MAX_LINE_BYTES
 from providers.streaming import EventStreamParser, ReadChunk
 
 __all__ = ["RelayingParser"]
@@ -27,6 +26,7 @@ _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
 _NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
 _MOST_LESSONS = 8
+_MOST_HELD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,9 @@ class RelayingParser:
         if not self._relays:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data
-        if b"\r" in data or len(data) > MAX_LINE_BYTES:
-            # Other line ends than LF have other ends of events: all further bytes go the ordinary way.
+        if b"\r" in data or len(self._rest) > _MOST_HELD_BYTES:
+            # Other line ends than LF have other ends of events, and what is held is searched anew with each piece: all
+            # further bytes go the ordinary way.
             self._relays = False
             self._rest = b""
             return self._ordinary.feed(data)
@@ -164,7 +165,7 @@ class RelayingParser:
             start = matched[1]
             matched = template.match(data, start)
         run = tuple(pieces)
-        if not data.isascii() and not _is_utf8(b"".join(run)):
+        if not data.isascii() and not _is_utf8(b'"'.join(run)):
             events += self._ordinary.feed(data[first:start])
             return start
         self._assembler.text_run(run)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from providers.adapters._openai_answer import read_chunk
 from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
-from providers.chat import Heartbeat, StreamEvent, TextRun
+from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.folding import expand
 from providers.streaming import EventStreamParser
 
@@ -53,6 +53,8 @@ blocks = st.one_of(
             b'data: {"id": broken\n\n',
             b'data: {"choices": [{"index": 0, "delta": {"content": "\xff"}}]}\n\n',
             chunk({"content": "a"}).replace(b'"a"', b'"\xff"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\xe4\xbd"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\xa0"'),
             chunk({"content": "a"}).replace(b'"a"', b'"\\ud83d"'),
             chunk({"content": "a"}).replace(b'"a"', b'"\\ude00"'),
             chunk({"content": "a"}).replace(b'"a"', b'"\\q"'),
@@ -103,6 +105,19 @@ def test_padded_text_is_relayed_as_runs() -> None:
     stream = b"".join(compact({"content": f"word {i}"}, "x" * i) for i in range(10))
     runs = [event for event in parser.feed(stream) if isinstance(event, TextRun)]
     assert sum(len(run.pieces) for run in runs) == 9
+
+
+def test_a_character_cut_over_two_chunks_is_no_text() -> None:
+    half, rest = (chunk({"content": "a"}).replace(b'"a"', cut) for cut in (b'"\xe4\xbd"', b'"\xa0"'))
+    stream = chunk({"content": "x"}) + half + rest
+    assert isinstance(parsed(relaying(), stream, [])[-1], Failed)
+
+
+def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
+    parser = relaying()
+    large = chunk({"content": "x" * 2_000_000})
+    events = [event for start in range(0, len(large), 1400) for event in parser.feed(large[start : start + 1400])]
+    assert events[-1] == TextDelta("x" * 2_000_000)
 
 
 def test_an_event_is_given_out_with_its_last_byte() -> None:
