@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from providers._json import dumps, mend_surrogates, split_high_surrogate
 from providers.chat import (
     ChoiceFinish,
     Failed,
@@ -32,6 +31,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
+from providers.json_values import dumps, mend_surrogates, split_high_surrogate
 
 __all__ = ["Assembler"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from providers._json import JsonError, as_map, loads, mend_surrogates
 from providers.adapter import WireResponse
 from providers.failures import Failure, FailureKind
+from providers.json_values import JsonError, as_map, loads, mend_surrogates
 from providers.retry_after import retry_after_s
 
 __all__ = ["MESSAGES", "by_status", "error_object", "failure", "is_html"]

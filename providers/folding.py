@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from providers._json import loads
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -33,6 +32,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import loads
 
 __all__ = ["expand", "fold", "unfold"]
 

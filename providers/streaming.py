@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from providers._json import JsonError, loads
 from providers.assembly import Assembler
 from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
+from providers.json_values import JsonError, loads
 from providers.sse import MAX_LINE_BYTES, ServerSentEvent, SseComment, SseItem, SseParser
 
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment"]

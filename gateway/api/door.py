@@ -107,7 +107,7 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
 
 
 def _key_of(visitor: Visitor) -> str:
-    keys = set(visitor.all(b"x-api-key"))
+    keys = {value.strip() for value in visitor.all(b"x-api-key")}
     for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from providers._json import JsonError, as_map, dumps_text, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
 from providers.adapters._dashscope_errors import classify, holds_error
 from providers.adapters._dashscope_increments import Increments
@@ -18,6 +17,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
+from providers.json_values import JsonError, as_map, dumps_text, read_int, read_list, read_map, read_str
 
 __all__ = ["NativeReader", "read_completion"]
 

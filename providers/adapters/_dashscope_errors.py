@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers._json import read_map, read_str
 from providers.adapter import WireResponse
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
+from providers.json_values import read_map, read_str
 
 __all__ = ["classify", "holds_error"]
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers._json import (
+from providers.adapter import WireResponse
+from providers.adapters._gemini_signatures import marked
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+from providers.json_values import (
     JsonError,
     as_map,
     dumps_text,
@@ -20,13 +27,6 @@ from providers._json import (
     read_map,
     read_str,
 )
-from providers.adapter import WireResponse
-from providers.adapters._gemini_signatures import marked
-from providers.assembly import Assembler
-from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
-from providers.classify import by_status, failure
-from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import fold
 from providers.retry_after import parse_duration_s
 
 __all__ = ["ChunkReader", "classify", "read_completion", "read_usage"]

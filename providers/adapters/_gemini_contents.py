@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from providers._json import embed_object
 from providers.adapters._gemini_signatures import own_signature
 from providers.chat import (
     AssistantMessage,
@@ -27,6 +26,7 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
+from providers.json_values import embed_object
 
 __all__ = ["Replay", "contents_of", "system_parts"]
 

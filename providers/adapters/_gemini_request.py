@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from typing import assert_never
 
-from providers._json import as_map
 from providers.adapter import Target
 from providers.adapters._gemini_contents import Replay, contents_of, system_parts
 from providers.chat import AllowedTools, ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedTool, Tool, ToolChoice
 from providers.failures import UnsupportedFeature
+from providers.json_values import as_map
 
 __all__ = ["encode_body"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from providers._json import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 from providers.adapter import WireResponse
 from providers.adapters._openai_plain import plain_completion
 from providers.assembly import Assembler
@@ -16,6 +15,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
+from providers.json_values import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 
 __all__ = ["classify", "read_chunk", "read_completion", "read_usage"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from providers._json import as_map
 from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage
+from providers.json_values import as_map
 
 __all__ = ["plain_completion"]
 

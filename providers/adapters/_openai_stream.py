@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from providers._json import JsonError, as_list, as_map, loads
 from providers.assembly import Assembler
 from providers.chat import StreamEvent
+from providers.json_values import JsonError, as_list, as_map, loads
 from providers.streaming import EventStreamParser, ReadChunk
 
 __all__ = ["RelayingParser"]

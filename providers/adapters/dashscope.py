@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from providers._json import dumps
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._dashscope_answer import NativeReader, read_completion
 from providers.adapters._dashscope_errors import classify
@@ -20,6 +19,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.fitting import FEATURES, PARAMETERS
+from providers.json_values import dumps
 from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from providers._json import dumps
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._gemini_answer import ChunkReader, classify, read_completion
 from providers.adapters._gemini_request import encode_body
@@ -22,6 +21,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.fitting import FEATURES
+from providers.json_values import dumps
 from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from providers._json import dumps
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
 from providers.adapters._openai_stream import RelayingParser
@@ -20,6 +19,7 @@ from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure
 from providers.fitting import FEATURES, PARAMETERS
+from providers.json_values import dumps
 from providers.sites import Site, load_sites
 
 __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]

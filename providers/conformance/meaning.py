@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
-from providers._json import JsonError, loads_text
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -27,6 +26,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.json_values import JsonError, loads_text
 
 __all__ = ["arguments_value", "conversation", "parameters", "tools_asked"]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from providers._json import JsonError, loads
 from providers.adapter import WireResponse
 from providers.chat import ChoiceFinish, Finished, StreamEvent
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import check_ends_once, content_events
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import JsonError, loads
 
 _AFTER_S = 7.0
 _MOST_DETAIL = 2000

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from providers._json import dumps, loads
 from providers.chat import ChatCompletion, Failed
 from providers.codec import encode_completion
 from providers.conformance.cases import rich_answer
@@ -19,6 +18,7 @@ from providers.conformance.checks import check_ends_once
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
+from providers.json_values import dumps, loads
 
 _HUGE_LINE_BYTES = 9 * 1024 * 1024
 _MOST_MEMORY_BYTES = 64 * 1024 * 1024

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from providers._json import as_map, loads
 from providers.adapter import Target
 from providers.conformance.cases import RequestCase, feature_requests, question
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, parameters, tools_asked
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
+from providers.json_values import as_map, loads
 
 _HOSTILE = (
     "a?b#c",

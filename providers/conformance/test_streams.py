@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from providers._json import JsonError, dumps, loads
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Failed, Finished, Heartbeat, StreamEvent
 from providers.conformance.cases import completion_of, question, rich_answer
 from providers.conformance.checks import check_ends_once, without_heartbeats
 from providers.conformance.subject import Subject
 from providers.folding import fold
+from providers.json_values import JsonError, dumps, loads
 
 _LINE_ENDS = pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
 

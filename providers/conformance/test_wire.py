@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from providers._json import loads
 from providers.chat import Failed, StreamEvent, TextDelta
 from providers.codec import decode_request
 from providers.conformance.checks import check_ends_once
@@ -16,6 +15,7 @@ from providers.conformance.subject import parse_stream
 from providers.conformance.wire import WireCase, plain, plain_failure
 from providers.failures import ProviderFailed
 from providers.folding import fold
+from providers.json_values import loads
 
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
 

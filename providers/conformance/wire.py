@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from providers._json import JsonError, loads
 from providers.adapter import Adapter, KnowsModels, Target, WireResponse
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, Choice, text_of
 from providers.conformance.subject import Subject
 from providers.failures import Failure
+from providers.json_values import JsonError, loads
 
 __all__ = ["WireCase", "WireError", "find_wire_cases", "plain", "plain_failure"]
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers._json import as_list, as_map, read_list, read_map, read_str
 from providers.catalogue.models import ModelFacts
+from providers.json_values import as_list, as_map, read_list, read_map, read_str
 
 __all__ = ["Objection", "as_openai", "objections", "thinks"]
 

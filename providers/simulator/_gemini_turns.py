@@ -11,7 +11,6 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from providers._json import dumps_text
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -26,6 +25,7 @@ from providers.chat import (
 )
 from providers.codec.fields import boolean, choice, items, mapping, present, text
 from providers.failures import InvalidRequest
+from providers.json_values import dumps_text
 
 __all__ = ["Rules", "known", "read_turns", "signature_of", "text_parts"]
 

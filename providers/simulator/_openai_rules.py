@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers._json import as_list, as_map, read_list, read_map
+from providers.json_values import as_list, as_map, read_list, read_map
 
 __all__ = ["Objection", "objection_to"]
 

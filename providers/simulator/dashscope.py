@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers._json import JsonError, as_map, dumps, loads, read_str
 from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
 from providers.codec import decode_request
 from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._dashscope_rules import Objection, as_openai, objections
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
-from providers._json import JsonError, as_map, dumps, loads, read_list, read_str
 from providers.adapter import WireResponse
 from providers.catalogue.models import ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads, read_list, read_str
 from providers.simulator._gemini_body import read_body
 from providers.simulator._gemini_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused

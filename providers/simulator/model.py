@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from providers._json import dumps
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -34,6 +33,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.json_values import dumps
 from providers.simulator.pieces import cut
 from providers.simulator.schema_instance import instance_of
 

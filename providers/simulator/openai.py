@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from providers._json import JsonError, as_map, dumps, loads
 from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
 from providers.codec import decode_request, encode_usage
 from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads
 from providers.simulator._openai_rules import Objection, objection_to
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two

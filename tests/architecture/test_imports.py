@@ -44,7 +44,7 @@ HOMES = {
     "pydantic_core": ("gateway/config",),
     "pydantic_settings": ("gateway/settings.py",),
     "yaml": ("gateway/config",),
-    "orjson": ("gateway/api", "gateway/protocol.py", "gateway/telemetry", "providers/_json.py"),
+    "orjson": ("gateway/api", "gateway/protocol.py", "gateway/telemetry", "providers/json_values.py"),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
 }

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers._json import dumps
 from providers.assembly import Assembler
 from providers.chat import (
     ChoiceFinish,
@@ -30,6 +29,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
+from providers.json_values import dumps
 from tests.providers.strategies import unhurried
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")

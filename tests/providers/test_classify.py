@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers._json import dumps
 from providers.adapter import WireResponse
 from providers.classify import MESSAGES, by_status, error_object, failure, is_html
 from providers.failures import Failure, FailureKind
+from providers.json_values import dumps
 from tests.providers.strategies import json_objects, unhurried
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers._json import dumps, loads
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -30,6 +29,7 @@ from providers.codec import decode_request, encode_completion, encode_request, e
 from providers.codec.decode_request import MAX_MESSAGES
 from providers.codec.fields import describe
 from providers.failures import InvalidRequest
+from providers.json_values import dumps, loads
 from tests.providers.strategies import completions, json_values, requests, unhurried
 
 HI = {"role": "user", "content": "hi"}

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers._json import dumps
 from providers.assembly import Assembler
 from providers.chat import (
     AssistantMessage,
@@ -33,6 +32,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand, fold, unfold
+from providers.json_values import dumps
 from tests.providers.strategies import completions, texts, unhurried, words
 
 

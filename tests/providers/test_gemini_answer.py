@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers._json import dumps
 from providers.adapter import Target, WireResponse
 from providers.adapters.gemini import ADAPTER
 from providers.catalogue.models import model_facts
@@ -32,6 +31,7 @@ from providers.chat import (
 )
 from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import dumps
 
 MODEL = "gemini-3.8-flash"
 TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))

@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers._json import dumps
 from providers.adapters._openai_answer import read_chunk, read_completion
 from providers.adapters._openai_plain import plain_completion
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion
 from providers.failures import ProviderFailed
 from providers.folding import fold
+from providers.json_values import dumps
 from providers.wire import WireResponse
 
 odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)

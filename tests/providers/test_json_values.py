@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers._json import (
+from providers.json_values import (
     JsonError,
     as_list,
     as_map,

@@ -1,0 +1,157 @@
+"""The errors that clients get: one table of codes, one envelope, and nothing in it that isn't theirs to know."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.errors import STATUS, ApiError, encode_error, from_domain, whole_seconds
+from gateway.execution.run import PlanExhausted
+from gateway.model.attempt import Attempt
+from gateway.model.decision import Refusal, RefusalCode
+from gateway.service.journey import AssistantNotFound, Refused
+from providers.failures import Failure, FailureKind, InvalidRequest
+
+TYPES = {
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "rate_limit_error",
+    "api_error",
+}
+FAILED = Failure(FailureKind.UNAVAILABLE, "busy", "the detail with sk-secret", status=503, code="their-code")
+ATTEMPTS = [Attempt("first", "openai", "m", 0.1234, FAILED), Attempt("second", "openai", "m", 0.2)]
+
+OUTCOMES = {
+    FailureKind.CONNECT: (502, "provider_error"),
+    FailureKind.UNAVAILABLE: (502, "provider_error"),
+    FailureKind.RATE_LIMITED: (429, "rate_limited"),
+    FailureKind.QUOTA: (503, "no_healthy_deployment"),
+    FailureKind.SILENT: (504, "deadline_exceeded"),
+    FailureKind.CREDENTIALS: (502, "provider_error"),
+    FailureKind.MODEL_NOT_FOUND: (502, "provider_error"),
+    FailureKind.GEO_REFUSED: (502, "provider_error"),
+    FailureKind.CONTEXT_LENGTH: (400, "context_length_exceeded"),
+    FailureKind.INVALID_REQUEST: (400, "invalid_request"),
+    FailureKind.UNSUPPORTED: (400, "unsupported_capability"),
+    FailureKind.CONTENT_FILTER: (400, "content_filter"),
+    FailureKind.MALFORMED: (502, "provider_error"),
+    FailureKind.INTERRUPTED: (502, "provider_error"),
+    FailureKind.TOO_LARGE: (502, "provider_error"),
+    FailureKind.DEADLINE: (504, "deadline_exceeded"),
+}
+
+
+@pytest.mark.parametrize("code", STATUS)
+def test_each_code_has_one_status_and_a_type_that_sdks_know(code: str) -> None:
+    error = ApiError(code, "words")
+    (envelope,) = encode_error(error).values()
+    assert isinstance(envelope, dict)
+    assert envelope == {"message": "words", "type": envelope["type"], "param": None, "code": code}
+    assert envelope["type"] in TYPES
+    assert 400 <= error.status < 600
+    assert (envelope["type"] == "api_error") == (error.status >= 500)
+
+
+def test_every_refusal_of_routing_has_a_status() -> None:
+    assert {str(code) for code in RefusalCode} <= set(STATUS)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_each_kind_of_failure_has_its_outcome(kind: FailureKind) -> None:
+    shown = from_domain(PlanExhausted(Failure(kind, "words", "detail")), ATTEMPTS)
+    assert (shown.status, shown.code) == OUTCOMES[kind]
+    assert (shown.retry_after_s is not None) == (shown.code in ("rate_limited", "no_healthy_deployment"))
+    assert shown.headers == {"x-should-retry": "false"}
+
+
+def test_the_attempts_are_listed_without_a_secret_or_the_providers_words() -> None:
+    shown = from_domain(PlanExhausted(FAILED), ATTEMPTS)
+    assert shown.extra == {
+        "attempts": [
+            {"deployment": "first", "reason": "unavailable", "status": 503, "duration_ms": 123.4},
+            {"deployment": "second", "reason": None, "status": None, "duration_ms": 200.0},
+        ]
+    }
+    assert "sk-secret" not in str(encode_error(shown))
+    assert "their-code" not in str(encode_error(shown))
+    assert shown.message == "busy"
+
+
+def test_what_is_the_clients_to_mend_lists_no_attempts() -> None:
+    for kind in (FailureKind.INVALID_REQUEST, FailureKind.CONTENT_FILTER, FailureKind.CONTEXT_LENGTH):
+        assert from_domain(PlanExhausted(Failure(kind, "words")), ATTEMPTS).extra == {}
+
+
+def test_without_an_attempt_a_client_may_retry() -> None:
+    assert from_domain(PlanExhausted(FAILED), []).headers == {}
+
+
+def test_a_wrong_request_is_explained_in_the_providers_words_within_bounds() -> None:
+    failure = Failure(FailureKind.INVALID_REQUEST, "the request is wrong", "x" * 2000, param="top_k")
+    shown = from_domain(PlanExhausted(failure), ATTEMPTS)
+    assert shown.message.startswith("the request is wrong: xxx")
+    assert len(shown.message) < 600
+    assert shown.param == "top_k"
+
+
+@pytest.mark.parametrize(("named_s", "told_s"), [(None, 1.0), (30.5, 30.5)])
+def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, told_s: float) -> None:
+    failure = Failure(FailureKind.RATE_LIMITED, "too much", retry_after_s=named_s)
+    assert from_domain(PlanExhausted(failure), ATTEMPTS).retry_after_s == told_s
+
+
+@pytest.mark.parametrize("code", RefusalCode)
+def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
+    shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
+    assert (shown.code, shown.message) == (code, "words")
+    later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
+    assert shown.retry_after_s == (9.0 if later else None)
+    assert (shown.headers, shown.extra) == ({}, {})
+
+
+def test_another_cell_is_named_twice() -> None:
+    shown = from_domain(Refused(Refusal(RefusalCode.WRONG_CELL, "elsewhere", "https://cn.example")), [])
+    assert (shown.status, dict(shown.headers)) == (421, {"location": "https://cn.example"})
+    assert encode_error(shown)["error"]["home"] == "https://cn.example"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest", "words"),
+    [
+        ("asistant", "assistant", "there is no assistant 'asistant' for this key; did you mean 'assistant'?"),
+        ("x", None, "there is no assistant 'x' for this key"),
+    ],
+)
+def test_an_unknown_assistant(name: str, nearest: str | None, words: str) -> None:
+    shown = from_domain(AssistantNotFound(name, nearest), [])
+    assert (shown.status, shown.code, shown.param, shown.message) == (404, "model_not_found", "model", words)
+
+
+def test_a_long_name_is_cut() -> None:
+    assert len(from_domain(AssistantNotFound("x" * 100_000, None), []).message) < 200
+
+
+def test_a_wrong_body_names_its_place() -> None:
+    shown = from_domain(InvalidRequest("must be a number", "temperature"), [])
+    assert (shown.status, shown.code, shown.param) == (400, "invalid_request", "temperature")
+
+
+def test_what_nobody_meant_to_raise_says_nothing_of_itself() -> None:
+    shown = from_domain(RuntimeError("sk-secret at /etc/passwd"), ATTEMPTS)
+    assert (shown.status, shown.code) == (500, "internal_error")
+    assert "secret" not in str(shown)
+    assert "passwd" not in str(encode_error(shown))
+
+
+def test_an_error_of_ours_stays_what_it_is() -> None:
+    error = ApiError("overloaded", "full", retry_after_s=1)
+    assert from_domain(error, []) is error
+    assert str(error) == "overloaded: full"
+
+
+@given(seconds=st.floats(0, 1e9))
+def test_retry_after_is_whole_seconds_and_never_too_early(seconds: float) -> None:
+    assert int(whole_seconds(seconds)) >= max(seconds, 1)
+    assert int(whole_seconds(seconds)) < max(seconds, 1) + 1

@@ -1,0 +1,276 @@
+"""What a streaming client reads: OpenAI's events in their canonical order, whatever the provider's were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.errors import ApiError
+from gateway.api.stream import ChunkEncoder, encode_stream_error
+from providers.chat import (
+    ChatCompletion,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.codec.answer import OUTWARD_FINISH
+from providers.codec.call_ids import split_call_id
+from providers.failures import Failure, FailureKind
+from providers.folding import unfold
+from tests.providers.strategies import completions, texts, unhurried
+
+OPENED = Opened("id-1", "model-1", 7)
+USAGE = Usage(3, 4)
+
+
+def events_in(data: bytes) -> list[Any]:
+    """The events of a stream; every one is one line of JSON."""
+    blocks = data.decode("utf-8").split("\n\n")
+    assert blocks.pop() == ""
+    found: list[Any] = []
+    for block in blocks:
+        assert block.startswith("data: ")
+        text = block.removeprefix("data: ")
+        assert "\n" not in text
+        found.append(text if text == "[DONE]" else json.loads(text))
+    return found
+
+
+def encoded(*events: StreamEvent, include_usage: bool = False) -> list[Any]:
+    return events_in(ChunkEncoder(include_usage, "fallback").encode(events))
+
+
+def delta_of(event: Any) -> Any:
+    (choice,) = event["choices"]
+    return choice["delta"]
+
+
+@dataclass
+class Read:
+    """One choice as a client puts it together."""
+
+    content: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logprobs: list[Any] = field(default_factory=list)
+    finish: str | None = None
+
+
+def read(data: bytes, *, include_usage: bool) -> tuple[dict[int, Read], Any]:
+    """A strict client: the choices, and the usage; fails on anything that is not canonical."""
+    *chunks, done = events_in(data)
+    assert done == "[DONE]"
+    choices: dict[int, Read] = {}
+    usage = None
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) <= 1
+    for chunk in chunks:
+        assert chunk["object"] == "chat.completion.chunk"
+        assert usage is None, "something stands behind the usage"
+        assert ("usage" in chunk) is include_usage
+        if not chunk["choices"]:
+            usage = chunk["usage"]
+            continue
+        assert chunk.get("usage") is None
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        assert ("role" in delta) == (choice["index"] not in choices)
+        one = choices.setdefault(choice["index"], Read())
+        assert one.finish is None, "something stands behind the finish"
+        one.finish = choice["finish_reason"]
+        assert delta or one.finish
+        one.content += delta.get("content") or ""
+        one.reasoning += delta.get("reasoning_content", "")
+        one.refusal += delta.get("refusal", "")
+        if choice["logprobs"]:
+            one.logprobs.append(choice["logprobs"])
+        for call in delta.get("tool_calls", ()):
+            if call["index"] in one.calls:
+                assert set(call) == {"index", "function"}
+                one.calls[call["index"]]["arguments"] += call["function"]["arguments"]
+            else:
+                assert call["type"] == "function"
+                one.calls[call["index"]] = {"id": call["id"], **call["function"]}
+    return choices, usage
+
+
+@given(
+    completion=completions().filter(lambda completion: completion.choices),
+    include_usage=st.booleans(),
+    cuts=st.lists(st.integers(0, 30)),
+)
+@unhurried
+def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage: bool, cuts: list[int]) -> None:
+    events = list(unfold(completion))
+    encoder = ChunkEncoder(include_usage, "fallback")
+    ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
+    data = b"".join(encoder.encode(tuple(events[start:end])) for start, end in zip(ends, ends[1:], strict=False))
+    assert data == ChunkEncoder(include_usage, "fallback").encode(tuple(events))
+    choices, usage = read(data, include_usage=include_usage)
+    assert sorted(choices) == sorted(choice.index for choice in completion.choices)
+    for choice in completion.choices:
+        one, message = choices[choice.index], choice.message
+        assert one.content == (message.content or "")
+        assert (one.reasoning, one.refusal) == (message.reasoning or "", message.refusal or "")
+        assert one.finish == OUTWARD_FINISH[choice.finish_reason]
+        assert one.logprobs == ([choice.logprobs] if choice.logprobs else [])
+        calls = [one.calls[index] for index in sorted(one.calls)]
+        assert [(call["name"], call["arguments"]) for call in calls] == [
+            (call.name, call.arguments) for call in message.tool_calls
+        ]
+        assert [split_call_id(call["id"]) for call in calls] == [
+            (call.id, call.signature) for call in message.tool_calls
+        ]
+    assert encoder.usage == completion.usage
+    assert (usage is not None) == (include_usage and completion.usage is not None)
+    assert (encoder.finished, encoder.failed) == (True, None)
+
+
+def test_the_role_comes_first_and_once_for_each_choice() -> None:
+    deltas = [
+        delta_of(event)
+        for event in encoded(
+            OPENED, TextDelta("a"), TextDelta("b"), ReasoningDelta("c", 1), TextDelta("d", 1), RefusalDelta("e", 2)
+        )
+    ]
+    assert deltas == [
+        {"role": "assistant", "content": "a"},
+        {"content": "b"},
+        {"role": "assistant", "reasoning_content": "c"},
+        {"content": "d"},
+        {"role": "assistant", "refusal": "e"},
+    ]
+
+
+def test_every_member_of_a_chunk_is_there() -> None:
+    (event,) = encoded(OPENED, TextDelta("a"))
+    assert event == {
+        "id": "id-1",
+        "object": "chat.completion.chunk",
+        "created": 7,
+        "model": "model-1",
+        "choices": [
+            {"index": 0, "delta": {"role": "assistant", "content": "a"}, "logprobs": None, "finish_reason": None}
+        ],
+    }
+
+
+def test_an_answer_without_an_id_has_ours() -> None:
+    assert [event["id"] for event in encoded(Opened("", "m", 1), TextDelta("a"), TextDelta("b"))] == ["fallback"] * 2
+
+
+def test_the_finish_stands_alone() -> None:
+    *_, finish = encoded(OPENED, TextDelta("a"), ChoiceFinish("stop", raw="stop"))
+    assert finish["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]
+    assert "x_gateway" not in finish
+
+
+def test_an_empty_answer_is_an_empty_text() -> None:
+    (finish,) = encoded(OPENED, ChoiceFinish("stop"))
+    assert delta_of(finish) == {"role": "assistant", "content": ""}
+
+
+def test_a_finish_that_we_do_not_know_is_told_raw() -> None:
+    (known,) = encoded(OPENED, ChoiceFinish("other"))
+    (raw,) = encoded(OPENED, ChoiceFinish("other", raw="sensitive"))
+    assert known["choices"][0]["finish_reason"] == raw["choices"][0]["finish_reason"] == "length"
+    assert "x_gateway" not in known
+    assert raw["x_gateway"] == {"finish_reason": "sensitive"}
+
+
+def test_usage_comes_last_and_only_if_it_was_asked_for() -> None:
+    events = (OPENED, TextDelta("a"), ChoiceFinish("stop"), UsageReport(USAGE), Finished())
+    first, finish, usage, done = encoded(*events, include_usage=True)
+    assert (first["usage"], finish["usage"], done) == (None, None, "[DONE]")
+    assert usage["choices"] == []
+    assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"]) == (3, 4)
+    unasked = encoded(*events)
+    assert all("usage" not in event for event in unasked[:-1])
+    assert len(unasked) == 3
+
+
+def test_calls_have_their_names_once() -> None:
+    events = encoded(
+        OPENED,
+        ToolCallDelta(0, "", "call-1", "f"),
+        ToolCallDelta(0, '{"a":'),
+        ToolCallDelta(1, "{}", "call-2", "g"),
+        ToolCallDelta(0, "1}"),
+    )
+    assert [delta_of(event)["tool_calls"][0] for event in events] == [
+        {"index": 0, "id": "call-1", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a":'}},
+        {"index": 1, "id": "call-2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        {"index": 0, "function": {"arguments": "1}"}},
+    ]
+
+
+def test_signs_of_life_are_not_shown() -> None:
+    encoder = ChunkEncoder(False, "f")
+    assert encoder.encode((Heartbeat(), OPENED, Heartbeat())) == b""
+    assert encoder.encode(()) == b""
+    assert (encoder.finished, encoder.failed, encoder.usage) == (False, None, None)
+
+
+def test_a_failure_is_the_last_event_and_no_end() -> None:
+    failed = Failed(Failure(FailureKind.INTERRUPTED, "it broke off", "sk-secret", code="their-code"))
+    encoder = ChunkEncoder(True, "f")
+    *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), failed)))
+    assert error == {
+        "error": {"message": "it broke off", "type": "api_error", "param": None, "code": "stream_interrupted"}
+    }
+    assert (encoder.failed, encoder.finished) == (failed, False)
+
+
+def test_an_error_of_ours_in_a_stream_has_the_envelope_too() -> None:
+    (error,) = events_in(encode_stream_error(ApiError("stream_interrupted", "so")))
+    assert set(error["error"]) == {"message", "type", "param", "code"}
+
+
+# --- the short ways mean the same -----------------------------------------------------------------
+
+
+@given(pieces=st.lists(texts.filter(bool), min_size=1, max_size=6), include_usage=st.booleans(), begun=st.booleans())
+def test_a_run_of_texts_is_its_texts(pieces: Sequence[str], include_usage: bool, begun: bool) -> None:
+    start: tuple[StreamEvent, ...] = (OPENED, TextDelta("begun")) if begun else (OPENED,)
+    raw = tuple(json.dumps(piece, ensure_ascii=False)[1:-1].encode() for piece in pieces)
+    as_run = encoded(*start, TextRun(raw), include_usage=include_usage)
+    one_by_one = encoded(*start, *map(TextDelta, pieces), include_usage=include_usage)
+    assert as_run == one_by_one
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), include_usage=st.booleans())
+@pytest.mark.parametrize("model", ["m", 'a "quoted" m', '","content":"', "模型\n"])
+def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_usage: bool) -> None:
+    encoder = ChunkEncoder(include_usage, "f")
+    first, second = events_in(encoder.encode((Opened("i", model, 1), TextDelta(text), TextDelta(text))))
+    assert first["model"] == model
+    assert delta_of(first).pop("role") == "assistant"
+    assert second == first
+
+
+def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> None:
+    logprobs = {"content": [{"token": "b"}]}
+    events = encoded(OPENED, TextDelta("a"), TextDelta("b", 0, logprobs), TextDelta("c", 1), TextDelta("d", 1))
+    assert [(event["choices"][0]["index"], event["choices"][0]["logprobs"]) for event in events] == [
+        (0, None),
+        (0, logprobs),
+        (1, None),
+        (1, None),
+    ]
