@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from gateway.model.record import Record
 
@@ -14,21 +15,38 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
     """What is known of the request so far, as header pairs."""
-    pairs: list[tuple[str, str]] = [("x-request-id", record.request_id), ("x-gateway-table", record.table)]
     location = record.location
-    if location is not None:
-        pairs.append(("x-gateway-why", location.why))
-        if location.region is not None:
-            pairs.append(("x-gateway-region", location.region.name))
-    if record.deployment is not None:
-        pairs.append(("x-gateway-deployment", record.deployment))
-    if record.attempts:
-        pairs.append(("x-gateway-attempts", str(len(record.attempts))))
+    pairs = [
+        (b"x-request-id", record.request_id.encode()),
+        *_who_answered(
+            record.table,
+            location.why if location is not None else None,
+            location.region.name if location is not None and location.region is not None else None,
+            record.deployment,
+            len(record.attempts),
+        ),
+    ]
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
-        pairs.append(("x-gateway-dropped", ", ".join(names)[:1024]))
+        pairs.append((b"x-gateway-dropped", ", ".join(names)[:1024].encode()))
     if record.first_s is not None:
         provider_s = record.attempts[-1].duration_s if record.attempts else 0.0
-        own_ms = (record.first_s - sum(attempt.duration_s for attempt in record.attempts)) * 1000
-        pairs.append(("server-timing", f"provider;dur={provider_s * 1000:.1f}, gateway;dur={max(own_ms, 0):.1f}"))
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in pairs]
+        own_s = max(record.first_s - sum([attempt.duration_s for attempt in record.attempts]), 0.0)
+        timing = f"provider;dur={provider_s * 1000:.1f}, gateway;dur={own_s * 1000:.1f}"
+        pairs.append((b"server-timing", timing.encode()))
+    return pairs
+
+
+@lru_cache(maxsize=4096)
+def _who_answered(
+    table: str, why: str | None, region: str | None, deployment: str | None, attempts: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The part that is the same for most requests of one place."""
+    pairs = {
+        "x-gateway-table": table,
+        "x-gateway-why": why,
+        "x-gateway-region": region,
+        "x-gateway-deployment": deployment,
+        "x-gateway-attempts": str(attempts) if attempts else None,
+    }
+    return tuple((name.encode(), value.encode()) for name, value in pairs.items() if value is not None)
