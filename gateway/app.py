@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
-
 from gateway import __version__
 from gateway.api.chat import ChatEndpoint
 from gateway.api.routes import CHAT_PATH, build_routes
 from gateway.execution.health import Health
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
-from gateway.execution.transports import HttpxTransport, LeanTransport, Transport
+from gateway.execution.transports import LeanTransport, Transport
 from gateway.model.table import Table
 from gateway.service.journey import Journeys
 from gateway.telemetry.log import log_request
@@ -25,8 +23,9 @@ def transport_named(name: str) -> Transport:
     """`lean`: our own pool. `httpx`: httpx's transport, verified TLS, no proxy from the environment, no redirects."""
     if name == "lean":
         return LeanTransport()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
-    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
+    from gateway.execution.httpx_transport import plain_httpx
+
+    return plain_httpx()
 
 
 class Gateway:

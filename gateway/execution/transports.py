@@ -1,16 +1,14 @@
-"""The two ways out: our lean pool, and any httpx transport in its place. Both let nothing through without its permit.
+"""The way out: what a transport must do, and our lean pool behind it. Nothing gets through without its permit.
 
 What goes wrong comes back as a `Failure`: the names of the libraries stop here.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
-import httpx
-
-from gateway.model.permit import EXTENSION, Permit
+from gateway.model.permit import Permit
 from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import (
@@ -24,7 +22,7 @@ from providers.transport import (
 )
 from providers.transport.decoding import Decoder, decoder_for
 
-__all__ = ["FenceBreach", "HttpxTransport", "Incoming", "LeanTransport", "Transport", "allow"]
+__all__ = ["FenceBreach", "Incoming", "LeanTransport", "Transport", "allow", "joined"]
 
 
 class FenceBreach(RuntimeError):
@@ -73,7 +71,8 @@ def allow(origin: str, permit: object) -> None:
         raise NotAllowed("a request without a permit for its origin was stopped")
 
 
-def _joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Headers by name, repeated ones joined with `, ` (RFC 9110, section 5.3)."""
     headers: dict[str, str] = {}
     for name, value in pairs:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -112,7 +111,7 @@ class _Pooled:
     def __init__(self, response: PooledResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = _joined(
+        self.headers: Mapping[str, str] = joined(
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
         )
         self._decoder: Decoder | None = None
@@ -151,71 +150,3 @@ def _failure(error: TransportError) -> Failure:
             return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
         case _:
             return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)
-
-
-class HttpxTransport:
-    """Any httpx transport: httpx's own, or a test's."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def send(
-        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
-    ) -> Incoming:
-        """See Transport. The permit travels in the request's extensions."""
-        url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))
-        timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
-        extensions = {EXTENSION: permit, "timeout": timeout}
-        request = httpx.Request(method, url, headers=headers, content=body, extensions=extensions)
-        try:
-            allow(_origin(request.url), request.extensions.get(EXTENSION))
-            response = await self._inner.handle_async_request(request)
-        except (NotAllowed, httpx.LocalProtocolError) as error:
-            raise FenceBreach("a request that may not be sent was stopped") from error
-        except (httpx.HTTPError, OSError) as error:
-            raise ProviderFailed(_no_answer(error)) from error
-        return _FromHttpx(response)
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._inner.aclose()
-
-
-def _origin(url: httpx.URL) -> str:
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")
-
-
-class _FromHttpx:
-    """An httpx response as `Incoming`."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = _joined(response.headers.multi_items())
-
-    async def read(self) -> bytes:
-        try:
-            async for piece in self._pieces:
-                if piece:
-                    return piece
-        except httpx.HTTPError as error:
-            raise ProviderFailed(_broken_off(error)) from error
-        return b""
-
-    async def close(self) -> None:
-        await self._response.aclose()
-
-
-def _no_answer(error: Exception) -> Failure:
-    detail = f"{type(error).__name__}: {error}"
-    if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
-        return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
-    return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
-
-
-def _broken_off(error: httpx.HTTPError) -> Failure:
-    if isinstance(error, httpx.DecodingError):
-        return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
-    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

@@ -1,11 +1,18 @@
 """HTTP/1.1 to providers over a lean pool: what a request costs is bytes, not machinery.
 
-`Pool` is the pool itself; `LeanTransport` puts it behind httpx's interface, for any httpx client.
+`Pool` is the pool itself. `LeanTransport` puts it behind httpx's interface, for any httpx client; httpx is imported only
+when that is asked for.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from providers.transport.errors import BadResponse, ConnectFailed, ConnectionBroken, NotAllowed, TransportError
-from providers.transport.httpx_transport import LeanTransport
 from providers.transport.pool import Allow, Pool, PooledResponse, tls_context
+
+if TYPE_CHECKING:
+    from providers.transport.httpx_transport import LeanTransport
 
 __all__ = [
     "Allow",
@@ -19,3 +26,11 @@ __all__ = [
     "TransportError",
     "tls_context",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "LeanTransport":
+        from providers.transport.httpx_transport import LeanTransport
+
+        return LeanTransport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,8 +27,7 @@ HOMES = {
     "fastapi_offline": ("gateway/api/routes.py",),
     "starlette": ("gateway/api/routes.py",),
     "httpx": (
-        "gateway/execution/transports.py",
-        "gateway/app.py",
+        "gateway/execution/httpx_transport.py",
         "gateway/demo.py",
         "providers/client.py",
         "providers/transport",

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from gateway.config.problems import ConfigRejected
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
-from gateway.execution.transports import HttpxTransport
 from gateway.model.record import Record
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve

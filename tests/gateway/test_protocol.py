@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from gateway import protocol as module
 from gateway.api.line import LINE
 from gateway.app import Gateway
-from gateway.execution.transports import HttpxTransport
+from gateway.execution.httpx_transport import HttpxTransport
 from gateway.protocol import GatewayProtocol
 from gateway.serve import server_config
 from tests.tables import table_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage:
     events = list(unfold(completion))
     encoder = ChunkEncoder(include_usage, "fallback")
     ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
-    data = b"".join(encoder.encode(tuple(events[start:end])) for start, end in zip(ends, ends[1:], strict=False))
+    data = b"".join(encoder.encode(tuple(events[start:end])) for start, end in pairwise(ends))
     assert data == ChunkEncoder(include_usage, "fallback").encode(tuple(events))
     choices, usage = read(data, include_usage=include_usage)
     assert sorted(choices) == sorted(choice.index for choice in completion.choices)

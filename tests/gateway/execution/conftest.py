@@ -10,9 +10,9 @@ import respx
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import Answer, Runner
 from gateway.execution.send import Sender
-from gateway.execution.transports import HttpxTransport
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record
 from gateway.model.table import Table

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.send import Sender, check
-from gateway.execution.transports import FenceBreach, HttpxTransport, LeanTransport, allow
+from gateway.execution.transports import FenceBreach, LeanTransport, allow
 from gateway.model.permit import Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed

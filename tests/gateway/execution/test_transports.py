@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from gateway.execution import send, transports
+from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.send import Sender
-from gateway.execution.transports import FenceBreach, HttpxTransport, Incoming, LeanTransport, Transport, allow
+from gateway.execution.transports import FenceBreach, Incoming, LeanTransport, Transport, allow
 from gateway.model.permit import Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed

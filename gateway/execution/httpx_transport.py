@@ -1,0 +1,91 @@
+"""Any httpx transport as a way out: httpx's own in place of our pool, or a test's.
+
+httpx is imported here and not by the usual way, which saves each worker its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+
+from gateway.execution.transports import FenceBreach, Incoming, allow, joined
+from gateway.model.permit import EXTENSION, Permit
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.transport import NotAllowed
+
+__all__ = ["HttpxTransport", "plain_httpx"]
+
+
+def plain_httpx() -> HttpxTransport:
+    """httpx's transport: verified TLS, no proxy from the environment, no redirects."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
+    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
+
+
+class HttpxTransport:
+    """Any httpx transport: httpx's own, or a test's."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def send(
+        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+    ) -> Incoming:
+        """See Transport. The permit travels in the request's extensions."""
+        url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))
+        timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
+        extensions = {EXTENSION: permit, "timeout": timeout}
+        request = httpx.Request(method, url, headers=headers, content=body, extensions=extensions)
+        try:
+            allow(_origin(request.url), request.extensions.get(EXTENSION))
+            response = await self._inner.handle_async_request(request)
+        except (NotAllowed, httpx.LocalProtocolError) as error:
+            raise FenceBreach("a request that may not be sent was stopped") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise ProviderFailed(_no_answer(error)) from error
+        return _FromHttpx(response)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._inner.aclose()
+
+
+def _origin(url: httpx.URL) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")
+
+
+class _FromHttpx:
+    """An httpx response as `Incoming`."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = joined(response.headers.multi_items())
+
+    async def read(self) -> bytes:
+        try:
+            async for piece in self._pieces:
+                if piece:
+                    return piece
+        except httpx.HTTPError as error:
+            raise ProviderFailed(_broken_off(error)) from error
+        return b""
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+
+def _no_answer(error: Exception) -> Failure:
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
+        return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
+    return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+
+
+def _broken_off(error: httpx.HTTPError) -> Failure:
+    if isinstance(error, httpx.DecodingError):
+        return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
+    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

@@ -1,0 +1,287 @@
+"""A request's body: how large, how slow, how deep it may be, and what a client hears if it is more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api import body as module
+from gateway.api.body import (
+    MAX_DEPTH,
+    BodyLimits,
+    ClientGone,
+    StreamLimit,
+    check_content_headers,
+    drain,
+    parse_json,
+    read_body,
+)
+from gateway.api.door import Visitor
+from gateway.api.errors import ApiError
+from gateway.execution.deadline import Deadline
+from tests.providers.strategies import json_values
+
+LONG_S = 30.0
+GONE = {"type": "http.disconnect"}
+
+
+def visitor(**headers: str) -> Visitor:
+    pairs = {name.replace("_", "-").encode(): [value.encode("latin-1")] for name, value in headers.items()}
+    return Visitor(pairs, 0, "127.0.0.1", "")
+
+
+def part(body: bytes, more: bool = True) -> dict[str, object]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def receiver(*messages: object) -> Callable[[], Any]:
+    """An ASGI `receive` that gives these, and then nothing for ever."""
+    left = list(messages)
+
+    async def receive() -> object:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop(0)
+
+    return receive
+
+
+async def body_of(*messages: object, limits: BodyLimits | None = None) -> bytes:
+    with (limits or BodyLimits()).hold() as held:
+        return await read_body(receiver(*messages), held, Deadline.start(LONG_S, LONG_S))
+
+
+async def refusal_of(*messages: object, limits: BodyLimits | None = None) -> tuple[int, str]:
+    with pytest.raises(ApiError) as raised:
+        await body_of(*messages, limits=limits)
+    return raised.value.status, raised.value.code
+
+
+# --- the headers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "Application/JSON", "application/json; charset=utf-8", " application/json ;x"]
+)
+def test_json_is_taken(content_type: str) -> None:
+    check_content_headers(visitor(content_type=content_type))
+    check_content_headers(visitor(content_type=content_type, content_encoding="Identity", content_length="5"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content_type": ""},
+        {"content_type": "text/plain"},
+        {"content_type": "application/jsonx"},
+        {"content_type": "application/x-www-form-urlencoded"},
+        {"content_type": "application/json", "content_encoding": "gzip"},
+        {"content_type": "application/json", "content_encoding": "identity, gzip"},
+    ],
+)
+def test_what_is_no_json_as_it_is_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as raised:
+        check_content_headers(visitor(**headers))
+    assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
+    assert len(raised.value.message) < 300
+
+
+@pytest.mark.parametrize(("length", "fits"), [(32 * 1024 * 1024, True), (32 * 1024 * 1024 + 1, False), (10**30, False)])
+def test_a_body_that_is_announced_too_large_is_refused_unread(length: int, fits: bool) -> None:
+    announced = visitor(content_type="application/json", content_length=str(length))
+    if fits:
+        check_content_headers(announced)
+    else:
+        with pytest.raises(ApiError) as raised:
+            check_content_headers(announced)
+        assert (raised.value.status, raised.value.code) == (413, "request_too_large")
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def test_a_body_is_its_parts() -> None:
+    assert await body_of(part(b"one", False)) == b"one"
+    assert await body_of(part(b"one "), part(b""), part(b"two", False)) == b"one two"
+    assert await body_of(part(b"one "), {"type": "http.request"}) == b"one "
+    assert await body_of(part(b"", False)) == b""
+
+
+async def test_the_bound_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 10)
+    assert await body_of(part(b"x" * 5), part(b"x" * 5, False)) == b"x" * 10
+    assert await refusal_of(part(b"x" * 5), part(b"x" * 6, False)) == (413, "request_too_large")
+    assert await refusal_of(part(b"x" * 11)) == (413, "request_too_large")
+
+
+async def test_a_body_that_never_ends_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_TIME_S", 0.01)
+    assert await refusal_of(part(b"half")) == (408, "request_timeout")
+    assert await refusal_of() == (408, "request_timeout")
+
+
+async def test_a_client_that_goes_is_gone() -> None:
+    with pytest.raises(ClientGone):
+        await body_of(part(b"half"), GONE)
+
+
+async def test_a_cancellation_stays_one() -> None:
+    task = asyncio.create_task(body_of(part(b"half")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_all_bodies_together_are_bounded_and_given_back() -> None:
+    limits = BodyLimits(10)
+    with limits.hold() as first:
+        first.add(6)
+        assert await refusal_of(part(b"x" * 5, False), limits=limits) == (503, "overloaded")
+        assert await body_of(part(b"x" * 4, False), limits=limits) == b"xxxx"
+    assert await body_of(part(b"x" * 10, False), limits=limits) == b"x" * 10
+    with pytest.raises(ClientGone):
+        await body_of(part(b"x" * 10), GONE, limits=limits)
+    assert await body_of(part(b"x" * 10, False), limits=limits) == b"x" * 10
+
+
+def test_too_much_at_once_may_come_back_soon() -> None:
+    with pytest.raises(ApiError) as raised, BodyLimits(1).hold() as held:
+        held.add(2)
+    assert raised.value.retry_after_s == 1
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), max_size=30))
+def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(steps: list[tuple[int, int]]) -> None:
+    limits = BodyLimits(100)
+    holders = [limits.hold() for _ in range(3)]
+    held = [0, 0, 0]
+    for who, count in steps:
+        try:
+            holders[who].add(count)
+            held[who] += count
+        except ApiError:
+            assert sum(held) + count > 100
+        assert sum(held) <= 100
+    for holder in holders:
+        with holder:
+            pass
+    with limits.hold() as everything:
+        everything.add(100)
+
+
+def test_open_streams_are_bounded() -> None:
+    limit = StreamLimit(2)
+    with limit:
+        limit.check()
+        with limit:
+            with pytest.raises(ApiError) as raised:
+                limit.check()
+            assert (raised.value.status, raised.value.code, raised.value.retry_after_s) == (503, "overloaded", 1)
+        limit.check()
+    with pytest.raises(KeyError), limit:
+        raise KeyError
+    with limit:
+        limit.check()
+
+
+# --- reading off ----------------------------------------------------------------------------------
+
+
+async def test_the_rest_is_read_off_to_its_end() -> None:
+    left = [part(b"a"), part(b"b", False), part(b"next request")]
+
+    async def receive() -> object:
+        return left.pop(0)
+
+    await drain(receive)
+    assert left == [part(b"next request")]
+
+
+async def test_nobody_waits_for_a_rest_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DRAIN_TIME_S", 0.01)
+    await drain(receiver(part(b"a")))
+
+
+async def test_a_rest_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
+    received = 0
+
+    async def receive() -> object:
+        nonlocal received
+        received += 100
+        return part(b"x" * 100)
+
+    await drain(receive)
+    assert received == 1100
+
+
+async def test_who_is_gone_has_no_rest() -> None:
+    await drain(receiver(GONE))
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+@given(value=json_values)
+def test_json_is_parsed(value: object) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b" ", "line 1"),
+        (b"{", "line 1"),
+        (b'{"a": 1,\n\n "b": }', "line 3, column"),
+        (b"nope", "line 1, column 1"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
+        (b"{} {}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_a_mistake_has_its_place(content: bytes, words: str) -> None:
+    with pytest.raises(ApiError) as raised:
+        parse_json(content)
+    assert (raised.value.status, raised.value.code) == (400, "invalid_request")
+    assert words in raised.value.message
+
+
+def nested(depth: int, kind: str) -> bytes:
+    if kind == "lists":
+        return b"[" * depth + b"]" * depth
+    if kind == "objects":
+        return b'{"a":' * depth + b"1" + b"}" * depth
+    return b'[{"a":' * (depth // 2) + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"}]" * (depth // 2)
+
+
+@pytest.mark.parametrize("kind", ["lists", "objects", "both"])
+@pytest.mark.parametrize(("depth", "fits"), [(1, True), (MAX_DEPTH, True), (MAX_DEPTH + 1, False), (900, False)])
+def test_depth_is_bounded_exactly(depth: int, fits: bool, kind: str) -> None:
+    content = nested(depth, kind)
+    if fits:
+        assert parse_json(content) is not None
+    else:
+        with pytest.raises(ApiError, match="nested deeper than 64 levels"):
+            parse_json(content)
+
+
+def test_many_brackets_side_by_side_are_not_deep() -> None:
+    assert parse_json(b"[" + b",".join([b"[{}]"] * 1000) + b"]") == [[{}]] * 1000
+    assert parse_json(b'"' + b"[{" * 1000 + b'"') == "[{" * 1000
+
+
+def test_depth_is_found_wherever_it_is() -> None:
+    deep = nested(MAX_DEPTH, "lists")
+    with pytest.raises(ApiError, match="nested deeper"):
+        parse_json(b'{"a": 1, "b": [2, ' + deep + b', 3], "c": {}}')

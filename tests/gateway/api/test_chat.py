@@ -1,0 +1,369 @@
+"""The chat endpoint as an ASGI application: what is sent in which order, and what is logged, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.body import StreamLimit
+from gateway.api.chat import ChatEndpoint
+from gateway.api.line import LINE, Line
+from gateway.api.stream import ChunkEncoder
+from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.run import Runner
+from gateway.execution.send import Sender
+from gateway.model.record import Record
+from gateway.service.journey import Journeys
+from providers.chat import StreamEvent
+from tests.tables import table_of
+
+TABLE = """
+version: 1
+assistants: {assistant: {routes: {default: [house]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
+location: {unknown: default}
+"""
+WHOLE = {
+    "id": "a1",
+    "created": 1,
+    "model": "m-1",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+}
+SSE = {"content-type": "text/event-stream"}
+Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+def chunk(text: str = "", finish: str | None = None) -> bytes:
+    delta = {"content": text} if text else {}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
+
+
+class Hanging:
+    """A provider that doesn't answer; knows whether it has been left."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+        raise AssertionError
+
+
+@dataclass
+class Exchange:
+    """One request to an endpoint in front of one provider."""
+
+    handler: Handler
+    body: bytes = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    headers: dict[str, str] = field(default_factory=dict)
+    line: Line | None = None
+    sent: list[Any] = field(default_factory=list)
+    received: int = 0
+    log: list[Record] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    on_send: Callable[[Any], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        table = table_of(TABLE, {"KEY": "sk-secret"})
+        runner = Runner(Sender(HttpxTransport(httpx.MockTransport(self.handler))), Health())
+        self.endpoint = ChatEndpoint(Journeys(lambda: table, runner), self.log.append)
+
+    async def receive(self) -> Any:
+        self.received += 1
+        if self.received == 1:
+            return {"type": "http.request", "body": self.body, "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        self.on_send(message)
+
+    async def run(self) -> None:
+        base = {"content-type": "application/json", "content-length": str(len(self.body))}
+        headers = [(name.encode(), value.encode()) for name, value in {**base, **self.headers}.items()]
+        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
+        if self.line is not None:
+            scope["extensions"] = {LINE: self.line}
+        async with asyncio.timeout(5):
+            await self.endpoint(scope, self.receive, self.send)
+
+    @property
+    def head(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+    @property
+    def error(self) -> tuple[int, str]:
+        return self.sent[0]["status"], json.loads(self.content)["error"]["code"]
+
+    @property
+    def record(self) -> Record:
+        (record,) = self.log
+        return record
+
+
+def streaming() -> bytes:
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    return json.dumps(body).encode()
+
+
+async def whole(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json=WHOLE)
+
+
+def answering(*pieces: bytes) -> Handler:
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=SSE, content=stream())
+
+    return handler
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # what is waited for is deep inside
+            await asyncio.sleep(0)
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+async def test_a_whole_answer() -> None:
+    exchange = Exchange(whole, line=Line())
+    await exchange.run()
+    assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
+    assert exchange.head["content-length"] == str(len(exchange.content))
+    assert exchange.head["x-gateway-deployment"] == "house"
+    assert "connection" not in exchange.head
+    assert json.loads(exchange.content)["choices"][0]["message"]["content"] == "hi"
+    record = exchange.record
+    assert (record.outcome, record.status, record.deployment, record.code) == ("ok", 200, "house", None)
+    assert record.usage is not None
+    assert record.total_s is not None
+    assert record.first_s is not None
+    assert record.first_s <= record.total_s
+
+
+async def test_a_stream() -> None:
+    exchange = Exchange(answering(chunk("a"), chunk("b"), chunk(finish="stop"), b"data: [DONE]\n\n"), streaming())
+    await exchange.run()
+    assert exchange.sent[0]["status"] == 200
+    assert exchange.head["content-type"] == "text/event-stream; charset=utf-8"
+    assert "content-length" not in exchange.head
+    assert [message["more_body"] for message in exchange.sent[1:]] == [True] * (len(exchange.sent) - 2) + [False]
+    assert exchange.sent[-1]["body"] == b""
+    assert exchange.content.endswith(b"data: [DONE]\n\n")
+    assert (exchange.record.outcome, exchange.record.stream) == ("ok", True)
+
+
+async def test_an_answer_without_an_id_has_the_requests() -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={**WHOLE, "id": ""})
+
+    exchange = Exchange(handler, headers={"x-request-id": "mine"})
+    await exchange.run()
+    assert json.loads(exchange.content)["id"] == "chatcmpl-mine"
+
+
+async def test_nobody_watches_the_line_of_a_request_that_has_ended() -> None:
+    exchange = Exchange(whole, line=Line())
+    await exchange.run()
+    assert exchange.line is not None
+    assert exchange.line._callbacks == []
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_read() -> None:
+    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4"})
+    read_before: list[int] = []
+    exchange.on_send = lambda _: read_before.append(exchange.received)
+    await exchange.run()
+    assert exchange.error == (403, "permission_denied")
+    assert exchange.head["connection"] == "close"
+    # The answer goes first, then the body is read off, then it is over.
+    assert read_before == [0, 0, 1]
+    assert [message.get("more_body") for message in exchange.sent] == [None, True, False]
+    assert exchange.record.outcome == "refused"
+
+
+async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
+    exchange = Exchange(whole, b"", headers={"content-length": "0", "content-type": "text/plain"})
+    await exchange.run()
+    assert exchange.error == (415, "unsupported_media_type")
+    assert "connection" not in exchange.head
+    assert exchange.received == 0
+
+
+async def test_what_the_body_gets_refused_keeps_its_connection() -> None:
+    exchange = Exchange(whole, b'{"model": 5}')
+    await exchange.run()
+    assert exchange.error == (400, "invalid_request")
+    assert "connection" not in exchange.head
+    assert (exchange.record.outcome, exchange.record.code) == ("refused", "invalid_request")
+
+
+async def test_more_streams_than_are_taken_are_refused() -> None:
+    exchange = Exchange(whole, streaming())
+    exchange.endpoint._streams = StreamLimit(0)
+    await exchange.run()
+    assert exchange.error == (503, "overloaded")
+    assert exchange.head["retry-after"] == "1"
+
+
+async def test_the_time_that_a_client_gives_is_kept() -> None:
+    hanging = Hanging()
+    exchange = Exchange(hanging, headers={"x-gateway-timeout-ms": "20"})
+    await exchange.run()
+    assert exchange.error == (504, "deadline_exceeded")
+    assert exchange.head["x-should-retry"] == "false"
+    assert hanging.left.is_set()
+    assert exchange.record.outcome == "failed"
+
+
+async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
+    async def broken(_: httpx.Request) -> httpx.Response:
+        raise RuntimeError("sk-secret in /etc/passwd")
+
+    exchange = Exchange(broken)
+    await exchange.run()
+    assert exchange.error == (500, "internal_error")
+    assert b"secret" not in exchange.content
+    assert exchange.record.outcome == "internal_error"
+
+
+# --- streams that break ---------------------------------------------------------------------------
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_and_is_logged_so() -> None:
+    exchange = Exchange(answering(chunk("a")), streaming())
+    await exchange.run()
+    assert b'"stream_interrupted"' in exchange.content
+    assert b"[DONE]" not in exchange.content
+    assert exchange.sent[-1]["more_body"] is False
+    record = exchange.record
+    assert (record.outcome, record.code, record.status) == ("interrupted", "stream_interrupted", 200)
+
+
+async def test_a_fault_of_ours_in_a_stream_is_told_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = ChunkEncoder.encode
+
+    def failing(encoder: ChunkEncoder, events: tuple[StreamEvent, ...]) -> bytes:
+        if encoder._started:
+            raise RuntimeError("sk-secret")
+        return encode(encoder, events)
+
+    monkeypatch.setattr(ChunkEncoder, "encode", failing)
+    exchange = Exchange(answering(chunk("a"), chunk("b"), chunk(finish="stop"), b"data: [DONE]\n\n"), streaming())
+    await exchange.run()
+    assert exchange.sent[0]["status"] == 200
+    *_, last = exchange.content.decode().strip().split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stream_interrupted"
+    assert b"secret" not in exchange.content
+    assert exchange.sent[-1]["more_body"] is False
+    assert exchange.record.outcome == "interrupted"
+
+
+# --- who leaves -----------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_before_its_body_is_answered_nothing() -> None:
+    exchange = Exchange(whole)
+    exchange.received = 1
+    exchange.gone.set()
+    await exchange.run()
+    assert exchange.sent == []
+    assert exchange.record.outcome == "cancelled"
+
+
+@pytest.mark.parametrize("has_line", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: bool, stream: bool) -> None:
+    hanging, line = Hanging(), Line()
+    exchange = Exchange(hanging, **({"body": streaming()} if stream else {}), line=line if has_line else None)
+    running = asyncio.create_task(exchange.run())
+    await hanging.asked.wait()
+    line.lose()
+    exchange.gone.set()
+    await running
+    assert hanging.left.is_set()
+    assert exchange.sent == []
+    assert exchange.record.outcome == "cancelled"
+
+
+@pytest.mark.parametrize("has_line", [True, False])
+async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line: bool) -> None:
+    closed = asyncio.Event()
+
+    async def stream() -> AsyncIterator[bytes]:
+        try:
+            yield chunk("a")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=SSE, content=stream())
+
+    line = Line()
+    exchange = Exchange(handler, streaming(), line=line if has_line else None)
+    running = asyncio.create_task(exchange.run())
+    await until(lambda: len(exchange.sent) > 1)
+    line.lose()
+    exchange.gone.set()
+    await running
+    await until(closed.is_set)
+    assert exchange.record.outcome == "cancelled"
+
+
+async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
+    hanging, line = Hanging(), Line()
+    line.lose()
+    exchange = Exchange(hanging, line=line)
+    await exchange.run()
+    assert exchange.sent == []
+    assert exchange.record.outcome == "cancelled"
+
+
+async def test_a_server_that_stops_cancels_and_is_not_told_otherwise() -> None:
+    hanging = Hanging()
+    exchange = Exchange(hanging, line=Line())
+    running = asyncio.create_task(exchange.run())
+    await hanging.asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert hanging.left.is_set()
+    assert exchange.record.outcome == "cancelled"
+
+
+async def test_no_task_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    exchange = Exchange(whole)
+    await exchange.run()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before

@@ -1,0 +1,271 @@
+"""The door: who is asking and from where, from the headers alone, and what isn't believed."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
+from gateway.api.errors import ApiError
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting
+from tests.tables import KEYS, WORLD, table_of
+
+KEY = "gk-app-key"
+OTHER = "gk-sch\u00f6n"
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8")).hexdigest()
+
+
+def world(**changes: str) -> Table:
+    text = WORLD.replace("a" * 64, hashed(KEY)).replace("b" * 64, hashed(OTHER))
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return table_of(text)
+
+
+TABLE = world()
+WITHOUT_CLIENTS = table_of(WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :])
+SECRET_EDGE = world(
+    **{"country: CF-IPCountry": 'country: CF-IPCountry, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}'}
+)
+
+
+def visit(*pairs: tuple[str, str | bytes], peer: str | None = "127.0.0.1", query: str = "") -> Visitor:
+    headers = [(name.encode(), value if isinstance(value, bytes) else value.encode("utf-8")) for name, value in pairs]
+    return headers_of({"headers": headers, "client": (peer, 1) if peer else None, "query_string": query.encode()})
+
+
+def refusal_of(table: Table, visitor: Visitor) -> tuple[int, str]:
+    with pytest.raises(ApiError) as raised:
+        authenticate(table, visitor)
+    assert KEY not in str(raised.value)
+    return raised.value.status, raised.value.code
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def test_a_visitor_is_what_the_headers_say() -> None:
+    visitor = visit(("a", "1"), ("b", b"\xe9"), ("a", "2"), query="x=y")
+    assert visitor.all(b"a") == ("1", "2")
+    assert (visitor.one(b"a"), visitor.one(b"b"), visitor.one(b"c")) == ("1", "é", None)
+    assert visitor.all(b"c") == ()
+    assert (visitor.header_bytes, visitor.peer, visitor.query) == (6, "127.0.0.1", "x=y")
+    assert headers_of({"headers": [], "query_string": b""}).peer is None
+
+
+@pytest.mark.parametrize("given_id", ["a", "my-id.1:2_3", "x" * 128])
+def test_a_sane_request_id_is_kept(given_id: str) -> None:
+    assert request_id_of(visit(("x-request-id", given_id))) == given_id
+
+
+@pytest.mark.parametrize("given_id", ["", "a b", "x" * 129, "a\nb", "é", '"', "<script>"])
+def test_any_other_is_replaced(given_id: str) -> None:
+    assert request_id_of(visit(("x-request-id", given_id))).startswith("req_")
+
+
+def test_no_two_requests_have_one_id() -> None:
+    ids = [request_id_of(visit()) for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(request_id_of(visit(("x-request-id", made))) == made for made in ids)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("1", 0.001), ("1500", 1.5), ("0010", 0.01), ("999999999", 999999.999)])
+def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
+    assert timeout_s_of(visit(("x-gateway-timeout-ms", value))) == seconds
+    assert timeout_s_of(visit()) is None
+
+
+@pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", "²", "1 0", "9" * 10, "abc"])
+def test_a_time_limit_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(ApiError) as raised:
+        timeout_s_of(visit(("x-gateway-timeout-ms", value)))
+    assert raised.value.code == "invalid_request"
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("authorization", f"Bearer {KEY}")],
+        [("authorization", f"bearer   {KEY} ")],
+        [("authorization", f"BEARER {KEY}")],
+        [("x-api-key", KEY)],
+        [("x-api-key", f"{KEY} ")],
+        [("x-api-key", KEY), ("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")],
+    ],
+)
+def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
+    client = authenticate(TABLE, visit(*pairs))
+    assert client is not None
+    assert client.name == "app"
+
+
+def test_a_key_is_its_bytes() -> None:
+    client = authenticate(TABLE, visit(("authorization", f"Bearer {OTHER}")))
+    assert client is not None
+    assert client.name == "backend"
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        [("authorization", "")],
+        [("authorization", "Bearer")],
+        [("authorization", "Bearer ")],
+        [("authorization", f"Basic {KEY}")],
+        [("authorization", KEY)],
+        [("authorization", f"Bearer {KEY}x")],
+        [("authorization", f"Bearer {hashed(KEY)}")],
+        [("x-api-key", "")],
+        [("x-api-key", KEY), ("x-api-key", OTHER)],
+        [("x-api-key", "wrong"), ("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {OTHER}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", "Basic eDp5")],
+        [("cookie", f"key={KEY}")],
+        [("api-key", KEY)],
+    ],
+)
+def test_anything_else_is_refused(pairs: list[tuple[str, str]]) -> None:
+    assert refusal_of(TABLE, visit(*pairs)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("query", [f"key={KEY}", f"a=b&API_KEY={KEY}", f"access_token={KEY}", "key=", "%6bey=x"])
+def test_a_key_in_the_query_is_refused_even_beside_a_good_one(query: str) -> None:
+    assert refusal_of(TABLE, visit(("authorization", f"Bearer {KEY}"), query=query)) == (401, "invalid_api_key")
+    assert refusal_of(WITHOUT_CLIENTS, visit(query=query)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("query", ["", "a=b", "monkey=1", "apikey=1"])
+def test_any_other_query_is_nobodys_business(query: str) -> None:
+    assert authenticate(TABLE, visit(("x-api-key", KEY), query=query)) is not None
+
+
+def test_headers_are_bounded_before_anything_is_read_in_them() -> None:
+    assert refusal_of(TABLE, visit(("x", "a" * 65_536), ("x-api-key", KEY))) == (431, "headers_too_large")
+    assert refusal_of(WITHOUT_CLIENTS, visit(("x", "a" * 65_536))) == (431, "headers_too_large")
+    assert authenticate(TABLE, visit(("x", "a" * 65_000), ("x-api-key", KEY))) is not None
+
+
+@given(value=st.binary(max_size=40))
+def test_no_bytes_of_a_key_break_the_door(value: bytes) -> None:
+    for name in ("authorization", "x-api-key"):
+        with pytest.raises(ApiError):
+            authenticate(TABLE, visit((name, value)))
+
+
+# --- without clients ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_without_clients_ones_own_machine_is_served(peer: str) -> None:
+    assert authenticate(WITHOUT_CLIENTS, visit(("x-anything", "1"), peer=peer)) is None
+
+
+@pytest.mark.parametrize(
+    "peer", ["10.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "x", "", None]
+)
+def test_without_clients_nobody_else_is(peer: str | None) -> None:
+    assert refusal_of(WITHOUT_CLIENTS, visit(peer=peer)) == (403, "permission_denied")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "cf-ipcountry",
+        "cloudfront-viewer-country",
+        "x-vercel-ip-country",
+        "fastly-client-ip",
+        "x-appengine-country",
+        "ali-cdn-real-ip",
+        "x-akamai-edgescape",
+    ],
+)
+def test_without_clients_nobody_comes_through_a_proxy(name: str) -> None:
+    assert refusal_of(WITHOUT_CLIENTS, visit((name, "x"))) == (403, "permission_denied")
+    with pytest.raises(ApiError, match=name):
+        authenticate(WITHOUT_CLIENTS, visit((name, "x")))
+
+
+def test_an_edge_of_the_config_is_a_proxy_too() -> None:
+    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
+    table = table_of(text.replace("CF-IPCountry", "X-My-Country"))
+    assert refusal_of(table, visit(("x-my-country", "DE"))) == (403, "permission_denied")
+
+
+# --- the place ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1"])
+def test_a_trusted_edge_is_believed(peer: str) -> None:
+    seen = sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer))
+    assert seen == Sighting(EdgeReport("cf-ipcountry", ("DE",)))
+
+
+def test_every_value_of_its_header_counts() -> None:
+    seen = sighting_of(TABLE, visit(("cf-ipcountry", "DE"), ("cf-ipcountry", "CN")))
+    assert seen.edge == EdgeReport("cf-ipcountry", ("DE", "CN"))
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
+def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
+    assert sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == Sighting(
+        None, "ignored: the peer is no trusted edge"
+    )
+    assert sighting_of(TABLE, visit(peer=peer)) == Sighting()
+
+
+def test_an_edge_that_says_nothing_says_nothing() -> None:
+    assert sighting_of(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == Sighting()
+
+
+def test_an_assertion_is_taken_down_from_whomever() -> None:
+    seen = sighting_of(TABLE, visit(("x-gateway-territory", "CN"), ("x-gateway-territory", "DE"), peer="8.8.8.8"))
+    assert seen == Sighting(asserted=("CN", "DE"))
+
+
+@pytest.mark.parametrize(
+    ("secrets", "believed"),
+    [
+        ([KEYS["EDGE_SECRET"]], True),
+        ([], False),
+        ([""], False),
+        (["wrong"], False),
+        ([KEYS["EDGE_SECRET"], KEYS["EDGE_SECRET"]], False),
+        (["wrong", KEYS["EDGE_SECRET"]], False),
+        ([KEYS["EDGE_SECRET"].upper()], False),
+        ([KEYS["EDGE_SECRET"] + " "], False),
+    ],
+)
+def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool) -> None:
+    pairs = [("cf-ipcountry", "DE"), *(("x-edge-auth", secret) for secret in secrets)]
+    seen = sighting_of(SECRET_EDGE, visit(*pairs))
+    if believed:
+        assert seen.edge == EdgeReport("cf-ipcountry", ("DE",))
+    else:
+        assert seen == Sighting(None, "ignored: the edge's secret is missing or wrong")
+    assert sighting_of(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")).edge is None
+
+
+def test_where_no_edge_is_trusted_no_header_is() -> None:
+    table: Any = table_of(WORLD.replace("  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]", ""))
+    assert sighting_of(table, visit(("cf-ipcountry", "DE"))) == Sighting()

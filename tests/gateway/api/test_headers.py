@@ -1,0 +1,75 @@
+"""The headers of an answer: what is known, and nothing that could become a header of its own."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.headers import response_headers
+from gateway.model.attempt import Attempt
+from gateway.model.location import Location
+from gateway.model.record import Record
+from providers.failures import Failure, FailureKind
+from tests.tables import WORLD, table_of
+
+TABLE = table_of(WORLD)
+FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
+
+
+def headers_of(record: Record) -> dict[str, str]:
+    pairs = response_headers(record)
+    assert len({name for name, _ in pairs}) == len(pairs)
+    return {name.decode(): value.decode("latin-1") for name, value in pairs}
+
+
+def test_of_a_request_that_nothing_is_known_of_there_is_an_id() -> None:
+    assert headers_of(Record("req-1", 0.0, "t-1")) == {"x-request-id": "req-1", "x-gateway-table": "t-1"}
+
+
+def test_all_that_is_known_is_told() -> None:
+    record = Record("req-1", 0.0, "t-1")
+    record.location = Location(TABLE.regions["eu"], "DE", "edge_header", ())
+    record.deployment = "chatgpt-eu"
+    record.attempts = [Attempt("a", "p", "m", 0.2, FAILED), Attempt("b", "p", "m", 0.1)]
+    record.dropped = frozenset({"seed", "logprobs"})
+    record.first_s = 0.304
+    assert headers_of(record) == {
+        "x-request-id": "req-1",
+        "x-gateway-table": "t-1",
+        "x-gateway-why": "edge_header",
+        "x-gateway-region": "eu",
+        "x-gateway-deployment": "chatgpt-eu",
+        "x-gateway-attempts": "2",
+        "x-gateway-dropped": "logprobs, seed",
+        "server-timing": "provider;dur=100.0, gateway;dur=4.0",
+    }
+
+
+def test_a_place_without_a_region_has_a_reason() -> None:
+    record = Record("req-1", 0.0, "t-1")
+    record.location = Location(None, None, "unknown", ())
+    assert headers_of(record)["x-gateway-why"] == "unknown"
+    assert "x-gateway-region" not in headers_of(record)
+
+
+@pytest.mark.parametrize("name", ["a\r\nx-evil: b", "a\nb", "a\0b", "名", "a, b", "x" * 5000, ""])
+def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
+    record = Record("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
+    value = headers_of(record)["x-gateway-dropped"]
+    assert value.isprintable()
+    assert value.isascii()
+    assert len(value) < 100
+    assert value.count(", ") == 1
+
+
+@given(names=st.frozensets(st.text(max_size=80), max_size=200))
+def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
+    for _, value in response_headers(Record("req-1", 0.0, "t-1", dropped=names)):
+        assert len(value) <= 1024
+        assert not set(value) & set(b"\r\n\0")
+
+
+def test_our_own_time_is_never_below_nothing() -> None:
+    record = Record("req-1", 0.0, "t-1", first_s=0.1, attempts=[Attempt("a", "p", "m", 0.2)])
+    assert headers_of(record)["server-timing"] == "provider;dur=200.0, gateway;dur=0.0"
