@@ -1,7 +1,7 @@
 """HTTP/1.1 to providers over a lean pool: what a request costs is bytes, not machinery.
 
-`Pool` is the pool itself. `LeanTransport` puts it behind httpx's interface, for any httpx client; httpx is imported only
-when that is asked for.
+`Pool` is the pool itself. `LeanTransport` puts it behind httpx's interface, for any httpx client, and httpx is imported
+only when that is asked for.
 """
 
 from __future__ import annotations
