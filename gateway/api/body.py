@@ -80,21 +80,20 @@ class HeldBytes:
 
 
 class StreamLimit:
-    """How many streams this worker has open at once; `with limit:` around each."""
+    """How many streams this worker has at once, from the call to the provider on."""
 
     def __init__(self, most: int = MAX_STREAMS) -> None:
         self._most = most
         self._open = 0
 
-    def check(self) -> None:
-        """Raise ApiError (overloaded) where no further stream is taken."""
+    def take(self) -> None:
+        """Count one more; raises ApiError (overloaded) beyond the bound."""
         if self._open >= self._most:
             raise ApiError("overloaded", "this gateway has as many streams open as it can", retry_after_s=1)
-
-    def __enter__(self) -> None:
         self._open += 1
 
-    def __exit__(self, *_: object) -> None:
+    def give_back(self) -> None:
+        """One has ended."""
         self._open -= 1
 
 

@@ -69,6 +69,8 @@ class ChatEndpoint:
             await exchange.fail(error)
         finally:
             exchange.stop_watching()
+            if exchange.is_counted:
+                self._streams.give_back()
             record.total_s = time.monotonic() - started_at
             self._log(record)
 
@@ -87,15 +89,15 @@ class ChatEndpoint:
             del body
             record.stream = request.stream
             if request.stream:
-                self._streams.check()
+                self._streams.take()
+                exchange.is_counted = True
             exchange.watch_for_leaving(deadline.task)
             answer = await self._journeys.answer(table, client, location, request, deadline, record)
         record.first_s = time.monotonic() - record.started_at
         if answer.completion is not None:
             await exchange.answer_whole(answer.completion)
         elif answer.stream is not None:
-            with self._streams:
-                await exchange.answer_stream(answer.stream, request)
+            await exchange.answer_stream(answer.stream, request)
 
     def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None, Location]:
         """Who asks, from where, and whether that place gets an answer at all."""
@@ -122,6 +124,7 @@ class _Exchange:
         self.record = record
         self.body_read = False
         self.client_left = False
+        self.is_counted = False
         self._send = send
         self._head_sent = False
         self._line: Line | None = scope.get("extensions", {}).get(LINE)
@@ -172,11 +175,15 @@ class _Exchange:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
         encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
-        async with aclosing(stream.batches()) as batches:
+        try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
-            async for events in batches:
-                if data := encoder.encode(events):
-                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            async with aclosing(stream.batches()) as batches:
+                async for events in batches:
+                    if data := encoder.encode(events):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            # The batches close their stream only if someone has begun to read them.
+            await stream.close()
         self.record.usage = encoder.usage
         if encoder.failed is not None:
             self.record.outcome, self.record.code = "interrupted", "stream_interrupted"

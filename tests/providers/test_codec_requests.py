@@ -50,7 +50,7 @@ def mistake(value: object) -> InvalidRequest:
 # --- whole round trips ----------------------------------------------------------------------------
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=120)
 @given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
 def test_what_is_encoded_is_decoded_again(request: ChatRequest, field: str) -> None:
     encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
@@ -82,7 +82,7 @@ def bodies_with_a_slip(draw: st.DrawFn) -> Any:
     return value
 
 
-@settings(unhurried, max_examples=400)
+@settings(unhurried, max_examples=150)
 @given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
 def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
     result = outcome(value)

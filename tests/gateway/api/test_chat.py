@@ -235,6 +235,32 @@ async def test_more_streams_than_are_taken_are_refused() -> None:
     assert exchange.head["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("ends", ["leaves", "is answered"])
+async def test_a_stream_counts_from_the_call_to_its_end(ends: str) -> None:
+    go_on, hanging = asyncio.Event(), Hanging()
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        hanging.asked.set()
+        await go_on.wait()
+        return await answering(chunk("a"), chunk(finish="stop"), b"data: [DONE]\n\n")(_)
+
+    first = Exchange(slow, streaming(), line=Line())
+    first.endpoint._streams = StreamLimit(1)
+    running = asyncio.create_task(first.run())
+    await hanging.asked.wait()
+    second, third = Exchange(whole, streaming()), Exchange(whole, streaming())
+    second.endpoint = third.endpoint = first.endpoint
+    await second.run()
+    assert second.error == (503, "overloaded")
+    if ends == "leaves":
+        assert first.line is not None
+        first.line.lose()
+    go_on.set()
+    await running
+    await third.run()
+    assert third.sent[0]["status"] == 200
+
+
 async def test_the_time_that_a_client_gives_is_kept() -> None:
     hanging = Hanging()
     exchange = Exchange(hanging, headers={"x-gateway-timeout-ms": "20"})
@@ -315,28 +341,45 @@ async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: boo
     assert exchange.record.outcome == "cancelled"
 
 
+class Endless(httpx.AsyncByteStream):
+    """A provider's stream that begins and never ends; knows whether it has been closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield chunk("a")
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=SSE, stream=self)
+
+
+async def test_a_stream_that_could_not_be_started_is_closed_all_the_same() -> None:
+    endless = Endless()
+
+    def refuse(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            raise RuntimeError("no head")
+
+    exchange = Exchange(endless, streaming(), on_send=refuse)
+    await exchange.run()
+    assert endless.closed
+
+
 @pytest.mark.parametrize("has_line", [True, False])
 async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line: bool) -> None:
-    closed = asyncio.Event()
-
-    async def stream() -> AsyncIterator[bytes]:
-        try:
-            yield chunk("a")
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
-    async def handler(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=SSE, content=stream())
-
-    line = Line()
-    exchange = Exchange(handler, streaming(), line=line if has_line else None)
+    endless, line = Endless(), Line()
+    exchange = Exchange(endless, streaming(), line=line if has_line else None)
     running = asyncio.create_task(exchange.run())
     await until(lambda: len(exchange.sent) > 1)
     line.lose()
     exchange.gone.set()
     await running
-    await until(closed.is_set)
+    assert endless.closed
     assert exchange.record.outcome == "cancelled"
 
 
