@@ -53,6 +53,11 @@ async def ask(pool: Pool, origin: str) -> bytes:
         response.close()
 
 
+async def rest_of(response: PooledResponse) -> None:
+    while await response.read():
+        pass
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """A port that refuses: bound, and nobody listens."""
@@ -345,6 +350,34 @@ async def test_a_reader_that_does_not_read_holds_the_provider_back(chunked: bool
         assert received == total
         response.close()
         await pool.aclose()
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "left"])
+async def test_a_provider_that_is_held_back_may_end_all_the_same(end: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 600_000)
+        if end == "reset":
+            peer.reset()
+        elif end == "close":
+            peer.close()
+        else:
+            await peer.gone()
+
+    async with scripted(script) as server:
+        pool = pool_of()
+        response = await send(pool, server.origin)
+        connection = response._connection
+        assert connection is not None
+        await until(lambda: connection._paused)
+        await turns(20)
+        if end != "left":
+            assert len(await response.read()) > 100_000
+            with pytest.raises(ConnectionBroken):
+                await rest_of(response)
+        response.close()
+        assert pool._open == 0
+        await until(lambda: server.open == 0)
 
 
 async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
