@@ -1,7 +1,7 @@
 # Runs with GNU make 3.81 or newer and a POSIX shell. `make` alone lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test ci bench lint format types check lock wheel clean install install-dev
+.PHONY: help run test ci bench lint format types check lock wheel clean install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -16,7 +16,7 @@ run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 test: lint types ## lint, types and the fast tests, with branch coverage
 	@$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
 
-ci: test ## everything: make test, then the slow tests
+ci: test install-sdks ## everything: make test, then the slow tests
 	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -m slow
 
 bench: install ## what a request costs, beside others: bench/README.md (ARGS="--quick --only ours")
@@ -51,3 +51,6 @@ install:
 
 install-dev:
 	@scripts/bootstrap.sh dev
+
+install-sdks:
+	@scripts/bootstrap.sh sdks

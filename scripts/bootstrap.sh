@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv ready: `bootstrap.sh runtime` for running the gateway, `bootstrap.sh dev` for working on it.
+# Makes .venv ready: `bootstrap.sh runtime` for running the gateway, `bootstrap.sh dev` for working on it,
+# `bootstrap.sh sdks` for the tests that drive it with the official clients of others.
 # Says nothing and does nothing when it already is. PYTHON=... chooses the interpreter.
 # The stamps hold what was installed and where, so that an edited lock, a moved checkout or a
 # vanished interpreter is noticed whatever the files' dates say.
@@ -51,10 +52,11 @@ main() {
     case ${1:-} in
         runtime) lock=requirements.lock what='the locked dependencies' ;;
         dev) lock=requirements-dev.lock what='the locked dependencies and the development tools' ;;
-        *) die "usage: $0 runtime|dev" ;;
+        sdks) lock=requirements-sdks.lock what='the locked dependencies, the development tools and the official clients' ;;
+        *) die "usage: $0 runtime|dev|sdks" ;;
     esac
     cd "$(dirname "$0")/.."
-    state="$(pwd -P) $(cat pyproject.toml requirements.lock requirements-dev.lock | cksum)"
+    state="$(pwd -P) $(cat pyproject.toml requirements.lock requirements-dev.lock requirements-sdks.lock | cksum)"
     stamp=.venv/.ready-$1
 
     works=no
@@ -76,6 +78,7 @@ main() {
     $pip install --no-deps --no-build-isolation --editable . || die "The checkout could not be installed into .venv (see above)."
     printf '%s\n' "$state" > .venv/.ready-runtime
     [ "$1" = runtime ] || printf '%s\n' "$state" > .venv/.ready-dev
+    [ "$1" != sdks ] || printf '%s\n' "$state" > .venv/.ready-sdks
 }
 
 main "$@"
