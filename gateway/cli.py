@@ -98,6 +98,7 @@ def _add_init(group: _Group[argparse.ArgumentParser]) -> None:
     text = "Write gateway.yaml, its JSON Schema for editors, and env.example, the list of keys. Overwrites nothing."
     init = group.add_parser("init", help="write an annotated config to start from", description=text)
     init.add_argument("directory", nargs="?", type=Path, default=Path("."), metavar="DIR", help="where (default: here)")
+    init.add_argument("--example", metavar="NAME", help="start from a common set-up instead; a wrong name lists them")
     init.set_defaults(run=commands.init)
 
 
@@ -128,6 +129,7 @@ def _add_explain(group: _Group[argparse.ArgumentParser]) -> None:
 def _add_schema(group: _Group[argparse.ArgumentParser]) -> None:
     text = "Print the JSON Schema of the config. `gateway init` writes it beside the config, where editors find it."
     schema = group.add_parser("schema", help="print the config's JSON Schema, for editors", description=text)
+    schema.add_argument("--markdown", action="store_true", help="as a page for people: every key with its meaning")
     schema.set_defaults(run=commands.schema)
 
 

@@ -76,10 +76,13 @@ def demo(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """Write a config to start from."""
-    from gateway.config.examples import example_path
+    from gateway.config.examples import example_names, starting_files
 
     directory: Path = options.directory
-    written = {name: directory / name for name in ("gateway.yaml", "gateway.schema.json", "env.example")}
+    if options.example not in (None, *example_names()):
+        raise CommandError(f"there is no example {options.example!r}; the examples are: {', '.join(example_names())}")
+    files = starting_files(options.example)
+    written = {name: directory / name for name in files}
     taken = [str(path) for path in written.values() if path.exists()]
     if taken:
         verb = "exists" if len(taken) == 1 else "exist"
@@ -87,7 +90,7 @@ def init(options: argparse.Namespace) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, path in written.items():
-            path.write_bytes(example_path(name).read_bytes())
+            path.write_text(files[name], "utf-8")
             print(f"wrote {path}")
     except OSError as error:
         raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
@@ -127,11 +130,12 @@ def explain(options: argparse.Namespace) -> int:
     return _OK
 
 
-def schema(_: argparse.Namespace) -> int:
-    """Print the config's JSON Schema."""
+def schema(options: argparse.Namespace) -> int:
+    """Print the config's JSON Schema, or a page of its keys."""
+    from gateway.config.reference import reference_page
     from gateway.config.schema import schema_json
 
-    print(schema_json())
+    print(reference_page() if options.markdown else schema_json(), end="" if options.markdown else "\n")
     return _OK
 
 

@@ -38,6 +38,20 @@ def test_init_overwrites_nothing(gateway: Command) -> None:
     assert [path.name for path in Path().iterdir()] == ["env.example"]
 
 
+def test_init_starts_from_a_common_set_up(gateway: Command) -> None:
+    assert gateway("init", "--example", "eu-only").status == 0
+    assert gateway("check", "--no-secrets", "--strict", "gateway.yaml").status == 0
+    keys = [line for line in Path("env.example").read_text("utf-8").splitlines() if line.endswith("=")]
+    assert keys == ["OPENAI_EU_API_KEY=", "HOUSE_API_KEY=", "EDGE_SECRET="]
+
+
+def test_init_lists_the_set_ups_for_a_wrong_name(gateway: Command) -> None:
+    shown = gateway("init", "--example", "moon")
+    assert shown.status == 2
+    assert shown.err.startswith("gateway: there is no example 'moon'; the examples are: asserting-backend, cell-")
+    assert list(Path().iterdir()) == []
+
+
 def test_init_says_where_it_cannot_write(gateway: Command) -> None:
     Path("file").write_text("")
     shown = gateway("init", "file")

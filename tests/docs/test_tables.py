@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from gateway.api.errors import STATUS, from_domain
 from gateway.config import unsupported
+from gateway.config.examples import example_names
 from gateway.config.schema import (
     AttemptsSection,
     GatewaySection,
@@ -93,6 +94,10 @@ def test_the_bounds_are_those_of_the_schema() -> None:
     assert f"attempts: {{per_deployment: {attempts.per_deployment}, total: {attempts.total}}}" in text
     for name in rows[1:]:
         assert f"  {name}: {getattr(defaults, name)}\n" in text
+
+
+def test_the_examples_are_those_that_init_knows() -> None:
+    assert sorted(first_words(table_of(OPERATORS, "| example | for whom"))) == example_names()
 
 
 def test_every_section_and_every_refused_word_is_told() -> None:

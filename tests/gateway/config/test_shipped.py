@@ -12,17 +12,34 @@ import jsonschema
 import pytest
 
 from gateway.config.compile import Compiled, compile_config
-from gateway.config.examples import example_path
+from gateway.config.examples import example_names, example_path, starting_files
 from gateway.config.load import load_document
 from gateway.config.schema import schema_json
 from gateway.config.unsupported import KEYS
 from gateway.config.yaml_source import parse_yaml
+from gateway.model.decision import Plan
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.routing import decide, refuse_location
+from providers.chat import ChatRequest, UserMessage
+from providers.fitting import needs_of
 from providers.registry import load_registry
 from tests.gateway.config.cases import sections
 from tests.gateway.config.test_broken_configs import SHAPES, marked
 
 FILES = ("gateway.yaml", "demo.yaml")
+EXAMPLES = {
+    # Who answers a person there, first and last; a region in brackets is served by another cell; None: refused.
+    "asserting-backend": {"US": "chatgpt-us", "DE": "gemini chatgpt-global", "CN": None, "IR": None},
+    "cell-beijing": {"CN": "qwen-cn", "DE": "(eu)", "JP": "(world)", "CU": None},
+    "cell-frankfurt": {"CN": "(cn)", "DE": "chatgpt-eu", "CH": "chatgpt-eu", "JP": "gemini", "HK": None},
+    "china-and-the-rest": {"CN": "(cn)", "DE": "gemini chatgpt", "HK": None, "KP": None},
+    "eu-only": {"FR": "chatgpt-eu house", "CH": "chatgpt-eu house", "GB": None, "US": None, "CN": None},
+    "private-first": {"": "device rack chatgpt-eu"},
+}
 KEYS_OF = {"DASHSCOPE_API_KEY", "DASHSCOPE_INTL_API_KEY", "OPENAI_EU_API_KEY", "OPENAI_US_API_KEY", "GEMINI_API_KEY"}
+
+QUESTION = ChatRequest(model="assistant", messages=(UserMessage("Hello!"),))
 
 NO_EDITOR_CAN_TELL = {"reference out of place", "no deployment"}
 
@@ -51,6 +68,41 @@ def test_the_real_one_needs_keys_only() -> None:
 def test_the_environment_of_the_real_one_is_described() -> None:
     lines = example_path("env.example").read_text("utf-8").splitlines()
     assert {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")} == KEYS_OF
+
+
+def answers(table: Table, territory: str) -> str | None:
+    """Who answers a person there, as the first client of the example."""
+    client = next(iter(table.clients.values()))
+    edges = table.location.edges
+    edge = EdgeReport(edges[0].country_header, (territory,)) if edges else None
+    location = resolve(table, client, Sighting(edge, "", (territory,) if client.may_assert else ()))
+    refusal = refuse_location(table, location)
+    if refusal is not None:
+        return f"({location.region.name})" if refusal.home and location.region else None
+    outcome = decide(table, table.assistants["assistant"], location, needs_of(QUESTION), {}).outcome
+    return " ".join(step.deployment.name for step in outcome.steps) if isinstance(outcome, Plan) else None
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_does_what_it_says(name: str) -> None:
+    path = example_path(f"examples/{name}.yaml")
+    keys = starting_files(name)["env.example"]
+    environ = {line.rstrip("="): "sk" for line in keys.splitlines() if line.endswith("=")}
+    compiled = compile_config(load_document(path, environ), registry=load_registry())
+    assert compiled.warnings == ()
+    assert {place: answers(compiled.table, place) for place in EXAMPLES[name]} == EXAMPLES[name]
+
+
+def test_every_example_is_told_apart() -> None:
+    assert example_names() == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_begins_with_its_schema(name: str) -> None:
+    text = example_path(f"examples/{name}.yaml").read_text("utf-8")
+    assert text.startswith("# yaml-language-server: $schema=../gateway.schema.json\n")
+    assert starting_files(name)["gateway.yaml"].startswith("# yaml-language-server: $schema=gateway.schema.json\n")
+    jsonschema.validate(values(text), json.loads(schema_json()))
 
 
 @pytest.mark.parametrize("name", FILES)

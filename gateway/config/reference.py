@@ -1,0 +1,112 @@
+"""The page of every config key, from the JSON Schema: `gateway schema --markdown`, and `docs/config.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.config.schema import schema_json
+
+__all__ = ["reference_page"]
+
+_HEAD = """\
+# Every key of the config
+
+Made from the JSON Schema by `gateway schema --markdown`. [operators.md](operators.md) says how the keys play together.
+`NAME` stands for a name of your choice, `[]` for each item of a list. A key without a default must be written.
+"""
+_TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
+_Schema = dict[str, Any]
+
+
+def reference_page() -> str:
+    """Markdown: one table for each object of the config, in the order of the schema."""
+    schema: _Schema = json.loads(schema_json())
+    definitions: dict[str, _Schema] = schema.get("$defs", {})
+    pages = [_HEAD]
+    for path, section in _sections("", schema, definitions):
+        title = f"`{path}`" if path else "The file"
+        pages.append(f"## {title}\n\n{_table(section, definitions)}\n")
+    return "\n".join(pages)
+
+
+def _sections(path: str, section: _Schema, definitions: dict[str, _Schema]) -> Iterator[tuple[str, _Schema]]:
+    """Each object with keys, and where it stands; an object before what is in it."""
+    yield path, section
+    for key, value in section["properties"].items():
+        here = f"{path}.{key}" if path else key
+        for suffix, inner in _objects_in(value, definitions):
+            yield from _sections(here + suffix, inner, definitions)
+
+
+def _objects_in(value: _Schema, definitions: dict[str, _Schema]) -> Iterator[tuple[str, _Schema]]:
+    """The objects that a key's value is or holds, and what their path adds to the key's."""
+    value = _resolved(value, definitions)
+    if "properties" in value:
+        yield "", value
+    elif isinstance(value.get("additionalProperties"), dict):
+        for suffix, inner in _objects_in(value["additionalProperties"], definitions):
+            yield f".NAME{suffix}", inner
+    elif "items" in value:
+        for suffix, inner in _objects_in(value["items"], definitions):
+            yield f"[]{suffix}", inner
+    for choice in value.get("anyOf", ()):
+        yield from _objects_in(choice, definitions)
+
+
+def _table(section: _Schema, definitions: dict[str, _Schema]) -> str:
+    required = set(section.get("required", ()))
+    rows = [
+        f"| `{key}` | {_kind(value, definitions)} | {_default(key, value, required)} | {_meaning(value, definitions)} |"
+        for key, value in section["properties"].items()
+    ]
+    return "\n".join([_TABLE, *rows])
+
+
+def _meaning(value: _Schema, definitions: dict[str, _Schema]) -> str:
+    return _cell(_resolved(value, definitions).get("description", "")).replace("*", "\\*")
+
+
+def _default(key: str, value: _Schema, required: set[str]) -> str:
+    if key in required:
+        return ""
+    default = value.get("default")
+    if default is None or default in ({}, []):
+        return "none"
+    return "as below" if isinstance(default, dict) else f"`{_cell(json.dumps(default, ensure_ascii=False))}`"
+
+
+def _kind(value: _Schema, definitions: dict[str, _Schema]) -> str:
+    """What may stand there, in words."""
+    value = _resolved(value, definitions)
+    if "const" in value or "enum" in value:
+        return " or ".join(f"`{word}`" for word in value.get("enum", [value.get("const")]))
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(_kind(choice, definitions) for choice in value["anyOf"]))
+    match value.get("type"):
+        case "array":
+            return f"list of {_kind(value['items'], definitions)}"
+        case "object" if isinstance(value.get("additionalProperties"), dict):
+            return f"by name: {_kind(value['additionalProperties'], definitions)}"
+        case "object":
+            return "keys below"
+        case "integer":
+            return "number" + "".join(
+                f", {word} {value[limit]}" for limit, word in (("minimum", "from"), ("maximum", "to")) if limit in value
+            )
+        case "boolean":
+            return "`true` or `false`"
+        case "string":
+            return "text"
+        case other:
+            return str(other or "anything")
+
+
+def _resolved(value: _Schema, definitions: dict[str, _Schema]) -> _Schema:
+    reference = value.get("$ref")
+    return definitions[reference.removeprefix("#/$defs/")] | value if reference else value
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

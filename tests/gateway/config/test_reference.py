@@ -1,0 +1,43 @@
+"""The page of every config key: complete, and the one that lies in docs/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.reference import reference_page
+from gateway.config.schema import schema_json
+
+PAGE = Path(__file__).parents[3] / "docs" / "config.md"
+
+
+def objects_of(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
+
+
+def test_the_page_is_current() -> None:
+    """If this fails: `gateway schema --markdown > docs/config.md`."""
+    assert PAGE.read_text("utf-8") == reference_page()
+
+
+def test_every_key_of_every_object_has_a_row_and_a_meaning() -> None:
+    rows = [line.split(" | ") for line in reference_page().splitlines() if line.startswith("| `")]
+    keys = [key for part in objects_of(json.loads(schema_json())) for key in part["properties"]]
+    assert sorted(row[0].strip("| `") for row in rows) == sorted(keys)
+    assert all(row[-1].strip(" |") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "title", ["cell", "assistants.NAME", "deployments.NAME", "location.edges[].secret", "resilience.attempts"]
+)
+def test_a_section_says_where_it_stands(title: str) -> None:
+    assert f"\n## `{title}`\n" in reference_page()
+
+
+def test_what_must_be_written_has_no_default() -> None:
+    page = reference_page()
+    assert "| `model` | text |  | The model, in the provider's own words. |" in page
+    assert '| `idle` | text | `"30s"` | Between two events of a stream. |' in page
