@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import __version__, commands
+from gateway import __version__, commands, provider_commands
 
 __all__ = ["main"]
 
@@ -52,12 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves room for the longest command: argparse itself forgets that commands are indented."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=18)
+        self._action_max_length = 16
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gateway",
         description="One chat endpoint for AI assistants, answered by region, inside its boundary.",
         epilog=_START,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -69,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(group)
     _add_schema(group)
     _add_key(group)
+    _add_providers(group)
     return parser
 
 
@@ -143,6 +152,32 @@ def _add_key(group: _Group[argparse.ArgumentParser]) -> None:
         description="Make a random key and print it with its hash. Nothing is stored: the key is shown only now.",
     )
     new.set_defaults(run=commands.key_new)
+
+
+def _add_providers(group: _Group[argparse.ArgumentParser]) -> None:
+    text = "The providers that are installed here: what they can, their sites with their facts, and whose key is set."
+    providers = group.add_parser("providers", help="list providers; check one, begin a new one", description=text)
+    providers.set_defaults(run=provider_commands.listing, names=[], json=False)
+    subcommands = providers.add_subparsers(title="commands", metavar="COMMAND")
+    listed = subcommands.add_parser("list", help="the same, of some providers only, or as JSON", description=text)
+    listed.add_argument("names", nargs="*", metavar="NAME", help="a provider (default: all)")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    listed.set_defaults(run=provider_commands.listing)
+    text = (
+        "Send one small real request to a deployment, the way traffic goes, and show the exchange with its key masked. "
+        "It may cost a fraction of a cent. Exit status: 0 it answered, 1 it didn't."
+    )
+    check = subcommands.add_parser("check", help="send one small real request", description=text)
+    check.add_argument("name", metavar="NAME", help="a deployment of the config, or a provider: all its deployments")
+    _add_config(check)
+    check.set_defaults(run=provider_commands.check)
+    text = (
+        "Write an adapter, its simulator, its test and its page from a template; docs/adapters.md takes it from there."
+    )
+    new = subcommands.add_parser("new", help="begin an adapter of your own", description=text)
+    new.add_argument("name", metavar="NAME", help="the provider's name in configs, such as acme")
+    new.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="where (default: a directory of its name)")
+    new.set_defaults(run=provider_commands.new)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.policy.location import Sighting
     from gateway.settings import Settings
 
-__all__ = ["CommandError", "check", "demo", "explain", "init", "key_new", "schema", "serve"]
+__all__ = ["CommandError", "check", "compiled_table", "demo", "explain", "init", "key_new", "schema", "serve"]
 
 _OK, _REFUSED = 0, 1
 
@@ -152,6 +152,11 @@ def key_new(_: argparse.Namespace) -> int:
 
 
 # --- what several commands need -------------------------------------------------------------------
+
+
+def compiled_table(options: argparse.Namespace) -> Table:
+    """The table of `--config`; raises CommandError."""
+    return _compile(_settings(options).config).table
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -65,7 +65,7 @@ def test_the_provider_understands_the_same(asking: RequestCase) -> None:
     assert sent.stream or not wanted.stream
 
 
-@pytest.mark.parametrize("model", _HOSTILE, ids=ascii)
+@pytest.mark.parametrize("model", _HOSTILE, ids=lambda name: ascii(name[:40]))
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_no_model_name_leads_elsewhere(subject: Subject, model: str, stream: bool) -> None:
     target = replace(subject.target, model=model)

@@ -12,7 +12,7 @@ import pytest
 from gateway import __version__, cli, commands
 from tests.cli.conftest import Command
 
-COMMANDS = ["serve", "demo", "init", "check", "explain", "schema", "key"]
+COMMANDS = ["serve", "demo", "init", "check", "explain", "schema", "key", "providers"]
 HEAVY = {
     "fastapi",
     "starlette",
@@ -36,7 +36,11 @@ def test_help_lists_every_command_and_where_to_begin(gateway: Command) -> None:
     assert "GATEWAY_CONFIG" in shown.out
 
 
-@pytest.mark.parametrize("arguments", [*([name] for name in COMMANDS), ["key", "new"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [*([name] for name in COMMANDS), ["key", "new"], *(["providers", name] for name in ("list", "check", "new"))],
+    ids=" ".join,
+)
 def test_each_command_says_in_a_sentence_what_it_does(gateway: Command, arguments: list[str]) -> None:
     shown = gateway(*arguments, "--help")
     assert (shown.status, shown.err) == (0, "")

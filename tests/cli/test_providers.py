@@ -1,0 +1,219 @@
+"""`gateway providers`: what is installed, what one real request looks like, and the beginning of a new adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from providers.registry import load_registry
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.cli.conftest import ROOT, Command
+
+KEY = "sk-very-secret"
+CONFIG = """
+version: 1
+assistants: {{assistant: {{routes: {{us: [real, keyless]}}}}}}
+regions: {{us: {{territories: [US], boundary: [US]}}}}
+deployments:
+  real: {{provider: openai, model: gpt-4o, endpoint: "{url}/v1", stores: US, processes: US, api_key: "${{REAL_KEY}}"}}
+  keyless: {{provider: openai, model: gpt-4o, endpoint: us, api_key: "${{UNSET_KEY}}"}}
+  outside: {{provider: gemini, model: gemini-3.8-flash, api_key: "${{REAL_KEY}}"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[SimulatorThread]:
+    with SimulatorThread({"real": SimulatorServer(load_dialects().dialects["openai"], "the real one")}) as thread:
+        yield thread
+
+
+@pytest.fixture
+def config(provider: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    provider["real"].scenario = Scenario()
+    monkeypatch.setenv("REAL_KEY", KEY)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(CONFIG.format(url=provider["real"].origin), "utf-8")
+    return path
+
+
+def test_every_provider_is_listed_with_its_sites(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_EU_API_KEY", KEY)
+    shown = gateway("providers")
+    assert (shown.status, shown.err) == (0, "")
+    for name, adapter in load_registry().adapters.items():
+        block = next(block for block in shown.out.split("\n\n") if block.startswith(f"{name}\n"))
+        for site in adapter.sites.values():
+            state = "(set)" if site.api_key_env == "OPENAI_EU_API_KEY" else "(not set)"
+            line = next(line for line in block.splitlines() if f" {site.origin} " in line and f" {site.name} " in line)
+            assert line.endswith(f"{site.api_key_env} {state}")
+    assert KEY not in shown.out
+
+
+def test_the_list_for_programs(gateway: Command) -> None:
+    listed = json.loads(gateway("providers", "list", "--json", "openai").out)
+    assert list(listed) == ["openai"]
+    assert listed["openai"]["sites"]["eu"]["stores"] == "@EEA, CH"
+    assert "json_schema" in listed["openai"]["features"]
+
+
+def test_a_provider_that_is_not_there(gateway: Command) -> None:
+    shown = gateway("providers", "list", "nobody")
+    assert (shown.status, shown.out) == (2, "")
+    assert "there is no provider 'nobody'; there are: " in shown.err
+
+
+def test_a_check_shows_the_exchange_without_the_key(gateway: Command, config: Path, provider: SimulatorThread) -> None:
+    shown = gateway("providers", "check", "real", "--config", config)
+    assert shown.status == 0
+    assert f"POST {provider['real'].origin}/v1/chat/completions\n" in shown.out
+    assert "  authorization: (masked)\n" in shown.out
+    assert "  content-type: application/json\n" in shown.out
+    assert '"content": "Reply with the word OK."' in shown.out
+    assert "\n200\n" in shown.out
+    assert "\nit answered: '" in shown.out
+    assert KEY not in shown.out + shown.err
+
+
+def test_a_failed_check_says_what_it_means(gateway: Command, config: Path, provider: SimulatorThread) -> None:
+    provider["real"].scenario = Scenario(faults=((HttpError(401), 1.0),))
+    shown = gateway("providers", "check", "real", "--config", config)
+    assert shown.status == 1
+    assert "\n401\n" in shown.out
+    assert "\nit failed (credentials): the provider refuses" in shown.out
+    assert KEY not in shown.out + shown.err
+
+
+def test_a_check_of_a_provider_is_one_of_each_of_its_deployments(gateway: Command, config: Path) -> None:
+    shown = gateway("providers", "check", "openai", "--config", config)
+    assert shown.status == 1
+    assert "== real: openai gpt-4o at " in shown.out
+    assert "== keyless: openai gpt-4o at us\n\nnot asked: its key isn't set (UNSET_KEY)" in shown.out
+
+
+def test_a_check_stays_inside_the_fence(gateway: Command, config: Path) -> None:
+    shown = gateway("providers", "check", "outside", "--config", config)
+    assert shown.status == 1
+    assert "not asked: it lies outside the boundary of every region" in shown.out
+
+
+def test_a_check_of_nobody(gateway: Command, config: Path) -> None:
+    shown = gateway("providers", "check", "nobody", "--config", config)
+    assert shown.status == 2
+    assert "its deployments are: keyless, outside, real" in shown.err
+
+
+def test_a_simulator_is_not_checked(gateway: Command) -> None:
+    shown = gateway("providers", "check", "qwen-cn", "--config", ROOT / "config" / "demo.yaml")
+    assert shown.status == 1
+    assert "not asked: it is a simulator" in shown.out
+
+
+FILLED = {
+    '    raise NotImplementedError("write the request: see docs/adapters.md, `build_request`")': """\
+    roles = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
+    said = [{"role": roles[type(one)], "text": text_of(one.content)} for one in request.messages]
+    return {"model": target.model, "said": said, "live": request.stream}""",
+    '    raise NotImplementedError("read the answer: see docs/adapters.md, `parse_response`")': """\
+    if "error" in piece:
+        assembler.fail(_failure(piece, WireResponse(200, {}, b"", 0)))
+        return
+    assembler.identify(id=read_str(piece, "id"), model=read_str(piece, "model"))
+    assembler.text(read_str(piece, "text") or "")
+    if word := read_str(piece, "end"):
+        assembler.finish(FINISH.get(word, "other"), raw=None if word in FINISH else word)
+    if used := read_map(piece, "used"):
+        from providers.json_values import read_int
+        assembler.usage(Usage(read_int(used, "in") or 0, read_int(used, "out") or 0, cached_tokens=read_int(used, "old") or 0))""",
+    "import ChatCompletion, ChatRequest, FinishReason\n": (
+        "import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, SystemMessage, Usage, UserMessage, text_of\n"
+    ),
+    "FINISH: dict[str, FinishReason] = {}": (
+        'FINISH: dict[str, FinishReason] = {"end": "stop", "long": "length", "bad": "content_filter"}'
+    ),
+    "KINDS: dict[str, FailureKind] = {}": (
+        'KINDS = {"slow": FailureKind.RATE_LIMITED, "paid": FailureKind.QUOTA,\n'
+        '    "big": FailureKind.CONTEXT_LENGTH, "rude": FailureKind.CONTENT_FILTER}'
+    ),
+}
+FILLED_SIMULATOR = {
+    '    raise NotImplementedError("read the request: the other side of the adapter\'s `_body`")': """\
+    from providers.chat import AssistantMessage, SystemMessage, UserMessage
+    from providers.json_values import read_list, read_str
+    roles = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
+    if not body.keys() <= {"model", "said", "live"} or not body.get("said"):
+        raise _refused(400, "fields")
+    said = tuple(roles[str(as_map(one)["role"])](str(as_map(one)["text"])) for one in read_list(body, "said"))
+    return ChatRequest(read_str(body, "model") or "", said, stream=body.get("live") is True)""",
+    '    raise NotImplementedError("write a whole answer: what the adapter\'s `_read` reads")': """\
+    from providers.chat import text_of
+    return {"id": completion.id, "model": completion.model,
+            "text": text_of(completion.choices[0].message.content), **_end(completion)}
+
+
+def _end(completion: ChatCompletion) -> Mapping[str, object]:
+    from providers.chat import Usage
+    choice, used = completion.choices[0], completion.usage or Usage()
+    return {"end": choice.raw_finish_reason or WORDS[choice.finish_reason],
+            "used": {"in": used.prompt_tokens, "out": used.completion_tokens, "old": used.cached_tokens}}""",
+    '    raise NotImplementedError("write a stream: what the adapter\'s `_read` reads, piece by piece")': """\
+    from providers.chat import text_of
+    from providers.simulator.pieces import cut
+    head = {"id": completion.id, "model": completion.model}
+    said = text_of(completion.choices[0].message.content)
+    return [*({**head, "text": piece} for piece in cut(said)), {**head, **_end(completion)}]""",
+}
+
+
+def kit() -> subprocess.CompletedProcess[str]:
+    """The kit, over what lies in the current directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_acme_ai.py"],
+        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+
+
+def fill(path: str, holes: dict[str, str]) -> None:
+    text = Path(path).read_text("utf-8")
+    for hole, code in holes.items():
+        assert hole in text, hole
+        text = text.replace(hole, code)
+    Path(path).write_text(text, "utf-8")
+
+
+@pytest.mark.slow
+def test_a_new_adapter_fails_until_it_is_right(gateway: Command) -> None:
+    shown = gateway("providers", "new", "acme-ai", ".")
+    assert shown.status == 0
+    written = {"acme_ai.py", "acme_ai_simulator.py", "test_acme_ai.py", "acme-ai.md", "pyproject.toml"}
+    assert {path.name for path in Path().iterdir()} == written
+    assert all("{" + word + "}" not in Path(name).read_text() for name in written for word in ("NAME", "CLASS", "ENV"))
+    assert kit().returncode == 1
+    fill("acme_ai.py", FILLED)
+    assert kit().returncode == 1
+    fill("acme_ai_simulator.py", FILLED_SIMULATOR)
+    done = kit()
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_a_name_that_is_none(gateway: Command) -> None:
+    shown = gateway("providers", "new", "Acme AI")
+    assert shown.status == 2
+    assert "'Acme AI' is no name for a provider" in shown.err
+    assert list(Path().iterdir()) == []
+
+
+def test_new_overwrites_nothing(gateway: Command) -> None:
+    Path("acme").mkdir()
+    Path("acme/acme.py").write_text("mine")
+    shown = gateway("providers", "new", "acme")
+    assert shown.status == 2
+    assert shown.err == "gateway: acme/acme.py exists already; nothing was written\n"
+    assert [path.name for path in Path("acme").iterdir()] == ["acme.py"]
