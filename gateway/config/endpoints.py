@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gateway.config.findings import Findings
 from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.schema import DeploymentSection
+from gateway.config.services import is_this_machine
 from providers.adapter import Adapter
 from providers.registry import Registry
 from providers.sites import OriginError, Residency, Site, parse_origin
@@ -175,7 +175,7 @@ class Endpoints:
                 self.findings.error((*path, key), "is missing: nothing is known of this URL", hint)
             elif (read := read_places(self.findings, (*path, key), words)) is not None:
                 places[key] = read
-        if origin.startswith("http://") and not section.insecure and not _is_this_machine(origin):
+        if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"
             self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
             return None
@@ -189,11 +189,3 @@ class Endpoints:
             self.findings.error((*path, "endpoint"), message, "one server has one set of facts; state the same in both")
             return None
         return Endpoint(origin, base_path, residency, None)
-
-
-def _is_this_machine(origin: str) -> bool:
-    host = urlsplit(origin).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 import httpx
 
 from gateway.execution.transports import FenceBreach, Incoming, allow, joined
-from gateway.model.permit import EXTENSION, Permit
+from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import NotAllowed
 
@@ -30,7 +30,7 @@ class HttpxTransport:
         self._inner = inner
 
     async def send(
-        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport. The permit travels in the request's extensions."""
         url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))

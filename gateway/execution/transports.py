@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from gateway.model.permit import Permit
+from gateway.model.permit import AnyPermit, Permit, ServicePermit
 from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import (
@@ -55,7 +55,7 @@ class Transport(Protocol):
     """Opens requests to permitted origins."""
 
     async def send(
-        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
     ) -> Incoming:
         """The response's head; raises ProviderFailed, or FenceBreach if the permit doesn't hold."""
         ...
@@ -67,7 +67,7 @@ class Transport(Protocol):
 
 def allow(origin: str, permit: object) -> None:
     """The pool's rule: a permit for exactly this origin; raises NotAllowed."""
-    if not isinstance(permit, Permit) or permit.origin != origin:
+    if not isinstance(permit, (Permit, ServicePermit)) or permit.origin != origin:
         raise NotAllowed("a request without a permit for its origin was stopped")
 
 
@@ -86,7 +86,7 @@ class LeanTransport:
         self._pool = pool or Pool(allow)
 
     async def send(
-        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["EXTENSION", "Permit"]
+__all__ = ["EXTENSION", "AnyPermit", "Permit", "ServicePermit"]
 
 EXTENSION = "gateway.permit"
 """Where a permit travels: this key of an httpx request's `extensions`."""
@@ -24,3 +24,19 @@ class Permit:
     site: str
     model: str
     table: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePermit:
+    """A service permit: leave to ask a service that the config names, such as a collector or an issuer of tokens.
+
+    It carries no byte of a request. Made by `gateway.config.services.read_service` alone, from the config alone (the
+    architecture test holds this); used by `gateway.execution.services` alone, so that no prompt can travel under it.
+    purpose: the place in the config that asked for it, such as `exporters.traces`.
+    """
+
+    origin: str
+    purpose: str
+
+
+AnyPermit = Permit | ServicePermit

@@ -99,14 +99,18 @@ def test_what_is_pure_has_no_clock_no_chance_and_no_io(path: Path) -> None:
         assert name.partition(".")[0] not in IMPURE, f"{name_of(path)}:{line} imports {name}"
 
 
-def test_only_the_fence_makes_permits() -> None:
-    makers = [
+def makers_of(permit: str) -> list[str]:
+    return [
         name_of(path)
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Permit"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == permit
     ]
-    assert makers == ["gateway/policy/fence.py"]
+
+
+def test_only_the_fence_makes_permits_for_prompts_and_only_the_compiler_those_for_services() -> None:
+    assert makers_of("Permit") == ["gateway/policy/fence.py"]
+    assert makers_of("ServicePermit") == ["gateway/config/services.py"]
 
 
 def test_no_module_names_the_providers_in_code() -> None:

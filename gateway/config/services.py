@@ -1,0 +1,60 @@
+"""Services that the config names beside the providers, and the only place where a permit to ask one is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from gateway.config.findings import Findings
+from gateway.config.problems import Path, dotted
+from gateway.model.permit import ServicePermit
+from providers.sites import OriginError, parse_origin
+
+__all__ = ["ServiceUrl", "is_this_machine", "read_service"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUrl:
+    """Where to ask: leave to connect to the origin, and the path there."""
+
+    permit: ServicePermit
+    path: str
+
+
+def read_service(
+    findings: Findings,
+    place: Path,
+    url: str,
+    *,
+    purpose: Path,
+    usual_path: str | None = None,
+    insecure: bool = False,
+) -> ServiceUrl | None:
+    """The service at the URL that stands at this place of the config, None after reporting why it can't be asked.
+
+    purpose: the section that asks for it. usual_path: for a URL without one; None where there is no usual one.
+    insecure: http:// may lead to another machine.
+    """
+    try:
+        origin, path = parse_origin(url)
+    except OriginError as error:  # the URL may hold a password, so it is not shown
+        findings.error(place, f"the URL {error}")
+        return None
+    if origin.startswith("http://") and not insecure and not is_this_machine(origin):
+        findings.error(place, "http:// to another machine can be read and changed on its way", "use https://")
+        return None
+    path = path or usual_path
+    if path is None:
+        findings.error(place, "the URL has no path", "write the whole URL")
+        return None
+    return ServiceUrl(ServicePermit(origin, dotted(purpose)), path)
+
+
+def is_this_machine(origin: str) -> bool:
+    """Whether the origin is a loopback address, or `localhost`."""
+    host = (urlsplit(origin).hostname or "").strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
