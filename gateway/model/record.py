@@ -17,6 +17,7 @@ class Record:
 
     outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers'), `interrupted` (in mid-stream),
     `cancelled` (the client left) or `internal_error`. code: the outward error code, None for an answer.
+    started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
     """
 
     request_id: str
@@ -33,6 +34,7 @@ class Record:
     outcome: str = "ok"
     code: str | None = None
     detail: str | None = None
+    upload_s: float = 0.0
     first_s: float | None = None
     total_s: float | None = None
     attempts: list[Attempt] = field(default_factory=list)

@@ -1,0 +1,67 @@
+"""A snapshot -> what Prometheus reads, by prometheus_client's own writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from gateway.telemetry.families import FAMILIES, Family
+from gateway.telemetry.snapshots import unpack
+
+__all__ = ["render"]
+
+_OPENMETRICS = "application/openmetrics-text"
+
+
+def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
+    """The body and its content type: OpenMetrics where the Accept header names it, else Prometheus' text format."""
+    collector = _Snapshot(snapshot)
+    if any(part.partition(";")[0].strip().lower() == _OPENMETRICS for part in accept.split(",")):
+        body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]
+        return body, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(collector), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Snapshot(Collector):
+    """A snapshot as prometheus_client reads it."""
+
+    def __init__(self, snapshot: bytes) -> None:
+        self._series = unpack(snapshot)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, also one that has no series yet: its name and help can be looked up from the start."""
+        for name, family in FAMILIES.items():
+            metric = _metric(name, family)
+            for labels, value in sorted(self._series.get(name, {}).items()):
+                _add(metric, family, labels, value)
+            yield metric
+
+
+def _metric(name: str, family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    match family.kind:
+        case "counter":
+            return CounterMetricFamily(name, family.help, labels=family.labels)
+        case "gauge":
+            return GaugeMetricFamily(name, family.help, labels=family.labels)
+        case "histogram":
+            return HistogramMetricFamily(name, family.help, labels=family.labels)
+
+
+def _add(
+    metric: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily,
+    family: Family,
+    labels: tuple[str, ...],
+    value: list[int],
+) -> None:
+    if isinstance(metric, HistogramMetricFamily):
+        *counts, sum_us = value
+        bounds = (*map(floatToGoString, family.bounds_s), "+Inf")
+        metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), sum_us / 1e6)
+    else:
+        metric.add_metric(labels, value[0])
