@@ -13,8 +13,8 @@ from gateway.execution.run import Runner
 from gateway.execution.send import Sender
 from gateway.execution.transports import LeanTransport, Transport
 from gateway.model.table import Table
+from gateway.observing import Observing
 from gateway.service.journey import Journeys
-from gateway.telemetry.log import log_request
 
 __all__ = ["Gateway", "transport_named"]
 
@@ -31,14 +31,20 @@ def transport_named(name: str) -> Transport:
 class Gateway:
     """The ASGI application: the chat endpoint by the shortest way, everything else through FastAPI.
 
-    `table` is the active one; assigning another switches all new requests, and running ones keep theirs.
+    `table` is the active one; assigning another switches all new requests, and running ones keep theirs. `metrics` are
+    those of this process.
     """
 
     def __init__(self, table: Table, transport: Transport | None = None) -> None:
         self.table = table
-        self._sender = Sender(transport or LeanTransport())
+        transport = transport or LeanTransport()
+        self._sender = Sender(transport)
+        self._observing = Observing(lambda: self.table, transport)
         journeys = Journeys(lambda: self.table, Runner(self._sender, Health()))
-        self._chat = ChatEndpoint(journeys, log_request)
+        self._chat = ChatEndpoint(journeys, self._observing)
+        self.metrics = self._observing.metrics
+        self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
+        self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
         self._rest = build_routes(journeys, self._chat, lambda: True, __version__)
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
@@ -57,6 +63,7 @@ class Gateway:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                await self._observing.aclose()
                 await self._sender.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

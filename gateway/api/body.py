@@ -83,18 +83,18 @@ class StreamLimit:
     """How many streams this worker has at once, from the call to the provider on."""
 
     def __init__(self, most: int = MAX_STREAMS) -> None:
+        self.open = 0
         self._most = most
-        self._open = 0
 
     def take(self) -> None:
         """Count one more; raises ApiError (overloaded) beyond the bound."""
-        if self._open >= self._most:
+        if self.open >= self._most:
             raise ApiError("overloaded", "this gateway has as many streams open as it can", retry_after_s=1)
-        self._open += 1
+        self.open += 1
 
     def give_back(self) -> None:
         """One has ended."""
-        self._open -= 1
+        self.open -= 1
 
 
 def check_content_headers(visitor: Visitor) -> None:

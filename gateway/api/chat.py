@@ -20,6 +20,7 @@ from gateway.api.errors import ApiError, encode_error, from_domain, whole_second
 from gateway.api.headers import response_headers
 from gateway.api.line import LINE, Line
 from gateway.api.stream import ChunkEncoder, encode_stream_error
+from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import LiveStream
 from gateway.model.location import Location
@@ -43,17 +44,22 @@ _STREAM_HEADERS = (
 
 
 class ChatEndpoint:
-    """The chat endpoint. `log` gets the record of each request when it has ended, however it ended."""
+    """The chat endpoint. `observe` gets the record of each request when it has ended, however it ended.
 
-    def __init__(self, journeys: Journeys, log: Callable[[Record], None]) -> None:
+    in_flight: how many requests have begun and not ended.
+    """
+
+    def __init__(self, journeys: Journeys, observe: Callable[[Record], None]) -> None:
+        self.in_flight = 0
         self._journeys = journeys
-        self._log = log
+        self._observe = observe
         self._limits = BodyLimits()
         self._streams = StreamLimit()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """One request, as an ASGI application. Never raises on what a client or a provider does."""
         started_at = time.monotonic()
+        self.in_flight += 1
         table = self._journeys.current()
         record = Record("", started_at, table.version)
         exchange = _Exchange(scope, receive, send, record)
@@ -72,7 +78,13 @@ class ChatEndpoint:
             if exchange.is_counted:
                 self._streams.give_back()
             record.total_s = time.monotonic() - started_at
-            self._log(record)
+            self.in_flight -= 1
+            self._observe(record)
+
+    @property
+    def open_streams(self) -> int:
+        """How many of them are streams."""
+        return self._streams.open
 
     async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
         record = exchange.record
@@ -83,7 +95,9 @@ class ChatEndpoint:
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
+            asked_at = time.monotonic()
             body = await read_body(exchange.receive, held, deadline)
+            record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
             request = decode_request(parse_json(body))
             del body
@@ -103,6 +117,7 @@ class ChatEndpoint:
         """Who asks, from where, and whether that place gets an answer at all."""
         visitor = headers_of(scope)
         record.request_id = request_id_of(visitor)
+        record.trace = trace_of(visitor) or (begin_trace() if table.exporters else None)
         client = authenticate(table, visitor)
         record.client = client.name if client else None
         location = record.location = resolve(table, client, sighting_of(table, visitor))

@@ -9,6 +9,7 @@ from gateway.config.cells import compile_cell
 from gateway.config.clients import compile_clients
 from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints
+from gateway.config.exporters import compile_exporters
 from gateway.config.findings import Findings
 from gateway.config.load import Document
 from gateway.config.location import compile_location
@@ -64,6 +65,7 @@ def compile_config(
         location=compile_location(draft, findings, document.references, demo=demo),
         resilience=_resilience(findings, draft.config.resilience),
         cell=cell,
+        exporters=compile_exporters(draft, findings, regions, cell, deployments, registry, document.references),
         demo=demo,
     )
     if findings.rejected:

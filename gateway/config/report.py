@@ -7,7 +7,9 @@ from textwrap import wrap
 
 from gateway.config.problems import Problem
 from gateway.config.routes import ineligible_now
+from gateway.model.exporter import Exporter
 from gateway.model.table import Assistant, Deployment, Region, Table
+from providers.sites import Residency
 from providers.territories import Places
 
 __all__ = ["render_matrix", "render_problems"]
@@ -40,6 +42,10 @@ def render_matrix(table: Table) -> str:
     for name, assistant in table.assistants.items():
         if name == assistant.name:
             lines += ["", *_assistant(assistant, table)]
+    if table.exporters:
+        lines += ["", "exporters"]
+    for exporter in table.exporters:
+        lines += _exporter(exporter, table)
     return "\n".join(lines)
 
 
@@ -83,9 +89,7 @@ def _elsewhere(region: str, table: Table) -> str:
 def _step(number: int, step: Deployment, region: Region) -> Iterator[str]:
     simulated = ", simulated" if step.simulates is not None else ""
     yield from _wrapped(f"    {number}. ", f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
-    stores, processes = str(step.residency.stores), str(step.residency.processes)
-    where = f"stores and processes: {stores}" if stores == processes else f"stores: {stores}; processes: {processes}"
-    yield from _wrapped("       ", where)
+    yield from _wrapped("       ", _where(step.residency))
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
     if reason := ineligible_now(step):
@@ -102,6 +106,27 @@ def _served(step: Deployment, region: Region) -> str:
         return str(Places(frozenset(filter(places.contains, people))))
     short = len(str(places)) <= _WIDTH // 2
     return str(places) if short or places.included is None else f"{len(places.included)} territories"
+
+
+def _exporter(exporter: Exporter, table: Table) -> Iterator[str]:
+    yield from _wrapped(f"  {exporter.name}: ", f"traces to {exporter.permit.origin}{exporter.path}")
+    yield from _wrapped("      ", _where(exporter.residency))
+    told = [name for name, region in table.regions.items() if exporter.may_hear_of(region)]
+    unplaced = ["requests of no known region"] if exporter.hears_of_unplaced else []
+    yield from _wrapped("      is told of: ", ", ".join(told + unplaced) or "nobody")
+    silent = [name for name in table.regions if name not in told]
+    unplaced = [] if exporter.hears_of_unplaced else ["requests of no known region"]
+    if silent + unplaced:
+        yield from _wrapped("      never of: ", ", ".join(silent + unplaced))
+    if exporter.ratio < 1:
+        yield f"      samples: {exporter.ratio:g} of new traces"
+    if exporter.missing:
+        yield from _wrapped("      not now: ", f"{', '.join(exporter.missing)} is not set")
+
+
+def _where(residency: Residency) -> str:
+    stores, processes = str(residency.stores), str(residency.processes)
+    return f"stores and processes: {stores}" if stores == processes else f"stores: {stores}; processes: {processes}"
 
 
 def _wrapped(start: str, text: str) -> list[str]:

@@ -29,12 +29,12 @@ def read_service(
     *,
     purpose: Path,
     usual_path: str | None = None,
-    insecure: bool = False,
+    insecure: bool | None = None,
 ) -> ServiceUrl | None:
     """The service at the URL that stands at this place of the config, None after reporting why it can't be asked.
 
     purpose: the section that asks for it. usual_path: for a URL without one; None where there is no usual one.
-    insecure: http:// may lead to another machine.
+    insecure: whether http:// may lead to another machine; None where the config has no such word.
     """
     try:
         origin, path = parse_origin(url)
@@ -42,7 +42,8 @@ def read_service(
         findings.error(place, f"the URL {error}")
         return None
     if origin.startswith("http://") and not insecure and not is_this_machine(origin):
-        findings.error(place, "http:// to another machine can be read and changed on its way", "use https://")
+        hint = "use https://" if insecure is None else "use https://, or allow it with `insecure: true`"
+        findings.error(place, "http:// to another machine can be read and changed on its way", hint)
         return None
     path = path or usual_path
     if path is None:

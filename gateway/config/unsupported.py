@@ -10,7 +10,6 @@ KEYS = frozenset(
         "claim",
         "consent",
         "evaluations",
-        "exporters",
         "fold",
         "geoip",
         "hedge",

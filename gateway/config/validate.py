@@ -13,7 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.findings import Findings
 from gateway.config.problems import Path
-from gateway.config.schema import AssistantSection, ClientSection, DeploymentSection, GatewaySection, RegionSection
+from gateway.config.schema import (
+    AssistantSection,
+    ClientSection,
+    DeploymentSection,
+    ExporterSection,
+    GatewaySection,
+    RegionSection,
+)
 from gateway.config.shape_errors import ShapeError, read_error
 
 __all__ = ["Draft", "validate"]
@@ -23,9 +30,10 @@ _NAMED: dict[str, type[BaseModel]] = {
     "regions": RegionSection,
     "deployments": DeploymentSection,
     "clients": ClientSection,
+    "exporters": ExporterSection,
 }
 # Optional keys without which an entry would be judged wrongly.
-_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit"})
+_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit", "regions"})
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
@@ -96,7 +104,7 @@ def _misplaced(path: Path, value: object) -> Iterator[ShapeError]:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
-            message = "a reference `${…}` is resolved in `api_key` and in an edge's secret only"
+            message = "a reference `${…}` is resolved in `api_key`, an edge's secret and an exporter's headers only"
             yield ShapeError(path, message, "write the value itself")
         case list():
             for index, item in enumerate(value):
@@ -110,7 +118,7 @@ def _may_refer(path: Path) -> bool:
     match path:
         case ("deployments", _, "api_key") | ("deployments", _, "api_key", _):
             return True
-        case ("location", "edges", _, "secret", "value"):
+        case ("location", "edges", _, "secret", "value") | ("exporters", _, "headers", _):
             return True
     return False
 

@@ -236,7 +236,7 @@ class _Walk:
     def _note(self, deployment: Deployment, started_at: float, failure: Failure | None) -> None:
         duration_s = self.deadline.clock() - started_at
         self.record.attempts.append(
-            Attempt(deployment.name, deployment.provider, deployment.model, duration_s, failure)
+            Attempt(deployment.name, deployment.provider, deployment.model, duration_s, failure, started_at)
         )
 
     def _move_on(self, step: Step, secret: Secret | None, failure: Failure) -> None:

@@ -14,6 +14,7 @@ class Attempt:
     """An attempt that has ended, or that has become the answer (`failure` None).
 
     duration_s: until the answer began (a stream's first real event, a whole JSON answer) or until it failed.
+    started_at is monotonic.
     """
 
     deployment: str
@@ -21,6 +22,7 @@ class Attempt:
     model: str
     duration_s: float
     failure: Failure | None = None
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.model.attempt import Attempt, Skipped
 from gateway.model.location import Location
+from gateway.model.trace import TraceContext
 from providers.chat import Usage
 
 __all__ = ["Record"]
@@ -23,6 +24,7 @@ class Record:
     request_id: str
     started_at: float
     table: str
+    trace: TraceContext | None = None
     client: str | None = None
     location: Location | None = None
     assistant: str | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
+from gateway.model.exporter import Exporter
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.sites import Residency
@@ -188,6 +189,7 @@ class Table:
     location: LocationRules = LocationRules()
     resilience: Resilience = Resilience()
     cell: Cell | None = None
+    exporters: tuple[Exporter, ...] = ()
     demo: bool = False
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 

@@ -118,6 +118,11 @@ FAMILIES: Mapping[str, Family] = {
     "gateway_answers_without_usage_total": Family(
         "counter", "Answers for which the provider counted no tokens.", ("deployment", "provider")
     ),
+    "gateway_traces_total": Family(
+        "counter",
+        "Traces of requests: exported, or dropped (queue_full, failed, discarded).",
+        ("exporter", "outcome"),
+    ),
     "gateway_requests_in_flight": Family("gauge", "Chat requests that have begun and not ended."),
     "gateway_open_streams": Family("gauge", "Those of them that are streams."),
     "gateway_log_lines_dropped_total": Family("counter", "Lines of the log that could not be written."),

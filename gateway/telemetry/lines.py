@@ -20,8 +20,14 @@ class LineWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._dropped = 0
         self._lines: list[str] = []
         atexit.register(self.flush)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines could not be written, by this or by the stream itself."""
+        return self._dropped + getattr(self._stream, "dropped_lines", 0)
 
     def write(self, line: str) -> None:
         """Take one line, without its end."""
@@ -45,4 +51,4 @@ class LineWriter:
             self._stream.flush()
         except (OSError, ValueError):
             # Nobody reads the log any more; requests must not suffer for that.
-            return
+            self._dropped += len(lines)

@@ -17,7 +17,7 @@ from gateway.model.attempt import Attempt
 from gateway.model.record import Record
 from gateway.telemetry.lines import LineWriter
 
-__all__ = ["configure", "log_request", "logger"]
+__all__ = ["configure", "dropped_lines", "log_request", "logger"]
 
 LogFormat = Literal["auto", "json", "text"]
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -42,8 +42,9 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    global _write_request
-    _write_request = _request_writer(LineWriter(out), _LEVELS[level]) if not readable else _log_request_readably
+    global _write_request, _lines
+    _lines = None if readable else LineWriter(out)
+    _write_request = _log_request_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
 
 
 def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
@@ -74,6 +75,12 @@ def _log_request_readably(record: Record) -> None:
 
 
 _write_request: Callable[[Record], None] = _log_request_readably
+_lines: LineWriter | None = None
+
+
+def dropped_lines() -> int:
+    """How many lines of requests could not be written, because nobody reads them any more."""
+    return _lines.dropped if _lines is not None else 0
 
 
 def _is_grave(record: Record) -> bool:
@@ -101,6 +108,7 @@ def _fields(record: Record) -> dict[str, object]:
     location, usage = record.location, record.usage
     fields: dict[str, object] = {
         "request_id": record.request_id,
+        **({"trace_id": record.trace.trace_id} if record.trace is not None else {}),
         "outcome": record.outcome,
         "status": record.status,
         "client": record.client,
@@ -113,11 +121,14 @@ def _fields(record: Record) -> dict[str, object]:
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
     }
+    if record.attempts:
+        fields["provider_ms"] = _milliseconds(sum([attempt.duration_s for attempt in record.attempts]))
     if location is not None:
         fields["region"] = location.region.name if location.region else None
         fields["territory"], fields["why"] = location.territory, location.why
     if usage is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
+        fields["cached_tokens"], fields["reasoning_tokens"] = usage.cached_tokens, usage.reasoning_tokens
     if record.code is not None:
         fields["code"], fields["detail"] = record.code, record.detail
     if _is_eventful(record):

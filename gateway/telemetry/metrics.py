@@ -48,7 +48,7 @@ class Metrics:
         self.live: dict[str, Callable[[], int]] = {}
         self._rows: dict[_Key, _Row] = {}
         self._attempts: dict[_AttemptKey, list[int]] = {}
-        self._moves: dict[tuple[str, str, str], int] = {}
+        self._counts: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def observe(self, record: Record) -> None:
         """Count one request that has ended."""
@@ -107,10 +107,14 @@ class Metrics:
     def _count_moves(self, region: str, attempts: list[Attempt]) -> None:
         for before, after in pairwise(attempts):
             name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
-            key = (name, region, before.deployment)
-            if key not in self._moves and len(self._moves) >= _MOST_ROWS:
-                key = (name, _OTHER, _OTHER)
-            self._moves[key] = self._moves.get(key, 0) + 1
+            self.count(name, (region, before.deployment))
+
+    def count(self, name: str, labels: tuple[str, ...], by: int = 1) -> None:
+        """Count what isn't a request: the family's name, and the values of its labels, which no client chooses."""
+        key = (name, labels)
+        if key not in self._counts and len(self._counts) >= _MOST_ROWS:
+            key = (name, (_OTHER,) * len(labels))
+        self._counts[key] = self._counts.get(key, 0) + by
 
     def _add_row(self, key: _Key) -> _Row:
         """A new combination. The config bounds how many there are; years of reloads with ever new names don't."""
@@ -131,8 +135,8 @@ class Metrics:
         for (region, deployment, provider, outcome), held in self._attempts.items():
             _add(series, "gateway_attempts_total", (region, deployment, provider, outcome), [sum(held[:-1])])
             _add(series, "gateway_attempt_duration_seconds", (deployment, provider, outcome), held)
-        for (name, region, deployment), count in self._moves.items():
-            _add(series, name, (region, deployment), [count])
+        for (name, labels), count in self._counts.items():
+            _add(series, name, labels, [count])
         for name, read in self.live.items():
             _add(series, name, (), [read()])
         return pack(series)

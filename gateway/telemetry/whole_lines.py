@@ -6,7 +6,6 @@ that is longer may have another process's in its middle, and only when its reade
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ __all__ = ["pieces", "whole_lines"]
 
 
 def whole_lines(descriptor: int) -> TextIO:
-    """A stream to an open file descriptor. What can't be written is lost: nobody reads it any more."""
-    return io.TextIOWrapper(_WholeLines(descriptor), "utf-8", "backslashreplace", write_through=True)
+    """A stream to an open file descriptor. What can't be written is lost, because nobody reads it any more; its
+    `dropped_lines` says how much that was."""
+    return _Text(_WholeLines(descriptor))
 
 
 def pieces(lines: bytes, limit_bytes: int = PIPE_BUF) -> Iterator[bytes]:
@@ -30,6 +30,17 @@ def pieces(lines: bytes, limit_bytes: int = PIPE_BUF) -> Iterator[bytes]:
         start = end
 
 
+class _Text(io.TextIOWrapper):
+    def __init__(self, lines: _WholeLines) -> None:
+        super().__init__(lines, "utf-8", "backslashreplace", write_through=True)
+        self._whole = lines
+
+    @property
+    def dropped_lines(self) -> int:
+        """Lines that could not be written."""
+        return self._whole.dropped_lines
+
+
 class _WholeLines(io.BufferedIOBase):
     """Keeps what has no line's end yet."""
 
@@ -38,6 +49,7 @@ class _WholeLines(io.BufferedIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._rest = b""
+        self.dropped_lines = 0
 
     def writable(self) -> bool:
         return True
@@ -47,9 +59,11 @@ class _WholeLines(io.BufferedIOBase):
 
     def write(self, data: bytes) -> int:  # type: ignore[override]  # only ever called by the text layer
         whole, end, self._rest = (self._rest + data).rpartition(b"\n")
-        with contextlib.suppress(OSError):
-            for piece in pieces(whole + end):
+        for piece in pieces(whole + end):
+            try:
                 _write(self._descriptor, piece)
+            except OSError:
+                self.dropped_lines += piece.count(b"\n")
         return len(data)
 
 

@@ -39,6 +39,7 @@ HOMES = {
     "uvicorn": ("gateway/serve.py", "gateway/protocol.py", "providers/simulator/server.py"),
     "uvloop": ("gateway/serve.py", "providers/simulator/server.py"),
     "structlog": ("gateway/telemetry/log.py",),
+    "opentelemetry": ("gateway/telemetry/otlp.py",),
     "prometheus_client": ("gateway/telemetry/exposition.py",),
     "pydantic": ("gateway/config", "gateway/settings.py", "gateway/cli.py"),
     "pydantic_core": ("gateway/config",),

@@ -180,7 +180,7 @@ SHAPES = {
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
-        "deployments.x.model: a reference `${…}` is resolved in `api_key` and in an edge's secret only; "
+        "deployments.x.model: a reference `${…}` is resolved in `api_key`, an edge's secret and an exporter's headers only; "
         "write the value itself",
     ),
 }

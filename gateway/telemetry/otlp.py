@@ -1,0 +1,155 @@
+"""Finished requests -> OTLP: a server span for each, and below it a client span for each attempt.
+
+Attributes are those of OpenTelemetry's semantic conventions (HTTP 1.41, generative AI, read 2026-11-20), and ours under
+`gateway.`. Only what the config or the gateway itself says gets in: no prompt, no answer, no header, no address, no
+name of a person, no text of a provider's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+
+from gateway.model.attempt import Attempt
+from gateway.model.record import Record
+from gateway.model.trace import TraceContext
+
+__all__ = ["Ended", "encode"]
+
+_ROUTE = "/v1/chat/completions"
+_SCOPE = "gateway"
+# HTTP's conventions: for a server, what the client did wrong is no error.
+_ERRORS = frozenset({"failed", "interrupted", "internal_error"})
+_Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that has ended, its trace, and when (unix nanoseconds)."""
+
+    record: Record
+    trace: TraceContext
+    ended_ns: int
+
+
+def encode(requests: Iterable[Ended], resource: Mapping[str, str]) -> bytes:
+    """The body of one export. Several bodies, put together, are one too: that is how protobuf joins lists."""
+    spans = [span for ended in requests for span in _spans(ended)]
+    scope = ScopeSpans(spans=spans)
+    scope.scope.name = _SCOPE
+    sent = ResourceSpans(scope_spans=[scope])
+    sent.resource.attributes.extend(_attributes(resource))
+    body: bytes = ExportTraceServiceRequest(resource_spans=[sent]).SerializeToString()
+    return body
+
+
+def _spans(ended: Ended) -> list[Span]:
+    record, trace = ended.record, ended.trace
+    started_ns = ended.ended_ns - _ns(record.total_s or 0.0)
+    trace_id, span_id = bytes.fromhex(trace.trace_id), _new_id()
+    server = Span(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=bytes.fromhex(trace.parent_id),
+        trace_state=trace.state,
+        name=f"POST {_ROUTE}",
+        kind=Span.SPAN_KIND_SERVER,
+        start_time_unix_nano=started_ns,
+        end_time_unix_nano=ended.ended_ns,
+        attributes=_attributes(_of_request(record)),
+    )
+    if record.outcome in _ERRORS:
+        server.status.code = Status.STATUS_CODE_ERROR
+    spans = [server]
+    for attempt in record.attempts:
+        began_ns = started_ns + _ns(max(attempt.started_at - record.started_at, 0.0))
+        answers = attempt.failure is None
+        cut = answers and record.outcome == "interrupted"
+        spans.append(
+            Span(
+                trace_id=trace_id,
+                span_id=_new_id(),
+                parent_span_id=span_id,
+                trace_state=trace.state,
+                name=f"chat {attempt.model}",
+                kind=Span.SPAN_KIND_CLIENT,
+                start_time_unix_nano=began_ns,
+                end_time_unix_nano=ended.ended_ns if answers else began_ns + _ns(attempt.duration_s),
+                attributes=_attributes(_of_attempt(attempt, record)),
+                status=Status(code=Status.STATUS_CODE_ERROR) if cut or not answers else None,
+            )
+        )
+    return spans
+
+
+def _of_request(record: Record) -> dict[str, _Value | None]:
+    location = record.location
+    return {
+        "http.request.method": "POST",
+        "http.route": _ROUTE,
+        "http.response.status_code": record.status or None,
+        "error.type": record.code if record.outcome in _ERRORS else None,
+        "gateway.outcome": record.outcome,
+        "gateway.code": record.code,
+        "gateway.region": location.region.name if location is not None and location.region is not None else None,
+        "gateway.why": location.why if location is not None else None,
+        "gateway.assistant": record.assistant,
+        "gateway.deployment": record.deployment,
+        "gateway.client": record.client,
+        "gateway.table": record.table,
+        "gateway.stream": record.stream,
+    }
+
+
+def _of_attempt(attempt: Attempt, record: Record) -> dict[str, _Value | None]:
+    failure = attempt.failure
+    told: dict[str, _Value | None] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": attempt.provider,
+        "gen_ai.request.model": attempt.model,
+        "gen_ai.request.stream": record.stream,
+        "gateway.deployment": attempt.deployment,
+    }
+    if failure is not None:
+        return told | {"error.type": str(failure.kind), "http.response.status_code": failure.status}
+    if record.outcome == "interrupted":
+        told["error.type"] = "interrupted"
+    if record.stream:
+        told["gen_ai.response.time_to_first_chunk"] = attempt.duration_s
+    if (usage := record.usage) is not None:
+        told |= {
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+            "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
+        }
+    return told
+
+
+def _attributes(values: Mapping[str, _Value | None]) -> list[KeyValue]:
+    return [KeyValue(key=name, value=_value(value)) for name, value in values.items() if value is not None]
+
+
+def _value(value: _Value) -> AnyValue:
+    match value:
+        case bool():
+            return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value)
+        case float():
+            return AnyValue(double_value=value)
+        case str():
+            return AnyValue(string_value=value)
+
+
+def _new_id() -> bytes:
+    return (random.getrandbits(64) or 1).to_bytes(8, "big")  # unlike others, not hard to guess
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
