@@ -1,0 +1,99 @@
+"""Traces from the real gateway to real collectors: each is told of its own regions, in protobuf that decodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.channel import pack, unpack
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_journey import CHAT, body
+from tests.gateway.telemetry.collector import Collector, attributes_of, collecting
+from tests.tables import table_of
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+HEADERS = {"authorization": f"Bearer {APP_KEY}"}
+
+
+@pytest.fixture
+async def collectors() -> AsyncIterator[tuple[Collector, Collector]]:
+    """A German one and an American one."""
+    async with collecting() as german, collecting() as american:
+        yield german, american
+
+
+def config_of(providers: SimulatorThread, folder: Path, collectors: tuple[Collector, Collector]) -> Path:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    german, american = collectors
+    exporters = f"""
+exporters:
+  german: {{endpoint: "{german.url}", stores: DE, processes: DE, regions: [eu, default], headers: {{authorization: "${{OTLP}}"}}}}
+  american: {{endpoint: "{american.url}", stores: US, processes: US, regions: [us]}}
+"""
+    return world_config(folder, {name: providers[name].origin for name in SITES}, FAST + exporters)
+
+
+async def ask(gateway: GatewayProcess, country: str, stream: bool = False, **headers: str) -> int:
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        named = {**HEADERS, "cf-ipcountry": country, **headers}
+        return (await client.post(CHAT, json=body(stream=stream), headers=named)).status_code
+
+
+async def test_each_collector_is_told_of_its_own_regions(
+    providers: SimulatorThread, tmp_path: Path, collectors: tuple[Collector, Collector]
+) -> None:
+    german, american = collectors
+    with running_gateway(config_of(providers, tmp_path, collectors), {**KEYS, "OTLP": "collector-key"}) as gateway:
+        assert await ask(gateway, "DE", stream=True, traceparent=f"00-{TRACE}-{SPAN}-01") == 200
+        assert await ask(gateway, "DE", traceparent=f"00-{TRACE}-{SPAN}-00") == 200
+        assert await ask(gateway, "US") == 200
+        assert await ask(gateway, "CN") == 200
+        assert await ask(gateway, "KP") == 451
+        logged = [gateway.wait_for("request", status=200)["trace_id"] for _ in range(4)]
+        assert await asyncio.to_thread(gateway.stop) == 0
+    spans = german.spans
+    assert [attributes_of(span).get("gateway.region") for span in spans] == ["eu", None]
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    server, call = spans
+    assert (server.parent_span_id.hex(), call.parent_span_id) == (SPAN, server.span_id)
+    assert server.start_time_unix_nano <= call.start_time_unix_nano < call.end_time_unix_nano
+    assert call.end_time_unix_nano == server.end_time_unix_nano
+    assert attributes_of(call)["gen_ai.usage.output_tokens"] > 0  # type: ignore[operator]
+    assert b"authorization: collector-key\r\n" in german.heads[0]
+    assert b"collector-key" not in b"".join(american.heads)
+    assert [attributes_of(span).get("gateway.region") for span in american.spans] == ["us", None]
+    assert logged[:2] == [TRACE, TRACE]
+    assert american.spans[0].trace_id.hex() == logged[2]
+
+
+async def test_a_silent_collector_doesnt_keep_the_gateway_from_ending(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    async with collecting(None) as german, collecting(500) as american:
+        config = config_of(providers, tmp_path, (german, american))
+        with running_gateway(config, {**KEYS, "OTLP": "k"}) as gateway:
+            assert await ask(gateway, "DE") == 200
+            assert await ask(gateway, "US") == 200
+            assert await asyncio.to_thread(gateway.stop) == 0
+        assert len(german.bodies) == len(american.bodies) == 1
+
+
+def test_a_table_with_exporters_can_be_handed_to_a_worker() -> None:
+    text = """
+version: 1
+assistants: {a: {routes: {eu: [house]}}}
+regions: {eu: {territories: [DE], boundary: [DE]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "https://h.example/v1", stores: DE, processes: DE}
+exporters: {t: {endpoint: "https://otel.example", stores: DE, processes: DE, headers: {x-key: "${KEY}"}}}
+"""
+    table = table_of(text, {"KEY": "k"})
+    assert unpack(pack(table)).exporters == table.exporters

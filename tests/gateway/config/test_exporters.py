@@ -1,0 +1,191 @@
+"""Exporters in a config: where they may be told of what, and what is said of those that may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.config import exporters as module
+from gateway.config.report import render_matrix
+from gateway.model.exporter import Exporter
+from providers.sites import Residency
+from providers.territories import parse_places
+from tests.gateway.config.cases import compiled, marked, problems_of, rejected, sections
+from tests.gateway.test_fence import compiled as table_or_none
+from tests.gateway.test_fence import worlds
+
+DE = "stores: DE, processes: DE"
+URL = "endpoint: 'https://otel.example.de/v1/traces'"
+
+
+def written(*lines: str) -> str:
+    return sections(exporters="exporters:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def one(text: str) -> Exporter:
+    (exporter,) = compiled(text).table.exporters
+    return exporter
+
+
+def told_of(text: str) -> list[str]:
+    """The mistakes and warnings about exporters."""
+    return [
+        f"{problem.message}; {problem.hint}" if problem.hint else problem.message
+        for problem in problems_of(text)
+        if problem.path[:1] == ("exporters",)
+    ]
+
+
+def test_an_exporter_as_it_is_compiled() -> None:
+    text = written(
+        f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.25, headers: {{Authorization: '${{EDGE}}', x-scope: a}}}}"
+    )
+    exporter = one(text)
+    assert (exporter.name, exporter.permit.origin, exporter.path) == ("traces", "https://otel.example.de", "/v1/traces")
+    assert exporter.permit.purpose == "exporters.traces"
+    assert [(name, secret.reveal()) for name, secret in exporter.headers] == [
+        ("authorization", "edge-word"),
+        ("x-scope", "a"),
+    ]
+    assert (exporter.regions, exporter.ratio, exporter.missing) == ({"eu"}, 0.25, ())
+    assert not exporter.hears_of_unplaced
+    assert "edge-word" not in repr(compiled(text).table)
+    assert told_of(text) == []
+
+
+def test_the_usual_path_is_added() -> None:
+    assert one(written(f"t: {{endpoint: 'https://otel.example.de', {DE}, regions: [eu]}}")).path == "/v1/traces"
+
+
+def test_what_check_shows() -> None:
+    text = written(f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.5, headers: {{x-key: '${{UNSET}}'}}}}")
+    shown = render_matrix(compiled(text).table).partition("exporters\n")[2]
+    assert shown == (
+        "  traces: traces to https://otel.example.de/v1/traces\n"
+        "      stores and processes: DE\n"
+        "      is told of: eu\n"
+        "      never of: cn, us, requests of no known region\n"
+        "      samples: 0.5 of new traces\n"
+        "      not now: UNSET is not set"
+    )
+    assert told_of(text) == ["UNSET is not set: nothing is exported"]
+
+
+WORLD = "regions: {cn: {territories: [CN], boundary: ['*']}, eu: {territories: [DE], boundary: ['*']}, us: {territories: [US], boundary: ['*']}}"
+
+
+def test_inside_every_boundary_it_is_told_of_what_has_no_region_too() -> None:
+    text = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
+    exporter = one(text)
+    assert exporter.hears_of_unplaced
+    assert exporter.regions == {"cn", "eu", "us"}
+    assert "never of" not in render_matrix(compiled(text).table)
+    named = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}, regions: [cn, eu, us]}}}}")
+    assert not one(named).hears_of_unplaced, "who names regions means those"
+
+
+def test_a_region_that_another_cell_serves_needs_no_word() -> None:
+    """cn is not served here, us is."""
+    text = written(f"t: {{{URL}, {DE}}}")
+    assert told_of(text) == [
+        "'t' stores and processes in DE, outside the boundary of region 'us' (US): it must not be told of that region's "
+        "requests; name those that it may be told of: regions: [eu]"
+    ]
+    alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
+    assert one(alone).regions == {"eu"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"t: {{{URL}, {DE}, regions: [eu, ▸us]}}", "'t' stores and processes in DE, outside the boundary of region 'us' (US)"),
+        (f"t: {{{URL}, stores: DE, processes: any, regions: [▸eu]}}", "'t' processes in any, outside the boundary of region 'eu'"),
+        (f"t: {{{URL}, {DE}, regions: [▸asia]}}", "unknown region 'asia'; there are cn, eu, us"),
+        (f"t: {{endpoint: ▸'http://otel:4318', {DE}, regions: [eu]}}", "http:// to another machine can be read"),
+        (f"t: {{endpoint: ▸'https://me:pw@otel.example', {DE}, regions: [eu]}}", "the URL must not carry a user name or password"),
+        (f"t: {{endpoint: ▸'https://us.api.openai.com/v1', {DE}, regions: [eu]}}", "is a host of the provider 'openai', not a collector"),
+        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{▸Host: a}}}}", "is set by the gateway itself, or chooses where a request goes"),
+        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{x-a: ▸\"a\\nb\"}}}}", "the value can't be sent in a header"),
+        (f"t: {{{URL}, {DE}, regions: [eu], sampling: ▸2}}", "must be at most 1"),
+        (f"t: {{{URL}, stores: ▸Germany, processes: DE, regions: [eu]}}", "'Germany' is no territory (ISO 3166)"),
+        (f"▸t: {{{URL}, regions: [eu], stores: DE}}", "is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_at_its_place(line: str, message: str) -> None:
+    text, places = marked(written(line))
+    found = [problem for problem in rejected(text) if problem.path[:1] == ("exporters",)]
+    assert len(found) == 1, found
+    assert message in f"{found[0].message}; {found[0].hint}"
+    assert (found[0].line, found[0].column) == places[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"t: {{endpoint: 'http://127.0.0.1:4318', {DE}, regions: [eu]}}",
+        f"t: {{endpoint: 'http://[::1]:4318', {DE}, regions: [eu]}}",
+        f"t: {{endpoint: 'http://otel:4318', {DE}, regions: [eu], insecure: true}}",
+    ],
+)
+def test_clear_text_to_this_machine_or_by_ones_own_word(line: str) -> None:
+    assert told_of(written(line)) == []
+
+
+def test_one_server_has_one_set_of_facts() -> None:
+    house = "deployments: {house: {provider: openai-compatible, model: m, endpoint: 'https://h.example/v1', stores: FR, processes: FR}}"
+    routes = "assistants: {a: {routes: {eu: [house]}}}"
+    place = "exporters: {t: {endpoint: 'https://h.example/v1/traces', stores: DE, processes: DE, regions: [eu]}}"
+    (told,) = told_of(sections(deployments=house, assistants=routes, exporters=place))
+    assert told.startswith("https://h.example stores and processes elsewhere in deployment 'house' (line ")
+    same = place.replace("DE", "FR")
+    assert told_of(sections(deployments=house, assistants=routes, exporters=same)) == []
+
+
+def test_a_secret_in_the_file_is_warned_of() -> None:
+    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{authorization: Bearer-abc}}}}"))
+    assert told.startswith("a secret is written in the config")
+    assert "abc" not in told
+
+
+def test_without_the_extra_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr(module, "find_spec", missing)
+    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu]}}"))
+    assert told == "needs the extra `otel`, which is not installed; pip install 'assistant-gateway[otel]'"
+    compiled(sections())
+
+
+FACTS = ["CN", "DE", "US", "any", "FR"]
+collectors = st.fixed_dictionaries(
+    {"stores": st.sampled_from(FACTS), "processes": st.sampled_from(FACTS)},
+    optional={"regions": st.lists(st.sampled_from(["a", "b", "c", "rest"]), min_size=1, unique=True)},
+)
+
+
+@given(worlds(sound=True), st.lists(collectors, min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_what_compiles_tells_no_exporter_of_a_region_outside_its_boundary(
+    world: dict[str, Any], made: list[dict[str, Any]]
+) -> None:
+    boundaries = {name: parse_places(region["boundary"]) for name, region in world["regions"].items()}
+    for facts in made:
+        if "regions" in facts:
+            facts["regions"] = [name for name in facts["regions"] if name in boundaries] or ["rest"]
+    world = world | {
+        "exporters": {f"e{i}": {"endpoint": f"https://o{i}.example"} | facts for i, facts in enumerate(made)}
+    }
+
+    def inside(facts: dict[str, Any], name: str) -> bool:
+        return Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]])).within(boundaries[name])
+
+    sound = all(inside(facts, name) for facts in made for name in facts.get("regions", boundaries))
+    table = table_or_none(world)
+    assert (table is not None) == sound
+    for exporter, facts in zip(table.exporters if table is not None else (), made, strict=table is not None):
+        assert exporter.regions == set(facts.get("regions", boundaries))
+        assert exporter.hears_of_unplaced == ("regions" not in facts)

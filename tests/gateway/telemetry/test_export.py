@@ -1,0 +1,315 @@
+"""Traces on their way to collectors: batched, bounded, tried again, dropped with a count, and never across a boundary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.model.exporter import Exporter
+from gateway.model.location import Location
+from gateway.model.permit import ServicePermit
+from gateway.model.record import Record
+from gateway.model.table import Region
+from gateway.model.trace import TraceContext
+from gateway.telemetry import export as module
+from gateway.telemetry.export import Delivery, Tracer
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.snapshots import unpack
+from providers.sites import Residency
+from providers.territories import parse_places
+from tests.gateway.telemetry.collector import attributes_of, spans_in
+from tests.gateway.telemetry.records import NOWHERE_KNOWN, US, answered
+from tests.providers.transport.scripted import until
+
+
+def exporter(name: str = "traces", place: str = "DE", regions: str = "eu", **more: object) -> Exporter:
+    residency = Residency(parse_places([place]), parse_places([place]))
+    permit = ServicePermit("https://otel.example", f"exporters.{name}")
+    return replace(Exporter(name, permit, "/v1/traces", (), residency, frozenset(regions.split())), **more)  # type: ignore[arg-type]
+
+
+def traced(sampled: bool | None = None, trace_id: str = "a" * 32, location: Location | None = None) -> Record:
+    record = answered()
+    record.trace = TraceContext(trace_id, "", sampled)
+    if location is not None:
+        record.location = location
+    return record
+
+
+@dataclass
+class Bench:
+    """A tracer whose collector answers as it is told."""
+
+    exporters: tuple[Exporter, ...] = (exporter(),)
+    answers: list[Delivery] = field(default_factory=lambda: [Delivery(200)])
+    gather_s: float = 0.0
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
+    hold: asyncio.Event | None = None
+
+    def __post_init__(self) -> None:
+        self.tracer = Tracer(
+            lambda: self.exporters, self.post, self.metrics, {"a": "b"}, gather_s=self.gather_s, sleep=self.sleep
+        )
+
+    async def post(self, to: Exporter, body: bytes) -> Delivery:
+        self.bodies.append((to.name, body))
+        if self.hold is not None:
+            await self.hold.wait()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer.status == -1:
+            raise RuntimeError("a bug")
+        return answer
+
+    async def sleep(self, wait_s: float) -> None:
+        self.waits.append(wait_s)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By outcome, over all exporters."""
+        found: dict[str, int] = {}
+        for (_, outcome), (count,) in unpack(self.metrics.snapshot()).get("gateway_traces_total", {}).items():
+            found[outcome] = found.get(outcome, 0) + count
+        return found
+
+    async def settled(self, outcome: str, count: int = 1) -> None:
+        await until(lambda: self.counts.get(outcome) == count)
+
+
+@asynccontextmanager
+async def bench(*exporters: Exporter, **more: object) -> AsyncIterator[Bench]:
+    made = Bench(exporters or (exporter(),), **more)  # type: ignore[arg-type]
+    yield made
+    if made.hold is not None:
+        made.hold.set()
+    await made.tracer.aclose()
+
+
+async def test_what_comes_together_is_sent_together() -> None:
+    async with bench(gather_s=60) as one:
+        for _ in range(module._MOST_IN_BATCH):
+            one.tracer.observe(traced())
+        await one.settled("exported", module._MOST_IN_BATCH)
+        assert len(one.bodies) == 1
+        assert len(spans_in(one.bodies[0][1])) == 2 * module._MOST_IN_BATCH
+
+
+async def test_less_than_a_batch_is_sent_after_a_while_and_the_next_too() -> None:
+    async with bench(gather_s=0.01) as one:
+        one.tracer.observe(traced())
+        await one.settled("exported", 1)
+        one.tracer.observe(traced())
+        await one.settled("exported", 2)
+
+
+async def test_without_exporters_or_without_a_trace_nothing_is_kept() -> None:
+    async with bench() as one:
+        one.tracer.observe(answered())
+        one.exporters = ()
+        one.tracer.observe(traced())
+        assert one.counts == {}
+
+
+async def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
+    async with bench(hold=asyncio.Event(), gather_s=60) as one:
+        for _ in range(module._MOST_QUEUED + 7):
+            one.tracer.observe(traced())
+        assert one.counts == {"queue_full": 7}
+        assert one.hold is not None
+        one.hold.set()
+        await one.settled("exported", module._MOST_QUEUED)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504, None])
+async def test_what_may_work_later_is_tried_again(status: int | None) -> None:
+    async with bench(answers=[Delivery(status, "down"), Delivery(200)]) as one:
+        one.tracer.observe(traced())
+        await one.settled("exported")
+        assert len(one.waits) == 1
+        assert 0 <= one.waits[0] <= 1
+        assert one.bodies[0] == one.bodies[1]
+
+
+async def test_a_collector_that_names_a_time_is_given_it_within_bounds() -> None:
+    async with bench(answers=[Delivery(429, "", 3.0), Delivery(503, "", 9000.0), Delivery(200)]) as one:
+        one.tracer.observe(traced())
+        await one.settled("exported")
+        assert one.waits == [3.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"), [(Delivery(400), 1), (Delivery(302), 1), (Delivery(503), 3), (Delivery(-1), 1)]
+)
+async def test_what_cant_be_delivered_is_dropped_with_a_count_and_the_next_is_tried(
+    answer: Delivery, calls: int
+) -> None:
+    async with bench(answers=[answer] * calls + [Delivery(200)]) as one:
+        one.tracer.observe(traced())
+        await one.settled("failed")
+        assert len(one.bodies) == calls
+        one.tracer.observe(traced())
+        await one.settled("exported")
+
+
+async def test_the_end_sends_what_is_left_without_waiting() -> None:
+    async with bench(gather_s=60) as one:
+        one.tracer.observe(traced())
+        await one.tracer.aclose()
+        assert one.counts == {"exported": 1}
+        one.tracer.observe(traced())
+        assert one.counts == {"exported": 1, "discarded": 1}
+
+
+async def test_a_collector_that_hangs_doesnt_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CLOSE_S", 0.01)
+    async with bench(hold=asyncio.Event()) as one:
+        for _ in range(300):
+            one.tracer.observe(traced())
+        await until(lambda: bool(one.bodies))
+        async with asyncio.timeout(5):
+            await one.tracer.aclose()
+        assert one.counts == {"discarded": 300}
+
+
+# --- who is told ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sampled", "trace_id", "ratio", "told"),
+    [
+        (None, "0" * 31 + "1", 0.5, True),
+        (None, "f" * 32, 0.5, False),
+        (None, "f" * 32, 1.0, True),
+        (None, "0" * 31 + "1", 0.0, False),
+        (True, "f" * 32, 0.0, True),
+        (False, "0" * 31 + "1", 1.0, False),
+    ],
+)
+async def test_the_callers_flag_decides_else_the_share(
+    sampled: bool | None, trace_id: str, ratio: float, told: bool
+) -> None:
+    async with bench(exporter(ratio=ratio)) as one:
+        one.tracer.observe(traced(sampled, trace_id))
+        await one.tracer.aclose()
+        assert one.counts == ({"exported": 1} if told else {})
+
+
+async def test_each_exporter_hears_of_its_regions_alone() -> None:
+    async with bench(exporter(), exporter("american", "US", "us")) as one:
+        one.tracer.observe(traced())
+        one.tracer.observe(traced(location=US))
+        one.tracer.observe(traced(location=NOWHERE_KNOWN))
+        await one.tracer.aclose()
+        heard = {
+            name: {attributes_of(span).get("gateway.region") for span in spans_in(body)} - {None}
+            for name, body in one.bodies
+        }
+        assert heard == {"traces": {"eu"}, "american": {"us"}}
+        assert one.counts == {"exported": 2}
+
+
+async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() -> None:
+    async with bench(exporter(), exporter("inside", hears_of_unplaced=True)) as one:
+        nowhere = traced()
+        nowhere.location = None
+        one.tracer.observe(nowhere)
+        one.tracer.observe(traced(location=NOWHERE_KNOWN))
+        await one.tracer.aclose()
+        assert {name for name, _ in one.bodies} == {"inside"}
+
+
+async def test_the_boundary_of_the_requests_own_config_counts_too() -> None:
+    """The region was narrower when the request began."""
+    narrow = Location(Region("eu", parse_places(["FR"]), parse_places(["FR"])), "FR", "edge_header", ())
+    async with bench() as one:
+        one.tracer.observe(traced(location=narrow))
+        await one.tracer.aclose()
+        assert one.bodies == []
+
+
+async def test_a_reload_keeps_what_is_as_it_was_and_drops_what_another_still_had() -> None:
+    moved = exporter("moved")
+    async with bench(exporter(), moved, gather_s=60) as one:
+        one.tracer.observe(traced())
+        one.exporters = (exporter(), replace(moved, path="/elsewhere"))
+        one.tracer.observe(traced())
+        assert one.counts == {"discarded": 1}
+        await one.tracer.aclose()
+        assert one.counts == {"discarded": 1, "exported": 3}
+        assert sorted(name for name, _ in one.bodies) == ["moved", "traces"]
+
+
+async def test_a_reload_stops_a_call_that_is_under_way() -> None:
+    async with bench(hold=asyncio.Event()) as one:
+        one.tracer.observe(traced())
+        await until(lambda: bool(one.bodies))
+        one.exporters = ()
+        one.tracer.observe(traced())
+        assert one.counts == {"discarded": 1}
+        assert one.hold is not None
+        one.hold.set()
+        await asyncio.sleep(0)
+        assert one.counts == {"discarded": 1}
+
+
+async def test_an_exporter_whose_header_is_unset_sends_nothing() -> None:
+    async with bench(exporter(missing=("OTLP_TOKEN",))) as one:
+        one.tracer.observe(traced())
+        await one.tracer.aclose()
+        assert one.bodies == []
+
+
+PLACES = [["DE"], ["US"], ["CN"], ["DE", "US"], ["*"], ["*", "!CN"], ["any"]]
+regions = st.builds(
+    lambda name, boundary: Location(Region(name, parse_places(["JP"]), parse_places(boundary)), None, "w", ()),
+    st.sampled_from(["eu", "us", "cn"]),
+    st.sampled_from(PLACES),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PLACES), st.sets(st.sampled_from(["eu", "us", "cn"])), st.booleans()), max_size=3
+    ),
+    st.lists(st.none() | regions, max_size=6),
+)
+@settings(max_examples=60, deadline=None)
+async def test_no_span_ever_leaves_its_regions_boundary(
+    made: list[tuple[list[str], set[str], bool]], locations: list[Location | None]
+) -> None:
+    exporters = tuple(
+        Exporter(f"e{i}", ServicePermit("https://o.example", "p"), "/p", (), Residency(parse_places(p), parse_places(p)), frozenset(r), u)
+        for i, (p, r, u) in enumerate(made)
+    )  # fmt: skip
+    async with bench(*exporters) as one:
+        one.exporters = exporters
+        for number, location in enumerate(locations):
+            record = traced(trace_id=f"{number + 1:032x}")
+            record.location = location
+            one.tracer.observe(record)
+        await one.tracer.aclose()
+        heard = {(name, int(span.trace_id.hex(), 16) - 1) for name, body in one.bodies for span in spans_in(body)}
+        for index, (place, named, unplaced) in enumerate(made):
+            for number, location in enumerate(locations):
+                region = location.region if location is not None else None
+                inside = region is not None and all(parse_places(place).within(where) for where in [region.boundary])
+                may = unplaced if region is None else inside and region.name in named
+                assert ((f"e{index}", number) in heard) == may
+
+
+async def test_the_log_tells_once_that_it_fails_and_once_that_it_works(capsys: pytest.CaptureFixture[str]) -> None:
+    async with bench(answers=[Delivery(None, "refused")] * 4 + [Delivery(200)]) as one:
+        for outcome in ("failed", "exported"):
+            one.tracer.observe(traced())
+            await one.settled(outcome)
+    told = capsys.readouterr().out
+    assert told.count("export_failed") == 1
+    assert told.count("export_works_again") == 1
+    assert "refused" in told

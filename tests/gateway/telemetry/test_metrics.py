@@ -1,0 +1,268 @@
+"""What is counted of which request, that counts of processes add up, and that Prometheus can read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway.model.record import Record
+from gateway.telemetry import metrics as module
+from gateway.telemetry.exposition import render
+from gateway.telemetry.families import FAMILIES
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.snapshots import EMPTY, merge, unpack, without_gauges
+from providers.chat import Usage
+from providers.failures import FailureKind
+from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def counted(observed: Iterable[Record]) -> Metrics:
+    metrics = Metrics()
+    for record in observed:
+        metrics.observe(record)
+    return metrics
+
+
+def samples(snapshot: bytes) -> Samples:
+    """Every sample of the exposition, as Prometheus reads it."""
+    body, kind = render(snapshot)
+    assert kind.startswith("text/plain; version=0.0.4")
+    read: Samples = {}
+    for family in parse_text(body.decode()):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in read, "a series stands twice"
+            read[key] = sample.value
+    return read
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The sum over the series with these labels, None if there is none."""
+    wanted = set(labels.items())
+    found = [
+        value for (have, pairs), value in samples(metrics.snapshot()).items() if have == name and wanted <= set(pairs)
+    ]
+    return sum(found) if found else None
+
+
+# --- what is counted ------------------------------------------------------------------------------
+
+
+def test_an_answer() -> None:
+    metrics = counted([answered(usage=Usage(10, 20, 3, 5), stream=True)] * 2)
+    eu = {"region": "eu", "assistant": "assistant"}
+    assert value(metrics, "gateway_requests_total", **eu, outcome="ok", status="200", code="") == 2
+    assert value(metrics, "gateway_request_duration_seconds_sum", **eu, outcome="ok", stream="true") == 2.0
+    assert value(metrics, "gateway_request_duration_seconds_bucket", **eu, le="0.64") == 0
+    assert value(metrics, "gateway_request_duration_seconds_bucket", **eu, le="1.28") == 2
+    assert value(metrics, "gateway_time_to_first_token_seconds_sum", **eu, deployment="house") == pytest.approx(0.8)
+    assert (
+        value(metrics, "gateway_attempts_total", region="eu", deployment="house", provider="openai", outcome="ok") == 2
+    )
+    assert value(metrics, "gateway_attempt_duration_seconds_sum", deployment="house", outcome="ok") == pytest.approx(
+        0.6
+    )
+    for kind, tokens in {"prompt": 20, "completion": 40, "cached": 6, "reasoning": 10}.items():
+        assert value(metrics, "gateway_tokens_total", **eu, deployment="house", provider="openai", type=kind) == tokens
+    assert value(metrics, "gateway_answers_without_usage_total") is None
+    assert value(metrics, "gateway_retries_total") is None
+    assert value(metrics, "gateway_failovers_total") is None
+
+
+def test_a_json_answer_shows_no_first_token() -> None:
+    assert value(counted([answered()]), "gateway_time_to_first_token_seconds_count") is None
+
+
+def test_a_zero_is_counted_and_what_is_unknown_is_not() -> None:
+    zero = counted([answered(usage=Usage(0, 0))])
+    assert value(zero, "gateway_tokens_total", type="completion") == 0
+    assert value(zero, "gateway_answers_without_usage_total") is None
+    unknown = counted([answered()])
+    assert value(unknown, "gateway_tokens_total") is None
+    assert value(unknown, "gateway_answers_without_usage_total", deployment="house", provider="openai") == 1
+
+
+def test_what_was_never_answered_has_no_usage_to_miss() -> None:
+    refused = Record(
+        "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.001
+    )
+    metrics = counted([refused])
+    assert (
+        value(metrics, "gateway_requests_total", region="", outcome="refused", code="region_unknown", status="451") == 1
+    )
+    assert value(metrics, "gateway_answers_without_usage_total") is None
+    assert value(metrics, "gateway_attempts_total") is None
+
+
+def test_a_client_that_left_before_the_status_line_has_no_status() -> None:
+    left = Record("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
+    assert value(counted([left]), "gateway_requests_total", region="eu", outcome="cancelled", status="") == 1
+
+
+def test_retries_and_failovers_are_told_apart() -> None:
+    first, again = failed_attempt(FailureKind.UNAVAILABLE), failed_attempt(FailureKind.SILENT)
+    metrics = counted([answered(first, again, attempt("other"))])
+    assert value(metrics, "gateway_retries_total", region="eu", deployment="house") == 1
+    assert value(metrics, "gateway_failovers_total", region="eu", deployment="house") == 1
+    assert value(metrics, "gateway_attempts_total", deployment="house", outcome="unavailable") == 1
+    assert value(metrics, "gateway_attempts_total", deployment="house", outcome="silent") == 1
+    assert value(metrics, "gateway_attempts_total", deployment="other", outcome="ok") == 1
+    assert value(metrics, "gateway_overhead_seconds_count") is None, "a wait between attempts is no overhead"
+
+
+def test_overhead_leaves_out_the_provider_and_the_clients_own_time() -> None:
+    record = answered(attempt(duration_s=0.3))
+    record.upload_s = 0.09
+    assert value(counted([record]), "gateway_overhead_seconds_sum", deployment="house") == pytest.approx(0.01)
+
+
+def test_what_is_true_now_is_read_for_each_snapshot() -> None:
+    metrics, streams = Metrics(), [3]
+    metrics.live["gateway_open_streams"] = lambda: streams[0]
+    assert value(metrics, "gateway_open_streams") == 3
+    streams[0] = 1
+    assert value(metrics, "gateway_open_streams") == 1
+
+
+# --- how many series there can be -----------------------------------------------------------------
+
+
+def test_years_of_new_names_in_the_config_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_ROWS", 10)
+    metrics = Metrics()
+    for number in range(500):
+        name = f"d{number}"
+        record = answered(failed_attempt(FailureKind.SILENT, name), attempt(name))
+        metrics.observe(record)
+    assert value(metrics, "gateway_requests_total") == 500
+    assert value(metrics, "gateway_attempts_total", outcome="ok") == 500
+    assert value(metrics, "gateway_retries_total") == 500
+    for name, rows in unpack(metrics.snapshot()).items():
+        assert len(rows) <= 10 + len(FailureKind), name
+
+
+# --- adding up ------------------------------------------------------------------------------------
+
+some = st.lists(records, max_size=4)
+
+
+@given(some, some, some)
+@settings(max_examples=20)
+def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_all(
+    one: list[Record], two: list[Record], three: list[Record]
+) -> None:
+    a, b, c = (counted(part).snapshot() for part in (one, two, three))
+    whole = unpack(merge([a, b, c]))
+    assert unpack(merge([merge([a, b]), c])) == whole
+    assert unpack(merge([a, merge([b, c])])) == whole
+    assert unpack(merge([c, a, b])) == whole
+    assert unpack(merge([a, EMPTY])) == unpack(a)
+    assert unpack(counted([*one, *two, *three]).snapshot()) == {name: whole.get(name, {}) for name in FAMILIES}
+
+
+@given(st.lists(records, max_size=5), st.lists(st.integers(0, 2), max_size=5))
+@settings(max_examples=20)
+def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record], ended: list[int]) -> None:
+    """As a supervisor does it: the living, and what the dead have counted."""
+    workers, past = [Metrics(), Metrics(), Metrics()], EMPTY
+    before: Samples = {}
+    for turn, record in enumerate(observed):
+        workers[turn % 3].live["gateway_requests_in_flight"] = lambda: 7
+        workers[turn % 3].observe(record)
+        if turn < len(ended):
+            past = merge([past, without_gauges(workers[ended[turn]].snapshot())])
+            workers[ended[turn]] = Metrics()
+        now = samples(merge([past, *(worker.snapshot() for worker in workers)]))
+        for key, held in before.items():
+            if key[0] != "gateway_requests_in_flight":
+                assert now[key] >= held - 1e-9, key
+        assert now.get(("gateway_requests_in_flight", ()), 0) <= 21
+        before = now
+
+
+def test_what_a_dead_process_had_open_is_gone() -> None:
+    metrics = counted([answered()])
+    metrics.live["gateway_open_streams"] = lambda: 5
+    kept = unpack(without_gauges(metrics.snapshot()))
+    assert "gateway_open_streams" not in kept
+    assert kept["gateway_requests_total"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"of_another_version": [[[], [1]]]},
+        {"gateway_open_streams": [[["a label too many"], [1]]]},
+        {"gateway_overhead_seconds": [[["house", "true"], [1, 2]]]},
+    ],
+)
+def test_what_another_version_counted_otherwise_is_left_out(rows: dict[str, object]) -> None:
+    mine = counted([answered()]).snapshot()
+    assert samples(merge([orjson.dumps(rows), mine])) == samples(mine)
+
+
+# --- the exposition -------------------------------------------------------------------------------
+
+
+@given(st.lists(records, max_size=5))
+@settings(max_examples=20)
+def test_the_exposition_is_what_the_formats_ask_for(observed: list[Record]) -> None:
+    snapshot = counted(observed).snapshot()
+    body, kind = render(snapshot, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+    # This parser is strict: it refuses histograms whose buckets fall, lack +Inf or contradict their count.
+    strict = {family.name: family for family in parse_openmetrics(body.decode())}
+    assert {name.removesuffix("_total") for name in FAMILIES} == set(strict)
+    openly = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in strict.values()
+        for sample in family.samples
+    }
+    assert openly == samples(snapshot)
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", "application/openmetrics-textual", ";;,,q="])
+def test_who_doesnt_ask_for_openmetrics_gets_text(accept: str) -> None:
+    assert render(EMPTY, accept)[1].startswith("text/plain; version=0.0.4")
+
+
+def test_label_values_are_escaped() -> None:
+    record = answered()
+    record.assistant = 'a"b\\c\nd'
+    assert value(counted([record]), "gateway_requests_total", assistant='a"b\\c\nd') == 1
+
+
+def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> None:
+    """https://prometheus.io/docs/practices/naming/, read 2026-11-20: prefix, base units, `_total` for what counts."""
+    for name, family in FAMILIES.items():
+        assert name.startswith("gateway_")
+        assert (family.kind == "counter") == name.endswith("_total")
+        assert (family.kind == "histogram") == name.endswith("_seconds")
+        assert list(family.bounds_s) == sorted(family.bounds_s)
+        assert family.help.endswith(".")
+    everything = counted(
+        [
+            answered(failed_attempt(FailureKind.SILENT), failed_attempt(FailureKind.SILENT), attempt("b"), stream=True),
+            answered(usage=Usage(1, 1)),
+        ]
+    )
+    elsewhere = {"gateway_traces_total", *(name for name, family in FAMILIES.items() if not family.labels)}
+    empty = {name for name, rows in unpack(everything.snapshot()).items() if not rows}
+    assert empty == elsewhere
+
+
+def test_a_region_that_a_reload_took_away_keeps_its_counts() -> None:
+    metrics = counted([answered()])
+    later = answered()
+    later.location, later.table = US, "t2"
+    metrics.observe(later)
+    assert value(metrics, "gateway_requests_total", region="eu") == 1
+    assert value(metrics, "gateway_requests_total", region="us") == 1

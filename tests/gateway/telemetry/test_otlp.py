@@ -1,0 +1,111 @@
+"""What is told of a request in OTLP: the spans, their times, their names, and nothing that a person wrote."""
+
+from __future__ import annotations
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from gateway.model.record import Record
+from gateway.model.trace import TraceContext
+from gateway.telemetry.otlp import Ended, encode
+from providers.chat import Usage
+from providers.failures import FailureKind
+from tests.gateway.telemetry.collector import attributes_of, spans_in
+from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, failed_attempt
+
+TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "a=1")
+END_NS = 1_800_000_000_000_000_000
+
+
+def spans(record: Record, trace: TraceContext = TRACE) -> list[Span]:
+    return spans_in(encode([Ended(record, trace, END_NS)], {"service.name": "assistant-gateway"}))
+
+
+def test_an_answer_after_a_failover() -> None:
+    failed = failed_attempt(FailureKind.UNAVAILABLE, status=503, started_at=100.1)
+    record = answered(failed, attempt("other", 0.2, 100.5), usage=Usage(3, 4, 1, 2), stream=True, total_s=1.0)
+    server, first, second = spans(record)
+    assert {span.trace_id.hex() for span in (server, first, second)} == {TRACE.trace_id}
+    assert {span.trace_state for span in (server, first, second)} == {"a=1"}
+    assert server.parent_span_id.hex() == TRACE.parent_id
+    assert first.parent_span_id == second.parent_span_id == server.span_id
+    assert len({server.span_id, first.span_id, second.span_id}) == 3
+    assert (server.kind, first.kind) == (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT)
+    start = END_NS - 1_000_000_000
+    assert (server.start_time_unix_nano, server.end_time_unix_nano) == (start, END_NS)
+    assert (first.start_time_unix_nano - start, first.end_time_unix_nano - start) == (100_000_000, 300_000_000)
+    assert (second.start_time_unix_nano - start, second.end_time_unix_nano) == (500_000_000, END_NS)
+    assert [span.status.code for span in (server, first, second)] == [
+        Status.STATUS_CODE_UNSET,
+        Status.STATUS_CODE_ERROR,
+        Status.STATUS_CODE_UNSET,
+    ]
+    assert server.name == "POST /v1/chat/completions"
+    assert attributes_of(server) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/chat/completions",
+        "http.response.status_code": 200,
+        "gateway.outcome": "ok",
+        "gateway.region": "eu",
+        "gateway.why": "edge_header",
+        "gateway.assistant": "assistant",
+        "gateway.deployment": "other",
+        "gateway.client": "app",
+        "gateway.table": "t1",
+        "gateway.stream": True,
+    }
+    assert first.name == second.name == "chat m-1"
+    call = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.request.stream": True,
+    }
+    failure = {"gateway.deployment": "house", "error.type": "unavailable", "http.response.status_code": 503}
+    assert attributes_of(first) == call | failure
+    assert attributes_of(second) == call | {
+        "gateway.deployment": "other",
+        "gen_ai.response.time_to_first_chunk": 0.2,
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 4,
+        "gen_ai.usage.cache_read.input_tokens": 1,
+        "gen_ai.usage.reasoning.output_tokens": 2,
+    }
+
+
+def test_a_stream_that_broke_is_an_error_of_both_spans() -> None:
+    record = answered(stream=True)
+    record.outcome, record.code = "interrupted", "stream_interrupted"
+    server, call = spans(record)
+    assert server.status.code == call.status.code == Status.STATUS_CODE_ERROR
+    assert attributes_of(server)["error.type"] == "stream_interrupted"
+    assert attributes_of(call)["error.type"] == "interrupted"
+
+
+def test_a_refusal_is_no_error_of_the_server_and_a_new_trace_has_no_parent() -> None:
+    refused = Record(
+        "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.1
+    )
+    (server,) = spans(refused, TraceContext("f" * 32))
+    assert server.status.code == Status.STATUS_CODE_UNSET
+    assert server.parent_span_id == b""
+    told = attributes_of(server)
+    assert (told["gateway.code"], told["gateway.outcome"]) == ("region_unknown", "refused")
+    assert "error.type" not in told
+    assert "gateway.region" not in told
+
+
+def test_what_people_and_providers_say_is_left_out() -> None:
+    record = answered(failed_attempt(FailureKind.CREDENTIALS), attempt("other"))
+    record.request_id, record.detail, record.dropped = "mail@example.org", "their words", frozenset({"their field"})
+    body = encode([Ended(record, TRACE, END_NS)], {})
+    for said in (b"mail@example.org", b"their words", b"their field", b"the provider's own words", b"told the client"):
+        assert said not in body
+
+
+def test_two_bodies_together_are_one() -> None:
+    one = encode([Ended(answered(), TRACE, END_NS)], {"service.name": "a"})
+    assert len(spans_in(one + one)) == 4
+    resources = ExportTraceServiceRequest.FromString(one + one).resource_spans
+    assert [sent.resource.attributes[0].value.string_value for sent in resources] == ["a", "a"]
+    assert {scope.scope.name for sent in resources for scope in sent.scope_spans} == {"gateway"}

@@ -1,0 +1,218 @@
+"""The gateway as one application: what a request leaves behind in the log, the metrics and the traces, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.app import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.telemetry import export, log
+from gateway.telemetry.snapshots import unpack
+from tests.tables import table_of
+
+CHAT = "/v1/chat/completions"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+TABLE = """
+version: 1
+assistants: {assistant: {routes: {eu: [house], us: [house]}}}
+regions: {eu: {territories: [DE], boundary: [DE]}, us: {territories: [US], boundary: ["*"]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
+clients: {app: {keys: ["sha256:HASH"]}}
+location: {signals: [edge_header], edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]}
+"""
+KEY = "gk-app"
+TABLE = TABLE.replace("HASH", hashlib.sha256(KEY.encode()).hexdigest())
+
+
+def answer(request: httpx.Request) -> httpx.Response:
+    """What the provider, and the collector, say."""
+    if request.url.host == "otel.example":
+        return httpx.Response(200)
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+    return httpx.Response(200, json={"id": "a", "created": 1, "model": "m", "choices": [choice], "usage": usage})
+
+
+class World:
+    """A gateway, its client, everything that it sent, and its log."""
+
+    def __init__(self, more: str = "") -> None:
+        self.sent: list[httpx.Request] = []
+        self.stream = io.StringIO()
+        log.configure("json", "info", self.stream)
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            self.sent.append(request)
+            return answer(request)
+
+        table = table_of(TABLE + more, {"KEY": "sk-secret"})
+        self.gateway = Gateway(table, HttpxTransport(httpx.MockTransport(handle)))
+        transport: Any = httpx.ASGITransport(self.gateway, client=("127.0.0.1", 1))
+        self.client = httpx.AsyncClient(
+            transport=transport, base_url="http://gateway", headers={"authorization": f"Bearer {KEY}"}
+        )
+
+    async def ask(self, country: str = "DE", model: str = "assistant", **headers: str) -> httpx.Response:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "a secret thought"}],
+            "user": "mail@example.org",
+        }
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(CHAT, json=body, headers={"cf-ipcountry": country, **names})
+
+    def lines(self) -> list[dict[str, Any]]:
+        assert log._lines is not None
+        log._lines.flush()
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    @property
+    def series(self) -> dict[str, dict[tuple[str, ...], list[int]]]:
+        return unpack(self.gateway.metrics.snapshot())
+
+    async def end(self) -> None:
+        """What the server does last."""
+        messages = iter([{"type": "lifespan.shutdown"}])
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(_: Any) -> None:
+            return None
+
+        await self.gateway({"type": "lifespan"}, receive, send)
+
+
+@asynccontextmanager
+async def world(more: str = "") -> AsyncIterator[World]:
+    made = World(more)
+    async with made.client:
+        yield made
+    await made.end()
+
+
+async def test_an_answer_is_logged_and_counted() -> None:
+    async with world() as one:
+        assert (await one.ask()).status_code == 200
+        (line,) = one.lines()
+        assert (line["outcome"], line["region"], line["client"], line["prompt_tokens"]) == ("ok", "eu", "app", 3)
+        assert 0 <= line["provider_ms"] <= line["first_ms"] <= line["total_ms"]
+        assert "trace_id" not in line, "nobody asked for a trace"
+        series = one.series
+        assert series["gateway_requests_total"] == {("eu", "assistant", "ok", "200", ""): [1]}
+        assert series["gateway_tokens_total"]["eu", "assistant", "house", "openai-compatible", "completion"] == [0]
+        assert series["gateway_requests_in_flight"] == {(): [0]}
+        assert series["gateway_open_streams"] == {(): [0]}
+        assert series["gateway_log_lines_dropped_total"] == {(): [0]}
+
+
+async def test_a_request_that_runs_is_in_flight() -> None:
+    async with world() as one:
+        seen: list[Any] = []
+        real = answer
+
+        def watching(request: httpx.Request) -> httpx.Response:
+            seen.append(one.series["gateway_requests_in_flight"][()])
+            return real(request)
+
+        one.gateway._sender._transport._inner.handler = watching  # type: ignore[attr-defined]
+        await one.ask()
+        assert seen == [[1]]
+        assert one.series["gateway_requests_in_flight"] == {(): [0]}
+
+
+async def test_a_callers_trace_is_in_the_log_and_goes_no_further() -> None:
+    async with world() as one:
+        await one.ask(traceparent=PARENT, tracestate="a=1")
+        assert one.lines()[0]["trace_id"] == TRACE
+        (request,) = one.sent
+        assert {"traceparent", "tracestate", "x-request-id"}.isdisjoint(request.headers)
+        assert TRACE not in str(request.headers) + request.content.decode()
+
+
+async def test_a_hostile_client_makes_no_series() -> None:
+    """Whatever a client can write freely, in headers and body: after the first few requests nothing new is counted."""
+    async with world() as one:
+
+        async def attack(number: int) -> None:
+            word = f"x{number}"
+            await one.ask(model=word)
+            await one.ask(country=f"{chr(65 + number % 26)}{chr(65 + number // 26)}", x_request_id=word)
+            await one.ask(authorization=f"Bearer {word}")
+            await one.ask(traceparent=f"00-{number + 1:032x}-{number + 1:016x}-01", user_agent=word)
+            await one.ask(x_gateway_user=word, x_gateway_territory=word, x_gateway_timeout_ms=word)
+            await one.ask(**{"content-type": word})
+            await one.client.post(CHAT, content=f'{{"model": "assistant", "{word}": 1}}')
+            await one.client.post(f"{CHAT}?{word}={word}", content=b"{")
+
+        for number in range(26):
+            await attack(number)
+        before = {name: set(rows) for name, rows in one.series.items()}
+        for number in range(26, 130):
+            await attack(number)
+        after = {name: set(rows) for name, rows in one.series.items()}
+        assert after == before
+        assert sum(map(len, after.values())) < 60
+        told = json.dumps([[list(labels) for labels in rows] for rows in after.values()])
+        assert '"x' not in told
+        assert sum(count for (count,) in one.series["gateway_requests_total"].values()) == 130 * 8
+
+
+EXPORTER = """
+exporters:
+  traces: {endpoint: "https://otel.example/v1/traces", stores: DE, processes: DE, headers: {authorization: "${KEY}"}}
+"""
+
+
+async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote() -> None:
+    async with world(EXPORTER) as one:
+        await one.ask(x_request_id="mail@example.org")
+        await one.ask(country="KP")
+        began = [line["trace_id"] for line in one.lines()]
+        assert len(set(began)) == 2, "a trace of its own for each"
+        await one.end()
+        exported = [request for request in one.sent if request.url.host == "otel.example"]
+        assert [request.headers["authorization"] for request in exported] == ["sk-secret"]
+        assert one.series["gateway_traces_total"] == {("traces", "exported"): [2]}
+        body = exported[0].content
+        assert bytes.fromhex(began[0]) in body
+        for written in (b"secret thought", b"mail@example.org", b"gk-app", b"sk-secret"):
+            assert written not in body
+
+
+@pytest.mark.parametrize("way", ["down", "slow", "garbage"])
+async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_CLOSE_S", 0.05)
+    async with world() as well, world(EXPORTER) as ill:
+
+        async def trouble(request: httpx.Request) -> httpx.Response:
+            if request.url.host != "otel.example":
+                return answer(request)
+            if way == "down":
+                raise httpx.ConnectError("refused")
+            if way == "slow":
+                await asyncio.Event().wait()
+            return httpx.Response(418, content=b"\xff" * 1_000_000)
+
+        ill.gateway._sender._transport._inner.handler = trouble  # type: ignore[attr-defined]
+        for _ in range(300):
+            usual, other = await well.ask(), await ill.ask()
+            assert (usual.status_code, usual.content) == (other.status_code, other.content)
+            assert usual.headers.keys() == other.headers.keys()
+        async with asyncio.timeout(10):
+            await ill.end()
+        (outcomes,) = {tuple(sorted(outcome for _, outcome in ill.series["gateway_traces_total"]))}
+        assert outcomes
+        assert "exported" not in outcomes
+        assert sum(count for (count,) in ill.series["gateway_traces_total"].values()) == 300
