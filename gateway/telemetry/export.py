@@ -66,7 +66,7 @@ class Tracer:
         self._known: tuple[Exporter, ...] = ()
         self._senders: tuple[_Sender, ...] = ()
         self._make: Callable[[Exporter], _Sender] = lambda exporter: _Sender(
-            exporter, post, metrics, resource, gather_s, sleep
+            exporter, lambda: exporter in current(), post, metrics, resource, gather_s, sleep
         )
 
     def observe(self, record: Record) -> None:
@@ -102,6 +102,7 @@ class _Sender:
     def __init__(
         self,
         exporter: Exporter,
+        is_in_force: Callable[[], bool],
         post: Post,
         metrics: Metrics,
         resource: Mapping[str, str],
@@ -109,6 +110,7 @@ class _Sender:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.exporter = exporter
+        self._is_in_force = is_in_force
         self._post = post
         self._metrics = metrics
         self._resource = resource
@@ -171,6 +173,8 @@ class _Sender:
         body = b"".join(pieces)
         wait_s = _FIRST_WAIT_S
         for left in reversed(range(_TRIES)):
+            if not self._is_in_force():
+                return "discarded"
             delivery = await self._post(self.exporter, body)
             self._note(delivery)
             if delivery.status is not None and 200 <= delivery.status < 300:

@@ -75,13 +75,13 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_request_duration_seconds": Family(
         "histogram",
-        "From a request's first byte to the last of its answer.",
+        "From the end of a request's headers to the end of its answer.",
         ("region", "assistant", "outcome", "stream"),
         REQUEST_BOUNDS_S,
     ),
     "gateway_time_to_first_token_seconds": Family(
         "histogram",
-        "From a request's first byte to the first real event of its stream.",
+        "From the end of a request's headers to the first real event of its stream.",
         ("region", "assistant", "deployment"),
         FIRST_TOKEN_BOUNDS_S,
     ),
@@ -116,7 +116,7 @@ FAMILIES: Mapping[str, Family] = {
         ("region", "assistant", "deployment", "provider", "type"),
     ),
     "gateway_answers_without_usage_total": Family(
-        "counter", "Answers for which the provider counted no tokens.", ("deployment", "provider")
+        "counter", "Answers, whole or begun, for which no count of tokens came.", ("deployment", "provider")
     ),
     "gateway_traces_total": Family(
         "counter",

@@ -16,7 +16,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-_STAND_INS = ("gateway", "make", "pip", "pytest", "docker")
+_STAND_INS = ("gateway", "make", "pip", "pytest", "promtool", "docker")
 _LIMIT_S = 60
 
 

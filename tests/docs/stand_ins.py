@@ -5,6 +5,7 @@ gateway     the real one; `serve` and `demo` take a free port, and are stopped b
 make        `make -n` in the checkout: the target exists, and its recipe can be read
 pip         `install .` goes into the page's own directory; extras of ours must exist
 pytest      only collects
+promtool    `check config`: the file and its rule files have what Prometheus needs to begin with
 docker      runs what the image would run, with the mounted files and the variables, on this machine
 """
 
@@ -72,6 +73,19 @@ def pytest(arguments: list[str]) -> int:
     return subprocess.call([sys.executable, "-m", "pytest", "--collect-only", "-qq", *arguments])
 
 
+def promtool(arguments: list[str]) -> int:
+    import yaml
+
+    assert arguments[:2] == ["check", "config"], arguments
+    config = yaml.safe_load(Path(arguments[2]).read_text())
+    assert all(job["job_name"] and job["static_configs"] for job in config["scrape_configs"])
+    for name in config["rule_files"]:
+        for group in yaml.safe_load(Path(name).read_text())["groups"]:
+            assert group["name"]
+            assert all({"alert", "expr"} <= rule.keys() for rule in group["rules"])
+    return 0
+
+
 def docker(arguments: list[str]) -> int:
     if arguments[0] == "build":
         return 0 if arguments[1:] == ["-t", "assistant-gateway", "."] and Path("Dockerfile").exists() else 1
@@ -96,4 +110,12 @@ def docker(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
-    raise SystemExit({"gateway": gateway, "make": make, "pip": pip, "pytest": pytest, "docker": docker}[name](rest))
+    commands = {
+        "gateway": gateway,
+        "make": make,
+        "pip": pip,
+        "pytest": pytest,
+        "promtool": promtool,
+        "docker": docker,
+    }
+    raise SystemExit(commands[name](rest))

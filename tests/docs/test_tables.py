@@ -29,7 +29,9 @@ CLIENTS = ROOT / "docs" / "clients.md"
 OPERATORS = ROOT / "docs" / "operators.md"
 ADAPTERS = ROOT / "docs" / "adapters.md"
 _CODE = re.compile(r"`([^`]+)`")
-_OURS = re.compile(r"(x-(gateway|request|api|should)-[a-z-]+|authorization|retry-after|location|server-timing)")
+_OURS = re.compile(
+    r"(x-(gateway|request|api|should)-[a-z-]+|authorization|retry-after|location|server-timing|traceparent|tracestate)"
+)
 
 
 def words(cell: str) -> list[str]:

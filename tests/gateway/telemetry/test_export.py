@@ -246,6 +246,20 @@ async def test_a_reload_keeps_what_is_as_it_was_and_drops_what_another_still_had
         assert sorted(name for name, _ in one.bodies) == ["moved", "traces"]
 
 
+async def test_after_a_reload_nothing_more_is_sent_also_if_nobody_asks_any_more() -> None:
+    async with bench(answers=[Delivery(503)]) as one:
+
+        async def reload(_: float) -> None:
+            one.exporters = ()
+
+        one.tracer._make = lambda made: module._Sender(
+            made, lambda: made in one.exporters, one.post, one.metrics, {}, 0, reload
+        )
+        one.tracer.observe(traced())
+        await one.settled("discarded")
+        assert len(one.bodies) == 1
+
+
 async def test_a_reload_stops_a_call_that_is_under_way() -> None:
     async with bench(hold=asyncio.Event()) as one:
         one.tracer.observe(traced())
@@ -299,7 +313,7 @@ async def test_no_span_ever_leaves_its_regions_boundary(
         for index, (place, named, unplaced) in enumerate(made):
             for number, location in enumerate(locations):
                 region = location.region if location is not None else None
-                inside = region is not None and all(parse_places(place).within(where) for where in [region.boundary])
+                inside = region is not None and parse_places(place).within(region.boundary)
                 may = unplaced if region is None else inside and region.name in named
                 assert ((f"e{index}", number) in heard) == may
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.whole_lines import pieces, whole_lines
 
 
@@ -50,3 +52,25 @@ def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
     os.close(reading)
     print("a line", file=stream, flush=True)
     assert not stream.isatty()
+
+
+def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    lines = LineWriter(whole_lines(writing))
+    try:
+        for _ in range(3):
+            lines.write("{}")
+        assert lines.dropped == 3
+    finally:
+        os.close(writing)
+
+
+def test_a_stream_that_is_closed_is_counted_too() -> None:
+    stream = io.StringIO()
+    lines = LineWriter(stream)
+    lines.write("one")
+    assert lines.dropped == 0
+    stream.close()
+    lines.write("two")
+    assert lines.dropped == 1

@@ -1,0 +1,93 @@
+"""The one line of a request: what an operator needs, each thing once, and nothing that a person wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from gateway.model.record import Record
+from gateway.model.trace import TraceContext
+from gateway.telemetry import log
+from providers.chat import Usage
+from providers.failures import FailureKind
+from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, failed_attempt
+
+
+def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:
+    stream = io.StringIO()
+    log.configure("json", level, stream)
+    log.log_request(record)
+    text = stream.getvalue()
+    return json.loads(text) if text else None
+
+
+def test_an_answer_after_a_failover_in_a_trace() -> None:
+    failed = failed_attempt(FailureKind.UNAVAILABLE, status=503)
+    record = answered(failed, attempt("other"), usage=Usage(3, 4, 1, 0), stream=True)
+    record.trace = TraceContext("a" * 32)
+    line = line_of(record)
+    assert line is not None
+    assert line.pop("timestamp")
+    assert line == {
+        "level": "info",
+        "event": "request",
+        "request_id": "req-1",
+        "trace_id": "a" * 32,
+        "outcome": "ok",
+        "status": 200,
+        "client": "app",
+        "assistant": "assistant",
+        "deployment": "other",
+        "provider": "openai",
+        "model": "m-1",
+        "stream": True,
+        "table": "t1",
+        "first_ms": 400.0,
+        "total_ms": 1000.0,
+        "provider_ms": 500.0,
+        "region": "eu",
+        "territory": "DE",
+        "why": "edge_header",
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "cached_tokens": 1,
+        "reasoning_tokens": 0,
+        "attempts": [
+            {
+                "deployment": "house",
+                "ms": 200.0,
+                "kind": "unavailable",
+                "status": 503,
+                "detail": "the provider's own words",
+            },
+            {"deployment": "other", "ms": 300.0},
+        ],
+    }
+
+
+def test_what_is_unknown_is_not_made_up() -> None:
+    line = line_of(Record("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown"))
+    assert line is not None
+    absent = {"trace_id", "prompt_tokens", "cached_tokens", "provider_ms", "attempts"}
+    assert absent.isdisjoint(line)
+    assert (line["region"], line["code"]) == (None, "region_unknown")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level"), [("ok", "info"), ("refused", "info"), ("failed", "warning"), ("interrupted", "warning")]
+)
+def test_how_grave_it_is(outcome: str, level: str) -> None:
+    record = answered()
+    record.outcome = outcome
+    line = line_of(record)
+    assert line is not None
+    assert line["level"] == level
+    assert (line_of(record, "warning") is None) == (level == "info")
+
+
+def test_lines_for_people_count_none_as_dropped() -> None:
+    log.configure("text", "info", io.StringIO())
+    assert log.dropped_lines() == 0
