@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.commands import CommandError, compiled_table
 
 if TYPE_CHECKING:
-    from gateway.model.permit import AnyPermit
+    from gateway.model.permit import Permit
     from gateway.model.table import Deployment, Table
     from providers.registry import Registry
 

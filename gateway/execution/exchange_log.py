@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.execution.transports import Incoming, Transport
-from gateway.model.permit import Permit
+from gateway.model.permit import AnyPermit
 from providers.auth import Secret
 
 __all__ = ["ExchangeLog", "shown_exchange"]
@@ -29,7 +29,7 @@ class ExchangeLog:
     answer_body: bytearray = field(default_factory=bytearray)
 
     async def send(
-        self, permit: Permit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport."""
         self.request_line = f"{method} {permit.origin}{target}"
