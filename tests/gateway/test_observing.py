@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -216,3 +218,9 @@ async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, mo
         assert outcomes
         assert "exported" not in outcomes
         assert sum(count for (count,) in ill.series["gateway_traces_total"].values()) == 300
+
+
+def test_a_worker_without_exporters_needs_neither_library() -> None:
+    code = "import gateway.app, sys; print([name for name in ('opentelemetry.proto', 'prometheus_client') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.api.door import headers_of
@@ -88,6 +88,7 @@ def test_a_state_is_kept_if_sound_and_short_and_never_costs_the_parent(states: t
     assert (trace.trace_id, trace.state) == (TRACE, kept)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=255), max_size=80), st.text(st.characters(max_codepoint=255), max_size=600))
 def test_whatever_is_sent_a_trace_is_sound_or_there_is_none(parent: str, state: str) -> None:
     for trace in (read(parent, states=(state,)), read(SOUND, states=(state,))):

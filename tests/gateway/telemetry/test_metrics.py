@@ -155,7 +155,7 @@ some = st.lists(records, max_size=4)
 
 
 @given(some, some, some)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_all(
     one: list[Record], two: list[Record], three: list[Record]
 ) -> None:
@@ -169,7 +169,7 @@ def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_al
 
 
 @given(st.lists(records, max_size=5), st.lists(st.integers(0, 2), max_size=5))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record], ended: list[int]) -> None:
     """As a supervisor does it: the living, and what the dead have counted."""
     workers, past = [Metrics(), Metrics(), Metrics()], EMPTY
@@ -213,7 +213,7 @@ def test_what_another_version_counted_otherwise_is_left_out(rows: dict[str, obje
 
 
 @given(st.lists(records, max_size=5))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_exposition_is_what_the_formats_ask_for(observed: list[Record]) -> None:
     snapshot = counted(observed).snapshot()
     body, kind = render(snapshot, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
