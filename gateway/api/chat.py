@@ -68,7 +68,7 @@ class ChatEndpoint:
         except Exception as error:  # the outermost border: whatever happened, the client gets an answer
             await exchange.fail(error)
         finally:
-            exchange.stop_watching()
+            exchange.end()
             if exchange.is_counted:
                 self._streams.give_back()
             record.total_s = time.monotonic() - started_at
@@ -79,7 +79,7 @@ class ChatEndpoint:
         visitor, client, location = self._admit(scope, table, record)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
-        deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
+        deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
@@ -125,6 +125,7 @@ class _Exchange:
         self.body_read = False
         self.client_left = False
         self.is_counted = False
+        self.deadline: Deadline | None = None
         self._send = send
         self._head_sent = False
         self._line: Line | None = scope.get("extensions", {}).get(LINE)
@@ -150,8 +151,10 @@ class _Exchange:
             pass
         self._leave()
 
-    def stop_watching(self) -> None:
+    def end(self) -> None:
         """The request has ended: nobody is to be cancelled any more."""
+        if self.deadline is not None:
+            self.deadline.close()
         if self._line is not None:
             self._line.forget(self._leave)
         if self._watcher is not None:

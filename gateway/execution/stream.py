@@ -58,14 +58,14 @@ class LiveStream:
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
         while not self._first or not any(isinstance(event, _REAL) for event in self._first):
-            self._first += tuple(event for event in await self._read() if not isinstance(event, Heartbeat))
+            events = self._take(await self._reply.read())
+            self._first += tuple([event for event in events if not isinstance(event, Heartbeat)])
         for event in self._first:
             if isinstance(event, Failed):
                 # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
                 raise ProviderFailed(event.failure)
 
-    async def _read(self) -> tuple[StreamEvent, ...]:
-        chunk = await self._reply.read()
+    def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:
             return self._finish()
         events = self._parser.feed(chunk)
@@ -100,19 +100,22 @@ class LiveStream:
                 pass
 
     async def _read_in_time(self) -> tuple[StreamEvent, ...]:
-        left_s = self._deadline.left_s(committed=True)
+        deadline = self._deadline
+        idle_s = self._idle_s
+        left_s = deadline.total_at - deadline.clock()
         try:
-            with self._deadline.limit(min(self._idle_s, left_s)):
-                events = await self._read()
+            with deadline.limit(idle_s if idle_s < left_s else left_s):
+                chunk = await self._reply.read()
         except TimeoutError:
-            return self._cut(_STALLED if left_s > self._idle_s else _OVER_TIME)
+            return self._cut(_STALLED if left_s > idle_s else _OVER_TIME)
         except ProviderFailed as error:
             return self._cut(error.failure)
-        return self._shown(events)
+        events = self._take(chunk)
+        return self._shown(events) if self._ended else events
 
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The events as a client may see them: a late content filter is an end, not a break."""
-        if not events or not isinstance(events[-1], Failed):
+        if not isinstance(events[-1], Failed):
             return events
         failure = events[-1].failure
         if failure.kind is FailureKind.CONTENT_FILTER:
