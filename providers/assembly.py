@@ -134,6 +134,15 @@ class Assembler:
         state.said.add("text")
         self._give(TextRun(pieces))
 
+    def relay(self, text: bytes) -> tuple[StreamEvent, ...] | None:
+        """`text_run` of one piece and `take` in one, in the midst of the first choice's text; None elsewhere."""
+        state = self._choices.get(0)
+        if state is None or state.finish or state.cut or not self.opened or self.done or self._events:
+            return None
+        if "text" not in state.said:
+            return None
+        return (TextRun((text,)),)
+
     def takes_runs(self) -> bool:
         """Whether text may come as runs now: not while half a surrogate pair waits for its other half."""
         return 0 not in self._choices or "text" not in self._choices[0].cut

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -180,12 +179,10 @@ class _Exchange:
         encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
-            async with aclosing(stream.batches()) as batches:
-                async for events in batches:
-                    if data := encoder.encode(events):
-                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            async for events in stream:
+                if data := encoder.encode(events):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
-            # The batches close their stream only if someone has begun to read them.
             await stream.close()
         self.record.usage = encoder.usage
         if encoder.failed is not None:

@@ -6,7 +6,7 @@ every ending is an event: `Finished` for a whole answer, `Failed` for anything e
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.execution.deadline import Deadline
@@ -80,18 +80,27 @@ class LiveStream:
         self._ended = True
         return events if events and isinstance(events[-1], Finished | Failed) else (*events, Failed(_ENDLESS))
 
-    async def batches(self) -> AsyncGenerator[tuple[StreamEvent, ...]]:
-        """The events from the first on; the last batch ends with the terminal event."""
+    def __aiter__(self) -> LiveStream:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """The next batch, from the first events on; the last one ends with the terminal event. (A generator would be
+        shorter, and put two more coroutines between each event and its client.)"""
+        if self._first:
+            first, self._first = self._first, ()
+            return first
         try:
-            yield self._first
             while not self._ended:
-                events = await self._read_in_time()
-                if events:
-                    yield events
+                if events := await self._next():
+                    return events
             if self._has_tail:
+                self._has_tail = False
                 await self._read_tail()
-        finally:
+        except BaseException:
             await self.close()
+            raise
+        await self.close()
+        raise StopAsyncIteration
 
     async def _read_tail(self) -> None:
         """Read on behind a whole answer: once its last bytes are off, the connection can serve another request."""
@@ -99,7 +108,7 @@ class LiveStream:
             while await self._reply.read():
                 pass
 
-    async def _read_in_time(self) -> tuple[StreamEvent, ...]:
+    async def _next(self) -> tuple[StreamEvent, ...]:
         deadline = self._deadline
         idle_s = self._idle_s
         left_s = deadline.total_at - deadline.clock()
@@ -129,4 +138,6 @@ class LiveStream:
     async def close(self) -> None:
         """Let go of the provider's connection."""
         self._ended = True
+        self._has_tail = False
+        self._first = ()
         await self._reply.close()
