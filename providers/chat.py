@@ -304,6 +304,7 @@ class Opened:
     created: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """More text of a choice; never empty unless it carries log probabilities."""

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 def quick(cls: type[_T]) -> type[_T]:
     """The class with a cheaper `__init__`: `@quick` above `@dataclass(frozen=True, slots=True)`.
 
-    It pays from four fields on; with fewer the two changes of class cost what they save.
+    It pays from three fields on; with fewer the two changes of class cost what they save.
     """
     thawed = type(
         cls.__name__, (cls,), {"__slots__": (), "__setattr__": object.__setattr__, "__module__": cls.__module__}

@@ -63,12 +63,12 @@ class ChunkEncoder:
         return b"".join([self._encode(event) for event in events])
 
     def _encode(self, event: StreamEvent) -> bytes:
+        if type(event) is TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
+            return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
         match event:
             case TextRun(pieces):
                 return self._text_run(pieces)
             case TextDelta(text, choice, logprobs):
-                if logprobs is None and choice == 0 and 0 in self._started:
-                    return self._text_head + orjson.dumps(text)[1:-1] + self._text_tail
                 return self._delta(choice, {"content": text}, logprobs)
             case ReasoningDelta(text, choice):
                 return self._delta(choice, {"reasoning_content": text})
