@@ -8,94 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.line import LINE, Line
+from gateway.cycle import GatewayCycle, News
 
-__all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayCycle", "GatewayProtocol"]
+__all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 _MAX_WAITING = 32
-_NO_BODY = (204, 304)
+_COMMON_URL_BYTES = 256
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
-
-
-class GatewayCycle(RequestResponseCycle):
-    """uvicorn's cycle, with a leaner `send`: the head waits for the first bytes of the body and leaves with them, and
-    is checked once instead of header by header."""
-
-    _head = b""
-    _has_body = True
-    _is_counted = False
-
-    async def send(self, message: Any) -> None:
-        """ASGI's `send`."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if self.response_complete:
-            raise RuntimeError("a response that is complete was added to")
-        if not self.response_started:
-            self._start(message["status"], message["headers"])
-            return
-        body: bytes = message.get("body", b"")
-        more_body: bool = message.get("more_body", False)
-        if self.chunked_encoding:
-            content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more_body:
-                content += b"0\r\n\r\n"
-        else:
-            self.expected_content_length -= len(body)
-            content = body if self._has_body else b""
-        head, self._head = self._head, b""
-        if head or content:
-            self.transport.write(head + content)
-        if not more_body:
-            self._complete()
-
-    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status]]
-        self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
-        self.chunked_encoding = self._has_body and self.scope["http_version"] == "1.1"
-        for name, value in [*self.default_headers, *headers]:
-            if b"\r" in value or b"\n" in value or b"\0" in value:
-                raise RuntimeError("a response header with a line break was stopped")
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self._is_counted = self._has_body
-                self.expected_content_length = int(value)
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if self._has_body and not self._is_counted and not self.chunked_encoding:
-            # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.
-            self.keep_alive = False
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if self.chunked_encoding:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
-
-    def _complete(self) -> None:
-        if self._is_counted and self.expected_content_length != 0:
-            raise RuntimeError("a response body differs from its content-length")
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -113,6 +46,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._bare_bytes = 0
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -122,15 +56,18 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._head_arrived()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
         self._bare_bytes += len(data)
         super().data_received(data)
+        # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
             # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
             self._refuse(ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes"))
@@ -150,14 +87,41 @@ class GatewayProtocol(HttpToolsProtocol):
         if upgrades and _announces_body(self.headers):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
             raise ValueError(self._wrong)
-        super().on_headers_complete()
-        # uvicorn makes the cycle by name; its task has not begun to run yet.
-        self.cycle.__class__ = GatewayCycle
+        self._begin(self.parser.get_http_version())
         # The request has this list; what comes in trailers, behind every check, must not get into it.
         self.headers = []
         if upgrades:
             # llhttp takes what follows for another protocol's, so no further request can come here.
             self.cycle.keep_alive = False
+
+    def _begin(self, version: str) -> None:
+        """Start the request, or let it wait for those before it: what uvicorn's `on_headers_complete` does, less what
+        this gateway never switches on (upgrades, a limit of connections, an access log)."""
+        scope, before = self.scope, self.cycle
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
+        path, scope["raw_path"], scope["query_string"] = split(self.url)
+        scope["path"] = self.root_path + path
+        cycle = self.cycle = GatewayCycle(
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,
+            self.server_state.default_headers,
+            News(self.loop),  # type: ignore[arg-type]  # what a cycle asks of an asyncio.Event
+            self.expect_100_continue,
+            version != "1.0" and self.parser.should_keep_alive(),
+            self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
@@ -167,6 +131,38 @@ class GatewayProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""
         self._refuse(ApiError("invalid_request", self._wrong))
+
+    def on_response_complete(self) -> None:
+        """See uvicorn: a request that waited begins, or the connection is idle from now on.
+
+        One timer runs from the first of these moments on and looks again when it fires: one that is set and taken back
+        for each request costs as much as parsing its JSON.
+        """
+        if self.transport.is_closing() or self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idling(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for all of the time."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch_idling(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _watch_idling(self, for_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
@@ -201,3 +197,14 @@ class GatewayProtocol(HttpToolsProtocol):
 
 def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+
+
+def _split(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, raw path and query of a request's target; raises as uvicorn does for one that is none."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
+
+
+# Nearly every request of a gateway has the same target.
+_split_common = lru_cache(maxsize=1024)(_split)

@@ -117,6 +117,10 @@ class Assembler:
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
+        state = self._choices.get(choice)
+        if state is not None and text and logprobs is None and text.isascii() and self._is_in_text(state):
+            self._events.append(TextDelta(text, choice))
+            return
         state = self._choice(choice)
         if state.finish:
             return
@@ -133,6 +137,17 @@ class Assembler:
             return
         state.said.add("text")
         self._give(TextRun(pieces))
+
+    def relay(self, text: bytes) -> tuple[StreamEvent, ...] | None:
+        """`text_run` of one piece and `take` in one, in the midst of the first choice's text; None elsewhere."""
+        state = self._choices.get(0)
+        if state is None or self._events or not self._is_in_text(state):
+            return None
+        return (TextRun((text,)),)
+
+    def _is_in_text(self, state: _Choice) -> bool:
+        """Whether more text of the choice is nothing but that: nothing has ended, opens or waits for another half."""
+        return self.opened and not self.done and not state.finish and not state.cut and "text" in state.said
 
     def takes_runs(self) -> bool:
         """Whether text may come as runs now: not while half a surrogate pair waits for its other half."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from providers.failures import Failure
+from providers.values import quick
 
 __all__ = [
     "AllowedTools",
@@ -97,6 +98,7 @@ class FilePart:
 Part = TextPart | ImagePart | AudioPart | FilePart
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call that the model asks for.
@@ -128,6 +130,7 @@ class UserMessage:
     name: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AssistantMessage:
     """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent."""
@@ -208,6 +211,7 @@ class JsonSchemaFormat:
 ResponseFormat = JsonObjectFormat | JsonSchemaFormat
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One question to an assistant.
@@ -244,6 +248,7 @@ class ChatRequest:
 # --- the answer -----------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that were counted by the provider; `total` is always the sum. Reasoning is part of `completion`."""
@@ -259,6 +264,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One answer: the message, why it ended, and the provider's own word for that where it isn't ours."""
@@ -270,6 +276,7 @@ class Choice:
     raw_finish_reason: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
     """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing."""
@@ -297,6 +304,7 @@ class Opened:
     created: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """More text of a choice; never empty unless it carries log probabilities."""
@@ -333,6 +341,7 @@ class RefusalDelta:
     choice: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of the tool call `index` (0, 1, … in a choice).

@@ -7,8 +7,9 @@ is its adapter's to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from providers.adapter import Adapter, StreamParser, Target, WireResponse
 from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent
@@ -40,7 +41,12 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target) -> Cha
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:
     """Whether the body says that it is a stream of events."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+    return _kind(headers.get("content-type", "")) == "text/event-stream"
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 class AnswerReader:
@@ -55,13 +61,15 @@ class AnswerReader:
             self._parser = adapter.stream_parser(target)
         self._body = bytearray()
         self._done = False
+        self._opened = False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         if self._done:
             return ()
         if self._parser is not None:
-            return self._finish(self._parser.feed(data))
+            events = self._parser.feed(data)
+            return events if self._opened else self._open(events)
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
@@ -74,23 +82,26 @@ class AnswerReader:
         if self._done:
             return ()
         if self._parser is not None:
-            return self._finish(self._parser.close())
+            events = self._parser.close()
+            return events if self._opened else self._open(events)
         self._done = True
         try:
             return tuple(unfold(read_answer(self._adapter, replace(self._head, body=bytes(self._body)), self._target)))
         except ProviderFailed as error:
             return (Failed(error.failure),)
 
-    def _finish(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
-        """The parser's events, with the moment of the answer where the provider names none."""
-        return tuple(
-            replace(event, created=int(self._head.received_at))
-            if isinstance(event, Opened) and not event.created
-            else event
-            for event in events
-        )
+    def _open(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """The parser's first events, with the moment of the answer where the provider names none."""
+        for position, event in enumerate(events):
+            if isinstance(event, Opened):
+                self._opened = True
+                if not event.created:
+                    dated = replace(event, created=int(self._head.received_at))
+                    return (*events[:position], dated, *events[position + 1 :])
+                break
+        return events
 
 
 def _is_json_body(headers: Mapping[str, str]) -> bool:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(headers.get("content-type", ""))
     return kind == "application/json" or kind.endswith("+json")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from providers.adapter import Capabilities
@@ -25,6 +26,7 @@ from providers.chat import (
     JsonSchemaFormat,
     NamedTool,
     Part,
+    SystemMessage,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -71,6 +73,8 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
 }
 """Flags of models (catalogue data) and the features beside which they can't reason."""
+_SAID = tuple(sorted(PARAMETERS - {"strict_tools"}))
+_said_of = attrgetter(*_SAID)
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], {}, "")
 
 
@@ -103,6 +107,10 @@ def moves_data() -> frozenset[str]:
     return frozenset(data["moves_data"])
 
 
+# Messages that need nothing where their content is text.
+_TALK = (SystemMessage, UserMessage)
+
+
 def needs_of(request: ChatRequest) -> Needs:
     """What the request needs; computed once a request, whatever the number of deployments."""
     return Needs(frozenset(_features(request)), frozenset(_parameters(request)), _moving(request))
@@ -111,6 +119,8 @@ def needs_of(request: ChatRequest) -> Needs:
 def _features(request: ChatRequest) -> set[str]:
     features: set[str] = set()
     for message in request.messages:
+        if type(message.content) is str and type(message) in _TALK:
+            continue
         if isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and message.tool_calls):
             features.add("tools")
         elif isinstance(message, UserMessage) and not isinstance(message.content, str):
@@ -148,8 +158,9 @@ def _part_features(part: Part) -> tuple[str, ...]:
 
 
 def _parameters(request: ChatRequest) -> set[str]:
-    parameters = {name for name in PARAMETERS - {"strict_tools"} if getattr(request, name) not in (None, ())}
-    if any(tool.strict for tool in request.tools):
+    said = _said_of(request)
+    parameters = {name for name, value in zip(_SAID, said, strict=True) if value is not None and value != ()}
+    if request.tools and any(tool.strict for tool in request.tools):
         parameters.add("strict_tools")
     parameters.update(request.extra)
     return parameters

@@ -115,7 +115,10 @@ def read_str(source: Mapping[str, object], key: str) -> str | None:
 
 def read_int(source: Mapping[str, object], key: str) -> int | None:
     """The whole number at `key` (also written `3.0` or `"3"`) if it has at most 63 bits, or None."""
-    number = _whole(source.get(key))
+    value = source.get(key)
+    if type(value) is int and 0 <= value < _INT64:
+        return value
+    number = _whole(value)
     return number if number is not None and -_INT64 <= number < _INT64 else None
 
 

@@ -17,9 +17,12 @@ _USUAL_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerSentEvent:
-    """One event: its type (`message` where none was named) and its data lines joined with LF, as raw bytes."""
+    """One event: its type (`message` where none was named) and its data lines joined with LF, as raw bytes.
+
+    Not frozen: it lives between two functions, and a stream makes one for each of its events.
+    """
 
     data: bytes
     event: str = "message"
@@ -117,10 +120,15 @@ class SseParser:
 
     def _take_lines(self, lines: list[bytes]) -> list[SseItem]:
         items: list[SseItem] = []
+        held = self._data
         for line in lines:
-            if not line and len(self._data) == 1 and not self._event:
-                items.append(ServerSentEvent(self._data.pop()))
+            # The two lines that nearly every event is made of; `_take_line` would do the same with them.
+            if not line and len(held) == 1 and not self._event:
+                items.append(ServerSentEvent(held.pop()))
                 self._data_bytes = 0
+            elif not held and line.startswith(b"data: ") and len(line) <= self._max_line_bytes:
+                held.append(line[6:])
+                self._data_bytes = len(line) - 6
             elif (item := self._take_line(line)) is not None:
                 items.append(item)
             elif self.overflowed:

@@ -65,6 +65,9 @@ class EventStreamParser:
         for item in items:
             if self._assembler.done:
                 return
+            if type(item) is ServerSentEvent and item.data.startswith(b"{"):
+                self._take_event(item, at_end)
+                continue
             if isinstance(item, SseComment) and self._read_comment is not None:
                 self._read_comment(item.text)
             if not isinstance(item, ServerSentEvent) or not item.data.strip():
@@ -80,13 +83,13 @@ class EventStreamParser:
 
     def _take_event(self, item: ServerSentEvent, at_end: bool) -> None:
         try:
-            chunk = _unwrapped(loads(item.data))
+            chunk = loads(item.data)
         except JsonError:
             # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
             if not at_end:
                 self._fail_malformed("an event of the provider's stream is not valid JSON", item.data)
             return
-        if isinstance(chunk, dict):
+        if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
             self._read_chunk(chunk, item.event)
         else:
             self._fail_malformed("an event of the provider's stream is no JSON object", item.data)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from providers.values import quick
+
 __all__ = ["WireRequest", "WireResponse"]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WireRequest:
     """Bytes to send: no host, no framing headers, no credentials.
@@ -23,6 +26,7 @@ class WireRequest:
     query: tuple[tuple[str, str], ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WireResponse:
     """What came back: `headers` have lower-case names (repeated ones joined with `, `), `body` is decompressed.

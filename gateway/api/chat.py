@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +73,7 @@ class ChatEndpoint:
         except Exception as error:  # the outermost border: whatever happened, the client gets an answer
             await exchange.fail(error)
         finally:
-            exchange.stop_watching()
+            exchange.end()
             if exchange.is_counted:
                 self._streams.give_back()
             record.total_s = time.monotonic() - started_at
@@ -91,7 +90,7 @@ class ChatEndpoint:
         visitor, client, location = self._admit(scope, table, record)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
-        deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
+        deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
@@ -140,6 +139,7 @@ class _Exchange:
         self.body_read = False
         self.client_left = False
         self.is_counted = False
+        self.deadline: Deadline | None = None
         self._send = send
         self._head_sent = False
         self._line: Line | None = scope.get("extensions", {}).get(LINE)
@@ -165,8 +165,10 @@ class _Exchange:
             pass
         self._leave()
 
-    def stop_watching(self) -> None:
+    def end(self) -> None:
         """The request has ended: nobody is to be cancelled any more."""
+        if self.deadline is not None:
+            self.deadline.close()
         if self._line is not None:
             self._line.forget(self._leave)
         if self._watcher is not None:
@@ -192,12 +194,10 @@ class _Exchange:
         encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
-            async with aclosing(stream.batches()) as batches:
-                async for events in batches:
-                    if data := encoder.encode(events):
-                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            async for events in stream:
+                if data := encoder.encode(events):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
-            # The batches close their stream only if someone has begun to read them.
             await stream.close()
         self.record.usage = encoder.usage
         if encoder.failed is not None:

@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -57,15 +57,14 @@ class Visitor:
 
 def headers_of(scope: Any) -> Visitor:
     """The visitor of an ASGI scope."""
-    pairs: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    headers: Headers = {}
-    size = 0
-    for name, value in pairs:
-        size += len(name) + len(value)
-        if name in headers:
-            headers[name].append(value)
-        else:
-            headers[name] = [value]
+    pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
+    headers: Headers = {name: [value] for name, value in pairs}
+    if len(headers) != len(pairs):
+        # A name that comes twice, which few requests have.
+        headers = {}
+        for name, value in pairs:
+            headers.setdefault(name, []).append(value)
+    size = sum([len(name) + len(value) for name, value in pairs])
     client = scope.get("client")
     return Visitor(headers, size, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
 
@@ -107,6 +106,12 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
 
 
 def _key_of(visitor: Visitor) -> str:
+    given = visitor.headers.get(b"authorization", ())
+    if len(given) == 1 and given[0].startswith(b"Bearer ") and b"x-api-key" not in visitor.headers:
+        # One key, as every client library writes it.
+        key = given[0][7:].decode("latin-1")
+        if key and key == key.strip():
+            return key
     keys = {value.strip() for value in visitor.all(b"x-api-key")}
     for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")

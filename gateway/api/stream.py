@@ -58,15 +58,17 @@ class ChunkEncoder:
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """The bytes of a batch; empty where there is nothing to show."""
+        if len(events) == 1:
+            return self._encode(events[0])
         return b"".join([self._encode(event) for event in events])
 
     def _encode(self, event: StreamEvent) -> bytes:
+        if type(event) is TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
+            return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
         match event:
             case TextRun(pieces):
                 return self._text_run(pieces)
             case TextDelta(text, choice, logprobs):
-                if logprobs is None and choice == 0 and 0 in self._started:
-                    return self._text_head + orjson.dumps(text)[1:-1] + self._text_tail
                 return self._delta(choice, {"content": text}, logprobs)
             case ReasoningDelta(text, choice):
                 return self._delta(choice, {"reasoning_content": text})
@@ -106,6 +108,8 @@ class ChunkEncoder:
         self._text_head += quotes
 
     def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        if len(pieces) == 1 and 0 in self._started:
+            return self._text_head + pieces[0] + self._text_tail
         first = b""
         if 0 not in self._started:
             first = self._delta(0, {"content": orjson.loads(b'"' + pieces[0] + b'"')})

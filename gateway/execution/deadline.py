@@ -10,16 +10,20 @@ from types import TracebackType
 __all__ = ["Clock", "Deadline", "TimeLimit"]
 
 Clock = Callable[[], float]
+_RESOLUTION_S = 0.001
+"""uvloop's timers count milliseconds: one may fire a little before its time."""
 
 
 class Deadline:
     """Two ends: of everything (`total_at`), and of the wait for the first real event (`commit_at`).
 
     It belongs to the task that first asks it for a limit; looking that task up is a system call on Python 3.11, so that
-    it is done once.
+    it is done once. All of its limits share one timer, which is left running where it fires too early and looks again:
+    most limits end long before their time, and a timer set and taken back for each costs ten times what a limit does.
+    `close` it when the request has ended.
     """
 
-    __slots__ = ("_loop", "_task", "clock", "commit_at", "started_at", "total_at")
+    __slots__ = ("_innermost", "_loop", "_task", "_timer", "_timer_at", "clock", "commit_at", "started_at", "total_at")
 
     def __init__(self, started_at: float, total_at: float, commit_at: float, clock: Clock = time.monotonic) -> None:
         self.started_at = started_at
@@ -28,6 +32,9 @@ class Deadline:
         self.clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[object] | None = None
+        self._innermost: TimeLimit | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     @classmethod
     def start(cls, total_s: float, commit_s: float, clock: Clock = time.monotonic) -> Deadline:
@@ -56,8 +63,37 @@ class Deadline:
 
     def limit(self, seconds: float) -> TimeLimit:
         """`with deadline.limit(seconds): …` raises TimeoutError if the block takes longer."""
-        task = self.task
-        return TimeLimit(seconds, self._loop or asyncio.get_running_loop(), task)
+        task = self._task or self.task
+        return TimeLimit(self, seconds, self._loop or asyncio.get_running_loop(), task)
+
+    def close(self) -> None:
+        """The request has ended: nothing of it is left to wait for."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        """Look no later than at this time of the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = loop.call_at(at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire the limits whose time is over, the inner one first, and wait for the next."""
+        self._timer = None
+        over_at = loop.time() + _RESOLUTION_S
+        next_at: float | None = None
+        limit = self._innermost
+        while limit is not None:
+            if not limit.expired:
+                if limit.at <= over_at:
+                    limit.expire()
+                elif next_at is None or limit.at < next_at:
+                    next_at = limit.at
+            limit = limit.outer
+        if next_at is not None:
+            self._watch(loop, next_at)
 
 
 class TimeLimit:
@@ -66,26 +102,35 @@ class TimeLimit:
     A cancellation from elsewhere stays one.
     """
 
-    __slots__ = ("_before", "_expired", "_handle", "_loop", "_seconds", "_task")
+    __slots__ = ("_before", "_deadline", "_loop", "_seconds", "_task", "at", "expired", "outer")
 
-    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
+    def __init__(
+        self, deadline: Deadline, seconds: float, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]
+    ) -> None:
+        self._deadline = deadline
         self._seconds = seconds
         self._loop = loop
         self._task = task
-        self._expired = False
+        self.expired = False
 
     def __enter__(self) -> None:
+        deadline = self._deadline
         self._before = self._task.cancelling()
-        self._handle = self._loop.call_later(max(self._seconds, 0), self._expire)
+        self.outer = deadline._innermost
+        deadline._innermost = self
+        self.at = at = self._loop.time() + (self._seconds if self._seconds > 0 else 0)
+        if deadline._timer is None or at < deadline._timer_at:
+            deadline._watch(self._loop, at)
 
-    def _expire(self) -> None:
-        self._expired = True
+    def expire(self) -> None:
+        """The time is over: end the block."""
+        self.expired = True
         self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._handle.cancel()
+        self._deadline._innermost = self.outer
         # As asyncio.timeout does: only our own cancellation becomes a TimeoutError.
-        if self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+        if self.expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError from error

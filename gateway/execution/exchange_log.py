@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.transports import Incoming, Transport
+from gateway.execution.transports import Headers, Incoming, Transport
 from gateway.model.permit import AnyPermit
 from providers.auth import Secret
 
@@ -22,14 +22,14 @@ class ExchangeLog:
 
     transport: Transport
     request_line: str = ""
-    request_headers: list[tuple[str, str]] = field(default_factory=list)
+    request_headers: Headers = field(default_factory=list)
     request_body: bytes = b""
     status: int | None = None
     answer_headers: Mapping[str, str] = field(default_factory=dict)
     answer_body: bytearray = field(default_factory=bytearray)
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport."""
         self.request_line = f"{method} {permit.origin}{target}"

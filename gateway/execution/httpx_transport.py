@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from gateway.execution.transports import FenceBreach, Incoming, allow, joined
+from gateway.execution.transports import FenceBreach, Headers, Incoming, allow, joined
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import NotAllowed
@@ -30,13 +30,13 @@ class HttpxTransport:
         self._inner = inner
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport. The permit travels in the request's extensions."""
         url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
         extensions = {EXTENSION: permit, "timeout": timeout}
-        request = httpx.Request(method, url, headers=headers, content=body, extensions=extensions)
+        request = httpx.Request(method, url, headers=list(headers), content=body, extensions=extensions)
         try:
             allow(_origin(request.url), request.extensions.get(EXTENSION))
             response = await self._inner.handle_async_request(request)

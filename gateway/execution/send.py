@@ -34,12 +34,19 @@ _OWN_HEADERS = [("user-agent", "assistant-gateway"), ("accept-encoding", "identi
 class Reply:
     """The head of a response, and its body as it arrives. `close` must be called, also after a failure."""
 
-    __slots__ = ("close", "head", "read")
+    __slots__ = ("_headers", "_received_at", "_status", "close", "read")
 
     def __init__(self, incoming: Incoming, received_at: float) -> None:
-        self.head = WireResponse(incoming.status, incoming.headers, b"", received_at)
+        self._status = incoming.status
+        self._headers = incoming.headers
+        self._received_at = received_at
         self.read = incoming.read
         self.close = incoming.close
+
+    @property
+    def head(self) -> WireResponse:
+        """The response without its body."""
+        return WireResponse(self._status, self._headers, b"", self._received_at)
 
     async def read_whole(self) -> WireResponse:
         """The whole response; raises ProviderFailed if it breaks off or is larger than is taken."""
@@ -50,8 +57,8 @@ class Reply:
             size += len(piece)
             if size > MAX_BODY_BYTES:
                 raise ProviderFailed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken"))
-        head = self.head
-        return WireResponse(head.status, head.headers, b"".join(pieces), head.received_at)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return WireResponse(self._status, self._headers, body, self._received_at)
 
 
 class Sender:
@@ -67,9 +74,10 @@ class Sender:
         `connect_s` bounds DNS, TCP and TLS; how long the provider may think is the caller's to bound.
         """
         check(wire)
-        target = f"{wire.path}?{urlencode(wire.query)}" if wire.query else wire.path
-        headers = [*wire.headers, *_OWN_HEADERS]
-        incoming = await self._transport.send(permit, wire.method, target, headers, wire.body, connect_s)
+        target = _target(wire.path, wire.query) if wire.query else wire.path
+        incoming = await self._transport.send(
+            permit, wire.method, target, _with_own(wire.headers), wire.body, connect_s
+        )
         return Reply(incoming, self._clock())
 
     async def aclose(self) -> None:
@@ -85,10 +93,10 @@ def check(wire: WireRequest) -> None:
         raise FenceBreach(
             "an adapter's path must be segments of visible ASCII behind one slash each: no host, query or dot segment"
         )
-    if not _are_header_names(tuple([name for name, _ in wire.headers])):
-        raise FenceBreach("an adapter's header is no valid name, or one that frames or routes the request")
-    if not _HEADER_VALUES.fullmatch("".join([value for _, value in wire.headers])):
-        raise FenceBreach("an adapter's header has a value that is no single line of text")
+    _check_headers(wire.headers)
+
+
+# What an adapter writes for a deployment is nearly always the same, so that each check is made once for each value.
 
 
 @lru_cache(maxsize=1024)
@@ -97,5 +105,18 @@ def _is_path(path: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _are_header_names(names: tuple[str, ...]) -> bool:
-    return all(_HEADER_NAME.fullmatch(name) and name.lower() not in _FORBIDDEN_HEADERS for name in names)
+def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    if not all(_HEADER_NAME.fullmatch(name) and name.lower() not in _FORBIDDEN_HEADERS for name, _ in headers):
+        raise FenceBreach("an adapter's header is no valid name, or one that frames or routes the request")
+    if not _HEADER_VALUES.fullmatch("".join([value for _, value in headers])):
+        raise FenceBreach("an adapter's header has a value that is no single line of text")
+
+
+@lru_cache(maxsize=1024)
+def _target(path: str, query: tuple[tuple[str, str], ...]) -> str:
+    return f"{path}?{urlencode(query)}"
+
+
+@lru_cache(maxsize=1024)
+def _with_own(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return (*headers, *_OWN_HEADERS)

@@ -6,7 +6,7 @@ every ending is an event: `Finished` for a whole answer, `Failed` for anything e
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.execution.deadline import Deadline
@@ -58,14 +58,14 @@ class LiveStream:
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
         while not self._first or not any(isinstance(event, _REAL) for event in self._first):
-            self._first += tuple(event for event in await self._read() if not isinstance(event, Heartbeat))
+            events = self._take(await self._reply.read())
+            self._first += tuple([event for event in events if not isinstance(event, Heartbeat)])
         for event in self._first:
             if isinstance(event, Failed):
                 # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
                 raise ProviderFailed(event.failure)
 
-    async def _read(self) -> tuple[StreamEvent, ...]:
-        chunk = await self._reply.read()
+    def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:
             return self._finish()
         events = self._parser.feed(chunk)
@@ -80,18 +80,27 @@ class LiveStream:
         self._ended = True
         return events if events and isinstance(events[-1], Finished | Failed) else (*events, Failed(_ENDLESS))
 
-    async def batches(self) -> AsyncGenerator[tuple[StreamEvent, ...]]:
-        """The events from the first on; the last batch ends with the terminal event."""
+    def __aiter__(self) -> LiveStream:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """The next batch, from the first events on; the last one ends with the terminal event. (A generator would be
+        shorter, and put two more coroutines between each event and its client.)"""
+        if self._first:
+            first, self._first = self._first, ()
+            return first
         try:
-            yield self._first
             while not self._ended:
-                events = await self._read_in_time()
-                if events:
-                    yield events
+                if events := await self._next():
+                    return events
             if self._has_tail:
+                self._has_tail = False
                 await self._read_tail()
-        finally:
+        except BaseException:
             await self.close()
+            raise
+        await self.close()
+        raise StopAsyncIteration
 
     async def _read_tail(self) -> None:
         """Read on behind a whole answer: once its last bytes are off, the connection can serve another request."""
@@ -99,20 +108,23 @@ class LiveStream:
             while await self._reply.read():
                 pass
 
-    async def _read_in_time(self) -> tuple[StreamEvent, ...]:
-        left_s = self._deadline.left_s(committed=True)
+    async def _next(self) -> tuple[StreamEvent, ...]:
+        deadline = self._deadline
+        idle_s = self._idle_s
+        left_s = deadline.total_at - deadline.clock()
         try:
-            with self._deadline.limit(min(self._idle_s, left_s)):
-                events = await self._read()
+            with deadline.limit(idle_s if idle_s < left_s else left_s):
+                chunk = await self._reply.read()
         except TimeoutError:
-            return self._cut(_STALLED if left_s > self._idle_s else _OVER_TIME)
+            return self._cut(_STALLED if left_s > idle_s else _OVER_TIME)
         except ProviderFailed as error:
             return self._cut(error.failure)
-        return self._shown(events)
+        events = self._take(chunk)
+        return self._shown(events) if self._ended else events
 
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The events as a client may see them: a late content filter is an end, not a break."""
-        if not events or not isinstance(events[-1], Failed):
+        if not isinstance(events[-1], Failed):
             return events
         failure = events[-1].failure
         if failure.kind is FailureKind.CONTENT_FILTER:
@@ -126,4 +138,6 @@ class LiveStream:
     async def close(self) -> None:
         """Let go of the provider's connection."""
         self._ended = True
+        self._has_tail = False
+        self._first = ()
         await self._reply.close()

@@ -5,7 +5,8 @@ What goes wrong comes back as a `Failure`: the names of the libraries stop here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from gateway.model.permit import AnyPermit, Permit, ServicePermit
@@ -22,7 +23,9 @@ from providers.transport import (
 )
 from providers.transport.decoding import Decoder, decoder_for
 
-__all__ = ["FenceBreach", "Incoming", "LeanTransport", "Transport", "allow", "joined"]
+__all__ = ["FenceBreach", "Headers", "Incoming", "LeanTransport", "Transport", "allow", "joined"]
+
+Headers = Sequence[tuple[str, str]]
 
 
 class FenceBreach(RuntimeError):
@@ -55,7 +58,7 @@ class Transport(Protocol):
     """Opens requests to permitted origins."""
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
     ) -> Incoming:
         """The response's head; raises ProviderFailed, or FenceBreach if the permit doesn't hold."""
         ...
@@ -79,6 +82,12 @@ def joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return headers
 
 
+@lru_cache(maxsize=1024)
+def _lines(headers: tuple[tuple[str, str], ...]) -> str:
+    """Headers as they are sent. A deployment sends the same ones with each request."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
+
+
 class LeanTransport:
     """Our own pool: the default."""
 
@@ -86,12 +95,13 @@ class LeanTransport:
         self._pool = pool or Pool(allow)
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: list[tuple[str, str]], body: bytes, connect_s: float
+        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
     ) -> Incoming:
         """See Transport."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         try:
-            response = await self._pool.send(permit.origin, method, target, lines, body, connect_s, permit)
+            response = await self._pool.send(
+                permit.origin, method, target, _lines(tuple(headers)), body, connect_s, permit
+            )
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
@@ -111,9 +121,10 @@ class _Pooled:
     def __init__(self, response: PooledResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = joined(
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-        )
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+        headers = dict(pairs)
+        # Almost no answer has a header twice.
+        self.headers: Mapping[str, str] = headers if len(headers) == len(pairs) else joined(pairs)
         self._decoder: Decoder | None = None
         if "content-encoding" in self.headers:
             try:
@@ -123,14 +134,14 @@ class _Pooled:
                 raise ProviderFailed(_failure(error)) from error
 
     async def read(self) -> bytes:
+        decoder = self._decoder
         try:
+            if decoder is None:
+                return await self._response.read()
             while data := await self._response.read():
-                if self._decoder is None:
-                    return data
-                if decoded := self._decoder.feed(data, MAX_BODY_BYTES):
+                if decoded := decoder.feed(data, MAX_BODY_BYTES):
                     return decoded
-            if self._decoder is not None:
-                self._decoder.finish()
+            decoder.finish()
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
         return b""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from providers.failures import Failure
+from providers.values import quick
 
 __all__ = ["Attempt", "Skipped"]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """An attempt that has ended, or that has become the answer (`failure` None).

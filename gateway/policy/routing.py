@@ -6,7 +6,7 @@ before health. The first check that fails is the reason that is told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
@@ -15,7 +15,7 @@ from gateway.model.permit import Permit
 from gateway.model.table import Assistant, Deployment, Region, Table
 from gateway.policy.fence import prompt_permit
 from gateway.policy.memo import remember
-from providers.fitting import Needs, fit
+from providers.fitting import PARAMETERS, Needs, fit
 from providers.territories import territory_name
 
 __all__ = ["decide", "refuse_location"]
@@ -70,8 +70,29 @@ def decide(
                 RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
             )
         )
-    key = ("route", assistant.name, region.name, location.territory, location.assumed)
-    standings = remember(table, key, lambda: [_standing(table, region, location, item) for item in route])
+    place = (assistant.name, region.name, location.territory, location.assumed)
+    if health or not needs.parameters <= PARAMETERS:
+        return _decide(table, assistant, region, location, place, needs, health)
+    # The table, the place and the needs decide alone, and few kinds of needs are all that callers have. (Names of
+    # unknown fields are the caller's own words: such needs are not kept.)
+    return remember(
+        table,
+        ("decision", *place, needs),
+        lambda: _decide(table, assistant, region, location, place, needs, health),
+    )
+
+
+def _decide(
+    table: Table,
+    assistant: Assistant,
+    region: Region,
+    location: Location,
+    place: tuple[Hashable, ...],
+    needs: Needs,
+    health: Mapping[str, Unwell],
+) -> Decision:
+    route = assistant.routes[region.name]
+    standings = remember(table, ("route", *place), lambda: [_standing(table, region, location, item) for item in route])
     judged = tuple([(standing.deployment, _judge(region, standing, needs, health)) for standing in standings])
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if steps:

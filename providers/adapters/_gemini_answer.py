@@ -113,6 +113,13 @@ class ChunkReader:
     def read(self, chunk: Mapping[str, object]) -> None:
         """One chunk, or one whole answer."""
         assembler = self._assembler
+        if assembler.opened and (text := _only_text(chunk)):
+            # Nearly every chunk of a stream: it says nothing but this.
+            self._answered.add(0)
+            assembler.text(text)
+            if usage := read_map(chunk, "usageMetadata"):
+                assembler.usage(lambda: read_usage(usage))
+            return
         if chunk.get("error"):
             assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
             return
@@ -174,6 +181,23 @@ class ChunkReader:
         if word in _VAGUE and not answered:
             reason = "content_filter"
         self._assembler.finish(reason, index, None if word in _SAME_AS_OURS else word[:100])
+
+
+def _only_text(chunk: Mapping[str, object]) -> str | None:
+    """The text of a chunk that holds one text part of choice 0 and, counts aside, nothing else that we read."""
+    candidates = chunk.get("candidates")
+    if "error" in chunk or type(candidates) is not list or len(candidates) != 1:
+        return None
+    candidate = candidates[0]
+    if type(candidate) is not dict or "finishReason" in candidate or "logprobsResult" in candidate:
+        return None
+    content, index = candidate.get("content"), candidate.get("index", 0)
+    parts = content.get("parts") if type(content) is dict else None
+    if type(index) is not int or index != 0 or type(parts) is not list or len(parts) != 1:
+        return None
+    part = parts[0]
+    text = part.get("text") if type(part) is dict and len(part) == 1 else None
+    return text if type(text) is str else None
 
 
 def _arguments(args: object) -> str | None:

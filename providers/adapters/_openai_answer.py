@@ -161,12 +161,12 @@ def _arguments(value: object) -> str:
 
 def read_usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0."""
-    prompt, completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
+    prompt, completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
     return Usage(
-        prompt_tokens=read_int(source, "prompt_tokens") or 0,
-        completion_tokens=read_int(source, "completion_tokens") or 0,
-        cached_tokens=read_int(prompt, "cached_tokens") or 0,
-        reasoning_tokens=read_int(completion, "reasoning_tokens") or 0,
+        read_int(source, "prompt_tokens") or 0,
+        read_int(source, "completion_tokens") or 0,
+        (read_int(as_map(prompt), "cached_tokens") or 0) if prompt else 0,
+        (read_int(as_map(completion), "reasoning_tokens") or 0) if completion else 0,
     )
 
 

@@ -36,21 +36,22 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
 
 
 def _plain_choice(entry: Mapping[str, object], position: int) -> Choice | None:
-    message = entry.get("message")
-    if not isinstance(message, dict) or not (message.keys() <= _MESSAGE_FIELDS):
+    take = entry.get
+    message = take("message")
+    if type(message) is not dict or not message.keys() <= _MESSAGE_FIELDS:
         return None
     content = message.get("content")
-    finish = entry.get("finish_reason")
+    finish = take("finish_reason")
     plain = (
-        entry.get("index") == position
-        and isinstance(content, str)
-        and isinstance(finish, str)
+        take("index") == position
+        and type(content) is str
+        and type(finish) is str
         and finish in _PLAIN_FINISH
-        and not entry.get("logprobs")
-        and not entry.get("delta")
+        and not take("logprobs")
+        and not take("delta")
         and not message.get("refusal")
         and not message.get("tool_calls")
     )
-    if not plain or not isinstance(content, str) or (not content.isascii() and _SURROGATE.search(content)):
+    if not plain or type(content) is not str or (not content.isascii() and _SURROGATE.search(content)):
         return None
     return Choice(AssistantMessage(content), _PLAIN_FINISH[finish], position)

@@ -37,6 +37,16 @@ class _Template:
     tail: bytes
     behind_padding: bytes | None = None
 
+    def only(self, data: bytes) -> bytes | None:
+        """The text of a piece that is one chunk and nothing else, still escaped, if it is ASCII."""
+        if self.behind_padding is not None:
+            matched = self.match(data, 0)
+            return matched[0] if matched and matched[1] == len(data) and matched[0].isascii() else None
+        if not data.startswith(self.head) or not data.endswith(self.tail):
+            return None
+        text = data[len(self.head) : -len(self.tail)]
+        return text if _STRING.fullmatch(text) and text.isascii() else None
+
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins."""
         if self.behind_padding is not None:
@@ -121,6 +131,11 @@ class RelayingParser:
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
+        if self._template is not None and not self._rest and (text := self._template.only(data)) is not None:
+            # One chunk by itself, as a provider sends them while it thinks. (Not two: a text holds no bare quote.)
+            relayed = self._assembler.relay(text)
+            if relayed is not None:
+                return relayed
         if not self._relays:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data
@@ -129,6 +144,7 @@ class RelayingParser:
             # further bytes go the ordinary way.
             self._relays = False
             self._rest = b""
+            self._template = None
             return self._ordinary.feed(data)
         events: list[StreamEvent] = []
         start = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
@@ -77,7 +78,7 @@ class GeminiAdapter:
         accept = "text/event-stream" if request.stream else "application/json"
         return WireRequest(
             method="POST",
-            path=f"{target.base_path}/models/{quote(target.model, safe='')}:{method}",
+            path=f"{target.base_path}/models/{_quoted(target.model)}:{method}",
             headers=(("content-type", "application/json"), ("accept", accept)),
             body=dumps(encode_body(request, target, self.bypass_signature)),
             query=(("alt", "sse"),) if request.stream else (),
@@ -96,6 +97,11 @@ class GeminiAdapter:
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""
         return classify(error_object(response.body), response)
+
+
+@lru_cache(maxsize=256)
+def _quoted(model: str) -> str:
+    return quote(model, safe="")
 
 
 ADAPTER = GeminiAdapter("gemini", HeaderKey("x-goog-api-key"), _BYPASS)

@@ -22,9 +22,10 @@ from providers.chat import (
 )
 from providers.codec.decode_messages import decode_messages
 from providers.codec.fields import boolean, choice, integer, items, mapping, number, present, text
+from providers.codec.plain_request import plain_request
 from providers.failures import InvalidRequest
 
-__all__ = ["MAX_MESSAGES", "decode_request"]
+__all__ = ["MAX_MESSAGES", "decode_any_request", "decode_request"]
 
 MAX_MESSAGES = 2048
 _MAX_TOOLS = 512
@@ -42,6 +43,11 @@ def decode_request(body: object) -> ChatRequest:
 
     `functions` and `function_call`, which OpenAI gave up in 2023, are refused by name.
     """
+    return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
+
+
+def decode_any_request(body: object) -> ChatRequest:
+    """`decode_request` without the short way."""
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     source: Mapping[str, object] = body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import assert_never
 
 from providers.chat import (
@@ -42,6 +43,7 @@ _PLAIN = (
     "reasoning_effort",
     "user",
 )
+_plain_of = attrgetter(*_PLAIN)
 
 
 def encode_request(
@@ -49,8 +51,7 @@ def encode_request(
 ) -> dict[str, object]:
     """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
     body: dict[str, object] = {"model": model, "messages": [encode_message(message) for message in request.messages]}
-    for name in _PLAIN:
-        value = getattr(request, name)
+    for name, value in zip(_PLAIN, _plain_of(request), strict=True):
         if value is not None:
             body[name] = value
     if request.max_tokens is not None:

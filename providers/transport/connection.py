@@ -103,7 +103,12 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            # `_wait`, written out: an event of a stream passes each coroutine that waits for it.
+            waiter = self._waiter = self.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
@@ -156,6 +161,11 @@ class Connection(asyncio.Protocol):
         if self._bare_bytes > MAX_HEAD_BYTES and not self._complete and self._error is None:
             # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
             self._break(_too_large())
+        # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
+        self._buffered += len(data)
+        if self._buffered > _HIGH_WATER_BYTES and self._chunks and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -187,10 +197,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, its name in the server's spelling."""
-        if self._complete:
-            return
-        if self._head_done:
-            # A trailer of a chunked body: nothing that we use comes there.
+        if self._complete or self._head_done:
+            # Behind the end, or a trailer of a chunked body: nothing that we use comes there.
             return
         name = name.lower()
         # llhttp takes off the blanks before a value, and leaves those behind it.
@@ -231,10 +239,6 @@ class Connection(asyncio.Protocol):
             return
         self._bare_bytes = 0
         self._chunks.append(body)
-        self._buffered += len(body)
-        if self._buffered > _HIGH_WATER_BYTES and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         """The response is whole, or an interim one is over and the real one is awaited."""

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -41,10 +41,17 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-class PooledResponse:
-    """A response whose head has arrived. `close` must be called, however it ends."""
+async def _nothing_more() -> bytes:
+    return b""
 
-    __slots__ = ("_connection", "_origin", "_pool", "headers", "status")
+
+class PooledResponse:
+    """A response whose head has arrived. `close` must be called, however it ends.
+
+    read: the body's next bytes as they came; empty at its end. Raises TransportError.
+    """
+
+    __slots__ = ("_connection", "_origin", "_pool", "headers", "read", "status")
 
     def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
         self._pool = pool
@@ -52,17 +59,14 @@ class PooledResponse:
         self._connection: Connection | None = connection
         self.status = connection.status
         self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
-
-    async def read(self) -> bytes:
-        """The body's next bytes as they came; empty at its end. Raises TransportError."""
-        if self._connection is None:
-            return b""
-        return await self._connection.read()
+        self.read: Callable[[], Coroutine[object, object, bytes]] = connection.read
 
     def close(self) -> None:
         """Give the connection back if the response was read to its end, else drop it."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            # From here on the connection is another request's.
+            self.read = _nothing_more
             self._pool.take_back(self._origin, connection)
 
 

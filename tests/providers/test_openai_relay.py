@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,27 @@ def relaying() -> RelayingParser:
 def test_the_short_cut_means_what_the_ordinary_way_means(stream: list[bytes], cuts: list[int], ended: bool) -> None:
     data = b"".join(stream) + (chunk({}, "stop") + b"data: [DONE]\n\n" if ended else b"")
     assert parsed(relaying(), data, cuts) == parsed(ordinary(), data, [])
+
+
+@settings(max_examples=300)
+@given(st.lists(blocks, max_size=12))
+def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> None:
+    """Each event in a piece of its own, as a paced stream comes: there a chunk has a shorter way yet."""
+    ends = [len(b"".join(stream[: position + 1])) for position in range(len(stream))]
+    data = b"".join(stream)
+    assert parsed(relaying(), data, ends) == parsed(ordinary(), data, ends)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_chunk_by_itself_is_taken_from_the_template(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    relayed: list[bytes] = []
+    relay = Assembler.relay
+    monkeypatch.setattr(Assembler, "relay", lambda self, text: relayed.append(text) or relay(self, text))
+    parser = relaying()
+    for word in "abc":
+        data = compact({"content": word}, "xy") if padded else chunk({"content": word})
+        assert list(expand(parser.feed(data)))[-1:] == [TextDelta(word)]
+    assert relayed == [b"b", b"c"]
 
 
 def test_text_is_relayed_as_runs() -> None:

@@ -138,15 +138,40 @@ async def test_an_error_of_the_block_stays_what_it_is() -> None:
     assert cancelling() == 0
 
 
-async def test_a_timer_that_is_not_needed_is_cancelled() -> None:
-    measure = limit(LONG_S)
-    with measure:
-        assert not measure._handle.cancelled()
-    assert measure._handle.cancelled()
-    other = limit(LONG_S)
-    with pytest.raises(KeyError), other:
+async def test_all_limits_of_a_request_share_a_timer_that_ends_with_it() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    with deadline.limit(LONG_S):
+        timer = deadline._timer
+        assert timer is not None
+    with pytest.raises(KeyError), deadline.limit(LONG_S + 1):
         raise KeyError
-    assert other._handle.cancelled()
+    assert deadline._timer is timer
+    assert not timer.cancelled()
+    with deadline.limit(LONG_S - 1):
+        # A limit that ends before the timer would look needs it sooner.
+        assert timer.cancelled()
+        timer = deadline._timer
+        assert timer is not None
+    deadline.close()
+    assert timer.cancelled()
+    assert deadline._timer is None
+
+
+async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    with deadline.limit(SOON_S):
+        pass
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError), deadline.limit(4 * SOON_S):
+        await for_ever()
+    assert loop.time() - began >= 4 * SOON_S - 0.002
+    # What is left of it fires with no limit to look at, and isn't set again.
+    with deadline.limit(SOON_S):
+        pass
+    while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
+        await asyncio.sleep(0.001)
+    assert cancelling() == 0
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
@@ -174,7 +199,7 @@ async def test_a_cancellation_from_elsewhere_wins_over_the_time(first: str) -> N
     task = asyncio.create_task(block())
     await asyncio.sleep(0)
     # Both in one turn of the loop, in either order.
-    actions = [started[0]._expire, task.cancel]
+    actions = [started[0].expire, task.cancel]
     for action in actions if first == "time" else reversed(actions):
         action()
     with pytest.raises(asyncio.CancelledError):
@@ -196,8 +221,8 @@ async def test_the_outer_limit_ends_both() -> None:
     inner = deadline.limit(LONG_S)
     with pytest.raises(TimeoutError), deadline.limit(SOON_S):
         await for_ever_within(inner)
-    assert not inner._expired
-    assert inner._handle.cancelled()
+    assert not inner.expired
+    assert deadline._innermost is None
     assert cancelling() == 0
 
 
@@ -206,8 +231,8 @@ async def test_two_limits_that_end_at_once_are_one_timeout_of_the_outer() -> Non
     outer, inner = deadline.limit(LONG_S), deadline.limit(LONG_S)
 
     def end_both() -> None:
-        inner._expire()
-        outer._expire()
+        inner.expire()
+        outer.expire()
 
     asyncio.get_running_loop().call_soon(end_both)
     with pytest.raises(TimeoutError), outer:

@@ -189,7 +189,7 @@ async def test_a_stream_that_fails_first_is_failed_over(bench: Bench) -> None:
     answer = await bench.ask(stream=True)
     assert answer.step.deployment.name == "second"
     assert answer.stream is not None
-    events = [event async for batch in answer.stream.batches() for event in batch]
+    events = [event async for batch in answer.stream for event in batch]
     assert events[1] == TextDelta("hi")
     assert isinstance(events[-1], Finished)
 
@@ -203,7 +203,7 @@ async def test_a_stream_that_is_cut_after_it_began_is_a_failure_and_not_an_end(b
     second = bench.router.post(SECOND).respond(json=answer_json())
     answer = await bench.ask(stream=True)
     assert answer.stream is not None
-    events = [event async for batch in answer.stream.batches() for event in batch]
+    events = [event async for batch in answer.stream for event in batch]
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.INTERRUPTED
     assert not second.called
@@ -217,7 +217,7 @@ async def test_a_late_content_filter_is_an_end(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=filtered(), headers=SSE))
     answer = await bench.ask(stream=True)
     assert answer.stream is not None
-    events = [event async for batch in answer.stream.batches() for event in batch]
+    events = [event async for batch in answer.stream for event in batch]
     assert [type(event).__name__ for event in events[-2:]] == ["ChoiceFinish", "Finished"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
@@ -92,7 +91,7 @@ def live(
 async def all_of(stream: LiveStream) -> list[Event]:
     async with asyncio.timeout(5):
         await stream.begin()
-        return [event async for batch in stream.batches() for event in expand(batch)]
+        return [event async for batch in stream for event in expand(batch)]
 
 
 def ending(events: list[Event]) -> FailureKind | None:
@@ -124,11 +123,10 @@ async def test_it_begins_with_the_first_real_event_and_not_before() -> None:
     stream, pieces = live(comment, role, comment, chunk("a"), HANGS)
     await stream.begin()
     assert pieces.reads == 4
-    batches = stream.batches()
-    first = await anext(batches)
+    first = await anext(stream)
     assert not any(isinstance(event, Heartbeat) for event in first)
     assert TextDelta("a") in expand(first)
-    await batches.aclose()
+    await stream.close()
     assert pieces.closed >= 1
 
 
@@ -240,9 +238,9 @@ async def test_time_that_is_over_before_the_first_look_is_over() -> None:
 async def test_a_reader_that_leaves_lets_the_connection_go() -> None:
     stream, pieces = live(chunk("a"), chunk("b"), HANGS)
     await stream.begin()
-    async with aclosing(stream.batches()) as batches:
-        async for _ in batches:
-            break
+    async for _ in stream:
+        break
+    await stream.close()
     assert pieces.closed >= 1
     assert pieces.reads == 1
 
@@ -358,7 +356,7 @@ async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_come
         way = LeanTransport(Pool(lambda *_: None))
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
         await stream.begin()
-        async for batch in stream.batches():
+        async for batch in stream:
             if isinstance(batch[-1], Finished):
                 seen_whole.set()
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
@@ -372,7 +370,7 @@ async def test_the_connection_of_a_stream_that_was_left_is_closed_at_once() -> N
         way = LeanTransport(Pool(lambda *_: None))
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
         await stream.begin()
-        async with aclosing(stream.batches()) as batches:
-            assert await anext(batches)
+        assert await anext(stream)
+        await stream.close()
         await until(lambda: server.open == 0)
         await way.aclose()

@@ -1,0 +1,113 @@
+"""One request on its connection: uvicorn's cycle, with a leaner way to be told of the body and to write the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+__all__ = ["GatewayCycle", "News"]
+
+_NO_BODY = (204, 304)
+_CLOSE = (b"connection", b"close")
+
+
+class News:
+    """asyncio.Event for one waiter, the request's `receive`: a queue of waiters for each request would cost more."""
+
+    __slots__ = ("_is_set", "_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._is_set = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        while not self._is_set:
+            waiter = self._waiter = self._loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+
+
+class GatewayCycle(RequestResponseCycle):
+    """uvicorn's cycle, with a leaner `send`: the head waits for the first bytes of the body and leaves with them, and
+    is checked as a whole instead of header by header."""
+
+    _head = b""
+    _has_body = True
+    _is_counted = False
+
+    async def send(self, message: Any) -> None:
+        """ASGI's `send`."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_complete:
+            raise RuntimeError("a response that is complete was added to")
+        if not self.response_started:
+            self._start(message["status"], message["headers"])
+            return
+        body: bytes = message.get("body", b"")
+        more_body: bool = message.get("more_body", False)
+        if self.chunked_encoding:
+            content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more_body:
+                content += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            content = body if self._has_body else b""
+        head, self._head = self._head, b""
+        if head or content:
+            self.transport.write(head + content)
+        if not more_body:
+            self._complete()
+
+    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
+        self.chunked_encoding = self._has_body and self.scope["http_version"] == "1.1"
+        pairs = [*self.default_headers, *headers]
+        for name, value in pairs:
+            if name == b"content-length":
+                self.chunked_encoding = False
+                self._is_counted = self._has_body
+                self.expected_content_length = int(value)
+            elif name == b"connection" and value == b"close":
+                self.keep_alive = False
+        lines = [b"%b: %b\r\n" % pair for pair in pairs if pair != _CLOSE]
+        block = b"".join(lines)
+        # Each line has one CR and one LF, its own, so that one search of the whole finds any that a value brought.
+        if block.count(b"\r") != len(lines) or block.count(b"\n") != len(lines) or b"\0" in block:
+            raise RuntimeError("a response header with a line break was stopped")
+        if self._has_body and not self._is_counted and not self.chunked_encoding:
+            # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.
+            self.keep_alive = False
+        if not self.keep_alive:
+            block += b"connection: close\r\n"
+        if self.chunked_encoding:
+            block += b"transfer-encoding: chunked\r\n"
+        self._head = STATUS_LINE[status] + block + b"\r\n"
+
+    def _complete(self) -> None:
+        if self._is_counted and self.expected_content_length != 0:
+            raise RuntimeError("a response body differs from its content-length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()

@@ -1,0 +1,87 @@
+"""The short way to read a chat request: one of texts and plain settings, exactly as OpenAI documents them.
+
+Nine requests of ten are such. Anything else (parts, tools, a field of any other type, a mistake) is None here and goes
+through `decode_request`, which knows every rule and names every mistake. A property test holds that both ways mean the
+same. One pass costs 2 microseconds where the general way costs 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, UserMessage
+
+__all__ = ["plain_request"]
+
+_FIELDS = frozenset(
+    "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
+    "frequency_penalty seed user".split()
+)
+_MESSAGE = frozenset({"role", "content"})
+_MAKE: dict[object, Callable[[str], Message]] = {
+    "system": SystemMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+}
+_NUMBER = (float, int)
+_WITH_USAGE = {"include_usage": True}
+_MOST_TOKENS = 2**31 - 1
+_MOST_SEED = 2**63 - 1
+
+
+def plain_request(body: object, most_messages: int) -> ChatRequest | None:
+    """The request of a body in the plain form, None for any other. Absent and null are the same."""
+    if type(body) is not dict or not body.keys() <= _FIELDS:
+        return None
+    take = body.get
+    model, stream, messages = take("model"), take("stream"), _messages(take("messages"), most_messages)
+    if type(model) is not str or not model or messages is None:
+        return None
+    max_tokens = take("max_completion_tokens")
+    if max_tokens is None:
+        max_tokens = take("max_tokens")
+    elif take("max_tokens") is not None:
+        return None
+    temperature, top_p, seed, user = take("temperature"), take("top_p"), take("seed"), take("user")
+    presence, frequency = take("presence_penalty"), take("frequency_penalty")
+    options = take("stream_options")
+    plain = (
+        (stream is None or type(stream) is bool)
+        and (options is None or (stream and options == _WITH_USAGE and options["include_usage"] is True))
+        and (max_tokens is None or (type(max_tokens) is int and 1 <= max_tokens <= _MOST_TOKENS))
+        and (temperature is None or (type(temperature) in _NUMBER and 0 <= temperature <= 2))
+        and (top_p is None or (type(top_p) in _NUMBER and 0 <= top_p <= 1))
+        and (presence is None or (type(presence) in _NUMBER and -2 <= presence <= 2))
+        and (frequency is None or (type(frequency) in _NUMBER and -2 <= frequency <= 2))
+        and (seed is None or (type(seed) is int and -_MOST_SEED - 1 <= seed <= _MOST_SEED))
+        and (user is None or type(user) is str)
+    )
+    if not plain:
+        return None
+    return ChatRequest(
+        model,
+        messages,
+        stream is True,
+        options is not None,
+        max_tokens,
+        temperature,
+        top_p,
+        presence,
+        frequency,
+        seed,
+        user=user,
+    )
+
+
+def _messages(entries: object, most: int) -> tuple[Message, ...] | None:
+    if type(entries) is not list or not 0 < len(entries) <= most:
+        return None
+    messages: list[Message] = []
+    for entry in entries:
+        if type(entry) is not dict or entry.keys() != _MESSAGE:
+            return None
+        role, content = entry["role"], entry["content"]
+        if type(role) is not str or type(content) is not str or (make := _MAKE.get(role)) is None:
+            return None
+        messages.append(make(content))
+    return tuple(messages)

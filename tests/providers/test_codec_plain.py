@@ -1,0 +1,88 @@
+"""The short way to read a request and the general one mean the same, mistakes included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, decode_request
+from providers.codec.plain_request import plain_request
+from providers.failures import InvalidRequest
+
+ODD = st.sampled_from([None, True, False, 0, 1, -1, 2, 1.0, 0.5, 1e300, 2**31, 2**63, "", "x", [], {}, ["x"], [{}]])
+ROLES = st.sampled_from(["system", "user", "assistant", "developer", "tool", "nobody", 1, None, []])
+MESSAGES = st.lists(
+    st.one_of(
+        st.fixed_dictionaries({"role": ROLES, "content": st.text(max_size=3)}),
+        st.fixed_dictionaries({"role": ROLES, "content": ODD}, optional={"name": ODD, "refusal": ODD}),
+        ODD,
+    ),
+    max_size=4,
+)
+PLAIN: dict[str, st.SearchStrategy[object]] = {
+    "stream": st.booleans(),
+    "stream_options": st.sampled_from([{"include_usage": True}, {"include_usage": False}, {"include_usage": 1}, {}]),
+    "max_tokens": st.integers(1, 100),
+    "max_completion_tokens": st.integers(1, 100),
+    "temperature": st.floats(0, 2),
+    "top_p": st.floats(0, 1),
+    "presence_penalty": st.floats(-2, 2),
+    "frequency_penalty": st.integers(-2, 2),
+    "seed": st.integers(-(2**63), 2**63 - 1),
+    "user": st.text(max_size=3),
+}
+OTHERS = dict.fromkeys(("stop", "n", "tools", "tool_choice", "response_format", "functions", "store", "x"), ODD)
+BODIES = st.one_of(
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "messages": MESSAGES},
+        optional={name: st.one_of(kind, ODD) for name, kind in PLAIN.items()},
+    ),
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "messages": st.just([{"role": "user", "content": "hi"}])},
+        optional={**PLAIN, "user": st.one_of(st.text(max_size=3), ODD)},
+    ),
+    st.fixed_dictionaries({}, optional={"model": ODD, "messages": MESSAGES, **OTHERS}),
+    ODD,
+)
+
+
+def outcome(read: Any, body: object) -> object:
+    try:
+        return read(body)
+    except InvalidRequest as error:
+        return str(error), error.param
+
+
+@settings(max_examples=600)
+@given(BODIES)
+def test_both_ways_mean_the_same(body: object) -> None:
+    general = outcome(decode_any_request, body)
+    assert outcome(decode_request, body) == general
+    short = plain_request(body, MAX_MESSAGES)
+    assert short is None or repr(short) == repr(general)
+
+
+def test_what_chat_clients_send_goes_the_short_way() -> None:
+    body = {
+        "model": "assistant",
+        "messages": [{"role": role, "content": "hi"} for role in ("system", "user", "assistant", "user")],
+        "temperature": 1,
+        "max_completion_tokens": 256,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "user": "u",
+        "seed": None,
+    }
+    assert plain_request(body, MAX_MESSAGES) == decode_any_request(body)
+    assert plain_request(orjson.loads(orjson.dumps(body)), MAX_MESSAGES) is not None
+    assert plain_request(body, 3) is None
+
+
+@pytest.mark.parametrize("name", ["stop", "tools", "response_format", "store", "functions", "nonsense"])
+def test_what_has_more_goes_the_general_way(name: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], name: "x"}
+    assert plain_request(body, MAX_MESSAGES) is None
