@@ -120,6 +120,9 @@ def tools_asked(request: ChatRequest) -> object:
             mode = word
         case _:
             assert_never(request.tool_choice)
+    if mode == "none":
+        # Which tools are not to be called is nobody's concern: some vendors are told by giving them no tools.
+        names = []
     callable_tools = {
         tool.name: (tool.description, tool.parameters or _EMPTY_SCHEMA) for tool in request.tools if tool.name in names
     }
