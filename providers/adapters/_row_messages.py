@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from providers.adapters._row import Requests, Row
+from providers.adapters._row import Row
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
@@ -38,7 +38,7 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
         messages = _system_first(messages)
     if rule.call_ids:
         messages = _with_short_ids(messages)
-    encoded = [_message(message, rule, facts) for message in messages]
+    encoded = [_message(message, row, facts) for message in messages]
     if rule.prefill is not None and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded
@@ -50,18 +50,20 @@ def _system_first(messages: Sequence[Message]) -> list[Message]:
     return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
 
 
-def _message(message: Message, rule: Requests, facts: ModelFacts) -> dict[str, object]:
+def _message(message: Message, row: Row, facts: ModelFacts) -> dict[str, object]:
+    rule = row.requests
+    names = "message_name" in row.capabilities.parameters
     match message:
         case SystemMessage(content, role, name):
             role = role if rule.developer else "system"
-            return encode_message(SystemMessage(text_of(content), role, name if rule.names else None))
+            return encode_message(SystemMessage(text_of(content), role, name if names else None))
         case UserMessage(content, name):
-            return encode_message(UserMessage(_content(content, rule), name if rule.names else None))
+            return encode_message(UserMessage(_content(content, row), name if names else None))
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, text_of(content)))
         case AssistantMessage(content, refusal, reasoning, calls, name):
             text = text_of(content) or refusal or ("" if content is not None or not calls else None)
-            body = encode_message(AssistantMessage(text, None, None, calls, name if rule.names else None))
+            body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
             if rule.reasoning_back and calls and "reasoning" in facts.features:
                 # The vendor wants its thoughts back with the calls; whoever hid them sends a blank in their place.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
@@ -69,12 +71,13 @@ def _message(message: Message, rule: Requests, facts: ModelFacts) -> dict[str, o
             return body
 
 
-def _content(content: str | tuple[Part, ...], rule: Requests) -> str | tuple[Part, ...]:
+def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...]:
     """A string where there is nothing but text: models without images take no list."""
     if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
         return text_of(content)
+    details = row.requests.details if "image_detail" in row.capabilities.parameters else ()
     return tuple(
-        replace(part, detail=None) if isinstance(part, ImagePart) and part.detail not in rule.details else part
+        replace(part, detail=None) if isinstance(part, ImagePart) and part.detail not in details else part
         for part in content
     )
 

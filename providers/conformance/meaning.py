@@ -56,6 +56,9 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
     for atom in _atoms(request):
         last = atoms[-1] if atoms else ("",)
+        if atom[0] in ("user", "assistant"):
+            # So does a format in which nobody speaks twice in a row.
+            atom = (atom[0], str(atom[1]).replace("\n\n", ""))
         if atom[0] in ("user", "assistant") and last[0] == atom[0]:
             atoms[-1] = (atom[0], f"{last[1]}{atom[1]}")
         elif atom[1] != "":

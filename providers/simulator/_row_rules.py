@@ -21,6 +21,7 @@ _MESSAGE_FIELDS = {
     "tool": {"role", "content", "tool_call_id"},
 }
 _PARTS = {"image_url": "vision", "input_audio": "audio", "file": "file"}
+_NO_FIELDS = frozenset({"reasoning_effort", "strict_tools", "message_name", "image_detail"})
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _WITH_FEATURES = {
     "tools": ("tools", "tool_choice"),
@@ -67,7 +68,7 @@ def _fields(row: Row) -> frozenset[str]:
     known |= {"stream_options"} if rule.stream_options else set()
     for feature, names in _WITH_FEATURES.items():
         known |= set(names) if feature in row.capabilities.features else set()
-    known |= {_field_of(name, row) for name in row.capabilities.parameters - {"reasoning_effort", "strict_tools"}}
+    known |= {_field_of(name, row) for name in row.capabilities.parameters - _NO_FIELDS}
     for form in row.thinking.values():
         known |= {*form.on, *form.off, form.effort, form.budget} - {""}
     if rule.prefill is not None:
@@ -95,6 +96,8 @@ def _about_messages(
     body: Mapping[str, object], row: Row, able: frozenset[str], facts: ModelFacts
 ) -> Iterator[Objection]:
     rule = row.requests
+    details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
+    names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
@@ -104,7 +107,7 @@ def _about_messages(
             )
         if role == "system" and rule.system == "first" and position:
             yield Objection(f"{place}: a system message must be the first", place)
-        fields = _MESSAGE_FIELDS.get(role, set()) | ({"name"} if rule.names else set())
+        fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
             if rule.prefill is not None and position == len(messages) - 1:
@@ -119,7 +122,7 @@ def _about_messages(
         ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
-        yield from _about_content(message.get("content"), rule.details, able, place)
+        yield from _about_content(message.get("content"), details, able, place)
 
 
 def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:
