@@ -34,7 +34,7 @@ def thinking_fields(
     effort = _known(effort, form, facts)
     if effort == "none":
         return {}, form.off or _effort_field(form, effort)
-    return {}, {**form.on, **_effort_field(form, effort), **_budget(form, effort)}
+    return {}, {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts)}
 
 
 def _must_call(request: ChatRequest) -> bool:
@@ -65,6 +65,6 @@ def _effort_field(form: Thinking, effort: str) -> Mapping[str, object]:
     return {form.effort: effort} if form.effort else {}
 
 
-def _budget(form: Thinking, effort: str) -> Mapping[str, object]:
+def _budget(form: Thinking, effort: str, facts: ModelFacts) -> Mapping[str, object]:
     budget = form.budgets.get(effort)
-    return {form.budget: budget} if form.budget and budget is not None else {}
+    return {form.budget: budget} if form.budget not in ("", *facts.without) and budget is not None else {}
