@@ -120,7 +120,7 @@ def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
         value = getattr(request, name, None)
         if value is not None and not low <= value <= high:
             nearest = min(max(value, low), high)
-            changes[name] = int(nearest) if isinstance(value, int) else nearest
+            changes[name] = int(nearest) if nearest.is_integer() else nearest
     if rule.most_stops is not None and len(request.stop) > rule.most_stops:
         raise UnsupportedFeature("stop", f"this provider takes at most {rule.most_stops} stop sequences")
     if rule.stop_characters is not None and any(len(stop) > rule.stop_characters for stop in request.stop):
