@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import assert_never
+from urllib.parse import urlsplit
 
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.signing import tc3
 from providers.wire import WireRequest
 
-__all__ = ["AuthScheme", "Bearer", "HeaderKey", "NoAuth", "Secret", "apply"]
+__all__ = ["AuthScheme", "Bearer", "HeaderKey", "NoAuth", "Secret", "TencentSignature", "apply"]
 
 
 class Secret:
@@ -55,11 +58,21 @@ class NoAuth:
     """A server that asks for no key; one that is configured is sent as a bearer."""
 
 
-AuthScheme = Bearer | HeaderKey | NoAuth
+@dataclass(frozen=True, slots=True)
+class TencentSignature:
+    """Tencent Cloud's TC3-HMAC-SHA256 for `service`. The secret is `SECRET_ID:SECRET_KEY`, or with `:TOKEN` behind."""
+
+    service: str
+
+
+AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
-    """The request with its credential. `origin` (`https://host`) and `now` (unix seconds) are what signatures cover."""
+    """The request with its credential. `origin` (`https://host`) and `now` (unix seconds) are what signatures cover.
+
+    Raises ProviderFailed for a secret that isn't in the form that its scheme needs.
+    """
     if secret is None:
         return wire
     match scheme:
@@ -67,6 +80,28 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
             header = ("authorization", f"Bearer {secret.reveal()}")
         case HeaderKey(name):
             header = (name, secret.reveal())
+        case TencentSignature(service):
+            return _signed_by_tencent(service, wire, origin, secret, now)
         case _:
             assert_never(scheme)
     return WireRequest(wire.method, wire.path, (*wire.headers, header), wire.body, wire.query)
+
+
+def _signed_by_tencent(service: str, wire: WireRequest, origin: str, secret: Secret, now: float) -> WireRequest:
+    secret_id, _, rest = secret.reveal().partition(":")
+    secret_key, _, token = rest.partition(":")
+    if not secret_id or not secret_key:
+        message = "this deployment's credentials are not in the form that its provider needs"
+        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, "the key must be SECRET_ID:SECRET_KEY[:TOKEN]"))
+    timestamp, authorization = tc3.authorization(
+        service=service,
+        host=urlsplit(origin).netloc,
+        content_type=dict(wire.headers).get("content-type", ""),
+        body=wire.body,
+        secret_id=secret_id,
+        secret_key=secret_key,
+        now=now,
+    )
+    headers = (*wire.headers, ("x-tc-timestamp", timestamp), ("authorization", authorization))
+    headers += (("x-tc-token", token),) if token else ()
+    return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)

@@ -70,6 +70,7 @@ PARAMETERS = frozenset(
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "tools_without_reasoning": frozenset({"tools"}),
     "thinking": frozenset({"tool_choice_named"}),
+    "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
 }
 """Flags of models (catalogue data) and the features beside which they can't reason."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from providers.catalogue import read
 from providers.territories import ANYWHERE, Places, parse_places
 
-__all__ = ["Availability", "OriginError", "Residency", "Scope", "Site", "load_sites", "parse_origin"]
+__all__ = ["Availability", "OriginError", "Residency", "Scope", "Site", "load_sites", "parse_origin", "sites_of"]
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -146,7 +146,11 @@ def _host(name: str, *, bracketed: bool) -> str | None:
 @cache
 def load_sites(provider: str) -> Mapping[str, Site]:
     """The catalogue's sites of a provider, by name."""
-    data: Any = read(provider)
+    return sites_of(read(provider))
+
+
+def sites_of(data: Any) -> Mapping[str, Site]:
+    """The sites of a parsed catalogue file (`[sites.NAME]`), ours or a stranger's."""
     return {name: _site(name, row) for name, row in data.get("sites", {}).items()}
 
 

@@ -22,7 +22,8 @@ from providers.territories import ANYWHERE, Places
 
 __all__ = ["compile_deployments"]
 
-_SIMULATED = (Secret("simulated"),)
+_SIMULATED = (Secret("simulated:simulated"),)
+"""Also a signature can be made with it: an id and a key."""
 
 
 @dataclass(frozen=True, slots=True)

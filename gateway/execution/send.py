@@ -101,7 +101,8 @@ def check(wire: WireRequest) -> None:
 
 @lru_cache(maxsize=1024)
 def _is_path(path: str) -> bool:
-    return _PATH.fullmatch(path) is not None
+    # `/` alone names no segment; to some vendors' APIs it is the only path.
+    return path == "/" or _PATH.fullmatch(path) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -17,9 +17,21 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
 
-__all__ = ["classify", "read_chunk", "read_completion", "read_usage"]
+__all__ = [
+    "BY_CODE",
+    "BY_TYPE",
+    "FINISH",
+    "classify",
+    "new_in_message",
+    "read_chunk",
+    "read_completion",
+    "read_text",
+    "read_thoughts",
+    "read_tool_call",
+    "read_usage",
+]
 
-_FINISH: dict[str, FinishReason] = {
+FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "normal": "stop",
     "eos": "stop",
@@ -34,7 +46,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "sensitive": "content_filter",
 }
-_BY_CODE = {
+BY_CODE = {
     "context_length_exceeded": FailureKind.CONTEXT_LENGTH,
     "insufficient_quota": FailureKind.QUOTA,
     "billing_not_active": FailureKind.QUOTA,
@@ -48,7 +60,7 @@ _BY_CODE = {
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "rate_limit_exceeded": FailureKind.RATE_LIMITED,
 }
-_BY_TYPE = {
+BY_TYPE = {
     "invalid_request_error": FailureKind.INVALID_REQUEST,
     "rate_limit_error": FailureKind.RATE_LIMITED,
     "authentication_error": FailureKind.CREDENTIALS,
@@ -99,37 +111,39 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
 
 def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     index = read_int(source, "index") or 0
-    delta = read_map(source, "delta") or _news(assembler, read_map(source, "message"), index)
+    delta = read_map(source, "delta") or new_in_message(assembler, read_map(source, "message"), index)
     logprobs = read_map(source, "logprobs") or None
-    reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or _thoughts(delta.get("content"))
+    reasoning = (
+        read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(delta.get("content"))
+    )
     if reasoning:
         assembler.reasoning(reasoning, index)
-    text = _text(delta.get("content"))
+    text = read_text(delta.get("content"))
     if text or logprobs:
         assembler.text(text, index, logprobs)
     if refusal := read_str(delta, "refusal"):
         assembler.refusal(refusal, index)
     for entry in read_list(delta, "tool_calls"):
-        _read_tool_call(assembler, as_map(entry), index)
+        read_tool_call(assembler, as_map(entry), index)
     word = read_str(source, "finish_reason")
     if word and word != "null":
-        assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
+        assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
     elif not text:
         assembler.see(index)
 
 
-def _news(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
+def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
     """What a whole message adds to the pieces before it: some vendors end a stream by repeating all that they said."""
     return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
 
 
-def _thoughts(content: object) -> str:
+def read_thoughts(content: object) -> str:
     """The reasoning in a list of parts, where Mistral puts it."""
     thoughts = [as_map(part).get("thinking") for part in as_list(content)]
-    return "".join(_text(thought) for thought in thoughts)
+    return "".join(read_text(thought) for thought in thoughts)
 
 
-def _text(content: object) -> str:
+def read_text(content: object) -> str:
     """The text of a content: a string, or a list of parts as some vendors send it."""
     if isinstance(content, str):
         return content
@@ -138,7 +152,7 @@ def _text(content: object) -> str:
     return ""
 
 
-def _read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int) -> None:
+def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int) -> None:
     function = read_map(source, "function")
     assembler.tool_call(
         _arguments(function.get("arguments")),
@@ -181,9 +195,9 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     code = read_str(source, "code")
     word = read_str(source, "type")
     status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR
-    kind = _BY_CODE.get(code or "") or _BY_CODE.get(word or "")
+    kind = BY_CODE.get(code or "") or BY_CODE.get(word or "")
     if kind is None and response.status < 400:
-        kind = _BY_TYPE.get(word or "") or (by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE)
+        kind = BY_TYPE.get(word or "") or (by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE)
     kind = kind or by_status(status)
     if kind is FailureKind.RATE_LIMITED and word == "insufficient_quota":
         kind = FailureKind.QUOTA

@@ -10,7 +10,7 @@ from typing import Any
 
 from providers.catalogue import read
 
-__all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts"]
+__all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class ModelFacts:
     efforts: the reasoning efforts that it knows, weakest first; empty where it has no such knob.
     api: which of a provider's paths it lives on, where there are several.
     flags: quirks that its adapter knows by name.
+    thinking: which of a provider's ways to switch thinking is its own, where they differ by model.
     """
 
     features: frozenset[str] = frozenset()
@@ -32,6 +33,7 @@ class ModelFacts:
     efforts: tuple[str, ...] = ()
     api: str = ""
     flags: frozenset[str] = frozenset()
+    thinking: str = ""
 
 
 UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
@@ -41,7 +43,11 @@ UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
 @cache
 def load_models(provider: str) -> Mapping[str, ModelFacts]:
     """The catalogue's models of a provider, by name or glob pattern."""
-    data: Any = read(provider)
+    return models_of(read(provider))
+
+
+def models_of(data: Any) -> Mapping[str, ModelFacts]:
+    """The models of a parsed catalogue file (`[models."PATTERN"]`), ours or a stranger's."""
     shared: Any = data.get("feature_sets", {})
     return {name: _facts(row, shared) for name, row in data.get("models", {}).items()}
 
@@ -66,4 +72,5 @@ def _facts(row: Any, shared: Any) -> ModelFacts:
         efforts=tuple(row.get("efforts", ())),
         api=row.get("api", ""),
         flags=frozenset(row.get("flags", ())),
+        thinking=row.get("thinking", ""),
     )

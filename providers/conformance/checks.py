@@ -56,7 +56,8 @@ def check_wire(wire: WireRequest, base_path: str) -> None:
     """Assert that whoever sends this can't be led elsewhere by it."""
     assert wire.method == "POST", f"method {wire.method!r}"
     assert wire.path.startswith(base_path + "/"), f"path {wire.path!r} doesn't begin with {base_path!r} and a slash"
-    for segment in wire.path[1:].split("/"):
+    # Of some APIs `/` is the only path; then the last segment is empty.
+    for segment in wire.path.removesuffix("/")[1:].split("/") if wire.path != "/" else ():
         assert _SEGMENT.fullmatch(segment), f"path {wire.path!r}: segment {segment!r} is empty or not encoded"
         assert not _BAD_ESCAPE.search(segment), f"path {wire.path!r}: {segment!r} has a broken escape"
         assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), f"path {wire.path!r}: dot segment"

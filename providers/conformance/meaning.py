@@ -56,6 +56,9 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
     for atom in _atoms(request):
         last = atoms[-1] if atoms else ("",)
+        if atom[0] in ("user", "assistant"):
+            # So does a format in which nobody speaks twice in a row.
+            atom = (atom[0], str(atom[1]).replace("\n\n", ""))
         if atom[0] in ("user", "assistant") and last[0] == atom[0]:
             atoms[-1] = (atom[0], f"{last[1]}{atom[1]}")
         elif atom[1] != "":
@@ -120,6 +123,9 @@ def tools_asked(request: ChatRequest) -> object:
             mode = word
         case _:
             assert_never(request.tool_choice)
+    if mode == "none":
+        # Which tools are not to be called is nobody's concern: some vendors are told by giving them no tools.
+        names = []
     callable_tools = {
         tool.name: (tool.description, tool.parameters or _EMPTY_SCHEMA) for tool in request.tools if tool.name in names
     }

@@ -18,7 +18,7 @@ from providers.simulator.dialect import Dialect, IncomingRequest
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
 
 ORIGIN = "https://provider.test"
-_SECRET = auth.Secret("sk-conformance")
+_SECRET = auth.Secret("conformance:secret")
 _RECEIVED_AT = 1_795_000_000.0
 _UNKNOWN_MODEL = "some-model"
 

@@ -407,7 +407,11 @@ class TestDemo:
         eu, real = table.deployments["chatgpt-eu"], compiled(sections()).table.deployments["chatgpt-eu"]
         same = replace(eu, origin=real.origin, credentials=real.credentials, simulates=None)
         assert same == real
-        assert (eu.simulates, eu.origin, eu.credentials) == ("eu", "http://127.0.0.1:0", (Secret("simulated"),))
+        assert (eu.simulates, eu.origin, eu.credentials) == (
+            "eu",
+            "http://127.0.0.1:0",
+            (Secret("simulated:simulated"),),
+        )
 
     def test_a_started_simulator_has_its_origin(self) -> None:
         origins = {("dashscope", "cn-beijing"): "http://127.0.0.1:1", ("openai", "eu"): "http://127.0.0.1:2",
@@ -458,7 +462,7 @@ class TestDemo:
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = self.TEXT.replace("simulates: us}", "simulates: us, api_key: '${REAL}'}")
-        assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated"),)
+        assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated:simulated"),)
         assert [problem.message for problem in compiled(text, {}).warnings] == ["a simulator is never sent a key"]
 
 

@@ -1,0 +1,247 @@
+"""A vendor that speaks OpenAI's dialect, as data: what a row of the catalogue may say, and how it is read.
+
+A row is the table `[dialect]` of a TOML file, beside the vendor's `[sites]` and `[models]`. Everything in it has a
+default, which is what OpenAI does. A word that isn't known here is a mistake, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from providers.adapter import Capabilities
+from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
+from providers.chat import FinishReason
+from providers.failures import FailureKind
+from providers.fitting import FEATURES
+
+__all__ = ["Answers", "Errors", "Prefill", "Requests", "Row", "RowError", "Thinking", "read_row"]
+
+Ending = FinishReason | FailureKind
+"""What a word for the end means: how a choice ended, or that it failed."""
+
+_FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
+_REASONING_BACK = ("", "kept", "required")
+_SYSTEMS = ("any", "first")
+
+
+class RowError(ValueError):
+    """The data is no row; the message names the place and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """How the beginning of the assistant's answer is handed over, where the vendor has a way of its own.
+
+    message: fields of that last message; body: fields of the request; path: where it must be sent instead.
+    """
+
+    message: Mapping[str, object] = field(default_factory=dict)
+    body: Mapping[str, object] = field(default_factory=dict)
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """One way to switch thinking. Some vendors have several, by model (`thinking` of the model names it).
+
+    on, off: parts of the body. effort: the field that takes an effort's word, in the words of the model's `efforts`;
+    ladder: an effort that the model doesn't know -> one that it does. budget: the field that takes a number of tokens,
+    by `budgets`. forced_off: thinking and a tool that must be called exclude each other. streamed: who thinks streams.
+    """
+
+    on: Mapping[str, object] = field(default_factory=dict)
+    off: Mapping[str, object] = field(default_factory=dict)
+    effort: str = ""
+    ladder: Mapping[str, str] = field(default_factory=dict)
+    budget: str = ""
+    budgets: Mapping[str, int] = field(default_factory=dict)
+    forced_off: bool = False
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """How a request differs from OpenAI's.
+
+    max_tokens: the field of the limit. rename: our parameter -> the vendor's. bounds: the numbers that are taken; what
+    lies beyond is brought to the nearest. constants, streaming, streaming_tools: fields that are always sent, with a
+    stream, with tools in a stream. stream_options: whether usage in a stream must be, and can be, asked for.
+    system: `first` joins all instructions in one message at the beginning. details: the words
+    for an image's detail, where `image_detail` is among the parameters.
+    choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
+    the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
+    reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
+    if there is none. json_word: a JSON format needs the word in a message. most_stops, stop_characters: bounds of stop.
+    query: of the URL. path_by: a function that builds path and query from the target (`azure`).
+    """
+
+    path: str = "/chat/completions"
+    path_by: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    max_tokens: str = "max_tokens"
+    rename: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
+    streaming: Mapping[str, object] = field(default_factory=dict)
+    streaming_tools: Mapping[str, object] = field(default_factory=dict)
+    stream_options: bool = True
+    developer: bool = False
+    system: str = "any"
+    details: frozenset[str] = frozenset({"low", "high"})
+    choices: Mapping[str, str] = field(default_factory=dict)
+    call_ids: str = ""
+    reasoning_back: str = ""
+    json_word: bool = False
+    most_stops: int | None = None
+    stop_characters: int | None = None
+    prefill: Prefill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How an answer differs from OpenAI's.
+
+    finish: words for the end beyond the usual ones; one may mean a failure. safety: fields of a choice, or of the
+    answer, that are set where the safety system stepped in. cached: further places in `usage` of the cached tokens.
+    usage_in_choices: usage may stand in a choice. inline_thoughts: thoughts stand in the text, within <think> tags.
+    message_is_delta: a stream's choices have `message` for `delta`. events: the name of an event -> what it means.
+    """
+
+    finish: Mapping[str, Ending] = field(default_factory=dict)
+    safety: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+    usage_in_choices: bool = False
+    inline_thoughts: bool = False
+    message_is_delta: bool = False
+    events: Mapping[str, Ending] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """How errors look: by which code, type, or number that stands where nothing should.
+
+    codes, types: -> kind; an entry covers its own sub-codes (`Throttling` also `Throttling.Rate`). code_at, type_at,
+    message_at, request_id_at: the places, dotted, the first one that holds something counts. status_at: the place of a
+    number that is an error unless it is 0, whatever else the body has.
+    """
+
+    codes: Mapping[str, FailureKind] = field(default_factory=dict)
+    types: Mapping[str, FailureKind] = field(default_factory=dict)
+    code_at: tuple[str, ...] = ("error.code", "code")
+    type_at: tuple[str, ...] = ("error.type", "type")
+    message_at: tuple[str, ...] = ("error.message", "error", "message")
+    request_id_at: tuple[str, ...] = ("request_id",)
+    request_id_headers: tuple[str, ...] = ("x-request-id",)
+    status_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One vendor's dialect. capabilities: the most that it can express; a model may do less."""
+
+    auth: AuthScheme
+    capabilities: Capabilities
+    requests: Requests
+    thinking: Mapping[str, Thinking]
+    answers: Answers
+    errors: Errors
+    source: str = ""
+
+
+def read_row(data: Mapping[str, Any]) -> Row:
+    """The row of a parsed `[dialect]` table; raises RowError."""
+    _check_known(data, "dialect", _TABLES)
+    features = frozenset(data.get("features", ()))
+    if unknown := features - FEATURES:
+        raise RowError(f"dialect.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}")
+    requests = _requests(data.get("request", {}))
+    if ("prefill" in features) != (requests.prefill is not None):
+        raise RowError("dialect.request.prefill: stands where, and only where, `features` has 'prefill'")
+    return Row(
+        auth=_auth(str(data.get("auth", "bearer"))),
+        capabilities=Capabilities(features, frozenset(data.get("parameters", ()))),
+        requests=requests,
+        thinking={name: _thinking(one, name) for name, one in data.get("thinking", {}).items()},
+        answers=_answers(data.get("answer", {})),
+        errors=_errors(data.get("errors", {})),
+        source=str(data.get("source", "")),
+    )
+
+
+_TABLES = frozenset({"source", "as_of", "auth", "features", "parameters", "request", "thinking", "answer", "errors"})
+
+
+def _check_known(data: Mapping[str, Any], place: str, known: frozenset[str]) -> None:
+    for name in data:
+        if name not in known:
+            raise RowError(f"{place}: {name!r} is not known; expected one of {', '.join(sorted(known))}")
+
+
+def _names_of(kind: type) -> frozenset[str]:
+    return frozenset(one.name for one in fields(kind))
+
+
+def _auth(word: str) -> AuthScheme:
+    name, _, header = word.partition(":")
+    if name == "header" and header:
+        return HeaderKey(header)
+    if word not in ("bearer", "none"):
+        raise RowError(f"dialect.auth: {word!r} is not known; expected 'bearer', 'none' or 'header:NAME'")
+    return Bearer() if word == "bearer" else NoAuth()
+
+
+def _requests(data: Mapping[str, Any]) -> Requests:
+    place = "dialect.request"
+    _check_known(data, place, _names_of(Requests))
+    values: dict[str, Any] = dict(data)
+    if "bounds" in data:
+        values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
+    if "details" in data:
+        values["details"] = frozenset(data["details"])
+    if "prefill" in data:
+        _check_known(data["prefill"], f"{place}.prefill", _names_of(Prefill))
+        values["prefill"] = Prefill(**data["prefill"])
+    for name, words in (("reasoning_back", _REASONING_BACK), ("system", _SYSTEMS)):
+        if data.get(name, words[0]) not in words:
+            raise RowError(f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
+    return Requests(**values)
+
+
+def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
+    _check_known(data, f"dialect.thinking.{name}", _names_of(Thinking))
+    return Thinking(**data)
+
+
+def _answers(data: Mapping[str, Any]) -> Answers:
+    place = "dialect.answer"
+    _check_known(data, place, _names_of(Answers))
+    values: dict[str, Any] = dict(data)
+    for name in ("finish", "events"):
+        values[name] = {word: _ending(f"{place}.{name}.{word}", to) for word, to in data.get(name, {}).items()}
+    for name in ("safety", "cached"):
+        values[name] = tuple(data.get(name, ()))
+    return Answers(**values)
+
+
+def _ending(place: str, word: str) -> Ending:
+    return next((finish for finish in _FINISHES if word == finish), None) or _kind(place, word)
+
+
+def _errors(data: Mapping[str, Any]) -> Errors:
+    place = "dialect.errors"
+    _check_known(data, place, _names_of(Errors))
+    values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
+    for name in ("codes", "types"):
+        table: Mapping[str, Any] = data.get(name, {})
+        # Written by kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
+        values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}
+    return Errors(**values)
+
+
+def _kind(place: str, word: str) -> FailureKind:
+    try:
+        return FailureKind(word)
+    except ValueError:
+        raise RowError(f"{place}: {word!r} is no kind of failure") from None

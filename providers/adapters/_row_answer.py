@@ -1,0 +1,155 @@
+"""Read answers in the dialect of a row: whole ones and chunks of a stream, by the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from providers.adapter import StreamParser, WireResponse
+from providers.adapters._openai_answer import (
+    FINISH,
+    new_in_message,
+    read_text,
+    read_thoughts,
+    read_tool_call,
+    read_usage,
+)
+from providers.adapters._openai_plain import plain_completion
+from providers.adapters._openai_stream import RelayingParser
+from providers.adapters._row import Answers, Ending, Errors, Row
+from providers.adapters._row_errors import classify, holds_error
+from providers.adapters._think_tags import ThinkTags
+from providers.assembly import Assembler
+from providers.chat import ChatCompletion, Usage
+from providers.classify import MESSAGES, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
+from providers.streaming import EventStreamParser
+
+__all__ = ["read_row_completion", "row_parser"]
+
+
+def row_parser(row: Row, model: str, sites: Iterable[str]) -> StreamParser:
+    """A parser for one stream. Text chunks are relayed as they are where no rule of the row looks into text."""
+    reader = _Reader(row.answers, row.errors, model, sites)
+    if row.answers.inline_thoughts:
+        return EventStreamParser(reader.assembler, reader.read_chunk)
+    return RelayingParser(reader.assembler, reader.read_chunk)
+
+
+def read_row_completion(response: WireResponse, row: Row, model: str, sites: Iterable[str]) -> ChatCompletion:
+    """The whole answer of a 2xx JSON body; raises ProviderFailed."""
+    try:
+        body = as_map(loads(response.body))
+    except JsonError:
+        body = {}
+    if holds_error(body, row.errors):
+        raise ProviderFailed(classify(body, response, row.errors, sites))
+    if not read_list(body, "choices"):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    rule = row.answers
+    if not (rule.safety or rule.inline_thoughts or rule.usage_in_choices):
+        usage = read_map(body, "usage")
+        if plain := plain_completion(body, _usage(usage, rule) if usage else None):
+            return plain
+    reader = _Reader(rule, row.errors, model, sites)
+    reader.read_chunk(body, "message")
+    reader.assembler.complete()
+    return fold(reader.assembler.take())
+
+
+class _Reader:
+    """One answer in the making: what its chunks have said of safety and of thoughts so far."""
+
+    def __init__(self, rule: Answers, errors: Errors, model: str, sites: Iterable[str]) -> None:
+        self.assembler = Assembler(model)
+        self._rule = rule
+        self._errors = errors
+        self._sites = sites
+        self._flagged: set[int] = set()
+        self._tags: dict[int, ThinkTags] = {}
+
+    def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
+        """One chunk, or one whole answer, into the assembler."""
+        if event == "error" or holds_error(chunk, self._errors):
+            self.assembler.fail(classify(chunk, WireResponse(200, {}, b"", 0), self._errors, self._sites))
+            return
+        self.assembler.identify(
+            id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created")
+        )
+        if event in self._rule.events:
+            self._end(self._rule.events[event], 0, event)
+            return
+        blocked = self._is_flagged(chunk)
+        for entry in read_list(chunk, "choices"):
+            self._read_choice(as_map(entry), blocked)
+        if usage := read_map(chunk, "usage"):
+            self.assembler.usage(_usage(usage, self._rule))
+
+    def _is_flagged(self, source: Mapping[str, object]) -> bool:
+        return any(source.get(name) not in (None, False, 0, "", "0") for name in self._rule.safety)
+
+    def _read_choice(self, source: Mapping[str, object], blocked: bool) -> None:
+        index = read_int(source, "index") or 0
+        delta = read_map(source, "delta")
+        if not delta:
+            message = read_map(source, "message")
+            delta = message if self._rule.message_is_delta else new_in_message(self.assembler, message, index)
+        if blocked or self._is_flagged(source):
+            self._flagged.add(index)
+        logprobs = read_map(source, "logprobs") or None
+        text = read_text(delta.get("content"))
+        word = read_str(source, "finish_reason")
+        ended = bool(word and word != "null")
+        thoughts = _thoughts(delta)
+        if self._rule.inline_thoughts:
+            if not read_map(source, "delta"):
+                # A whole message begins anew; its text was left out above where it has been said already.
+                self._tags[index] = ThinkTags()
+            inline, text = self._tags.setdefault(index, ThinkTags()).split(text, ended)
+            thoughts = thoughts or inline
+            if not read_map(source, "delta") and self.assembler.has("reasoning", index):
+                thoughts = ""
+        if thoughts:
+            self.assembler.reasoning(thoughts, index)
+        if text or logprobs:
+            self.assembler.text(text, index, logprobs)
+        if refusal := read_str(delta, "refusal"):
+            self.assembler.refusal(refusal, index)
+        for entry in read_list(delta, "tool_calls"):
+            read_tool_call(self.assembler, as_map(entry), index)
+        if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
+            self.assembler.usage(_usage(usage, self._rule))
+        if word and ended:
+            self._end("content_filter" if index in self._flagged else self._ending(word), index, word)
+        elif not text:
+            self.assembler.see(index)
+
+    def _ending(self, word: str) -> Ending:
+        return self._rule.finish.get(word) or FINISH.get(word, "other")
+
+    def _end(self, ending: Ending, index: int, word: str) -> None:
+        if isinstance(ending, FailureKind):
+            # Some vendors tell of a failure by the word for the end alone.
+            self.assembler.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
+            return
+        self.assembler.finish(ending, index, word[:100] if ending == "other" else None)
+
+
+def _thoughts(delta: Mapping[str, object]) -> str:
+    """The reasoning text of a piece, wherever it stands; the same text in two places is one."""
+    details = "".join(read_str(as_map(one), "text") or "" for one in as_list(delta.get("reasoning_details")))
+    return (
+        read_str(delta, "reasoning_content")
+        or read_str(delta, "reasoning")
+        or details
+        or read_thoughts(delta.get("content"))
+    )
+
+
+def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
+    usage = read_usage(source)
+    if usage.cached_tokens or not rule.cached:
+        return usage
+    cached = next(filter(None, (read_int(source, name) for name in rule.cached)), 0)
+    return Usage(usage.prompt_tokens, usage.completion_tokens, cached, usage.reasoning_tokens)

@@ -1,0 +1,85 @@
+"""What an error body means in the dialect of a row: by its code, its type, then the HTTP status; never by its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from providers.adapter import WireResponse
+from providers.adapters._openai_answer import BY_CODE, BY_TYPE
+from providers.adapters._row import Errors
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind
+from providers.json_values import as_map, read_int
+
+__all__ = ["classify", "holds_error", "kind_of"]
+
+_NO_HTTP_ERROR = 200
+
+
+def holds_error(body: Mapping[str, object], rule: Errors) -> bool:
+    """Whether a body is an error though its status says success."""
+    if body.get("error"):
+        return True
+    if rule.status_at and _text_at(body, rule.status_at) not in ("", "0"):
+        return True
+    if "choices" in body:
+        return False
+    return any(_text_at(body, place) not in ("", "0") for place in (*rule.code_at, *rule.type_at, *rule.message_at))
+
+
+def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, sites: Iterable[str]) -> Failure:
+    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks.
+
+    `sites`: those of the vendor. Their keys don't open each other, so that a refused key is told to belong elsewhere,
+    perhaps; nobody ever tries it there.
+    """
+    code = _first(body, rule.code_at)
+    code = "" if code == "0" else code
+    word = _first(body, rule.type_at)
+    detail = _first(body, rule.message_at)
+    kind = kind_of(code, rule.codes) or kind_of(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
+    if kind is None and response.status < 400:
+        kind = BY_TYPE.get(word)
+    if kind is None:
+        status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
+        kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
+    others = sorted(sites)
+    if kind is FailureKind.CREDENTIALS and len(others) > 1:
+        detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"
+    headers = (response.headers.get(name) for name in rule.request_id_headers)
+    request_id = _first(body, rule.request_id_at) or next(filter(None, headers), None)
+    return failure(response, kind, code=code or word or None, detail=detail, request_id=request_id, param=_param(body))
+
+
+def kind_of(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
+    """The kind of a code, or of the longest beginning of it that ends at a dot."""
+    while code:
+        if code in kinds:
+            return kinds[code]
+        code = code.rpartition(".")[0]
+    return None
+
+
+def _param(body: Mapping[str, object]) -> str | None:
+    return _text_at(body, "error.param") or None
+
+
+def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
+    return next(filter(None, (_text_at(body, place) for place in places)), "")
+
+
+def _text_at(body: Mapping[str, object], place: str) -> str:
+    """The text, or the whole number as text, at a dotted place; empty where there is neither."""
+    *above, last = place.split(".")
+    source = body
+    for name in above:
+        source = as_map(source.get(name))
+    value = source.get(last)
+    if isinstance(value, str):
+        return value
+    number = read_int(source, last)
+    return "" if number is None else str(number)
+
+
+def _number(code: str) -> int | None:
+    return int(code) if code.isascii() and code.isdigit() and len(code) == 3 else None

@@ -1,0 +1,109 @@
+"""Write the messages of a request in the dialect of a row: who speaks, in which order, and with which fields."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from providers.adapters._row import Row
+from providers.catalogue.models import ModelFacts
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.codec.encode_request import encode_message
+
+__all__ = ["encode_messages"]
+
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[dict[str, object]]:
+    """The conversation as the vendor wants it."""
+    rule = row.requests
+    messages: Sequence[Message] = request.messages
+    if rule.system == "first":
+        messages = _system_first(messages)
+    if rule.call_ids:
+        messages = _with_short_ids(messages)
+    encoded = [_message(message, row, facts) for message in messages]
+    if rule.prefill is not None and isinstance(messages[-1], AssistantMessage):
+        encoded[-1].update(rule.prefill.message)
+    return encoded
+
+
+def _system_first(messages: Sequence[Message]) -> list[Message]:
+    texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
+    rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
+    return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
+
+
+def _message(message: Message, row: Row, facts: ModelFacts) -> dict[str, object]:
+    rule = row.requests
+    names = "message_name" in row.capabilities.parameters
+    match message:
+        case SystemMessage(content, role, name):
+            role = role if rule.developer else "system"
+            return encode_message(SystemMessage(text_of(content), role, name if names else None))
+        case UserMessage(content, name):
+            return encode_message(UserMessage(_content(content, row), name if names else None))
+        case ToolMessage(call_id, content):
+            return encode_message(ToolMessage(call_id, text_of(content)))
+        case AssistantMessage(content, refusal, reasoning, calls, name):
+            text = text_of(content) or refusal or ("" if content is not None or not calls else None)
+            body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
+            if rule.reasoning_back and calls and "reasoning" in facts.features:
+                # The vendor wants its thoughts back with the calls; whoever hid them sends a blank in their place.
+                thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
+                body |= {"reasoning_content": thoughts} if thoughts else {}
+            return body
+
+
+def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...]:
+    """A string where there is nothing but text: models without images take no list."""
+    if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
+        return text_of(content)
+    details = row.requests.details if "image_detail" in row.capabilities.parameters else ()
+    return tuple(
+        replace(part, detail=None) if isinstance(part, ImagePart) and part.detail not in details else part
+        for part in content
+    )
+
+
+def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
+    """The messages with ids of calls made anew: nine letters and digits, the same for the same id."""
+    return [
+        replace(message, tool_calls=tuple(_short(call) for call in message.tool_calls))
+        if isinstance(message, AssistantMessage)
+        else replace(message, tool_call_id=_nine(message.tool_call_id))
+        if isinstance(message, ToolMessage)
+        else message
+        for message in messages
+    ]
+
+
+def _short(call: ToolCall) -> ToolCall:
+    return replace(call, id=_nine(call.id))
+
+
+def _nine(id: str) -> str:
+    if _NINE.fullmatch(id):
+        return id
+    number = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    digits = ""
+    for _ in range(9):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits += _ALPHABET[digit]
+    return digits

@@ -1,0 +1,166 @@
+"""Write canonical requests in the dialect of a row: OpenAI's body, with what the vendor wants otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from urllib.parse import quote
+
+from providers.adapter import Target
+from providers.adapters._row import Requests, Row
+from providers.adapters._row_messages import encode_messages
+from providers.adapters._row_thinking import thinking_fields
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    JsonObjectFormat,
+    NamedTool,
+    SystemMessage,
+    Tool,
+    UserMessage,
+    text_of,
+)
+from providers.codec.encode_request import encode_request, encode_tool_choice
+from providers.failures import UnsupportedFeature
+from providers.fitting import needs_of
+
+__all__ = ["encode_body", "place_of"]
+
+_EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
+_AZURE_VERSION = "2024-10-21"
+"""The last dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
+_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format", "n", "logprobs", "top_logprobs")
+
+
+def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The path and the query that the request is sent to."""
+    rule = row.requests
+    if rule.path_by:
+        return _PATHS[rule.path_by](target)
+    path = rule.path
+    if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
+        path = rule.prefill.path
+    return target.base_path + path, tuple(rule.query.items())
+
+
+def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, object]:
+    """The body; raises UnsupportedFeature for what the vendor can't be asked."""
+    rule = row.requests
+    _check_features(request, row)
+    request = _in_bounds(request, rule)
+    tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
+    plain = encode_request(
+        replace(request, messages=(), tools=tools, tool_choice=None, reasoning_effort=None),
+        target.model,
+        max_tokens_field=rule.max_tokens,
+    )
+    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
+    body["messages"] = encode_messages(request, row, target.facts)
+    if choice is not None:
+        body["tool_choice"] = choice
+    forced, thinking = thinking_fields(request, row, target.facts)
+    body.update(rule.constants)
+    body.update(thinking)
+    body.update(request.extra)
+    body.update(forced)
+    if rule.prefill is not None and isinstance(request.messages[-1], AssistantMessage):
+        body.update(rule.prefill.body)
+    if _must_stream(body, request, row, target):
+        body["stream"] = True
+        if rule.stream_options:
+            body["stream_options"] = {"include_usage": True}
+        body.update(rule.streaming)
+        body.update(rule.streaming_tools if tools else {})
+    body.update(target.pins)
+    return body
+
+
+def _is_said(name: str, row: Row) -> bool:
+    """Whether the vendor has this field of OpenAI's; what it lacks was dropped, and named, before."""
+    if name in ("stream", "stream_options"):
+        return False
+    if name == row.requests.max_tokens:
+        return "max_tokens" in row.capabilities.parameters
+    return name in _STRUCTURE or name in row.capabilities.parameters
+
+
+def _must_stream(body: Mapping[str, object], request: ChatRequest, row: Row, target: Target) -> bool:
+    """Whether a stream is asked for: where the client wants one, or the model doesn't think in one piece."""
+    if request.stream or "stream_only" in target.facts.flags:
+        return True
+    form = row.thinking.get(target.facts.thinking or "default")
+    if form is None or not form.streamed:
+        return False
+    return "thinking_only" in target.facts.flags or all(body.get(name) == value for name, value in form.on.items())
+
+
+def _check_features(request: ChatRequest, row: Row) -> None:
+    """Refuse by name what the vendor's API can't express: nothing that an answer depends on is left out."""
+    for feature in sorted(needs_of(request).features - row.capabilities.features):
+        raise UnsupportedFeature(feature, f"this provider's API has no {feature}")
+    if (
+        row.requests.json_word
+        and isinstance(request.response_format, JsonObjectFormat)
+        and not any(
+            "json" in text_of(message.content).lower()
+            for message in request.messages
+            if isinstance(message, SystemMessage | UserMessage)
+        )
+    ):
+        raise UnsupportedFeature(
+            "json_object", "a system or user message must contain the word 'json' to use this response format"
+        )
+
+
+def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
+    """The request with its numbers brought into what the vendor takes; a stop that is too long is refused."""
+    changes: dict[str, float | int] = {}
+    for name, (low, high) in rule.bounds.items():
+        value = getattr(request, name, None)
+        if value is not None and not low <= value <= high:
+            nearest = min(max(value, low), high)
+            changes[name] = int(nearest) if nearest.is_integer() else nearest
+    if rule.most_stops is not None and len(request.stop) > rule.most_stops:
+        raise UnsupportedFeature("stop", f"this provider takes at most {rule.most_stops} stop sequences")
+    if rule.stop_characters is not None and any(len(stop) > rule.stop_characters for stop in request.stop):
+        raise UnsupportedFeature(
+            "stop", f"this provider's stop sequences have at most {rule.stop_characters} characters"
+        )
+    return replace(request, **changes) if changes else request  # type: ignore[arg-type]  # names are the row's
+
+
+def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:
+    """The tools, and the vendor's word for which of them may or must be called (None: nothing is said)."""
+    tools, choice = request.tools, request.tool_choice
+    if isinstance(choice, AllowedTools):
+        # OpenAI's alone; who gets no other tool can call no other.
+        tools, choice = tuple(tool for tool in tools if tool.name in choice.names), choice.mode
+    word = rule.choices.get("named" if isinstance(choice, NamedTool) else str(choice))
+    if isinstance(choice, NamedTool) and word == "only":
+        tools = tuple(tool for tool in tools if tool.name == choice.name)
+        choice, word = "required", rule.choices.get("required")
+    if word == "omit":
+        return (), None
+    sent = tuple(_tool(tool, strict) for tool in tools)
+    if choice is None or word == "leave" or not tools:
+        return sent, None
+    return sent, encode_tool_choice(choice) if word is None else word
+
+
+def _tool(tool: Tool, strict: bool) -> Tool:
+    parameters = _EMPTY_SCHEMA if tool.parameters is None else tool.parameters
+    return replace(tool, strict=tool.strict if strict else None, parameters=parameters)
+
+
+def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Azure has two APIs: under `/openai` the deployment is a part of the path, elsewhere it is the body's model."""
+    if not target.base_path.endswith("/openai"):
+        return f"{target.base_path}/chat/completions", ()
+    if target.model in ("", ".", ".."):
+        raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
+    path = f"{target.base_path}/deployments/{quote(target.model, safe='')}/chat/completions"
+    return path, (("api-version", _AZURE_VERSION),)
+
+
+_PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": _azure}

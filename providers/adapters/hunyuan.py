@@ -1,0 +1,79 @@
+"""Tencent Hunyuan, the native API: ChatCompletions of Tencent Cloud API 3.0, signed with TC3-HMAC-SHA256.
+
+Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. `stop` is left out: the
+vendor's ends the text behind the matched words, and an answer's reader doesn't know what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._hunyuan_answer import NativeReader, classify, read_completion
+from providers.adapters._hunyuan_request import FEATURES, encode_body
+from providers.auth import AuthScheme, TencentSignature
+from providers.catalogue.models import ModelFacts, load_models
+from providers.chat import ChatCompletion, ChatRequest
+from providers.classify import error_object
+from providers.failures import Failure
+from providers.json_values import dumps
+from providers.sites import Site, load_sites
+from providers.streaming import EventStreamParser
+
+__all__ = ["ADAPTER", "HunyuanAdapter"]
+
+_HEADERS = (
+    ("content-type", "application/json"),
+    ("x-tc-action", "ChatCompletions"),
+    ("x-tc-version", "2023-09-01"),
+    ("x-tc-language", "en-US"),
+)
+_PARAMETERS = frozenset({"temperature", "top_p", "seed", "reasoning_effort"})
+
+
+@dataclass(frozen=True, slots=True)
+class HunyuanAdapter:
+    """Hunyuan's native wire format."""
+
+    name: str = "hunyuan"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Text, images and tools: the API has no limit of tokens, no JSON format and no second choice."""
+        return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """The generic host, which is resolved to the nearest region, and those that name their region."""
+        return load_sites(self.name)
+
+    @property
+    def models(self) -> Mapping[str, ModelFacts]:
+        """Hunyuan's models."""
+        return load_models(self.name)
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return TencentSignature("hunyuan")
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`. The signature covers the path `/`, which is the only one there is."""
+        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        reader = NativeReader(target.model)
+        return EventStreamParser(reader.assembler, reader.read_chunk)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = HunyuanAdapter()

@@ -1,0 +1,94 @@
+"""Vendors that speak OpenAI's dialect with differences of their own: each is a row of data, and this one adapter.
+
+acme = "providers.adapters.rows:acme"          in this repository: reads providers/catalogue/acme.toml
+ADAPTER = adapter_of(files("acme").joinpath("acme.toml").read_text())         anywhere else
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._row import Row, RowError, read_row
+from providers.adapters._row_answer import read_row_completion, row_parser
+from providers.adapters._row_errors import classify
+from providers.adapters._row_request import encode_body, place_of
+from providers.auth import AuthScheme
+from providers.catalogue import read
+from providers.catalogue.models import ModelFacts, load_models, models_of
+from providers.chat import ChatCompletion, ChatRequest
+from providers.classify import error_object
+from providers.failures import Failure
+from providers.json_values import dumps
+from providers.sites import Site, load_sites, sites_of
+
+__all__ = ["RowAdapter", "RowError", "adapter_named", "adapter_of"]
+
+_WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"))
+
+
+@dataclass(frozen=True, slots=True)
+class RowAdapter:
+    """One vendor's dialect of chat completions, as its row has it."""
+
+    name: str
+    row: Row
+    sites: Mapping[str, Site]
+    models: Mapping[str, ModelFacts]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `providers.adapter.Adapter`."""
+        return self.row.capabilities
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return self.row.auth
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`; may ask for a stream where the client wants one JSON."""
+        body = encode_body(request, target, self.row)
+        path, query = place_of(request, target, self.row)
+        return WireRequest("POST", path, _STREAM if body.get("stream") is True else _WHOLE, dumps(body), query)
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_row_completion(response, self.row, target.model, self.sites)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        return row_parser(self.row, target.model, self.sites)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response, self.row.errors, self.sites)
+
+
+def adapter_of(toml: str) -> RowAdapter:
+    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`. Raises RowError, TOMLDecodeError."""
+    data: Mapping[str, Any] = tomllib.loads(toml)
+    name = data.get("name")
+    if not isinstance(name, str) or not name:
+        raise RowError("name: is missing: the provider's name in config")
+    return RowAdapter(name, read_row(data.get("dialect", {})), sites_of(data), models_of(data))
+
+
+@cache
+def adapter_named(name: str) -> RowAdapter:
+    """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
+    data: Any = read(name)
+    return RowAdapter(name, read_row(data.get("dialect", {})), load_sites(name), load_models(name))
+
+
+def __getattr__(name: str) -> RowAdapter:
+    """`rows:dashscope_compatible` is the adapter of dashscope-compatible.toml: what an entry point names."""
+    try:
+        return adapter_named(name.replace("_", "-"))
+    except FileNotFoundError:
+        raise AttributeError(f"there is no row {name!r} in the catalogue") from None

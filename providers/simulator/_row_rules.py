@@ -1,0 +1,236 @@
+"""What a row's vendor refuses, and what a request means that it takes: strict where the vendor is, or may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from providers.adapters._row import Row, Thinking
+from providers.catalogue.models import ModelFacts
+from providers.json_values import as_list, as_map, read_list, read_map, read_str
+
+__all__ = ["Objection", "as_openai", "objections"]
+
+_MESSAGE_FIELDS = {
+    "system": {"role", "content"},
+    "developer": {"role", "content"},
+    "user": {"role", "content"},
+    "assistant": {"role", "content", "tool_calls"},
+    "tool": {"role", "content", "tool_call_id"},
+}
+_PARTS = {"image_url": "vision", "input_audio": "audio", "file": "file"}
+_NO_FIELDS = frozenset({"reasoning_effort", "strict_tools", "message_name", "image_detail"})
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+_WITH_FEATURES = {
+    "tools": ("tools", "tool_choice"),
+    "json_object": ("response_format",),
+    "json_schema": ("response_format",),
+    "n": ("n",),
+    "logprobs": ("logprobs", "top_logprobs"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a request is refused, and the place of the mistake."""
+
+    message: str
+    param: str = ""
+
+
+def objections(body: Mapping[str, object], row: Row, facts: ModelFacts, path: str) -> Iterator[Objection]:
+    """Everything that is wrong with a parsed body beyond its shape, in the order in which it is looked at."""
+    able = row.capabilities.features & facts.features
+    known = _fields(row)
+    yield from (Objection(f"{name}: Extra inputs are not permitted", name) for name in body if name not in known)
+    for name in facts.without:
+        if (field := _field_of(name, row)) in body and field not in row.requests.constants:
+            yield Objection(f"{field} is not supported by this model", field)
+    yield from _about_numbers(body, row)
+    yield from _about_messages(body, row, able, facts)
+    yield from _about_tools(body, row, able)
+    yield from _about_format(body, row, able)
+    yield from _about_thinking(body, row, facts)
+    prefill = row.requests.prefill
+    if prefill is not None and prefill.path and path.endswith(prefill.path) != _continues(body):
+        yield Objection("the prefix of an answer is taken on the beta path alone", "messages")
+
+
+def _field_of(parameter: str, row: Row) -> str:
+    return row.requests.max_tokens if parameter == "max_tokens" else row.requests.rename.get(parameter, parameter)
+
+
+def _fields(row: Row) -> frozenset[str]:
+    rule = row.requests
+    known = {"model", "messages", "stream", *rule.constants, *rule.streaming, *rule.streaming_tools}
+    known |= {"stream_options"} if rule.stream_options else set()
+    for feature, names in _WITH_FEATURES.items():
+        known |= set(names) if feature in row.capabilities.features else set()
+    known |= {_field_of(name, row) for name in row.capabilities.parameters - _NO_FIELDS}
+    for form in row.thinking.values():
+        known |= {*form.on, *form.off, form.effort, form.budget} - {""}
+    if rule.prefill is not None:
+        known |= set(rule.prefill.body)
+    return frozenset(known)
+
+
+def _about_numbers(body: Mapping[str, object], row: Row) -> Iterator[Objection]:
+    for parameter, (low, high) in row.requests.bounds.items():
+        field = _field_of(parameter, row)
+        value = body.get(field)
+        if isinstance(value, int | float) and not low <= value <= high:
+            yield Objection(f"{field} must be between {low:g} and {high:g}", field)
+    stops = body.get("stop")
+    if stops is not None and not isinstance(stops, list):
+        yield Objection("stop must be a list", "stop")
+    most, longest = row.requests.most_stops, row.requests.stop_characters
+    if most is not None and len(as_list(stops)) > most:
+        yield Objection(f"stop has more than {most} entries", "stop")
+    if longest is not None and any(len(str(stop)) > longest for stop in as_list(stops)):
+        yield Objection(f"stop has an entry of more than {longest} characters", "stop")
+
+
+def _about_messages(
+    body: Mapping[str, object], row: Row, able: frozenset[str], facts: ModelFacts
+) -> Iterator[Objection]:
+    rule = row.requests
+    details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
+    names = {"name"} if "message_name" in row.capabilities.parameters else set()
+    messages = [as_map(entry) for entry in read_list(body, "messages")]
+    for position, message in enumerate(messages):
+        role, place = str(message.get("role")), f"messages[{position}]"
+        if role == "developer" and not rule.developer:
+            yield Objection(
+                f"{place}: unknown variant `developer`, expected one of system, user, assistant, tool", place
+            )
+        if role == "system" and rule.system == "first" and position:
+            yield Objection(f"{place}: a system message must be the first", place)
+        fields = _MESSAGE_FIELDS.get(role, set()) | names
+        if role == "assistant":
+            fields |= {"reasoning_content"} if rule.reasoning_back else set()
+            if rule.prefill is not None and position == len(messages) - 1:
+                fields |= set(rule.prefill.message)
+        yield from (
+            Objection(f"{place}.{name}: Extra inputs are not permitted", place) for name in message.keys() - fields
+        )
+        calls = [as_map(call) for call in read_list(message, "tool_calls")]
+        thinks = "reasoning" in facts.features and rule.reasoning_back == "required"
+        if calls and thinks and not read_str(message, "reasoning_content"):
+            yield Objection("The reasoning_content in the thinking mode must be passed back to the API.", place)
+        ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
+        if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
+            yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
+        yield from _about_content(message.get("content"), details, able, place)
+
+
+def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:
+    parts = [as_map(part) for part in as_list(content)]
+    if parts and all(part.get("type") == "text" for part in parts):
+        yield Objection(f"{place}.content: expected a string", place)
+    for part in parts:
+        kind = str(part.get("type"))
+        if kind in _PARTS and _PARTS[kind] not in able:
+            yield Objection(f"{place}: this model does not take {kind}", place)
+        image = read_map(part, "image_url")
+        url, detail = read_str(image, "url") or "", read_str(image, "detail")
+        if url and not url.startswith("data:") and "image_url" not in able:
+            yield Objection(f"{place}: images are taken as data only", place)
+        if detail is not None and detail not in details:
+            yield Objection(f"{place}: detail {detail!r} is not supported", place)
+
+
+def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
+    tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
+    strict = "strict_tools" in row.capabilities.parameters
+    if any(tool.get("parameters") is None or (not strict and "strict" in tool) for tool in tools):
+        yield Objection("tools: every function needs parameters, and nothing that is not known", "tools")
+    choice = body.get("tool_choice")
+    if choice is None:
+        return
+    if not tools:
+        yield Objection("tool_choice is only allowed when tools are given", "tool_choice")
+    word = "named" if isinstance(choice, dict) else str(choice)
+    if word not in _words(row, able) or (isinstance(choice, dict) and choice.get("type") != "function"):
+        yield Objection(f"tool_choice {word!r} is not supported", "tool_choice")
+
+
+def _words(row: Row, able: frozenset[str]) -> frozenset[str]:
+    """The words that the vendor has for which tools are called."""
+    ours = {"auto", "none"}
+    ours |= {"required"} if "tool_choice_required" in able else set()
+    ours |= {"named"} if "tool_choice_named" in able else set()
+    return frozenset(row.requests.choices.get(word, word) for word in ours) - {"omit", "leave", "only"}
+
+
+def _about_format(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
+    kind = read_str(read_map(body, "response_format"), "type")
+    if kind not in (None, "text") and kind not in able:
+        yield Objection(f"response_format {kind!r} is not supported", "response_format")
+    if kind == "json_object" and row.requests.json_word and "json" not in str(body.get("messages")).lower():
+        yield Objection("Prompt must contain the word 'json' in some form to use response_format.", "messages")
+
+
+def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> Iterator[Objection]:
+    form = _form(row, facts)
+    if form is None:
+        return
+    asked = _effort(body, form)
+    thinks = "thinking_only" in facts.flags or asked not in (None, "none")
+    thinks = thinks or (asked is None and "thinking_default" in facts.flags)
+    choice = body.get("tool_choice")
+    forces = isinstance(choice, dict) or choice in ("required", "any")
+    if thinks and forces and form.forced_off:
+        yield Objection("Thinking mode does not support this tool_choice", "tool_choice")
+    if thinks and form.streamed and body.get("stream") is not True:
+        yield Objection("enable_thinking must be set to false for non-streaming calls", "enable_thinking")
+    effort = body.get(form.effort) if form.effort else None
+    if effort is not None and facts.efforts and effort not in facts.efforts:
+        yield Objection(f"{form.effort}: {effort!r} is not supported by this model", form.effort)
+
+
+def _form(row: Row, facts: ModelFacts) -> Thinking | None:
+    return row.thinking.get(facts.thinking or "default")
+
+
+def _effort(body: Mapping[str, object], form: Thinking) -> str | None:
+    """The effort that a body asks for, in a word of ours; `medium` where it only says that it shall think."""
+    if form.effort and isinstance(body.get(form.effort), str):
+        return str(body[form.effort])
+    if form.off and all(body.get(name) == value for name, value in form.off.items()):
+        return "none"
+    if form.on and all(body.get(name) == value for name, value in form.on.items()):
+        return "medium"
+    return None
+
+
+def _continues(body: Mapping[str, object]) -> bool:
+    messages = read_list(body, "messages")
+    return bool(messages) and as_map(messages[-1]).get("role") == "assistant"
+
+
+def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[str, object]:
+    """The body in OpenAI's own words."""
+    rule = row.requests
+    back = {name: ours for ours, name in rule.rename.items()} | {rule.max_tokens: "max_tokens"}
+    own = set(_fields(row)) - set(back) - {_field_of(name, row) for name in row.capabilities.parameters}
+    plain = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "n"}
+    plain |= {"logprobs", "top_logprobs"}
+    kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
+    kept["messages"] = [_plain_message(as_map(entry), row) for entry in read_list(body, "messages")]
+    kept |= {"stream_options": {"include_usage": True}} if body.get("stream") is True else {}
+    words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
+    choice: Any = body.get("tool_choice")
+    if isinstance(choice, str) and choice in words:
+        kept["tool_choice"] = words[choice]
+    form = _form(row, facts)
+    if form is not None and (effort := _effort(body, form)) is not None:
+        kept["reasoning_effort"] = effort
+    return kept
+
+
+def _plain_message(message: Mapping[str, object], row: Row) -> Mapping[str, object]:
+    prefill = row.requests.prefill
+    dropped = set(prefill.message) if prefill is not None else set()
+    return {name: value for name, value in message.items() if name not in dropped}
