@@ -91,9 +91,9 @@ class _Reader:
 
     def _read_choice(self, source: Mapping[str, object], blocked: bool) -> None:
         index = read_int(source, "index") or 0
-        delta = read_map(source, "delta")
-        if not delta:
-            message = read_map(source, "message")
+        delta, message = read_map(source, "delta"), read_map(source, "message")
+        repeats = bool(message) and not delta
+        if repeats:
             delta = message if self._rule.message_is_delta else new_in_message(self.assembler, message, index)
         if blocked or self._is_flagged(source):
             self._flagged.add(index)
@@ -103,12 +103,12 @@ class _Reader:
         ended = bool(word and word != "null")
         thoughts = _thoughts(delta)
         if self._rule.inline_thoughts:
-            if not read_map(source, "delta"):
+            if repeats:
                 # A whole message begins anew; its text was left out above where it has been said already.
                 self._tags[index] = ThinkTags()
             inline, text = self._tags.setdefault(index, ThinkTags()).split(text, ended)
             thoughts = thoughts or inline
-            if not read_map(source, "delta") and self.assembler.has("reasoning", index):
+            if repeats and self.assembler.has("reasoning", index):
                 thoughts = ""
         if thoughts:
             self.assembler.reasoning(thoughts, index)

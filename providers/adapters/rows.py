@@ -76,14 +76,21 @@ def adapter_of(toml: str) -> RowAdapter:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("name: is missing: the provider's name in config")
-    return RowAdapter(name, read_row(data.get("dialect", {})), sites_of(data), models_of(data))
+    return RowAdapter(name, read_row(_dialect_of(data)), sites_of(data), models_of(data))
 
 
 @cache
 def adapter_named(name: str) -> RowAdapter:
     """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
     data: Any = read(name)
-    return RowAdapter(name, read_row(data.get("dialect", {})), load_sites(name), load_models(name))
+    return RowAdapter(name, read_row(_dialect_of(data)), load_sites(name), load_models(name))
+
+
+def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    dialect: object = data.get("dialect")
+    if not isinstance(dialect, dict):
+        raise RowError("dialect: is missing: how the vendor differs from OpenAI")
+    return dialect
 
 
 def __getattr__(name: str) -> RowAdapter:

@@ -188,4 +188,6 @@ def _fill(value: Any, code: str, word: str, message: str) -> object:
         return {name: _fill(member, code, word, message) for name, member in value.items()}
     if value == "$number":
         return int(code) if code.isdigit() else 0
-    return {"$code": code, "$type": word, "$message": message}.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return value.replace("$code", code).replace("$type", word).replace("$message", message)

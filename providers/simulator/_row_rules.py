@@ -110,8 +110,10 @@ def _about_messages(
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
-            if rule.prefill is not None and position == len(messages) - 1:
+            if rule.prefill is not None:
                 fields |= set(rule.prefill.message)
+                if position < len(messages) - 1 and any(message.get(name) for name in rule.prefill.message):
+                    yield Objection(f"{place}: only the last message may be continued", place)
         yield from (
             Objection(f"{place}.{name}: Extra inputs are not permitted", place) for name in message.keys() - fields
         )

@@ -56,7 +56,8 @@ class RowDialect:
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise self._wrong("the content type must be application/json")
         try:
-            body = as_map(loads(incoming.body))
+            # Some official clients write every field that they know, as null.
+            body = {name: value for name, value in as_map(loads(incoming.body)).items() if value is not None}
         except JsonError:
             raise self._wrong("the body is not valid JSON") from None
         facts = self._facts(read_str(body, "model") or "")

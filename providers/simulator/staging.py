@@ -65,7 +65,8 @@ class Break:
 
 Step = Head | Send | Wait | Break
 
-_STREAM_HEADERS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+# No charset: some official clients compare the whole value.
+_STREAM_HEADERS = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
 _HTML = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
 _GARBAGE = b'data: {"choices":[{"output":\n\n'
 _FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECASE)

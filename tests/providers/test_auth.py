@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth, Secret, apply
+from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth, Secret, TencentSignature, apply
 from providers.wire import WireRequest
 
 KEY = "sk-very-secret"
@@ -24,7 +24,8 @@ SCHEMES: list[tuple[AuthScheme, tuple[str, str]]] = [
 
 
 def test_every_scheme_is_tested() -> None:
-    assert {type(scheme) for scheme, _ in SCHEMES} == set(get_args(AuthScheme))
+    signing = {TencentSignature}  # with tests of their own
+    assert {type(scheme) for scheme, _ in SCHEMES} == set(get_args(AuthScheme)) - signing
 
 
 @pytest.mark.parametrize(("scheme", "header"), SCHEMES)

@@ -1,0 +1,180 @@
+"""Hunyuan's native API beyond the kit and the recorded shapes: what it can't be asked, and what it is strict about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target, WireResponse
+from providers.adapters.hunyuan import ADAPTER
+from providers.auth import Secret, TencentSignature, apply
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    Failed,
+    JsonObjectFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.hunyuan import DIALECT
+
+ASK = ChatRequest("assistant", (UserMessage("Hi"),))
+
+
+def target(model: str = "hunyuan-turbos-latest") -> Target:
+    return Target(model, "", model_facts(ADAPTER.models, model))
+
+
+def sent(request: ChatRequest = ASK, model: str = "hunyuan-turbos-latest") -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(ADAPTER.build_request(request, target(model)).body)
+    return body
+
+
+def roles(*messages: Message) -> list[tuple[str, object]]:
+    return [(one["Role"], one.get("Content")) for one in sent(replace(ASK, messages=messages))["Messages"]]
+
+
+def test_it_is_signed_and_asks_for_one_action_at_the_root() -> None:
+    assert ADAPTER.auth == TencentSignature("hunyuan")
+    wire = ADAPTER.build_request(ASK, target())
+    assert (wire.path, wire.query) == ("/", ())
+    assert dict(wire.headers)["x-tc-action"] == "ChatCompletions"
+
+
+def test_people_and_the_assistant_speak_in_turn() -> None:
+    said = roles(
+        UserMessage("One."),
+        SystemMessage("Be brief."),
+        UserMessage("Two."),
+        AssistantMessage(""),
+        UserMessage("Three."),
+        AssistantMessage("A."),
+        AssistantMessage("B."),
+        SystemMessage("Be kind."),
+        UserMessage("Four."),
+    )
+    assert said == [
+        ("system", "Be brief.\n\nBe kind."),
+        ("user", "One.\n\nTwo.\n\nThree."),
+        ("assistant", "A.\n\nB."),
+        ("user", "Four."),
+    ]
+
+
+def test_thoughts_never_go_back_and_an_empty_result_is_not_empty() -> None:
+    call = ToolCall("call_1", "get_time", "{}")
+    loop = (UserMessage("Hi"), AssistantMessage(None, reasoning="Hm.", tool_calls=(call,)), ToolMessage("call_1", ""))
+    body = sent(replace(ASK, messages=loop, tools=(Tool("get_time"),)))
+    assert "Hm." not in json.dumps(body)
+    assert body["Messages"][-1]["Content"].strip() == ""
+    assert body["Messages"][-1]["Content"]
+
+
+def test_which_tool_is_called() -> None:
+    tools = replace(ASK, tools=(Tool("get_time"), Tool("get_weather", "w", {"type": "object"})))
+    named = sent(replace(tools, tool_choice=NamedTool("get_weather")))
+    assert (named["ToolChoice"], named["CustomTool"]["Function"]["Name"]) == ("custom", "get_weather")
+    assert json.loads(named["CustomTool"]["Function"]["Parameters"]) == {"type": "object"}
+    some = sent(replace(tools, tool_choice=AllowedTools("auto", ("get_time",))))
+    assert [tool["Function"]["Name"] for tool in some["Tools"]] == ["get_time"]
+    assert "Tools" not in sent()
+
+
+@pytest.mark.parametrize(("seed", "said"), [(7, 7), (1, 1), (10000, 10000), (0, 1), (10001, 2), (-3, 9998)])
+def test_any_seed_is_one_that_is_taken(seed: int, said: int) -> None:
+    assert sent(replace(ASK, seed=seed))["Seed"] == said
+
+
+@pytest.mark.parametrize(("effort", "said"), [("none", False), ("low", True), ("max", True)])
+def test_only_models_with_the_switch_are_told_to_think(effort: str, said: bool) -> None:
+    asked = replace(ASK, reasoning_effort=effort)
+    assert sent(asked, "hunyuan-a13b")["EnableThinking"] is said
+    assert "EnableThinking" not in sent(asked)
+
+
+@pytest.mark.parametrize(
+    ("changed", "feature"),
+    [
+        ({"response_format": JsonObjectFormat()}, "json_object"),
+        ({"n": 2}, "n"),
+        ({"tool_choice": "required", "tools": (Tool("t"),)}, "tool_choice_required"),
+        ({"messages": (UserMessage("Hi"), AssistantMessage("Well,"))}, "prefill"),
+        ({"messages": (AssistantMessage("Hello!"), UserMessage("Hi"))}, "messages"),
+        ({"messages": tuple(UserMessage("q") if i % 2 == 0 else AssistantMessage("a") for i in range(41))}, "messages"),
+    ],
+)
+def test_what_it_can_t_be_asked_is_refused_by_name(changed: dict[str, Any], feature: str) -> None:
+    with pytest.raises(UnsupportedFeature) as raised:
+        sent(replace(ASK, **changed))
+    assert raised.value.feature == feature
+
+
+def test_an_error_with_status_200_is_one_also_where_a_stream_was_asked_for() -> None:
+    body = b'{"Response":{"Error":{"Code":"OperationDenied.TextIllegalDetected","Message":"m"},"RequestId":"r"}}'
+    for content_type in ("application/json", "text/plain", "text/event-stream"):
+        head = WireResponse(200, {"content-type": content_type}, b"", 0)
+        reader = AnswerReader(ADAPTER, head, target())
+        last = [*reader.feed(body), *reader.close()][-1]
+        assert isinstance(last, Failed)
+        assert (last.failure.kind, last.failure.request_id) == (FailureKind.CONTENT_FILTER, "r")
+        if content_type == "application/json":
+            with pytest.raises(ProviderFailed):
+                read_answer(ADAPTER, replace(head, body=body), target())
+
+
+def test_a_refused_key_may_be_the_other_site_s() -> None:
+    failure = ADAPTER.classify_error(
+        WireResponse(401, {}, b'{"Response":{"Error":{"Code":"AuthFailure.SecretIdNotFound","Message":"m"}}}', 0)
+    )
+    assert failure.kind is FailureKind.CREDENTIALS
+    assert "other site" in failure.detail
+    assert "site" not in failure.message
+
+
+# --- the provider's side --------------------------------------------------------------------------
+
+
+def incoming(body: dict[str, Any] | None = None, **headers: str) -> IncomingRequest:
+    wire = ADAPTER.build_request(ASK, target())
+    wire = apply(ADAPTER.auth, wire, "https://h.example", Secret("id:key"), 1_795_132_799)
+    named = {**dict(wire.headers), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return IncomingRequest("POST", "/", "", named, wire.body if body is None else json.dumps(body).encode())
+
+
+def test_a_signed_request_is_read() -> None:
+    assert DIALECT.read_request(incoming()).messages == ASK.messages
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (incoming(authorization="Bearer k"), "AuthFailure.SignatureFailure"),
+        (incoming(x_tc_timestamp="1795132800"), "AuthFailure.SignatureExpire"),
+        (incoming(x_tc_action="Other"), "InvalidAction"),
+        (incoming({**sent(), "MaxTokens": 5}), "UnknownParameter"),
+        (incoming({**sent(), "Seed": 0}), "InvalidParameter"),
+        (incoming({**sent(), "Messages": []}), "InvalidParameter"),
+        (incoming({**sent(), "Messages": [{"Role": "user", "Content": "a"}] * 2}), "InvalidParameter"),
+        (incoming({**sent(), "EnableThinking": True}), "InvalidParameter"),
+        (incoming({**sent(), "ToolChoice": "required"}), "InvalidParameter"),
+        (incoming({**sent(), "Model": ""}), "InvalidParameterValue.Model"),
+    ],
+)
+def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
+    with pytest.raises(Refused) as raised:
+        DIALECT.read_request(request_)
+    assert raised.value.response.status == 200
+    assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code

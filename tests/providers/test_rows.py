@@ -1,0 +1,369 @@
+"""Rows of data beyond the kit and the recorded shapes: how they are read, and what each rule of a row does."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target, WireResponse
+from providers.adapters._think_tags import ThinkTags
+from providers.adapters.rows import RowAdapter, RowError, adapter_named, adapter_of
+from providers.auth import Bearer, HeaderKey, NoAuth
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    Failed,
+    FilePart,
+    Finished,
+    JsonObjectFormat,
+    NamedTool,
+    SystemMessage,
+    TextDelta,
+    TextRun,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import FailureKind, UnsupportedFeature
+from providers.folding import fold
+from providers.registry import load_registry
+from providers.simulator.registry import load_dialects
+from providers.simulator.rows import RowDialect, dialect_of
+
+ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, RowAdapter))
+ASK = ChatRequest("assistant", (UserMessage("Hi"),))
+TOOLS = replace(ASK, tools=(Tool("get_time"), Tool("get_weather")))
+ROW = """
+name = "acme"
+[dialect]
+auth = "header:x-acme-key"
+features = ["tools", "reasoning"]
+parameters = ["temperature", "max_tokens", "reasoning_effort"]
+[dialect.request]
+bounds = { temperature = [0, 1] }
+[dialect.thinking.default]
+on = { think = true }
+off = { think = false }
+[dialect.answer]
+finish = { out_of_breath = "unavailable" }
+[dialect.errors.codes]
+quota = ["no_coins"]
+[simulator.errors]
+quota = ["no_coins", "billing"]
+[sites.oslo]
+origin = "https://api.acme.example"
+base_path = "/v1"
+stores = ["NO"]
+processes = ["NO"]
+api_key_env = "ACME_API_KEY"
+[models."acme-*"]
+features = ["tools", "reasoning"]
+efforts = ["none", "high"]
+"""
+
+
+def target(adapter: RowAdapter, model: str, base_path: str = "/v1") -> Target:
+    return Target(model, base_path, model_facts(adapter.models, model))
+
+
+def sent(provider: str, model: str, request: ChatRequest = ASK) -> dict[str, Any]:
+    adapter = adapter_named(provider)
+    body: dict[str, Any] = json.loads(adapter.build_request(request, target(adapter, model)).body)
+    return body
+
+
+def response(body: object, status: int = 200, **headers: str) -> WireResponse:
+    return WireResponse(status, {"content-type": "application/json", **headers}, json.dumps(body).encode(), 0)
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
+    adapter, dialect = adapter_of(ROW), dialect_of(ROW)
+    assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
+    assert adapter.sites["oslo"].origin == "https://api.acme.example"
+    body = json.loads(
+        adapter.build_request(replace(ASK, temperature=2, reasoning_effort="low"), target(adapter, "acme-1")).body
+    )
+    assert (body["temperature"], body["think"]) == (1, True)
+    assert adapter.classify_error(dialect.write_error(FailureKind.QUOTA, 429)).kind is FailureKind.QUOTA
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        (("[dialect]", "[dialect]\ncolour = 1"), "dialect: 'colour' is not known"),
+        (("bounds", "bonds"), "dialect.request: 'bonds' is not known"),
+        (('"tools", "reasoning"]\npar', '"tols"]\npar'), "dialect.features: 'tols' is not known"),
+        (("header:x-acme-key", "basic"), "dialect.auth: 'basic' is not known"),
+        (("[dialect.request]", '[dialect.request]\nsystem = "last"'), "dialect.request.system: 'last' is not known"),
+        (('"tools", "reasoning"]\npar', '"prefill"]\npar'), "dialect.request.prefill: stands where"),
+        (('"unavailable"', '"sleeping"'), "dialect.answer.finish.out_of_breath: 'sleeping' is no kind of failure"),
+        (("quota = ", "qota = "), "dialect.errors.codes: 'qota' is no kind of failure"),
+        (("on = ", "one = "), "dialect.thinking.default: 'one' is not known"),
+        (('name = "acme"', ""), "name: is missing"),
+    ],
+)
+def test_a_mistake_in_a_row_names_its_place(changed: tuple[str, str], complaint: str) -> None:
+    assert changed[0] in ROW
+    with pytest.raises(RowError) as raised:
+        adapter_of(ROW.replace(*changed, 1))
+    assert str(raised.value).startswith(complaint)
+
+
+def test_a_mistake_in_the_other_side_names_its_place() -> None:
+    for wrong in ("[simulator]\ncolour = 1\n[simulator.errors]", '[simulator]\nusage = "never"\n[simulator.errors]'):
+        with pytest.raises(RowError, match=r"^simulator"):
+            dialect_of(ROW.replace("[simulator.errors]", wrong))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_ours_is_reached_by_its_name_and_can_travel_to_a_worker(name: str) -> None:
+    adapter = load_registry().adapters[name]
+    assert adapter is adapter_named(name)
+    assert isinstance(load_dialects().dialects[name], RowDialect)
+    assert pickle.loads(pickle.dumps(adapter)) == adapter  # noqa: S301  # our own bytes
+    assert isinstance(adapter.auth, Bearer | HeaderKey | NoAuth)
+
+
+def test_what_is_no_row_is_no_attribute() -> None:
+    from providers.adapters import rows
+    from providers.simulator import rows as dialects
+
+    for module in (rows, dialects):
+        with pytest.raises(AttributeError, match="there is no row 'nobody'"):
+            module.nobody  # noqa: B018
+    with pytest.raises(RowError):
+        adapter_named("territories")
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "effort", "said"),
+    [
+        ("deepseek", "deepseek-v4-pro", None, {}),
+        ("deepseek", "deepseek-v4-pro", "none", {"thinking": {"type": "disabled"}}),
+        ("deepseek", "deepseek-v4-pro", "minimal", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        ("deepseek", "deepseek-v4-pro", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("deepseek", "deepseek-v4-pro", "xhigh", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("deepseek", "deepseek-v4-pro", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
+        ("moonshot", "kimi-k3", "none", {"reasoning_effort": "low"}),
+        ("moonshot", "kimi-k2.5", "none", {"thinking": {"type": "disabled"}}),
+        ("ark", "seed-2-0-pro-260328", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("qianfan", "ernie-5.1", "low", {"enable_thinking": True}),
+        ("qianfan", "glm-5.3", "none", {"thinking": {"type": "disabled"}}),
+        ("tokenhub", "hy3", "minimal", {"reasoning_effort": "high"}),
+        ("tokenhub", "minimax-m3", "high", {"thinking": {"type": "adaptive"}}),
+        ("siliconflow", "Qwen/Qwen3-8B", "max", {"enable_thinking": True, "thinking_budget": 32768}),
+        ("huawei", "openpangu-2.0-pro", "none", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("mistral", "mistral-medium-3.5", "low", {"reasoning_effort": "high"}),
+        ("azure", "my-deployment", "xhigh", {"reasoning_effort": "xhigh"}),
+        ("dashscope-compatible", "deepseek-v3.2", "high", {"enable_thinking": True, "stream": True}),
+    ],
+)
+def test_how_much_to_think_in_each_vendor_s_words(
+    provider: str, model: str, effort: str | None, said: dict[str, Any]
+) -> None:
+    body = sent(provider, model, replace(ASK, reasoning_effort=effort))
+    words = {"thinking", "reasoning_effort", "enable_thinking", "thinking_budget", "chat_template_kwargs", "stream"}
+    assert {name: body[name] for name in words & body.keys()} == said
+
+
+def test_a_tool_that_must_be_called_excludes_thinking_where_the_vendor_says_so() -> None:
+    for choice in (NamedTool("get_time"), "required", AllowedTools("required", ("get_time",))):
+        asked = replace(TOOLS, tool_choice=choice, reasoning_effort="high")  # type: ignore[arg-type]
+        body = sent("deepseek", "deepseek-v4-pro", replace(asked, extra={"thinking": {"type": "enabled"}}))
+        assert body["thinking"] == {"type": "disabled"}
+        assert "reasoning_effort" not in body
+    assert "thinking" not in sent("deepseek", "deepseek-v4-pro", replace(TOOLS, tool_choice="auto"))
+
+
+def test_the_client_s_own_word_for_a_vendor_s_switch_wins() -> None:
+    asked = replace(ASK, reasoning_effort="none", extra={"thinking": {"type": "enabled"}})
+    assert sent("deepseek", "deepseek-v4-pro", asked)["thinking"] == {"type": "enabled"}
+
+
+def test_allowed_tools_are_all_that_is_sent() -> None:
+    body = sent("qianfan", "ernie-5.1", replace(TOOLS, tool_choice=AllowedTools("required", ("get_weather",))))
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["get_weather"]
+    assert body["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "request_", "feature"),
+    [
+        ("zhipu", "glm-5.3", replace(TOOLS, tool_choice="required"), "tool_choice_required"),
+        ("zhipu", "glm-5.3", replace(ASK, n=2), "n"),
+        ("minimax", "MiniMax-M3", replace(ASK, response_format=JsonObjectFormat()), "json_object"),
+        ("deepseek", "deepseek-v4-pro", replace(ASK, response_format=JsonObjectFormat()), "json_object"),
+        ("qianfan", "ernie-5.1", replace(ASK, stop=("x" * 21,)), "stop"),
+        ("ark", "deepseek-v3.2", replace(ASK, stop=("a", "b", "c", "d", "e")), "stop"),
+        ("ollama", "m", replace(TOOLS, tool_choice=NamedTool("get_time")), "tool_choice_named"),
+        ("qianfan", "ernie-5.1", replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Well,"))), "prefill"),
+        (
+            "mistral",
+            "mistral-large-4",
+            replace(ASK, messages=(UserMessage((FilePart("data:a/b;base64,AA=="),)),)),
+            "file",
+        ),
+        ("azure", "..", ASK, "model"),
+    ],
+)
+def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
+    provider: str, model: str, request_: ChatRequest, feature: str
+) -> None:
+    adapter = adapter_named(provider)
+    with pytest.raises(UnsupportedFeature) as raised:
+        adapter.build_request(request_, target(adapter, model, "/openai" if provider == "azure" else "/v1"))
+    assert raised.value.feature == feature
+
+
+def test_a_json_format_with_its_word_is_sent() -> None:
+    asked = replace(
+        ASK, messages=(SystemMessage("Answer in JSON."), UserMessage("Hi")), response_format=JsonObjectFormat()
+    )
+    assert sent("deepseek", "deepseek-v4-pro", asked)["response_format"] == {"type": "json_object"}
+
+
+def test_foreign_ids_of_calls_keep_calls_and_results_together() -> None:
+    calls = tuple(ToolCall(id, "get_time", "{}") for id in ("call_1", "aB3dE5gH7"))
+    results = tuple(ToolMessage(call.id, "12:00") for call in calls)
+    messages = sent(
+        "mistral",
+        "mistral-large-4",
+        replace(TOOLS, messages=(UserMessage("Hi"), AssistantMessage(None, tool_calls=calls), *results)),
+    )["messages"]
+    ids = [call["id"] for call in messages[1]["tool_calls"]]
+    assert [message["tool_call_id"] for message in messages[2:]] == ids
+    assert ids[1] == "aB3dE5gH7"
+    assert len(ids[0]) == 9
+    assert ids[0].isalnum()
+
+
+@pytest.mark.parametrize("provider", ROWS)
+def test_a_limit_goes_by_one_field_and_stream_options_only_where_they_are_known(provider: str) -> None:
+    adapter = adapter_named(provider)
+    body = sent(provider, next(iter(adapter.models), "m"), replace(ASK, stream=True, max_tokens=64))
+    assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+    assert ("stream_options" in body) is (provider not in ("mistral", "zhipu"))
+    assert body["stream"] is True
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["moonshot", "zhipu", "siliconflow", "minimax", "ark", "tokenhub", "huawei"])
+def test_a_refused_key_may_belong_to_the_other_site(provider: str) -> None:
+    adapter = adapter_named(provider)
+    failure = adapter.classify_error(load_dialects().dialects[provider].write_error(FailureKind.CREDENTIALS, 401))
+    assert failure.kind is FailureKind.CREDENTIALS
+    assert failure.detail.startswith("this key may belong to another site (")
+    assert all(site in failure.detail for site in adapter.sites)
+    assert "site" not in failure.message, "the client is not told of our accounts"
+
+
+def test_where_there_is_one_site_no_other_is_spoken_of() -> None:
+    failure = adapter_named("deepseek").classify_error(response({"error": {"message": "no"}}, 401))
+    assert failure.detail == "no"
+
+
+@pytest.mark.parametrize(
+    ("provider", "code", "status"),
+    [("minimax", {"base_resp": {"status_code": 1004}, "choices": None}, 200), ("siliconflow", {"message": "no"}, 200)],
+)
+def test_an_error_with_status_200_is_told_from_an_answer(provider: str, code: dict[str, Any], status: int) -> None:
+    from providers.failures import ProviderFailed
+
+    adapter = adapter_named(provider)
+    with pytest.raises(ProviderFailed) as raised:
+        adapter.parse_response(response(code, status), target(adapter, "m"))
+    assert raised.value.failure.kind is not FailureKind.MALFORMED
+
+
+def stream_events(provider: str, *chunks: object, model: str = "m") -> list[Any]:
+    adapter = adapter_named(provider)
+    parser = adapter.stream_parser(target(adapter, model))
+    data = b"".join(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n" for chunk in chunks)
+    return [*parser.feed(data + b"data: [DONE]\n\n"), *parser.close()]
+
+
+def chunk(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {} if text is None else {"content": text}
+    return {
+        "id": "r",
+        "created": 7,
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}],
+    }
+
+
+def test_text_of_a_row_is_relayed_in_runs_where_nothing_looks_into_it() -> None:
+    chunks = [chunk(f"word{number} ", flag=0) for number in range(20)]
+    events = stream_events("qianfan", *chunks, chunk(None, "stop", flag=0))
+    assert any(isinstance(event, TextRun) for event in events)
+    assert fold(events).choices[0].message.content == "".join(f"word{number} " for number in range(20))
+    inline = stream_events("minimax", *chunks, chunk(None, "stop"))
+    assert not any(isinstance(event, TextRun) for event in inline)
+
+
+def test_a_flag_in_the_middle_of_a_relayed_run_is_seen() -> None:
+    chunks = [chunk(f"word{number} ", flag=int(number == 12)) for number in range(20)]
+    answer = fold(stream_events("qianfan", *chunks, chunk(None, "stop", flag=0)))
+    assert answer.choices[0].finish_reason == "content_filter"
+    assert str(answer.choices[0].message.content).endswith("word19 ")
+
+
+def test_a_word_for_the_end_that_is_a_failure_ends_the_stream_so() -> None:
+    events = stream_events("zhipu", chunk("Half"), chunk(None, "network_error"))
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].failure.kind, events[-1].failure.code) == (FailureKind.UNAVAILABLE, "network_error")
+    assert isinstance(stream_events("qianfan", chunk("Half"), chunk(None, "network_error"))[-1], Finished)
+
+
+def test_tags_of_thoughts_are_text_to_a_vendor_that_has_none() -> None:
+    """Edge case 37."""
+    answer = fold(stream_events("qianfan", chunk("<think>abc</think>Hi"), chunk(None, "stop")))
+    assert answer.choices[0].message.content == "<think>abc</think>Hi"
+
+
+def test_a_thought_that_is_never_closed_is_a_thought() -> None:
+    answer = fold(stream_events("minimax", chunk("<think>abc</th"), chunk(None, "length"), model="MiniMax-M3"))
+    assert (answer.choices[0].message.reasoning, answer.choices[0].message.content) == ("abc</th", "")
+
+
+@given(
+    thought=st.text(alphabet="ab<>/thinkThink\n ", max_size=30).filter(lambda text: "</think>" not in text),
+    text=st.text(alphabet="ab<>/think\n ", max_size=30),
+    cuts=st.lists(st.integers(0, 90), max_size=12),
+)
+def test_tags_are_found_however_the_text_is_cut(thought: str, text: str, cuts: list[int]) -> None:
+    whole = f"<think>{thought}</think>{text}"
+    places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    tags, thoughts, said = ThinkTags(), "", ""
+    for start, end in pairwise(places):
+        more = tags.split(whole[start:end], False)
+        thoughts, said = thoughts + more[0], said + more[1]
+    last = tags.split("", True)
+    # A tag that the thought itself completes ends it, as it does for everybody who reads it.
+    expected = whole.removeprefix("<think>").partition("</think>")
+    assert thoughts + last[0] == expected[0]
+    assert said + last[1] == expected[2].lstrip()
+
+
+def test_text_before_the_finish_is_given_out_at_once() -> None:
+    parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
+    events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello"]

@@ -1,0 +1,46 @@
+"""Official clients of the vendors against our simulated vendors: what they send is taken, what they get is understood.
+
+They are an extra (`make install-sdks`); a client that isn't installed leaves its tests uncollected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+
+
+class Simulated:
+    """Simulated vendors by name, each in a thread; their scenarios can be changed at any time."""
+
+    def __init__(self) -> None:
+        self._threads: dict[str, SimulatorThread] = {}
+
+    def __getitem__(self, provider: str) -> SimulatorServer:
+        if provider not in self._threads:
+            server = SimulatorServer(load_dialects().dialects[provider], provider)
+            self._threads[provider] = SimulatorThread({"it": server})
+            self._threads[provider].__enter__()
+        return self._threads[provider]["it"]
+
+    def close(self) -> None:
+        for thread in self._threads.values():
+            thread.__exit__()
+
+
+@pytest.fixture(scope="session")
+def _simulated() -> Iterator[Simulated]:
+    every = Simulated()
+    yield every
+    every.close()
+
+
+@pytest.fixture
+def simulated(_simulated: Simulated) -> Iterator[Simulated]:
+    yield _simulated
+    for thread in _simulated._threads.values():
+        thread["it"].scenario = Scenario()

@@ -1,0 +1,357 @@
+"""Each vendor's own client, unchanged, against the simulated vendor: text, streams, tools, thinking, errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
+from providers.failures import FailureKind
+from providers.simulator.scenario import ErrorEvent, HttpError, Scenario
+from tests.sdks.conftest import Simulated
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Weather in Oslo and Bergen?"}]
+THINKING = Scenario(
+    completion=ChatCompletion(
+        "thought-1",
+        "m",
+        0,
+        (Choice(AssistantMessage("Oslo.", reasoning="A capital is asked for."), "stop"),),
+        Usage(9, 12, cached_tokens=4, reasoning_tokens=8),
+    )
+)
+FILTERED = Scenario(
+    completion=ChatCompletion("f-1", "m", 0, (Choice(AssistantMessage("Half"), "content_filter"),), Usage(9, 1))
+)
+RATE = Scenario(script=(HttpError(429),))
+BAD_KEY = Scenario(script=(HttpError(401),))
+LATE = Scenario(script=(ErrorEvent(FailureKind.UNAVAILABLE, 3),))
+
+
+# --- OpenAI's client, where the vendor's page says to use it --------------------------------------
+
+BY_OPENAI = {
+    "azure": ("my-deployment", "/openai/v1"),
+    "dashscope-compatible": ("qwen-plus", "/compatible-mode/v1"),
+    "deepseek": ("deepseek-v4-pro", ""),
+    "huawei": ("openpangu-2.0-pro", "/v2"),
+    "hunyuan-compatible": ("hunyuan-a13b", "/v1"),
+    "llamacpp": ("m", "/v1"),
+    "minimax": ("MiniMax-M3", "/v1"),
+    "moonshot": ("kimi-k3", "/v1"),
+    "ollama": ("m", "/v1"),
+    "qianfan": ("ernie-5.1", "/v2"),
+    "siliconflow": ("Qwen/Qwen3-32B", "/v1"),
+    "tokenhub": ("hy3", "/v1"),
+    "vllm": ("m", "/v1"),
+}
+
+
+def openai_client(simulated: Simulated, provider: str) -> Any:
+    openai = pytest.importorskip("openai")
+    url = simulated[provider].origin + BY_OPENAI[provider][1]
+    http = openai.DefaultHttpxClient(trust_env=False)
+    key = {"api-key": "k"} if provider == "azure" else {}
+    return openai.OpenAI(base_url=url, api_key="k", max_retries=0, http_client=http, default_headers=key)
+
+
+@pytest.mark.parametrize("provider", BY_OPENAI)
+def test_openai_s_client_speaks_and_streams(simulated: Simulated, provider: str) -> None:
+    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+    whole = client.chat.completions.create(model=model, messages=ASK)
+    assert provider in whole.choices[0].message.content
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens > 0
+    chunks = list(
+        client.chat.completions.create(model=model, messages=ASK, stream=True, stream_options={"include_usage": True})
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices and chunk.choices[0].delta)
+    assert provider in text
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+
+
+@pytest.mark.parametrize("provider", BY_OPENAI)
+def test_openai_s_client_calls_tools_in_a_loop(simulated: Simulated, provider: str) -> None:
+    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+    asked: Any = {"model": model, "tools": [WEATHER]}
+    first = client.chat.completions.create(messages=ASK, **asked)
+    calls = first.choices[0].message.tool_calls
+    assert {json.loads(call.function.arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
+    history = first.choices[0].message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"})
+    if provider in ("deepseek", "moonshot"):
+        # The vendors' pages: hand the thoughts back with the calls.
+        history["reasoning_content"] = "Two cities."
+    results: Any = [{"role": "tool", "tool_call_id": call.id, "content": "12 degrees"} for call in calls]
+    second = client.chat.completions.create(messages=[*ASK, history, *results], **asked)
+    assert "12 degrees" in second.choices[0].message.content
+
+
+@pytest.mark.parametrize("provider", BY_OPENAI.keys() - {"minimax"})
+def test_openai_s_client_is_told_of_errors(simulated: Simulated, provider: str) -> None:
+    import openai
+
+    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+    for scenario, error in ((RATE, openai.RateLimitError), (BAD_KEY, openai.AuthenticationError)):
+        simulated[provider].scenario = scenario
+        with pytest.raises(error):
+            client.chat.completions.create(model=model, messages=ASK)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model=model, messages=ASK, extra_body={"no_such_field": 1})
+    assert refused.value.status_code in (400, 422)
+
+
+def test_deepseek_s_thoughts_and_prefix(simulated: Simulated) -> None:
+    """As api-docs.deepseek.com has it: `reasoning_content`, and the beta path for a prefix."""
+    client = openai_client(simulated, "deepseek")
+    simulated["deepseek"].scenario = THINKING
+    chunks = list(client.chat.completions.create(model="deepseek-v4-pro", messages=ASK, stream=True))
+    thoughts = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks if c.choices)
+    assert thoughts == "A capital is asked for."
+    simulated["deepseek"].scenario = Scenario()
+    beta = client.with_options(base_url=simulated["deepseek"].origin + "/beta")
+    begun: Any = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One,", "prefix": True}]
+    assert beta.chat.completions.create(model="deepseek-v4-pro", messages=begun).choices[0].message.content
+
+
+# --- mistralai ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mistral(simulated: Simulated) -> Any:
+    sdk = pytest.importorskip("mistralai.client")
+    return sdk.Mistral(api_key="k", server_url=simulated["mistral"].origin)
+
+
+def test_mistralai_speaks_streams_and_thinks(simulated: Simulated, mistral: Any) -> None:
+    answer = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, random_seed=7)
+    assert "mistral" in answer.choices[0].message.content
+    simulated["mistral"].scenario = THINKING
+    whole = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, reasoning_effort="high")
+    kinds = [part.type for part in whole.choices[0].message.content]
+    assert kinds == ["thinking", "text"]
+    events = list(mistral.chat.stream(model="mistral-medium-3.5", messages=ASK))
+    assert events[-1].data.choices[0].finish_reason == "stop"
+    assert events[-1].data.usage.completion_tokens == 12
+
+
+def test_mistralai_calls_tools_in_a_loop(mistral: Any) -> None:
+    asked: Any = {"model": "mistral-large-4", "tools": [WEATHER], "tool_choice": "any"}
+    first = mistral.chat.complete(messages=ASK, **asked)
+    calls = first.choices[0].message.tool_calls
+    assert len(calls) == 2
+    # The simulated model's ids are foreign; the vendor's would be nine letters and digits.
+    ids = ["aB3dE5gH7", "jK9mN1pQ3"]
+    history: Any = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": id, "type": "function", "function": {"name": call.function.name, "arguments": "{}"}}
+            for id, call in zip(ids, calls, strict=True)
+        ],
+    }
+    results = [{"role": "tool", "tool_call_id": id, "content": "12 degrees"} for id in ids]
+    second = mistral.chat.complete(messages=[*ASK, history, *results], **{**asked, "tool_choice": "auto"})
+    assert "12 degrees" in second.choices[0].message.content
+
+
+def test_mistralai_is_told_of_errors(simulated: Simulated, mistral: Any) -> None:
+    from mistralai.client import errors
+
+    simulated["mistral"].scenario = RATE
+    with pytest.raises(errors.SDKError) as limited:
+        mistral.chat.complete(model="mistral-large-4", messages=ASK)
+    assert limited.value.status_code == 429
+
+
+# --- zai-sdk --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zhipu(simulated: Simulated) -> Any:
+    zai = pytest.importorskip("zai")
+    return zai.ZhipuAiClient(api_key="a.b", base_url=simulated["zhipu"].origin + "/api/paas/v4", max_retries=0)
+
+
+def test_zai_speaks_streams_and_thinks(simulated: Simulated, zhipu: Any) -> None:
+    asked: Any = {"model": "glm-5.3", "messages": ASK}
+    assert "zhipu" in zhipu.chat.completions.create(**asked).choices[0].message.content
+    simulated["zhipu"].scenario = THINKING
+    chunks = list(zhipu.chat.completions.create(**asked, stream=True, thinking={"type": "enabled"}))
+    assert "".join(c.choices[0].delta.reasoning_content or "" for c in chunks) == "A capital is asked for."
+    assert chunks[-1].usage.total_tokens == 21
+    simulated["zhipu"].scenario = FILTERED
+    assert zhipu.chat.completions.create(**asked).choices[0].finish_reason == "sensitive"
+
+
+def test_zai_calls_tools_and_is_told_of_errors(simulated: Simulated, zhipu: Any) -> None:
+    from zai import core
+
+    asked: Any = {"model": "glm-5.3", "messages": ASK, "tools": [WEATHER], "tool_choice": "auto"}
+    calls = zhipu.chat.completions.create(**asked).choices[0].message.tool_calls
+    assert {json.loads(call.function.arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
+    pieces = zhipu.chat.completions.create(**asked, stream=True, tool_stream=True)
+    assert any(chunk.choices[0].delta.tool_calls for chunk in pieces)
+    for scenario, error in ((RATE, core.APIReachLimitError), (BAD_KEY, core.APIAuthenticationError)):
+        simulated["zhipu"].scenario = scenario
+        with pytest.raises(error):
+            zhipu.chat.completions.create(**asked)
+
+
+# --- volcengine-python-sdk[ark] -------------------------------------------------------------------
+
+
+@pytest.fixture
+def ark(simulated: Simulated) -> Any:
+    runtime = pytest.importorskip("volcenginesdkarkruntime")
+    return runtime.Ark(base_url=simulated["ark"].origin + "/api/v3", api_key="k", max_retries=0)
+
+
+def test_ark_speaks_streams_and_thinks(simulated: Simulated, ark: Any) -> None:
+    asked: Any = {"model": "doubao-seed-2-1-pro-260915", "messages": ASK}
+    assert "ark" in ark.chat.completions.create(**asked, max_completion_tokens=500).choices[0].message.content
+    simulated["ark"].scenario = THINKING
+    stream = ark.chat.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}, thinking={"type": "enabled"}
+    )
+    chunks = list(stream)
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == "A capital is asked for."
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == 4
+    assert chunks[-1].usage.completion_tokens_details.reasoning_tokens == 8
+    simulated["ark"].scenario = FILTERED
+    assert ark.chat.completions.create(**asked).choices[0].moderation_hit_type == "severe_violation"
+
+
+def test_ark_calls_tools_and_is_told_of_errors(simulated: Simulated, ark: Any) -> None:
+    from volcenginesdkarkruntime import _exceptions as exceptions
+
+    asked: Any = {"model": "doubao-seed-2-1-pro-260915", "messages": ASK, "tools": [WEATHER]}
+    calls = ark.chat.completions.create(**asked).choices[0].message.tool_calls
+    assert {json.loads(call.function.arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
+    simulated["ark"].scenario = RATE
+    with pytest.raises(exceptions.ArkRateLimitError) as limited:
+        ark.chat.completions.create(**asked)
+    assert limited.value.code == "RateLimitExceeded.EndpointTPMExceeded"
+    simulated["ark"].scenario = LATE
+    with pytest.raises(exceptions.ArkAPIError):
+        list(ark.chat.completions.create(**asked, stream=True))
+
+
+# --- tencentcloud-sdk-python-hunyuan --------------------------------------------------------------
+
+
+@pytest.fixture
+def hunyuan(simulated: Simulated) -> Any:
+    pytest.importorskip("tencentcloud.hunyuan")
+    from tencentcloud.common.credential import Credential
+    from tencentcloud.common.profile.client_profile import ClientProfile
+    from tencentcloud.common.profile.http_profile import HttpProfile
+    from tencentcloud.hunyuan.v20230901.hunyuan_client import HunyuanClient
+
+    host = simulated["hunyuan"].origin.removeprefix("http://")
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=host))
+    return HunyuanClient(Credential("id", "key"), "", profile)
+
+
+def hunyuan_request(**fields: Any) -> Any:
+    from tencentcloud.hunyuan.v20230901.models import ChatCompletionsRequest
+
+    request = ChatCompletionsRequest()
+    messages = [{"Role": "system", "Content": "Be brief."}, {"Role": "user", "Content": "Weather in Oslo and Bergen?"}]
+    request.from_json_string(json.dumps({"Model": "hunyuan-turbos-latest", "Messages": messages, **fields}))
+    return request
+
+
+def test_tencent_s_client_signs_speaks_and_streams(simulated: Simulated, hunyuan: Any) -> None:
+    answer = hunyuan.ChatCompletions(hunyuan_request())
+    assert "hunyuan" in answer.Choices[0].Message.Content
+    assert answer.Usage.TotalTokens > 0
+    simulated["hunyuan"].scenario = THINKING
+    events = [json.loads(event["data"]) for event in hunyuan.ChatCompletions(hunyuan_request(Stream=True))]
+    text = "".join(event["Choices"][0]["Delta"]["Content"] for event in events)
+    assert text == "Oslo."
+    assert events[-1]["Choices"][0]["FinishReason"] == "stop"
+
+
+def test_tencent_s_client_calls_tools_and_is_told_of_errors(simulated: Simulated, hunyuan: Any) -> None:
+    from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
+
+    schema = json.dumps(WEATHER["function"]["parameters"])
+    tool = {"Type": "function", "Function": {"Name": "get_weather", "Parameters": schema}}
+    answer = hunyuan.ChatCompletions(hunyuan_request(Tools=[tool], ToolChoice="custom", CustomTool=tool))
+    calls = answer.Choices[0].Message.ToolCalls
+    assert {json.loads(call.Function.Arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
+    simulated["hunyuan"].scenario = Scenario(script=(ErrorEvent(FailureKind.RATE_LIMITED),))
+    with pytest.raises(TencentCloudSDKException) as limited:
+        hunyuan.ChatCompletions(hunyuan_request())
+    assert limited.value.code == "RequestLimitExceeded"
+
+
+def test_our_signature_is_tencent_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tencentcloud.hunyuan")
+    from tencentcloud.common import abstract_client
+    from tencentcloud.common.credential import Credential
+    from tencentcloud.common.http.request import RequestInternal
+    from tencentcloud.common.profile.client_profile import ClientProfile
+    from tencentcloud.common.profile.http_profile import HttpProfile
+    from tencentcloud.hunyuan.v20230901.hunyuan_client import HunyuanClient
+
+    from providers.auth import Secret, TencentSignature, apply
+    from providers.wire import WireRequest
+
+    host = "hunyuan.ap-guangzhou.tencentcloudapi.com"
+    profile = ClientProfile(httpProfile=HttpProfile(endpoint=host))
+    for now in (1795132799, 1795132800, 0, 2**31):
+        client = HunyuanClient(Credential("AKID", "key", "token"), "ap-guangzhou", profile)
+        theirs = RequestInternal(host, "POST", "/")
+        monkeypatch.setattr(abstract_client.time, "time", lambda now=now: now)
+        client._build_req_with_tc3_signature("ChatCompletions", {"Model": "hunyuan-lite", "Stop": ["停"]}, theirs)
+        wire = WireRequest("POST", "/", (("content-type", "application/json"),), theirs.data.encode())
+        ours = apply(TencentSignature("hunyuan"), wire, f"https://{host}", Secret("AKID:key:token"), now)
+        assert dict(ours.headers)["authorization"] == theirs.header["Authorization"]
+        assert dict(ours.headers)["x-tc-token"] == theirs.header["X-TC-Token"]
+
+
+# --- dashscope ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dashscope(simulated: Simulated) -> Any:
+    sdk = pytest.importorskip("dashscope")
+    sdk.base_http_api_url = simulated["dashscope"].origin + "/api/v1"
+    return sdk
+
+
+def test_dashscope_speaks_streams_and_thinks(simulated: Simulated, dashscope: Any) -> None:
+    asked: Any = {"api_key": "k", "model": "qwen-plus", "messages": ASK, "result_format": "message"}
+    answer = dashscope.Generation.call(**asked)
+    assert answer.status_code == 200
+    assert "dashscope" in answer.output.choices[0].message.content
+    simulated["dashscope"].scenario = THINKING
+    events = list(dashscope.Generation.call(**asked, stream=True, incremental_output=True, enable_thinking=True))
+    assert (
+        "".join(e.output.choices[0].message.get("reasoning_content") or "" for e in events) == "A capital is asked for."
+    )
+    assert events[-1].output.choices[0].finish_reason == "stop"
+
+
+def test_dashscope_calls_tools_and_is_told_of_errors(simulated: Simulated, dashscope: Any) -> None:
+    asked: Any = {"api_key": "k", "model": "qwen-plus", "messages": ASK, "result_format": "message"}
+    answer = dashscope.Generation.call(**asked, tools=[WEATHER], parallel_tool_calls=True)
+    calls = answer.output.choices[0].message.tool_calls
+    assert {json.loads(call["function"]["arguments"])["city"] for call in calls} == {"Oslo", "Bergen"}
+    simulated["dashscope"].scenario = RATE
+    limited = dashscope.Generation.call(**asked)
+    assert limited.status_code == 429
+    assert limited.code.startswith("Throttling")
