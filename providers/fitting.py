@@ -31,6 +31,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
+from providers.values import quick
 
 __all__ = ["FEATURES", "PARAMETERS", "Fit", "Needs", "fit", "moves_data", "needs_of", "without_parameters"]
 
@@ -79,6 +80,7 @@ _said_of = attrgetter(*_SAID)
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], {}, "")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields."""

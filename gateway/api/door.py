@@ -20,6 +20,7 @@ from gateway.api.errors import ApiError
 from gateway.model.table import Client, Edge, EdgeSecret, Table
 from gateway.policy.location import EdgeReport, Sighting
 from gateway.policy.memo import remember
+from providers.values import quick
 
 __all__ = ["Headers", "Visitor", "authenticate", "headers_of", "request_id_of", "sighting_of", "timeout_s_of"]
 
@@ -36,6 +37,7 @@ _NUMBERS = itertools.count(1)
 Headers = dict[bytes, list[bytes]]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """Who is at the door: the headers by lower-case name and their size, the peer's address, and the raw query."""

@@ -28,6 +28,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import without_parameters
+from providers.values import quick
 
 __all__ = ["Answer", "PlanExhausted", "Runner"]
 
@@ -36,6 +37,7 @@ _NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
 _REDACTED = "[redacted]"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Who answers, and the answer: whole, or a stream that has begun."""

@@ -14,6 +14,7 @@ from gateway.model.table import Client, Region, Signal, Table
 from gateway.policy.memo import remember
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
+from providers.values import quick
 
 __all__ = ["EdgeReport", "Sighting", "resolve"]
 
@@ -28,6 +29,7 @@ class EdgeReport:
     values: tuple[str, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What one request says about its place, before anyone believes it.

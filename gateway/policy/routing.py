@@ -26,6 +26,8 @@ _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.P
 
 def refuse_location(table: Table, location: Location) -> Refusal | None:
     """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
+    if location.problem is None:
+        return _wrong_cell(table, location.region)
     place = territory_name(location.territory) if location.territory else None
     match location.problem:
         case LocationProblem.BLOCKED:
@@ -39,8 +41,6 @@ def refuse_location(table: Table, location: Location) -> Refusal | None:
         case LocationProblem.CONFLICT:
             said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
             return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
-        case None:
-            return _wrong_cell(table, location.region)
 
 
 def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:

@@ -31,11 +31,15 @@ _MOST_HELD_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """The bytes before the text, behind it, and, where chunks are padded with a random string, behind that padding."""
+    """The bytes before the text, behind it, and, where chunks are padded with a random string, behind that padding.
+
+    seam: what stands between the texts of two chunks in a row.
+    """
 
     head: bytes
     tail: bytes
     behind_padding: bytes | None = None
+    seam: bytes = b""
 
     def only(self, data: bytes) -> bytes | None:
         """The text of a piece that is one chunk and nothing else, still escaped, if it is ASCII."""
@@ -48,15 +52,21 @@ class _Template:
         return text if _STRING.fullmatch(text) and text.isascii() else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
-        """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins."""
-        if self.behind_padding is not None:
+        """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins.
+
+        (`bytes.split` prepares its search for a separator of this length anew for each piece: 40 microseconds of a
+        burst. A text without quotes ends at the next one.)
+        """
+        if self.behind_padding is not None or not data.startswith(self.head, start):
             return [], start
-        *pieces, last = data[start + len(self.head) :].split(self.tail + self.head)
-        if not pieces or not all(pieces):
+        seam, pieces = self.seam, []
+        place = start + len(self.head)
+        while (end := data.find(b'"', place)) > place and data.startswith(seam, end):
+            pieces.append(data[place:end])
+            place = end + len(seam)
+        if pieces and _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
             return [], start
-        if _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
-            return [], start
-        return pieces, len(data) - len(last) - len(self.head)
+        return pieces, place - len(self.head)
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
         """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
@@ -86,7 +96,7 @@ def _learn(block: bytes) -> _Template | None:
     head, tail, behind = block[: place.end()], block[text.end() :], None
     if padding := _PADDING.search(tail):
         tail, behind = tail[: padding.start(1)], tail[padding.end(1) :]
-    template = _Template(head, tail, behind)
+    template = _Template(head, tail, behind, tail + head)
     return template if _is_proved(template, body) else None
 
 

@@ -726,6 +726,24 @@ def test_the_line_tells_of_a_client_that_leaves(client: Conversation, app: App, 
     assert app.heard[0].lost.wait(LIMIT_S)
 
 
+def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, Door], app: App) -> None:
+    with Conversation(server[1].port) as client:
+        client.send(get(b"/wait"))
+        eventually(lambda: len(app.heard) == 1)
+        # The door's own connection: its time is set before its first answer starts the timer.
+        door = next(iter(server[1]._state.connections))
+        door.timeout_keep_alive = 0.15
+        app.go_on.set()
+        assert client.response().status == 200
+        started_at = time.monotonic()
+        while time.monotonic() - started_at < 0.3:
+            # Requests put it off, though none of them touches the timer.
+            assert client.send(get()).response().status == 200
+        last_at = time.monotonic()
+        assert client.rest() == b""
+        assert 0.1 < time.monotonic() - last_at < LIMIT_S
+
+
 async def test_a_connection_that_ended_leaves_no_timer() -> None:
     class Ended(asyncio.Transport):
         def close(self) -> None:
@@ -735,8 +753,12 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
     door.connection_made(Ended())
     timer = door._head_timer
     assert timer is not None
+    door._watch_idling(LIMIT_S)
+    idle = door.timeout_keep_alive_task
+    assert idle is not None
     door.connection_lost(None)
     assert timer.cancelled()
+    assert idle.cancelled()
 
 
 def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:

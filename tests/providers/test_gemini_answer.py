@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers.adapter import Target, WireResponse
+from providers.adapters._gemini_answer import _only_text
 from providers.adapters.gemini import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -463,3 +464,66 @@ def test_every_error_is_classified(data: bytes, status: int) -> None:
     failure = classified(status, data)
     assert failure.status == status
     assert failure.message
+
+
+# --- the short way through a stream ---------------------------------------------------------------
+
+JSON_VALUES = st.sampled_from(
+    [None, True, False, 0, 1, -1, 0.0, "", "x", "\ud83d", "é", [], {}, [{}], [None], {"text": "x"}]
+)
+PARTS = st.one_of(
+    st.fixed_dictionaries({"text": st.one_of(st.text(max_size=3), JSON_VALUES)}),
+    st.fixed_dictionaries(
+        {}, optional={"text": st.text(max_size=3), "thought": JSON_VALUES, "functionCall": JSON_VALUES}
+    ),
+    JSON_VALUES,
+)
+CANDIDATES = st.one_of(
+    st.fixed_dictionaries(
+        {"content": st.one_of(st.fixed_dictionaries({"parts": st.lists(PARTS, max_size=2)}), JSON_VALUES)},
+        optional={
+            "index": st.one_of(st.integers(0, 2), JSON_VALUES),
+            "finishReason": st.sampled_from(["STOP", "OTHER", "", None]),
+            "logprobsResult": JSON_VALUES,
+        },
+    ),
+    JSON_VALUES,
+)
+CHUNKS = st.fixed_dictionaries(
+    {"candidates": st.one_of(st.lists(CANDIDATES, max_size=2), JSON_VALUES)},
+    optional={
+        "usageMetadata": st.one_of(st.fixed_dictionaries({"promptTokenCount": st.integers(0, 9)}), JSON_VALUES),
+        "error": JSON_VALUES,
+        "promptFeedback": JSON_VALUES,
+        "responseId": st.text(max_size=2),
+    },
+)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(CHUNKS, max_size=6))
+def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
+    monkeypatch: pytest.MonkeyPatch, chunks: list[dict[str, Any]]
+) -> None:
+    first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
+    last = {"candidates": [{"finishReason": "STOP"}]}
+
+    def events() -> list[StreamEvent]:
+        parser = ADAPTER.stream_parser(TARGET)
+        given_out = [event for chunk in (first, *chunks, last) for event in parser.feed(sse(chunk))]
+        return [*given_out, *parser.close()]
+
+    short = events()
+    with monkeypatch.context() as patched:
+        patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
+        assert short == events()
+
+
+def test_the_chunks_of_a_stream_go_the_short_way() -> None:
+    chunk = {
+        "candidates": [{"content": {"parts": [{"text": "word"}], "role": "model"}, "index": 0}],
+        "usageMetadata": {"promptTokenCount": 1},
+        "modelVersion": MODEL,
+        "responseId": "r",
+    }
+    assert _only_text(chunk) == "word"
