@@ -16,7 +16,7 @@ from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
 from gateway.telemetry.families import FAMILIES
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.snapshots import EMPTY, merge, unpack, without_gauges
+from gateway.telemetry.snapshots import EMPTY, Series, merge, unpack, without_gauges
 from providers.chat import Usage
 from providers.failures import FailureKind
 from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
@@ -173,18 +173,19 @@ def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_al
 def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record], ended: list[int]) -> None:
     """As a supervisor does it: the living, and what the dead have counted."""
     workers, past = [Metrics(), Metrics(), Metrics()], EMPTY
-    before: Samples = {}
+    before: Series = {}
     for turn, record in enumerate(observed):
         workers[turn % 3].live["gateway_requests_in_flight"] = lambda: 7
         workers[turn % 3].observe(record)
         if turn < len(ended):
             past = merge([past, without_gauges(workers[ended[turn]].snapshot())])
             workers[ended[turn]] = Metrics()
-        now = samples(merge([past, *(worker.snapshot() for worker in workers)]))
-        for key, held in before.items():
-            if key[0] != "gateway_requests_in_flight":
-                assert now[key] >= held - 1e-9, key
-        assert now.get(("gateway_requests_in_flight", ()), 0) <= 21
+        now = unpack(merge([past, *(worker.snapshot() for worker in workers)]))
+        for name, rows in before.items():
+            for labels, held in rows.items():
+                if FAMILIES[name].kind != "gauge":
+                    assert all(more >= less for more, less in zip(now[name][labels], held, strict=True))
+        assert now.get("gateway_requests_in_flight", {}).get((), [0])[0] <= 21
         before = now
 
 
