@@ -218,7 +218,8 @@ class ChatRequest:
 
     `model` is what the client asked for; what the provider is asked for is in the `Target`. None means "not
     said": the provider's default. `max_tokens` counts everything generated, reasoning included. `extra` holds
-    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them.
+    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them. `unread` names such
+    fields further inside (`messages.cache_control`), which are passed on to nobody.
     """
 
     model: str
@@ -243,6 +244,7 @@ class ChatRequest:
     reasoning_effort: str | None = None
     user: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
 
 
 # --- the answer -----------------------------------------------------------------------------------
