@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, final
 
 from providers.failures import Failure
 from providers.values import quick
@@ -142,6 +142,7 @@ class AssistantMessage:
     name: str | None = None
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ToolMessage:
     """The result of the call `tool_call_id`."""

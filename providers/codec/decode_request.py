@@ -22,7 +22,7 @@ from providers.chat import (
 )
 from providers.codec.decode_messages import USE_A_FUNCTION, decode_messages
 from providers.codec.extra_fields import CHECKS
-from providers.codec.fields import boolean, choice, integer, items, mapping, number, present, text
+from providers.codec.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.codec.plain_request import plain_request
 from providers.codec.unread import unread_fields
 from providers.failures import InvalidRequest, UnsupportedFeature
@@ -52,7 +52,7 @@ def decode_request(body: object) -> ChatRequest:
 def decode_any_request(body: object) -> ChatRequest:
     """`decode_request` without the short way."""
     if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     source: Mapping[str, object] = body
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if source.get(old) is not None:
