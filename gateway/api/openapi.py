@@ -10,7 +10,7 @@ from typing import Any
 from gateway.api.errors import STATUS, ApiError, encode_error
 from gateway.api.examples import ANSWERS, MESSAGES, MODEL_ENTRY, REQUESTS, STREAM
 
-__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "MODEL", "MODELS", "SECURITY"]
+__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "RESPONSES", "SECURITY"]
 
 _ERROR = {
     "type": "object",
@@ -48,7 +48,7 @@ _WHEN = {
 }
 
 
-def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _failures(*statuses: int) -> dict[str, dict[str, Any]]:
     """The error responses, each with an example of each of its codes."""
     return {str(status): _failure(status) for status in statuses}
 
@@ -169,11 +169,12 @@ CHAT_OPERATION: dict[str, Any] = {
 }
 
 
-def _found(value: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def _found(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {"description": "Found.", "content": {"application/json": {"schema": {"type": "object"}, "example": value}}}
     failures = _failures(401, 403, 404, 421, 451)
-    return {200: found, **failures}
+    return {"200": found, **failures}
 
 
-MODELS = _found({"object": "list", "data": [MODEL_ENTRY, {**MODEL_ENTRY, "id": "gpt-4o"}]})
-MODEL = _found(MODEL_ENTRY)
+_MODELS = _found({"object": "list", "data": [MODEL_ENTRY, {**MODEL_ENTRY, "id": "gpt-4o"}]})
+RESPONSES = {"/v1/models": _MODELS, "/v1/models/{name}": _found(MODEL_ENTRY)}
+"""By path. FastAPI would leave every null out of these examples, and our errors have a `param` that may be null."""

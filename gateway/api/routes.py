@@ -19,7 +19,7 @@ from starlette.routing import Route
 from gateway.api.chat import ChatEndpoint
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
-from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, MODEL, MODELS, SECURITY
+from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
 from gateway.model.table import Client, Table
 from gateway.policy.location import resolve
 from gateway.policy.routing import refuse_location
@@ -94,15 +94,13 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
         told = {"x-request-id": request.state.request_id, "x-gateway-region": region, "x-gateway-why": location.why}
         return entries, told
 
-    @app.get(
-        "/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is", responses=MODELS
-    )
+    @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
         entries, told = offered(request)
         return JSONResponse({"object": "list", "data": list(entries.values())}, headers=told)
 
     # An id may hold what would otherwise end it, such as a slash, written %2F.
-    @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them", responses=MODEL)
+    @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
         entries, told = offered(request)
         if name not in entries:
@@ -173,6 +171,7 @@ def _document(app: FastAPI, is_demo: bool) -> None:
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    operation["responses"].update(RESPONSES.get(path, {}))
                     if path.startswith("/v1/"):
                         operation["security"] = SECURITY
                         if is_demo:
