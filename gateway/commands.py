@@ -282,7 +282,8 @@ def _assistant(table: Table, client: Client | None, name: str | None) -> Assista
     try:
         return find_assistant(table, client, name or names[0])
     except AssistantNotFound as error:
-        hint = f"did you mean {error.nearest}?" if error.nearest else f"there are: {', '.join(names)}"
+        near = " or ".join(error.nearest)
+        hint = f"did you mean {near}?" if near else f"there are: {', '.join(names)}"
         raise CommandError(f"there is no assistant {error.name!r}; {hint}") from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, final
 
 from providers.failures import Failure
 from providers.values import quick
@@ -142,6 +142,7 @@ class AssistantMessage:
     name: str | None = None
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ToolMessage:
     """The result of the call `tool_call_id`."""
@@ -218,7 +219,8 @@ class ChatRequest:
 
     `model` is what the client asked for; what the provider is asked for is in the `Target`. None means "not
     said": the provider's default. `max_tokens` counts everything generated, reasoning included. `extra` holds
-    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them.
+    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them. `unread` names such
+    fields further inside (`messages.cache_control`), which are passed on to nobody.
     """
 
     model: str
@@ -243,6 +245,7 @@ class ChatRequest:
     reasoning_effort: str | None = None
     user: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
 
 
 # --- the answer -----------------------------------------------------------------------------------

@@ -74,11 +74,15 @@ class ProviderError(Exception):
 
 
 class UnsupportedFeature(ProviderError):
-    """This adapter can't express `feature`; nothing was sent."""
+    """`feature` can't be expressed, by this adapter or in the canonical request; nothing was sent.
 
-    def __init__(self, feature: str, message: str) -> None:
+    `param` names the place in the request, where it is known.
+    """
+
+    def __init__(self, feature: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.feature = feature
+        self.param = param
 
 
 class InvalidRequest(ProviderError):

@@ -24,6 +24,7 @@ from providers.chat import (
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
+    Message,
     NamedTool,
     Part,
     SystemMessage,
@@ -65,7 +66,9 @@ PARAMETERS = frozenset(
         "reasoning_effort",
         "user",
         "max_tokens",
-        "strict_tools",
+        "strict_tools",  # `strict` of a tool
+        "message_name",  # `name` of a message: who of several people speaks
+        "image_detail",  # `detail` of an image, other than `auto`
     }
 )
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
@@ -75,9 +78,10 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
 }
 """Flags of models (catalogue data) and the features beside which they can't reason."""
-_SAID = tuple(sorted(PARAMETERS - {"strict_tools"}))
-_said_of = attrgetter(*_SAID)
-_HARMLESS_VALUES: tuple[object, ...] = (False, [], {}, "")
+# No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
+_HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
+# Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
+_INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
 
 @quick
@@ -100,6 +104,9 @@ class Fit:
     moving: frozenset[str]
 
 
+_PLAIN_PARAMETERS = PARAMETERS - _INNER_PARAMETERS
+_SAID = tuple(sorted(_PLAIN_PARAMETERS))
+_said_of = attrgetter(*_SAID)
 _FITS = Fit(frozenset(), frozenset(), frozenset())
 
 
@@ -165,8 +172,17 @@ def _parameters(request: ChatRequest) -> set[str]:
     parameters = {name for name, value in zip(_SAID, said, strict=True) if value is not None and value != ()}
     if request.tools and any(tool.strict for tool in request.tools):
         parameters.add("strict_tools")
-    parameters.update(request.extra)
+    for message in request.messages:
+        if type(message) is not ToolMessage and message.name is not None:
+            parameters.add("message_name")
+        if type(message) is UserMessage and type(message.content) is tuple and any(map(_has_detail, message.content)):
+            parameters.add("image_detail")
+    parameters.update(request.extra, request.unread)
     return parameters
+
+
+def _has_detail(part: Part) -> bool:
+    return isinstance(part, ImagePart) and part.detail not in (None, "auto")
 
 
 def _moving(request: ChatRequest) -> frozenset[str]:
@@ -213,11 +229,26 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
     """The request as if these parameters had not been said."""
     if not dropped:
         return request
-    changes: dict[str, Any] = dict.fromkeys(dropped & (PARAMETERS - {"strict_tools", "stop"}))
+    changes: dict[str, Any] = dict.fromkeys(dropped & (_PLAIN_PARAMETERS - {"stop"}))
     if "stop" in dropped:
         changes["stop"] = ()
     if "strict_tools" in dropped:
         changes["tools"] = tuple(replace(tool, strict=None) for tool in request.tools)
+    if dropped & {"message_name", "image_detail"}:
+        changes["messages"] = tuple(_without_inner(message, dropped) for message in request.messages)
+    if dropped & request.unread:
+        changes["unread"] = request.unread - dropped
     if dropped & request.extra.keys():
         changes["extra"] = {name: value for name, value in request.extra.items() if name not in dropped}
     return replace(request, **changes)
+
+
+def _without_inner(message: Message, dropped: Set[str]) -> Message:
+    if isinstance(message, ToolMessage):
+        return message
+    if "message_name" in dropped and message.name is not None:
+        message = replace(message, name=None)
+    if "image_detail" in dropped and isinstance(message, UserMessage) and not isinstance(message.content, str):
+        parts = (replace(part, detail=None) if isinstance(part, ImagePart) else part for part in message.content)
+        message = replace(message, content=tuple(parts))
+    return message

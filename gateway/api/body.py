@@ -157,13 +157,24 @@ def parse_json(body: bytes) -> object:
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise ApiError(
-            "invalid_request", f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from None
+        raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
     # Fewer opening brackets than levels can't be too deep, and spares almost every request the walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise ApiError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _no_json(error: orjson.JSONDecodeError) -> str:
+    return f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+
+
+def _no_utf8(body: bytes) -> str | None:
+    """Where the body is no UTF-8, which orjson says without its place."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"the body is not valid UTF-8: byte {error.start + 1} (0x{body[error.start]:02x}) begins no character"
+    return None
 
 
 def _is_too_deep(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Every error that a client can get: the outward codes, their status and type, in one table.
 
 ApiError          what is shown to a client; carries the code
-└── made from     InvalidRequest (400), Refused (routing), AssistantNotFound, PlanExhausted (providers)
+└── made from     InvalidRequest and UnsupportedFeature (400), Refused (routing), AssistantNotFound, PlanExhausted
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
 from gateway.service.journey import AssistantNotFound, Refused
-from providers.failures import FailureKind, InvalidRequest
+from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
 __all__ = ["STATUS", "ApiError", "encode_error", "from_domain"]
 
@@ -107,15 +107,22 @@ def from_domain(error: Exception, attempts: list[Attempt]) -> ApiError:
             return error
         case InvalidRequest():
             return ApiError("invalid_request", str(error), error.param)
+        case UnsupportedFeature():
+            return ApiError("unsupported_capability", str(error), error.param)
         case AssistantNotFound():
-            hint = f"; did you mean {error.nearest!r}?" if error.nearest else ""
-            name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
-            return ApiError("model_not_found", f"there is no assistant {name!r} for this key{hint}", "model")
+            return _from_not_found(error)
         case Refused():
             return _from_refusal(error)
         case PlanExhausted():
             return _from_exhausted(error, attempts)
     return ApiError("internal_error", "something went wrong inside the gateway; the request id finds it in the log")
+
+
+def _from_not_found(error: AssistantNotFound) -> ApiError:
+    name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
+    near = " or ".join(repr(one) for one in error.nearest)
+    hint = f"did you mean {near}?" if near else "GET /v1/models lists those that there are"
+    return ApiError("model_not_found", f"there is no assistant {name!r} for this key; {hint}", "model")
 
 
 def _from_refusal(error: Refused) -> ApiError:

@@ -1,12 +1,17 @@
-"""The chat endpoint as it stands in the OpenAPI document: its shape and examples that work as they are."""
+"""The endpoints as they stand in the OpenAPI document: their shapes, and examples that work as they are.
+
+The page at `/docs` is made of this.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CHAT_OPERATION"]
+from gateway.api.errors import STATUS, ApiError, encode_error
+from gateway.api.examples import ANSWERS, MESSAGES, MODEL_ENTRY, REQUESTS, STREAM
 
-_HELLO = {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}]}
+__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "RESPONSES", "SECURITY"]
+
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -15,64 +20,161 @@ _ERROR = {
             "type": "object",
             "required": ["message", "type", "param", "code"],
             "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
+                "message": {"type": "string", "description": "What is wrong, where, and how to mend it."},
+                "type": {"type": "string", "description": "One of OpenAI's."},
+                "param": {"type": ["string", "null"], "description": "The place in the request, if there is one."},
+                "code": {"type": "string", "description": "Decide by this.", "enum": sorted(STATUS)},
             },
         }
     },
 }
+_WHEN = {
+    400: "The request is wrong, or nobody can do what it asks.",
+    401: "No key, or an unknown one.",
+    403: "This caller may not ask.",
+    404: "No such assistant for this key.",
+    405: "Not with this method.",
+    408: "The request did not arrive in time.",
+    413: "More than 32 MB.",
+    415: "Not JSON, or compressed.",
+    421: "Another installation serves this region; `location` names it.",
+    429: "Too much at once; `retry-after` says when to come back.",
+    431: "More than 64 KB of headers.",
+    451: "Law or policy: a blocked or unknown place, or nobody who may answer there.",
+    500: "A fault of the gateway's own.",
+    502: "The providers failed; `error.attempts` lists what was tried.",
+    503: "Nobody can be asked right now; `retry-after` says when to come back.",
+    504: "Nobody answered in time.",
+}
 
 
-def _failure(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _ERROR}}}
+def _failures(*statuses: int) -> dict[str, dict[str, Any]]:
+    """The error responses, each with an example of each of its codes."""
+    return {str(status): _failure(status) for status in statuses}
 
+
+def _failure(status: int) -> dict[str, Any]:
+    codes = [code for code, (_, __) in MESSAGES.items() if STATUS[code] == status]
+    examples = {code: {"summary": code, "value": encode_error(ApiError(code, *MESSAGES[code]))} for code in codes}
+    return {"description": _WHEN[status], "content": {"application/json": {"schema": _ERROR, "examples": examples}}}
+
+
+DEMO_PLACE = {
+    "name": "cf-ipcountry",
+    "in": "header",
+    "required": False,
+    "description": "In the demo: where you are, as an edge would say it. DE, US, CN, JP, HK, CU, …",
+    "schema": {"type": "string", "default": "DE"},
+}
+"""What makes the examples work on the page of a demo, which takes anybody for its edge."""
+
+_HEADERS = {
+    "x-gateway-territory": "The person's territory, such as DE: from a backend whose key may assert it.",
+    "x-gateway-timeout-ms": "Shortens the time that this request may take.",
+    "x-request-id": "Comes back, and stands in the log.",
+}
+
+
+def _header(name: str, told: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
+
+
+def _examples(values: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    return {name: {"summary": summary, "value": value} for name, (summary, value) in values.items()}
+
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+_WHOLE = {"type": "integer"}
+_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": {"type": "string", "description": "The name of an assistant, or one of its aliases."},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 2048,
+            "description": "The conversation so far, as at OpenAI.",
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {
+                    "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]},
+                    "content": {
+                        "description": "Text, or parts: text, image_url, input_audio, file.",
+                        "oneOf": [_TEXT, {"type": "array", "items": {"type": "object"}}, {"type": "null"}],
+                    },
+                },
+            },
+        },
+        "stream": {"type": "boolean", "default": False},
+        "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "max_completion_tokens": {**_WHOLE, "minimum": 1, "description": "Reasoning included; also `max_tokens`."},
+        "temperature": {**_NUMBER, "minimum": 0, "maximum": 2},
+        "top_p": {**_NUMBER, "minimum": 0, "maximum": 1},
+        "presence_penalty": {**_NUMBER, "minimum": -2, "maximum": 2},
+        "frequency_penalty": {**_NUMBER, "minimum": -2, "maximum": 2},
+        "seed": _WHOLE,
+        "stop": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 4}]},
+        "n": {**_WHOLE, "minimum": 1, "maximum": 128},
+        "logprobs": {"type": "boolean"},
+        "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": 20},
+        "tools": {"type": "array", "items": {"type": "object"}, "description": "Functions that may be called."},
+        "tool_choice": {
+            "description": "`auto`, `none`, `required`, one function, or allowed tools.",
+            "oneOf": [{"type": "string", "enum": ["auto", "none", "required"]}, {"type": "object"}],
+        },
+        "parallel_tool_calls": {"type": "boolean"},
+        "response_format": {"type": "object", "description": "`text`, `json_object` or `json_schema`."},
+        "reasoning_effort": {
+            "type": "string",
+            "enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+        },
+        "user": _TEXT,
+    },
+    "additionalProperties": True,
+}
+
+COMPONENTS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "The client's key."}}}
+SECURITY: list[dict[str, list[str]]] = [{"key": []}]
 
 CHAT_OPERATION: dict[str, Any] = {
     "tags": ["chat"],
     "summary": "Ask an assistant",
     "description": (
         "OpenAI's chat completions. `model` is the name of an assistant; who answers depends on where the caller is, "
-        "and is told in the `x-gateway-*` response headers."
+        "and is told in the `x-gateway-*` response headers. A parameter that the provider doesn't have is left out and "
+        "named in `x-gateway-dropped`."
     ),
     "operationId": "chat_completions",
+    "parameters": [_header(name, told) for name, told in _HEADERS.items()],
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model", "messages"],
-                    "properties": {
-                        "model": {"type": "string", "description": "The name of an assistant, or one of its aliases."},
-                        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-                        "stream": {"type": "boolean", "default": False},
-                    },
-                    "additionalProperties": True,
-                },
-                "examples": {
-                    "whole": {"summary": "One answer", "value": _HELLO},
-                    "stream": {"summary": "A stream", "value": {**_HELLO, "stream": True}},
-                },
-            }
-        },
+        "content": {"application/json": {"schema": _REQUEST, "examples": _examples(REQUESTS)}},
     },
     "responses": {
         "200": {
             "description": "The answer, whole or as a stream of events.",
             "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
+                "application/json": {"schema": {"type": "object"}, "examples": _examples(ANSWERS)},
+                "text/event-stream": {
+                    "schema": _TEXT,
+                    "examples": {"stream": {"summary": "A stream with usage", "value": STREAM}},
+                },
             },
         },
-        "400": _failure("The request is wrong, or nobody can do what it asks."),
-        "401": _failure("No key, or an unknown one."),
-        "404": _failure("No such assistant for this key."),
-        "429": _failure("Too much at once; `retry-after` says when to come back."),
-        "451": _failure("Law or policy: a blocked or unknown place, or nobody who may answer there."),
-        "502": _failure("The providers failed; `error.attempts` lists what was tried."),
-        "503": _failure("Nobody can be asked right now."),
-        "504": _failure("Nobody answered in time."),
+        **_failures(*_WHEN),
     },
 }
+
+
+def _found(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = {"description": "Found.", "content": {"application/json": {"schema": {"type": "object"}, "example": value}}}
+    failures = _failures(401, 403, 404, 421, 451)
+    return {"200": found, **failures}
+
+
+_MODELS = _found({"object": "list", "data": [MODEL_ENTRY, {**MODEL_ENTRY, "id": "gpt-4o"}]})
+RESPONSES = {"/v1/models": _MODELS, "/v1/models/{name}": _found(MODEL_ENTRY)}
+"""By path. FastAPI would leave every null out of these examples, and our errors have a `param` that may be null."""

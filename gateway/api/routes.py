@@ -19,11 +19,19 @@ from starlette.routing import Route
 from gateway.api.chat import ChatEndpoint
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
-from gateway.api.openapi import CHAT_OPERATION
+from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
 from gateway.model.table import Client, Table
 from gateway.policy.location import resolve
+from gateway.policy.routing import refuse_location
 from gateway.service.explain import explain
-from gateway.service.journey import AssistantNotFound, Journeys, assistants_of, find_assistant
+from gateway.service.journey import (
+    AssistantNotFound,
+    Journeys,
+    Refused,
+    assistants_of,
+    find_assistant,
+    not_found,
+)
 
 __all__ = ["CHAT_PATH", "build_routes"]
 
@@ -38,13 +46,14 @@ def build_routes(journeys: Journeys, chat: ChatEndpoint, is_ready: Callable[[], 
         version=version,
         summary="One chat endpoint, answered by region.",
         redirect_slashes=False,
+        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     _add_health(app, is_ready)
     _add_models(app, journeys)
     _add_explain(app, journeys)
     _add_errors(app)
-    _document_chat(app)
+    _document(app, journeys.current().demo)
     return app
 
 
@@ -69,26 +78,34 @@ def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
     created = int(time.time())
 
-    def offered(request: Request) -> list[dict[str, object]]:
+    def offered(request: Request) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+        """What can be asked by every name that works, and the headers that say who is told so."""
         table, visitor, client = _visit(request, journeys)
         location = resolve(table, client, sighting_of(table, visitor))
-        region = location.region.name if location.region else None
-        return [
-            {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
+        refusal = refuse_location(table, location)
+        if refusal is not None:
+            raise Refused(refusal)
+        region = location.region.name if location.region else ""
+        entries: dict[str, dict[str, object]] = {
+            name: {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
             for name, assistant in sorted(assistants_of(table, client).items())
             if region in assistant.routes
-        ]
+        }
+        told = {"x-request-id": request.state.request_id, "x-gateway-region": region, "x-gateway-why": location.why}
+        return entries, told
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": offered(request)})
+        entries, told = offered(request)
+        return JSONResponse({"object": "list", "data": list(entries.values())}, headers=told)
 
-    @app.get("/v1/models/{name}", tags=["models"], summary="One of them")
+    # An id may hold what would otherwise end it, such as a slash, written %2F.
+    @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
-        entry = next((entry for entry in offered(request) if entry["id"] == name), None)
-        if entry is None:
-            raise AssistantNotFound(name, None)
-        return JSONResponse(entry)
+        entries, told = offered(request)
+        if name not in entries:
+            raise not_found(name, entries)
+        return JSONResponse(entries[name], headers=told)
 
 
 def _add_explain(app: FastAPI, journeys: Journeys) -> None:
@@ -135,23 +152,30 @@ def _add_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(ApiError, on_domain)
     app.add_exception_handler(AssistantNotFound, on_domain)
+    app.add_exception_handler(Refused, on_domain)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Exception, on_domain)
 
 
-def _document_chat(app: FastAPI) -> None:
+def _document(app: FastAPI, is_demo: bool) -> None:
     """Put the chat endpoint, which FastAPI only delegates to, first in the OpenAPI document; our errors are no 422."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            document["paths"] = {CHAT_PATH: {"post": CHAT_OPERATION}, **document["paths"]}
-            document.pop("components", None)
-            for operations in document["paths"].values():
+            document["paths"] = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **document["paths"]}
+            # What FastAPI has put there are its own errors, which are none of ours.
+            document["components"] = COMPONENTS
+            for path, operations in document["paths"].items():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    operation["responses"].update(RESPONSES.get(path, {}))
+                    if path.startswith("/v1/"):
+                        operation["security"] = SECURITY
+                        if is_demo:
+                            operation["parameters"] = [DEMO_PLACE, *operation.get("parameters", ())]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

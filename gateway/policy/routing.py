@@ -23,6 +23,8 @@ __all__ = ["decide", "refuse_location"]
 _LAW = frozenset({PassedOver.BOUNDARY, PassedOver.AVAILABILITY, PassedOver.REQUIREMENT, PassedOver.EXCEPTED})
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 
+_MOST_OF_NAMES = 300
+
 
 def refuse_location(table: Table, location: Location) -> Refusal | None:
     """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
@@ -199,4 +201,5 @@ def _refuse(
 
 
 def _words(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names))
+    # Names come from the request, however many and long they are.
+    return ", ".join(sorted(names))[:_MOST_OF_NAMES]

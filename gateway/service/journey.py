@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 from gateway.execution.deadline import Deadline
@@ -16,13 +16,15 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest
 from providers.fitting import needs_of
 
-__all__ = ["AssistantNotFound", "Journeys", "Refused", "assistants_of", "find_assistant"]
+__all__ = ["AssistantNotFound", "Journeys", "Refused", "assistants_of", "find_assistant", "not_found"]
+
+_MOST_NEAREST = 3
 
 
 class AssistantNotFound(Exception):
-    """The client asks for an assistant that it doesn't have; `nearest` is one that it has."""
+    """The client asks for an assistant that it doesn't have; `nearest` are names of those that it has."""
 
-    def __init__(self, name: str, nearest: str | None) -> None:
+    def __init__(self, name: str, nearest: tuple[str, ...]) -> None:
         super().__init__(name)
         self.name = name
         self.nearest = nearest
@@ -50,8 +52,12 @@ def find_assistant(table: Table, client: Client | None, name: str) -> Assistant:
     assistant = table.assistants.get(name)
     if assistant is not None and (client is None or client.may_ask(assistant.name)):
         return assistant
-    near = get_close_matches(name[:200], assistants_of(table, client), n=1, cutoff=0.5)
-    raise AssistantNotFound(name, near[0] if near else None)
+    raise not_found(name, assistants_of(table, client))
+
+
+def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
+    """What to raise for a name that is none of the known ones."""
+    return AssistantNotFound(name, tuple(get_close_matches(name[:200], sorted(known), n=_MOST_NEAREST, cutoff=0.5)))
 
 
 class Journeys:

@@ -21,6 +21,7 @@ __all__ = ["encode_body"]
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _OURS = frozenset({"contents", "systemInstruction", "toolConfig"})
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_MAX_SEED = 2**31 - 1
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 # Tokens, as Google's own OpenAI-compatible layer sets them for 2.5; 0 switches thinking off.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
@@ -91,7 +92,8 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
         "stopSequences": list(request.stop) or None,
         "presencePenalty": request.presence_penalty,
         "frequencyPenalty": request.frequency_penalty,
-        "seed": request.seed,
+        # 32 bits with a sign; any number is as good as another.
+        "seed": None if request.seed is None else request.seed & _MAX_SEED,
         "responseLogprobs": request.logprobs or None,
         "logprobs": (request.top_logprobs or None) if request.logprobs else None,
     }

@@ -30,7 +30,8 @@ _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"), ("x-dashscope-sse", "enable"))
 _FEATURES = FEATURES - {"tool_choice_required", "file", "prefill"}
-_PARAMETERS = (PARAMETERS - {"frequency_penalty", "logit_bias", "user", "strict_tools"}) | {
+_UNKNOWN = {"frequency_penalty", "logit_bias", "user", "strict_tools", "message_name", "image_detail"}
+_PARAMETERS = (PARAMETERS - _UNKNOWN) | {
     "top_k",
     "repetition_penalty",
     "enable_thinking",

@@ -22,15 +22,18 @@ from providers.chat import (
 from providers.codec.call_ids import split_call_id
 from providers.codec.fields import describe, items, mapping, present, text
 from providers.codec.image_urls import unreachable_host
-from providers.failures import InvalidRequest
+from providers.failures import InvalidRequest, UnsupportedFeature
 
-__all__ = ["decode_messages"]
+__all__ = ["USE_A_FUNCTION", "decode_messages"]
 
 _P = TypeVar("_P", TextPart, Part)
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _DETAILS = ("auto", "low", "high", "original")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
+_SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
 _MAX_CALLS = 512
+USE_A_FUNCTION = "give a function with one string argument instead, which every provider has"
 
 
 def decode_messages(entries: list[object]) -> tuple[Message, ...]:
@@ -59,6 +62,8 @@ def _message(value: object, path: str) -> Message:
         if not call_id:
             raise InvalidRequest(f"`{path}.tool_call_id` is required", f"{path}.tool_call_id")
         return ToolMessage(split_call_id(call_id)[0], _content(source, path, _text_part))
+    if role == "function":
+        raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
     words = ", ".join(repr(word) for word in _ROLES)
     raise InvalidRequest(f"`{path}.role` must be one of {words}", f"{path}.role")
 
@@ -100,8 +105,10 @@ def _user_part(value: object, path: str) -> Part:
         place = f"{path}.{kind}"
         audio = mapping(present(source, kind, place), place)
         data, sound = text(audio, "data", f"{place}.data"), text(audio, "format", f"{place}.format")
-        if not data or not sound:
-            raise InvalidRequest(f"`{place}` needs `data` (base64) and `format`", place)
+        if not data or not _BASE64.fullmatch(data):
+            raise InvalidRequest(f"`{place}.data` must be sound in base64", f"{place}.data")
+        if not sound or not _SOUND.fullmatch(sound):
+            raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
         return AudioPart(data, sound)
     if kind == "file":
         return _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
@@ -138,6 +145,12 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
 
 
 def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:
+    if source.get("function_call") is not None:
+        place = f"{path}.function_call"
+        raise InvalidRequest(f"`{place}` is no longer supported; use `tool_calls`", place)
+    if source.get("audio") is not None:
+        place = f"{path}.audio"
+        raise InvalidRequest(f"`{place}` refers to content kept at a provider; send its transcript as `content`", place)
     entries = source.get("tool_calls")
     calls = items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
     tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
@@ -170,7 +183,10 @@ def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | t
 
 def _tool_call(value: object, path: str) -> ToolCall:
     source = mapping(value, path)
-    if source.get("type", "function") != "function":
+    kind = source.get("type", "function")
+    if kind == "custom":
+        raise UnsupportedFeature("custom_tools", f"`{path}` calls a custom tool; {USE_A_FUNCTION}", f"{path}.type")
+    if kind != "function":
         raise InvalidRequest(f"`{path}.type` must be 'function'", f"{path}.type")
     outward = text(source, "id", f"{path}.id")
     if not outward:

@@ -20,10 +20,12 @@ from providers.chat import (
     Tool,
     ToolChoice,
 )
-from providers.codec.decode_messages import decode_messages
-from providers.codec.fields import boolean, choice, integer, items, mapping, number, present, text
+from providers.codec.decode_messages import USE_A_FUNCTION, decode_messages
+from providers.codec.extra_fields import CHECKS
+from providers.codec.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.codec.plain_request import plain_request
-from providers.failures import InvalidRequest
+from providers.codec.unread import unread_fields
+from providers.failures import InvalidRequest, UnsupportedFeature
 
 __all__ = ["MAX_MESSAGES", "decode_any_request", "decode_request"]
 
@@ -39,7 +41,8 @@ _Reader = Callable[[Mapping[str, object], str], object]
 
 
 def decode_request(body: object) -> ChatRequest:
-    """The request that a parsed JSON body asks for; raises InvalidRequest.
+    """The request that a parsed JSON body asks for; raises InvalidRequest, or UnsupportedFeature for what is valid at
+    OpenAI and has no canonical form.
 
     `functions` and `function_call`, which OpenAI gave up in 2023, are refused by name.
     """
@@ -49,7 +52,7 @@ def decode_request(body: object) -> ChatRequest:
 def decode_any_request(body: object) -> ChatRequest:
     """`decode_request` without the short way."""
     if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     source: Mapping[str, object] = body
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if source.get(old) is not None:
@@ -67,8 +70,11 @@ def decode_any_request(body: object) -> ChatRequest:
             continue
         if name in _READERS:
             fields[name] = _READERS[name](source, name)
-        elif name not in _KNOWN:
+        elif name not in _KNOWN and (name not in CHECKS or CHECKS[name](source, name)):
             extra[name] = value
+    if not tools:
+        # Without tools it says nothing, and OpenAI refuses it; frameworks send it all the same.
+        fields.pop("parallel_tool_calls", None)
     return ChatRequest(
         model=model,
         messages=decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES)),
@@ -78,18 +84,21 @@ def decode_any_request(body: object) -> ChatRequest:
         tools=tools,
         tool_choice=_tool_choice(source, tools),
         extra=extra,
+        unread=unread_fields(source),
         **fields,
     )
 
 
 def _stream(source: Mapping[str, object]) -> tuple[bool, bool]:
     stream = boolean(source, "stream", "stream") or False
-    options = source.get("stream_options")
-    if options is None:
+    value = source.get("stream_options")
+    if value is None:
         return stream, False
+    options = mapping(value, "stream_options")
     if not stream:
         raise InvalidRequest("`stream_options` is only allowed when `stream` is true", "stream_options")
-    wanted = boolean(mapping(options, "stream_options"), "include_usage", "stream_options.include_usage")
+    boolean(options, "include_obfuscation", "stream_options.include_obfuscation")
+    wanted = boolean(options, "include_usage", "stream_options.include_usage")
     return stream, wanted or False
 
 
@@ -139,6 +148,8 @@ def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
 
 def _tool(value: object, path: str) -> Tool:
     entry = mapping(value, path)
+    if entry.get("type") == "custom":
+        raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", f"{path}.type")
     if entry.get("type") != "function":
         raise InvalidRequest(
             f"`{path}.type` must be 'function': tools that a provider hosts would take data elsewhere", f"{path}.type"
@@ -184,6 +195,10 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
             if not names:
                 raise InvalidRequest(f"`{path}` must name at least one tool", path)
             return AllowedTools("required" if mode == "required" else "auto", names)
+        case {"type": "custom"}:
+            raise UnsupportedFeature(
+                "custom_tools", f"`tool_choice` names a custom tool; {USE_A_FUNCTION}", "tool_choice.type"
+            )
     raise InvalidRequest(
         "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
         "tool_choice",

@@ -122,6 +122,11 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
     if "strict_tools" in subject.parameters and "tools" in subject.features:
         strict = replace(_WEATHER, strict=True, parameters=_SCHEMA)
         yield RequestCase(subject, "strict_tools", replace(question(), tools=(strict,)))
+    if "message_name" in subject.parameters:
+        yield RequestCase(subject, "message_name", question(UserMessage("Hi", "ann"), UserMessage("Hello", "bob")))
+    if "image_detail" in subject.parameters and "vision" in subject.features:
+        image = ImagePart(_PNG, "low")
+        yield RequestCase(subject, "image_detail", question(UserMessage((TextPart("What is this?"), image))))
     if "reasoning_effort" in subject.parameters:
         for effort in subject.facts.efforts:
             yield RequestCase(subject, f"effort_{effort}", replace(question(), reasoning_effort=effort))

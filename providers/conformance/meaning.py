@@ -148,7 +148,22 @@ def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object
             pass
         case _:
             assert_never(wanted.response_format)
+    if names := _names(wanted):
+        said["message_name"] = [name for name in _names(request) if name in names]
+    if _details(wanted):
+        said["image_detail"] = _details(request)
     if wanted.reasoning_effort is not None:
         # How strongly to think is each provider's own ladder; whether to think at all is the same everywhere.
         said["thinks"] = request.reasoning_effort not in (None, "none")
     return said
+
+
+def _names(request: ChatRequest) -> list[str]:
+    messages = [message for message in request.messages if not isinstance(message, ToolMessage)]
+    return [message.name for message in messages if message.name is not None]
+
+
+def _details(request: ChatRequest) -> list[str]:
+    contents = [message.content for message in request.messages if isinstance(message, UserMessage)]
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    return [part.detail for part in parts if isinstance(part, ImagePart) and part.detail is not None]

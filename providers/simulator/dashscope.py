@@ -13,7 +13,7 @@ from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
 from providers.codec import decode_request
-from providers.failures import FailureKind, InvalidRequest
+from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._dashscope_rules import Objection, as_openai, objections
 from providers.simulator.dialect import IncomingRequest, Refused
@@ -73,7 +73,7 @@ class DashScopeDialect:
             raise _refused(objection)
         try:
             return decode_request(as_openai(body, facts, streams))
-        except InvalidRequest as error:
+        except (InvalidRequest, UnsupportedFeature) as error:
             raise _refused(Objection(str(error))) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:

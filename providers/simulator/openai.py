@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
 from providers.codec import decode_request, encode_usage
-from providers.failures import FailureKind, InvalidRequest
+from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.simulator._openai_rules import Objection, objection_to
 from providers.simulator.dialect import IncomingRequest, Refused
@@ -66,7 +66,7 @@ class OpenAIDialect:
             raise _refused(400, objection)
         try:
             return decode_request(body)
-        except InvalidRequest as error:
+        except (InvalidRequest, UnsupportedFeature) as error:
             raise _refused(400, Objection(str(error), None, error.param)) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:

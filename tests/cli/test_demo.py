@@ -64,6 +64,12 @@ def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     assert documentation
     page = subprocess.run(["curl", "-sS", documentation[0]], env=environ, capture_output=True, text=True, check=True)
     assert "Assistant gateway" in page.stdout
+    # What the page would send works as it is: the country header stands there, filled in.
+    url = documentation[0].replace("/docs", "/openapi.json")
+    document = subprocess.run(["curl", "-sS", url], env=environ, capture_output=True, text=True, check=True)
+    operation = json.loads(document.stdout)["paths"]["/v1/chat/completions"]["post"]
+    [place] = [one for one in operation["parameters"] if one["name"] == "cf-ipcountry"]
+    assert place["schema"]["default"] == "DE"
     assert shlex.split(ask)[0] == "curl"
 
 

@@ -3,6 +3,7 @@
 - `sh`: run by `sh -eu`, page by page in one directory, with the commands of `stand_ins` and a demo on the page's port.
   `sh exit=1`: it must end like that.
 - `python`: run, a page's blocks one after another in one process.
+- `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite doesn't; run by `make ci`, each by itself.
 - `text` after one of these: its output, in full lines; `…` stands for anything, alone on a line for any lines.
 - `yaml`: a part of a config, compiled inside `config/gateway.yaml`, whose same keys it replaces.
 - anything with `title="NAME"`: a file of that name, which a later block uses.
@@ -15,9 +16,10 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["PAGES", "ROOT", "Block", "blocks_of", "name_of", "table_of"]
+__all__ = ["PAGES", "ROOT", "Block", "blocks_of", "name_of", "needy_blocks_of", "pattern_of", "table_of"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
@@ -64,6 +66,25 @@ def blocks_of(page: Path) -> Iterator[Block]:
             raise AssertionError(f"{name_of(page)}:{number}: the block has no end")
         options = dict(word.split("=", 1) for word in words)
         yield Block(page, number, language, "".join(f"{one}\n" for one in text), options)
+
+
+def needy_blocks_of(page: Path) -> Iterator[tuple[Block, Block | None]]:
+    """The blocks that need more than the fast suite has, each with the output that stands after it."""
+    blocks = [*blocks_of(page), None]
+    for block, following in pairwise(blocks):
+        if block is not None and "needs" in block.options:
+            yield block, following if following is not None and following.language == "text" else None
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """What an output must have: these lines, with `…` for anything."""
+    lines = []
+    for line in text.splitlines():
+        if line == "…":
+            lines.append(r"(?:.*\n)*?")
+        else:
+            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"$\n?")
+    return re.compile("^" + "".join(lines), re.MULTILINE)
 
 
 def table_of(page: Path, header: str) -> list[list[str]]:

@@ -17,7 +17,7 @@ from gateway.config.load import parse_document
 from gateway.config.yaml_source import parse_yaml
 from providers.registry import load_registry
 from tests.docs.conftest import Workspace
-from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of
+from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
 _KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
@@ -27,7 +27,8 @@ _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language
 
 @pytest.mark.parametrize("page", _WITH_BLOCKS, ids=name_of)
 def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:
-    blocks = list(blocks_of(page))
+    elsewhere = {block.line for pair in needy_blocks_of(page) for block in pair if block is not None}
+    blocks = [block for block in blocks_of(page) if block.line not in elsewhere]
     for block in blocks:
         assert block.language in _KNOWN, f"{block}: a block of {block.language!r} is run by nobody"
         _write_file(block, blocks, workspace)
@@ -42,7 +43,7 @@ def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> 
             output = outputs[block.line]
         elif block.language == "text":
             assert output is not None, f"{block}: whose output is this?"
-            assert _pattern(block.text).search(output), f"{block} is not what came out:\n{output}"
+            assert pattern_of(block.text).search(output), f"{block} is not what came out:\n{output}"
         elif block.language == "json":
             json.loads(block.text)
 
@@ -79,17 +80,6 @@ def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
     assert status == 0, f"{name_of(blocks[0].page)}: {output}"
     parts = output.split(f"{_NEXT_BLOCK}\n")
     return {block.line: part for block, part in zip(blocks, parts, strict=True)}
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """What the output must have: these lines, with `…` for anything."""
-    lines = []
-    for line in text.splitlines():
-        if line == "…":
-            lines.append(r"(?:.*\n)*?")
-        else:
-            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"$\n?")
-    return re.compile("^" + "".join(lines), re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", _PARTS, ids=str)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
+from typing import get_type_hints
+
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
 from gateway.api.errors import STATUS, from_domain
 from gateway.config import unsupported
@@ -61,6 +64,11 @@ def test_the_errors_are_those_of_the_api() -> None:
     in_stream = "stream_interrupted"
     assert told.pop(in_stream) == "in a stream"
     assert told == {code: str(status) for code, status in STATUS.items() if code != in_stream}
+
+
+def test_the_fields_are_those_that_the_sdk_sends() -> None:
+    told = first_words(table_of(CLIENTS, "| field | what becomes"))
+    assert sorted(told) == sorted(get_type_hints(CompletionCreateParamsStreaming))
 
 
 def test_the_sites_are_those_of_the_catalogue() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from providers.simulator.registry import load_dialects
@@ -67,3 +68,11 @@ def fresh(providers: SimulatorThread, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of a gateway of its own, which remembers no trouble."""
     with _gateway(providers, tmp_path) as process, _client(process, providers) as client:
         yield client
+
+
+@pytest.fixture
+def sdk(gateway: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client of the module's gateway; every provider is well again."""
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client) as sdk:
+        yield sdk

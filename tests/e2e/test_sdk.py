@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from pydantic import BaseModel
-
-from tests.e2e.servers import APP_KEY, GatewayProcess
 
 PLACES = ["CN", "DE", "US", "JP", "HK"]
 WITH_IMAGES = ["DE", "US", "JP", "HK"]
@@ -30,17 +26,6 @@ WEATHER: Any = {
         },
     },
 }
-
-
-@pytest.fixture
-def sdk(gateway: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{gateway.url}/v1",
-        api_key=APP_KEY,
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
-    ) as sdk:
-        yield sdk
 
 
 def hello(sdk: openai.OpenAI, territory: str, **more: Any) -> Any:

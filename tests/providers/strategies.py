@@ -58,7 +58,7 @@ _images = st.builds(ImagePart, _data_uris | _urls, st.sampled_from([None, "auto"
 _user_parts = (
     _text_parts
     | _images
-    | st.builds(AudioPart, words, words)
+    | st.builds(AudioPart, st.sampled_from(["aGk=", "aGk_-"]), st.sampled_from(["wav", "mp3", "x-m4a"]))
     | st.builds(FilePart, _data_uris, st.none() | words)
 )  # fmt: skip
 _user_content = texts | st.lists(_user_parts, min_size=1, max_size=4).map(tuple)
@@ -90,12 +90,26 @@ _formats = (
     | st.builds(JsonObjectFormat)
     | st.builds(JsonSchemaFormat, names, json_objects, st.none() | texts, st.none() | st.booleans())
 )
-_extra_names = texts.map(lambda text: f"x_{text}") | st.sampled_from(["metadata", "store", "verbosity", "top_k"])
+_unknown = texts.map(lambda text: f"x_{text}") | st.sampled_from(["top_k", "plugins"])
+_extras = st.dictionaries(_unknown, json_values.filter(lambda value: value is not None), max_size=2) | (
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "metadata": json_objects,
+            "store": st.just(True),
+            "verbosity": st.sampled_from(["low", "medium", "high"]),
+            "prompt_cache_key": texts,
+        },
+    )
+)
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> ChatRequest:
-    """A request as a client can send it, with whatever it may say; `include_usage` goes with `stream`."""
+def requests(draw: st.DrawFn, inner: bool = False) -> ChatRequest:
+    """A request as a client can send it, with whatever it may say; `include_usage` goes with `stream`.
+
+    inner: also with names of inner fields that nobody reads, which are on no wire.
+    """
     tools = tuple(draw(st.lists(_tools, max_size=3)))
     fields: dict[str, Any] = {
         "max_tokens": st.integers(1, 2**31 - 1),
@@ -107,13 +121,13 @@ def requests(draw: st.DrawFn) -> ChatRequest:
         "stop": st.lists(words, max_size=4).map(tuple),
         "n": st.integers(1, 128),
         "logit_bias": st.dictionaries(texts, st.floats(-100, 100), max_size=2),
-        "parallel_tool_calls": st.booleans(),
         "response_format": _formats,
         "reasoning_effort": st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh", "max"]),
         "user": texts,
-        "extra": st.dictionaries(_extra_names, json_values.filter(lambda value: value is not None), max_size=2),
+        "extra": _extras,
     }
     if tools:
+        fields["parallel_tool_calls"] = st.booleans()
         known = st.sampled_from([tool.name for tool in tools])
         fields["tool_choice"] = (
             st.sampled_from(["auto", "none", "required"])
@@ -125,7 +139,10 @@ def requests(draw: st.DrawFn) -> ChatRequest:
     logprobs: dict[str, Any] = draw(
         st.sampled_from([{}, {"logprobs": False}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 20}])
     )
-    return ChatRequest(draw(words), draw(_messages), stream, stream, tools=tools, **said, **logprobs)
+    unread = draw(st.sets(st.sampled_from(["messages.cache_control", "tools.x"]))) if inner else ()
+    return ChatRequest(
+        draw(words), draw(_messages), stream, stream, tools=tools, unread=frozenset(unread), **said, **logprobs
+    )
 
 
 # --- answers --------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from providers.chat import (
 from providers.codec import decode_request, encode_completion, encode_request, encode_usage
 from providers.codec.decode_request import MAX_MESSAGES
 from providers.codec.fields import describe
-from providers.failures import InvalidRequest
+from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps, loads
 from tests.providers.strategies import completions, json_values, requests, unhurried
 
@@ -86,7 +86,7 @@ def bodies_with_a_slip(draw: st.DrawFn) -> Any:
 @given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
 def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
     result = outcome(value)
-    if isinstance(result, InvalidRequest):
+    if isinstance(result, InvalidRequest | UnsupportedFeature):
         assert str(result)
         assert result.param is None or result.param in str(result)
     else:
@@ -95,10 +95,10 @@ def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
         assert isinstance(again, ChatRequest), again
 
 
-def outcome(value: object) -> ChatRequest | InvalidRequest:
+def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
     try:
         return decode_request(value)
-    except InvalidRequest as error:
+    except (InvalidRequest, UnsupportedFeature) as error:
         return error
 
 
@@ -151,7 +151,8 @@ def outcome(value: object) -> ChatRequest | InvalidRequest:
             "tool_choice",
             AllowedTools("required", ("f",)),
         ),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls", False),
+        (WITH_TOOLS | {"parallel_tool_calls": False}, "parallel_tool_calls", False),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls", None),
         ({"response_format": {"type": "text"}}, "response_format", None),
         ({"response_format": {"type": "json_object"}}, "response_format", JsonObjectFormat()),
         (
@@ -161,7 +162,10 @@ def outcome(value: object) -> ChatRequest | InvalidRequest:
         ),
         ({"reasoning_effort": "xhigh"}, "reasoning_effort", "xhigh"),
         ({"user": ""}, "user", ""),
-        ({"store": False, "x": None, "seed": None}, "extra", {"store": False}),
+        ({"store": False, "x": None, "seed": None}, "extra", {}),
+        ({"store": True, "x": 0}, "extra", {"store": True, "x": 0}),
+        ({"modalities": ["text"]}, "extra", {}),
+        ({"verbosity": "low"}, "extra", {"verbosity": "low"}),
         ({"functions": None}, "extra", {}),
     ],
 )
@@ -247,7 +251,16 @@ def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object)
         ({"tool_choice": FUNCTION}, "tool_choice"),
         (WITH_TOOLS | {"tool_choice": "any"}, "tool_choice"),
         (WITH_TOOLS | {"tool_choice": ["auto"]}, "tool_choice"),
-        (WITH_TOOLS | {"tool_choice": {"type": "custom"}}, "tool_choice"),
+        (WITH_TOOLS | {"tool_choice": {"type": "web_search"}}, "tool_choice"),
+        ({"store": "yes"}, "store"),
+        ({"modalities": "text"}, "modalities"),
+        ({"modalities": ["text", "video"]}, "modalities[1]"),
+        ({"verbosity": "chatty"}, "verbosity"),
+        ({"metadata": "a"}, "metadata"),
+        ({"prediction": "a"}, "prediction"),
+        ({"service_tier": 1}, "service_tier"),
+        ({"safety_identifier": {}}, "safety_identifier"),
+        ({"stream": True, "stream_options": {"include_obfuscation": 1}}, "stream_options.include_obfuscation"),
         (WITH_TOOLS | {"tool_choice": {"type": "function"}}, "tool_choice.function"),
         (WITH_TOOLS | {"tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice.function.name"),
         (WITH_TOOLS | {"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
@@ -285,6 +298,93 @@ def test_a_mistake_names_its_place(fields: dict[str, Any], param: str) -> None:
     error = mistake(body(**fields))
     assert error.param == param
     assert f"`{param}`" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [FUNCTION, {"type": "custom", "custom": {"name": "f"}}]}, "tools[1].type"),
+        (WITH_TOOLS | {"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice.type"),
+        ({"modalities": ["text", "audio"]}, "modalities[1]"),
+        (
+            {"messages": [HI, {"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]}]},
+            "messages[1].tool_calls[0].type",
+        ),
+    ],
+)
+def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        decode_request(body(**fields))
+    assert caught.value.param == param
+    assert param.removesuffix(".type") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "unread"),
+    [
+        ({}, set()),
+        ({"messages": [HI | {"name": "ann", "cache_control": None}]}, set()),
+        ({"messages": [HI | {"cache_control": {"type": "ephemeral"}}]}, {"messages.cache_control"}),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "prompt_cache_breakpoint": {}}]}]},
+            {"messages.content.prompt_cache_breakpoint"},
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.b", "size": 1}}]}
+                ]
+            },
+            {"messages.content.image_url.size"},
+        ),
+        # An answer comes back as it was, also as SDKs write it; it asks for nothing.
+        (
+            {
+                "messages": [
+                    HI,
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "refusal": None,
+                        "annotations": [],
+                        "audio": None,
+                        "function_call": None,
+                        "parsed": None,
+                        "reasoning_content": "hm",
+                        "tool_calls": [
+                            {
+                                "id": "a",
+                                "type": "function",
+                                "index": 0,
+                                "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}},
+                            }
+                        ],
+                    },
+                    {"role": "tool", "tool_call_id": "a", "name": "f", "content": "ok"},
+                ]
+            },
+            set(),
+        ),
+        (
+            {"messages": [HI, {"role": "assistant", "content": "a", "reasoning_details": []}]},
+            {"messages.reasoning_details"},
+        ),
+        ({"tools": [FUNCTION | {"cache_control": {}}]}, {"tools.cache_control"}),
+        ({"tools": [{"type": "function", "function": {"name": "f", "examples": []}}]}, {"tools.function.examples"}),
+        ({"response_format": {"type": "text", "schema": {}}}, {"response_format.schema"}),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "mode": "x"}}},
+            {"response_format.json_schema.mode"},
+        ),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, set()),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True, "chunk": 1}},
+            {"stream_options.include_obfuscation", "stream_options.chunk"},
+        ),
+    ],
+)
+def test_what_nobody_reads_is_named(fields: dict[str, Any], unread: set[str]) -> None:
+    assert decode_request(body(**fields)).unread == unread
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5, True])

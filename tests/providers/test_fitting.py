@@ -100,6 +100,7 @@ def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None
         ({"tools": (Tool("f"), Tool("g", strict=False))}, set()),
         ({"tools": (Tool("f"), Tool("g", strict=True))}, {"strict_tools"}),
         ({"extra": {"top_k": 3, "store": False}}, {"top_k", "store"}),
+        ({"unread": frozenset({"messages.cache_control"})}, {"messages.cache_control"}),
     ],
 )
 def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> None:
@@ -110,7 +111,13 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
     ("extra", "moving"),
     [
         ({"store": True}, {"store"}),
-        ({"store": False, "plugins": [], "web_search_options": {}, "conversation": "", "background": 0}, set()),
+        ({"store": False, "plugins": [], "conversation": "", "background": 0}, set()),
+        # So it is switched on at OpenAI: the object holds nothing but wishes.
+        ({"web_search_options": {}}, {"web_search_options"}),
+        (
+            {"moderation": {"model": "m"}, "prompt_cache_options": {"ttl": "30m"}},
+            {"moderation", "prompt_cache_options"},
+        ),
         ({"mcp_servers": [{"url": "x"}], "metadata": {"a": "b"}}, {"mcp_servers"}),
         ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
         ({"inference_geo": "us"}, {"inference_geo"}),
@@ -126,11 +133,11 @@ def test_fields_that_the_design_names_move_data() -> None:
 
 
 @unhurried
-@given(requests())
+@given(requests(inner=True))
 def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
     found = needs_of(request)
     assert found.features <= FEATURES - {"reasoning"}
-    assert found.parameters <= PARAMETERS | request.extra.keys()
+    assert found.parameters <= PARAMETERS | request.extra.keys() | request.unread
     assert found.moving <= moves_data() & request.extra.keys()
 
 
@@ -206,7 +213,7 @@ def test_an_effort_needs_a_model_that_reasons() -> None:
 
 
 @unhurried
-@given(requests(), st.data())
+@given(requests(inner=True), st.data())
 def test_the_request_without_what_was_dropped_needs_all_the_rest(request: ChatRequest, data: st.DataObject) -> None:
     before = needs_of(request)
     dropped = data.draw(st.sets(st.sampled_from(sorted(PARAMETERS | before.parameters))))
@@ -214,13 +221,27 @@ def test_the_request_without_what_was_dropped_needs_all_the_rest(request: ChatRe
     found = needs_of(after)
     assert found.parameters == before.parameters - dropped
     assert found.features == before.features
-    assert (after.model, after.messages, after.stream) == (request.model, request.messages, request.stream)
+    assert (after.model, after.stream) == (request.model, request.stream)
+    if not dropped & {"message_name", "image_detail"}:
+        assert after.messages == request.messages
     assert without_parameters(after, dropped) == after
 
 
 def test_nothing_dropped_is_the_request_itself() -> None:
     request = ask(temperature=1.0)
     assert without_parameters(request, frozenset()) is request
+
+
+def test_a_name_and_a_detail_are_dropped_alone() -> None:
+    image = ImagePart("https://example.com/a.png", "low")
+    said = ask(SystemMessage("be", name="s"), UserMessage((TextPart("a"), image), "u"), CALL, ToolMessage("c", "ok"))
+    assert needs_of(said).parameters == {"message_name", "image_detail"}
+    assert needs_of(showing(replace(image, detail="auto"))).parameters == set()
+    plain = replace(image, detail=None)
+    nameless = without_parameters(said, {"message_name"}).messages
+    assert nameless[:2] == (SystemMessage("be"), UserMessage((TextPart("a"), image)))
+    assert without_parameters(said, {"image_detail"}).messages[1] == UserMessage((TextPart("a"), plain), "u")
+    assert nameless[2:] == said.messages[2:]
 
 
 def test_a_dropped_strictness_leaves_the_tool() -> None:

@@ -374,12 +374,17 @@ def test_parameters_by_name() -> None:
         "candidateCount": 2,
         "maxOutputTokens": 9,
         "stopSequences": ["a", "b"],
-        "seed": 2**53 + 1,
+        "seed": 1,
     }
     assert config(OLD, presence_penalty=0.5, frequency_penalty=-0.5) == {
         "presencePenalty": 0.5,
         "frequencyPenalty": -0.5,
     }
+
+
+@pytest.mark.parametrize(("seed", "sent"), [(0, 0), (2**31 - 1, 2**31 - 1), (-1, 2**31 - 1), (2**31 + 5, 5)])
+def test_a_seed_has_the_bits_that_the_field_has(seed: int, sent: int) -> None:
+    assert config(OLD, seed=seed) == {"seed": sent}
 
 
 def test_nothing_said_is_nothing_sent() -> None:

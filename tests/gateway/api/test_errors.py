@@ -11,7 +11,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.service.journey import AssistantNotFound, Refused
-from providers.failures import Failure, FailureKind, InvalidRequest
+from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
 TYPES = {
     "invalid_request_error",
@@ -120,17 +120,23 @@ def test_another_cell_is_named_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "nearest", "words"),
     [
-        ("asistant", "assistant", "there is no assistant 'asistant' for this key; did you mean 'assistant'?"),
-        ("x", None, "there is no assistant 'x' for this key"),
+        ("asistant", ("assistant",), "there is no assistant 'asistant' for this key; did you mean 'assistant'?"),
+        ("gpt", ("a", "b"), "there is no assistant 'gpt' for this key; did you mean 'a' or 'b'?"),
+        ("x", (), "there is no assistant 'x' for this key; GET /v1/models lists those that there are"),
     ],
 )
-def test_an_unknown_assistant(name: str, nearest: str | None, words: str) -> None:
+def test_an_unknown_assistant(name: str, nearest: tuple[str, ...], words: str) -> None:
     shown = from_domain(AssistantNotFound(name, nearest), [])
     assert (shown.status, shown.code, shown.param, shown.message) == (404, "model_not_found", "model", words)
 
 
 def test_a_long_name_is_cut() -> None:
-    assert len(from_domain(AssistantNotFound("x" * 100_000, None), []).message) < 200
+    assert len(from_domain(AssistantNotFound("x" * 100_000, ()), []).message) < 200
+
+
+def test_what_has_no_form_here_names_its_place() -> None:
+    shown = from_domain(UnsupportedFeature("custom_tools", "`tools[0]` is …", "tools[0].type"), [])
+    assert (shown.status, shown.code, shown.param) == (400, "unsupported_capability", "tools[0].type")
 
 
 def test_a_wrong_body_names_its_place() -> None:

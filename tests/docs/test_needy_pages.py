@@ -1,0 +1,40 @@
+"""The fenced blocks that need packages of the extra `sdks`, or of `tests/node`: each is run by itself, in `make ci`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from tests.docs.conftest import Workspace
+from tests.docs.pages import PAGES, Block, needy_blocks_of, pattern_of
+from tests.node_clients import installed_node, installed_packages
+
+pytestmark = pytest.mark.slow
+
+_BLOCKS = [pair for page in PAGES for pair in needy_blocks_of(page)]
+
+
+@pytest.mark.parametrize(("block", "shown"), _BLOCKS, ids=lambda value: str(value or ""))
+def test_a_block_that_needs_more_does_what_the_page_says(
+    block: Block, shown: Block | None, workspace: Workspace, pytestconfig: pytest.Config
+) -> None:
+    if block.language == "python":
+        if importlib.util.find_spec(block.options["needs"]) is None:
+            pytest.skip(f"not run ({block.options['needs']} is not installed: make install-sdks)")
+        script = workspace.folder / "example.py"
+        script.write_text(workspace.here(block.text), "utf-8")
+        status, output = workspace.run([sys.executable, str(script)])
+    else:
+        assert block.language == "js", f"{block}: a block of {block.language!r} is run by nobody"
+        assert pytestconfig.cache is not None
+        node = installed_node()
+        folder = installed_packages(node, pytestconfig.cache)
+        assert (folder / "node_modules" / block.options["needs"]).is_dir(), f"{block}: tests/node has no such package"
+        script = folder / f"page-{block.line}.mjs"
+        script.write_text(workspace.here(block.text), "utf-8")
+        status, output = workspace.run([str(node), str(script)])
+    assert status == 0, f"{block}: {output}"
+    assert shown is not None, f"{block}: what does it show?"
+    assert pattern_of(shown.text).search(output), f"{shown} is not what came out:\n{output}"

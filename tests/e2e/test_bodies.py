@@ -1,0 +1,230 @@
+"""What is wrong with a body, by real requests: each answer says what, where, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from gateway.api.body import MAX_BODIES_BYTES, MAX_BODY_BYTES
+from providers.codec.decode_request import MAX_MESSAGES
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT
+
+HEADERS = {"cf-ipcountry": "DE", "content-type": "application/json"}
+HI = {"role": "user", "content": "hi"}
+HELLO: dict[str, Any] = {"model": "assistant", "messages": [HI]}
+PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+DEEP_64 = b'{"a":' * 63 + b"{}" + b"}" * 63
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({**HELLO, **fields}).encode()
+
+
+def with_part(part: object) -> bytes:
+    parts = [{"type": "text", "text": "look"}, part]
+    return chat(messages=[HI, HI, HI, {"role": "user", "content": parts}])
+
+
+WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
+    # name: body, param, words of the message
+    "empty": (b"", None, ("the body is empty; send a JSON object",)),
+    "blank": (b"  \n", None, ("not valid JSON: input data is empty",)),
+    "no JSON": (b"hello", None, ("not valid JSON", "line 1, column 1")),
+    "cut off": (chat()[:-3], None, ("not valid JSON", "unexpected end")),
+    "a comma too many": (b'{"model": "assistant",\n "messages": [],}', None, ("trailing comma", "line 2, column 16")),
+    "single quotes": (b"{'model': 'assistant'}", None, ("line 1, column 2",)),
+    "two documents": (chat() + chat(), None, ("not valid JSON", f"column {len(chat()) + 1}")),
+    "a line break in a string": (b'{"model": "a\nb"}', None, ("control character", "line 1, column 13")),
+    "BOM": (b"\xef\xbb\xbf" + chat(), None, ("byte order mark", "line 1, column 1")),
+    "UTF-16": (json.dumps(HELLO).encode("utf-16"), None, ("not valid UTF-8: byte 1 (0xff)",)),
+    "Latin-1": ('{"model": "é"}'.encode("latin-1"), None, ("not valid UTF-8: byte 12 (0xe9)",)),
+    "a raw lone surrogate": (b'{"model": "\xed\xa0\x80"}', None, ("not valid UTF-8: byte 12 (0xed)",)),
+    "an escaped lone surrogate": (b'{"model": "\\ud800"}', None, ("surrogate", "line 1")),
+    "half a pair behind another": (b'{"model": "\\ud83d\\ud83d"}', None, ("surrogate", "line 1")),
+    "NaN": (b'{"temperature": NaN}', None, ("line 1, column 17",)),
+    "Infinity": (b'{"temperature": -Infinity}', None, ("line 1, column 1",)),
+    "1e999": (b'{"temperature": 1e999}', None, ("number is infinity", "line 1, column 17")),
+    "400 digits": (b'{"seed": ' + b"9" * 400 + b"}", None, ("number is infinity", "line 1, column 10")),
+    "30 digits": (b'{"model": "assistant", "messages": [], "seed": ' + b"9" * 30 + b"}", "seed", ("between",)),
+    "an array": (b"[]", None, ("must be a JSON object, not an array",)),
+    "a string": (b'"hello"', None, ("must be a JSON object, not a string",)),
+    "null": (b"null", None, ("must be a JSON object, not null",)),
+    "65 levels": (b'{"a":' + DEEP_64 + b"}", None, ("nested deeper than 64 levels",)),
+    "2,000 levels": (b"[" * 2000 + b"]" * 2000, None, ("not valid JSON",)),
+    "no model": (b'{"messages": []}', "model", ("`model` is required: the name of an assistant",)),
+    "a model of another type": (chat(model=["assistant"]), "model", ("must be a string, not an array",)),
+    "no messages": (b'{"model": "assistant"}', "messages", ("`messages` is required",)),
+    "empty messages": (chat(messages=[]), "messages", ("must not be empty",)),
+    "too many messages": (chat(messages=[HI] * (MAX_MESSAGES + 1)), "messages", ("2049 entries; at most 2048",)),
+    "an odd message": (chat(messages=[HI, "hi"]), "messages[1]", ("must be an object, not a string",)),
+    "an odd role": (chat(messages=[{"role": "bot", "content": "a"}]), "messages[0].role", ("'system', 'developer'",)),
+    "an odd part": (with_part({"type": "video_url"}), "messages[3].content[1].type", ("'image_url'",)),
+    "an odd URL": (
+        with_part({"type": "image_url", "image_url": {"url": 5}}),
+        "messages[3].content[1].image_url.url",
+        ("must be a string, not a number",),
+    ),
+    "a URL inside": (
+        with_part({"type": "image_url", "image_url": {"url": "http://10.0.0.1/a.png"}}),
+        "messages[3].content[1].image_url.url",
+        ("private or special address",),
+    ),
+    "a boolean for a number": (chat(temperature=True), "temperature", ("must be a number, not a boolean",)),
+    "a boolean for a whole number": (chat(max_tokens=True), "max_tokens", ("must be a whole number, not a boolean",)),
+    "a number for a boolean": (chat(stream=1), "stream", ("must be a boolean, not a number",)),
+    "a fraction": (chat(n=1.5), "n", ("must be a whole number",)),
+    "out of bounds": (chat(temperature=2.5), "temperature", ("between 0 and 2",)),
+    "a string for a number": (chat(seed="7"), "seed", ("must be a whole number, not a string",)),
+    "an unknown word": (chat(reasoning_effort="huge"), "reasoning_effort", ("'none', 'minimal'",)),
+    "a result of no call": (
+        chat(messages=[HI, {"role": "tool", "tool_call_id": "a", "content": "ok"}]),
+        "messages[1].tool_call_id",
+        ("answers no open call",),
+    ),
+    "a tool without a name": (
+        chat(tools=[{"type": "function", "function": {}}]),
+        "tools[0].function.name",
+        ("1 to 64 letters",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "param", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_body_is_a_clear_answer(
+    client: httpx.Client, providers: SimulatorThread, content: bytes, param: str | None, words: tuple[str, ...]
+) -> None:
+    before = providers["eu"].received
+    response = client.post(CHAT, content=content, headers=HEADERS)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (400, "invalid_request", "invalid_request_error")
+    assert error["param"] == param
+    for word in words:
+        assert word in error["message"]
+    assert len(error["message"]) < 300
+    assert "connection" not in response.headers
+    assert providers["eu"].received == before
+
+
+RIGHT = {
+    "64 levels": b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}], "x": '
+    + DEEP_64[5:-1]
+    + b"}",
+    "all messages": chat(messages=[HI] * MAX_MESSAGES),
+    "a pair of surrogates": b'{"model": "assistant", "messages": [{"role": "user", "content": "\\ud83d\\ude00"}]}',
+    "null for what is optional": chat(
+        **dict.fromkeys(["temperature", "n", "stop", "tools", "tool_choice", "stream", "stream_options", "user", "x"])
+    ),
+    "white space": b"\n\t " + chat() + b" \r\n",
+    "a whole number as a fraction": chat(max_tokens=50.0),
+    "a large image": with_part(PIXEL | {"image_url": {"url": "data:image/png;base64," + "A" * 5_000_000}}),
+}
+
+
+@pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT.keys())
+def test_what_is_at_the_edge_is_taken(client: httpx.Client, content: bytes) -> None:
+    response = client.post(CHAT, content=content, headers=HEADERS)
+    assert response.status_code == 200, response.text
+
+
+def test_of_two_fields_of_one_name_the_last_is_all_that_anybody_sees(
+    client: httpx.Client, providers: SimulatorThread
+) -> None:
+    content = chat()[:-1] + b', "model": "nobody", "model": "gpt-4o"}'
+    assert client.post(CHAT, content=content, headers=HEADERS).status_code == 200
+    response = client.post(CHAT, content=chat()[:-1] + b', "model": "nobody"}', headers=HEADERS)
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("asistant", "did you mean 'assistant'?"),
+        ("gpt-4", "did you mean 'gpt-4o'?"),
+        ("claude", "GET /v1/models lists those that there are"),
+    ],
+)
+def test_an_unknown_model_has_the_nearest_names(client: httpx.Client, name: str, hint: str) -> None:
+    response = client.post(CHAT, content=chat(model=name), headers=HEADERS)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert error["message"] == f"there is no assistant {name!r} for this key; {hint}"
+
+
+# --- too large ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connect(gateway: GatewayProcess) -> Iterator[Callable[[], socket.socket]]:
+    address = urlsplit(gateway.url)
+    with ExitStack() as stack:
+
+        def open_one() -> socket.socket:
+            return stack.enter_context(closing(socket.create_connection((address.hostname, address.port), timeout=30)))
+
+        yield open_one
+
+
+def head(**more: str) -> bytes:
+    fields = {"Host": "gateway", "Authorization": f"Bearer {APP_KEY}", "CF-IPCountry": "DE"}
+    fields |= {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in more.items()}
+    lines = [f"POST {CHAT} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """The status and the error of the next response."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        length = 0
+        while (line := file.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode().partition(":")
+            if name.lower() == "content-length":
+                length = int(value)
+        return status, json.loads(file.read(length))["error"]
+
+
+def test_what_is_announced_too_large_is_refused_before_a_byte_of_it(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    connection.sendall(head(Content_Length=str(MAX_BODY_BYTES + 1)))
+    status, error = answer_of(connection)
+    assert (status, error["code"]) == (413, "request_too_large")
+    assert str(MAX_BODY_BYTES) in error["message"]
+
+
+def test_what_only_turns_out_too_large_is_refused_as_well(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    connection.sendall(head(Transfer_Encoding="chunked"))
+    piece = b"%x\r\n%b\r\n" % (2**20, b" " * 2**20)
+    for _ in range(MAX_BODY_BYTES // 2**20 + 1):
+        connection.sendall(piece)
+    status, error = answer_of(connection)
+    assert (status, error["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.slow
+def test_bodies_in_flight_are_bounded_together_and_let_go_of(fresh: httpx.Client, providers: SimulatorThread) -> None:
+    address = urlsplit(str(fresh.base_url))
+    almost = head(Content_Length=str(MAX_BODY_BYTES)) + b" " * (MAX_BODY_BYTES - 1)
+    with ExitStack() as held:
+        opened = [
+            held.enter_context(closing(socket.create_connection((address.hostname, address.port))))
+            for _ in range(MAX_BODIES_BYTES // MAX_BODY_BYTES + 1)
+        ]
+        for connection in opened:
+            connection.sendall(almost)
+        # One more than there is room for: which of them is refused is chance.
+        answered, _, _ = select.select(opened, [], [], 15)
+        status, error = answer_of(answered[0])
+        assert (len(answered), status, error["code"]) == (1, 503, "overloaded")
+    eventually(lambda: fresh.post(CHAT, content=chat(), headers=HEADERS).status_code == 200, 30)

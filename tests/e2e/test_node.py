@@ -1,0 +1,69 @@
+"""The Node clients of `tests/node` against the real gateway: OpenAI's own, and the Vercel AI SDK."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.simulator.scenario import Cut, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.e2e.test_faults import eventually
+from tests.node_clients import SOURCES, installed_node, installed_packages
+
+pytestmark = pytest.mark.slow
+
+_RUN_LIMIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def node() -> Path:
+    return installed_node()
+
+
+@pytest.fixture(scope="module")
+def workspace(node: Path, pytestconfig: pytest.Config) -> Path:
+    assert pytestconfig.cache is not None
+    return installed_packages(node, pytestconfig.cache)
+
+
+def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> str:
+    """The output of node, which must succeed."""
+    environment = {"PATH": os.environ["PATH"], "GATEWAY_URL": gateway.url, "GATEWAY_KEY": APP_KEY}
+    done = subprocess.run(
+        [str(node), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_RUN_LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SOURCES.glob("*.test.mjs")))
+def test_a_client_for_node(
+    node: Path, workspace: Path, gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, name: str
+) -> None:
+    words = "word " * 2000
+    providers["cn"].scenario = Scenario(text=words, between_events_s=0.02)
+    providers["us"].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
+    left = providers["cn"].disconnects
+    told = run(node, workspace, gateway, "--test", "--test-reporter=tap", name)
+    assert re.search(r"^# pass [1-9]", told, re.MULTILINE), told
+    assert re.search(r"^# (fail|skipped|todo) [1-9]", told, re.MULTILINE) is None, told
+    if name.startswith("openai"):
+        eventually(lambda: providers["cn"].disconnects >= left + 2)
+
+
+def test_the_lock_names_no_registry() -> None:
+    lock = (SOURCES / "package-lock.json").read_text("utf-8")
+    assert '"resolved"' not in lock
+    assert lock.count('"integrity": "sha512-') > 5

@@ -1,0 +1,104 @@
+"""The OpenAPI document: sound in itself, complete in codes, and its examples work as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from gateway.api.errors import STATUS
+from gateway.api.examples import ANSWERS, REQUESTS, STREAM
+from tests.e2e.test_journey import CHAT, events_of
+
+_ELSEWHERE = {"not_found", "stream_interrupted"}
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> Any:
+    return client.get("/openapi.json").json()
+
+
+def test_the_document_is_sound(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert "$ref" not in json.dumps(document)
+    tags = [tag["name"] for tag in document["tags"]]
+    identities = set()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["tags"][0] in tags
+            assert operation["summary"]
+            identities.add(operation["operationId"])
+            assert "200" in operation["responses"]
+            assert all(response["description"] for response in operation["responses"].values())
+            assert (operation.get("security") == [{"key": []}]) == path.startswith("/v1/")
+            for parameter in operation.get("parameters", ()):
+                Draft202012Validator.check_schema(parameter["schema"])
+                # The country header stands there in the demo alone.
+                assert parameter["name"] != "cf-ipcountry"
+    assert len(identities) == len(document["paths"])
+    assert set(document["components"]["securitySchemes"]) == {"key"}
+
+
+def _media(document: Any) -> list[Any]:
+    found = []
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            contents = [operation.get("requestBody", {}), *operation["responses"].values()]
+            found += [media for content in contents for media in content.get("content", {}).values()]
+    return found
+
+
+def test_every_example_fits_its_schema(document: Any) -> None:
+    media = _media(document)
+    assert len(media) > 20
+    for one in media:
+        Draft202012Validator.check_schema(one["schema"])
+        examples = [example["value"] for example in one.get("examples", {}).values()]
+        if "example" in one:
+            examples.append(one["example"])
+        for value in examples:
+            assert not list(Draft202012Validator(one["schema"]).iter_errors(value)), value
+
+
+def test_each_code_has_an_example_under_its_status(document: Any) -> None:
+    responses = document["paths"][CHAT]["post"]["responses"]
+    told = {
+        code: int(status)
+        for status, response in responses.items()
+        if status != "200"
+        for code, example in response["content"]["application/json"]["examples"].items()
+        if example["value"]["error"]["code"] == code
+    }
+    assert told == {code: status for code, status in STATUS.items() if code not in _ELSEWHERE}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_example_request_works(client: httpx.Client, name: str) -> None:
+    _, wanted = REQUESTS[name]
+    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "US"})
+    assert response.status_code == 200, response.text
+    if name == "stream":
+        events = events_of(response)
+        assert (events[-1], events[-2]["choices"]) == ("[DONE]", [])
+    elif name in ANSWERS:
+        _, shown = ANSWERS[name]
+        assert _shape(response.json()) == _shape(shown)
+
+
+def _shape(value: Any) -> Any:
+    """The names and types in a value, whatever it says."""
+    if isinstance(value, dict):
+        return {name: _shape(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shape(inner) for inner in value]
+    return type(value)
+
+
+def test_the_stream_that_is_shown_is_one() -> None:
+    lines = [line.removeprefix("data: ") for line in STREAM.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    assert json.loads(lines[-2])["usage"]["total_tokens"] == 11
+    assert all(json.loads(line)["object"] == "chat.completion.chunk" for line in lines[:-1])

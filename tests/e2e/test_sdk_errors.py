@@ -1,0 +1,167 @@
+"""What the official OpenAI SDK for Python makes of our errors: its own classes, and no retry where we have tried."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from providers.simulator.scenario import Cut, HttpError, Scenario, Silent
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS
+from tests.e2e.servers import APP_KEY, running_gateway
+
+HELLO: Any = [{"role": "user", "content": "Hello!"}]
+
+
+def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
+    fields = {"model": "assistant", "messages": HELLO, "extra_headers": {"cf-ipcountry": territory}, **more}
+    return sdk.chat.completions.create(**fields)
+
+
+@pytest.mark.parametrize(
+    ("territory", "fields", "error", "status", "code", "param"),
+    [
+        ("DE", {"temperature": 9}, openai.BadRequestError, 400, "invalid_request", "temperature"),
+        ("DE", {"messages": [{"role": "user", "content": 5}]}, openai.BadRequestError, 400, "invalid_request", "messages[0].content"),
+        ("DE", {"modalities": ["audio"]}, openai.BadRequestError, 400, "unsupported_capability", "modalities[0]"),
+        ("CN", {"store": True}, openai.BadRequestError, 400, "unsupported_capability", None),
+        ("DE", {"model": "asistant"}, openai.NotFoundError, 404, "model_not_found", "model"),
+        ("CU", {}, openai.APIStatusError, 451, "region_blocked", None),
+        ("XX", {}, openai.APIStatusError, 451, "region_unknown", None),
+        ("RU", {}, openai.APIStatusError, 451, "no_eligible_deployment", None),
+    ],
+)  # fmt: skip
+def test_what_the_client_does_wrong_is_the_sdks_own_error(
+    sdk: openai.OpenAI, territory: str, fields: dict[str, Any], error: type[openai.APIStatusError], status: int, code: str, param: str | None
+) -> None:  # fmt: skip
+    with pytest.raises(error) as raised:
+        ask(sdk, territory, **fields)
+    shown = raised.value
+    assert (shown.status_code, shown.code, shown.param) == (status, code, param)
+    assert shown.request_id == shown.response.headers["x-request-id"]
+    assert shown.type in ("invalid_request_error", "permission_error")
+
+
+def test_an_unknown_key_is_an_authentication_error(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError) as raised:
+        ask(sdk.with_options(api_key="wrong"))
+    assert (raised.value.code, raised.value.type) == ("invalid_api_key", "authentication_error")
+    with pytest.raises(openai.AuthenticationError):
+        sdk.with_options(api_key="wrong").models.list()
+
+
+def _provider_calls(providers: SimulatorThread) -> int:
+    return providers["eu"].received + providers["eu2"].received
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_we_have_tried_the_sdk_does_not_try_again(
+    fresh: httpx.Client, providers: SimulatorThread, stream: bool
+) -> None:
+    for site in ("eu", "eu2"):
+        providers[site].scenario = Scenario(faults=((HttpError(500), 1.0),))
+    before = _provider_calls(providers)
+    with _sdk_of(fresh) as sdk, pytest.raises(openai.InternalServerError) as raised:
+        ask(sdk.with_options(max_retries=3), stream=stream)
+    assert (raised.value.status_code, raised.value.code) == (502, "provider_error")
+    assert raised.value.response.headers["x-should-retry"] == "false"
+    assert _provider_calls(providers) == before + 4
+    body: Any = raised.value.body
+    assert len(body["attempts"]) == 4
+
+
+def test_the_providers_limit_is_a_rate_limit_error(fresh: httpx.Client, providers: SimulatorThread) -> None:
+    for site in ("eu", "eu2"):
+        providers[site].scenario = Scenario(faults=((HttpError(429, retry_after_s=60), 1.0),))
+    with _sdk_of(fresh) as sdk, pytest.raises(openai.RateLimitError) as raised:
+        ask(sdk)
+    assert (raised.value.code, raised.value.type) == ("rate_limited", "rate_limit_error")
+    assert int(raised.value.response.headers["retry-after"]) >= 1
+
+
+def test_too_slow_a_provider_is_a_gateway_timeout(fresh: httpx.Client, providers: SimulatorThread) -> None:
+    providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
+    headers = {"cf-ipcountry": "CN", "x-gateway-timeout-ms": "300"}
+    with _sdk_of(fresh) as sdk, pytest.raises(openai.InternalServerError) as raised:
+        ask(sdk, extra_headers=headers)
+    assert (raised.value.status_code, raised.value.code) == (504, "deadline_exceeded")
+
+
+def test_the_sdks_own_timeout_cancels_the_call(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+    providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
+    with pytest.raises(openai.APITimeoutError):
+        ask(sdk, "CN", timeout=0.3)
+
+
+@pytest.mark.parametrize("territory", ["CN", "DE", "JP"])
+def test_an_answer_that_breaks_off_raises_in_the_stream(
+    sdk: openai.OpenAI, providers: SimulatorThread, territory: str
+) -> None:
+    site = {"CN": "cn", "DE": "eu", "JP": "gemini"}[territory]
+    words = "one two three four five six seven eight nine ten " * 5
+    providers[site].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
+    said: list[str] = []
+    with pytest.raises(openai.APIError) as raised:
+        said.extend(chunk.choices[0].delta.content or "" for chunk in ask(sdk, territory, stream=True))
+    assert "".join(said)
+    assert words.startswith("".join(said))
+    assert raised.value.code == "stream_interrupted"
+    assert not isinstance(raised.value, openai.APIStatusError)
+
+
+def test_who_has_no_client_keys_and_stands_behind_a_proxy_is_denied(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        """
+version: 1
+assistants: {assistant: {routes: {all: [m]}}}
+regions: {all: {territories: ["*"], boundary: ["*"]}}
+deployments: {m: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:9/v1", stores: DE, processes: DE}}
+location: {unknown: all}
+""",
+        "utf-8",
+    )
+    denied = pytest.raises(openai.PermissionDeniedError)
+    with running_gateway(config) as gateway, _sdk(gateway.url, "none") as sdk, denied as raised:
+        ask(sdk, extra_headers={"x-forwarded-for": "192.0.2.1"})
+    assert (raised.value.code, raised.value.type) == ("permission_denied", "permission_error")
+
+
+def test_another_cell_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        """
+version: 1
+cell: {territory: DE, serves: [eu], homes: {cn: "https://cn.assistant.example"}}
+assistants: {assistant: {routes: {eu: [m], cn: [q]}}}
+regions: {eu: {territories: [DE], boundary: [DE]}, cn: {territories: [CN], boundary: [CN], transit: [DE]}}
+deployments:
+  m: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:9/v1", stores: DE, processes: DE}
+  q: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: "${KEY_CN}"}
+clients: {app: {keys: ["sha256:HASH"]}}
+location: {signals: [edge_header], edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]}
+""".replace("HASH", sha256(b"gk-cell").hexdigest()),
+        "utf-8",
+    )
+    with running_gateway(config, KEYS) as gateway, _sdk(gateway.url, "gk-cell") as sdk:
+        for call in (lambda: ask(sdk, "CN"), lambda: sdk.models.list(extra_headers={"cf-ipcountry": "CN"})):
+            with pytest.raises(openai.APIStatusError) as raised:
+                call()
+            assert (raised.value.status_code, raised.value.code) == (421, "wrong_cell")
+            assert raised.value.response.headers["location"] == "https://cn.assistant.example"
+            body: Any = raised.value.body
+            assert body["home"] == "https://cn.assistant.example"
+
+
+def _sdk_of(client: httpx.Client) -> openai.OpenAI:
+    return _sdk(str(client.base_url), APP_KEY)
+
+
+def _sdk(url: str, key: str) -> openai.OpenAI:
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    return openai.OpenAI(base_url=f"{url.rstrip('/')}/v1", api_key=key, max_retries=0, http_client=http_client)

@@ -1,0 +1,183 @@
+"""The official OpenAI SDK for Python: its ways to stream, its raw responses, its async client, and leaving early."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgumentsDoneEvent
+from pydantic import BaseModel
+
+from providers.simulator.scenario import Scenario, Stall
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_sdk import PLACES, WEATHER
+
+HELLO: Any = [{"role": "user", "content": "Hello!"}]
+
+
+def options(territory: str, **more: Any) -> dict[str, Any]:
+    return {"model": "assistant", "messages": HELLO, "extra_headers": {"cf-ipcountry": territory}, **more}
+
+
+@pytest.fixture
+def asdk(gateway: GatewayProcess, client: httpx.Client) -> openai.AsyncOpenAI:
+    http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
+    return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client)
+
+
+@pytest.mark.parametrize("wanted", [None, {"include_usage": True}, {"include_usage": False}])
+@pytest.mark.parametrize("territory", PLACES)
+def test_usage_is_the_last_chunk_where_it_was_asked_for(
+    sdk: openai.OpenAI, territory: str, wanted: dict[str, bool] | None
+) -> None:
+    chunks = list(sdk.chat.completions.create(**options(territory, stream=True, stream_options=wanted)))
+    counted = [chunk.usage for chunk in chunks if chunk.usage is not None]
+    if wanted and wanted["include_usage"]:
+        assert len(counted) == 1
+        assert chunks[-1].choices == []
+        assert counted == [chunks[-1].usage]
+        assert counted[0].total_tokens == counted[0].prompt_tokens + counted[0].completion_tokens > 0
+    else:
+        assert counted == []
+        assert all(chunk.choices for chunk in chunks)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason] == ["stop"]
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+
+
+class City(BaseModel):
+    name: str
+    inhabitants: int
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_the_events_of_the_helper(sdk: openai.OpenAI, territory: str) -> None:
+    messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
+    with sdk.chat.completions.stream(**options(territory, messages=messages, response_format=City)) as stream:
+        events = list(stream)
+        final = stream.get_final_completion()
+    [done] = [event for event in events if isinstance(event, ContentDoneEvent)]
+    assert isinstance(done.parsed, City)
+    assert final.choices[0].message.parsed == done.parsed
+    assert events[0].type == "chunk"
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_the_arguments_of_calls_arrive_whole(sdk: openai.OpenAI, territory: str) -> None:
+    messages: Any = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+    with sdk.chat.completions.stream(**options(territory, messages=messages, tools=[strict])) as stream:
+        done = [event for event in stream if isinstance(event, FunctionToolCallArgumentsDoneEvent)]
+        final = stream.get_final_completion()
+    calls = final.choices[0].message.tool_calls or []
+    assert [event.arguments for event in done] == [call.function.arguments for call in calls]
+    assert len(calls) >= 1
+    assert all(call.function.parsed_arguments for call in calls)
+
+
+def test_a_raw_response_has_our_headers(sdk: openai.OpenAI) -> None:
+    raw = sdk.chat.completions.with_raw_response.create(**options("DE"))
+    answer = raw.parse()
+    assert raw.headers["x-gateway-deployment"] == "chatgpt-eu"
+    assert raw.request_id == raw.headers["x-request-id"] == answer._request_id
+    named = sdk.chat.completions.with_raw_response.create(
+        **options("JP", temperature=0.5, messages=[HELLO[0] | {"name": "ann"}])
+    )
+    assert named.headers["x-gateway-dropped"] == "message_name, temperature"
+
+
+def test_a_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
+    with sdk.chat.completions.with_streaming_response.create(**options("DE", stream=True)) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert all(line.startswith("data: ") for line in lines)
+    with sdk.chat.completions.with_streaming_response.create(**options("DE")) as response:
+        assert response.parse().choices[0].message.content
+
+
+@pytest.mark.parametrize("territory", PLACES)
+async def test_the_async_client(asdk: openai.AsyncOpenAI, territory: str) -> None:
+    async with asdk:
+        whole, pieces = await asyncio.gather(
+            asdk.chat.completions.create(**options(territory)),
+            _text_of(asdk, territory),
+        )
+        assert pieces == whole.choices[0].message.content
+        async with asdk.chat.completions.stream(**options(territory)) as stream:
+            async for _ in stream:
+                pass
+            final = await stream.get_final_completion()
+        assert final.choices[0].message.content == pieces
+        assert [model.id async for model in asdk.models.list(extra_headers={"cf-ipcountry": territory})]
+
+
+async def _text_of(asdk: openai.AsyncOpenAI, territory: str) -> str:
+    stream = await asdk.chat.completions.create(**options(territory, stream=True))
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+@pytest.mark.parametrize("way", ["close", "context", "break"])
+def test_a_stream_that_is_left_early_ends_the_providers(
+    sdk: openai.OpenAI, providers: SimulatorThread, way: str
+) -> None:
+    site = providers["cn"]
+    site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),), text="word " * 50)
+    before = site.disconnects
+    stream = sdk.chat.completions.create(**options("CN", stream=True))
+    if way == "context":
+        with stream:
+            next(stream)
+    else:
+        for _ in stream:
+            break
+        stream.close()
+    eventually(lambda: site.disconnects > before)
+
+
+async def test_a_task_that_is_cancelled_ends_the_providers_call(
+    asdk: openai.AsyncOpenAI, providers: SimulatorThread
+) -> None:
+    site = providers["cn"]
+    site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),), text="word " * 50)
+    received, before = site.received, site.disconnects
+    async with asdk:
+        task = asyncio.create_task(_text_of(asdk, "CN"))
+        await asyncio.to_thread(eventually, lambda: site.received > received)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.to_thread(eventually, lambda: site.disconnects > before)
+
+
+def test_models_are_listed_and_retrieved_by_every_name(sdk: openai.OpenAI) -> None:
+    here = {"cf-ipcountry": "DE"}
+    listed = list(sdk.models.list(extra_headers=here))
+    assert [(model.id, model.object, model.owned_by) for model in listed] == [
+        (name, "model", "gateway") for name in ("assistant", "gpt-4o")
+    ]
+    for model in listed:
+        assert sdk.models.retrieve(model.id, extra_headers=here) == model
+    assert sdk.models.with_raw_response.list(extra_headers=here).headers["x-gateway-region"] == "eu"
+
+
+@pytest.mark.parametrize("name", ["asistant", "vendor/model", "a b", "ü", "..%2F", "a?b=c#d", "x" * 2000, "%"])
+def test_an_id_that_is_none_is_not_found_whatever_is_in_it(sdk: openai.OpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        sdk.models.retrieve(name, extra_headers={"cf-ipcountry": "DE"})
+    assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+    assert name[:100] in raised.value.message
+    assert ("did you mean 'assistant'?" in raised.value.message) == (name == "asistant")
+
+
+@pytest.mark.parametrize(("territory", "code"), [("CU", "region_blocked"), ("XX", "region_unknown")])
+def test_where_nothing_is_offered_the_list_says_why(sdk: openai.OpenAI, territory: str, code: str) -> None:
+    for call in (sdk.models.list, lambda **more: sdk.models.retrieve("assistant", **more)):
+        with pytest.raises(openai.APIStatusError) as raised:
+            call(extra_headers={"cf-ipcountry": territory})
+        assert (raised.value.status_code, raised.value.code) == (451, code)

@@ -1,0 +1,100 @@
+"""When bytes of a stream leave, on real sockets: as soon as the provider's do, and the end only behind a whole answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from providers.simulator.scenario import Cut, Scenario, Stall
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.e2e.test_journey import CHAT, body, events_of
+
+SITES = {"DE": "eu", "CN": "cn", "JP": "gemini"}
+WORDS = "one two three four five six seven eight nine ten "
+EVENTS = 5
+
+
+def asked(gateway: GatewayProcess, territory: str, **more: Any) -> socket.socket:
+    """A connection on which a stream was asked for."""
+    address = urlsplit(gateway.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=20)
+    content = json.dumps(body(stream=True, **more)).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {APP_KEY}\r\nCF-IPCountry: {territory}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+@pytest.mark.parametrize("territory", SITES)
+def test_no_event_waits_for_the_next(
+    gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, territory: str
+) -> None:
+    site = providers[SITES[territory]]
+    site.scenario = Scenario(faults=((Stall(after_events=EVENTS), 1.0),), text=WORDS * 5)
+    left = site.disconnects
+    with closing(asked(gateway, territory)) as connection:
+        got = b""
+        # The provider has sent these and nothing more, and will not: each of them must be here all the same.
+        while b"four" not in got:
+            piece = connection.recv(65536)
+            assert piece, got
+            got += piece
+        assert b"stream_interrupted" not in got
+        assert site.disconnects == left
+        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"[DONE]" not in got
+
+
+@pytest.mark.parametrize("territory", SITES)
+def test_the_finish_waits_for_the_end_of_the_answer(
+    client: httpx.Client, providers: SimulatorThread, territory: str
+) -> None:
+    """A finish that nothing ends might be a cut answer's: the last event of it doesn't leave before the end."""
+    site = providers[SITES[territory]]
+    site.scenario = Scenario(text=WORDS)
+    whole = events_of(client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}))
+    assert whole[-1] == "[DONE]"
+    assert [event["choices"][0]["finish_reason"] for event in whole[:-1]][-1] == "stop"
+    seen = 0
+    for events in range(1, 5):
+        for each in (site, providers["eu2"]):
+            each.scenario = Scenario(text=WORDS, faults=((Cut(after_events=events), 1.0),))
+        response = client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory})
+        if response.status_code != 200:
+            continue
+        seen += 1
+        cut = events_of(response)
+        assert "[DONE]" not in cut
+        assert cut[-1]["error"]["code"] == "stream_interrupted"
+        assert not any(event["choices"][0]["finish_reason"] for event in cut[:-1])
+    assert seen
+
+
+@pytest.mark.parametrize("territory", SITES)
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": True}], ids=str)
+def test_usage_is_in_one_last_chunk_where_it_was_asked_for(
+    client: httpx.Client, territory: str, options: dict[str, bool] | None
+) -> None:
+    wanted = body(stream=True, stream_options=options)
+    chunks = events_of(client.post(CHAT, json=wanted, headers={"cf-ipcountry": territory}))[:-1]
+    if options and options["include_usage"]:
+        assert [chunk["choices"] == [] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+        assert [chunk["usage"] is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
+    else:
+        assert all("usage" not in chunk and chunk["choices"] for chunk in chunks)
+
+
+def test_no_padding_comes_through(client: httpx.Client) -> None:
+    wanted = body(stream=True, stream_options={"include_obfuscation": True})
+    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "DE"})
+    assert response.headers["x-gateway-dropped"] == "stream_options.include_obfuscation"
+    assert "obfuscation" not in response.text
