@@ -221,9 +221,9 @@ def test_a_bomb_ends_where_it_passes_a_bound(text: str, message: str) -> None:
 
 def test_an_anchor_bomb_takes_less_than_a_second_and_little_memory() -> None:
     text = bomb(1000).encode()
-    began = time.perf_counter()
+    began = time.process_time()
     problems(text)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     tracemalloc.start()
     problems(text)
     _, peak_bytes = tracemalloc.get_traced_memory()
