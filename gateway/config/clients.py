@@ -1,4 +1,4 @@
-"""Who may call: clients by the hash of each of their keys."""
+"""Who may call: clients by the hash of each of their keys, how much they may ask, and from which web pages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema import ClientSection
 from gateway.config.validate import Draft
-from gateway.model.table import Client
+from gateway.model.table import Client, Cors, Limits
 
-__all__ = ["compile_clients"]
+__all__ = ["compile_clients", "compile_cors"]
 
 _PREFIX = "sha256:"
 
@@ -30,6 +30,7 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
             region=section.region,
             may_assert=frozenset(section.may_assert),
+            limits=_limits(findings, (*path, "limits"), section),
         )
         for index, digest in enumerate(hashes):
             holder = compiled.setdefault(digest, client)
@@ -37,6 +38,27 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
                 message = f"this key belongs to the client {quoted(holder.name)} already"
                 findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
     return compiled
+
+
+def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
+    """Which web pages may call; None for none."""
+    section = draft.config.cors
+    if section is None:
+        return None
+    if "*" in section.origins and not draft.names("clients") and not draft.config.demo:
+        message = "without `clients`, every page that a browser on this machine opens may ask, and spend"
+        findings.warn(("cors", "origins"), message, "list the origins of your own pages")
+    if "*" in section.origins and len(section.origins) > 1:
+        findings.warn(("cors", "origins"), "`*` is every page: the other origins change nothing")
+    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
+
+
+def _limits(findings: Findings, path: Path, section: ClientSection) -> Limits | None:
+    if section.limits is None:
+        return None
+    if section.limits.rpm is None and section.limits.concurrent is None:
+        findings.error(path, "limits nothing", "give it `rpm` or `concurrent`, or remove it")
+    return Limits(section.limits.rpm, section.limits.concurrent)
 
 
 def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:

@@ -50,7 +50,7 @@ SHAPES = {
         "resilience",
         "resilience: {▸speed: 5s}",
         "resilience.speed: unknown key 'speed'; "
-        "there are attempts, commit, connect, failover_after, first_token, idle, total",
+        "there are attempts, commit, connect, failover_after, first_token, idle, keep_alive, total",
     ),
     "unknown key in a deployment": deployment(
         "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
@@ -651,7 +651,6 @@ NOT_YET = {
     "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
     "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
     "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
-    "limits": ("clients.a", f"clients:\n  a: {{▸limits: {{rpm: 5}}, keys: ['{HASH}']}}"),
     "claim": ("location", "location: {▸claim: {issuer: x}}"),
     "geoip": ("location", "location: {▸geoip: {path: /x}}"),
     "subdivision": ("location.edges[0]", "location: {edges: [{from: [10.0.0.0/8], country: C, ▸subdivision: S}]}"),
