@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -64,7 +65,7 @@ def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
 
 def _duration(seconds: float) -> str:
     """As OpenAI writes it, which is as Go does: 0s, 12ms, 8.64s, 1m0s."""
-    milliseconds = -int(-seconds * 1000 // 1)
+    milliseconds = math.ceil(seconds * 1000)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, milliseconds = divmod(milliseconds, 60_000)
