@@ -38,6 +38,8 @@ __all__ = ["ChatEndpoint"]
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
+# What a client gets beyond the request's time to take the last of its answer, such as the error that says so.
+_LAST_WORD_S = 1.0
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -115,10 +117,14 @@ class ChatEndpoint:
             exchange.watch_for_leaving(deadline.task)
             answer = await self._journeys.answer(table, client, location, request, deadline, record)
         record.first_s = time.monotonic() - record.started_at
-        if answer.completion is not None:
-            await exchange.answer_whole(answer.completion)
-        elif answer.stream is not None:
-            await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
+        try:
+            with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
+                if answer.completion is not None:
+                    await exchange.answer_whole(answer.completion)
+                elif answer.stream is not None:
+                    await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
+        except TimeoutError:
+            await exchange.cut_off()
 
     def _admit(self, scope: Any, table: Table, exchange: _Exchange) -> tuple[Visitor, Client | None, Location]:
         """Who asks, whether it may ask so much, from where, and whether that place gets an answer at all."""
@@ -222,6 +228,14 @@ class _Exchange:
             self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
             self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def cut_off(self) -> None:
+        """The client is there, and takes nothing: its time is over, and nobody can be told."""
+        self.record.outcome, self.record.detail = "cancelled", "the client did not take its answer in time"
+        if self._line is not None:
+            self._line.cut()
+            # The connection is lost in the loop's next round.
+            await asyncio.sleep(0)
 
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong: as a response, or inside a stream that has begun."""
