@@ -64,7 +64,7 @@ def _limits(findings: Findings, path: Path, section: ClientSection) -> Limits | 
 def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:
     _check_assistants(draft, findings, path, section)
     if section.region is not None:
-        _check_region(draft, findings, regions, (*path, "region"), section.region)
+        _check_region(draft, findings, regions, (*path, "region"), section.region, section)
     if "territory" in section.may_assert and "assertion" not in draft.config.location.signals:
         findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
 
@@ -79,13 +79,23 @@ def _check_assistants(draft: Draft, findings: Findings, path: Path, section: Cli
         findings.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
 
 
-def _check_region(draft: Draft, findings: Findings, regions: Regions, place: Path, name: str) -> None:
+def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
+    known = draft.config.assistants
+    asked = known if section.assistants is None else set(section.assistants) & known.keys()
+    return not asked or any(region in known[name].routes for name in asked)
+
+
+def _check_region(
+    draft: Draft, findings: Findings, regions: Regions, place: Path, name: str, section: ClientSection
+) -> None:
     known = draft.names("regions")
     if name not in known:
         if not draft.is_broken("regions"):
             findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
         return
     region = regions.by_name.get(name)
+    if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):
+        findings.warn(place, f"none of its assistants has a route in {quoted(name)}: all that it asks is refused")
     if region is not None and region.is_default:
         message = f"{quoted(name)} is everywhere: where the caller's place is unknown, availability is not judged"
         findings.warn(place, message, "bind the key to a region that names its territories")

@@ -125,9 +125,7 @@ async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() 
 
     keep_alive = KeepAlive(0.1, send)
     before = loop.time()
-    async with asyncio.timeout(5):
-        while not sent:
-            await asyncio.sleep(0.001)
+    await until(lambda: bool(sent))
     keep_alive.stop()
     assert 0.09 <= sent[0] - before <= 0.2
     assert sent == [sent[0]]
