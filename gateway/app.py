@@ -7,6 +7,9 @@ from typing import Any
 
 from gateway import __version__
 from gateway.api.chat import ChatEndpoint
+from gateway.api.cors import crossing
+from gateway.api.ledger import Ledger
+from gateway.api.limits import ClientLimits
 from gateway.api.routes import CHAT_PATH, build_routes
 from gateway.execution.health import Health
 from gateway.execution.run import Runner
@@ -35,13 +38,13 @@ class Gateway:
     those of this process.
     """
 
-    def __init__(self, table: Table, transport: Transport | None = None) -> None:
+    def __init__(self, table: Table, transport: Transport | None = None, ledger: Ledger | None = None) -> None:
         self.table = table
         transport = transport or LeanTransport()
         self._sender = Sender(transport)
         self._observing = Observing(lambda: self.table, transport)
         journeys = Journeys(lambda: self.table, Runner(self._sender, Health()))
-        self._chat = ChatEndpoint(journeys, self._observing)
+        self._chat = ChatEndpoint(journeys, self._observing, ClientLimits(ledger))
         self.metrics = self._observing.metrics
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
@@ -49,6 +52,11 @@ class Gateway:
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """ASGI 3."""
+        if self.table.cors is not None and scope["type"] == "http":
+            sending = await crossing(self.table.cors, scope, receive, send)
+            if sending is None:
+                return
+            send = sending
         if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
             await self._chat(scope, receive, send)
             return

@@ -51,6 +51,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(transport)
+        self._line.cut = transport.abort
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,6 +15,7 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.api.ledger import Ledger, open_shared_memory
 from gateway.channel import Channel, Ready, Serve, Stop
 from gateway.telemetry.log import configure, logger
 from gateway.telemetry.whole_lines import whole_lines
@@ -62,6 +63,8 @@ class _Supervisor:
     def __init__(self, listener: socket.socket, workers: int, serve: Serve, on_listening: Callable[[], None]) -> None:
         self._listener = listener
         self._seats = range(1, workers + 1)
+        self._ledger_descriptor = open_shared_memory(workers)
+        self._ledger = Ledger.shared(self._ledger_descriptor)
         self._serve = serve
         self._on_listening: Callable[[], None] | None = on_listening
         self._workers: set[_Worker] = set()
@@ -99,12 +102,12 @@ class _Supervisor:
     async def _start(self, seat: int) -> _Worker:
         """A worker that has been told what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
-        descriptors = (self._listener.fileno(), theirs.fileno())
+        descriptors = (self._listener.fileno(), theirs.fileno(), self._ledger_descriptor)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
-                *("-m", "gateway.worker", *map(str, descriptors)),
+                *("-m", "gateway.worker", *map(str, descriptors), str(seat - 1)),
                 stdin=DEVNULL,
                 pass_fds=descriptors,
                 # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which tells the workers.
@@ -130,6 +133,7 @@ class _Supervisor:
                 self._note_ready(worker)
         status = await _end_of(worker.process)
         worker.channel.close()
+        self._ledger.leave(worker.seat - 1)
         self._workers.discard(worker)
         log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
         if self._stopping.is_set():

@@ -1,7 +1,7 @@
 """One worker of several: serves on a socket that the supervisor bound, until it says stop, or is gone.
 
-Started as `python -m gateway.worker LISTENER CHANNEL`, both the numbers of open file descriptors. It reads no config:
-the table comes through the channel.
+Started as `python -m gateway.worker LISTENER CHANNEL LEDGER SEAT`: the numbers of three open file descriptors, and
+which of the workers this is (0, 1, …). It reads no config: the table comes through the channel.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 
+from gateway.api.ledger import Ledger
 from gateway.app import Gateway, transport_named
 from gateway.channel import Channel, Ready, Serve, unpack
 from gateway.serve import GatewayServer, run, server_config
@@ -22,8 +23,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve to the end."""
-    listener, pair_end = (_inherited(int(number)) for number in sys.argv[1:])
-    run(_work(listener, pair_end))
+    listener, pair_end = (_inherited(int(number)) for number in sys.argv[1:3])
+    ledger = Ledger.shared(int(sys.argv[3]), int(sys.argv[4]))
+    run(_work(listener, pair_end, ledger))
 
 
 def _inherited(descriptor: int) -> socket.socket:
@@ -32,13 +34,13 @@ def _inherited(descriptor: int) -> socket.socket:
     return inherited
 
 
-async def _work(listener: socket.socket, pair_end: socket.socket) -> None:
+async def _work(listener: socket.socket, pair_end: socket.socket, ledger: Ledger) -> None:
     channel = await Channel.over(pair_end)
     order = await channel.receive()
     if not isinstance(order, Serve):
         return
     configure(order.log_format, order.log_level, whole_lines(sys.stderr.fileno()))
-    application = Gateway(unpack(order.table), transport_named(order.transport))
+    application = Gateway(unpack(order.table), transport_named(order.transport), ledger)
 
     async def started() -> None:
         channel.send(Ready())

@@ -99,11 +99,13 @@ class StreamLimit:
 
 def check_content_headers(visitor: Visitor) -> None:
     """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
-    kind = (visitor.one(b"content-type") or "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError("unsupported_media_type", f"send `content-type: application/json`, not {kind[:60] or 'none'!r}")
-    encoding = (visitor.one(b"content-encoding") or "identity").strip().lower()
-    if encoding != "identity":
+    kinds = visitor.headers.get(b"content-type", ())
+    if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
+        told = ", ".join(visitor.all(b"content-type"))[:60]
+        raise ApiError(
+            "unsupported_media_type", "send `content-type: application/json`" + (f", not {told!r}" if told else "")
+        )
+    if any(value.strip().lower() != b"identity" for value in visitor.headers.get(b"content-encoding", ())):
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
     length = visitor.one(b"content-length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
@@ -118,8 +120,9 @@ async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> by
     """The whole body; raises ApiError (request_too_large, request_timeout, overloaded) or ClientGone."""
     pieces: list[bytes] = []
     size = 0
+    limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:
-        with deadline.limit(BODY_TIME_S):
+        with deadline.limit(limit_s):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -133,7 +136,7 @@ async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> by
                 if not message.get("more_body", False):
                     return b"".join(pieces) if len(pieces) > 1 else piece
     except TimeoutError:
-        raise ApiError("request_timeout", f"the body did not arrive within {BODY_TIME_S:g} seconds") from None
+        raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
 
 
 async def drain(receive: Receive) -> None:

@@ -17,6 +17,9 @@ from gateway.api.body import BodyLimits, ClientGone, StreamLimit, check_content_
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
+from gateway.api.keep_alive import KeepAlive
+from gateway.api.ledger import Taken
+from gateway.api.limits import ClientLimits
 from gateway.api.line import LINE, Line
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.api.trace_context import begin_trace, trace_of
@@ -35,6 +38,8 @@ __all__ = ["ChatEndpoint"]
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
+# What a client gets beyond the request's time to take the last of its answer, such as the error that says so.
+_LAST_WORD_S = 1.0
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -48,10 +53,13 @@ class ChatEndpoint:
     in_flight: how many requests have begun and not ended.
     """
 
-    def __init__(self, journeys: Journeys, observe: Callable[[Record], None]) -> None:
+    def __init__(
+        self, journeys: Journeys, observe: Callable[[Record], None], client_limits: ClientLimits | None = None
+    ) -> None:
         self.in_flight = 0
         self._journeys = journeys
         self._observe = observe
+        self._client_limits = client_limits or ClientLimits()
         self._limits = BodyLimits()
         self._streams = StreamLimit()
 
@@ -76,6 +84,8 @@ class ChatEndpoint:
             exchange.end()
             if exchange.is_counted:
                 self._streams.give_back()
+            if exchange.taken is not None:
+                exchange.taken.give_back()
             record.total_s = time.monotonic() - started_at
             self.in_flight -= 1
             self._observe(record)
@@ -87,7 +97,7 @@ class ChatEndpoint:
 
     async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
         record = exchange.record
-        visitor, client, location = self._admit(scope, table, record)
+        visitor, client, location = self._admit(scope, table, exchange)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
@@ -107,18 +117,26 @@ class ChatEndpoint:
             exchange.watch_for_leaving(deadline.task)
             answer = await self._journeys.answer(table, client, location, request, deadline, record)
         record.first_s = time.monotonic() - record.started_at
-        if answer.completion is not None:
-            await exchange.answer_whole(answer.completion)
-        elif answer.stream is not None:
-            await exchange.answer_stream(answer.stream, request)
+        try:
+            with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
+                if answer.completion is not None:
+                    await exchange.answer_whole(answer.completion)
+                elif answer.stream is not None:
+                    await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
+        except TimeoutError:
+            await exchange.cut_off()
 
-    def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None, Location]:
-        """Who asks, from where, and whether that place gets an answer at all."""
+    def _admit(self, scope: Any, table: Table, exchange: _Exchange) -> tuple[Visitor, Client | None, Location]:
+        """Who asks, whether it may ask so much, from where, and whether that place gets an answer at all."""
+        record = exchange.record
         visitor = headers_of(scope)
         record.request_id = request_id_of(visitor)
         record.trace = trace_of(visitor) or (begin_trace() if table.exporters else None)
         client = authenticate(table, visitor)
-        record.client = client.name if client else None
+        if client is not None:
+            record.client = client.name
+            if client.limits is not None:
+                exchange.taken = self._client_limits.take(client, client.limits, record)
         location = record.location = resolve(table, client, sighting_of(table, visitor))
         refusal = refuse_location(table, location)
         if refusal is not None:
@@ -140,6 +158,7 @@ class _Exchange:
         self.client_left = False
         self.is_counted = False
         self.deadline: Deadline | None = None
+        self.taken: Taken | None = None
         self._send = send
         self._head_sent = False
         self._line: Line | None = scope.get("extensions", {}).get(LINE)
@@ -188,22 +207,35 @@ class _Exchange:
             body["x_gateway"] = {"finish_reason": ", ".join(sorted(word for word in raw if word))}
         await self._respond(200, orjson.dumps(body))
 
-    async def answer_stream(self, stream: LiveStream, request: ChatRequest) -> None:
+    async def answer_stream(self, stream: LiveStream, request: ChatRequest, keep_alive_s: float) -> None:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
         encoder = ChunkEncoder(request.include_usage, f"chatcmpl-{self.record.request_id}")
+        keep_alive = KeepAlive(keep_alive_s, self._send)
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
             async for events in stream:
                 if data := encoder.encode(events):
+                    if encoder.finished or encoder.failed is not None:
+                        keep_alive.stop()
+                    keep_alive.is_silent = False
                     await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
+            keep_alive.stop()
             await stream.close()
         self.record.usage = encoder.usage
         if encoder.failed is not None:
             self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
             self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def cut_off(self) -> None:
+        """The client is there, and takes nothing: its time is over, and nobody can be told."""
+        self.record.outcome, self.record.detail = "cancelled", "the client did not take its answer in time"
+        if self._line is not None:
+            self._line.cut()
+            # The connection is lost in the loop's next round.
+            await asyncio.sleep(0)
 
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong: as a response, or inside a stream that has begun."""

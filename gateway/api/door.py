@@ -101,10 +101,17 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
         _only_from_here(table, visitor)
         return None
     key = _key_of(visitor)
-    client = table.clients.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+    client = table.clients.get(_hash(key.encode("latin-1")))
+    if client is None and not key.isascii():
+        # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
+        client = table.clients.get(_hash(key.encode("utf-8")))
     if client is None:
         raise ApiError("invalid_api_key", "this key is not known here")
     return client
+
+
+def _hash(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
 
 
 def _key_of(visitor: Visitor) -> str:
@@ -114,7 +121,7 @@ def _key_of(visitor: Visitor) -> str:
         key = given[0][7:].decode("latin-1")
         if key and key == key.strip():
             return key
-    keys = {value.strip() for value in visitor.all(b"x-api-key")}
+    keys = {value.strip() for value in visitor.all(b"x-api-key")} - {""}
     for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():

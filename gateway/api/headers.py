@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from gateway.api.limits import allowance_headers
 from gateway.model.record import Record
 
 __all__ = ["response_headers"]
@@ -26,6 +27,8 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
             len(record.attempts),
         ),
     ]
+    if record.allowance is not None:
+        pairs += allowance_headers(record.allowance)
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
         pairs.append((b"x-gateway-dropped", ", ".join(names)[:1024].encode()))

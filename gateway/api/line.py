@@ -1,4 +1,4 @@
-"""The connection that a request came on, as far as the request may know of it: that it has been lost."""
+"""The connection that a request came on, as far as the request may know of it: that it has been lost, or is to be."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ LINE = "gateway.line"
 class Line:
     """Tells of the client's leaving at once and without a task that waits for it."""
 
-    __slots__ = ("_callbacks", "lost")
+    __slots__ = ("_callbacks", "cut", "lost")
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Callable[[], None] = lambda: None) -> None:
         self.lost = False
+        self.cut = cut
+        """Ends the connection at once, with whatever has not been taken from it."""
         self._callbacks: list[Callable[[], None]] = []
 
     def watch(self, callback: Callable[[], None]) -> None:

@@ -65,10 +65,12 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
 
 
 def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", tags=["health"], summary="Can it serve?", responses={503: {"description": "Not (yet)."}})
     async def readyz() -> Response:
         ready = is_ready()
@@ -125,7 +127,8 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
 
 def _add_errors(app: FastAPI) -> None:
     def respond(request: Request, error: ApiError) -> JSONResponse:
-        headers = {"x-request-id": getattr(request.state, "request_id", ""), **error.headers}
+        request_id = getattr(request.state, "request_id", None) or request_id_of(headers_of(request.scope))
+        headers = {"x-request-id": request_id, **error.headers}
         if error.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(error.retry_after_s)
         return JSONResponse(

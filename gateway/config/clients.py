@@ -1,4 +1,4 @@
-"""Who may call: clients by the hash of each of their keys."""
+"""Who may call: clients by the hash of each of their keys, how much they may ask, and from which web pages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema import ClientSection
 from gateway.config.validate import Draft
-from gateway.model.table import Client
+from gateway.model.table import Client, Cors, Limits
 
-__all__ = ["compile_clients"]
+__all__ = ["compile_clients", "compile_cors"]
 
 _PREFIX = "sha256:"
 
@@ -30,6 +30,7 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
             region=section.region,
             may_assert=frozenset(section.may_assert),
+            limits=_limits(findings, (*path, "limits"), section),
         )
         for index, digest in enumerate(hashes):
             holder = compiled.setdefault(digest, client)
@@ -39,10 +40,31 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
     return compiled
 
 
+def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
+    """Which web pages may call; None for none."""
+    section = draft.config.cors
+    if section is None:
+        return None
+    if "*" in section.origins and not draft.names("clients") and not draft.config.demo:
+        message = "without `clients`, every page that a browser on this machine opens may ask, and spend"
+        findings.warn(("cors", "origins"), message, "list the origins of your own pages")
+    if "*" in section.origins and len(section.origins) > 1:
+        findings.warn(("cors", "origins"), "`*` is every page: the other origins change nothing")
+    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
+
+
+def _limits(findings: Findings, path: Path, section: ClientSection) -> Limits | None:
+    if section.limits is None:
+        return None
+    if section.limits.rpm is None and section.limits.concurrent is None:
+        findings.error(path, "limits nothing", "give it `rpm` or `concurrent`, or remove it")
+    return Limits(section.limits.rpm, section.limits.concurrent)
+
+
 def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:
     _check_assistants(draft, findings, path, section)
     if section.region is not None:
-        _check_region(draft, findings, regions, (*path, "region"), section.region)
+        _check_region(draft, findings, regions, (*path, "region"), section.region, section)
     if "territory" in section.may_assert and "assertion" not in draft.config.location.signals:
         findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
 
@@ -57,13 +79,23 @@ def _check_assistants(draft: Draft, findings: Findings, path: Path, section: Cli
         findings.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
 
 
-def _check_region(draft: Draft, findings: Findings, regions: Regions, place: Path, name: str) -> None:
+def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
+    known = draft.config.assistants
+    asked = known if section.assistants is None else set(section.assistants) & known.keys()
+    return not asked or any(region in known[name].routes for name in asked)
+
+
+def _check_region(
+    draft: Draft, findings: Findings, regions: Regions, place: Path, name: str, section: ClientSection
+) -> None:
     known = draft.names("regions")
     if name not in known:
         if not draft.is_broken("regions"):
             findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
         return
     region = regions.by_name.get(name)
+    if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):
+        findings.warn(place, f"none of its assistants has a route in {quoted(name)}: all that it asks is refused")
     if region is not None and region.is_default:
         message = f"{quoted(name)} is everywhere: where the caller's place is unknown, availability is not judged"
         findings.warn(place, message, "bind the key to a region that names its territories")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.cells import compile_cell
-from gateway.config.clients import compile_clients
+from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints
 from gateway.config.exporters import compile_exporters
@@ -66,6 +66,7 @@ def compile_config(
         resilience=_resilience(findings, draft.config.resilience),
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, deployments, registry, document.references),
+        cors=compile_cors(draft, findings),
         demo=demo,
     )
     if findings.rejected:
@@ -89,6 +90,7 @@ def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:
         idle_s=seconds(section.idle),
         total_s=seconds(section.total),
         failover_after_s=seconds(section.failover_after),
+        keep_alive_s=seconds(section.keep_alive),
     )
     for name, value, bound, limit in (
         ("first_token", compiled.first_token_s, "commit", compiled.commit_s),

@@ -17,6 +17,7 @@ __all__ = [
     "KeyHash",
     "Name",
     "OneOrMore",
+    "Origin",
     "Visible",
     "Words",
     "seconds",
@@ -27,6 +28,7 @@ _VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
+_ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
@@ -38,6 +40,7 @@ MEANINGS = {
 """What a pattern of the schema asks for, in words."""
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 _LONGEST_S = 86_400.0
 
 
@@ -87,6 +90,22 @@ def _key_hash(value: object) -> object:
     raise _mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
 
 
+def _origin(value: object) -> object:
+    """An origin as a browser writes it (RFC 6454, section 6.2): scheme, host, and a port that isn't the usual one."""
+    if not isinstance(value, str) or value == "*":
+        return value
+    match = re.fullmatch(_ORIGIN, value.lower().rstrip("/"))
+    meant = match and match[1] + (match[2] or "").removesuffix(_USUAL_PORTS.get(match[1].partition(":")[0], ""))
+    if meant == value:
+        return value
+    if value.lower() == "null":
+        raise _mistake("`null` is what any sandboxed page or local file says of itself", "name the page's own origin")
+    if "*" in value:
+        raise _mistake("must be one origin, or `*` alone for every page", "list each origin by itself")
+    hint = f"write {meant}" if meant else "such as https://app.example or http://localhost:5173"
+    raise _mistake("must be an origin as a browser writes it", hint)
+
+
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 
 
@@ -103,4 +122,6 @@ OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str
 _DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
 Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
 DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+_OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
+Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]

@@ -18,6 +18,7 @@ from gateway.config.scalars import (
     KeyHash,
     Name,
     OneOrMore,
+    Origin,
     Visible,
     Words,
 )
@@ -27,11 +28,13 @@ __all__ = [
     "AttemptsSection",
     "CellSection",
     "ClientSection",
+    "CorsSection",
     "DeploymentSection",
     "EdgeSecretSection",
     "EdgeSection",
     "ExporterSection",
     "GatewaySection",
+    "LimitsSection",
     "LocationSection",
     "RegionSection",
     "ResilienceSection",
@@ -113,6 +116,20 @@ class DeploymentSection(_Section):
     insecure: bool = Field(False, description="Allows http:// to another machine: prompts and keys in clear text.")
 
 
+class LimitsSection(_Section):
+    """How much a client may ask, of all workers together."""
+
+    rpm: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Chat requests a minute: they come back evenly, and up to a minute's worth is saved up.",
+    )
+    concurrent: int | None = Field(
+        None, ge=1, le=1_000_000, description="Chat requests that run at the same time, open streams among them."
+    )
+
+
 class ClientSection(_Section):
     """Who may call."""
 
@@ -123,6 +140,15 @@ class ClientSection(_Section):
     region: str | None = Field(None, description="Binds every request of its keys to this region.")
     may_assert: list[Literal["territory", "user"]] = Field(
         [], description="What a trusted backend may say about the person it calls for."
+    )
+    limits: LimitsSection | None = Field(None, description="How much it may ask; no limit if left out.")
+
+
+class CorsSection(_Section):
+    """Which web pages may call from a browser."""
+
+    origins: Annotated[list[Origin], Field(min_length=1)] = Field(
+        description='Their origins, such as https://app.example, or "*" for every page on the web.'
     )
 
 
@@ -176,6 +202,11 @@ class ResilienceSection(_Section):
     failover_after: DurationOrZero = Field(
         "2s", description="The longest wait that a provider may ask for before the next step is taken instead."
     )
+    keep_alive: DurationOrZero = Field(
+        "15s",
+        description="The longest silence of a stream that has begun, before the client gets a comment line, so that "
+        "nothing between the two closes the connection. 0s sends none.",
+    )
 
 
 class ExporterSection(_Section):
@@ -208,6 +239,7 @@ class GatewaySection(_Section):
         {}, description="Who may call, by name. Without any, the gateway serves this machine only."
     )
     exporters: dict[Name, ExporterSection] = Field({}, description="Where traces of requests are sent, by name.")
+    cors: CorsSection | None = Field(None, description="Which web pages may call from a browser; none if left out.")
     location: LocationSection = Field(LocationSection(), description="How a caller's place is decided.")
     resilience: ResilienceSection = Field(ResilienceSection(), description="Attempts and times of one request.")
 

@@ -14,7 +14,6 @@ KEYS = frozenset(
         "geoip",
         "hedge",
         "labels",
-        "limits",
         "log_prompts",
         "moderation",
         "profile",

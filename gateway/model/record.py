@@ -9,7 +9,16 @@ from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
 
-__all__ = ["Record"]
+__all__ = ["Allowance", "Record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a client may still ask: of `limit` requests a minute so many are left, and all are back after `full_s`."""
+
+    limit: int
+    remaining: int
+    full_s: float
 
 
 @dataclass(slots=True)
@@ -26,6 +35,7 @@ class Record:
     table: str
     trace: TraceContext | None = None
     client: str | None = None
+    allowance: Allowance | None = None
     location: Location | None = None
     assistant: str | None = None
     deployment: str | None = None

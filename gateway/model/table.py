@@ -20,9 +20,11 @@ __all__ = [
     "Assistant",
     "Cell",
     "Client",
+    "Cors",
     "Deployment",
     "Edge",
     "EdgeSecret",
+    "Limits",
     "LocationRules",
     "Region",
     "Resilience",
@@ -102,6 +104,14 @@ class Assistant:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a client may ask: requests a minute, and requests at once. None is no limit."""
+
+    rpm: int | None = None
+    concurrent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """Who may call. `assistants` None means all; `region` binds every request of its keys to one region."""
 
@@ -110,6 +120,7 @@ class Client:
     assistants: frozenset[str] | None = None
     region: str | None = None
     may_assert: frozenset[str] = frozenset()
+    limits: Limits | None = None
 
     def may_ask(self, assistant: str) -> bool:
         """Whether this client may ask for the assistant."""
@@ -146,7 +157,10 @@ class LocationRules:
 
 @dataclass(frozen=True, slots=True)
 class Resilience:
-    """Bounds of one request's journey; times in seconds."""
+    """Bounds of one request's journey; times in seconds.
+
+    keep_alive_s: the longest silence in a stream that has begun, before the client gets a comment; 0 is never.
+    """
 
     attempts_per_deployment: int = 2
     attempts_total: int = 4
@@ -156,6 +170,7 @@ class Resilience:
     idle_s: float = 30.0
     total_s: float = 600.0
     failover_after_s: float = 2.0
+    keep_alive_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +180,14 @@ class Cell:
     territory: str
     serves: frozenset[str] | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Which pages in a browser may call: their origins as a browser writes them, or any."""
+
+    origins: frozenset[str] = frozenset()
+    any_origin: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,6 +213,7 @@ class Table:
     resilience: Resilience = Resilience()
     cell: Cell | None = None
     exporters: tuple[Exporter, ...] = ()
+    cors: Cors | None = None
     demo: bool = False
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 

@@ -33,7 +33,8 @@ OPERATORS = ROOT / "docs" / "operators.md"
 ADAPTERS = ROOT / "docs" / "adapters.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
-    r"(x-(gateway|request|api|should)-[a-z-]+|authorization|retry-after|location|server-timing|traceparent|tracestate)"
+    r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
+    r"|traceparent|tracestate)"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.slow  # starts many processes
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
+LIMITED = {**HEADERS, "authorization": "Bearer gk-limited"}
+LIMITED_HASH = f"sha256:{hashlib.sha256(b'gk-limited').hexdigest()}"
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
 LIMIT_S = 30
 GRACE_S = 30
@@ -73,9 +76,9 @@ def paused(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def ask(gateway: GatewayProcess) -> httpx.Response:
+def ask(gateway: GatewayProcess, headers: dict[str, str] = HEADERS) -> httpx.Response:
     """An answer over a connection of its own."""
-    return httpx.post(f"{gateway.url}{CHAT}", json=body(), headers=HEADERS, trust_env=False, timeout=LIMIT_S)
+    return httpx.post(f"{gateway.url}{CHAT}", json=body(), headers=headers, trust_env=False, timeout=LIMIT_S)
 
 
 @contextmanager
@@ -263,3 +266,48 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
         waits.append(next_wait_s(waits[-1], lived_s=1))
     assert waits[1:] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
     assert next_wait_s(5, lived_s=60) == 0.1
+
+
+def limited(config: Path, limits: str) -> Path:
+    """The same config with limits for the app."""
+    text = config.read_text("utf-8")
+    changed = text.replace(
+        "  backend: {keys", f'  limited: {{keys: ["{LIMITED_HASH}"], limits: {limits}}}\n  backend: {{keys'
+    )
+    assert changed != text
+    config.write_text(changed, "utf-8")
+    return config
+
+
+def test_a_limit_is_that_of_all_workers_together(config: Path) -> None:
+    with two_workers(limited(config, "{rpm: 5}")) as gateway:
+        first, second = pids_of(gateway).values()
+        statuses = []
+        for other in (first, second):
+            with paused(other):
+                statuses += [ask(gateway, LIMITED) for _ in range(4)]
+    assert [answer.status_code for answer in statuses] == [200] * 5 + [429] * 3
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in statuses] == list("43210000")
+
+
+def test_what_a_dead_worker_had_running_counts_no_more_and_what_it_answered_does(
+    config: Path, providers: SimulatorThread
+) -> None:
+    with two_workers(limited(config, "{rpm: 5, concurrent: 2}")) as gateway:
+        staying, dying = pids_of(gateway).values()
+        providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
+        with ExitStack() as streams, httpx.Client(base_url=gateway.url, headers=LIMITED, trust_env=False) as client:
+            with paused(staying):
+                pieces = []
+                for _ in range(2):
+                    stream = streams.enter_context(client.stream("POST", CHAT, json=body(stream=True)))
+                    pieces.append(stream.iter_raw())
+                    assert next(pieces[-1])
+            with paused(dying):
+                assert ask(gateway, LIMITED).headers["retry-after"] == "1"
+            providers["eu"].scenario = Scenario()
+            os.kill(dying, signal.SIGKILL)
+            gateway.wait_for("worker_ready")
+            answers = [ask(gateway, LIMITED) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert int(answers[-1].headers["retry-after"]) > 5

@@ -50,7 +50,7 @@ SHAPES = {
         "resilience",
         "resilience: {▸speed: 5s}",
         "resilience.speed: unknown key 'speed'; "
-        "there are attempts, commit, connect, failover_after, first_token, idle, total",
+        "there are attempts, commit, connect, failover_after, first_token, idle, keep_alive, total",
     ),
     "unknown key in a deployment": deployment(
         "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
@@ -537,6 +537,23 @@ CREDENTIALS = {
         f"clients:\n  a: {{keys: ['{HASH}', ▸'{HASH}']}}",
         "clients.a.keys[1]: this key belongs to the client 'a' already; a key belongs to one client; remove one",
     ),
+    "limits that limit nothing": one(
+        "clients",
+        f"clients: {{a: {{keys: ['{HASH}'], ▸limits: {{}}}}}}",
+        "clients.a.limits: limits nothing; give it `rpm` or `concurrent`, or remove it",
+    ),
+    "pages that don't exist": one(
+        "cors",
+        "cors: {origins: [▸app.example, ▸'https://app.example/', ▸'HTTPS://App.Example:443/x', ▸'null', "
+        "▸'https://*.app.example', ▸'http://a:80', 'http://a:8080', 'https://[::1]:8443', 'tauri://localhost']}",
+        "cors.origins[0]: must be an origin as a browser writes it; such as https://app.example or "
+        "http://localhost:5173",
+        "cors.origins[1]: must be an origin as a browser writes it; write https://app.example",
+        "cors.origins[2]: must be an origin as a browser writes it; write https://app.example",
+        "cors.origins[3]: `null` is what any sandboxed page or local file says of itself; name the page's own origin",
+        "cors.origins[4]: must be one origin, or `*` alone for every page; list each origin by itself",
+        "cors.origins[5]: must be an origin as a browser writes it; write http://a",
+    ),
     "what a client names": one(
         "clients",
         f"clients: {{a: {{keys: ['{HASH}'], assistants: [▸assistent, ▸gpt-4o], region: ▸chn, may_assert: [▸usr]}}}}",
@@ -651,7 +668,6 @@ NOT_YET = {
     "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
     "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
     "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
-    "limits": ("clients.a", f"clients:\n  a: {{▸limits: {{rpm: 5}}, keys: ['{HASH}']}}"),
     "claim": ("location", "location: {▸claim: {issuer: x}}"),
     "geoip": ("location", "location: {▸geoip: {path: /x}}"),
     "subdivision": ("location.edges[0]", "location: {edges: [{from: [10.0.0.0/8], country: C, ▸subdivision: S}]}"),

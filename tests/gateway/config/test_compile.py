@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.table import Cell, Deployment, Edge, EdgeSecret, LocationRules, Resilience, Table
+from gateway.model.table import Cell, Cors, Deployment, Edge, EdgeSecret, Limits, LocationRules, Resilience, Table
 from providers.adapter import Adapter
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
@@ -297,6 +297,21 @@ class TestTable:
         )
         assert (table.regions["us"].transit, table.regions["eu"].transit) == (Places(frozenset({"DE"})), NOWHERE)
 
+    def test_limits_and_pages(self) -> None:
+        both, one, none = "ab" * 32, "cd" * 32, "ef" * 32
+        table = compiled(
+            sections(
+                clients=f"clients:\n  a: {{keys: ['sha256:{both}'], limits: {{rpm: 6000, concurrent: 500}}}}\n"
+                f"  b: {{keys: ['sha256:{one}'], limits: {{concurrent: 1}}}}\n  c: {{keys: ['sha256:{none}']}}",
+                cors="cors: {origins: ['https://a.example', '*']}",
+                resilience="resilience: {keep_alive: 0s}",
+            )
+        ).table
+        assert [table.clients[key].limits for key in (both, one, none)] == [Limits(6000, 500), Limits(None, 1), None]
+        assert table.cors == Cors(frozenset({"https://a.example"}), any_origin=True)
+        assert table.resilience.keep_alive_s == 0
+        assert (compiled(sections()).table.cors, compiled(sections()).table.resilience.keep_alive_s) == (None, 15)
+
     def test_the_region_for_the_rest(self) -> None:
         text = sections(
             regions="regions:\n  rest: {territories: ['*'], boundary: ['*']}\n"
@@ -521,6 +536,22 @@ WARNINGS = {
         ),
         ["clients.a.region"],
     ),
+    "a key bound to where its assistants aren't": (
+        sections(
+            assistants=more("assistants", "other: {routes: {us: [chatgpt-us]}}"),
+            clients=f"clients: {{a: {{keys: ['sha256:{'ab' * 32}'], assistants: [other], region: cn}}, "
+            f"b: {{keys: ['sha256:{'cd' * 32}'], region: cn}}}}",
+        ),
+        ["clients.a.region"],
+    ),
+    "every page, and some more": (
+        sections(
+            cors="cors: {origins: ['*', 'https://a.example']}",
+            clients=f"clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}",
+        ),
+        ["cors.origins"],
+    ),
+    "every page, and no key": (sections(cors="cors: {origins: ['*']}"), ["cors.origins"]),
     "an assertion that nobody reads": (
         sections(
             location="location: {signals: [edge_header]}",

@@ -1,0 +1,280 @@
+"""Who may call, how much and where, by real requests to a real process; and a silent stream in the official client."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from gateway.app import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from providers.simulator.scenario import Scenario, Stall
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_journey import CHAT, body, events_of
+from tests.gateway.api.test_chat import WHOLE
+from tests.tables import KEYS as TABLE_KEYS
+from tests.tables import WORLD, table_of
+
+DE = {"cf-ipcountry": "DE"}
+OLD, NEW = "gk-old", "gk-new"
+
+
+def hashed(*keys: str) -> str:
+    return ", ".join(f'"sha256:{hashlib.sha256(key.encode()).hexdigest()}"' for key in keys)
+
+
+@contextmanager
+def gateway_with(providers: SimulatorThread, folder: Path, *clients: str, more: str = "") -> Iterator[GatewayProcess]:
+    """A gateway with these clients besides the usual ones."""
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    path = world_config(folder, {name: providers[name].origin for name in SITES}, more)
+    text = path.read_text("utf-8")
+    path.write_text(
+        text.replace("\nlocation:", "\n" + "".join(f"  {line}\n" for line in clients) + "location:"), "utf-8"
+    )
+    with running_gateway(path, KEYS) as gateway:
+        yield gateway
+
+
+@contextmanager
+def calling(gateway: GatewayProcess, key: str, **headers: str) -> Iterator[httpx.Client]:
+    every = {"authorization": f"Bearer {key}", **headers}
+    with httpx.Client(base_url=gateway.url, headers=every, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def well(providers: SimulatorThread) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_back(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 20}}}}"
+    with gateway_with(providers, tmp_path, limited) as gateway, calling(gateway, "gk-limited", **DE) as client:
+        received = providers["eu"].received
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: client.post(CHAT, json=body()), range(30)))
+        good = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        # One comes back every three seconds.
+        assert 20 <= len(good) <= 22
+        assert len(good) + len(refused) == 30
+        assert providers["eu"].received == received + len(good)
+        assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"20"}
+        left = sorted((int(answer.headers["x-ratelimit-remaining-requests"]) for answer in good), reverse=True)
+        assert left[:3] == [19, 18, 17]
+        for answer in refused:
+            assert answer.json()["error"]["code"] == "rate_limited"
+            assert answer.headers["retry-after"] in ("1", "2", "3")
+            assert "x-should-retry" not in answer.headers
+            assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+        client.headers["authorization"] = f"Bearer {APP_KEY}"
+        unlimited = client.post(CHAT, json=body())
+        assert unlimited.status_code == 200
+        assert not [name for name in unlimited.headers if name.startswith("x-ratelimit")]
+
+
+def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThread, tmp_path: Path) -> None:
+    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 60}}}}"
+    with (
+        gateway_with(providers, tmp_path, limited) as gateway,
+        openai.OpenAI(
+            base_url=f"{gateway.url}/v1",
+            api_key="gk-limited",
+            default_headers=DE,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        ) as sdk,
+    ):
+        messages: Any = [{"role": "user", "content": "hi"}]
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(
+                threads.map(
+                    lambda _: sdk.chat.completions.create(model="assistant", messages=messages).object, range(61)
+                )
+            )
+        assert set(answers) == {"chat.completion"}
+        impatient = sdk.with_options(max_retries=0)
+        with pytest.raises(openai.RateLimitError) as raised, ThreadPoolExecutor(8) as threads:
+            list(
+                threads.map(
+                    lambda _: impatient.chat.completions.create(model="assistant", messages=messages), range(20)
+                )
+            )
+        assert raised.value.code == "rate_limited"
+
+
+def test_open_streams_are_counted_and_given_back(providers: SimulatorThread, tmp_path: Path) -> None:
+    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{concurrent: 2}}}}"
+    with gateway_with(providers, tmp_path, limited) as gateway, calling(gateway, "gk-limited", **DE) as client:
+        providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
+        with client.stream("POST", CHAT, json=body(stream=True)) as first:
+            pieces = [first.iter_bytes()]
+            next(pieces[0])
+            with client.stream("POST", CHAT, json=body(stream=True)) as second:
+                pieces.append(second.iter_bytes())
+                next(pieces[1])
+                refused = client.post(CHAT, json=body())
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+                assert "2 requests running" in refused.json()["error"]["message"]
+        for _ in range(2):
+            gateway.wait_for("request", outcome="cancelled")
+        providers["eu"].scenario = Scenario()
+        assert client.post(CHAT, json=body()).status_code == 200
+
+
+# --- bindings -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shops(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("config")
+    path = world_config(folder, {name: providers[name].origin for name in SITES})
+    text = path.read_text("utf-8").replace(
+        "\nregions:", "\n  other:\n    routes: {eu: [chatgpt-eu], cn: [qwen-cn]}\nregions:", 1
+    )
+    clients = (
+        f"  shop-cn: {{keys: [{hashed('gk-cn')}], region: cn}}\n"
+        f"  narrow: {{keys: [{hashed('gk-narrow', 'gk-narrow-2')}], assistants: [other]}}\n"
+        f"  both: {{keys: [{hashed('gk-both')}], assistants: [other], region: us}}\n"
+        f"  odd: {{keys: [{hashed('gk-schön', 'gk-密')}]}}\n"
+    )
+    path.write_text(text.replace("\nlocation:", f"\n{clients}location:"), "utf-8")
+    with running_gateway(path, KEYS) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("said", [{}, DE, {"cf-ipcountry": "US", "x-gateway-territory": "DE"}, {"cf-ipcountry": "CN"}])
+def test_a_key_bound_to_a_region_is_there_whatever_else_is_said(shops: GatewayProcess, said: dict[str, str]) -> None:
+    with calling(shops, "gk-cn", **said) as client:
+        answer = client.post(CHAT, json=body())
+        assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "qwen-cn")
+        assert (answer.headers["x-gateway-region"], answer.headers["x-gateway-why"]) == ("cn", "api_key")
+        explained = client.get("/v1/explain", params={"assistant": "assistant"}).json()
+        assert explained["location"]["region"] == "cn"
+        assert [step["deployment"] for step in explained["outcome"]["plan"]] == ["qwen-cn"]
+        assert {item["id"] for item in client.get("/v1/models").json()["data"]} == {"assistant", "gpt-4o", "other"}
+
+
+def test_a_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
+    with calling(shops, "gk-cn", **{"cf-ipcountry": "KP"}) as client:
+        answer = client.post(CHAT, json=body())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (451, "region_blocked")
+        assert client.get("/v1/models").json()["data"] == []
+
+
+@pytest.mark.parametrize("key", ["gk-narrow", "gk-narrow-2"])
+def test_a_key_bound_to_assistants_knows_no_others(shops: GatewayProcess, key: str) -> None:
+    with calling(shops, key, **DE) as client:
+        assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
+        for name in ("assistant", "gpt-4o", "nobody"):
+            refused = client.post(CHAT, json={**body(), "model": name})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+            # What it may not ask looks like what isn't there: no name of another assistant is in the answer.
+            assert error["message"] == f"there is no assistant {name!r} for this key"
+            explained = client.get("/v1/explain", params={"assistant": name})
+            assert (explained.status_code, explained.json()["error"]["code"]) == (404, "model_not_found")
+            assert client.get(f"/v1/models/{name}").status_code == 404
+        assert [item["id"] for item in client.get("/v1/models").json()["data"]] == ["other"]
+        assert client.get("/v1/explain").json()["assistant"] == "other"
+
+
+def test_a_key_bound_to_both_may_have_nobody_to_ask(shops: GatewayProcess) -> None:
+    """The one assistant has no route in the one region."""
+    with calling(shops, "gk-both", **DE) as client:
+        assert client.get("/v1/models").json()["data"] == []
+        refused = client.post(CHAT, json={**body(), "model": "other"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (451, "region_blocked")
+        assert client.get("/v1/explain").json()["outcome"]["refusal"]["code"] == "region_blocked"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("gk-schön".encode(), 200),
+        ("gk-schön".encode("latin-1"), 200),
+        ("gk-密".encode(), 200),
+        (b"gk-schon", 401),
+        ("gk-schö".encode(), 401),
+        ("gk-scho\u0308n".encode(), 401),
+    ],
+)
+def test_a_key_beyond_ascii_is_its_utf_8_text_however_it_is_sent(
+    shops: GatewayProcess, header: bytes, status: int
+) -> None:
+    with httpx.Client(base_url=shops.url, trust_env=False) as client:
+        for name, value in ((b"authorization", b"Bearer " + header), (b"x-api-key", header)):
+            answer = client.post(CHAT, json=body(), headers=[(name, value), (b"cf-ipcountry", b"DE")])
+            assert answer.status_code == status
+
+
+async def test_a_key_is_changed_without_a_moment_when_none_works() -> None:
+    """Two hashes for a while, then the new one alone: each step another table in a running gateway."""
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=WHOLE)
+
+    def table(*keys: str) -> Any:
+        shop = f'keys: ["sha256:{"c" * 64}"]'
+        assert shop in WORLD
+        return table_of(WORLD.replace(shop, f"keys: [{hashed(*keys)}]").replace("region: cn", "region: us"), TABLE_KEYS)
+
+    gateway: Any = Gateway(table(OLD), HttpxTransport(httpx.MockTransport(answer)))
+    seen = []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://gateway") as client:
+        for keys in ((OLD,), (OLD, NEW), (NEW,)):
+            gateway.table = table(*keys)
+            for key in (OLD, NEW):
+                got = await client.post(CHAT, json=body(), headers={"authorization": f"Bearer {key}"})
+                seen.append(got.status_code)
+    assert seen == [200, 401, 200, 200, 401, 200]
+
+
+# --- silent streams -------------------------------------------------------------------------------
+
+
+def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
+    with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
+        providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)
+        with calling(gateway, APP_KEY, **DE) as client:
+            raw = client.post(CHAT, json=body(stream=True))
+        comments = raw.text.count("\n: keep-alive\n\n")
+        assert comments >= 3
+        assert events_of(raw)[-1] == "[DONE]"
+        with openai.OpenAI(
+            base_url=f"{gateway.url}/v1",
+            api_key=APP_KEY,
+            default_headers=DE,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        ) as sdk:
+            messages: Any = [{"role": "user", "content": "hi"}]
+            chunks = list(sdk.chat.completions.create(model="assistant", messages=messages, stream=True))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three"
+
+
+def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread, tmp_path: Path) -> None:
+    with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 500ms}") as gateway:
+        providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
+        began = time.monotonic()
+        with calling(gateway, APP_KEY, **DE) as client:
+            answer = client.post(CHAT, json=body(stream=True))
+        assert time.monotonic() - began < 5
+        assert answer.text.count(": keep-alive") >= 5
+        assert events_of(answer)[-1]["error"]["code"] == "stream_interrupted"

@@ -1,0 +1,228 @@
+"""A client that goes away takes the provider's call along, soon, whatever that call is doing at the time."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.scenario import HttpError, Scenario, Silent, Stall
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+
+# It takes some milliseconds; more only where the machine has too much to do.
+SOON_S = 3.0
+WORDS = "one two three four five six seven eight nine ten " * 20
+WAYS = {"closes": False, "resets": True}
+
+
+def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
+    """A request, by default for the provider in China, the only one of its region."""
+    content = json.dumps(payload).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {APP_KEY}\r\ncf-ipcountry: {place}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+@contextmanager
+def sent(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
+    """A connection on which this was sent; its end is the client's leaving."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    connection = socket.socket()
+    # A small window, so that a client that doesn't read is felt soon.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if resets:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with connection:
+        connection.settimeout(10)
+        connection.connect((host, int(port)))
+        connection.sendall(data)
+        yield connection
+
+
+def some_events(connection: socket.socket) -> None:
+    got = b""
+    while got.count(b"data: ") < 3:
+        got += connection.recv(4096)
+
+
+def nothing(_: socket.socket) -> None:
+    pass
+
+
+CALLS: dict[str, tuple[bool, Scenario, Callable[[socket.socket], None]]] = {
+    "JSON, before the head": (False, Scenario(faults=((Silent(), 1.0),)), nothing),
+    "stream, before the head": (True, Scenario(faults=((Silent(), 1.0),)), nothing),
+    "stream, before the first event": (True, Scenario(first_token_s=60), nothing),
+    "stream, stalled": (True, Scenario(faults=((Stall(after_events=3), 1.0),)), some_events),
+    "stream, flowing": (True, Scenario(text=WORDS, between_events_s=0.02), some_events),
+}
+
+
+@pytest.fixture(scope="module")
+def patient(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway that would wait for a long time by itself."""
+    origins = {name: providers[name].origin for name in SITES}
+    with running_gateway(world_config(tmp_path_factory.mktemp("config"), origins), KEYS) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def well(providers: SimulatorThread) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call", CALLS)
+def test_the_providers_connection_is_closed(
+    patient: GatewayProcess, providers: SimulatorThread, call: str, way: str
+) -> None:
+    stream, scenario, before = CALLS[call]
+    site = providers["cn"]
+    site.scenario = scenario
+    received, disconnects = site.received, site.disconnects
+    with sent(patient, wire(body(stream=stream)), resets=WAYS[way]) as connection:
+        eventually(lambda: site.received > received)
+        before(connection)
+        assert site.disconnects == disconnects
+    eventually(lambda: site.disconnects == disconnects + 1, SOON_S)
+    line = patient.wait_for("request", outcome="cancelled")
+    assert line["deployment"] in ("qwen-cn", None)
+    assert site.received == received + 1
+
+
+class Spring:
+    """A provider that says more than anyone takes, to one client; it feels when nothing flows off, and when it breaks."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_full, self.is_cut_off = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._flow, daemon=True)
+        self._thread.start()
+
+    def _flow(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # nobody has asked, and it is over
+            return
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            delta = {"index": 0, "delta": {"content": "x" * 20_000}, "finish_reason": None}
+            event = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+            data = memoryview(f"data: {json.dumps(event)}\n\n".encode())
+            connection.settimeout(0.5)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while True:
+                    self._send(connection, data)
+        self.is_cut_off.set()
+
+    def _send(self, connection: socket.socket, data: memoryview) -> None:
+        while data:
+            try:
+                data = data[connection.send(data) :]
+            except TimeoutError:
+                self.is_full.set()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full(
+    providers: SimulatorThread, tmp_path: Path, way: str
+) -> None:
+    spring = Spring()
+    origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
+    with running_gateway(world_config(tmp_path, origins), KEYS) as gateway:
+        asked = wire(body(stream=True), place="US")
+        with sent(gateway, asked, resets=WAYS[way]):
+            assert spring.is_full.wait(30)
+            assert not spring.is_cut_off.is_set()
+        assert spring.is_cut_off.wait(SOON_S)
+        assert gateway.wait_for("request")["outcome"] == "cancelled"
+    spring.close()
+
+
+def test_a_client_that_stays_and_reads_nothing_is_cut_off_when_its_time_is_over(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    """It would keep the provider's connection, and its own, for ever."""
+    spring = Spring()
+    origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
+    limits = "resilience: {commit: 1s, first_token: 1s, total: 1500ms, idle: 1s}"
+    with running_gateway(world_config(tmp_path, origins, limits), KEYS) as gateway:
+        with sent(gateway, wire(body(stream=True), place="US")) as connection:
+            line = gateway.wait_for("request")
+            assert (line["outcome"], line["status"]) == ("cancelled", 200)
+            assert 1500 <= line["total_ms"] <= 1500 + SOON_S * 1000
+            assert spring.is_cut_off.wait(SOON_S)
+            last = b""
+            while piece := connection.recv(1 << 20):
+                last = (last + piece)[-64:]
+            assert b"xxx" in last
+            assert not last.endswith(b"0\r\n\r\n")
+        assert not [text for text in gateway.lines if isinstance(text, str)]
+    spring.close()
+
+
+def test_a_wait_for_the_next_attempt_ends_too(patient: GatewayProcess, providers: SimulatorThread) -> None:
+    site = providers["cn"]
+    site.scenario = Scenario(faults=((HttpError(429, retry_after_s=30), 1.0),))
+    received = site.received
+    with sent(patient, wire(body())):
+        eventually(lambda: site.received > received)
+    assert patient.wait_for("request", outcome="cancelled")["total_ms"] < SOON_S * 1000
+    assert site.received == received + 1
+
+
+def test_a_body_that_never_comes_whole_asks_nobody(patient: GatewayProcess, providers: SimulatorThread) -> None:
+    received = providers["cn"].received
+    with sent(patient, wire(body(), length=5000)):
+        pass
+    assert patient.wait_for("request", outcome="cancelled")["total_ms"] < SOON_S * 1000
+    assert providers["cn"].received == received
+
+
+def test_a_client_that_has_sent_its_next_request_already_is_missed_too(
+    patient: GatewayProcess, providers: SimulatorThread
+) -> None:
+    """While the first one is answered nobody reads what comes behind it."""
+    site = providers["cn"]
+    site.scenario = Scenario(faults=((Silent(), 1.0),))
+    received, disconnects = site.received, site.disconnects
+    with sent(patient, wire(body()) * 2):
+        eventually(lambda: site.received > received)
+    eventually(lambda: site.disconnects == disconnects + 1, SOON_S)
+    assert site.received == received + 1
+
+
+def test_nothing_is_held_when_many_have_left(patient: GatewayProcess, providers: SimulatorThread) -> None:
+    site = providers["cn"]
+    site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
+    disconnects = site.disconnects
+    for _ in range(20):
+        with sent(patient, wire(body(stream=True))) as connection:
+            some_events(connection)
+    eventually(lambda: site.disconnects == disconnects + 20, SOON_S)
+    site.scenario = Scenario()
+    with httpx.Client(trust_env=False) as client:
+        headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "CN"}
+        assert client.post(f"{patient.url}{CHAT}", json=body(), headers=headers).status_code == 200

@@ -1,0 +1,200 @@
+"""What is wrong before the body counts: raw requests, and the answer that each gets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from providers.simulator.server import SimulatorThread
+from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}).encode()
+KEY = f"authorization: Bearer {APP_KEY}".encode()
+JSON = b"content-type: application/json"
+PLACE = b"cf-ipcountry: DE"
+LIMIT_S = 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response, read off the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str | None:
+        return json.loads(self.body)["error"]["code"] if self.body else None
+
+
+def request(
+    method: str = "POST",
+    path: str = CHAT,
+    *headers: bytes,
+    body: bytes = BODY,
+    length: int | None = None,
+) -> bytes:
+    """A request with these headers and no others but a host and a length."""
+    lines = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"host: gateway", *headers]
+    lines.append(b"content-length: %d" % (len(body) if length is None else length))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def asking(*headers: bytes, path: str = CHAT, method: str = "POST", length: int | None = None) -> bytes:
+    """A good request, but for these."""
+    return request(method, path, KEY, JSON, PLACE, *headers, length=length)
+
+
+def answer_of(gateway: GatewayProcess, data: bytes) -> Answer:
+    """The answer to these bytes."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
+        connection.sendall(data)
+        with connection.makefile("rb") as stream:
+            status = int(stream.readline().split()[1])
+            headers: dict[str, str] = {}
+            while line := stream.readline().strip():
+                name, _, value = line.decode("latin-1").partition(":")
+                headers[name.strip()] = value.strip()
+            has_body = not data.startswith(b"HEAD ")
+            body = stream.read(int(headers.get("content-length", 0))) if has_body else b""
+    return Answer(status, headers, body)
+
+
+OK, BAD = (200, None), (400, "invalid_request")
+NO_KEY, NO_LEAVE = (401, "invalid_api_key"), (403, "permission_denied")
+NOT_FOUND, NOT_ALLOWED = (404, "not_found"), (405, "method_not_allowed")
+SLOW, LARGE, MEDIA, HEADERS = (
+    (408, "request_timeout"),
+    (413, "request_too_large"),
+    (415, "unsupported_media_type"),
+    (431, "headers_too_large"),
+)
+
+CASES: dict[str, tuple[bytes, tuple[int, str | None]]] = {
+    "a good one": (asking(), OK),
+    # The key.
+    "no key": (request("POST", CHAT, JSON, PLACE), NO_KEY),
+    "unknown key": (request("POST", CHAT, JSON, PLACE, b"authorization: Bearer gk-nobody"), NO_KEY),
+    "another scheme": (request("POST", CHAT, JSON, PLACE, b"authorization: Basic Z2stYXBwOg=="), NO_KEY),
+    "no scheme": (request("POST", CHAT, JSON, PLACE, b"authorization: gk-app"), NO_KEY),
+    "a scheme and no key": (request("POST", CHAT, JSON, PLACE, b"authorization: Bearer "), NO_KEY),
+    "x-api-key": (request("POST", CHAT, JSON, PLACE, b"x-api-key: gk-app"), OK),
+    "an empty x-api-key": (request("POST", CHAT, JSON, PLACE, b"x-api-key:"), NO_KEY),
+    "an empty x-api-key beside a key": (asking(b"x-api-key: "), OK),
+    "the same key twice": (asking(b"x-api-key: gk-app"), OK),
+    "two keys": (asking(b"x-api-key: " + BACKEND_KEY.encode()), NO_KEY),
+    "two keys of one header": (asking(b"authorization: Bearer " + BACKEND_KEY.encode()), NO_KEY),
+    "a key in Latin-1": (request("POST", CHAT, JSON, PLACE, b"authorization: Bearer gk-\xe9"), NO_KEY),
+    "a key in UTF-8": (request("POST", CHAT, JSON, PLACE, "authorization: Bearer gk-密".encode()), NO_KEY),
+    "a key in the query": (asking(path=CHAT + "?api_key=gk-app"), NO_KEY),
+    "a key in the query, dressed": (asking(path=CHAT + "?a=1&API%5FKEY="), NO_KEY),
+    "another query": (asking(path=CHAT + "?api-version=2026-01-01"), OK),
+    # The body, from its headers.
+    "no content type": (request("POST", CHAT, KEY, PLACE), MEDIA),
+    "another content type": (request("POST", CHAT, KEY, PLACE, b"content-type: text/plain"), MEDIA),
+    "a form": (request("POST", CHAT, KEY, PLACE, b"content-type: multipart/form-data; boundary=a"), MEDIA),
+    "almost JSON": (request("POST", CHAT, KEY, PLACE, b"content-type: application/jsonl"), MEDIA),
+    "a charset": (request("POST", CHAT, KEY, PLACE, b"content-type: Application/JSON; charset=utf-8"), OK),
+    "two content types": (asking(b"content-type: text/plain"), MEDIA),
+    "two content types in one": (request("POST", CHAT, KEY, PLACE, JSON + b", text/plain"), MEDIA),
+    "gzip": (asking(b"content-encoding: gzip"), MEDIA),
+    "zstd behind identity": (asking(b"content-encoding: identity", b"content-encoding: zstd"), MEDIA),
+    "identity": (asking(b"content-encoding: identity"), OK),
+    "32 MB": (asking(length=33_554_433), LARGE),
+    "a length beyond all numbers": (asking(length=10**30), BAD),
+    "two lengths": (asking(b"content-length: 3"), BAD),
+    "a length and chunks": (asking(b"transfer-encoding: chunked"), BAD),
+    "a body that does not come": (asking(b"x-gateway-timeout-ms: 300", length=5000), SLOW),
+    "a time that is none": (asking(b"x-gateway-timeout-ms: 1e3"), BAD),
+    "a body of nothing": (request("POST", CHAT, KEY, JSON, PLACE, body=b""), BAD),
+    # The headers themselves.
+    "a large header": (asking(b"x-large: " + b"a" * 70_000), HEADERS),
+    "headers without end": (asking(*[b"x-%d: a" % number for number in range(20_000)]), HEADERS),
+    "a header below the bound": (asking(b"x-large: " + b"a" * 60_000), OK),
+    "a header with a null": (asking(b"x-odd: a\0b"), BAD),
+    "a folded header": (asking(b"x-odd: a\r\n b"), BAD),
+    "a space before the colon": (asking(b"x-odd : a"), BAD),
+    "no HTTP": (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", BAD),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
+    "an upgrade": (asking(b"connection: upgrade", b"upgrade: h2c"), BAD),
+    "an expectation": (asking(b"expect: tea"), OK),
+    # The path.
+    "two slashes": (asking(path="/" + CHAT), NOT_FOUND),
+    "two slashes within": (asking(path="/v1//chat/completions"), NOT_FOUND),
+    "a slash behind": (asking(path=CHAT + "/"), NOT_FOUND),
+    "a parameter of the path": (asking(path=CHAT + ";x"), NOT_FOUND),
+    "dots": (asking(path="/v1/../v1/chat/completions"), NOT_FOUND),
+    "dots, dressed": (asking(path="/v1/%2e%2e/v1/chat/completions"), NOT_FOUND),
+    "another case": (asking(path="/V1/Chat/Completions"), NOT_FOUND),
+    "a null": (asking(path=CHAT + "%00"), NOT_FOUND),
+    "a wrong escape": (asking(path=CHAT + "%zz"), NOT_FOUND),
+    "no UTF-8": (asking(path="/%ff%fe"), NOT_FOUND),
+    "without v1": (asking(path="/chat/completions"), NOT_FOUND),
+    "the root": (asking(path="/"), NOT_FOUND),
+    "a letter, escaped": (asking(path="/v1/chat/%63ompletions"), OK),
+    "a whole URL": (asking(path="http://elsewhere.example" + CHAT), OK),
+    "no path": (asking(path="v1"), BAD),
+    "bytes beyond ASCII": (asking(path="/é"), BAD),
+    # The method.
+    **{
+        f"{method} chat": (request(method, CHAT, KEY, body=b""), NOT_ALLOWED)
+        for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
+    },
+    "HEAD chat": (request("HEAD", CHAT, KEY, body=b""), (405, None)),
+    "GET chat with a body": (asking(method="GET"), NOT_ALLOWED),
+    "POST models": (asking(path="/v1/models"), NOT_ALLOWED),
+    "OPTIONS models": (request("OPTIONS", "/v1/models", body=b""), NOT_ALLOWED),
+    "an unknown method": (asking(method="BREW"), BAD),
+    "CONNECT": (request("CONNECT", "elsewhere.example:443", body=b""), BAD),
+    "HEAD healthz": (request("HEAD", "/healthz", body=b""), OK),
+    "HEAD readyz": (request("HEAD", "/readyz", body=b""), OK),
+    "GET healthz with a body": (request("GET", "/healthz"), OK),
+}
+ALLOWED = {"models": "GET", "chat": "POST"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_gets_its_answer(gateway: GatewayProcess, providers: SimulatorThread, name: str) -> None:
+    data, (status, code) = CASES[name]
+    before = {site: providers[site].received for site in ("eu", "eu2", "us", "cn")}
+    answer = answer_of(gateway, data)
+    assert (answer.status, answer.code if status != 200 else None) == (status, code), answer.body
+    if status == 405:
+        assert answer.headers["allow"] == next(ALLOWED[word] for word in name.split() if word in ALLOWED)
+    if status >= 400:
+        assert {site: providers[site].received for site in before} == before
+        if answer.body:
+            error = json.loads(answer.body)["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert error["type"] == ("authentication_error" if status == 401 else "invalid_request_error")
+            assert answer.headers["content-type"] == "application/json"
+        assert "gk-" not in answer.body.decode().replace("`Bearer KEY`", "")
+
+
+def test_each_refusal_of_the_application_has_a_request_id(gateway: GatewayProcess) -> None:
+    """What is no HTTP has no request, and so no id."""
+    for name in ("no key", "no content type", "32 MB", "a large header", "two slashes", "GET chat", "POST models"):
+        assert answer_of(gateway, CASES[name][0]).headers["x-request-id"], name
+
+
+def test_a_connection_lives_on_where_nothing_of_the_request_is_left_on_it(gateway: GatewayProcess) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection,
+        connection.makefile("rb") as stream,
+    ):
+        for name in ("two slashes", "POST models", "GET chat with a body", "a body of nothing", "a good one"):
+            data, (status, _) = CASES[name]
+            connection.sendall(data)
+            assert int(stream.readline().split()[1]) == status, name
+            length = 0
+            while line := stream.readline().strip():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            stream.read(length)

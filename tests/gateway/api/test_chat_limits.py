@@ -1,0 +1,138 @@
+"""Limits at the chat endpoint: refused before the body is read, told in every answer, and given back however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.line import Line
+from gateway.model.table import Table
+from tests.gateway.api.test_chat import (
+    TABLE,
+    Endless,
+    Exchange,
+    Handler,
+    Hanging,
+    answering,
+    chunk,
+    streaming,
+    until,
+    whole,
+)
+from tests.tables import table_of
+
+KEY = "gk-app"
+DONE = b"data: [DONE]\n\n"
+
+
+def table_with(limits: str) -> Table:
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    return table_of(f"{TABLE}clients: {{app: {{keys: ['sha256:{digest}'], limits: {limits}}}}}", {"KEY": "sk-secret"})
+
+
+class Asked(Exchange):
+    """A request with the key, at the endpoint of another one if given."""
+
+    def __init__(self, handler: Handler, table: Table, at: Exchange | None = None, **more: Any) -> None:
+        headers = {"authorization": f"Bearer {KEY}", **more.pop("headers", {})}
+        super().__init__(handler, headers=headers, **more)
+        if at is not None:
+            self.endpoint = at.endpoint
+            self.log = at.log
+        self.endpoint._journeys.current = lambda: table
+
+    @property
+    def left(self) -> list[str | None]:
+        return [self.head.get(f"x-ratelimit-{name}-requests") for name in ("limit", "remaining", "reset")]
+
+
+async def test_every_answer_tells_what_is_left() -> None:
+    table = table_with("{rpm: 60}")
+    first = Asked(whole, table)
+    await first.run()
+    wrong = Asked(whole, table, first, body=b"{}")
+    await wrong.run()
+    stream = Asked(answering(chunk("a"), chunk(finish="stop"), DONE), table, body=streaming())
+    await stream.run()
+    assert (first.sent[0]["status"], first.left) == (200, ["60", "59", "1s"])
+    assert (wrong.error[0], wrong.left[:2]) == (400, ["60", "58"])
+    assert (stream.sent[0]["status"], stream.left) == (200, ["60", "59", "1s"])
+
+
+async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> None:
+    table = table_with("{rpm: 1}")
+    first = Asked(whole, table)
+    await first.run()
+    second = Asked(whole, table, first)
+    received: list[int] = []
+    second.on_send = lambda _: received.append(second.received)
+    await second.run()
+    assert second.error == (429, "rate_limited")
+    assert json.loads(second.content)["error"]["type"] == "rate_limit_error"
+    assert received[0] == 0
+    assert second.left[:2] == ["1", "0"]
+    assert 59 <= int(second.head["retry-after"]) <= 60
+    assert "x-should-retry" not in second.head
+    assert (second.log[-1].client, second.log[-1].code, second.log[-1].outcome) == ("app", "rate_limited", "refused")
+
+
+async def test_a_client_without_limits_is_told_of_none() -> None:
+    table = table_of(
+        f"{TABLE}clients: {{app: {{keys: ['sha256:{hashlib.sha256(KEY.encode()).hexdigest()}']}}}}", {"KEY": "sk"}
+    )
+    exchange = Asked(whole, table)
+    await exchange.run()
+    assert exchange.left == [None, None, None]
+
+
+async def broken(_: httpx.Request) -> httpx.Response:
+    raise RuntimeError
+
+
+async def failing(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(400, json={"error": {"message": "no"}})
+
+
+@pytest.mark.parametrize("body", [b"", b"{", streaming()])
+@pytest.mark.parametrize("handler", [whole, broken, failing, answering(chunk("a"))])
+async def test_what_runs_is_given_back_however_it_ends(handler: Handler, body: bytes) -> None:
+    table = table_with("{concurrent: 1}")
+    first = Asked(handler, table, body=body)
+    await first.run()
+    second = Asked(whole, table, first)
+    await second.run()
+    assert second.sent[0]["status"] == 200 or second.error[0] != 429
+
+
+@pytest.mark.parametrize("how", ["leaves", "is cancelled", "has left"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_runs_is_given_back_when_the_client_is_gone(how: str, stream: bool) -> None:
+    table, line = table_with("{concurrent: 1}"), Line()
+    hanging: Any = Endless() if stream else Hanging()
+    first = Asked(hanging, table, line=line, **({"body": streaming()} if stream else {}))
+    if how == "has left":
+        line.lose()
+    running = asyncio.create_task(first.run())
+    if how != "has left":
+        await until(lambda: len(first.sent) > 1 if stream else hanging.asked.is_set())
+        second = Asked(whole, table, first)
+        await second.run()
+        assert second.error == (429, "rate_limited")
+        assert second.head["retry-after"] == "1"
+        line.lose() if how == "leaves" else running.cancel()
+    await asyncio.wait([running])
+    third = Asked(whole, table, first, body=b"{")
+    await third.run()
+    assert third.error == (400, "invalid_request")
+
+
+async def test_a_request_that_is_refused_for_something_else_has_been_asked_all_the_same() -> None:
+    table = table_with("{rpm: 5}")
+    refused = Asked(whole, table, headers={"content-type": "text/plain"})
+    await refused.run()
+    assert (refused.error[0], refused.left[1]) == (415, "4")

@@ -1,0 +1,160 @@
+"""Comments in a silent stream: when one is due, where none may stand, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.keep_alive import COMMENT, KeepAlive
+from gateway.model.table import Table
+from tests.gateway.api.test_chat import SSE, Exchange, chunk, streaming, until
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Script(httpx.AsyncByteStream):
+    """A provider's stream: bytes, and waits for what the test says."""
+
+    def __init__(self, *steps: bytes | Callable[[], Awaitable[object]]) -> None:
+        self.steps = steps
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for step in self.steps:
+            if isinstance(step, bytes):
+                yield step
+            else:
+                await step()
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=SSE, stream=self)
+
+
+class Patient(Exchange):
+    """A stream whose comments come every few milliseconds."""
+
+    def of(self, **resilience: float) -> Patient:
+        table: Table = self.endpoint._journeys.current()
+        changed = replace(table, resilience=replace(table.resilience, **resilience))
+        self.endpoint._journeys.current = lambda: changed
+        return self
+
+    @property
+    def comments(self) -> int:
+        return self.content.count(COMMENT)
+
+
+def events_of(content: bytes) -> list[Any]:
+    """The events as a parser that knows comments sees them; anything that is neither must not be there."""
+    lines = [line for line in content.decode().split("\n") if line and not line.startswith(":")]
+    assert all(line.startswith("data: ") for line in lines)
+    return [line[6:] if line == "data: [DONE]" else json.loads(line[6:]) for line in lines]
+
+
+async def test_a_silent_stream_gets_comments_between_its_events() -> None:
+    go_on = asyncio.Event()
+    exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), chunk(finish="stop"), DONE), streaming())
+    running = asyncio.create_task(exchange.of(keep_alive_s=0.01).run())
+    await until(lambda: exchange.comments >= 3)
+    go_on.set()
+    await running
+    events = events_of(exchange.content)
+    assert [event["choices"][0]["delta"].get("content") for event in events[:-1]] == ["a", "b", None]
+    assert exchange.content.endswith(DONE)
+    assert exchange.record.outcome == "ok"
+    # Each goes out by itself: in no event, and before the last.
+    bodies = [message["body"] for message in exchange.sent[1:]]
+    assert all(COMMENT in (body, b"") or COMMENT not in body for body in bodies)
+
+
+async def test_nothing_is_said_before_the_commit() -> None:
+    go_on = asyncio.Event()
+    exchange = Patient(Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming())
+    running = asyncio.create_task(exchange.of(keep_alive_s=0.002).run())
+    await asyncio.sleep(0.05)
+    assert exchange.sent == []
+    go_on.set()
+    await running
+    assert exchange.sent[1]["body"].startswith(b"data: ")
+
+
+@pytest.mark.parametrize("ending", [(chunk(finish="stop"), DONE), (b'data: {"error": {"message": "x"}}\n\n',)])
+async def test_nothing_is_said_behind_the_end(ending: tuple[bytes, ...]) -> None:
+    """The gateway still reads on behind `[DONE]`; and a slow reader may keep an error waiting."""
+    forever = asyncio.Event()
+    exchange = Patient(Script(chunk("a"), *ending, forever.wait), streaming())
+    await exchange.of(keep_alive_s=0.002).run()
+    assert not exchange.content.rstrip().endswith(COMMENT.rstrip())
+    assert COMMENT not in exchange.content.partition(b"[DONE]")[2]
+
+
+async def test_the_providers_silence_is_not_hidden_from_its_limit() -> None:
+    script = Script(chunk("a"), asyncio.Event().wait)
+    exchange = Patient(script, streaming())
+    await exchange.of(keep_alive_s=0.004, idle_s=0.1).run()
+    assert exchange.comments >= 5
+    assert events_of(exchange.content)[-1]["error"]["code"] == "stream_interrupted"
+    assert script.closed
+
+
+@pytest.mark.parametrize("keep_alive_s", [0.0, 30.0])
+async def test_a_busy_stream_and_one_without_it_get_none(keep_alive_s: float) -> None:
+    script = Script(chunk("a"), lambda: asyncio.sleep(0.03), chunk("b"), chunk(finish="stop"), DONE)
+    exchange = Patient(script, streaming())
+    await exchange.of(keep_alive_s=keep_alive_s).run()
+    assert exchange.comments == 0
+    assert exchange.content.endswith(DONE)
+
+
+async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() -> None:
+    """With events up to a moment before the first look, the second one finds silence."""
+    sent: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def send(_: Any) -> None:
+        sent.append(loop.time())
+
+    keep_alive = KeepAlive(0.1, send)
+    before = loop.time()
+    await until(lambda: bool(sent))
+    keep_alive.stop()
+    assert 0.09 <= sent[0] - before <= 0.2
+    assert sent == [sent[0]]
+
+
+async def test_a_reader_that_takes_nothing_is_owed_one_comment_at_most() -> None:
+    calls, paused = 0, asyncio.Event()
+
+    async def send(_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        await paused.wait()
+
+    keep_alive = KeepAlive(0.002, send)
+    await until(lambda: calls == 1)
+    await asyncio.sleep(0.03)
+    assert calls == 1
+    keep_alive.stop()
+    await asyncio.sleep(0)
+
+
+async def test_a_client_that_leaves_leaves_no_timer_and_no_task() -> None:
+    before = asyncio.all_tasks()
+    exchange = Patient(Script(chunk("a"), asyncio.Event().wait), streaming())
+    running = asyncio.create_task(exchange.of(keep_alive_s=0.004).run())
+    await until(lambda: exchange.comments >= 1)
+    exchange.gone.set()
+    await running
+    told = len(exchange.sent)
+    await asyncio.sleep(0.02)
+    assert len(exchange.sent) == told
+    assert asyncio.all_tasks() == before
