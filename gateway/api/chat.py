@@ -14,7 +14,16 @@ from typing import Any
 import orjson
 
 from gateway.api.body import BodyLimits, ClientGone, StreamLimit, check_content_headers, drain, parse_json, read_body
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
+from gateway.api.door import (
+    Visitor,
+    address_of,
+    authenticate,
+    claims_of,
+    headers_of,
+    request_id_of,
+    sighting_of,
+    timeout_s_of,
+)
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
 from gateway.api.line import LINE, Line
@@ -22,7 +31,6 @@ from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import LiveStream
-from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.table import Client, Table
 from gateway.policy.location import resolve
@@ -87,7 +95,14 @@ class ChatEndpoint:
 
     async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
         record = exchange.record
-        visitor, client, location = self._admit(scope, table, record)
+        visitor, client = self._admit(scope, table, record)
+        sighting = sighting_of(table, visitor)
+        if table.location.beyond_headers:
+            signals, claims, address = self._journeys.signals, claims_of(visitor), address_of(table, visitor)
+            sighting = await signals.complete(table.location, sighting, claims, address)
+        location = record.location = resolve(table, client, sighting)
+        if (refusal := refuse_location(table, location)) is not None:
+            raise Refused(refusal)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
@@ -112,18 +127,14 @@ class ChatEndpoint:
         elif answer.stream is not None:
             await exchange.answer_stream(answer.stream, request)
 
-    def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None, Location]:
-        """Who asks, from where, and whether that place gets an answer at all."""
+    def _admit(self, scope: Any, table: Table, record: Record) -> tuple[Visitor, Client | None]:
+        """Who asks."""
         visitor = headers_of(scope)
         record.request_id = request_id_of(visitor)
         record.trace = trace_of(visitor) or (begin_trace() if table.exporters else None)
         client = authenticate(table, visitor)
         record.client = client.name if client else None
-        location = record.location = resolve(table, client, sighting_of(table, visitor))
-        refusal = refuse_location(table, location)
-        if refusal is not None:
-            raise Refused(refusal)
-        return visitor, client, location
+        return visitor, client
 
 
 def _has_body(visitor: Visitor) -> bool:

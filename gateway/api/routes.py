@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.api.chat import ChatEndpoint
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of
+from gateway.api.door import Visitor, address_of, authenticate, claims_of, headers_of, request_id_of, sighting_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.openapi import CHAT_OPERATION
 from gateway.model.table import Client, Table
-from gateway.policy.location import resolve
+from gateway.policy.location import Sighting, resolve
 from gateway.service.explain import explain
 from gateway.service.journey import AssistantNotFound, Journeys, assistants_of, find_assistant
 
@@ -55,6 +55,13 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
     return table, visitor, authenticate(table, visitor)
 
 
+async def _sighted(table: Table, visitor: Visitor, journeys: Journeys) -> Sighting:
+    sighting = sighting_of(table, visitor)
+    if not table.location.beyond_headers:
+        return sighting
+    return await journeys.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
+
+
 def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
@@ -69,9 +76,9 @@ def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
     created = int(time.time())
 
-    def offered(request: Request) -> list[dict[str, object]]:
+    async def offered(request: Request) -> list[dict[str, object]]:
         table, visitor, client = _visit(request, journeys)
-        location = resolve(table, client, sighting_of(table, visitor))
+        location = resolve(table, client, await _sighted(table, visitor, journeys))
         region = location.region.name if location.region else None
         return [
             {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
@@ -81,11 +88,11 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": offered(request)})
+        return JSONResponse({"object": "list", "data": await offered(request)})
 
     @app.get("/v1/models/{name}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
-        entry = next((entry for entry in offered(request) if entry["id"] == name), None)
+        entry = next((entry for entry in await offered(request) if entry["id"] == name), None)
         if entry is None:
             raise AssistantNotFound(name, None)
         return JSONResponse(entry)
@@ -103,7 +110,7 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
             raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
         found = find_assistant(table, client, assistant if assistant is not None else names[0])
         health = journeys.runner.health.snapshot()
-        return JSONResponse(explain(table, client, sighting_of(table, visitor), found, health))
+        return JSONResponse(explain(table, client, await _sighted(table, visitor, journeys), found, health))
 
 
 def _add_errors(app: FastAPI) -> None:

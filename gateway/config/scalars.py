@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "MEANINGS",
+    "Age",
     "Duration",
     "DurationOrZero",
     "FieldName",
@@ -19,6 +20,7 @@ __all__ = [
     "OneOrMore",
     "Visible",
     "Words",
+    "age_s",
     "seconds",
 ]
 
@@ -27,6 +29,7 @@ _VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
+_AGE = r"^([1-9][0-9]{0,3})(h|d)$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
@@ -34,6 +37,7 @@ MEANINGS = {
     _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
     _FIELD: "must be the name of a request field",
+    _AGE: "must be an age in hours or days, such as 12h or 30d",
 }
 """What a pattern of the schema asks for, in words."""
 
@@ -54,6 +58,11 @@ def seconds(duration: str) -> float:
     """The seconds of a duration that the schema accepted: 0.5 of `500ms`, 120 of `2m`."""
     match = re.fullmatch(_DURATION, duration)
     return float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+
+
+def age_s(age: str) -> float:
+    """The seconds of an age that the schema accepted: 43200 of `12h`."""
+    return float(age[:-1]) * (86_400 if age.endswith("d") else 3_600)
 
 
 def _duration(value: object) -> str:
@@ -103,4 +112,5 @@ OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str
 _DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
 Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
 DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+Age = Annotated[str, Field(pattern=_AGE, examples=["12h", "30d"])]
 KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
 from gateway.api.errors import ApiError
 from gateway.model.table import Table
-from gateway.policy.location import EdgeReport, Sighting
+from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from tests.tables import KEYS, WORLD, table_of
 
 KEY = "gk-app-key"
@@ -228,9 +228,7 @@ def test_every_value_of_its_header_counts() -> None:
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
 def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
-    assert sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == Sighting(
-        None, "ignored: the peer is no trusted edge"
-    )
+    assert sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == Sighting(None, EdgeNote.STRANGER)
     assert sighting_of(TABLE, visit(peer=peer)) == Sighting()
 
 
@@ -262,7 +260,7 @@ def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool
     if believed:
         assert seen.edge == EdgeReport("cf-ipcountry", ("DE",))
     else:
-        assert seen == Sighting(None, "ignored: the edge's secret is missing or wrong")
+        assert seen == Sighting(None, EdgeNote.UNPROVEN if secrets else EdgeNote.STRANGER_WITHIN)
     assert sighting_of(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")).edge is None
 
 
