@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -51,7 +51,7 @@ class IssuerKey:
 
     kid: str | None
     algorithms: frozenset[str]
-    key: jwt.algorithms.AllowedPublicKeys | bytes
+    key: jwt.algorithms.AllowedPublicKeys | bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
