@@ -19,9 +19,9 @@ _DAY_S = 86_400.0
 class AddressDatabase:
     """The database that one config names. note: takes a line for the log."""
 
-    def __init__(self, rules: GeoIpRules, note: Callable[[str], None]) -> None:
+    def __init__(self, rules: GeoIpRules, note: Callable[[str], None], ticks: Callable[[], float]) -> None:
         self.rules = rules
-        self.kept = Kept("the database of location.geoip", self._load, _PACE, note)
+        self.kept = Kept("the database of location.geoip", self._load, _PACE, note, ticks)
         self._note = note
         self._told_of: GeoIpFile | None = None
 

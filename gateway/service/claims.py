@@ -28,12 +28,14 @@ _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 class Issuer:
     """Checks claims by the rules of one config. note: takes a line for the log."""
 
-    def __init__(self, rules: ClaimRules, services: Services, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, rules: ClaimRules, services: Services, note: Callable[[str], None], ticks: Callable[[], float]
+    ) -> None:
         self.rules = rules
         self._services = services
         self._read: tuple[bytes, KeySet] | None = None
         pace = _URL_PACE if isinstance(rules.keys, KeyUrl) else _FILE_PACE
-        self.kept = Kept("the key set of location.claim", self._load, pace, note)
+        self.kept = Kept("the key set of location.claim", self._load, pace, note, ticks)
         self._believed: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
 
     async def check(self, token: str, clock: Callable[[], float]) -> ClaimReport:

@@ -27,13 +27,20 @@ class Signals:
     """The issuer and the database of the table in use, for one event loop; made anew when a table names others.
 
     Their libraries are imported only where a config has them: each worker is the smaller for it. note: takes a line for
-    the log. clock: Unix time.
+    the log. clock: Unix time; ticks: a clock that is never set, for the age of what was loaded.
     """
 
-    def __init__(self, services: Services, note: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        services: Services,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._services = services
         self._note = note
         self._clock = clock
+        self._ticks = ticks
         self._issuer: Issuer | None = None
         self._database: AddressDatabase | None = None
 
@@ -78,12 +85,12 @@ class Signals:
         if self._issuer is None or self._issuer.rules != rules:
             from gateway.service.claims import Issuer
 
-            self._issuer = Issuer(rules, self._services, self._note)
+            self._issuer = Issuer(rules, self._services, self._note, self._ticks)
         return self._issuer
 
     def _database_of(self, rules: GeoIpRules) -> AddressDatabase:
         if self._database is None or self._database.rules != rules:
             from gateway.service.addresses import AddressDatabase
 
-            self._database = AddressDatabase(rules, self._note)
+            self._database = AddressDatabase(rules, self._note, self._ticks)
         return self._database
