@@ -52,7 +52,9 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def token(kid: str | None = "k1", algorithm: str = "ES256", *, header: Mapping[str, Any] | None = None, **said: Any) -> str:
+def token(
+    kid: str | None = "k1", algorithm: str = "ES256", *, header: Mapping[str, Any] | None = None, **said: Any
+) -> str:
     """A token signed by the private key of that name."""
     head = {**({"kid": kid} if kid is not None else {}), **(header or {})}
     return jwt.encode(claims(**said), private(kid or "k1", algorithm), algorithm, headers=head)

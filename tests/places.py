@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from tests.claims import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
 
-__all__ = ["EDGE_SECRET", "Case", "cases", "config_of"]
+__all__ = ["EDGE_SECRET", "LIES", "Case", "cases", "config_of"]
 
 EDGE_SECRET = "the edge's secret"
+_SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
+LIES = 5
+"""How many attempts a case has."""
 Header = tuple[bytes, bytes]
 _COUNTRY = ["CF-IPCountry", "CloudFront-Viewer-Country", "X-Country"]
 _PART = ["cf-region-code", "CloudFront-Viewer-Country-Region"]
@@ -25,7 +28,15 @@ _ADDRESS = ["CF-Connecting-IP", "CloudFront-Viewer-Address", "X-Forwarded-For", 
 _LISTS = {"X-Forwarded-For", "Forwarded"}
 _OTHERS = [
     *("x-gateway-territory", "x-gateway-claim", "x-gateway-region", "x-gateway-why", "x-gateway-user"),
-    *("x-gateway-consent", "X-Edge-Auth", "Accept-Language", "True-Client-IP", "X-Vercel-IP-Country", "Via", "X-Client-IP"),
+    *(
+        "x-gateway-consent",
+        "X-Edge-Auth",
+        "Accept-Language",
+        "True-Client-IP",
+        "X-Vercel-IP-Country",
+        "Via",
+        "X-Client-IP",
+    ),
     *("X-AppEngine-Country", "X-Client-Geo-Country", "Ali-IP-Country", "X-Forwarded-Host", "X-Original-Forwarded-For"),
 ]
 # An address of the made-up world, and what an edge knows of whoever has it.
@@ -43,10 +54,40 @@ _PEOPLE = [
     ("7.1.3.4", "T1", ""),
     ("99.1.1.1", "XX", "XX"),
 ]
-_CODES = ["CN", "DE", "US", "JP", "HK", "CU", "UA", "XX", "T1", "A1", "EU", "US-CA", "UA-30", "cn", "", "Cn ", "DE, CN", "中国"]
+_CODES = [
+    "CN",
+    "DE",
+    "US",
+    "JP",
+    "HK",
+    "CU",
+    "UA",
+    "XX",
+    "T1",
+    "A1",
+    "EU",
+    "US-CA",
+    "UA-30",
+    "cn",
+    "",
+    "Cn ",
+    "DE, CN",
+    "中国",
+]
 _PARTS = ["CA", "NY", "43", "30", "US-CA", "UA-30", "", "XX"]
 _ADDRESSES = [
-    *("1.2.3.4", "3.1.3.4", "2a00:2::1", "[2a00:2::1]:443", "1.2.3.4:443", "127.0.0.1", "10.7.0.1", "unknown", "_x", "%"),
+    *(
+        "1.2.3.4",
+        "3.1.3.4",
+        "2a00:2::1",
+        "[2a00:2::1]:443",
+        "1.2.3.4:443",
+        "127.0.0.1",
+        "10.7.0.1",
+        "unknown",
+        "_x",
+        "%",
+    ),
     *("for=1.2.3.4", 'for="[2a00:2::1]"', 'for=1.2.3.4;x="', '"', '\\"', "for=unknown", "1.2.3.4, 10.7.0.1", ",", ""),
 ]
 
@@ -72,32 +113,47 @@ def _forged() -> list[str]:
 
 
 _TOKENS = _forged()
-_ANY_VALUE = st.one_of(
-    st.sampled_from([*_CODES, *_PARTS, *_ADDRESSES, *_TOKENS, EDGE_SECRET, "wrong", "en-US"]),
-    st.text(max_size=20),
+_CODE, _PART_CODE, _WHERE = map(st.sampled_from, (_CODES, _PARTS, _ADDRESSES))
+_ANYTHING = st.sampled_from([*_CODES, *_PARTS, *_ADDRESSES, *_TOKENS, EDGE_SECRET, "wrong", "en-US"]) | st.text(
+    max_size=20
 )
+_FITTING = {
+    **dict.fromkeys(_COUNTRY, _CODE),
+    **dict.fromkeys(_PART, _PART_CODE),
+    **dict.fromkeys(_ADDRESS, _WHERE),
+    "x-gateway-territory": _CODE,
+    "x-gateway-claim": st.sampled_from(_TOKENS),
+    "X-Edge-Auth": st.sampled_from(["wrong", "", EDGE_SECRET[:-1]]),
+}
 
 
 @st.composite
-def _lies(draw: st.DrawFn) -> list[Header]:
-    names = st.sampled_from([*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS])
-    spelt = names.flatmap(
-        lambda name: st.sampled_from([name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")])
-    )
-    pairs = draw(st.lists(st.tuples(spelt, _ANY_VALUE), min_size=1, max_size=6))
-    cleaned = [(name, value.translate({0: None, 10: None, 13: None})) for name, value in pairs]
-    return [(name.encode(), value.encode("utf-8", "surrogatepass")) for name, value in cleaned]
+def _lie(draw: st.DrawFn, believed: list[str]) -> Header:
+    """A header: two of three are ones that the config reads, most of them with a value of the right form."""
+    name = draw(st.sampled_from(believed if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
+    value = draw(_FITTING.get(name, _ANYTHING) if draw(st.integers(0, 3)) else _ANYTHING)
+    spelt = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))
+    return spelt.encode(), value.translate({0: None, 10: None, 13: None}).encode("utf-8", "surrogatepass")
+
+
+def _lies(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
+    believed = {"x-gateway-territory", "x-gateway-claim"}
+    for edge in location["edges"]:
+        believed |= {edge[key] for key in ("country", "subdivision", "client_ip") if key in edge}
+        believed |= {edge["secret"]["header"]} if "secret" in edge else set()
+    return st.lists(_lie(sorted(believed)), min_size=1, max_size=4)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One attempt. config: location and how it is set up. peer: whose connection; `client`: None or a bound key's."""
+    """Attempts of one client. config: how its place is decided; peer: whose connection; client: whose key; lying: what
+    arrives for each attempt."""
 
     config: dict[str, Any]
     peer: str
     client: str
     honest: tuple[Header, ...]
-    lying: tuple[Header, ...]
+    lying: tuple[tuple[Header, ...], ...]
 
 
 @st.composite
@@ -105,10 +161,10 @@ def _edges(draw: st.DrawFn, peers: list[str]) -> list[dict[str, Any]]:
     edges = []
     for peer in draw(st.lists(st.sampled_from(peers), unique=True, min_size=1)):
         edge: dict[str, Any] = {"from": [f"{peer}/32"], "country": draw(st.sampled_from(_COUNTRY))}
-        if (part := draw(st.none() | st.sampled_from(_PART))) is not None:
-            edge["subdivision"] = part
-        if (address := draw(st.none() | st.sampled_from(_ADDRESS))) is not None:
-            edge["client_ip"] = address
+        if draw(st.booleans()):
+            edge["subdivision"] = draw(st.sampled_from(_PART))
+        if draw(st.integers(0, 3)):
+            edge["client_ip"] = draw(st.sampled_from(_ADDRESS))
         if draw(st.booleans()):
             edge["secret"] = {"header": "X-Edge-Auth", "value": "${EDGE_SECRET}"}
         edges.append(edge)
@@ -119,26 +175,23 @@ def _edges(draw: st.DrawFn, peers: list[str]) -> list[dict[str, Any]]:
 def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any) -> Case:
     """A case: `peers` may be edges, `strangers` are the addresses of those who come directly."""
     location = fixed.get("location") or {
-        "signals": draw(
-            st.lists(
-                st.sampled_from(["claim", "api_key", "assertion", "edge_header", "geoip"]), min_size=1, unique=True
-            )
-        ),
+        "signals": draw(st.permutations(_SIGNALS))[: draw(st.integers(1, len(_SIGNALS)))],
         "edges": draw(_edges(peers)),
         "conflict": draw(st.sampled_from(["strictest", "refuse"])),
         "unknown": draw(st.sampled_from(["refuse", "eu", "us", "default"])),
-        "accept_country_only": draw(st.sampled_from([[], ["US"], ["UA", "US"]])),
+        "accept_country_only": draw(st.sampled_from([["UA", "US"], ["US"], []])),
     }
-    lies = draw(_lies())
+    lies = draw(st.lists(_lies(location), min_size=LIES, max_size=LIES))
     client = draw(st.sampled_from(["app", "app", "shop-cn"]))
-    edge = draw(st.none() | st.sampled_from(location["edges"]))
+    edge = draw(st.sampled_from([None, *location["edges"], *location["edges"]]))
     if edge is None:
         stranger = draw(st.sampled_from(strangers))
-        return Case(location, stranger, client, (), tuple(lies))
+        return Case(location, stranger, client, (), tuple(map(tuple, lies)))
     written = _written(edge, *draw(st.sampled_from(_PEOPLE)))
     way = {name: draw(st.sampled_from(["over", "behind", "joined"])) for name, _ in written}
     peer = edge["from"][0].partition("/")[0]
-    return Case(location, peer, client, _through(way, [], written), _through(way, lies, written))
+    lying = tuple(_through(way, each, written) for each in lies)
+    return Case(location, peer, client, _through(way, [], written), lying)
 
 
 def _written(edge: dict[str, Any], address: str, country: str, part: str) -> list[tuple[str, str]]:

@@ -152,7 +152,9 @@ def test_nothing_that_an_untrusted_client_says_moves_it(asserted: list[str]) -> 
 
 # --- claims ---------------------------------------------------------------------------------------
 
-ALL = replace(TABLE, location=replace(TABLE.location, signals=("claim", "api_key", "assertion", "edge_header", "geoip")))
+ALL = replace(
+    TABLE, location=replace(TABLE.location, signals=("claim", "api_key", "assertion", "edge_header", "geoip"))
+)
 
 
 def claimed(territory: str | None = None, problem: ClaimProblem | None = None) -> ClaimReport:
@@ -274,7 +276,7 @@ def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
 
 SPLIT = table_of(
     WORLD.replace("blocked: [CU,", "blocked: [UA-43, CU,")
-    .replace("  us: {terr", '  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr')
+    .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
     .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
 )
 ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozenset({"UA", "US"})))
