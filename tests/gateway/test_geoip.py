@@ -46,7 +46,7 @@ def test_an_address_has_its_country(tmp_path: Path, address: str, report: Addres
 @pytest.mark.parametrize(
     "address",
     [
-        *("10.1.2.3", "127.0.0.1", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("10.1.2.3", "127.0.0.1", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.1.2.3"),
         *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
         "2001:db8::1",
     ],
@@ -102,7 +102,7 @@ def test_a_file_that_is_cut_while_it_is_used_harms_nobody(tmp_path: Path) -> Non
 def test_what_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(GeoIpError, match=r"can't be read \(No such file"):
         read_geoip(str(tmp_path / "nothing"))
-    with pytest.raises(GeoIpError, match="no regular file|Is a directory"):
+    with pytest.raises(GeoIpError, match=r"is no regular file|Is a directory"):
         read_geoip(str(tmp_path))
     for data in (b"", b"nonsense", GOOD[:-10], GOOD[:100], b"\xab\xcd\xefMaxMind.com" + b"\xe0" * 10):
         with pytest.raises(GeoIpError, match="no MaxMind database, or a broken one"):
