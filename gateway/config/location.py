@@ -86,8 +86,6 @@ def _country_only(findings: Findings, words: list[str], regions: Regions) -> fro
         if not parts:
             findings.warn(place, f"has no effect: no part of {code} is blocked or in a region", "remove it")
             continue
-        message = f"a request that tells {code} and no part of it is answered, wherever in {code} it comes from"
-        findings.warn(place, f"{message}, also from {', '.join(sorted(parts))}")
         accepted.add(code)
     return frozenset(accepted)
 
