@@ -14,10 +14,13 @@ from gateway.api.routes import CHAT_PATH, build_routes
 from gateway.execution.health import Health
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
+from gateway.execution.services import Services
 from gateway.execution.transports import LeanTransport, Transport
 from gateway.model.table import Table
 from gateway.observing import Observing
 from gateway.service.journey import Journeys
+from gateway.service.signals import Signals
+from gateway.telemetry.log import logger
 
 __all__ = ["Gateway", "transport_named"]
 
@@ -29,6 +32,10 @@ def transport_named(name: str) -> Transport:
     from gateway.execution.httpx_transport import plain_httpx
 
     return plain_httpx()
+
+
+def _warn_of_location(detail: str) -> None:
+    logger().warning("location", detail=detail)
 
 
 class Gateway:
@@ -43,7 +50,8 @@ class Gateway:
         transport = transport or LeanTransport()
         self._sender = Sender(transport)
         self._observing = Observing(lambda: self.table, transport)
-        journeys = Journeys(lambda: self.table, Runner(self._sender, Health()))
+        self._signals = Signals(Services(transport), _warn_of_location)
+        journeys = Journeys(lambda: self.table, Runner(self._sender, Health()), self._signals)
         self._chat = ChatEndpoint(journeys, self._observing, ClientLimits(ledger))
         self.metrics = self._observing.metrics
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
@@ -69,9 +77,11 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._signals.prepare(self.table.location)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._observing.aclose()
+                await self._signals.aclose()
                 await self._sender.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

@@ -296,7 +296,7 @@ def _sighting(table: Table, place: str | None) -> Sighting:
     if place is None:
         return Sighting()
     data, code = territory_data(), place.strip().upper()
-    if code not in data.aliases and code not in data.unknown and code not in data.tor:
+    if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         try:
             parse_territory(code)
         except TerritoryError as error:

@@ -14,7 +14,16 @@ from typing import Any
 import orjson
 
 from gateway.api.body import BodyLimits, ClientGone, StreamLimit, check_content_headers, drain, parse_json, read_body
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
+from gateway.api.door import (
+    Visitor,
+    address_of,
+    authenticate,
+    claims_of,
+    headers_of,
+    request_id_of,
+    sighting_of,
+    timeout_s_of,
+)
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
 from gateway.api.keep_alive import KeepAlive
@@ -25,10 +34,9 @@ from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import LiveStream
-from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.table import Client, Table
-from gateway.policy.location import resolve
+from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import refuse_location
 from gateway.service.journey import Journeys, Refused
 from providers.chat import ChatCompletion, ChatRequest
@@ -97,7 +105,13 @@ class ChatEndpoint:
 
     async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
         record = exchange.record
-        visitor, client, location = self._admit(scope, table, exchange)
+        visitor, client = self._admit(scope, table, exchange)
+        sighting = sighting_of(table, visitor)
+        if table.location.beyond_headers:
+            sighting = await self._look_further(table, visitor, sighting)
+        location = record.location = resolve(table, client, sighting)
+        if (refusal := refuse_location(table, location)) is not None:
+            raise Refused(refusal)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
@@ -126,8 +140,8 @@ class ChatEndpoint:
         except TimeoutError:
             await exchange.cut_off()
 
-    def _admit(self, scope: Any, table: Table, exchange: _Exchange) -> tuple[Visitor, Client | None, Location]:
-        """Who asks, whether it may ask so much, from where, and whether that place gets an answer at all."""
+    def _admit(self, scope: Any, table: Table, exchange: _Exchange) -> tuple[Visitor, Client | None]:
+        """Who asks, and whether it may ask so much."""
         record = exchange.record
         visitor = headers_of(scope)
         record.request_id = request_id_of(visitor)
@@ -137,11 +151,12 @@ class ChatEndpoint:
             record.client = client.name
             if client.limits is not None:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
-        location = record.location = resolve(table, client, sighting_of(table, visitor))
-        refusal = refuse_location(table, location)
-        if refusal is not None:
-            raise Refused(refusal)
-        return visitor, client, location
+        return visitor, client
+
+    async def _look_further(self, table: Table, visitor: Visitor, sighting: Sighting) -> Sighting:
+        """The sighting with what the headers alone don't say: a verified claim, the place of an address."""
+        claims, address = claims_of(visitor), address_of(table, visitor)
+        return await self._journeys.signals.complete(table.location, sighting, claims, address)
 
 
 def _has_body(visitor: Visitor) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import itertools
 import os
 import re
@@ -17,12 +16,24 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
+from gateway.api.forwarded import Address, parse_address, read_client_ip
+from gateway.model.signals import AddressReport
 from gateway.model.table import Client, Edge, EdgeSecret, Table
-from gateway.policy.location import EdgeReport, Sighting
+from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from gateway.policy.memo import remember
 from providers.values import quick
 
-__all__ = ["Headers", "Visitor", "authenticate", "headers_of", "request_id_of", "sighting_of", "timeout_s_of"]
+__all__ = [
+    "Headers",
+    "Visitor",
+    "address_of",
+    "authenticate",
+    "claims_of",
+    "headers_of",
+    "request_id_of",
+    "sighting_of",
+    "timeout_s_of",
+]
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_HEADER_BYTES = 64 * 1024
@@ -139,7 +150,7 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
     address = _address(visitor.peer)
     if address is None or not address.is_loopback:
         raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
-    edges = {edge.country_header for edge in table.location.edges}
+    edges = {header for edge in table.location.edges for header in edge.headers}
     names = (name.decode("latin-1") for name in visitor.headers)
     brought = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
     if brought:
@@ -151,30 +162,49 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
 
 
 def sighting_of(table: Table, visitor: Visitor) -> Sighting:
-    """What the request says about its place: the one country header of a trusted peer, and any assertion."""
+    """What the headers say about the place: those of a trusted peer for that, and any assertion."""
     asserted = visitor.all(b"x-gateway-territory")
     edges = table.location.edges
     if not edges:
         return Sighting(asserted=asserted)
-    edge = remember(table, ("edge", visitor.peer), lambda: _edge_of(edges, visitor.peer))
+    edge = _edge_at(table, visitor)
     if edge is None:
-        unbelieved = any(edge.country_header.encode() in visitor.headers for edge in edges)
-        return Sighting(None, "ignored: the peer is no trusted edge" if unbelieved else "", asserted)
-    values = visitor.all(edge.country_header.encode())
+        unbelieved = any(edge.country_name in visitor.headers for edge in edges)
+        return Sighting(None, EdgeNote.STRANGER if unbelieved else EdgeNote.NONE, asserted)
+    values = visitor.all(edge.country_name)
+    if edge.secret is not None and (note := _unproven(edge.secret, visitor)):
+        return Sighting(None, note if values or note is EdgeNote.UNPROVEN else EdgeNote.NONE, asserted)
     if not values:
         return Sighting(asserted=asserted)
-    if edge.secret is not None and not _has_secret(edge.secret, visitor):
-        return Sighting(None, "ignored: the edge's secret is missing or wrong", asserted)
-    return Sighting(EdgeReport(edge.country_header, values), "", asserted)
+    parts = visitor.all(edge.part_header.encode()) if edge.part_header is not None else ()
+    return Sighting(EdgeReport(edge.country_header, values, parts), EdgeNote.NONE, asserted)
 
 
-def _address(peer: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The peer's address, an IPv4 one also where it comes dressed as IPv6."""
-    try:
-        address = ipaddress.ip_address((peer or "").partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def claims_of(visitor: Visitor) -> tuple[str, ...]:
+    """Every signed claim that was sent; more than one is for nobody to choose from."""
+    return visitor.all(b"x-gateway-claim")
+
+
+def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
+    """The person's address: the peer's, or what a trusted edge says; or why there is none."""
+    edge = _edge_at(table, visitor)
+    if edge is None:
+        return parse_address(visitor.peer or "") or AddressReport(note="silent: the peer has no address")
+    if edge.secret is not None and _unproven(edge.secret, visitor):
+        return AddressReport(note="silent: the peer didn't show to be the edge")
+    header = edge.client_ip_header
+    values = visitor.all(header.encode()) if header is not None else ()
+    return read_client_ip(header or "", values, table.location.hops)
+
+
+def _edge_at(table: Table, visitor: Visitor) -> Edge | None:
+    edges = table.location.edges
+    return remember(table, ("edge", visitor.peer), lambda: _edge_of(edges, visitor.peer)) if edges else None
+
+
+def _address(peer: str | None) -> Address | None:
+    """The peer's address, without the zone of a link."""
+    return parse_address((peer or "").partition("%")[0])
 
 
 def _edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
@@ -184,6 +214,14 @@ def _edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
     return next((edge for edge in edges if any(address in network for network in edge.networks)), None)
 
 
-def _has_secret(secret: EdgeSecret, visitor: Visitor) -> bool:
+def _unproven(secret: EdgeSecret, visitor: Visitor) -> EdgeNote:
+    """Why the peer hasn't shown to be the edge; empty if it has.
+
+    One that shows nothing is somebody else of the same network. A wrong or second secret is a doubt: it may be what a
+    client sent through the edge to have it disbelieved.
+    """
     values = visitor.headers.get(secret.header.encode(), [])
-    return len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
+    if not values:
+        return EdgeNote.STRANGER_WITHIN
+    shown = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
+    return EdgeNote.NONE if shown else EdgeNote.UNPROVEN

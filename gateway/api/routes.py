@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.api.chat import ChatEndpoint
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of
+from gateway.api.door import Visitor, address_of, authenticate, claims_of, headers_of, request_id_of, sighting_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
 from gateway.model.table import Client, Table
-from gateway.policy.location import resolve
+from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import refuse_location
 from gateway.service.explain import explain
 from gateway.service.journey import (
@@ -64,6 +64,13 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
     return table, visitor, authenticate(table, visitor)
 
 
+async def _sighted(table: Table, visitor: Visitor, journeys: Journeys) -> Sighting:
+    sighting = sighting_of(table, visitor)
+    if not table.location.beyond_headers:
+        return sighting
+    return await journeys.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
+
+
 def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
@@ -80,10 +87,10 @@ def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
     created = int(time.time())
 
-    def offered(request: Request) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    async def offered(request: Request) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
         """What can be asked by every name that works, and the headers that say who is told so."""
         table, visitor, client = _visit(request, journeys)
-        location = resolve(table, client, sighting_of(table, visitor))
+        location = resolve(table, client, await _sighted(table, visitor, journeys))
         refusal = refuse_location(table, location)
         if refusal is not None:
             raise Refused(refusal)
@@ -98,13 +105,13 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
-        entries, told = offered(request)
+        entries, told = await offered(request)
         return JSONResponse({"object": "list", "data": list(entries.values())}, headers=told)
 
     # An id may hold what would otherwise end it, such as a slash, written %2F.
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
-        entries, told = offered(request)
+        entries, told = await offered(request)
         if name not in entries:
             raise not_found(name, entries)
         return JSONResponse(entries[name], headers=told)
@@ -122,7 +129,7 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
             raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
         found = find_assistant(table, client, assistant if assistant is not None else names[0])
         health = journeys.runner.health.snapshot()
-        return JSONResponse(explain(table, client, sighting_of(table, visitor), found, health))
+        return JSONResponse(explain(table, client, await _sighted(table, visitor, journeys), found, health))
 
 
 def _add_errors(app: FastAPI) -> None:

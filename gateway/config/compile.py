@@ -62,7 +62,7 @@ def compile_config(
         blocked=regions.blocked,
         deployments=deployments,
         clients=compile_clients(draft, findings, regions, demo=demo),
-        location=compile_location(draft, findings, document.references, demo=demo),
+        location=compile_location(draft, findings, document, regions, demo=demo),
         resilience=_resilience(findings, draft.config.resilience),
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, deployments, registry, document.references),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
+from gateway.config.files import FileLook, look_at_files
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.references import Resolution, references_in, resolve
 from gateway.config.yaml_source import MAX_BYTES, parse_yaml
@@ -26,12 +27,14 @@ class Document:
     """One config as it was written.
 
     version: the first 12 hex digits of the SHA-256 over the canonical JSON of the values, references not resolved.
-    references: what every `${…}` holds, by its text.
+    references: what every `${…}` holds, by its text. files: what was found in the files that it names, by path; none
+    where secrets aren't looked up.
     """
 
     source: Source
     version: str
     references: Mapping[str, Resolution]
+    files: Mapping[str, FileLook] = field(default_factory=dict)
 
 
 def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
@@ -54,7 +57,8 @@ def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secret
     source = parse_yaml(data, file)
     held = environ if secrets else None
     references = {text: resolve(text, held) for text in references_in(source.values)}
-    return Document(source, _content_hash(source.values), references)
+    files = look_at_files(source.values) if secrets else {}
+    return Document(source, _content_hash(source.values), references, files)
 
 
 def _content_hash(values: object) -> str:

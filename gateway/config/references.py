@@ -38,6 +38,11 @@ class Resolution:
     mistake: str = ""
     hint: str = ""
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether nothing was looked up, so that nothing can be said of the secret."""
+        return self.secret is _UNRESOLVED
+
 
 def references_in(value: object) -> Iterator[str]:
     """Every string below `value` that has `${` in it."""

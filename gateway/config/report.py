@@ -39,6 +39,9 @@ def render_matrix(table: Table) -> str:
         lines += _region(region)
     if table.blocked.included:
         lines += _wrapped("  blocked: ", str(table.blocked))
+    if table.location.country_only:
+        countries = ", ".join(sorted(table.location.country_only))
+        lines += _wrapped("  believed without their part: ", countries)
     for name, assistant in table.assistants.items():
         if name == assistant.name:
             lines += ["", *_assistant(assistant, table)]

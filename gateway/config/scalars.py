@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "MEANINGS",
+    "Age",
     "Duration",
     "DurationOrZero",
     "FieldName",
@@ -20,6 +21,7 @@ __all__ = [
     "Origin",
     "Visible",
     "Words",
+    "age_s",
     "seconds",
 ]
 
@@ -29,6 +31,7 @@ _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
+_AGE = r"^([1-9][0-9]{0,3})(h|d)$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
@@ -36,6 +39,7 @@ MEANINGS = {
     _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
     _FIELD: "must be the name of a request field",
+    _AGE: "must be an age in hours or days, such as 12h or 30d",
 }
 """What a pattern of the schema asks for, in words."""
 
@@ -57,6 +61,11 @@ def seconds(duration: str) -> float:
     """The seconds of a duration that the schema accepted: 0.5 of `500ms`, 120 of `2m`."""
     match = re.fullmatch(_DURATION, duration)
     return float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+
+
+def age_s(age: str) -> float:
+    """The seconds of an age that the schema accepted: 43200 of `12h`."""
+    return float(age[:-1]) * (86_400 if age.endswith("d") else 3_600)
 
 
 def _duration(value: object) -> str:
@@ -124,4 +133,5 @@ Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_inpu
 DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
+Age = Annotated[str, Field(pattern=_AGE, examples=["12h", "30d"])]
 KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]

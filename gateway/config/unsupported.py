@@ -7,11 +7,9 @@ __all__ = ["KEYS", "WEIGHTED_STEP", "WORDS"]
 KEYS = frozenset(
     {
         "approvals",
-        "claim",
         "consent",
         "evaluations",
         "fold",
-        "geoip",
         "hedge",
         "labels",
         "log_prompts",
@@ -22,13 +20,12 @@ KEYS = frozenset(
         "retry_budget",
         "reveal_model",
         "schedules",
-        "subdivision",
         "weights",
     }
 )
 """Keys, wherever they stand."""
 
-WORDS = {"signals": frozenset({"claim", "geoip"}), "may_assert": frozenset({"consent"})}
+WORDS = {"may_assert": frozenset({"consent"})}
 """Words in the list of a key."""
 
 WEIGHTED_STEP = "a weighted step (a mapping inside a route)"

@@ -104,7 +104,8 @@ def _misplaced(path: Path, value: object) -> Iterator[ShapeError]:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
-            message = "a reference `${…}` is resolved in `api_key`, an edge's secret and an exporter's headers only"
+            places = "`api_key`, an edge's secret, an exporter's headers and a claim's keys"
+            message = f"a reference `${{…}}` is resolved in {places} only"
             yield ShapeError(path, message, "write the value itself")
         case list():
             for index, item in enumerate(value):
@@ -118,7 +119,9 @@ def _may_refer(path: Path) -> bool:
     match path:
         case ("deployments", _, "api_key") | ("deployments", _, "api_key", _):
             return True
-        case ("location", "edges", _, "secret", "value") | ("exporters", _, "headers", _):
+        case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
+            return True
+        case ("exporters", _, "headers", _):
             return True
     return False
 

@@ -38,6 +38,7 @@ class Unwell:
 class RefusalCode(StrEnum):
     """Why nobody answers, in the words of the API's error codes."""
 
+    PERMISSION_DENIED = "permission_denied"
     REGION_BLOCKED = "region_blocked"
     REGION_UNKNOWN = "region_unknown"
     REGION_CONFLICT = "region_conflict"

@@ -16,6 +16,8 @@ class LocationProblem(StrEnum):
     UNKNOWN = "unknown"
     CONFLICT = "conflict"
     BLOCKED = "blocked"
+    CLAIM = "claim"  # a signed claim was sent that can't be believed
+    CLAIM_UNCHECKED = "claim_unchecked"  # a signed claim was sent that can't be checked right now
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,31 +2,58 @@
 
 Signals are judged in the order that the operator gave. Those that agree on the region are one voice; those that
 disagree are a conflict; a blocked territory in any of them ends the matter. Nothing here guesses: what isn't known
-is `unknown`, and what contradicts itself is a `conflict`.
+is `unknown`, and what contradicts itself is a `conflict`. A believed signal that can't be read is in doubt, and a doubt
+refuses: were it only ignored, a client that can spoil a signal (by sending the edge's header too) could silence it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from gateway.model.location import Evidence, Location, LocationProblem
+from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Signal, Table
 from gateway.policy.memo import remember
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["EdgeReport", "Sighting", "resolve"]
+__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve"]
 
 _SHOWN_CHARACTERS = 40
+CLAIM_PROBLEMS = {
+    ClaimProblem.REPEATED: "it was sent more than once",
+    ClaimProblem.TOO_LARGE: "it is too long",
+    ClaimProblem.MALFORMED: "it is no signed token, or a member of it has the wrong type",
+    ClaimProblem.ALGORITHM: "it is signed by an algorithm that isn't accepted",
+    ClaimProblem.KEY: "it is signed by no key of the issuer",
+    ClaimProblem.SIGNATURE: "its signature is wrong",
+    ClaimProblem.ISSUER: "it comes from another issuer",
+    ClaimProblem.AUDIENCE: "it is meant for somebody else",
+    ClaimProblem.EXPIRED: "it has expired",
+    ClaimProblem.NOT_YET: "it is not valid yet",
+    ClaimProblem.UNCHECKED: "the issuer's keys can't be read right now",
+}
+"""Why a claim isn't believed, in words."""
+
+
+class EdgeNote(StrEnum):
+    """Why no report of an edge is believed."""
+
+    NONE = ""
+    STRANGER = "ignored: the peer is no trusted edge"
+    STRANGER_WITHIN = "ignored: the edge's secret is missing"
+    UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
-    """What a trusted edge said: the name of its header and every value that came under it."""
+    """What a trusted edge said: the name of its header, every value that came under it, and under that of the part."""
 
     header: str
     values: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
 
 @quick
@@ -35,12 +62,15 @@ class Sighting:
     """What one request says about its place, before anyone believes it.
 
     edge: from a peer that the operator trusts, or None. edge_note: why a country header was not believed.
-    asserted: every value of `x-gateway-territory`, from whomever.
+    asserted: every value of `x-gateway-territory`, from whomever. claim: None if none was sent. address: None if none
+    is asked about.
     """
 
     edge: EdgeReport | None = None
-    edge_note: str = ""
+    edge_note: EdgeNote = EdgeNote.NONE
     asserted: tuple[str, ...] = ()
+    claim: ClaimReport | None = None
+    address: AddressReport | None = None
 
 
 NOWHERE = Sighting()
@@ -48,12 +78,14 @@ NOWHERE = Sighting()
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One signal as read. `unknown`: it was asked and doesn't know, so that weaker signals don't count."""
+    """One signal as read. `unknown`: somebody hides, so that weaker signals don't count. `doubtful`: it is believed,
+    and can't be read, so that nothing else counts either."""
 
     evidence: Evidence
     region: Region | None = None
     speaks: bool = False
     unknown: bool = False
+    doubtful: bool = False
 
 
 def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
@@ -68,6 +100,12 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
     evidence = tuple(reading.evidence for reading in readings)
     if blocked := _blocked(table, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)
+    if "claim" in table.location.signals and sighting.claim is not None and (problem := sighting.claim.problem):
+        unchecked = problem is ClaimProblem.UNCHECKED
+        kind = LocationProblem.CLAIM_UNCHECKED if unchecked else LocationProblem.CLAIM
+        return Location(None, None, "claim", evidence, kind)
+    if any(reading.doubtful for reading in readings):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     if client is not None and client.region is not None:
         return _bound(table.regions[client.region], evidence)
     return _weigh(table, readings, evidence)
@@ -76,6 +114,8 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
 def _read(signal: Signal, table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
     """What one signal says, None where there is nothing to be recorded."""
     match signal:
+        case "claim":
+            return _read_claim(table, sighting.claim)
         case "api_key":
             if client is None or client.region is None:
                 return None
@@ -83,9 +123,19 @@ def _read(signal: Signal, table: Table, client: Client | None, sighting: Sightin
         case "assertion":
             return _read_assertion(table, client, sighting)
         case "edge_header":
-            if sighting.edge is None:
-                return _Reading(Evidence(signal, "", note=sighting.edge_note)) if sighting.edge_note else None
-            return _territory(table, signal, sighting.edge.values)
+            return _read_edge(table, sighting)
+        case "geoip":
+            return _read_address(table, sighting.address)
+
+
+def _read_claim(table: Table, claim: ClaimReport | None) -> _Reading | None:
+    if claim is None:
+        return None
+    if claim.problem is not None:
+        return _Reading(Evidence("claim", "", note=f"not believed: {CLAIM_PROBLEMS[claim.problem]}"), doubtful=True)
+    if claim.territory is None:
+        return _Reading(Evidence("claim", "", note="silent: it names no territory"))
+    return _territory(table, "claim", (claim.territory,))
 
 
 def _read_assertion(table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
@@ -97,26 +147,63 @@ def _read_assertion(table: Table, client: Client | None, sighting: Sighting) -> 
     return _territory(table, "assertion", sighting.asserted)
 
 
-def _territory(table: Table, signal: Signal, values: tuple[str, ...]) -> _Reading:
-    """A signal whose words are a territory code. Words that are none make the place unknown: no weaker guess."""
-    said = _shown(values)
+def _read_edge(table: Table, sighting: Sighting) -> _Reading | None:
+    if sighting.edge is not None:
+        return _territory(table, "edge_header", sighting.edge.values, sighting.edge.parts)
+    note = sighting.edge_note
+    return _Reading(Evidence("edge_header", "", note=note), doubtful=note is EdgeNote.UNPROVEN) if note else None
+
+
+def _read_address(table: Table, address: AddressReport | None) -> _Reading | None:
+    if address is None:
+        return None
+    if address.doubtful or address.hidden or not address.country:
+        evidence = Evidence("geoip", _shown((address.country,)), note=address.note)
+        return _Reading(evidence, unknown=address.hidden, doubtful=address.doubtful)
+    return _territory(table, "geoip", (address.country,), (address.part,))
+
+
+def _territory(table: Table, signal: Signal, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> _Reading:
+    """A signal whose words are a territory code, and perhaps that of its part. Words that are none are a doubt."""
+    said = _shown((*values, *parts) if any(parts) else values)
     codes = {value.strip(" \t").upper() for value in values}
     if len(codes) != 1:
-        return _Reading(Evidence(signal, said, note="says several things at once"), unknown=True)
+        return _Reading(Evidence(signal, said, note="in doubt: it says several things at once"), doubtful=True)
     code = codes.pop()
     data = territory_data()
     code = data.aliases.get(code, code)
     if not code or code in data.unknown:
         return _Reading(Evidence(signal, said, note="silent: it doesn't know the territory"))
-    if code in data.tor:
-        return _Reading(Evidence(signal, said, note="the Tor network: no territory"), unknown=True)
+    if code in data.hidden:
+        return _Reading(Evidence(signal, said, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
     try:
-        territory = parse_territory(code)
+        territory = parse_territory(_with_part(code, parts))
     except TerritoryError:
-        return _Reading(Evidence(signal, said, note="no territory code"), unknown=True)
+        return _Reading(Evidence(signal, said, note="in doubt: no territory code"), doubtful=True)
     region = table.region_of(territory)
     name = region.name if region else None
+    if _is_split(table, territory) and territory not in table.location.country_only:
+        note = "in doubt: a part of this country is in another region, and which part is not known"
+        return _Reading(Evidence(signal, said, territory, note=note), doubtful=True)
     return _Reading(Evidence(signal, said, territory, name), region, speaks=True)
+
+
+def _with_part(code: str, parts: tuple[str, ...]) -> str:
+    """The code with its part behind it (`US-CA`), itself if no part is told; raises TerritoryError."""
+    named = {part.strip(" \t").upper() for part in parts}
+    if len(named) > 1:
+        raise TerritoryError("several parts of a country at once")
+    part = (named - territory_data().unknown - {""}) or {code[3:]}
+    whole = {each if each.startswith(f"{code[:2]}-") else f"{code[:2]}-{each}" for each in part if each}
+    if parent(code) is not None and whole != {code}:
+        raise TerritoryError("a part of a part")
+    return whole.pop() if whole else code
+
+
+def _is_split(table: Table, territory: str) -> bool:
+    """Whether a part of this country is in another region than the country itself."""
+    own = table.region_of(territory)
+    return any(parent(code) == territory and region is not own for code, region in table.region_by_territory.items())
 
 
 def _shown(values: tuple[str, ...]) -> str:
@@ -133,6 +220,8 @@ def _blocked(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
             continue
         if table.blocked.contains(item.territory):
             return replace(item, note="blocked")
+        if item.territory in table.location.country_only:
+            continue
         if any(parent(code) == item.territory for code in table.blocked.included or ()):
             return replace(item, note="a part of this country is blocked, and which part is not known")
     return None
@@ -157,6 +246,9 @@ def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...
             voices.append(reading)
     if not voices:
         return _unknown(table, evidence)
+    # Of a country and a part of it, the part says more.
+    named = {parent(voice.evidence.territory) for voice in voices if voice.evidence.territory}
+    voices = [voice for voice in voices if voice.evidence.territory not in named]
     first = voices[0]
     regions = {voice.evidence.region for voice in voices}
     if len(regions) > 1:

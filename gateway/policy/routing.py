@@ -21,6 +21,7 @@ from providers.territories import territory_name
 __all__ = ["decide", "refuse_location"]
 
 _LAW = frozenset({PassedOver.BOUNDARY, PassedOver.AVAILABILITY, PassedOver.REQUIREMENT, PassedOver.EXCEPTED})
+_UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 
 _MOST_OF_NAMES = 300
@@ -43,6 +44,14 @@ def refuse_location(table: Table, location: Location) -> Refusal | None:
         case LocationProblem.CONFLICT:
             said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
             return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
+        case LocationProblem.CLAIM | LocationProblem.CLAIM_UNCHECKED:
+            why = next((item.note for item in location.evidence if item.signal == "claim"), "not believed")
+            unchecked = location.problem is LocationProblem.CLAIM_UNCHECKED
+            return Refusal(
+                RefusalCode.NO_HEALTHY_DEPLOYMENT if unchecked else RefusalCode.PERMISSION_DENIED,
+                f"`x-gateway-claim` is {why}",
+                retry_after_s=_UNCHECKED_RETRY_S if unchecked else None,
+            )
 
 
 def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:

@@ -13,6 +13,7 @@ from gateway.model.record import Record
 from gateway.model.table import Assistant, Client, Table
 from gateway.policy.fence import still_permitted
 from gateway.policy.routing import decide
+from gateway.service.signals import Signals
 from providers.chat import ChatRequest
 from providers.fitting import needs_of
 
@@ -61,10 +62,12 @@ def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
 
 
 class Journeys:
-    """Carries requests through decision and execution. `current` gives the table that is active at that moment."""
+    """Carries requests through decision and execution. `current` gives the table that is active at that moment;
+    `signals` checks what tells a place and is no plain header."""
 
-    def __init__(self, current: Callable[[], Table], runner: Runner) -> None:
+    def __init__(self, current: Callable[[], Table], runner: Runner, signals: Signals) -> None:
         self.current = current
+        self.signals = signals
         self._runner = runner
 
     @property

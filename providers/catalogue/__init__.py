@@ -18,13 +18,13 @@ __all__ = ["TerritoryData", "read", "territory_data"]
 @dataclass(frozen=True, slots=True)
 class TerritoryData:
     """names: code -> English name; groups: `@EU` -> codes; aliases: codes that people write -> the right one;
-    unknown, tor: what an edge's country header says instead of a country."""
+    unknown, hidden: what is said instead of a country where nobody knows it, and where somebody hides it."""
 
     names: Mapping[str, str]
     groups: Mapping[str, frozenset[str]]
     aliases: Mapping[str, str]
     unknown: frozenset[str]
-    tor: frozenset[str]
+    hidden: frozenset[str]
 
 
 @cache
@@ -42,5 +42,5 @@ def territory_data() -> TerritoryData:
         groups={f"@{name}": frozenset(codes) for name, codes in data["groups"].items()},
         aliases=data["aliases"],
         unknown=frozenset(data["not_a_country"]["unknown"]),
-        tor=frozenset(data["not_a_country"]["tor"]),
+        hidden=frozenset(data["not_a_country"]["hidden"]),
     )

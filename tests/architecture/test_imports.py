@@ -16,8 +16,8 @@ BELOW = {
     "model": set(),
     "policy": {"model"},
     "execution": {"model"},
-    "config": {"model"},
-    "service": {"policy", "execution", "model"},
+    "config": {"model", "geoip"},
+    "service": {"policy", "execution", "model", "geoip"},
     "telemetry": {"model"},
     "api": {"service", "policy", "execution", "model"},
 }
@@ -46,6 +46,8 @@ HOMES = {
     "pydantic_settings": ("gateway/settings.py",),
     "yaml": ("gateway/config",),
     "orjson": ("gateway/api", "gateway/protocol.py", "gateway/telemetry", "providers/json_values.py"),
+    "jwt": ("gateway/policy/claims.py",),
+    "maxminddb": ("gateway/geoip.py",),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
 }

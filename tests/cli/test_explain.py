@@ -74,7 +74,7 @@ def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:
     ("place", "wanted"),
     [
         ("CU", ["region       none: blocked", "'CU' is Cuba, in region default; blocked", "region_blocked"]),
-        ("T1", ["region       none: unknown", "'T1'; the Tor network", "region_unknown"]),
+        ("T1", ["region       none: unknown", "'T1'; hidden: Tor, or an anonymous proxy", "region_unknown"]),
         ("uk", ["'uk' is United Kingdom, in region default", "1. gemini"]),
         (None, ["region       none: unknown", "refused", "region_unknown"]),
     ],

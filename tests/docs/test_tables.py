@@ -117,7 +117,7 @@ def test_every_section_and_every_refused_word_is_told() -> None:
     assert sections <= set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     refused = text.split("### What this version refuses")[1].split("\n## ")[0]
     wanted = {*unsupported.KEYS, *unsupported.WORDS, *(word for some in unsupported.WORDS.values() for word in some)}
-    assert set(words(refused)) | {"signals"} == wanted
+    assert set(words(refused)) == wanted
 
 
 def test_the_signals_and_reasons_are_those_of_routing() -> None:

@@ -20,10 +20,12 @@ from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
+from gateway.execution.services import Services
 from gateway.model.record import Record
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
+from gateway.service.signals import Signals
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.sites import Residency
@@ -151,8 +153,9 @@ async def test_no_attempt_ever_leaves_the_boundary(
     for name in benched & table.deployments.keys():
         deployment = table.deployments[name]
         health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
-    runner = Runner(Sender(HttpxTransport(httpx.MockTransport(provider))), health, sleep=no_sleep)
-    journeys = Journeys(lambda: current[0], runner)
+    transport = HttpxTransport(httpx.MockTransport(provider))
+    runner = Runner(Sender(transport), health, sleep=no_sleep)
+    journeys = Journeys(lambda: current[0], runner, Signals(Services(transport), asked.append))
     location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
     with contextlib.suppress(Refused, PlanExhausted):

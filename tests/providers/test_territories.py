@@ -259,6 +259,6 @@ def test_the_data_of_the_world() -> None:
     assert data.groups["@EEA"] - data.groups["@EU"] == {"IS", "LI", "NO"}
     assert all(codes <= data.names.keys() for codes in data.groups.values())
     assert set(data.aliases.values()) <= data.names.keys()
-    assert not data.names.keys() & (data.aliases.keys() | data.unknown | data.tor)
+    assert not data.names.keys() & (data.aliases.keys() | data.unknown | data.hidden)
     assert all(len(code) == 2 and code.isupper() for code in data.names)
     assert len(set(data.names.values())) == len(data.names)

@@ -19,8 +19,10 @@ from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
+from gateway.execution.services import Services
 from gateway.model.record import Record
 from gateway.service.journey import Journeys
+from gateway.service.signals import Signals
 from providers.chat import StreamEvent
 from tests.tables import table_of
 
@@ -81,8 +83,10 @@ class Exchange:
 
     def __post_init__(self) -> None:
         table = table_of(TABLE, {"KEY": "sk-secret"})
-        runner = Runner(Sender(HttpxTransport(httpx.MockTransport(self.handler))), Health())
-        self.endpoint = ChatEndpoint(Journeys(lambda: table, runner), self.log.append)
+        transport = HttpxTransport(httpx.MockTransport(self.handler))
+        signals = Signals(Services(transport), lambda _: None)
+        journeys = Journeys(lambda: table, Runner(Sender(transport), Health()), signals)
+        self.endpoint = ChatEndpoint(journeys, self.log.append)
 
     async def receive(self) -> Any:
         self.received += 1

@@ -9,10 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, sighting_of, timeout_s_of
+from gateway.api.door import (
+    Visitor,
+    address_of,
+    authenticate,
+    claims_of,
+    headers_of,
+    request_id_of,
+    sighting_of,
+    timeout_s_of,
+)
 from gateway.api.errors import ApiError
+from gateway.model.signals import AddressReport
 from gateway.model.table import Table
-from gateway.policy.location import EdgeReport, Sighting
+from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from tests.tables import KEYS, WORLD, table_of
 
 KEY = "gk-app-key"
@@ -228,9 +238,7 @@ def test_every_value_of_its_header_counts() -> None:
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
 def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
-    assert sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == Sighting(
-        None, "ignored: the peer is no trusted edge"
-    )
+    assert sighting_of(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == Sighting(None, EdgeNote.STRANGER)
     assert sighting_of(TABLE, visit(peer=peer)) == Sighting()
 
 
@@ -262,10 +270,78 @@ def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool
     if believed:
         assert seen.edge == EdgeReport("cf-ipcountry", ("DE",))
     else:
-        assert seen == Sighting(None, "ignored: the edge's secret is missing or wrong")
+        assert seen == Sighting(None, EdgeNote.UNPROVEN if secrets else EdgeNote.STRANGER_WITHIN)
     assert sighting_of(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")).edge is None
 
 
 def test_where_no_edge_is_trusted_no_header_is() -> None:
     table: Any = table_of(WORLD.replace("  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]", ""))
     assert sighting_of(table, visit(("cf-ipcountry", "DE"))) == Sighting()
+
+
+# --- parts, addresses and claims ------------------------------------------------------------------
+
+FULL = world(
+    **{
+        "[{from: [127.0.0.0/8], country: CF-IPCountry}]": (
+            "[{from: [127.0.0.0/8], country: CF-IPCountry, subdivision: CF-Region-Code, client_ip: X-Forwarded-For},"
+            ' {from: [192.0.2.0/24], country: C, client_ip: Real, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}},'
+            " {from: [198.51.100.0/24], country: C}]"
+        )
+    }
+)
+
+
+def test_an_edge_tells_the_part_under_its_own_header() -> None:
+    told = sighting_of(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
+    assert told == Sighting(EdgeReport("cf-ipcountry", ("US",), ("CA",)))
+    assert sighting_of(FULL, visit(("cf-region-code", "CA"))) == Sighting()
+    assert sighting_of(TABLE, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA"))) == Sighting(
+        EdgeReport("cf-ipcountry", ("US",))
+    )
+
+
+def address(visitor: Visitor) -> str:
+    found = address_of(FULL, visitor)
+    return found.note if isinstance(found, AddressReport) else str(found)
+
+
+def test_the_address_is_the_peers_or_what_its_edge_tells() -> None:
+    spoofed = ("x-forwarded-for", "1.1.1.1")
+    assert address(visit(spoofed, peer="203.0.113.9")) == "203.0.113.9"
+    assert address(visit(spoofed, peer="::ffff:203.0.113.9")) == "203.0.113.9"
+    assert address(visit(peer=None)) == "silent: the peer has no address"
+    assert address(visit(("x-forwarded-for", "1.1.1.1, 8.8.8.8"))) == "8.8.8.8"
+    assert address(visit(("x-forwarded-for", "8.8.8.8, 198.51.100.7, 127.0.0.5"))) == "8.8.8.8"
+    assert address(visit()) == "silent: the edge tells no address"
+    assert address(visit(spoofed, peer="198.51.100.7")) == "silent: the edge tells no address"
+
+
+def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
+    """Others may send from them: only who shows the secret is the edge, and a hop can't show it."""
+    assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
+
+
+@pytest.mark.parametrize("secrets", [[], ["wrong"], [KEYS["EDGE_SECRET"]] * 2])
+def test_an_edge_that_doesnt_show_its_secret_tells_no_address_and_is_nobodys(secrets: list[str]) -> None:
+    pairs = [("real", "8.8.8.8"), *(("x-edge-auth", secret) for secret in secrets)]
+    assert address(visit(*pairs, peer="192.0.2.7")) == "silent: the peer didn't show to be the edge"
+    assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
+
+
+def test_an_edge_without_its_secret_is_somebody_of_its_network_and_one_with_a_wrong_one_is_a_doubt() -> None:
+    assert sighting_of(FULL, visit(peer="192.0.2.7")) == Sighting()
+    assert sighting_of(FULL, visit(("c", "DE"), peer="192.0.2.7")) == Sighting(None, EdgeNote.STRANGER_WITHIN)
+    assert sighting_of(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == Sighting(None, EdgeNote.UNPROVEN)
+
+
+def test_every_claim_that_was_sent_is_taken() -> None:
+    assert claims_of(visit(("x-gateway-claim", "a"), ("x-gateway-claim", "b"))) == ("a", "b")
+    assert claims_of(visit()) == ()
+
+
+def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:
+    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
+    table = table_of(text.replace("CF-IPCountry}", "C, subdivision: Part, client_ip: Real}"))
+    for name in ("c", "part", "real"):
+        assert refusal_of(table, visit((name, "x"))) == (403, "permission_denied")

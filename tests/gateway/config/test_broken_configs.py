@@ -180,8 +180,8 @@ SHAPES = {
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
-        "deployments.x.model: a reference `${…}` is resolved in `api_key`, an edge's secret and an exporter's headers only; "
-        "write the value itself",
+        "deployments.x.model: a reference `${…}` is resolved in `api_key`, an edge's secret, an exporter's headers and "
+        "a claim's keys only; write the value itself",
     ),
 }
 
@@ -604,8 +604,85 @@ LOCATION = {
     ),
     "one header for two things": one(
         "location",
-        "location:\n  edges:\n    - ▸{from: [10.0.0.0/8], country: X-Edge, client_ip: x-edge}",
-        "location.edges[0]: country, client_ip and secret must be different headers",
+        "location:\n  edges:\n    - ▸{from: [10.0.0.0/8], country: X-Edge, client_ip: x-edge}\n"
+        "    - ▸{from: [11.0.0.0/8], country: X-Edge, subdivision: X-EDGE}",
+        "location.edges[0]: country, subdivision, client_ip and secret must be different headers",
+        "location.edges[1]: country, subdivision, client_ip and secret must be different headers",
+    ),
+    "a signal that isn't set up": one(
+        "location",
+        "location: {signals: [▸claim, edge_header, ▸geoip]}",
+        "location.signals[0]: `claim` is not set up; write `location.claim`, or remove it here",
+        "location.signals[2]: `geoip` is not set up; write `location.geoip`, or remove it here",
+    ),
+    "a claim without keys": one(
+        "location",
+        "location:\n  ▸claim: {issuer: i, audience: a, algorithms: [ES256]}",
+        "location.claim: needs `jwks` or a `secret`, and not both; public keys (`jwks`) are the better choice",
+    ),
+    "a claim with two sorts of keys": one(
+        "location",
+        "location:\n  ▸claim:\n    {issuer: i, audience: a, ▸algorithms: [ES256], jwks: /keys, secret: '${EDGE}'}",
+        "location.claim: needs `jwks` or a `secret`, and not both; public keys (`jwks`) are the better choice",
+        "location.claim.algorithms: with a `secret` only HS256, HS384 and HS512 can be used",
+    ),
+    "a public key for a secret": one(
+        "location",
+        "location:\n  claim:\n    {issuer: i, audience: a, ▸algorithms: [ES256, HS256], jwks: /etc/keys.json}",
+        "location.claim.algorithms: HS256 would take a public key for a secret; "
+        "leave it out, or configure a `secret` instead of `jwks`",
+    ),
+    "no algorithm": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, ▸algorithms: [], jwks: /keys}}",
+        "location.claim.algorithms: must not be empty",
+    ),
+    "the algorithm none": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [▸none, ES256, ▸es256], jwks: /keys}}",
+        "location.claim.algorithms[0]: unknown word 'none'; there are ES256, ES384, ES512, EdDSA, HS256, HS384, HS512, "
+        "PS256, PS384, PS512, RS256, RS384 and 1 more",
+        "location.claim.algorithms[2]: unknown word 'es256'; did you mean 'ES256'?",
+    ),
+    "keys of no place": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸keys.json}}",
+        "location.claim.jwks: is neither a URL nor the whole path of a file; such as https://issuer.example/jwks",
+    ),
+    "keys over the open net": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'http://issuer.example/jwks'}}",
+        "location.claim.jwks: http:// to another machine can be read and changed on its way; use https://",
+    ),
+    "a URL with a password": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'https://u:p@issuer.example/jwks'}}",
+        "location.claim.jwks: the URL must not carry a user name or password; use api_key",
+    ),
+    "a short secret": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [HS256, HS512], secret: ▸'${EDGE}'}}",
+        "location.claim.secret: is shorter than 64 characters, which HS512 needs; make a longer one",
+    ),
+    "a secret that isn't set": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: ▸'${NOT_SET}'}}",
+        "location.claim.secret: NOT_SET is not set; set it, or remove `claim`",
+    ),
+    "a database of no place": one(
+        "location",
+        "location: {geoip: {path: ▸GeoLite2-Country.mmdb}}",
+        "location.geoip.path: must be the whole path of a file; such as /var/lib/GeoIP/GeoLite2-Country.mmdb",
+    ),
+    "an age without its unit": one(
+        "location",
+        "location: {geoip: {path: /x.mmdb, max_age: ▸'30'}}",
+        "location.geoip.max_age: must be an age in hours or days, such as 12h or 30d",
+    ),
+    "no country": one(
+        "location",
+        "location: {accept_country_only: [▸Ukraine]}",
+        "location.accept_country_only[0]: 'Ukraine' is no territory (ISO 3166); did you mean UA (Ukraine)?",
     ),
     "a language": one(
         "location",
@@ -668,9 +745,6 @@ NOT_YET = {
     "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
     "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
     "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
-    "claim": ("location", "location: {▸claim: {issuer: x}}"),
-    "geoip": ("location", "location: {▸geoip: {path: /x}}"),
-    "subdivision": ("location.edges[0]", "location: {edges: [{from: [10.0.0.0/8], country: C, ▸subdivision: S}]}"),
     "retry_budget": ("resilience", "resilience: {▸retry_budget: 20%}"),
 }
 
@@ -694,7 +768,6 @@ def test_words_and_steps_without_their_feature_are_refused_by_name() -> None:
         sections(
             assistants="assistants: {a: {routes: {cn: [▸{qwen-cn: 95, chatgpt-us: 5}, qwen-cn], us: [▸{}]}}}",
             clients=f"clients: {{a: {{keys: ['{HASH}'], may_assert: [territory, ▸consent]}}}}",
-            location="location: {signals: [▸claim, api_key, ▸geoip]}",
         )
     )
     step = "a weighted step (a mapping inside a route) is not supported by this version yet; name one deployment"
@@ -704,8 +777,6 @@ def test_words_and_steps_without_their_feature_are_refused_by_name() -> None:
         f"assistants.a.routes.cn[0]: {step}",
         f"assistants.a.routes.us[0]: {step}",
         "clients.a.may_assert[1]: `consent` is not supported by this version yet; remove it",
-        "location.signals[0]: `claim` is not supported by this version yet; remove it",
-        "location.signals[2]: `geoip` is not supported by this version yet; remove it",
     ]
 
 

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.model.decision import RefusalCode
 from gateway.model.location import LocationProblem
+from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Table
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location import CLAIM_PROBLEMS, EdgeNote, EdgeReport, Sighting, resolve
+from gateway.policy.routing import refuse_location
 from tests.tables import WORLD, table_of
 
 TABLE = table_of(WORLD)
@@ -18,7 +21,7 @@ CLIENTS = {client.name: client for client in TABLE.clients.values()}
 
 
 def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Sighting:
-    return Sighting(EdgeReport("cf-ipcountry", (edge,)) if edge is not None else None, "", asserted)
+    return Sighting(EdgeReport("cf-ipcountry", (edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
 
 
 def region_of(table: Table, client: Client | None, sighting: Sighting) -> str | None:
@@ -145,3 +148,174 @@ def test_nothing_that_an_untrusted_client_says_moves_it(asserted: list[str]) -> 
     honest = resolve(TABLE, CLIENTS["app"], seen("DE"))
     lying = resolve(TABLE, CLIENTS["app"], seen("DE", tuple(asserted)))
     assert (lying.region, lying.territory, lying.why) == (honest.region, honest.territory, honest.why)
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+ALL = replace(
+    TABLE, location=replace(TABLE.location, signals=("claim", "api_key", "assertion", "edge_header", "geoip"))
+)
+
+
+def claimed(territory: str | None = None, problem: ClaimProblem | None = None) -> ClaimReport:
+    return ClaimReport(territory, problem)
+
+
+def located(sighting: Sighting, table: Table = ALL, client: Client | None = None) -> tuple[str | None, str | None, str]:
+    location = resolve(table, client, sighting)
+    return location.problem or (location.region.name if location.region else None), location.territory, location.why
+
+
+def test_a_claim_tells_the_territory_and_names_the_winner_by_its_rank() -> None:
+    both = Sighting(EdgeReport("cf-ipcountry", ("FR",)), claim=claimed("DE"))
+    assert located(both) == ("eu", "DE", "claim")
+    later = replace(ALL, location=replace(ALL.location, signals=("edge_header", "claim")))
+    assert located(both, later) == ("eu", "FR", "edge_header")
+    unlisted = replace(ALL, location=replace(ALL.location, signals=("edge_header",)))
+    assert located(replace(both, claim=claimed(problem=ClaimProblem.EXPIRED)), unlisted) == ("eu", "FR", "edge_header")
+
+
+def test_a_claim_without_a_territory_is_silent() -> None:
+    assert located(Sighting(EdgeReport("h", ("US",)), claim=claimed())) == ("us", "US", "edge_header")
+    assert located(Sighting(EdgeReport("h", ("US",)), claim=claimed("XX"))) == ("us", "US", "edge_header")
+
+
+@pytest.mark.parametrize("client", [None, "app", "backend", "shop-cn"])
+@pytest.mark.parametrize("problem", ClaimProblem)
+def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
+    problem: ClaimProblem, client: str | None
+) -> None:
+    sighting = Sighting(EdgeReport("h", ("US",)), asserted=("US",), claim=claimed(problem=problem))
+    who = CLIENTS[client] if client else None
+    for unknown in ("refuse", "eu"):
+        table = replace(ALL, location=replace(ALL.location, unknown=unknown))
+        location = resolve(table, who, sighting)
+        assert location.region is None
+        assert location.why == "claim"
+        refusal = refuse_location(table, location)
+        assert refusal is not None
+        if problem is ClaimProblem.UNCHECKED:
+            assert location.problem is LocationProblem.CLAIM_UNCHECKED
+            assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 10)
+        else:
+            assert location.problem is LocationProblem.CLAIM
+            assert refusal.code is RefusalCode.PERMISSION_DENIED
+        assert CLAIM_PROBLEMS[problem] in refusal.message
+        assert "`x-gateway-claim`" in refusal.message
+
+
+def test_a_blocked_territory_wins_over_a_claim_that_is_not_believed() -> None:
+    sighting = Sighting(EdgeReport("h", ("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
+    assert located(sighting) == (LocationProblem.BLOCKED, "CU", "edge_header")
+    assert located(Sighting(EdgeReport("h", ("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
+    blocked = located(Sighting(claim=claimed("CU")), client=CLIENTS["shop-cn"])
+    assert blocked == (LocationProblem.BLOCKED, "CU", "claim")
+
+
+def test_a_keys_region_is_final_before_a_claim_and_an_address() -> None:
+    shop = CLIENTS["shop-cn"]
+    elsewhere = Sighting(claim=claimed("US"), address=AddressReport("JP"))
+    assert located(elsewhere, client=shop) == ("cn", None, "api_key")
+    assert located(Sighting(claim=claimed("US"), address=AddressReport("CN")), client=shop) == ("cn", "CN", "api_key")
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (AddressReport("DE"), ("eu", "DE", "geoip")),
+        (AddressReport("US", "CA"), ("us", "US-CA", "geoip")),
+        (AddressReport("EU"), (LocationProblem.UNKNOWN, None, "unknown")),
+        (AddressReport("CU"), (LocationProblem.BLOCKED, "CU", "geoip")),
+        (AddressReport(note="silent: a private or reserved address"), (LocationProblem.UNKNOWN, None, "unknown")),
+    ],
+)
+def test_an_address_has_a_territory_or_none(address: AddressReport, found: tuple[str, str | None, str]) -> None:
+    assert located(Sighting(address=address)) == found
+
+
+def test_an_address_that_is_silent_lets_another_signal_speak_and_one_that_hides_does_not() -> None:
+    first = replace(ALL, location=replace(ALL.location, signals=("geoip", "edge_header")))
+    edge = EdgeReport("h", ("DE",))
+    assert located(Sighting(edge, address=AddressReport(note="silent: …")), first) == ("eu", "DE", "edge_header")
+    assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …")), first)[0] == "unknown"
+    assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …"))) == ("eu", "DE", "edge_header")
+    assert located(Sighting(EdgeReport("h", ("A1",)), address=AddressReport("DE")))[0] == "unknown"
+
+
+# --- doubts ---------------------------------------------------------------------------------------
+
+DOUBTFUL = {
+    "an edge that says two things": Sighting(EdgeReport("h", ("DE", "CU"))),
+    "an edge that says nonsense": Sighting(EdgeReport("h", ("Germany",))),
+    "an edge that says two parts": Sighting(EdgeReport("h", ("US",), ("CA", "NY"))),
+    "an edge that says two parts, one of them empty": Sighting(EdgeReport("h", ("US",), ("CA", ""))),
+    "an edge that says another country's part": Sighting(EdgeReport("h", ("US",), ("FR-75",))),
+    "an edge that says a part of a part": Sighting(EdgeReport("h", ("US-CA",), ("NY",))),
+    "an edge with a wrong secret": Sighting(None, EdgeNote.UNPROVEN),
+    "an address that is none": Sighting(address=AddressReport(note="in doubt: …", doubtful=True)),
+}
+
+
+@pytest.mark.parametrize("client", [None, "shop-cn"])
+@pytest.mark.parametrize("unknown", ["refuse", "us"])
+@pytest.mark.parametrize("doubt", DOUBTFUL)
+def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
+    doubt: str, unknown: str, client: str | None
+) -> None:
+    table = replace(ALL, location=replace(ALL.location, unknown=unknown))
+    sighting = replace(DOUBTFUL[doubt], claim=claimed("DE"))
+    location = resolve(table, CLIENTS[client] if client else None, sighting)
+    assert location.problem is LocationProblem.UNKNOWN
+    assert any(item.note.startswith("in doubt: ") for item in location.evidence)
+
+
+# --- parts of countries ---------------------------------------------------------------------------
+
+SPLIT = table_of(
+    WORLD.replace("blocked: [CU,", "blocked: [UA-43, CU,")
+    .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
+    .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
+)
+ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozenset({"UA", "US"})))
+
+
+@pytest.mark.parametrize(
+    ("values", "parts", "found"),
+    [
+        (("US",), ("CA",), ("ca", "US-CA", "edge_header")),
+        (("us",), (" us-ca ",), ("ca", "US-CA", "edge_header")),
+        (("US-CA",), (), ("ca", "US-CA", "edge_header")),
+        (("US-CA",), ("CA",), ("ca", "US-CA", "edge_header")),
+        (("US",), ("NY",), ("us", "US-NY", "edge_header")),
+        (("US",), (), ("unknown", None, "unknown")),
+        (("US",), ("",), ("unknown", None, "unknown")),
+        (("US",), ("XX",), ("unknown", None, "unknown")),
+        (("UA",), ("43",), ("blocked", "UA-43", "edge_header")),
+        (("UA",), ("30",), ("default", "UA-30", "edge_header")),
+        (("UA",), (), ("blocked", "UA", "edge_header")),
+        (("UK",), ("ENG",), ("default", "GB-ENG", "edge_header")),
+        (("DE",), ("BE",), ("eu", "DE-BE", "edge_header")),
+        (("DE",), ("",), ("eu", "DE", "edge_header")),
+    ],
+)
+def test_the_part_decides_where_a_country_is_split(
+    values: tuple[str, ...], parts: tuple[str, ...], found: tuple[str, str | None, str]
+) -> None:
+    assert located(Sighting(EdgeReport("h", values, parts)), SPLIT) == found
+
+
+def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
+    assert located(Sighting(EdgeReport("h", ("US",))), ACCEPTING) == ("us", "US", "edge_header")
+    assert located(Sighting(EdgeReport("h", ("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
+    assert located(Sighting(EdgeReport("h", ("UA",), ("43",))), ACCEPTING)[0] == "blocked"
+
+
+def test_of_a_country_and_its_part_the_part_says_more() -> None:
+    table = replace(ACCEPTING, location=replace(ACCEPTING.location, signals=("edge_header", "geoip")))
+    sighting = Sighting(EdgeReport("h", ("US",)), address=AddressReport("US", "CA"))
+    assert located(sighting, table) == ("ca", "US-CA", "geoip")
+    other_way = Sighting(EdgeReport("h", ("US",), ("CA",)), address=AddressReport("US"))
+    assert located(other_way, table) == ("ca", "US-CA", "edge_header")

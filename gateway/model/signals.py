@@ -1,0 +1,105 @@
+"""The signals of a place that need more than a header: how each is set up, and what it said of one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.model.permit import ServicePermit
+from providers.auth import Secret
+
+__all__ = [
+    "AddressReport",
+    "ClaimProblem",
+    "ClaimReport",
+    "ClaimRules",
+    "GeoIpRules",
+    "KeyFile",
+    "KeySource",
+    "KeyUrl",
+    "SharedKey",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUrl:
+    """An issuer's key set at a URL that the config names: leave to ask for it, and the path there."""
+
+    permit: ServicePermit
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """An issuer's key set in a file."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKey:
+    """A secret that the issuer signs with and the gateway checks with."""
+
+    secret: Secret
+
+
+KeySource = KeyUrl | KeyFile | SharedKey
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """Whose claims are believed, and how they must be signed. `territory` is the name of the member that has it."""
+
+    issuer: str
+    audience: str
+    algorithms: frozenset[str]
+    keys: KeySource
+    territory: str = "territory"
+
+
+@dataclass(frozen=True, slots=True)
+class GeoIpRules:
+    """A database of addresses, and how old it may be."""
+
+    path: str
+    max_age_s: float
+
+
+class ClaimProblem(StrEnum):
+    """Why a claim is not believed: the class that a client, a log and `explain` are told."""
+
+    REPEATED = "repeated"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    ALGORITHM = "algorithm"
+    KEY = "unknown_key"
+    SIGNATURE = "signature"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    NOT_YET = "not_yet_valid"
+    UNCHECKED = "unchecked"
+    """The issuer's keys can't be read right now: nobody's fault but the issuer's, or ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReport:
+    """What the claim of a request was found to be: its territory (None: it names none), or why it isn't believed."""
+
+    territory: str | None = None
+    problem: ClaimProblem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReport:
+    """What is known of the person's address: its country, and the part of it, if the database has one.
+
+    note: why there is no country. hidden: somebody hides behind the address (Tor, a proxy). doubtful: what should have
+    been an address is none, or several, so that nobody knows whose it is.
+    """
+
+    country: str = ""
+    part: str = ""
+    note: str = ""
+    hidden: bool = False
+    doubtful: bool = False

@@ -1,0 +1,229 @@
+"""Where a caller is, against the real server: claims, a database of addresses, parts of countries, and every lie about it.
+
+The peer is an address of this machine: 127.0.0.2 is an edge that overwrites its headers, 127.0.0.9 is nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.claims import AUDIENCE, ISSUER, jwks, public, token
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.mmdb import country, mmdb
+from tests.places import EDGE_SECRET, LIES, Case, Header, cases
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
+EDGE, STRANGER = "127.0.0.2", "127.0.0.9"
+LOCATION: dict[str, Any] = {
+    "signals": ["claim", "api_key", "assertion", "edge_header", "geoip"],
+    "edges": [
+        {
+            "from": [f"{EDGE}/32"],
+            "country": "CF-IPCountry",
+            "subdivision": "cf-region-code",
+            "client_ip": "X-Forwarded-For",
+            "secret": {"header": "X-Edge-Auth", "value": "${EDGE_SECRET}"},
+        }
+    ],
+    "unknown": "eu",
+}
+PROOF = {"x-edge-auth": EDGE_SECRET}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "keys.json").write_bytes(jwks(public("k1")))
+    (folder / "world.mmdb").write_bytes(mmdb(built_at=int(time.time())))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]:
+    for site in SITES:
+        providers[site].scenario = Scenario()
+    shop = hashlib.sha256(b"gk-shop").hexdigest()
+    config = world_config(folder, {name: providers[name].origin for name in SITES})
+    text = config.read_text("utf-8")
+    text = text[: text.index("location:")].replace("blocked: [CU,", "blocked: [UA-43, CU,")
+    location = {
+        **LOCATION,
+        "claim": {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")},
+        "geoip": {"path": str(folder / "world.mmdb"), "max_age": "30d"},
+    }
+    config.write_text(f'{text}  shop-cn: {{keys: ["sha256:{shop}"], region: cn}}\nlocation: {json.dumps(location)}\n')
+    with running_gateway(config, {**KEYS, "EDGE_SECRET": EDGE_SECRET}) as process:
+        yield process
+
+
+def asked(server: GatewayProcess, headers: Mapping[str, str], peer: str = EDGE) -> httpx.Response:
+    """The answer to a request that comes from that address of this machine."""
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=peer), base_url=server.url) as client:
+        given = {"authorization": f"Bearer {APP_KEY}", "content-type": "application/json", **headers}
+        return client.post(CHAT, content=BODY, headers=given)
+
+
+def told(response: httpx.Response) -> tuple[int, str | None, str | None]:
+    return response.status_code, response.headers.get("x-gateway-region"), response.headers.get("x-gateway-why")
+
+
+def claim(**said: Any) -> dict[str, str]:
+    return {"x-gateway-claim": token(**{"exp": time.time() + 600, **said})}
+
+
+def test_a_signed_claim_decides_from_anywhere(server: GatewayProcess) -> None:
+    assert told(asked(server, claim(territory="CN"), STRANGER)) == (200, "cn", "claim")
+    assert told(asked(server, {**PROOF, "cf-ipcountry": "FR", **claim(territory="DE")})) == (200, "eu", "claim")
+    assert told(asked(server, {**PROOF, "cf-ipcountry": "US", **claim(territory="DE")}))[0] == 451
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"exp": 1}, "expired"),
+        ({"iss": "x"}, "another issuer"),
+        ({"aud": "x"}, "somebody else"),
+        ({"kid": "k9"}, "key"),
+    ],
+)
+def test_a_claim_that_is_not_believed_is_refused_and_says_why(
+    server: GatewayProcess, said: dict[str, Any], why: str
+) -> None:
+    sent = claim(**said)
+    response = asked(server, {**PROOF, "cf-ipcountry": "DE", **sent})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (403, "permission_denied", "permission_error")
+    assert why in error["message"]
+    assert "`x-gateway-claim`" in error["message"]
+    assert response.headers["x-gateway-why"] == "claim"
+    assert sent["x-gateway-claim"] not in response.text
+    line = server.wait_for("request", request_id=response.headers["x-request-id"])
+    assert sent["x-gateway-claim"] not in json.dumps(line)
+
+
+def test_two_claims_are_refused(server: GatewayProcess) -> None:
+    value = claim(territory="DE")["x-gateway-claim"]
+    status, region = raw(server, STRANGER, ((b"x-gateway-claim", value.encode()),) * 2, APP_KEY)
+    assert (status, region) == (403, None)
+
+
+def test_an_address_decides_where_nothing_stronger_does(server: GatewayProcess) -> None:
+    assert told(asked(server, {**PROOF, "x-forwarded-for": "9.9.9.9, 2.2.2.2"})) == (200, "eu", "geoip")
+    assert told(asked(server, {**PROOF, "x-forwarded-for": "1.2.3.4"})) == (200, "cn", "geoip")
+    assert told(asked(server, {**PROOF, "x-forwarded-for": "5.2.3.4"})) == (451, None, "geoip")
+    assert told(asked(server, {**PROOF, "x-forwarded-for": "nonsense"})) == (451, None, "unknown")
+    assert told(asked(server, {"x-forwarded-for": "1.2.3.4"}, STRANGER)) == (200, "eu", "unknown")
+
+
+def test_a_part_of_a_country_decides(server: GatewayProcess) -> None:
+    assert told(asked(server, {**PROOF, "cf-ipcountry": "UA"}))[0] == 451
+    assert told(asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "43"}))[0] == 451
+    response = asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "30"})
+    assert response.headers["x-gateway-region"] == "default"
+
+
+def test_explain_shows_each_signal_to_the_caller_itself(server: GatewayProcess) -> None:
+    sent = {
+        **claim(territory="DE"),
+        **PROOF,
+        "cf-ipcountry": "FR",
+        "cf-region-code": "IDF",
+        "x-forwarded-for": "2.2.2.2",
+    }
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=EDGE), base_url=server.url) as client:
+        found = client.get("/v1/explain", headers={"authorization": f"Bearer {APP_KEY}", **sent}).json()["location"]
+        bad = claim(exp=1)
+        expired = client.get("/v1/explain", headers={"authorization": f"Bearer {APP_KEY}", **bad}).json()["location"]
+        names = client.get("/v1/models", headers={"authorization": f"Bearer {APP_KEY}", **bad}).json()["data"]
+    assert [(item["signal"], item["said"], item["territory"], item["decided"]) for item in found["evidence"]] == [
+        ("claim", "DE", "DE", True),
+        ("edge_header", "FR, IDF", "FR-IDF", False),
+        ("geoip", "DE", "DE", False),
+    ]
+    assert "2.2.2.2" not in json.dumps(found)
+    assert (expired["problem"], expired["region"]) == ("claim", None)
+    assert expired["evidence"][0]["note"] == "not believed: it has expired"
+    assert names == []
+
+
+def test_a_database_that_is_replaced_is_used_without_a_restart(server: GatewayProcess, folder: Path) -> None:
+    path = folder / "world.mmdb"
+    before = path.read_bytes()
+    headers = {**PROOF, "x-forwarded-for": "4.4.4.4"}
+    assert told(asked(server, headers))[1] == "default"
+    for data, region in ((mmdb({"4.0.0.0/8": country("CN")}, built_at=int(time.time())), "cn"), (before, "default")):
+        (folder / "new.mmdb").write_bytes(data)
+        os.replace(folder / "new.mmdb", path)
+        deadline = time.monotonic() + 20
+        while told(asked(server, headers))[1] != region:
+            assert time.monotonic() < deadline
+
+
+# --- the property ---------------------------------------------------------------------------------
+
+
+def raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key: str) -> tuple[int, str | None]:
+    """Status and region of a request with exactly these bytes; a refused connection counts as a refusal."""
+    url = httpx.URL(server.url)
+    lines = [b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"content-type: application/json", b"connection: close"]
+    lines += [b"authorization: Bearer " + key.encode(), b"content-length: %d" % len(BODY)]
+    lines += [name + b": " + value for name, value in headers]
+    answer = b""
+    with socket.create_connection((url.host, url.port or 80), timeout=20, source_address=(peer, 0)) as connection:
+        connection.sendall(b"\r\n".join([*lines, b"", BODY]))
+        while piece := connection.recv(65_536):
+            answer += piece
+    head = answer.partition(b"\r\n\r\n")[0].decode("latin-1").lower().split("\r\n")
+    named = dict(line.split(": ", 1) for line in head[1:])
+    return int(head[0].split()[1]), named.get("x-gateway-region")
+
+
+@pytest.mark.parametrize("number", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_no_header_moves_an_untrusted_client(server: GatewayProcess, number: int) -> None:
+    counts: Counter[str] = Counter()
+
+    @given(cases([EDGE], [STRANGER], location=LOCATION))
+    @settings(max_examples=number // LIES, deadline=None, suppress_health_check=list(HealthCheck))
+    def judge(case: Case) -> None:
+        key = {"app": APP_KEY, "shop-cn": "gk-shop"}[case.client]
+        honest = raw(server, case.peer, case.honest, key)
+        for headers in case.lying:
+            status, region = raw(server, case.peer, headers, key)
+            if region is None:
+                assert 400 <= status < 500
+                counts["refused as before" if honest[1] is None else "refused for the lie"] += 1
+                continue
+            assert (status, region) == honest
+            counts["where it was"] += 1
+
+    judge()
+    print(f"{counts.total()} requests: {dict(counts)}")
+    assert counts.total() >= number
+    assert counts["where it was"]
+
+
+_NAMES = st.sampled_from(["cf-ipcountry", "x-forwarded-for", "x-gateway-claim", "cf-region-code", "x-edge-auth"])
+
+
+@given(pairs=st.lists(st.tuples(_NAMES, st.binary(max_size=60)), max_size=5))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_bytes_in_these_headers_are_our_fault(server: GatewayProcess, pairs: list[tuple[str, bytes]]) -> None:
+    cleaned = tuple((name.encode(), value.translate(None, b"\r\n\0")) for name, value in pairs)
+    assert raw(server, EDGE, cleaned, APP_KEY)[0] < 500

@@ -1,0 +1,128 @@
+"""A database of addresses: what it says, what it doesn't, and files that are none."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
+from gateway.model.signals import AddressReport
+from tests.mmdb import country, mmdb
+
+GOOD = mmdb()
+
+
+def database(folder: Path, data: bytes = GOOD) -> GeoIpFile:
+    path = folder / "world.mmdb"
+    path.write_bytes(data)
+    return read_geoip(str(path))
+
+
+@pytest.mark.parametrize(
+    ("address", "report"),
+    [
+        ("1.2.3.4", AddressReport("CN")),
+        ("2.255.255.255", AddressReport("DE")),
+        ("3.2.0.1", AddressReport("US")),
+        ("3.1.0.1", AddressReport("US", "CA")),
+        ("6.43.1.1", AddressReport("UA", "43")),
+        ("9.1.1.1", AddressReport("EU")),
+        ("11.1.1.1", AddressReport("A1")),
+        ("2a00:1::1", AddressReport("DE")),
+        ("2a00:2:ffff::", AddressReport("CN")),
+    ],
+)
+def test_an_address_has_its_country(tmp_path: Path, address: str, report: AddressReport) -> None:
+    file = database(tmp_path)
+    assert file.lookup(ip_address(address)) == report
+    assert file.lookup(ip_address(address)) is file.lookup(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.1.2.3", "127.0.0.1", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.1.2.3"),
+        *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
+        "2001:db8::1",
+    ],
+)
+def test_a_reserved_address_has_no_country_whatever_the_file_says(tmp_path: Path, address: str) -> None:
+    file = database(tmp_path, mmdb({"0.0.0.0/1": country("CN"), "128.0.0.0/1": country("CN"), "::/1": country("CN")}))
+    report = file.lookup(ip_address(address))
+    assert report == AddressReport(note="silent: a private or reserved address")
+
+
+def test_what_is_not_in_it_is_silent(tmp_path: Path) -> None:
+    file = database(tmp_path)
+    for address in ("99.1.1.1", "8.8.8.8", "12.1.1.1", "2a00:3::1"):
+        report = file.lookup(ip_address(address))
+        assert (report.country, report.hidden, report.doubtful) == ("", False, False)
+        assert report.note.startswith("silent: ")
+    only_v4 = database(tmp_path, mmdb({"1.0.0.0/8": country("CN")}, ip_version=4))
+    assert only_v4.lookup(ip_address("1.1.1.1")) == AddressReport("CN")
+    assert only_v4.lookup(ip_address("2a00:1::1")).note == "silent: the database has no IPv6 addresses"
+
+
+def test_somebody_who_hides_has_no_country(tmp_path: Path) -> None:
+    report = database(tmp_path).lookup(ip_address("7.7.7.7"))
+    assert (report.country, report.hidden) == ("", True)
+
+
+@pytest.mark.parametrize("record", [{"country": "DE"}, {"country": {"iso_code": 49}}, {"country": []}, {}, "DE"])
+def test_a_record_of_another_form_is_silent(tmp_path: Path, record: object) -> None:
+    report = database(tmp_path, mmdb({"1.0.0.0/8": record})).lookup(ip_address("1.1.1.1"))
+    assert report.country == ""
+    assert report.note.startswith("silent: ")
+
+
+def test_its_own_date_is_told_and_its_file_is_known_again(tmp_path: Path) -> None:
+    first = database(tmp_path, mmdb(built_at=1_700_000_000))
+    path = str(tmp_path / "world.mmdb")
+    assert first.built_at == 1_700_000_000
+    assert read_geoip(path, first) is first
+    replacement = tmp_path / "new.mmdb"
+    replacement.write_bytes(mmdb({"1.0.0.0/8": country("FR")}, built_at=1_700_000_001))
+    os.replace(replacement, path)
+    second = read_geoip(path, first)
+    assert second.lookup(ip_address("1.1.1.1")) == AddressReport("FR")
+    assert first.lookup(ip_address("1.1.1.1")) == AddressReport("CN")
+
+
+def test_a_file_that_is_cut_while_it_is_used_harms_nobody(tmp_path: Path) -> None:
+    file = database(tmp_path)
+    os.truncate(tmp_path / "world.mmdb", 10)
+    assert file.lookup(ip_address("3.1.0.1")) == AddressReport("US", "CA")
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(GeoIpError, match=r"can't be read \(No such file"):
+        read_geoip(str(tmp_path / "nothing"))
+    with pytest.raises(GeoIpError, match=r"is no regular file|Is a directory"):
+        read_geoip(str(tmp_path))
+    for data in (b"", b"nonsense", GOOD[:-10], GOOD[:100], b"\xab\xcd\xefMaxMind.com" + b"\xe0" * 10):
+        with pytest.raises(GeoIpError, match="no MaxMind database, or a broken one"):
+            database(tmp_path, data)
+
+
+@given(
+    spots=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8),
+    address=st.ip_addresses(),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_broken_file_never_raises_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, spots: list[tuple[int, int]], address: object
+) -> None:
+    data = bytearray(GOOD)
+    for place, value in spots:
+        data[place] = value
+    try:
+        file = database(tmp_path_factory.getbasetemp(), bytes(data))
+    except GeoIpError:
+        return
+    for each in (address, ip_address("3.1.0.1"), ip_address("2a00:1::1")):
+        assert isinstance(file.lookup(each), AddressReport)  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""An untrusted client can't move itself: whatever it sends, directly or through a trusted edge, it is where it was, or it
+is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from gateway.api.door import address_of, claims_of, headers_of, sighting_of
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.services import Services
+from gateway.model.location import Location
+from gateway.model.table import Table
+from gateway.policy.location import resolve
+from gateway.service.signals import Signals
+from tests.claims import NOW, jwks, public
+from tests.mmdb import mmdb
+from tests.places import EDGE_SECRET, LIES, Case, Header, cases, config_of
+from tests.tables import KEYS, WORLD, table_of
+
+PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]
+STRANGERS = ["1.2.3.4", "2.2.3.4", "3.1.3.4", "3.9.3.4", "5.2.3.4", "99.1.1.1", "10.9.9.9", "2a00:1::9"]
+SPLIT = (
+    WORLD[: WORLD.index("location:")]
+    .replace("blocked: [CU,", "blocked: [UA-43, CU,")
+    .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
+    .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
+)
+
+
+class Place:
+    """Decides cases as the gateway does, from the headers of a request to its location."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database, self.keys = folder / "world.mmdb", folder / "keys.json"
+        self.database.write_bytes(mmdb(built_at=int(NOW)))
+        self.keys.write_bytes(jwks(public("k1")))
+        self.loop = asyncio.new_event_loop()
+        transport = HttpxTransport(httpx.MockTransport(lambda _: httpx.Response(500)))
+        self.signals = Signals(Services(transport), lambda _: None, lambda: NOW)
+        self.counts: Counter[str] = Counter()
+
+    def table(self, case: Case) -> Table:
+        text = config_of(case.config, str(self.database), str(self.keys), SPLIT)
+        return table_of(text, {**KEYS, "EDGE_SECRET": EDGE_SECRET})
+
+    def locate(self, table: Table, case: Case, headers: tuple[Header, ...]) -> Location:
+        lower = [(name.lower(), value.strip(b" \t")) for name, value in headers]
+        visitor = headers_of({"headers": lower, "client": (case.peer, 1), "query_string": b""})
+        client = next(client for client in table.clients.values() if client.name == case.client)
+        sighting = sighting_of(table, visitor)
+        if table.location.beyond_headers:
+            sighting = self.loop.run_until_complete(
+                self.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
+            )
+        return resolve(table, client, sighting)
+
+    def judge(self, case: Case) -> None:
+        table = self.table(case)
+        honest = self.locate(table, case, case.honest)
+        for headers in case.lying:
+            self.compare(honest, self.locate(table, case, headers))
+
+    def compare(self, honest: Location, lying: Location) -> None:
+        if lying.region is None:
+            self.counts["refused as before" if honest.region is None else "refused for the lie"] += 1
+            return
+        assert honest.region is not None
+        assert (lying.region.name, lying.territory, lying.assumed) == (
+            honest.region.name,
+            honest.territory,
+            honest.assumed,
+        )
+        self.counts["where it was"] += 1
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.loop.run_until_complete(place.signals.aclose())
+    place.loop.run_until_complete(place.loop.shutdown_default_executor())
+    place.loop.close()
+
+
+SLOW = [pytest.param(2_500, marks=pytest.mark.slow, id=f"2500, part {part}") for part in range(1, 5)]
+
+
+@pytest.mark.parametrize("number", [500, *SLOW])
+def test_no_header_moves_an_untrusted_client(place: Place, number: int) -> None:
+    @given(cases(PEERS, STRANGERS))
+    @settings(max_examples=number // LIES, deadline=None, suppress_health_check=list(HealthCheck))
+    def judge(case: Case) -> None:
+        place.judge(case)
+
+    judge()
+    print(f"{place.counts.total()} cases: {dict(place.counts)}")
+    assert place.counts.total() >= number
+    assert all(place.counts[outcome] > number / 40 for outcome in ("where it was", "refused for the lie"))
