@@ -174,24 +174,25 @@ def test_a_key_bound_to_a_region_is_there_whatever_else_is_said(shops: GatewayPr
 
 def test_a_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
     with calling(shops, "gk-cn", **{"cf-ipcountry": "KP"}) as client:
-        answer = client.post(CHAT, json=body())
-        assert (answer.status_code, answer.json()["error"]["code"]) == (451, "region_blocked")
-        assert client.get("/v1/models").json()["data"] == []
+        for answer in (client.post(CHAT, json=body()), client.get("/v1/models")):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (451, "region_blocked")
 
 
 @pytest.mark.parametrize("key", ["gk-narrow", "gk-narrow-2"])
 def test_a_key_bound_to_assistants_knows_no_others(shops: GatewayProcess, key: str) -> None:
     with calling(shops, key, **DE) as client:
         assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
+        told = set()
         for name in ("assistant", "gpt-4o", "nobody"):
             refused = client.post(CHAT, json={**body(), "model": name})
             error = refused.json()["error"]
             assert (refused.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
-            # What it may not ask looks like what isn't there: no name of another assistant is in the answer.
-            assert error["message"] == f"there is no assistant {name!r} for this key"
+            told.add(error["message"].replace(repr(name), "NAME"))
             explained = client.get("/v1/explain", params={"assistant": name})
             assert (explained.status_code, explained.json()["error"]["code"]) == (404, "model_not_found")
             assert client.get(f"/v1/models/{name}").status_code == 404
+        # What it may not ask looks like what isn't there.
+        assert len(told) == 1
         assert [item["id"] for item in client.get("/v1/models").json()["data"]] == ["other"]
         assert client.get("/v1/explain").json()["assistant"] == "other"
 

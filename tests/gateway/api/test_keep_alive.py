@@ -115,6 +115,33 @@ async def test_a_busy_stream_and_one_without_it_get_none(keep_alive_s: float) ->
     assert exchange.content.endswith(DONE)
 
 
+async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test looks in place of the timer: behind the first event, behind the second, and once more."""
+    made: list[KeepAlive] = []
+
+    class Watched(KeepAlive):
+        def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]]) -> None:
+            super().__init__(silence_s, send)
+            made.append(self)
+
+    monkeypatch.setattr("gateway.api.chat.KeepAlive", Watched)
+    go_on, end = asyncio.Event(), asyncio.Event()
+    exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming())
+    running = asyncio.create_task(exchange.of(keep_alive_s=3600).run())
+    await until(lambda: b'"a"' in exchange.content)
+    made[0]._look()
+    go_on.set()
+    await until(lambda: b'"b"' in exchange.content)
+    made[0]._look()
+    await asyncio.sleep(0)
+    assert exchange.comments == 0
+    made[0]._look()
+    await until(lambda: exchange.comments == 1)
+    end.set()
+    await running
+    assert exchange.content.endswith(DONE)
+
+
 async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() -> None:
     """With events up to a moment before the first look, the second one finds silence."""
     sent: list[float] = []
