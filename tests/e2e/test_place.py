@@ -151,7 +151,7 @@ def test_explain_shows_each_signal_to_the_caller_itself(server: GatewayProcess) 
         found = client.get("/v1/explain", headers={"authorization": f"Bearer {APP_KEY}", **sent}).json()["location"]
         bad = claim(exp=1)
         expired = client.get("/v1/explain", headers={"authorization": f"Bearer {APP_KEY}", **bad}).json()["location"]
-        names = client.get("/v1/models", headers={"authorization": f"Bearer {APP_KEY}", **bad}).json()["data"]
+        models = client.get("/v1/models", headers={"authorization": f"Bearer {APP_KEY}", **bad})
     assert [(item["signal"], item["said"], item["territory"], item["decided"]) for item in found["evidence"]] == [
         ("claim", "DE", "DE", True),
         ("edge_header", "FR, IDF", "FR-IDF", False),
@@ -160,7 +160,7 @@ def test_explain_shows_each_signal_to_the_caller_itself(server: GatewayProcess) 
     assert "2.2.2.2" not in json.dumps(found)
     assert (expired["problem"], expired["region"]) == ("claim", None)
     assert expired["evidence"][0]["note"] == "not believed: it has expired"
-    assert names == []
+    assert (models.status_code, models.json()["error"]["code"]) == (403, "permission_denied")
 
 
 def test_a_database_that_is_replaced_is_used_without_a_restart(server: GatewayProcess, folder: Path) -> None:
