@@ -147,7 +147,7 @@ def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]
 
 def test_every_field_is_described_and_no_other_is_allowed() -> None:
     found = dict(objects(json.loads(schema_json())))
-    assert len(found) == 14
+    assert len(found) == 16
     for path, schema in found.items():
         assert schema["additionalProperties"] is False, path
         for name, field in schema["properties"].items():
