@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -189,12 +190,14 @@ class _Sender:
     def _note(self, delivery: Delivery) -> None:
         """Tell the log when it begins to fail, and when it works again; not each time."""
         failing = delivery.status is None or not 200 <= delivery.status < 300
-        if failing and not self._failing:
-            detail = delivery.detail or f"the collector answered {delivery.status}"
-            logger().warning("export_failed", exporter=self.exporter.name, detail=detail)
-        elif self._failing and not failing:
-            logger().info("export_works_again", exporter=self.exporter.name)
-        self._failing = failing
+        before, self._failing = self._failing, failing
+        # A log that nobody reads any more must not end tracing.
+        with suppress(OSError, ValueError):
+            if failing and not before:
+                detail = delivery.detail or f"the collector answered {delivery.status}"
+                logger().warning("export_failed", exporter=self.exporter.name, detail=detail)
+            elif before and not failing:
+                logger().info("export_works_again", exporter=self.exporter.name)
 
     def _count(self, outcome: str, requests: int) -> None:
         self._metrics.count(_FAMILY, (self.exporter.name, outcome), requests)

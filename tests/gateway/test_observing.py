@@ -8,12 +8,13 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from gateway.app import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
@@ -44,6 +45,14 @@ def answer(request: httpx.Request) -> httpx.Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
     return httpx.Response(200, json={"id": "a", "created": 1, "model": "m", "choices": [choice], "usage": usage})
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(log, "_write_request", log._write_request)
+    monkeypatch.setattr(log, "_lines", log._lines)
+    yield
+    structlog.reset_defaults()
 
 
 class World:

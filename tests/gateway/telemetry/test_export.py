@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from gateway.model.record import Record
 from gateway.model.table import Region
 from gateway.model.trace import TraceContext
 from gateway.telemetry import export as module
+from gateway.telemetry import log
 from gateway.telemetry.export import Delivery, Tracer
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.snapshots import unpack
@@ -154,6 +156,15 @@ async def test_what_cant_be_delivered_is_dropped_with_a_count_and_the_next_is_tr
         one.tracer.observe(traced())
         await one.settled("failed")
         assert len(one.bodies) == calls
+        one.tracer.observe(traced())
+        await one.settled("exported")
+
+
+async def test_a_log_that_nobody_reads_any_more_ends_nothing() -> None:
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    stream.close()
+    async with bench(answers=[Delivery(503), Delivery(200)]) as one:
         one.tracer.observe(traced())
         await one.settled("exported")
 
@@ -318,12 +329,14 @@ async def test_no_span_ever_leaves_its_regions_boundary(
                 assert ((f"e{index}", number) in heard) == may
 
 
-async def test_the_log_tells_once_that_it_fails_and_once_that_it_works(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_log_tells_once_that_it_fails_and_once_that_it_works() -> None:
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
     async with bench(answers=[Delivery(None, "refused")] * 4 + [Delivery(200)]) as one:
         for outcome in ("failed", "exported"):
             one.tracer.observe(traced())
             await one.settled(outcome)
-    told = capsys.readouterr().out
+    told = stream.getvalue()
     assert told.count("export_failed") == 1
     assert told.count("export_works_again") == 1
     assert "refused" in told

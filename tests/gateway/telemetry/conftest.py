@@ -1,0 +1,20 @@
+"""Each test finds a log that somebody reads, and leaves none of its own behind."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway.telemetry import log
+
+
+@pytest.fixture(autouse=True)
+def readable_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(log, "_write_request", log._write_request)
+    monkeypatch.setattr(log, "_lines", log._lines)
+    log.configure("json", "info", io.StringIO())
+    yield
+    structlog.reset_defaults()
