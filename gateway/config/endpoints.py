@@ -143,7 +143,9 @@ class Endpoints:
         for name in sorted(adapters, key=lambda name: (name != provider, name)):
             owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
             if owned:
-                return min(owned, key=lambda site: urlsplit(site.origin).hostname != urlsplit(origin).hostname)
+                # Of sites at one host, which differ in what they pin, a URL means the one that promises least.
+                host = urlsplit(origin).hostname
+                return min(owned, key=lambda site: (urlsplit(site.origin).hostname != host, bool(site.scopes)))
         return None
 
     def _at(

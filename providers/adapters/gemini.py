@@ -1,7 +1,7 @@
 """Google Gemini by its native Developer API: `generateContent`, and `streamGenerateContent` as server-sent events.
 
 Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
-write, `_gemini_answer` reads, `_gemini_signatures` keeps what one turn must give back to the next.
+write, `_gemini_answer` reads, `_signatures` keeps what one turn must give back to the next.
 """
 
 from __future__ import annotations
