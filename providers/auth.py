@@ -11,10 +11,21 @@ from typing import assert_never
 from urllib.parse import urlsplit
 
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.google_token import KeyProblem, bearer_of, key_problem
 from providers.signing import tc3
 from providers.wire import WireRequest
 
-__all__ = ["AuthScheme", "Bearer", "HeaderKey", "NoAuth", "Secret", "TencentSignature", "apply"]
+__all__ = [
+    "AuthScheme",
+    "Bearer",
+    "GoogleAccount",
+    "HeaderKey",
+    "NoAuth",
+    "Secret",
+    "TencentSignature",
+    "apply",
+    "secret_problem",
+]
 
 
 class Secret:
@@ -65,7 +76,12 @@ class TencentSignature:
     service: str
 
 
-AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature
+@dataclass(frozen=True, slots=True)
+class GoogleAccount:
+    """A service account's key (JSON), with which bearer tokens are signed; or a token that was minted elsewhere."""
+
+
+AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
@@ -82,6 +98,11 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
             header = (name, secret.reveal())
         case TencentSignature(service):
             return _signed_by_tencent(service, wire, origin, secret, now)
+        case GoogleAccount():
+            try:
+                header = ("authorization", f"Bearer {bearer_of(secret.reveal(), now)}")
+            except KeyProblem as error:
+                raise ProviderFailed(_unusable(error)) from None
         case _:
             assert_never(scheme)
     return WireRequest(wire.method, wire.path, (*wire.headers, header), wire.body, wire.query)
@@ -105,3 +126,12 @@ def _signed_by_tencent(service: str, wire: WireRequest, origin: str, secret: Sec
     headers = (*wire.headers, ("x-tc-timestamp", timestamp), ("authorization", authorization))
     headers += (("x-tc-token", token),) if token else ()
     return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)
+
+
+def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
+    """Why this secret would never work with the scheme, without a word of it; None if it can."""
+    return key_problem(secret.reveal()) if isinstance(scheme, GoogleAccount) else None
+
+
+def _unusable(error: KeyProblem) -> Failure:
+    return Failure(FailureKind.CREDENTIALS, "this deployment's credential can't be used", detail=f"the key {error}")

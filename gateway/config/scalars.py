@@ -17,6 +17,7 @@ __all__ = [
     "KeyHash",
     "Name",
     "OneOrMore",
+    "ProjectName",
     "Visible",
     "Words",
     "seconds",
@@ -25,6 +26,7 @@ __all__ = [
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
+_PROJECT = r"^[a-z0-9][a-z0-9.:-]{0,62}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
@@ -33,6 +35,7 @@ MEANINGS = {
     _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
     _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
+    _PROJECT: "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
     _FIELD: "must be the name of a request field",
 }
 """What a pattern of the schema asks for, in words."""
@@ -97,6 +100,7 @@ def _mistake(message: str, hint: str = "") -> PydanticCustomError:
 Name = Annotated[str, Field(pattern=_NAME)]
 Visible = Annotated[str, Field(pattern=_VISIBLE)]
 HeaderName = Annotated[str, Field(pattern=_HEADER)]
+ProjectName = Annotated[str, Field(pattern=_PROJECT)]
 FieldName = Annotated[str, Field(pattern=_FIELD)]
 Words = Annotated[list[str], Field(min_length=1)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]

@@ -18,6 +18,7 @@ from gateway.config.scalars import (
     KeyHash,
     Name,
     OneOrMore,
+    ProjectName,
     Visible,
     Words,
 )
@@ -87,6 +88,9 @@ class DeploymentSection(_Section):
         None,
         description="A site that the provider is known to have, or a URL; may be left out where there is one site. "
         "`simulator` in demo mode.",
+    )
+    project: ProjectName | None = Field(
+        None, description="The cloud project that pays and is a part of the path, where the site's provider wants one."
     )
     simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
     stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")

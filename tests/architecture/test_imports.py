@@ -35,6 +35,7 @@ HOMES = {
     "httptools": ("providers/transport", "gateway/protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
     "certifi": ("providers/transport",),
+    "google": ("providers/google_token.py",),
     "tenacity": ("gateway/execution/run.py",),
     "uvicorn": ("gateway/serve.py", "gateway/protocol.py", "gateway/cycle.py", "providers/simulator/server.py"),
     "uvloop": ("gateway/serve.py", "providers/simulator/server.py"),
