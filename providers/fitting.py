@@ -76,7 +76,6 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "thinking": frozenset({"tool_choice_named"}),
     "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
-    "tool_choice_without_thinking": frozenset({"tool_choice_named", "tool_choice_required"}),
     "sampling_without_thinking": frozenset({"temperature", "top_p", "top_k"}),
 }
 """Flags of models (catalogue data) and the features or parameters beside which they can't reason."""

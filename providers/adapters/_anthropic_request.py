@@ -18,7 +18,7 @@ from providers.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Name
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map
 
-__all__ = ["budget_tokens", "check_features", "encode_body", "version_of"]
+__all__ = ["check_features", "encode_body", "stops_of", "thinking_of", "version_of"]
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
 _LEAST_BUDGET_TOKENS = 1024
@@ -60,10 +60,10 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     if request.top_p is not None:
         body["top_p"] = request.top_p
     if request.stop:
-        body["stop_sequences"] = _stops(request.stop)
+        body["stop_sequences"] = stops_of(request.stop)
     if request.stream:
         body["stream"] = True
-    thinking = _thinking(request, target, choice, max_tokens, unthought=continues_unthought(messages))
+    thinking = thinking_of(request, target, choice, max_tokens, unthought=continues_unthought(messages))
     merged: dict[str, dict[str, object]] = {
         "output_config": _output_config(request, target, thinking),
         "metadata": {"user_id": request.user} if request.user is not None else {},
@@ -94,7 +94,7 @@ def _max_tokens(request: ChatRequest, target: Target) -> int:
     return min(request.max_tokens, most) if most else request.max_tokens
 
 
-def _stops(stops: Sequence[str]) -> list[str]:
+def stops_of(stops: Sequence[str]) -> list[str]:
     if any(not stop.strip() for stop in stops):
         raise UnsupportedFeature("stop", "the provider takes no `stop` of blanks alone")
     return list(stops)
@@ -140,7 +140,7 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
     return config
 
 
-def _thinking(
+def thinking_of(
     request: ChatRequest, target: Target, choice: PlainChoice, max_tokens: int, *, unthought: bool
 ) -> dict[str, object]:
     """How the model is to think; empty for as it does by itself. Its thoughts are shown where an effort was asked for.
@@ -149,7 +149,7 @@ def _thinking(
     """
     flags = target.facts.flags
     by_default = "thinking_default" in flags
-    if "tool_choice_without_thinking" in flags and (choice == "required" or isinstance(choice, NamedTool)):
+    if "thinking_calls_freely" in flags and (choice == "required" or isinstance(choice, NamedTool)):
         return {"type": "disabled"} if by_default else {}
     if request.reasoning_effort is None:
         return {}
@@ -160,11 +160,11 @@ def _thinking(
         return {"type": "disabled"} if by_default else {}
     if "thinking_budget" not in flags:
         return {"type": "adaptive", "display": "summarized"}
-    budget = budget_tokens(effort, max_tokens)
+    budget = _budget_tokens(effort, max_tokens)
     return {"type": "enabled", "budget_tokens": budget} if budget and not unthought else {}
 
 
-def budget_tokens(effort: str, max_tokens: int) -> int:
+def _budget_tokens(effort: str, max_tokens: int) -> int:
     """What an effort may cost in thinking: less than the whole answer, and 0 where that leaves no budget to set."""
     budget = min(_BUDGETS[effort], max_tokens - 1)
     return budget if budget >= _LEAST_BUDGET_TOKENS else 0

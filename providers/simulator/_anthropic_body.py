@@ -189,7 +189,7 @@ def _effort(body: Mapping[str, object], facts: ModelFacts, max_tokens: int, *, f
         known(thinking, "thinking", ("type", "budget_tokens", "display"))
         kind = choice(thinking.get("type"), "thinking.type", tuple(_kinds(facts)))
     on = kind in ("enabled", "adaptive") or (not kind and "thinking_default" in facts.flags)
-    if forced and on and "tool_choice_without_thinking" in facts.flags:
+    if forced and on and "thinking_calls_freely" in facts.flags:
         raise InvalidRequest("Thinking may not be enabled when tool_choice forces tool use.", "thinking")
     if on and any(body.get(name) is not None for name in _SAMPLING) and kind:
         raise InvalidRequest("temperature may only be set to 1 when thinking is enabled.", "temperature")

@@ -11,7 +11,17 @@ from typing import Any, get_args
 
 import pytest
 
-from providers.auth import AuthScheme, Bearer, GoogleAccount, HeaderKey, NoAuth, Secret, TencentSignature, apply
+from providers.auth import (
+    AuthScheme,
+    AwsSigV4,
+    Bearer,
+    GoogleAccount,
+    HeaderKey,
+    NoAuth,
+    Secret,
+    TencentSignature,
+    apply,
+)
 from providers.wire import WireRequest
 
 KEY = "sk-very-secret"
@@ -21,6 +31,7 @@ SCHEMES: list[tuple[AuthScheme, tuple[str, str]]] = [
     (HeaderKey("x-goog-api-key"), ("x-goog-api-key", KEY)),
     (NoAuth(), ("authorization", f"Bearer {KEY}")),
     (GoogleAccount(), ("authorization", f"Bearer {KEY}")),
+    (AwsSigV4("bedrock"), ("authorization", f"Bearer {KEY}")),
 ]
 
 

@@ -14,7 +14,7 @@ from google.oauth2 import service_account
 
 from providers.auth import GoogleAccount, Secret, apply, secret_problem
 from providers.failures import FailureKind, ProviderFailed
-from providers.google_token import bearer_of
+from providers.signing.google import google_bearer
 from providers.wire import WireRequest
 
 NOW = 1_795_000_123.7
@@ -56,7 +56,7 @@ def test_it_can_be_verified_and_lives_between_a_half_and_a_whole_hour() -> None:
     assert len(tokens) in (4, 5)
     for second in (0, 1, 1799, 1800, 3599):
         now = NOW + second
-        token = bearer_of(json.dumps(ACCOUNT), now)
+        token = google_bearer(json.dumps(ACCOUNT), now)
         claims = jwt.decode(token, verify=False)  # type: ignore[no-untyped-call]
         assert claims["iat"] <= now
         assert 1800 <= claims["exp"] - now <= 3600

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from providers.json_values import JsonError, as_map, loads_text, read_str
+from providers.signing.key_problem import KeyProblem
 
-__all__ = ["KeyProblem", "bearer_of", "key_problem"]
+__all__ = ["google_bearer", "google_key_problem"]
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LIFETIME_S = 3600
@@ -22,11 +23,7 @@ _MOST_KEYS = 64
 _NEEDED = ("type", "client_email", "private_key")
 
 
-class KeyProblem(ValueError):
-    """A service account's key that can't be used; the message says why, and never what is in it."""
-
-
-def bearer_of(secret: str, now: float) -> str:
+def google_bearer(secret: str, now: float) -> str:
     """The token to send at `now` (unix seconds): signed with a service account's key (JSON), or the given one itself.
 
     Raises KeyProblem. The same key and half hour give the same token, so that a signature is made once.
@@ -36,10 +33,10 @@ def bearer_of(secret: str, now: float) -> str:
     return _signed(secret, int(now // _RENEWED_EACH_S * _RENEWED_EACH_S))
 
 
-def key_problem(secret: str) -> str | None:
+def google_key_problem(secret: str) -> str | None:
     """Why this secret would never work, None if it can."""
     try:
-        bearer_of(secret, 0)
+        google_bearer(secret, 0)
     except KeyProblem as error:
         return str(error)
     return None
