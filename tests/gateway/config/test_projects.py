@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from gateway.model.table import Deployment
+from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
+from providers.wire import WireRequest
 from tests.gateway.config.cases import compiled, more, rejected, sections
+from tests.providers.test_signing_google import ACCOUNT
 
 EU = parse_places(["@EU"])
 NEW = "provider: vertex, model: gemini-3.5-flash, api_key: '${KEY}'"
@@ -81,3 +85,14 @@ def test_a_key_that_can_never_work_is_a_mistake_of_the_config() -> None:
     key = json.dumps({"type": "service_account", "client_email": "secret-name@x"})
     found = refused(f"{NEW}, endpoint: eu, project: p", key)
     assert found == ["KEY is no service account's key: it lacks private_key"]
+
+
+def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
+    """A service account's key as Google gives it out: JSON over several lines."""
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(ACCOUNT, indent=2) + "\n")
+    x = deployment(f"{NEW}, endpoint: eu, project: p".replace("${KEY}", f"${{file:{file}}}"))
+    (secret,) = x.credentials
+    assert json.loads(secret.reveal()) == ACCOUNT
+    wire = apply(x.adapter.auth, WireRequest("POST", "/x", (), b""), x.origin, secret, 1_795_000_000.0)
+    assert dict(wire.headers)["authorization"].count(".") == 2
