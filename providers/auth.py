@@ -12,9 +12,23 @@ from urllib.parse import urlsplit
 
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.signing import tc3
+from providers.signing.google import google_bearer, google_key_problem
+from providers.signing.key_problem import KeyProblem
+from providers.signing.sigv4 import aws_headers, aws_key_problem
 from providers.wire import WireRequest
 
-__all__ = ["AuthScheme", "Bearer", "HeaderKey", "NoAuth", "Secret", "TencentSignature", "apply"]
+__all__ = [
+    "AuthScheme",
+    "AwsSigV4",
+    "Bearer",
+    "GoogleAccount",
+    "HeaderKey",
+    "NoAuth",
+    "Secret",
+    "TencentSignature",
+    "apply",
+    "secret_problem",
+]
 
 
 class Secret:
@@ -65,7 +79,19 @@ class TencentSignature:
     service: str
 
 
-AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature
+@dataclass(frozen=True, slots=True)
+class GoogleAccount:
+    """A service account's key (JSON), with which bearer tokens are signed; or a token that was minted elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSigV4:
+    """A key pair of Amazon's, with which each request is signed for `service`; or an API key, sent as a bearer."""
+
+    service: str
+
+
+AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount | AwsSigV4
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
@@ -82,6 +108,8 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
             header = (name, secret.reveal())
         case TencentSignature(service):
             return _signed_by_tencent(service, wire, origin, secret, now)
+        case GoogleAccount() | AwsSigV4():
+            return _signed_by_a_library(scheme, wire, origin, secret.reveal(), now)
         case _:
             assert_never(scheme)
     return WireRequest(wire.method, wire.path, (*wire.headers, header), wire.body, wire.query)
@@ -105,3 +133,28 @@ def _signed_by_tencent(service: str, wire: WireRequest, origin: str, secret: Sec
     headers = (*wire.headers, ("x-tc-timestamp", timestamp), ("authorization", authorization))
     headers += (("x-tc-token", token),) if token else ()
     return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)
+
+
+def _signed_by_a_library(
+    scheme: GoogleAccount | AwsSigV4, wire: WireRequest, origin: str, secret: str, now: float
+) -> WireRequest:
+    try:
+        if isinstance(scheme, AwsSigV4):
+            headers = aws_headers(scheme.service, wire, origin, secret, now)
+        else:
+            headers = (("authorization", f"Bearer {google_bearer(secret, now)}"),)
+    except KeyProblem as error:
+        message = "this deployment's credentials are not in the form that its provider needs"
+        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
+    return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query)
+
+
+def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
+    """Why this secret would never work with the scheme, without a word of it; None if it can, or nobody can tell."""
+    match scheme:
+        case GoogleAccount():
+            return google_key_problem(secret.reveal())
+        case AwsSigV4():
+            return aws_key_problem(secret.reveal())
+        case _:
+            return None

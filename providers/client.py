@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -22,13 +22,15 @@ from providers.catalogue.models import UNKNOWN_MODEL, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
 from providers.exchange import MAX_BODY_BYTES, AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.sites import parse_origin
+from providers.sites import PROJECT, parse_origin
 
 __all__ = ["Client"]
 
 
 class Client:
     """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own.
+
+    `project` is your cloud project, where the site's path wants one.
 
     Raises KeyError for a site that the adapter doesn't know, OriginError for a URL that can't be sent to.
     """
@@ -42,6 +44,7 @@ class Client:
         site: str | None = None,
         url: str | None = None,
         secret: Secret | None = None,
+        project: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if (site is None) == (url is None):
@@ -49,6 +52,7 @@ class Client:
         if site is not None:
             known = adapter.sites[site]
             self._origin, base_path, pins = known.origin, known.base_path, known.pins
+            base_path = base_path.replace(f"/{PROJECT}/", f"/{quote(project or PROJECT, safe=':')}/")
         else:
             self._origin, path = parse_origin(url or "")
             base_path, pins = path or "", {}

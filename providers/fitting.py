@@ -76,8 +76,9 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "thinking": frozenset({"tool_choice_named"}),
     "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
+    "sampling_without_thinking": frozenset({"temperature", "top_p", "top_k"}),
 }
-"""Flags of models (catalogue data) and the features beside which they can't reason."""
+"""Flags of models (catalogue data) and the features or parameters beside which they can't reason."""
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 # Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
@@ -221,7 +222,8 @@ def fit(
 
 def _may_reason(needs: Needs, capabilities: Capabilities, facts: ModelFacts) -> bool:
     """Whether an effort that the client asks for can take effect, beside everything else that it asks for."""
-    excluded = (needs.features & _NO_REASONING_BESIDE.get(flag, frozenset()) for flag in facts.flags)
+    asked = needs.features | needs.parameters
+    excluded = (asked & _NO_REASONING_BESIDE.get(flag, frozenset()) for flag in facts.flags)
     return "reasoning" in capabilities.features and not any(excluded)
 
 

@@ -18,7 +18,20 @@ from urllib.parse import urlsplit
 from providers.catalogue import read
 from providers.territories import ANYWHERE, Places, parse_places
 
-__all__ = ["Availability", "OriginError", "Residency", "Scope", "Site", "load_sites", "parse_origin", "sites_of"]
+__all__ = [
+    "PROJECT",
+    "Availability",
+    "OriginError",
+    "Residency",
+    "Scope",
+    "Site",
+    "load_sites",
+    "parse_origin",
+    "sites_of",
+]
+
+PROJECT = "PROJECT"
+"""Stands in a site's base path for the operator's own project there, which is a segment of every path."""
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -62,7 +75,8 @@ class Scope:
 class Site:
     """One named host.
 
-    origin: `https://us.api.openai.com`; base_path: the prefix of every path there, such as `/v1`.
+    origin: `https://us.api.openai.com`; base_path: the prefix of every path there, such as `/v1`; a segment PROJECT in
+        it is the operator's own project.
     hosts: patterns of further hosts with the same facts (a vendor's per-workspace names).
     residency: of every model without a scope of its own, so the widest.
     excepts: capabilities and parameters that the vendor leaves out of its promise of residency.

@@ -14,7 +14,7 @@ from gateway.config.schema import DeploymentSection
 from gateway.config.validate import Draft
 from gateway.model.table import Deployment
 from providers.adapter import Adapter, Capabilities, KnowsModels, Target
-from providers.auth import NoAuth, Secret
+from providers.auth import NoAuth, Secret, secret_problem
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.fitting import FEATURES, moves_data
 from providers.sites import Site
@@ -216,6 +216,8 @@ def _credentials(
             alone = "never asked" if len(section.api_key) == 1 else "this key is not used"
             findings.warn(place, f"{found.source or 'the key'} {found.missing}: {alone}")
             missing.append(found.source or "api_key")
-        if found.secret is not None:
+        if found.secret is not None and (problem := secret_problem(adapter.auth, found.secret)) is not None:
+            findings.error(place, f"{found.source or 'the key'} {problem}")
+        elif found.secret is not None:
             keys.append(found.secret)
     return _Credentials(tuple(keys), tuple(missing))

@@ -17,7 +17,7 @@ from gateway.config.schema import DeploymentSection
 from gateway.config.services import is_this_machine
 from providers.adapter import Adapter
 from providers.registry import Registry
-from providers.sites import OriginError, Residency, Site, parse_origin
+from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 
 __all__ = ["SIMULATOR", "Endpoint", "Endpoints"]
@@ -94,7 +94,7 @@ class Endpoints:
                 self.findings.error((*path, "simulates"), message, "start the demo again")
                 return None
         found = self._at(path, section, site, origin)
-        return None if found is None else Endpoint(origin, site.base_path, found.residency, site, site.name)
+        return None if found is None else Endpoint(origin, found.base_path, found.residency, site, site.name)
 
     def _site(self, path: Path, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
         """The provider's site of this name, or its only one."""
@@ -143,7 +143,9 @@ class Endpoints:
         for name in sorted(adapters, key=lambda name: (name != provider, name)):
             owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
             if owned:
-                return min(owned, key=lambda site: urlsplit(site.origin).hostname != urlsplit(origin).hostname)
+                # Of sites at one host, which differ in what they pin, a URL means the one that promises least.
+                host = urlsplit(origin).hostname
+                return min(owned, key=lambda site: (urlsplit(site.origin).hostname != host, bool(site.scopes)))
         return None
 
     def _at(
@@ -162,8 +164,28 @@ class Endpoints:
                 message = f"contradicts what is known of the site {site.name} ({host}): it {key} in {fact}"
                 self.findings.error((*path, key), message, "remove it; the site brings its facts")
             sound = sound and stated == fact
-        path_there = site.base_path if base_path is None else base_path
-        return Endpoint(origin, path_there, residency, site) if sound else None
+        _, wants_project, behind = site.base_path.partition(f"/{PROJECT}/")
+        if wants_project and base_path is not None and not base_path.endswith(f"/{behind}"):
+            message = f"leads to another place than the site {site.name}: its path ends in /{behind}"
+            self.findings.error((*path, "endpoint"), message, f"write the site's name, {site.name}, and the `project`")
+            return None
+        path_there = self._in_project(path, section, site.base_path if base_path is None else base_path)
+        return Endpoint(origin, path_there, residency, site) if sound and path_there is not None else None
+
+    def _in_project(self, path: Path, section: DeploymentSection, base_path: str) -> str | None:
+        """The path with the operator's project in it, where the provider wants one; None after reporting its lack."""
+        if PROJECT not in base_path.split("/"):
+            if section.project is not None:
+                self.findings.error((*path, "project"), "this endpoint's path takes no project", "remove it")
+                return None
+            return base_path
+        if section.project is None:
+            if section.endpoint == SIMULATOR:
+                return base_path
+            message = f"is missing: a part of the path at {section.provider}"
+            self.findings.error((*path, "project"), message, "write the id of your cloud project")
+            return None
+        return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
         """The endpoint of a host that is in no catalogue, with the facts that the operator states."""
@@ -179,7 +201,8 @@ class Endpoints:
             message = "http:// sends prompts and keys in clear text"
             self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
             return None
-        if len(places) < 2:
+        in_project = self._in_project(path, section, base_path)
+        if len(places) < 2 or in_project is None:
             return None
         residency = Residency(places["stores"], places["processes"])
         other, facts = self._stated.setdefault(origin, (name, residency))
@@ -188,4 +211,4 @@ class Endpoints:
             message = f"{origin} stores and processes elsewhere in deployment {quoted(other)} (line {line})"
             self.findings.error((*path, "endpoint"), message, "one server has one set of facts; state the same in both")
             return None
-        return Endpoint(origin, base_path, residency, None)
+        return Endpoint(origin, in_project, residency, None)

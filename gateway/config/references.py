@@ -5,6 +5,7 @@ What can't be used is said without showing it: neither a secret nor a text that 
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -91,7 +92,18 @@ def _from_file(path: str) -> Resolution:
 
 
 def _sendable(source: str, value: str) -> Resolution:
+    value = _on_one_line(value)
     if _SENDABLE.fullmatch(value):
         return Resolution(source, Secret(value))
     hint = "it must be one line of visible ASCII, without spaces around it"
     return Resolution(source, mistake="can't be sent in a header", hint=hint)
+
+
+def _on_one_line(value: str) -> str:
+    """A JSON object, such as a service account's key file, without the lines that people read it by; else the value."""
+    if not value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.dumps(json.loads(value), separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return value

@@ -19,6 +19,7 @@ __all__ = [
     "Name",
     "OneOrMore",
     "Origin",
+    "ProjectName",
     "Visible",
     "Words",
     "age_s",
@@ -28,6 +29,7 @@ __all__ = [
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
+_PROJECT = r"^[a-z0-9][a-z0-9.:-]{0,62}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
@@ -38,6 +40,7 @@ MEANINGS = {
     _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
     _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
+    _PROJECT: "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
     _FIELD: "must be the name of a request field",
     _AGE: "must be an age in hours or days, such as 12h or 30d",
 }
@@ -125,6 +128,7 @@ def _mistake(message: str, hint: str = "") -> PydanticCustomError:
 Name = Annotated[str, Field(pattern=_NAME)]
 Visible = Annotated[str, Field(pattern=_VISIBLE)]
 HeaderName = Annotated[str, Field(pattern=_HEADER)]
+ProjectName = Annotated[str, Field(pattern=_PROJECT)]
 FieldName = Annotated[str, Field(pattern=_FIELD)]
 Words = Annotated[list[str], Field(min_length=1)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]

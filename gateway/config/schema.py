@@ -20,6 +20,7 @@ from gateway.config.scalars import (
     Name,
     OneOrMore,
     Origin,
+    ProjectName,
     Visible,
     Words,
 )
@@ -101,6 +102,9 @@ class DeploymentSection(_Section):
         None,
         description="A site that the provider is known to have, or a URL; may be left out where there is one site. "
         "`simulator` in demo mode.",
+    )
+    project: ProjectName | None = Field(
+        None, description="The cloud project that pays and is a part of the path, where the site's provider wants one."
     )
     simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
     stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")

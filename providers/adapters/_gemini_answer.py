@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
-from providers.adapters._gemini_signatures import marked
+from providers.adapters._signatures import marked
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from providers.adapters._gemini_signatures import own_signature
+from providers.adapters._signatures import own_signature
 from providers.chat import (
     AssistantMessage,
     AudioPart,

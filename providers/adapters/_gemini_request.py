@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from providers.adapter import Target
+from providers.adapters._efforts import nearest_effort
 from providers.adapters._gemini_contents import Replay, contents_of, system_parts
 from providers.chat import AllowedTools, ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedTool, Tool, ToolChoice
 from providers.failures import UnsupportedFeature
@@ -20,7 +21,6 @@ __all__ = ["encode_body"]
 
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _OURS = frozenset({"contents", "systemInstruction", "toolConfig"})
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MAX_SEED = 2**31 - 1
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 # Tokens, as Google's own OpenAI-compatible layer sets them for 2.5; 0 switches thinking off.
@@ -116,7 +116,7 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
 
 def _thinking(wanted: str, target: Target) -> dict[str, object]:
     """The effort as a level, or for 2.5 as a budget of tokens; thoughts are shown unless none were wanted."""
-    effort = _nearest(wanted, target.facts.efforts or _LEVELS)
+    effort = nearest_effort(wanted, target.facts.efforts or _LEVELS)
     config: dict[str, object] = (
         {"thinkingBudget": _BUDGETS[effort]}
         if "thinking_budget" in target.facts.flags
@@ -125,11 +125,3 @@ def _thinking(wanted: str, target: Target) -> dict[str, object]:
     if wanted != "none" and "reasoning" in target.facts.features:
         config["includeThoughts"] = True
     return config
-
-
-def _nearest(wanted: str, known: Sequence[str]) -> str:
-    """The strongest effort of the model that isn't above what is wanted, else its weakest."""
-    if wanted not in _EFFORTS:
-        raise UnsupportedFeature("reasoning_effort", f"`reasoning_effort` must be one of {', '.join(_EFFORTS)}")
-    weaker = [effort for effort in known if _EFFORTS.index(effort) <= _EFFORTS.index(wanted)]
-    return weaker[-1] if weaker else known[0]

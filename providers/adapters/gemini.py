@@ -1,7 +1,9 @@
-"""Google Gemini by its native Developer API: `generateContent`, and `streamGenerateContent` as server-sent events.
+"""Google Gemini: `generateContent`, and `streamGenerateContent` as server-sent events.
+
+The Developer API and Vertex AI speak the same words at other hosts, paths and with other credentials.
 
 Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
-write, `_gemini_answer` reads, `_gemini_signatures` keeps what one turn must give back to the next.
+write, `_gemini_answer` reads, `_signatures` keeps what one turn must give back to the next.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from providers.adapter import Capabilities, StreamParser, Target, WireRequest, W
 from providers.adapters._gemini_answer import ChunkReader, classify, read_completion
 from providers.adapters._gemini_request import encode_body
 from providers.assembly import Assembler
-from providers.auth import AuthScheme, HeaderKey
+from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
@@ -26,7 +28,7 @@ from providers.json_values import dumps
 from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 
-__all__ = ["ADAPTER", "GeminiAdapter"]
+__all__ = ["ADAPTER", "VERTEX", "GeminiAdapter"]
 
 _PARAMETERS = frozenset(
     {
@@ -48,6 +50,7 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 class GeminiAdapter:
     """The native wire format.
 
+    publisher: stands in the path before a model, where the host has models of several publishers.
     bypass_signature: stands for the thought signature of a call that another model made. Google documents the words
         `skip_thought_signature_validator`; the field is bytes, so base64 of them is sent. Some clients send the
         words as they are.
@@ -56,6 +59,7 @@ class GeminiAdapter:
     name: str
     auth: AuthScheme
     bypass_signature: str
+    publisher: str = ""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -64,13 +68,13 @@ class GeminiAdapter:
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The one global host."""
-        return load_sites("gemini")
+        """See `providers.adapter.Adapter`."""
+        return load_sites(self.name)
 
     @property
     def models(self) -> Mapping[str, ModelFacts]:
         """The families 2 and 3, whose requests differ."""
-        return load_models("gemini")
+        return load_models(self.name)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
@@ -78,7 +82,7 @@ class GeminiAdapter:
         accept = "text/event-stream" if request.stream else "application/json"
         return WireRequest(
             method="POST",
-            path=f"{target.base_path}/models/{_quoted(target.model)}:{method}",
+            path=f"{target.base_path}{self.publisher}/models/{_quoted(target.model)}:{method}",
             headers=(("content-type", "application/json"), ("accept", accept)),
             body=dumps(encode_body(request, target, self.bypass_signature)),
             query=(("alt", "sse"),) if request.stream else (),
@@ -105,3 +109,4 @@ def _quoted(model: str) -> str:
 
 
 ADAPTER = GeminiAdapter("gemini", HeaderKey("x-goog-api-key"), _BYPASS)
+VERTEX = GeminiAdapter("vertex", GoogleAccount(), _BYPASS, "/publishers/google")

@@ -42,8 +42,9 @@ UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
 
 @cache
 def load_models(provider: str) -> Mapping[str, ModelFacts]:
-    """The catalogue's models of a provider, by name or glob pattern."""
-    return models_of(read(provider))
+    """The catalogue's models of a provider, by name or glob pattern; those of another where it says `models_of`."""
+    data: Any = read(provider)
+    return load_models(data["models_of"]) if "models_of" in data else models_of(data)
 
 
 def models_of(data: Any) -> Mapping[str, ModelFacts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from providers.adapter import WireRequest
 from providers.chat import (
@@ -93,7 +94,9 @@ def check_ends_once(events: Sequence[StreamEvent]) -> Finished | Failed:
 
 def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
     """Assert that an answer says what the provider said."""
-    assert (actual.id, actual.model) == (wanted.id, wanted.model)
+    # Some vendors name an answer in a header alone, which no stream parser sees.
+    assert actual.id in ("", wanted.id)
+    assert actual.model == wanted.model
     assert actual.created in (0, wanted.created)
     assert [_said(choice) for choice in actual.choices] == [_said(choice) for choice in wanted.choices]
     for got, meant in zip(actual.choices, wanted.choices, strict=True):
@@ -102,7 +105,9 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
         # Some models think without showing it.
         assert got.message.reasoning in (None, meant.message.reasoning)
         assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"
-    assert actual.usage == wanted.usage
+    # Some vendors count thoughts as output without saying how many they were.
+    uncounted = None if wanted.usage is None else replace(wanted.usage, reasoning_tokens=0)
+    assert actual.usage in (wanted.usage, uncounted)
 
 
 def _said(choice: Choice) -> tuple[object, ...]:

@@ -129,7 +129,8 @@ def tools_asked(request: ChatRequest) -> object:
     callable_tools = {
         tool.name: (tool.description, tool.parameters or _EMPTY_SCHEMA) for tool in request.tools if tool.name in names
     }
-    return mode if callable_tools else "none", callable_tools
+    # Where none may be called, a format may leave them out.
+    return (mode, callable_tools) if callable_tools and mode != "none" else ("none", {})
 
 
 def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object]:

@@ -42,6 +42,8 @@ class Selection:
         known: dict[str, Sequence[object]] = {}
         if "subject" in wanted:
             known["subject"] = self.subjects
+        if "sse_subject" in wanted:
+            known["sse_subject"] = [one for one in self.subjects if one.streams_text]
         if "family" in wanted:
             known["family"] = self.families
         if "asking" in wanted:

@@ -98,11 +98,14 @@ def test_what_a_site_pins_is_written_last(subject: Subject) -> None:
     assert list(_values_at("x_pinned", body)) == ["site"]
 
 
-def test_the_pins_of_every_site_are_understood(subject: Subject) -> None:
-    for site in subject.adapter.sites.values():
-        target = Target(subject.model, site.base_path, subject.facts, site.pins)
-        wire = subject.adapter.build_request(question(), target)
-        assert conversation(subject.read(wire)) == conversation(question())
+def test_the_pins_of_every_site_are_understood(family: Subject) -> None:
+    for site in family.adapter.sites.values():
+        if site.pins and site.scopes and site.residency_of(family.model) is site.residency:
+            # What a site pins may be a word that only the models of its scopes know.
+            continue
+        target = Target(family.model, site.base_path, family.facts, site.pins)
+        wire = family.adapter.build_request(question(), target)
+        assert conversation(family.read(wire)) == conversation(question())
 
 
 def _values_at(key: str, value: object) -> Iterator[object]:

@@ -165,7 +165,8 @@ def _effort(config: Mapping[str, object], facts: ModelFacts) -> str | None:
     place = "generationConfig.thinkingConfig"
     if config.get("thinkingConfig") is None:
         return None
-    thinking = known(config["thinkingConfig"], place, ("includeThoughts", "thinkingBudget", "thinkingLevel"))
+    names = ("includeThoughts", "thinkingBudget", "thinkingLevel")
+    thinking = known(config["thinkingConfig"], place, names, snake=True)
     boolean(thinking, "includeThoughts", f"{place}.includeThoughts")
     level = thinking.get("thinkingLevel")
     budget = integer(thinking, "thinkingBudget", f"{place}.thinkingBudget", -1, 32768)
@@ -199,7 +200,7 @@ def _tools(body: Mapping[str, object]) -> tuple[Tool, ...]:
 
 
 def _tool(value: object, place: str) -> Tool:
-    declaration = known(value, place, _DECLARATION_FIELDS)
+    declaration = known(value, place, _DECLARATION_FIELDS, snake=True)
     name = text(declaration, "name", f"{place}.name")
     if not name or not _FUNCTION_NAME.fullmatch(name):
         raise InvalidRequest(f"{place}.name: Invalid function name. Must start with a letter or an underscore.", place)

@@ -54,14 +54,24 @@ def signature_of(model: str) -> str:
     return base64.b64encode(f"{_OURS}{model}".encode()).decode()
 
 
-def known(source: object, place: str, names: Sequence[str]) -> Mapping[str, object]:
-    """The value as an object that has no other members than these."""
+def known(source: object, place: str, names: Sequence[str], *, snake: bool = False) -> Mapping[str, object]:
+    """The value as an object that has no other members than these.
+
+    snake: whether `mime_type` is taken for `mimeType`: where the vendor's own client (google-genai 3.3.0) writes it so.
+    """
     found = mapping(source, place)
+    if snake:
+        found = {_camel(name): value for name, value in found.items()}
     for name in found:
         if name not in names:
             message = f"Invalid JSON payload received. Unknown name \"{name[:60]}\" at '{place}': Cannot find field."
             raise InvalidRequest(message, place)
     return found
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other[:1].upper() + other[1:] for other in others)
 
 
 def text_parts(source: Mapping[str, object], place: str) -> tuple[str, ...]:
@@ -148,7 +158,7 @@ def _user_part(part: Mapping[str, object], rules: Rules, place: str) -> Part:
 
 
 def _inline(value: object, place: str) -> Part:
-    blob = known(value, place, ("mimeType", "data", "displayName"))
+    blob = known(value, place, ("mimeType", "data", "displayName"), snake=True)
     mime, data = text(blob, "mimeType", f"{place}.mimeType"), text(blob, "data", f"{place}.data")
     if not mime or not data:
         raise InvalidRequest(f"{place}: mimeType and data must not be empty", place)

@@ -14,7 +14,10 @@ from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import FailureKind, ProviderError
 
-__all__ = ["Dialect", "IncomingRequest", "Refused"]
+__all__ = ["SERVER_SENT_EVENTS", "Dialect", "IncomingRequest", "Refused", "stream_type_of"]
+
+# No charset: some official clients compare the whole value.
+SERVER_SENT_EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,9 @@ class Dialect(Protocol):
     def write_error_event(self, kind: FailureKind) -> bytes:
         """An error in the middle of a stream that began with status 200."""
         ...
+
+
+def stream_type_of(dialect: Dialect) -> str:
+    """The content type of its streams: server-sent events, unless it has a `stream_type` of its own."""
+    own = getattr(dialect, "stream_type", SERVER_SENT_EVENTS)
+    return own if isinstance(own, str) else SERVER_SENT_EVENTS

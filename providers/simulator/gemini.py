@@ -1,4 +1,4 @@
-"""Gemini's native Developer API from the provider's side: as strict with requests as the vendor is.
+"""Gemini from the provider's side, by the Developer API and by Vertex AI: as strict with requests as the vendor is.
 
 Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20. Requests are
 read in `_gemini_body` and `_gemini_turns`; here are the door, answers and errors.
@@ -21,9 +21,13 @@ from providers.simulator._gemini_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut
 
-__all__ = ["DIALECT", "GeminiDialect"]
+__all__ = ["DIALECT", "VERTEX", "GeminiDialect"]
 
 _PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
+_VERTEX_PATH = re.compile(
+    r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
+    r":(?P<method>generateContent|streamGenerateContent)"
+)
 _HEADERS = {"content-type": "application/json; charset=UTF-8"}
 _TYPE = "type.googleapis.com/google.rpc."
 _FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"}
@@ -60,13 +64,18 @@ class GeminiDialect:
     """See `providers.simulator.dialect.Dialect`."""
 
     name: str = "gemini"
+    path: re.Pattern[str] = _PATH
+    bearer: bool = False
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.simulator.dialect.Dialect`."""
-        path = _PATH.fullmatch(incoming.path)
+        path = self.path.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
-        if not incoming.headers.get("x-goog-api-key"):
+        scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
+        if self.bearer and not (scheme.lower() == "bearer" and token.strip()):
+            raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
+        if not self.bearer and not incoming.headers.get("x-goog-api-key"):
             raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
         stream = path["method"] == "streamGenerateContent"
         if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
@@ -250,3 +259,4 @@ def _token(token: Mapping[str, object]) -> dict[str, object]:
 
 
 DIALECT = GeminiDialect()
+VERTEX = GeminiDialect("vertex", _VERTEX_PATH, bearer=True)

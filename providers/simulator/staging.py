@@ -11,7 +11,7 @@ from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import by_status
 from providers.failures import FailureKind
-from providers.simulator.dialect import Dialect
+from providers.simulator.dialect import Dialect, stream_type_of
 from providers.simulator.scenario import (
     Cut,
     DuplicateFinish,
@@ -65,8 +65,6 @@ class Break:
 
 Step = Head | Send | Wait | Break
 
-# No charset: some official clients compare the whole value.
-_STREAM_HEADERS = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
 _HTML = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
 _GARBAGE = b'data: {"choices":[{"output":\n\n'
 _FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECASE)
@@ -81,7 +79,8 @@ def stage(
         return (Wait(scenario.latency_s), *head)
     if request.stream:
         events = dialect.write_stream(completion, request)
-        return (Wait(scenario.latency_s), Head(200, _STREAM_HEADERS), *_stream(dialect, events, scenario, fault))
+        head_of_stream = Head(200, (("content-type", stream_type_of(dialect)), ("cache-control", "no-cache")))
+        return (Wait(scenario.latency_s), head_of_stream, *_stream(dialect, events, scenario, fault))
     answer = dialect.write_answer(completion, request)
     return (Wait(scenario.latency_s + scenario.first_token_s), *_json(dialect, answer, fault))
 

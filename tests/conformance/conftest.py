@@ -15,7 +15,12 @@ _LONG = (
 )
 # Of the rows of data, which one adapter reads, the one with most oddities stands for all.
 _ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)}
-_SHOWN_BY_ANOTHER = ("[openai-compatible-", "[dashscope-qwen-plus", *(f"[{name}-" for name in _ROWS - {"minimax"}))
+_SHOWN_BY_ANOTHER = (
+    "[openai-compatible-",
+    "[dashscope-qwen-plus",
+    "[vertex-",
+    *(f"[{name}-" for name in _ROWS - {"minimax"}),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

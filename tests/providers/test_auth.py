@@ -11,7 +11,17 @@ from typing import Any, get_args
 
 import pytest
 
-from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth, Secret, TencentSignature, apply
+from providers.auth import (
+    AuthScheme,
+    AwsSigV4,
+    Bearer,
+    GoogleAccount,
+    HeaderKey,
+    NoAuth,
+    Secret,
+    TencentSignature,
+    apply,
+)
 from providers.wire import WireRequest
 
 KEY = "sk-very-secret"
@@ -20,6 +30,8 @@ SCHEMES: list[tuple[AuthScheme, tuple[str, str]]] = [
     (Bearer(), ("authorization", f"Bearer {KEY}")),
     (HeaderKey("x-goog-api-key"), ("x-goog-api-key", KEY)),
     (NoAuth(), ("authorization", f"Bearer {KEY}")),
+    (GoogleAccount(), ("authorization", f"Bearer {KEY}")),
+    (AwsSigV4("bedrock"), ("authorization", f"Bearer {KEY}")),
 ]
 
 

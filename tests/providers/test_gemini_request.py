@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from providers.adapter import Capabilities, Target
-from providers.adapters._gemini_signatures import marked, own_signature
+from providers.adapters._signatures import marked, own_signature
 from providers.adapters.gemini import ADAPTER, GeminiAdapter
 from providers.auth import HeaderKey
 from providers.catalogue.models import UNKNOWN_MODEL, model_facts

@@ -1,6 +1,6 @@
-"""Thought signatures on their way through a client, each marked with the model that gave it: no other takes it.
+"""What one turn must give back to the next, on its way through a client, marked with the model that gave it.
 
-A route may answer the next turn with another model than the last. Gemini refuses a signature that isn't that
+A route may answer the next turn with another model than the last. A vendor refuses a signature that isn't that
 model's own (400), so each carries a mark of its model, and one with another's mark counts as absent. The mark is a
 checksum: the client, who sees it in the id of the tool call, doesn't learn the model's name.
 """
@@ -11,7 +11,7 @@ import zlib
 
 __all__ = ["marked", "own_signature"]
 
-# Base64, in which Gemini writes signatures, has no such character.
+# Base64, in which signatures are written, has no such character.
 _SEPARATOR = "."
 
 

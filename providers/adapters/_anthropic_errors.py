@@ -1,0 +1,99 @@
+"""What Anthropic's errors mean: by `details.error_code`, then `type`, then the HTTP status; never by text.
+
+A prompt that is too long has no code of its own (`invalid_request_error`). Source: anthropic 2.10.0 (error types and
+codes), platform.claude.com on errors and rate limits, public captures of the refusal by geography; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from providers.adapter import WireResponse
+from providers.classify import by_status, failure
+from providers.failures import Failure, FailureKind
+from providers.json_values import read_map, read_str
+
+__all__ = ["classify"]
+
+_BY_CODE = {
+    "cmek_key_disabled": FailureKind.CREDENTIALS,
+    "cmek_key_network_blocked": FailureKind.CREDENTIALS,
+    "contract_spend_limit_reached": FailureKind.QUOTA,
+    "enforced_spend_limit_reached": FailureKind.QUOTA,
+    "linked_organization_billing_unavailable": FailureKind.QUOTA,
+    "linked_organization_spend_limit_reached": FailureKind.QUOTA,
+    "organization_on_hold": FailureKind.CREDENTIALS,
+    "organization_type_not_supported": FailureKind.CREDENTIALS,
+    "ramp_limit_exceeded": FailureKind.RATE_LIMITED,
+}
+_BY_TYPE = {
+    "api_error": FailureKind.UNAVAILABLE,
+    "authentication_error": FailureKind.CREDENTIALS,
+    "billing_error": FailureKind.QUOTA,
+    "conflict_error": FailureKind.UNAVAILABLE,
+    # An edge in front of the API: the place that we call from isn't served.
+    "forbidden": FailureKind.GEO_REFUSED,
+    "invalid_request_error": FailureKind.INVALID_REQUEST,
+    "not_found_error": FailureKind.MODEL_NOT_FOUND,
+    "overloaded_error": FailureKind.UNAVAILABLE,
+    "permission_error": FailureKind.CREDENTIALS,
+    "rate_limit_error": FailureKind.RATE_LIMITED,
+    "request_too_large": FailureKind.INVALID_REQUEST,
+    "timeout_error": FailureKind.UNAVAILABLE,
+}
+_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
+
+
+def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks."""
+    error = read_map(body, "error")
+    word = read_str(error, "type") or ""
+    code = read_str(read_map(error, "details"), "error_code") or ""
+    kind = _BY_CODE.get(code) or _BY_TYPE.get(word)
+    if kind is None:
+        kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
+    named = failure(
+        response,
+        kind,
+        code=code or word or None,
+        detail=read_str(error, "message") or read_str(body, "error"),
+        request_id=read_str(body, "request_id") or response.headers.get("request-id"),
+    )
+    if kind is not FailureKind.RATE_LIMITED or named.retry_after_s is not None:
+        return named
+    return failure(
+        response,
+        kind,
+        code=named.code,
+        detail=named.detail,
+        request_id=named.request_id,
+        retry_after=_until_reset_s(response),
+    )
+
+
+def _until_reset_s(response: WireResponse) -> float | None:
+    """How long until every spent limit is refilled, by the headers of limits; None where none is said to be spent."""
+    headers = response.headers
+    spent = [name for name in _LIMITS if headers.get(f"anthropic-ratelimit-{name}-remaining", "").strip() == "0"]
+    moments = [_unix(headers.get(f"anthropic-ratelimit-{name}-reset", "")) for name in spent]
+    known = [moment for moment in moments if moment is not None]
+    wait_s = max(known) - (_http_date(headers.get("date", "")) or response.received_at) if known else 0.0
+    return wait_s if wait_s > 0 else None
+
+
+def _unix(text: str) -> float | None:
+    """A moment in RFC 3339."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

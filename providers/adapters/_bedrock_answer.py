@@ -1,0 +1,263 @@
+"""Read Bedrock's answers: whole ones, the messages of its binary stream, and errors.
+
+A whole message is read as the events that it would have come in, so that both obey the same rules. Neither says its
+own id (a header does) or its model. Source: botocore 1.44.5 (ConverseResponse, ConverseStreamOutput and the errors of
+bedrock-runtime), docs.aws.amazon.com on Converse; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from providers.adapter import Target, WireResponse
+from providers.adapters._thoughts import Thought, pack
+from providers.assembly import Assembler
+from providers.aws_event_stream import EventMessage, EventStreamDecoder
+from providers.chat import ChatCompletion, FinishReason, StreamEvent, Usage
+from providers.classify import by_status, error_object, failure
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+from providers.json_values import JsonError, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+
+__all__ = ["ConverseStreamParser", "classify", "read_completion"]
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+}
+_SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
+# The model's own output was unusable: not an answer, unless something came before it.
+_GENERATION_FAILED = frozenset({"malformed_model_output", "malformed_tool_use"})
+_BY_NAME = {
+    "accessdenied": FailureKind.CREDENTIALS,
+    "expiredtoken": FailureKind.CREDENTIALS,
+    "incompletesignature": FailureKind.CREDENTIALS,
+    "internalserver": FailureKind.UNAVAILABLE,
+    "invalidsignature": FailureKind.CREDENTIALS,
+    "missingauthenticationtoken": FailureKind.CREDENTIALS,
+    "modelerror": FailureKind.UNAVAILABLE,
+    "modelnotready": FailureKind.UNAVAILABLE,
+    "modelstreamerror": FailureKind.UNAVAILABLE,
+    "modeltimeout": FailureKind.UNAVAILABLE,
+    "resourcenotfound": FailureKind.MODEL_NOT_FOUND,
+    "servicequotaexceeded": FailureKind.QUOTA,
+    "serviceunavailable": FailureKind.UNAVAILABLE,
+    "throttling": FailureKind.RATE_LIMITED,
+    "unrecognizedclient": FailureKind.CREDENTIALS,
+    "validation": FailureKind.INVALID_REQUEST,
+}
+# The text of these repeats what was signed, session tokens included.
+_SAY_WHAT_WAS_SIGNED = frozenset({"incompletesignature", "invalidsignature"})
+_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
+_NO_HTTP_ERROR = 200
+
+
+def classify(name: str, body: Mapping[str, object], response: WireResponse) -> Failure:
+    """What an exception means: by its name, else by the HTTP status; never by its text."""
+    word = name.partition(":")[0].rpartition("#")[2]
+    key = word.lower().removesuffix("exception")
+    kind = _BY_NAME.get(key)
+    if kind is None:
+        kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
+    detail = read_str(body, "message") or read_str(body, "Message")
+    return failure(
+        response,
+        kind,
+        code=word or None,
+        detail=None if key in _SAY_WHAT_WAS_SIGNED else detail,
+        request_id=response.headers.get("x-amzn-requestid"),
+    )
+
+
+def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
+    """The whole answer of a 2xx body; raises ProviderFailed."""
+    body = error_object(response.body)
+    message = read_map(read_map(body, "output"), "message")
+    if not isinstance(message.get("content"), list):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
+    reader = _Reader(target)
+    for index, entry in enumerate(read_list(message, "content")):
+        reader.read_block(index, as_map(entry))
+    reader.finish(read_str(body, "stopReason") or "")
+    reader.count(body)
+    reader.assembler.complete()
+    return fold(reader.assembler.take())
+
+
+class ConverseStreamParser:
+    """A `StreamParser` over Amazon's binary event stream."""
+
+    def __init__(self, target: Target) -> None:
+        self._reader = _Reader(target)
+        self._assembler = self._reader.assembler
+        self._decoder = EventStreamDecoder()
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._assembler.done:
+            return ()
+        for message in self._decoder.feed(data):
+            self._read(message)
+        if self._decoder.broken:
+            self._fail_malformed("the provider's stream is not in its framing")
+        return self._assembler.take()
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._assembler.done:
+            return ()
+        self._assembler.complete()
+        return self._assembler.take()
+
+    def _read(self, message: EventMessage) -> None:
+        if self._assembler.done:
+            return
+        headers = message.headers
+        try:
+            value = loads(message.payload) if message.payload else {}
+        except JsonError:
+            value = None
+        body = as_map(value)
+        match headers.get(":message-type"):
+            case "event" if isinstance(value, dict):
+                self._reader.read_event(headers.get(":event-type", ""), body)
+            case "event":
+                self._fail_malformed("an event of the provider's stream is no JSON object")
+            case "exception":
+                self._fail(headers.get(":exception-type", ""), body)
+            case "error":
+                self._fail(headers.get(":error-code", ""), {"message": headers.get(":error-message")})
+            case _:
+                self._assembler.heartbeat()
+
+    def _fail(self, name: str, body: Mapping[str, object]) -> None:
+        self._assembler.fail(classify(name, body, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+
+    def _fail_malformed(self, message: str) -> None:
+        if self._assembler.whole:
+            self._assembler.complete()
+        else:
+            self._assembler.fail(Failure(FailureKind.INTERRUPTED, message))
+
+
+@dataclass(slots=True)
+class _Block:
+    """One block of content as far as it is known; `call` is its number, if it is a tool call."""
+
+    call: int | None = None
+    text: list[str] = field(default_factory=list)
+    signature: list[str] = field(default_factory=list)
+    redacted: list[str] = field(default_factory=list)
+
+
+class _Reader:
+    """Reads one answer into its `assembler`."""
+
+    def __init__(self, target: Target) -> None:
+        self.assembler = Assembler(target.model)
+        self._model = target.model
+        self._blocks: dict[int, _Block] = {}
+        self._thoughts: list[Thought] = []
+        self._calls = 0
+        self._kept = 0
+
+    def read_event(self, name: str, event: Mapping[str, object]) -> None:
+        """One event of a stream; one that isn't known is a sign of life."""
+        index = read_int(event, "contentBlockIndex") or 0
+        match name:
+            case "contentBlockStart":
+                if use := read_map(read_map(event, "start"), "toolUse"):
+                    self._start_call(index, use)
+            case "contentBlockDelta":
+                self._extend(index, read_map(event, "delta"))
+            case "contentBlockStop":
+                self._stop(index)
+            case "messageStop":
+                self.finish(read_str(event, "stopReason") or "")
+            case "metadata":
+                self.count(event)
+                if self.assembler.whole:
+                    # It comes last: whoever waits needn't wait for the connection's end.
+                    self.assembler.complete()
+            case _:
+                self.assembler.heartbeat()
+
+    def read_block(self, index: int, block: Mapping[str, object]) -> None:
+        """One block of a whole message."""
+        if use := read_map(block, "toolUse"):
+            self._start_call(index, use)
+            try:
+                given = dumps_text(arguments) if (arguments := read_map(use, "input")) else ""
+            except JsonError:
+                self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+                return
+            self._extend(index, {"toolUse": {"input": given}})
+        elif thought := read_map(block, "reasoningContent"):
+            said = read_map(thought, "reasoningText")
+            for part in ({"text": said.get("text")}, {"signature": said.get("signature")}, thought):
+                self._extend(index, {"reasoningContent": part})
+        else:
+            self._extend(index, block)
+        self._stop(index)
+
+    def _start_call(self, index: int, use: Mapping[str, object]) -> None:
+        call, self._calls = self._calls, self._calls + 1
+        self._blocks[index] = _Block(call)
+        signature = pack(self._thoughts, self._model)
+        self._thoughts.clear()
+        self.assembler.tool_call(
+            index=call, id=read_str(use, "toolUseId"), name=read_str(use, "name"), signature=signature
+        )
+
+    def _extend(self, index: int, delta: Mapping[str, object]) -> None:
+        # Blocks of text and thoughts begin with their first piece.
+        block = self._blocks.setdefault(index, _Block())
+        if text := read_str(delta, "text"):
+            self.assembler.text(text)
+        if block.call is not None and (piece := read_str(read_map(delta, "toolUse"), "input")):
+            self.assembler.tool_call(piece, index=block.call)
+        thought = read_map(delta, "reasoningContent")
+        if said := read_str(thought, "text"):
+            self.assembler.reasoning(said)
+            self._keep(block.text, said)
+        self._keep(block.signature, read_str(thought, "signature") or "")
+        self._keep(block.redacted, read_str(thought, "redactedContent") or "")
+
+    def _keep(self, pieces: list[str], piece: str) -> None:
+        """Keep a piece of a thought for the call behind it; an endless one ends the answer."""
+        self._kept += len(piece)
+        if self._kept > _MOST_KEPT_CHARACTERS:
+            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than is taken"))
+        elif piece:
+            pieces.append(piece)
+
+    def _stop(self, index: int) -> None:
+        block = self._blocks.pop(index, None)
+        if block is not None and (block.signature or block.redacted):
+            self._thoughts.append(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
+
+    def finish(self, word: str) -> None:
+        """The answer has ended, in the provider's word for it."""
+        if not word:
+            return
+        if word in _GENERATION_FAILED and not (self.assembler.has("text") or self.assembler.has("tool_calls")):
+            message = "the provider's model produced nothing that can be used"
+            self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
+            return
+        self.assembler.finish(_FINISH.get(word, "other"), raw=None if word in _SAME_AS_OURS else word[:100])
+
+    def count(self, source: Mapping[str, object]) -> None:
+        """The counts, if there are any; thoughts are part of the output, and nobody says how many they were."""
+        usage = read_map(source, "usage")
+        if not usage:
+            return
+        cached = read_int(usage, "cacheReadInputTokens") or 0
+        written = read_int(usage, "cacheWriteInputTokens") or 0
+        prompt = (read_int(usage, "inputTokens") or 0) + cached + written
+        self.assembler.usage(Usage(prompt, read_int(usage, "outputTokens") or 0, cached_tokens=cached))

@@ -1,0 +1,279 @@
+"""`ChatRequest` -> the body of Bedrock's Converse: one shape for every model, and beside it what only some have.
+
+Source: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com on Converse; which model refuses
+what is the catalogue's; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from providers.adapter import Target
+from providers.adapters._anthropic_request import check_features, stops_of, thinking_of
+from providers.adapters._anthropic_schema import strict_schema
+from providers.adapters._efforts import nearest_effort
+from providers.adapters._thoughts import Thought, unpack
+from providers.adapters._tool_loops import PlainChoice, results_in_order, safe_call_id, tools_of
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.failures import UnsupportedFeature
+from providers.json_values import as_map, dumps, embed_object
+
+__all__ = ["encode_body"]
+
+_IMAGE_FORMATS = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/jpg": "jpeg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+}
+_DOCUMENT_FORMATS = {
+    "application/pdf": "pdf",
+    "application/msword": "doc",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+}
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
+_OWN_FIELDS = "additionalModelRequestFields"
+_ANY_EFFORT = ("none", "low", "medium", "high")
+_USUAL_MAX_TOKENS = 4096
+
+_Block = dict[str, object]
+
+
+def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
+    """The body, with what the site pins written last; raises UnsupportedFeature.
+
+    Fields that aren't Converse's own go to the model (`additionalModelRequestFields`).
+    """
+    check_features(request)
+    tools, choice = _tools(request)
+    turns = _turns(request.messages, target.model)
+    body: dict[str, object] = {"messages": turns}
+    if system := [text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)]:
+        body["system"] = [{"text": text} for text in system if text.strip()]
+    max_tokens = _max_tokens(request, target)
+    unthought = _continues_unthought(turns)
+    thinking = thinking_of(request, target, choice, max_tokens or _USUAL_MAX_TOKENS, unthought=unthought)
+    if max_tokens is None and thinking.get("type") == "enabled":
+        max_tokens = target.facts.output_tokens or _USUAL_MAX_TOKENS
+    inference: dict[str, object] = {
+        "maxTokens": max_tokens,
+        "temperature": None if request.temperature is None else min(request.temperature, 1),
+        "topP": request.top_p,
+        "stopSequences": stops_of(request.stop) or None,
+    }
+    if said := {name: value for name, value in inference.items() if value is not None}:
+        body["inferenceConfig"] = said
+    if tools:
+        body["toolConfig"] = {"tools": [_tool(tool) for tool in tools], **_tool_choice(choice)}
+    if config := _output_config(request, target, thinking):
+        body["outputConfig"] = config
+    own = {name: value for name, value in request.extra.items() if name != _OWN_FIELDS and name not in target.pins}
+    own |= as_map(request.extra.get(_OWN_FIELDS))
+    if thinking:
+        own["thinking"] = thinking
+    if own:
+        body[_OWN_FIELDS] = own
+    return {**body, **target.pins}
+
+
+def _max_tokens(request: ChatRequest, target: Target) -> int | None:
+    most = target.facts.output_tokens
+    if request.max_tokens is None:
+        # A model that thinks by budget must be told both; else the model's own limit holds.
+        return most if "thinking_budget" in target.facts.flags and request.reasoning_effort is not None else None
+    return min(request.max_tokens, most) if most else request.max_tokens
+
+
+def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
+    """Converse has no word against calling: its tools are left out then, unless the history needs them."""
+    tools, choice = tools_of(request)
+    if choice != "none":
+        return tools, choice
+    if any(isinstance(message, AssistantMessage) and message.tool_calls for message in request.messages):
+        raise UnsupportedFeature("tools", "the provider can't be kept from calling tools where the history has calls")
+    return (), choice
+
+
+def _tool(tool: Tool) -> _Block:
+    schema: Mapping[str, object] = tool.parameters or {"type": "object", "properties": {}}
+    spec: _Block = {"name": tool.name}
+    if tool.description:
+        spec["description"] = tool.description
+    if tool.strict:
+        schema = strict_schema(schema, "strict_tools")
+        spec["strict"] = True
+    spec["inputSchema"] = {"json": schema if schema.get("type") == "object" else {**schema, "type": "object"}}
+    return {"toolSpec": spec}
+
+
+def _tool_choice(choice: PlainChoice) -> _Block:
+    match choice:
+        case None | "none":
+            return {}
+        case "auto":
+            return {"toolChoice": {"auto": {}}}
+        case "required":
+            return {"toolChoice": {"any": {}}}
+        case NamedTool(name):
+            return {"toolChoice": {"tool": {"name": name}}}
+        case _:
+            assert_never(choice)
+
+
+def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> _Block:
+    config: _Block = {}
+    if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
+        config["effort"] = nearest_effort(request.reasoning_effort, target.facts.efforts or _ANY_EFFORT)
+    if isinstance(form := request.response_format, JsonSchemaFormat):
+        # The schema is text here, and named.
+        schema = {"schema": dumps(strict_schema(form.schema, "json_schema")).decode(), "name": form.name}
+        if form.description:
+            schema["description"] = form.description
+        config["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+    return config
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
+    """The turns of user and assistant: neighbours of one role are joined, and blank texts are left out."""
+    turns: list[tuple[str, list[_Block]]] = []
+
+    def say(role: str, content: list[_Block]) -> None:
+        if content and turns and turns[-1][0] == role:
+            turns[-1][1].extend(content)
+        elif content:
+            turns.append((role, content))
+
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        match message:
+            case SystemMessage():
+                pass
+            case UserMessage(content):
+                say("user", _parts(content))
+            case AssistantMessage(tool_calls=calls):
+                say("assistant", _blocks(message, model))
+                end = position
+                while calls and end < len(messages) and isinstance(messages[end], ToolMessage):
+                    end += 1
+                results = [one for one in messages[position:end] if isinstance(one, ToolMessage)]
+                say("user", [_result(call, text) for call, text in results_in_order(calls, results)])
+                position = end
+            case ToolMessage():
+                raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+            case _:
+                assert_never(message)
+    if not turns:
+        raise UnsupportedFeature("system_only", "the provider wants a message of the user's that is not blank")
+    if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
+        turns[-1][1][-1] = {"text": text.rstrip()}
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def _continues_unthought(turns: Sequence[Mapping[str, object]]) -> bool:
+    """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
+    if len(turns) < 2 or not isinstance(asked := turns[-1]["content"], list):
+        return False
+    before = turns[-2]["content"]
+    first = before[0] if isinstance(before, list) else {}
+    return "toolResult" in asked[0] and "reasoningContent" not in first
+
+
+def _parts(content: str | tuple[Part, ...]) -> list[_Block]:
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    kept = [part for part in parts if not isinstance(part, TextPart) or part.text.strip()]
+    return [_part(part, number) for number, part in enumerate(kept)]
+
+
+def _part(part: Part, number: int) -> _Block:
+    match part:
+        case TextPart(text):
+            return {"text": text}
+        case ImagePart(url):
+            mime, data = _split(url, "image_url")
+            if mime not in _IMAGE_FORMATS:
+                raise UnsupportedFeature(
+                    "vision", f"the provider takes images of the types {', '.join(_IMAGE_FORMATS)}"
+                )
+            return {"image": {"format": _IMAGE_FORMATS[mime], "source": {"bytes": data}}}
+        case FilePart(uri, filename):
+            mime, data = _split(uri, "file")
+            if mime not in _DOCUMENT_FORMATS:
+                raise UnsupportedFeature(
+                    "file", f"the provider takes files of the types {', '.join(_DOCUMENT_FORMATS)}"
+                )
+            # Two documents of one name are refused, and so are most characters in it.
+            name = " ".join(_NOT_IN_A_NAME.sub(" ", filename or "").split()) or "document"
+            return {
+                "document": {"format": _DOCUMENT_FORMATS[mime], "name": f"{name} {number}", "source": {"bytes": data}}
+            }
+        case AudioPart():
+            raise UnsupportedFeature("audio", "the provider takes no sound in this form")
+        case _:
+            assert_never(part)
+
+
+def _split(uri: str, feature: str) -> tuple[str, str]:
+    if uri[:5].lower() != "data:":
+        raise UnsupportedFeature(feature, "the provider fetches nothing from the web")
+    head, _, data = uri.partition(",")
+    return head[5:].partition(";")[0].lower(), data
+
+
+def _blocks(message: AssistantMessage, model: str) -> list[_Block]:
+    texts: list[_Block] = [{"text": text} for text in (text_of(message.content), message.refusal or "") if text.strip()]
+    blocks: list[_Block] = []
+    for position, call in enumerate(message.tool_calls):
+        blocks += [_thought(thought) for thought in unpack(call.signature, model)]
+        if position == 0:
+            blocks += texts
+        blocks.append(_call(call))
+    return blocks or texts
+
+
+def _thought(thought: Thought) -> _Block:
+    if thought.redacted:
+        return {"reasoningContent": {"redactedContent": thought.redacted}}
+    return {"reasoningContent": {"reasoningText": {"text": thought.text, "signature": thought.signature}}}
+
+
+def _call(call: ToolCall) -> _Block:
+    arguments = embed_object(call.arguments.strip() or "{}")
+    # What the model of another provider wrote wrongly is still told: the vendor takes nothing but an object.
+    given = {"_raw": call.arguments} if arguments is None else arguments
+    return {"toolUse": {"toolUseId": safe_call_id(call.id), "name": call.name, "input": given}}
+
+
+def _result(call: ToolCall, text: str) -> _Block:
+    content = [{"text": text}] if text.strip() else []
+    return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": "success"}}

@@ -1,0 +1,64 @@
+"""A model's signed thoughts, packed into the signature of the tool call that follows them.
+
+Claude wants the thinking blocks of a step back with its tool calls, unchanged and in order (anthropic 2.10.0,
+ThinkingBlockParam, read 2026-11-20). A client of OpenAI's shape keeps nothing of a call but id, name and arguments, so
+the blocks ride in the id: as JSON in base64. What comes back is a client's, and hostile until parsed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from providers.adapters._signatures import marked, own_signature
+from providers.json_values import JsonError, as_list, dumps, loads, mend_surrogates
+
+__all__ = ["Thought", "pack", "unpack"]
+
+_MOST_THOUGHTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """One block: a text with its signature, or (`redacted`) a sealed one of which nothing is shown."""
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+
+def pack(thoughts: Sequence[Thought], model: str) -> str | None:
+    """The thoughts as a call's signature; None where there are none that a model would know again."""
+    rows = [
+        [mend_surrogates(thought.redacted)]
+        if thought.redacted
+        else [mend_surrogates(thought.text), mend_surrogates(thought.signature)]
+        for thought in thoughts
+        if thought.redacted or thought.signature
+    ]
+    if not rows:
+        return None
+    return marked(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+
+
+def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
+    """The thoughts that `model` itself had before a call; none where the signature is another's or no such thing."""
+    packed = own_signature(signature, model)
+    if packed is None:
+        return ()
+    try:
+        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
+    except (ValueError, binascii.Error, JsonError):
+        return ()
+    thoughts: list[Thought] = []
+    for row in rows[:_MOST_THOUGHTS]:
+        match row:
+            case [str(redacted)]:
+                thoughts.append(Thought(redacted=redacted))
+            case [str(text), str(signed)]:
+                thoughts.append(Thought(text, signed))
+            case _:
+                return ()
+    return tuple(thoughts)

@@ -1,0 +1,60 @@
+"""Tools and their loops, as far as formats read them alike: what may be called, and each call with its result."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Literal
+
+from providers.chat import AllowedTools, AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, text_of
+from providers.failures import UnsupportedFeature
+
+__all__ = ["PlainChoice", "results_in_order", "safe_call_id", "tools_of"]
+
+PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
+"""A choice of tools where a format has no word for some of them: those are left out of the list instead."""
+
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+_MOST_CHARACTERS = 64
+
+
+def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
+    """What may be called, and the choice among it.
+
+    A history of calls without any tool names those that were called, and none may be called again: such a history is
+    a valid chat, and Claude's hosts refuse calls without tools.
+    """
+    if not request.tools:
+        names = dict.fromkeys(
+            call.name
+            for message in request.messages
+            if isinstance(message, AssistantMessage)
+            for call in message.tool_calls
+        )
+        return tuple(Tool(name) for name in names), "none"
+    if isinstance(choice := request.tool_choice, AllowedTools):
+        return tuple(tool for tool in request.tools if tool.name in choice.names), choice.mode
+    return request.tools, choice
+
+
+def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
+    """Each call with the text of its result; raises UnsupportedFeature where one is missing or too many."""
+    waiting = list(results)
+    pairs: list[tuple[ToolCall, str]] = []
+    for call in calls:
+        position = next((i for i, one in enumerate(waiting) if one.tool_call_id == call.id), None)
+        if position is None:
+            message = f"the call of {call.name!r} has no result; the provider wants one for each call"
+            raise UnsupportedFeature("tools", message)
+        pairs.append((call, text_of(waiting.pop(position).content)))
+    if waiting:
+        raise UnsupportedFeature("tools", "a tool message answers no call of the assistant message before it")
+    return pairs
+
+
+def safe_call_id(call_id: str) -> str:
+    """The id in the characters that Claude's hosts take; another vendor's may have more (`functions.get:0`)."""
+    if len(call_id) <= _MOST_CHARACTERS and not _UNSAFE.search(call_id):
+        return call_id
+    return f"{_UNSAFE.sub('_', call_id)[:48]}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"

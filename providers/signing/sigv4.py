@@ -1,0 +1,100 @@
+"""Sign a request for Amazon's APIs: AWS Signature Version 4, by botocore's signer, with the time as an argument.
+
+A secret is `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with a third part for a session token; or what `aws sts` prints, as JSON;
+or a Bedrock API key, a bearer token that signs nothing. botocore (the extra `aws`) signs and is given no socket.
+Source: botocore 1.44.5 (auth.py), AWS General Reference on Signature Version 4, read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import urlencode, urlsplit
+
+from providers.json_values import JsonError, as_map, loads_text, read_map, read_str
+from providers.signing.key_problem import KeyProblem
+from providers.wire import WireRequest
+
+__all__ = ["aws_headers", "aws_key_problem"]
+
+_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.")
+_ANY_REGION = "us-east-1"
+_PLAIN = re.compile(r"(?P<id>[A-Za-z0-9]{16,128}):(?P<secret>[!-9;-~]{16,256})(?::(?P<session>[!-~]+))?")
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_SIGNED = frozenset({"content-type", "accept"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """A key pair of Amazon's, and the session that it belongs to."""
+
+    id: str
+    secret: str = field(repr=False)
+    session: str | None = field(default=None, repr=False)
+
+
+def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: float) -> tuple[tuple[str, str], ...]:
+    """The headers that make a request Amazon's to trust; raises KeyProblem. The same input gives the same signature."""
+    keys = _keys(secret)
+    if keys is None:
+        return (("authorization", f"Bearer {secret}"),)
+    try:
+        from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
+        from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+        from botocore.credentials import Credentials  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise KeyProblem('needs botocore; pip install "assistant-gateway[aws]"') from error
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    added = [("x-amz-date", stamp)]
+    if keys.session:
+        added.append(("x-amz-security-token", keys.session))
+    url = f"{origin}{wire.path}" + (f"?{urlencode(wire.query)}" if wire.query else "")
+    covered = [(name, value) for name, value in wire.headers if name in _SIGNED]
+    request = AWSRequest(method=wire.method, url=url, data=wire.body, headers=dict([*covered, *added]))
+    # What botocore's own `add_auth` does, but for the clock that it reads.
+    request.context["timestamp"] = stamp
+    signer = SigV4Auth(Credentials(keys.id, keys.secret, keys.session), service, _region(origin))
+    signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+    names = signer.signed_headers(signer.headers_to_sign(request))
+    said = f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, Signature={signature}"
+    return (*added, ("authorization", said))
+
+
+def aws_key_problem(secret: str) -> str | None:
+    """Why this secret would never work, None if it can."""
+    try:
+        aws_headers("any", WireRequest("POST", "/", (), b""), "https://localhost", secret, 0)
+    except KeyProblem as error:
+        return str(error)
+    return None
+
+
+def _region(origin: str) -> str:
+    """The region that a host names; any one for a host that names none, such as a server on this machine."""
+    match = _REGION.search(urlsplit(origin).hostname or "")
+    return match["region"] if match else _ANY_REGION
+
+
+def _keys(secret: str) -> _Keys | None:
+    """The key pair in a secret; None for a bearer token."""
+    if secret.lstrip().startswith("{"):
+        return _keys_of_json(secret)
+    if ":" not in secret:
+        return None
+    match = _PLAIN.fullmatch(secret)
+    if match is None:
+        raise KeyProblem("is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with an optional `:SESSION_TOKEN`")
+    return _Keys(match["id"], match["secret"], match["session"])
+
+
+def _keys_of_json(secret: str) -> _Keys:
+    try:
+        found = as_map(loads_text(secret))
+    except JsonError:
+        raise KeyProblem("is no JSON of a key pair") from None
+    found = read_map(found, "Credentials") or found
+    key_id, key = read_str(found, "AccessKeyId"), read_str(found, "SecretAccessKey")
+    if not key_id or not key:
+        raise KeyProblem("is no key pair: it lacks AccessKeyId or SecretAccessKey")
+    return _Keys(key_id, key, read_str(found, "SessionToken"))

@@ -1,0 +1,48 @@
+"""Sites at one host that differ in what they pin: each has facts of its own, and a URL means the one without a promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.model.table import Deployment
+from providers.territories import ANYWHERE, parse_places
+from tests.gateway.config.cases import SOUND, compiled, more, rejected, sections
+
+US = parse_places(["US"])
+
+
+def deployment(line: str) -> Deployment:
+    text = sections(deployments=more("deployments", f"x: {{{line}, api_key: '${{US_KEY}}'}}"))
+    return compiled(text).table.deployments["x"]
+
+
+def test_a_model_that_knows_the_pin_stays_where_it_says() -> None:
+    x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: us, attests: [us-workspace]")
+    assert (x.residency.stores, x.residency.processes, x.unmet) == (US, US, ())
+    assert x.target.pins == {"inference_geo": "us"}
+    assert x.origin == "https://api.anthropic.com"
+
+
+def test_its_promise_needs_the_workspace_s_own_place() -> None:
+    x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: us")
+    assert x.unmet == ("us-workspace",)
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-5", "claude-haiku-4-5-20251001", "some-model"])
+def test_a_model_that_does_not_know_the_pin_has_no_place_at_all(model: str) -> None:
+    x = deployment(f"provider: anthropic, model: {model}, endpoint: us, attests: [us-workspace], capabilities: []")
+    assert (x.residency.stores, x.residency.processes) == (ANYWHERE, ANYWHERE)
+
+
+def test_a_url_of_the_host_is_the_site_that_promises_nothing() -> None:
+    x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: 'https://api.anthropic.com'")
+    assert (x.site, x.residency.processes, dict(x.target.pins)) == ("global", ANYWHERE, {})
+
+
+def test_a_route_to_the_site_without_a_promise_does_not_compile_for_a_boundary() -> None:
+    line = 'x: {provider: anthropic, model: claude-opus-5-5, endpoint: global, api_key: "${US_KEY}"}'
+    text = sections(
+        deployments=more("deployments", line),
+        assistants=SOUND["assistants"].replace("us: [chatgpt-us]", "us: [x]"),
+    )
+    assert any("outside the boundary of region 'us'" in problem.message for problem in rejected(text))

@@ -1,0 +1,98 @@
+"""A provider that wants the operator's cloud project in its path: with it, without it, and where it doesn't belong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.model.table import Deployment
+from providers.auth import apply
+from providers.territories import ANYWHERE, parse_places
+from providers.wire import WireRequest
+from tests.gateway.config.cases import compiled, more, rejected, sections
+from tests.providers.test_signing_google import ACCOUNT
+
+EU = parse_places(["@EU"])
+NEW = "provider: vertex, model: gemini-3.5-flash, api_key: '${KEY}'"
+
+
+def config(text: str) -> str:
+    return sections(deployments=more("deployments", f"x: {{{text}}}"))
+
+
+def deployment(text: str, key: str = "ya29.made-up") -> Deployment:
+    return compiled(config(text), {"KEY": key}).table.deployments["x"]
+
+
+def refused(text: str, key: str = "ya29.made-up") -> list[str]:
+    problems = rejected(config(text), {"KEY": key})
+    return [problem.message for problem in problems if problem.severity == "error"]
+
+
+def test_the_project_is_a_part_of_the_path() -> None:
+    x = deployment(f"{NEW}, endpoint: eu, project: my-project")
+    assert (x.origin, x.target.base_path) == (
+        "https://aiplatform.eu.rep.googleapis.com",
+        "/v1/projects/my-project/locations/eu",
+    )
+    assert (x.residency.stores, x.residency.processes) == (EU, EU)
+
+
+def test_only_the_models_that_a_place_computes_itself_stay_there() -> None:
+    old = deployment("provider: vertex, model: gemini-2.5-flash, endpoint: eu, project: p, api_key: '${KEY}'")
+    assert (old.residency.stores, old.residency.processes) == (EU, ANYWHERE)
+    everywhere = deployment(f"{NEW}, endpoint: global, project: p")
+    assert (everywhere.residency.stores, everywhere.residency.processes) == (ANYWHERE, ANYWHERE)
+    region = deployment(f"{NEW}, endpoint: europe-west4, project: p")
+    assert (region.residency.stores, region.residency.processes) == (parse_places(["NL"]), ANYWHERE)
+
+
+def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_location() -> None:
+    host = "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations"
+    x = deployment(f"{NEW}, endpoint: '{host}/eu'")
+    assert (x.site, x.target.base_path) == ("eu", "/v1/projects/p/locations/eu")
+    for location in ("us", "global", "eu/more"):
+        assert refused(f"{NEW}, endpoint: '{host}/{location}'") == [
+            "leads to another place than the site eu: its path ends in /locations/eu"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{NEW}, endpoint: eu", "is missing: a part of the path at vertex"),
+        (
+            f"{NEW}, endpoint: eu, project: 'a/b'",
+            "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+        ),
+        (
+            f"{NEW}, endpoint: eu, project: '..'",
+            "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+        ),
+        (
+            "provider: gemini, model: gemini-3.5-flash, project: p, api_key: '${KEY}'",
+            "this endpoint's path takes no project",
+        ),
+    ],
+)
+def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
+    assert any(message in one for one in refused(text))
+
+
+def test_a_key_that_can_never_work_is_a_mistake_of_the_config() -> None:
+    key = json.dumps({"type": "service_account", "client_email": "secret-name@x"})
+    found = refused(f"{NEW}, endpoint: eu, project: p", key)
+    assert found == ["KEY is no service account's key: it lacks private_key"]
+
+
+def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
+    """A service account's key as Google gives it out: JSON over several lines."""
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(ACCOUNT, indent=2) + "\n")
+    x = deployment(f"{NEW}, endpoint: eu, project: p".replace("${KEY}", f"${{file:{file}}}"))
+    (secret,) = x.credentials
+    assert json.loads(secret.reveal()) == ACCOUNT
+    wire = apply(x.adapter.auth, WireRequest("POST", "/x", (), b""), x.origin, secret, 1_795_000_000.0)
+    assert dict(wire.headers)["authorization"].count(".") == 2

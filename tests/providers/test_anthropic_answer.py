@@ -1,0 +1,265 @@
+"""What is read of Anthropic's answers and errors: blocks, thoughts, usage, ends, places and times to wait."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target, WireResponse
+from providers.adapters._thoughts import Thought, unpack
+from providers.adapters.anthropic import ADAPTER
+from providers.catalogue.models import model_facts
+from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, StreamEvent, Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import fold
+
+MODEL = "claude-opus-5-5"
+TARGET = Target(MODEL, "/v1", model_facts(ADAPTER.models, MODEL))
+IN_US = replace(TARGET, pins={"inference_geo": "us"})
+USAGE = {"input_tokens": 12, "cache_creation_input_tokens": 5, "cache_read_input_tokens": 2048, "output_tokens": 1}
+
+
+def event(kind: str, **members: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **members})}\n\n".encode()
+
+
+def started(**usage: object) -> bytes:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": []}
+    return event("message_start", message={**message, "usage": {**USAGE, **usage}})
+
+
+def block(index: int, content: dict[str, object], *deltas: dict[str, object]) -> bytes:
+    pieces = [event("content_block_delta", index=index, delta=delta) for delta in deltas]
+    begun = event("content_block_start", index=index, content_block=content)
+    return b"".join((begun, *pieces, event("content_block_stop", index=index)))
+
+
+def ended(word: str | None = "end_turn", **usage: object) -> bytes:
+    delta = {"stop_reason": word, "stop_sequence": None}
+    return event("message_delta", delta=delta, usage={"output_tokens": 55, **usage}) + event("message_stop")
+
+
+def events(*pieces: bytes, target: Target = TARGET) -> list[StreamEvent]:
+    parser = ADAPTER.stream_parser(target)
+    return [one for piece in pieces for one in parser.feed(piece)] + list(parser.close())
+
+
+def folded(*pieces: bytes) -> ChatCompletion:
+    return fold(events(*pieces))
+
+
+def whole(*content: dict[str, object], target: Target = TARGET, **more: object) -> ChatCompletion:
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": list(content)}
+    body |= {"stop_reason": "end_turn", "usage": {**USAGE, "output_tokens": 55}, **more}
+    return ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 5.0), target)
+
+
+def error(status: int, body: Any, **headers: str) -> Failure:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ADAPTER.classify_error(WireResponse(status, named, json.dumps(body).encode(), 1_795_000_000.0))
+
+
+THINKING: dict[str, object] = {"type": "thinking", "thinking": "", "signature": ""}
+TOOL: dict[str, object] = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+
+
+def test_blocks_of_a_stream_are_text_thoughts_and_calls_that_are_numbered_anew() -> None:
+    answer = folded(
+        started(),
+        block(
+            0,
+            THINKING,
+            {"type": "thinking_delta", "thinking": "Hm"},
+            {"type": "thinking_delta", "thinking": "m."},
+            {"type": "signature_delta", "signature": "c2ln"},
+        ),
+        event("ping"),
+        block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Looking."}),
+        block(2, {"type": "redacted_thinking", "data": "c2VhbGVk"}),
+        block(
+            3,
+            TOOL,
+            {"type": "input_json_delta", "partial_json": ""},
+            {"type": "input_json_delta", "partial_json": '{"a":'},
+            {"type": "input_json_delta", "partial_json": "1}"},
+        ),
+        block(4, {**TOOL, "id": "toolu_2"}),
+        block(5, {**TOOL, "id": "toolu_3", "input": {"b": 2}}),
+        block(6, {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {"q": 1}}),
+        ended("tool_use", output_tokens_details={"thinking_tokens": 30}),
+    )
+    message = answer.choices[0].message
+    assert (answer.id, answer.model, message.content, message.reasoning) == ("msg_1", MODEL, "Looking.", "Hmm.")
+    assert [(call.id, call.arguments) for call in message.tool_calls] == [
+        ("toolu_1", '{"a":1}'),
+        ("toolu_2", "{}"),
+        ("toolu_3", '{"b":2}'),
+    ]
+    assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hmm.", "c2ln"), Thought(redacted="c2VhbGVk"))
+    assert [call.signature for call in message.tool_calls[1:]] == [None, None]
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert answer.usage == Usage(12 + 5 + 2048, 55, cached_tokens=2048, reasoning_tokens=30)
+
+
+def test_a_whole_answer_reads_as_its_stream() -> None:
+    content: list[dict[str, object]] = [
+        {**THINKING, "thinking": "Hm", "signature": "c2ln"},
+        {"type": "text", "text": "Looking."},
+        {**TOOL, "input": {"a": 1}},
+    ]
+    streamed = folded(
+        started(),
+        block(
+            0, THINKING, {"type": "thinking_delta", "thinking": "Hm"}, {"type": "signature_delta", "signature": "c2ln"}
+        ),
+        block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Looking."}),
+        block(2, TOOL, {"type": "input_json_delta", "partial_json": '{"a":1}'}),
+        ended("tool_use"),
+    )
+    assert whole(*content, stop_reason="tool_use") == streamed
+    # The whole message where a stream was asked for, as one event or bare.
+    body = {"id": "msg_1", "type": "message", "model": MODEL, "content": content, "stop_reason": "tool_use"}
+    body["usage"] = {**USAGE, "output_tokens": 55}
+    assert folded(b"data: " + json.dumps(body).encode() + b"\n\n") == streamed
+    assert folded(json.dumps(body).encode()) == streamed
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "raw"),
+    [
+        ("end_turn", "stop", None),
+        ("stop_sequence", "stop", None),
+        ("max_tokens", "length", None),
+        ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
+        ("pause_turn", "length", "pause_turn"),
+        ("refusal", "content_filter", "refusal"),
+        ("brand_new", "other", "brand_new"),
+    ],
+)
+def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
+    choice = whole({"type": "text", "text": "x"}, stop_reason=word).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
+    streamed = folded(started(), block(0, {"type": "text", "text": "x"}), ended(word)).choices[0]
+    assert (streamed.finish_reason, streamed.raw_finish_reason) == (reason, raw)
+
+
+def test_an_end_without_a_reason_is_no_answer() -> None:
+    for cut in (started(), started() + block(0, {"type": "text", "text": "x"}), started() + ended(None)):
+        last = events(cut)[-1]
+        assert isinstance(last, Failed)
+        assert last.failure.kind is FailureKind.INTERRUPTED
+    with pytest.raises(ProviderFailed):
+        whole({"type": "text", "text": "x"}, stop_reason=None)
+
+
+def test_usage_that_comes_late_is_taken_and_what_it_leaves_out_stays() -> None:
+    answer = folded(started(), ended("end_turn", cache_read_input_tokens=None, input_tokens=20))
+    assert answer.usage == Usage(20 + 5 + 2048, 55, cached_tokens=2048)
+
+
+def test_pings_and_unknown_events_are_signs_of_life() -> None:
+    made = events(started(), event("ping"), event("something_new", index=0), ended())
+    assert sum(isinstance(one, Heartbeat) for one in made) == 2
+    assert isinstance(made[-1], Finished)
+
+
+def test_endless_thoughts_are_given_up() -> None:
+    parser = ADAPTER.stream_parser(TARGET)
+    parser.feed(started() + event("content_block_start", index=0, content_block=THINKING))
+    piece = event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "x" * 100_000})
+    made = [one for _ in range(90) for one in parser.feed(piece)]
+    assert isinstance(made[-1], Failed)
+    assert made[-1].failure.kind is FailureKind.TOO_LARGE
+
+
+# --- where it was computed ------------------------------------------------------------------------
+
+
+def test_an_answer_from_another_place_than_the_site_promises_is_a_failure() -> None:
+    for place in ("global", "eu"):
+        last = events(started(inference_geo=place), ended(), target=IN_US)[-1]
+        assert isinstance(last, Failed)
+        assert (last.failure.kind, last.failure.code) == (FailureKind.GEO_REFUSED, "inference_geo")
+        with pytest.raises(ProviderFailed):
+            whole(target=IN_US, usage={**USAGE, "inference_geo": place})
+        assert isinstance(events(started(inference_geo=place), ended())[-1], Finished)
+    assert isinstance(events(started(inference_geo="us"), ended(), target=IN_US)[-1], Finished)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "kind"),
+    [
+        (400, "invalid_request_error", FailureKind.INVALID_REQUEST),
+        (401, "authentication_error", FailureKind.CREDENTIALS),
+        (402, "billing_error", FailureKind.QUOTA),
+        (403, "permission_error", FailureKind.CREDENTIALS),
+        (403, "forbidden", FailureKind.GEO_REFUSED),
+        (404, "not_found_error", FailureKind.MODEL_NOT_FOUND),
+        (409, "conflict_error", FailureKind.UNAVAILABLE),
+        (413, "request_too_large", FailureKind.INVALID_REQUEST),
+        (429, "rate_limit_error", FailureKind.RATE_LIMITED),
+        (500, "api_error", FailureKind.UNAVAILABLE),
+        (504, "timeout_error", FailureKind.UNAVAILABLE),
+        (529, "overloaded_error", FailureKind.UNAVAILABLE),
+        (418, "brand_new_error", FailureKind.INVALID_REQUEST),
+    ],
+)
+def test_what_an_error_means(status: int, word: str, kind: FailureKind) -> None:
+    body = {"type": "error", "error": {"type": word, "message": "Words of theirs"}, "request_id": "req_1"}
+    failure = error(status, body)
+    assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, word, "req_1")
+    assert "theirs" not in failure.message
+
+
+def test_a_code_says_more_than_its_type() -> None:
+    def coded(code: str) -> Failure:
+        return error(400, {"error": {"type": "invalid_request_error", "details": {"error_code": code}}}, request_id="r")
+
+    assert coded("enforced_spend_limit_reached").kind is FailureKind.QUOTA
+    assert coded("organization_on_hold").kind is FailureKind.CREDENTIALS
+    assert coded("tool_name_conflict").kind is FailureKind.INVALID_REQUEST
+    assert (coded("tool_name_conflict").code, coded("x").request_id) == ("tool_name_conflict", "r")
+
+
+def test_an_error_in_a_stream_is_its_last_event() -> None:
+    overloaded = event("error", error={"type": "overloaded_error", "message": "Overloaded"}, request_id="req_2")
+    first, late = events(overloaded), events(started(), block(0, {"type": "text", "text": "x"}), overloaded, ended())
+    for made in (first, late):
+        assert isinstance(made[-1], Failed)
+        assert (made[-1].failure.kind, made[-1].failure.request_id) == (FailureKind.UNAVAILABLE, "req_2")
+    assert len(first) == 1
+
+
+RESET = "2026-11-18T12:00:30Z"
+DATE = "Wed, 18 Nov 2026 12:00:00 GMT"
+LIMITED = {"type": "error", "error": {"type": "rate_limit_error"}}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after_ms": "250", "retry_after": "7"}, 0.25),
+        ({"retry_after": "Wed, 18 Nov 2026 12:00:09 GMT", "date": DATE}, 9.0),
+        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": RESET, "date": DATE}, 30.0),
+        ({"anthropic_ratelimit_tokens_remaining": "5", "anthropic_ratelimit_tokens_reset": RESET, "date": DATE}, None),
+        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "soon"}, None),
+        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "2026-11-18"}, None),
+        (
+            {
+                "anthropic_ratelimit_requests_remaining": "0",
+                "anthropic_ratelimit_requests_reset": "2020-01-01T00:00:00Z",
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait(headers: dict[str, str], wait_s: float | None) -> None:
+    assert error(429, LIMITED, **headers).retry_after_s == wait_s

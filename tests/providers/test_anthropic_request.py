@@ -1,0 +1,417 @@
+"""What is sent to Anthropic: turns, thoughts, tools, schemas, limits, and what each generation refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target
+from providers.adapters._thoughts import Thought, pack, unpack
+from providers.adapters.anthropic import ADAPTER
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import UnsupportedFeature
+from providers.fitting import fit, needs_of
+
+NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
+    "claude-opus-5-5",
+    "claude-haiku-5-5",
+    "claude-sonnet-5-5",
+    "claude-opus-4-8",
+    "claude-sonnet-4-6",
+    "claude-haiku-4-5",
+)
+WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+CLOCK = Tool("get_time")
+HI = UserMessage("Hi")
+CALL = ToolCall("toolu_1", "get_weather", '{"city":"Oslo"}')
+
+
+def target(model: str = NEWEST, **pins: object) -> Target:
+    return Target(model, "/v1", model_facts(ADAPTER.models, model), pins)
+
+
+def asked(*messages: Message, **more: Any) -> ChatRequest:
+    return ChatRequest("assistant", messages or (HI,), **more)
+
+
+def sent(request: ChatRequest, model: str = NEWEST, **pins: object) -> dict[str, Any]:
+    body = json.loads(ADAPTER.build_request(request, target(model, **pins)).body)
+    assert isinstance(body, dict)
+    return body
+
+
+def turns(*messages: Message, model: str = NEWEST) -> list[Any]:
+    found = sent(asked(*messages, tools=(WEATHER,)), model)["messages"]
+    assert isinstance(found, list)
+    return found
+
+
+def refused(request: ChatRequest, model: str = NEWEST) -> str:
+    with pytest.raises(UnsupportedFeature) as caught:
+        sent(request, model)
+    return caught.value.feature
+
+
+def text(said: str) -> dict[str, str]:
+    return {"type": "text", "text": said}
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_system_texts_stand_apart_wherever_they_come_and_blank_ones_are_left_out() -> None:
+    body = sent(
+        asked(SystemMessage("One."), SystemMessage(" \n", "developer"), HI, SystemMessage((TextPart("Two."),)), HI)
+    )
+    assert body["system"] == [text("One."), text("Two.")]
+    assert body["messages"] == [{"role": "user", "content": [text("Hi"), text("Hi")]}]
+
+
+def test_blank_texts_are_left_out_and_nothing_but_them_is_refused() -> None:
+    assert turns(HI, AssistantMessage(""), UserMessage((TextPart(""), TextPart("Still?")))) == [
+        {"role": "user", "content": [text("Hi"), text("Still?")]}
+    ]
+    assert refused(asked(SystemMessage("Be brief."))) == "system_only"
+    assert refused(asked(UserMessage("  "))) == "system_only"
+
+
+def test_results_come_first_in_the_turn_after_their_calls_in_the_order_of_the_calls() -> None:
+    other = ToolCall("toolu_2", "get_weather", "")
+    made = turns(
+        HI,
+        AssistantMessage("Look.", tool_calls=(CALL, other)),
+        ToolMessage("toolu_2", ""),
+        ToolMessage("toolu_1", (TextPart("-3"),)),
+        UserMessage("And tomorrow?"),
+    )
+    assert made[1:] == [
+        {
+            "role": "assistant",
+            "content": [
+                text("Look."),
+                {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
+                {"type": "tool_use", "id": "toolu_2", "name": "get_weather", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "-3"},
+                {"type": "tool_result", "tool_use_id": "toolu_2"},
+                text("And tomorrow?"),
+            ],
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (HI, AssistantMessage(tool_calls=(CALL,)), HI),
+        (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a"), ToolMessage("toolu_1", "b")),
+        (HI, ToolMessage("toolu_1", "a")),
+    ],
+    ids=["missing", "too many", "of no call"],
+)
+def test_calls_and_results_that_do_not_fit_are_refused_here(messages: tuple[Message, ...]) -> None:
+    assert refused(asked(*messages, tools=(WEATHER,))) == "tools"
+
+
+def test_ids_and_arguments_of_other_vendors_are_made_ones_that_it_takes() -> None:
+    call = replace(CALL, id="functions.get:0", arguments="{broken")
+    other = replace(CALL, id="functions_get_0")
+    made = turns(HI, AssistantMessage(tool_calls=(call, other)), ToolMessage(call.id, "a"), ToolMessage(other.id, "b"))
+    first, second = made[1]["content"]
+    assert first["input"] == {"_raw": "{broken"}
+    assert (first["id"], second["id"]) == ("functions_get_0_c0f4f93a", "functions_get_0")
+    assert [block["tool_use_id"] for block in made[2]["content"]] == [first["id"], second["id"]]
+
+
+def test_a_history_of_calls_without_tools_names_them_and_lets_none_be_called() -> None:
+    body = sent(asked(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a")))
+    assert body["tools"] == [{"name": "get_weather", "input_schema": {"type": "object", "properties": {}}}]
+    assert body["tool_choice"] == {"type": "none"}
+    assert "tools" not in sent(asked())
+
+
+def test_a_prefill_loses_its_blank_end() -> None:
+    assert turns(HI, AssistantMessage("One, \n"), model=OLD)[-1] == {"role": "assistant", "content": [text("One,")]}
+
+
+# --- images and files -----------------------------------------------------------------------------
+
+
+def test_images_and_files_take_the_providers_forms() -> None:
+    plain = base64.b64encode("Grüße".encode()).decode()
+    parts = (
+        ImagePart("DATA:image/JPG;base64,QUJD"),
+        ImagePart("https://images.example.com/cat.png"),
+        FilePart("data:application/pdf;base64,JVBERg==", "a.pdf"),
+        FilePart(f"data:text/plain;base64,{plain}"),
+    )
+    assert turns(UserMessage(parts))[0]["content"] == [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "QUJD"}},
+        {"type": "image", "source": {"type": "url", "url": "https://images.example.com/cat.png"}},
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+            "title": "a.pdf",
+        },
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Grüße"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "feature"),
+    [
+        (ImagePart("data:image/svg+xml;base64,QUJD"), "vision"),
+        (FilePart("data:application/zip;base64,QUJD"), "file"),
+        (FilePart("data:text/plain;base64,/w=="), "file"),
+    ],
+)
+def test_what_it_takes_no_form_of_is_refused(part: ImagePart | FilePart, feature: str) -> None:
+    assert refused(asked(UserMessage((part,)))) == feature
+
+
+# --- thoughts -------------------------------------------------------------------------------------
+
+
+def test_thoughts_ride_in_a_call_and_stand_before_it_and_its_text_unchanged() -> None:
+    thoughts = (Thought("想 \ud83d\ude80", "c2ln"), Thought(redacted="c2VhbGVk"))
+    call = replace(CALL, signature=pack(thoughts, NEWEST))
+    later = replace(CALL, id="toolu_2", signature=pack([Thought("", "b3RoZXI=")], NEWEST))
+    message = AssistantMessage("Look.", reasoning="as the client kept it", tool_calls=(call, later))
+    blocks = turns(HI, message, ToolMessage("toolu_1", "a"), ToolMessage("toolu_2", "b"))[1]["content"]
+    assert [block["type"] for block in blocks] == [
+        "thinking",
+        "redacted_thinking",
+        "text",
+        "tool_use",
+        "thinking",
+        "tool_use",
+    ]
+    assert blocks[0] == {"type": "thinking", "thinking": "想 🚀", "signature": "c2ln"}
+    assert blocks[1] == {"type": "redacted_thinking", "data": "c2VhbGVk"}
+    assert blocks[4] == {"type": "thinking", "thinking": "", "signature": "b3RoZXI="}
+
+
+def test_another_models_thoughts_and_forged_ones_count_as_none() -> None:
+    packed = pack([Thought("t", "s")], NEWEST)
+    assert packed is not None
+    assert unpack(packed, NEWEST) == (Thought("t", "s"),)
+    assert unpack(packed, HAIKU) == ()
+    mark = packed.partition(".")[0]
+    deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+    wrong = base64.urlsafe_b64encode(b'[["t","s"],[1]]').decode()
+    for forged in (
+        "",
+        "x",
+        "é",
+        mark,
+        f"{mark}.",
+        f"{mark}.!!",
+        f"{mark}.QUJD",
+        f"{mark}.{deep}",
+        f"{mark}.{wrong}",
+        "CiQBVA==",
+    ):
+        assert unpack(forged, NEWEST) == ()
+    assert pack([Thought("unsigned")], NEWEST) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "thinking", "config"),
+    [
+        (NEWEST, None, None, None),
+        (NEWEST, "high", {"type": "adaptive", "display": "summarized"}, {"effort": "high"}),
+        (NEWEST, "none", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
+        (SONNET, "none", {"type": "between_tools"}, None),
+        (HAIKU, "none", {"type": "disabled"}, None),
+        (HAIKU, "minimal", {"type": "disabled"}, None),
+        (OPUS_48, "none", None, None),
+        (OPUS_48, "max", {"type": "adaptive", "display": "summarized"}, {"effort": "max"}),
+        (SIX, "xhigh", {"type": "adaptive", "display": "summarized"}, {"effort": "high"}),
+        (OLD, "none", None, None),
+        (OLD, "low", {"type": "enabled", "budget_tokens": 2048}, None),
+        (OLD, "max", {"type": "enabled", "budget_tokens": 16384}, None),
+    ],
+)
+def test_an_effort_is_said_in_the_models_own_way(model: str, effort: str | None, thinking: Any, config: Any) -> None:
+    body = sent(asked(reasoning_effort=effort), model)
+    assert (body.get("thinking"), body.get("output_config")) == (thinking, config)
+
+
+def test_a_budget_of_thinking_leaves_room_for_an_answer_or_is_left_out() -> None:
+    assert sent(asked(reasoning_effort="high", max_tokens=2000), OLD)["thinking"]["budget_tokens"] == 1999
+    assert "thinking" not in sent(asked(reasoning_effort="high", max_tokens=1024), OLD)
+
+
+def test_a_model_that_thinks_by_budget_does_not_in_a_loop_that_another_model_began() -> None:
+    loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a"))
+    own = replace(CALL, signature=pack([Thought("t", "s")], OLD))
+    thoughtful = (HI, AssistantMessage(tool_calls=(own,)), ToolMessage("toolu_1", "a"))
+    assert "thinking" not in sent(asked(*loop, tools=(WEATHER,), reasoning_effort="high"), OLD)
+    assert "thinking" in sent(asked(*thoughtful, tools=(WEATHER,), reasoning_effort="high"), OLD)
+    ended = (*loop, AssistantMessage("Cold."), HI)
+    assert "thinking" in sent(asked(*ended, tools=(WEATHER,), reasoning_effort="high"), OLD)
+
+
+# --- tools and schemas ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "choice"),
+    [
+        ({}, None),
+        ({"tool_choice": "auto"}, {"type": "auto"}),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}),
+        ({"tool_choice": "required"}, {"type": "any"}),
+        ({"tool_choice": NamedTool("get_time")}, {"type": "tool", "name": "get_time"}),
+        ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        (
+            {"tool_choice": "required", "parallel_tool_calls": True},
+            {"type": "any", "disable_parallel_tool_use": False},
+        ),
+    ],
+)
+def test_the_choice_of_tools(more: dict[str, Any], choice: Any) -> None:
+    assert sent(asked(tools=(WEATHER, CLOCK), **more), OPUS_48).get("tool_choice") == choice
+
+
+def test_of_tools_that_are_not_allowed_nothing_is_said() -> None:
+    body = sent(asked(tools=(WEATHER, CLOCK), tool_choice=AllowedTools("auto", ("get_time",))))
+    assert [tool["name"] for tool in body["tools"]] == ["get_time"]
+
+
+def test_a_forced_tool_switches_off_the_thinking_that_refuses_it() -> None:
+    forced = asked(tools=(WEATHER,), tool_choice="required", reasoning_effort="high")
+    assert sent(forced, HAIKU)["thinking"] == {"type": "disabled"}
+    assert "thinking" not in sent(forced, OPUS_48)
+    facts = target(OPUS_48).facts
+    assert fit(needs_of(forced), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
+    assert not target(NEWEST).facts.features & {"tool_choice_required", "tool_choice_named"}
+
+
+def test_sampling_and_thinking_exclude_each_other_where_the_model_says_so() -> None:
+    both = needs_of(asked(temperature=0.5, reasoning_effort="high"))
+    assert fit(both, ADAPTER.capabilities, target(SIX).facts).unsupported == {"reasoning_effort"}
+
+
+def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone() -> None:
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer", "minimum": 1, "description": "How many"},
+            "tags": {"type": "array", "minItems": 1, "maxItems": 3, "items": {"type": "string", "format": "uri"}},
+            "other": {"oneOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+        },
+        "$defs": {"node": {"type": ["object", "null"], "properties": {}}},
+    }
+    before = json.dumps(schema)
+    wanted = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer", "description": 'How many\n\n{"minimum":1}'},
+            "tags": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string", "format": "uri"},
+                "description": '{"maxItems":3}',
+            },
+            "other": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+        },
+        "$defs": {"node": {"type": ["object", "null"], "properties": {}, "additionalProperties": False}},
+        "additionalProperties": False,
+    }
+    body = sent(asked(response_format=JsonSchemaFormat("x", schema), tools=(Tool("f", None, schema, strict=True),)))
+    assert body["output_config"] == {"format": {"type": "json_schema", "schema": wanted}}
+    assert body["tools"] == [{"name": "f", "input_schema": wanted, "strict": True}]
+    assert json.dumps(schema) == before
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "additionalProperties": True},
+        {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
+        {"type": "object", "patternProperties": {"^x": {}}},
+    ],
+)
+def test_a_schema_that_the_subset_cannot_say_is_refused(schema: dict[str, Any]) -> None:
+    assert refused(asked(response_format=JsonSchemaFormat("x", schema))) == "json_schema"
+    nested: dict[str, Any] = {"type": "string"}
+    for _ in range(100):
+        nested = {"type": "array", "items": nested}
+    assert refused(asked(response_format=JsonSchemaFormat("x", nested))) == "json_schema"
+
+
+@pytest.mark.parametrize(
+    ("more", "feature"),
+    [
+        ({"response_format": JsonObjectFormat()}, "json_object"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"stop": ("END", "\n")}, "stop"),
+        ({"extra": {"system": "mine"}}, "system"),
+        ({"reasoning_effort": "much"}, "reasoning_effort"),
+    ],
+)
+def test_what_has_no_field_is_refused(more: dict[str, Any], feature: str) -> None:
+    assert refused(asked(**more)) == feature
+
+
+# --- limits, sampling, fields ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "asked_for", "sent_as"),
+    [(NEWEST, None, 128000), (OLD, None, 64000), ("else", None, 4096), (OLD, 99999, 64000), ("else", 99999, 99999)],
+)
+def test_max_tokens_is_always_said_and_never_beyond_the_model(model: str, asked_for: int | None, sent_as: int) -> None:
+    assert sent(asked(max_tokens=asked_for), model)["max_tokens"] == sent_as
+
+
+def test_sampling_is_sent_in_the_older_version_of_the_api_alone() -> None:
+    def version(request: ChatRequest, model: str) -> str:
+        return dict(ADAPTER.build_request(request, target(model)).headers)["anthropic-version"]
+
+    assert version(asked(), OLD) == "2026-10-21"
+    assert version(asked(temperature=2.0, top_p=0.0), OLD) == "2023-06-01"
+    assert version(asked(extra={"top_k": 5}), OLD) == "2023-06-01"
+    assert sent(asked(temperature=2.0), OLD)["temperature"] == 1
+    assert target(NEWEST).facts.without >= {"temperature", "top_p", "top_k"}
+
+
+def test_what_a_site_pins_is_written_last_and_extras_are_merged_under_our_own() -> None:
+    request = asked(
+        user="u-1",
+        stop=("END",),
+        stream=True,
+        extra={"inference_geo": "global", "metadata": {"user_id": "x", "y": 1}, "service_tier": "auto"},
+    )
+    body = sent(request, inference_geo="us")
+    assert body["inference_geo"] == "us"
+    assert body["metadata"] == {"user_id": "u-1", "y": 1}
+    assert (body["service_tier"], body["stop_sequences"], body["stream"]) == ("auto", ["END"], True)

@@ -1,0 +1,393 @@
+"""Bedrock's Converse: what is sent, what is read of answers, streams and errors, and where each model is computed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target, WireResponse
+from providers.adapters._thoughts import Thought, pack, unpack
+from providers.adapters.bedrock import ADAPTER
+from providers.aws_event_stream import encode_message
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    Failed,
+    FilePart,
+    Finished,
+    Heartbeat,
+    ImagePart,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    StreamEvent,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.conformance.test_garbage import _broken
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.folding import fold
+from providers.territories import ANYWHERE, parse_places
+
+MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
+NEW = "anthropic.claude-opus-5-5-v1:0"
+TARGET = Target(MODEL, "/model", model_facts(ADAPTER.models, MODEL))
+WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+HI = UserMessage("Hi")
+CALL = ToolCall("tooluse_1", "get_weather", '{"city":"Oslo"}')
+
+
+def sent(*messages: Message, model: str = MODEL, pins: dict[str, object] | None = None, **more: Any) -> dict[str, Any]:
+    target = Target(model, "/model", model_facts(ADAPTER.models, model), pins or {})
+    body = json.loads(ADAPTER.build_request(ChatRequest("a", messages or (HI,), **more), target).body)
+    assert isinstance(body, dict)
+    return body
+
+
+def refused(*messages: Message, **more: Any) -> str:
+    with pytest.raises(UnsupportedFeature) as caught:
+        sent(*messages, **more)
+    return caught.value.feature
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def test_the_path_names_model_and_method() -> None:
+    asked = ChatRequest("a", (HI,))
+    model = "eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0"
+    assert ADAPTER.build_request(asked, TARGET).path == f"/model/{model}/converse"
+    streamed = ADAPTER.build_request(replace(asked, stream=True), TARGET)
+    assert streamed.path == f"/model/{model}/converse-stream"
+    assert dict(streamed.headers)["accept"] == "application/vnd.amazon.eventstream"
+
+
+def test_a_whole_request() -> None:
+    thoughts = (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
+    call = replace(CALL, signature=pack(thoughts, MODEL))
+    body = sent(
+        SystemMessage("Be brief."),
+        UserMessage(
+            (
+                TextPart("See"),
+                ImagePart("data:image/jpg;base64,QUJD"),
+                FilePart("data:application/pdf;base64,JVBERg==", "a/b_c.pdf"),
+                FilePart("data:text/plain;base64,QUJD"),
+            )
+        ),
+        AssistantMessage("Look.", tool_calls=(call,)),
+        ToolMessage("tooluse_1", "-3"),
+        UserMessage("And?"),
+        tools=(replace(WEATHER, strict=True),),
+        tool_choice="required",
+        max_tokens=99999,
+        temperature=2.0,
+        stop=("END",),
+    )
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "additionalProperties": False}
+    spec = {"name": "get_weather", "description": "The weather.", "strict": True, "inputSchema": {"json": schema}}
+    use = {"toolUseId": "tooluse_1", "name": "get_weather", "input": {"city": "Oslo"}}
+    result = {"toolUseId": "tooluse_1", "content": [{"text": "-3"}], "status": "success"}
+    assert body == {
+        "system": [{"text": "Be brief."}],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"text": "See"},
+                    {"image": {"format": "jpeg", "source": {"bytes": "QUJD"}}},
+                    {"document": {"format": "pdf", "name": "a b c pdf 2", "source": {"bytes": "JVBERg=="}}},
+                    {"document": {"format": "txt", "name": "document 3", "source": {"bytes": "QUJD"}}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "Hm", "signature": "c2ln"}}},
+                    {"reasoningContent": {"redactedContent": "c2VhbGVk"}},
+                    {"text": "Look."},
+                    {"toolUse": use},
+                ],
+            },
+            {"role": "user", "content": [{"toolResult": result}, {"text": "And?"}]},
+        ],
+        "inferenceConfig": {"maxTokens": 64000, "temperature": 1, "stopSequences": ["END"]},
+        "toolConfig": {"tools": [{"toolSpec": spec}], "toolChoice": {"any": {}}},
+    }
+
+
+def test_what_only_some_models_have_goes_beside() -> None:
+    budget = sent(reasoning_effort="low")
+    assert budget["additionalModelRequestFields"] == {"thinking": {"type": "enabled", "budget_tokens": 2048}}
+    assert budget["inferenceConfig"] == {"maxTokens": 64000}
+    adaptive = sent(reasoning_effort="max", model=NEW, extra={"top_k": 5, "x": 1}, pins={"x": 2})
+    assert adaptive["additionalModelRequestFields"] == {
+        "top_k": 5,
+        "thinking": {"type": "adaptive", "display": "summarized"},
+    }
+    assert (adaptive["outputConfig"], adaptive["x"]) == ({"effort": "max"}, 2)
+    form = sent(response_format=JsonSchemaFormat("city", {"type": "object", "properties": {}}, "A city."))
+    structure = form["outputConfig"]["textFormat"]["structure"]["jsonSchema"]
+    assert json.loads(structure["schema"]) == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert (structure["name"], structure["description"]) == ("city", "A city.")
+
+
+def test_there_is_no_word_against_calling() -> None:
+    assert "toolConfig" not in sent(tools=(WEATHER,), tool_choice="none")
+    loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", "a"))
+    assert refused(*loop, tools=(WEATHER,), tool_choice="none") == "tools"
+    assert refused(*loop) == "tools"
+    assert sent(tools=(WEATHER,), tool_choice=NamedTool("get_weather"))["toolConfig"]["toolChoice"] == {
+        "tool": {"name": "get_weather"}
+    }
+
+
+def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> None:
+    loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", " "))
+    body = sent(*loop, tools=(WEATHER,), reasoning_effort="high")
+    assert "additionalModelRequestFields" not in body
+    assert body["messages"][-1]["content"][0]["toolResult"]["content"] == []
+
+
+@pytest.mark.parametrize(
+    ("message", "feature"),
+    [
+        (UserMessage((ImagePart("https://example.com/a.png"),)), "image_url"),
+        (UserMessage((ImagePart("data:image/svg+xml;base64,QUJD"),)), "vision"),
+        (UserMessage((FilePart("data:application/zip;base64,QUJD"),)), "file"),
+        (UserMessage(" "), "system_only"),
+        (ToolMessage("x", "y"), "tools"),
+    ],
+)
+def test_what_it_takes_no_form_of_is_refused(message: Message, feature: str) -> None:
+    assert refused(message) == feature
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def event(name: str, **body: object) -> bytes:
+    return encode_message({":message-type": "event", ":event-type": name}, json.dumps(body).encode())
+
+
+def delta(index: int, **members: object) -> bytes:
+    return event("contentBlockDelta", delta=members, contentBlockIndex=index)
+
+
+def events(*pieces: bytes) -> list[StreamEvent]:
+    parser = ADAPTER.stream_parser(TARGET)
+    return [one for piece in pieces for one in parser.feed(piece)] + list(parser.close())
+
+
+USAGE = {"inputTokens": 10, "outputTokens": 5, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 7}
+STREAM = (
+    event("messageStart", role="assistant"),
+    delta(0, reasoningContent={"text": "Hm"}),
+    delta(0, reasoningContent={"signature": "c2ln"}),
+    event("contentBlockStop", contentBlockIndex=0),
+    delta(1, reasoningContent={"redactedContent": "c2VhbGVk"}),
+    event("contentBlockStop", contentBlockIndex=1),
+    delta(2, text="Look "),
+    delta(2, text="here."),
+    event("contentBlockStop", contentBlockIndex=2),
+    event("contentBlockStart", start={"toolUse": {"toolUseId": "t1", "name": "f"}}, contentBlockIndex=3),
+    delta(3, toolUse={"input": '{"a":'}),
+    delta(3, toolUse={"input": "1}"}),
+    event("contentBlockStop", contentBlockIndex=3),
+    event("contentBlockStart", start={"toolUse": {"toolUseId": "t2", "name": "g"}}, contentBlockIndex=4),
+    event("contentBlockStop", contentBlockIndex=4),
+    event("somethingNew", x=1),
+    event("messageStop", stopReason="tool_use"),
+    event("metadata", usage=USAGE, metrics={"latencyMs": 1}),
+)
+CONTENT = [
+    {"reasoningContent": {"reasoningText": {"text": "Hm", "signature": "c2ln"}}},
+    {"reasoningContent": {"redactedContent": "c2VhbGVk"}},
+    {"text": "Look here."},
+    {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}},
+    {"toolUse": {"toolUseId": "t2", "name": "g", "input": {}}},
+]
+
+
+def whole(**changes: object) -> WireResponse:
+    body = {"output": {"message": {"role": "assistant", "content": CONTENT}}, "stopReason": "tool_use", "usage": USAGE}
+    return WireResponse(200, {}, json.dumps(body | changes).encode(), 5.0)
+
+
+def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
+    made = events(*STREAM)
+    assert sum(isinstance(one, Heartbeat) for one in made) == 2
+    answer = fold(made)
+    message = answer.choices[0].message
+    assert (message.content, message.reasoning) == ("Look here.", "Hm")
+    assert [(call.id, call.name, call.arguments) for call in message.tool_calls] == [
+        ("t1", "f", '{"a":1}'),
+        ("t2", "g", "{}"),
+    ]
+    assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
+    assert answer.usage == Usage(117, 5, cached_tokens=100)
+    assert ADAPTER.parse_response(whole(), TARGET) == answer
+
+
+def test_the_last_event_ends_it_before_the_connection_does() -> None:
+    parser = ADAPTER.stream_parser(TARGET)
+    made = [one for piece in STREAM for one in parser.feed(piece)]
+    assert isinstance(made[-1], Finished)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "raw"),
+    [
+        ("end_turn", "tool_calls", None),
+        ("max_tokens", "length", None),
+        ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
+        ("guardrail_intervened", "content_filter", "guardrail_intervened"),
+        ("content_filtered", "content_filter", "content_filtered"),
+        ("malformed_tool_use", "tool_calls", "malformed_tool_use"),
+    ],
+)
+def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
+    choice = ADAPTER.parse_response(whole(stopReason=word), TARGET).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
+
+
+def test_output_that_is_unusable_is_no_answer() -> None:
+    last = events(event("messageStop", stopReason="malformed_model_output"))[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.MALFORMED
+    with pytest.raises(ProviderFailed):
+        ADAPTER.parse_response(WireResponse(200, {}, b'{"output":{}}', 0), TARGET)
+
+
+@pytest.mark.parametrize(
+    ("headers", "payload", "kind"),
+    [
+        (
+            {":message-type": "exception", ":exception-type": "throttlingException"},
+            b'{"message":"x"}',
+            FailureKind.RATE_LIMITED,
+        ),
+        (
+            {":message-type": "exception", ":exception-type": "modelStreamErrorException"},
+            b"{}",
+            FailureKind.UNAVAILABLE,
+        ),
+        (
+            {":message-type": "exception", ":exception-type": "validationException"},
+            b"no json",
+            FailureKind.INVALID_REQUEST,
+        ),
+        ({":message-type": "error", ":error-code": "InternalServerException"}, b"", FailureKind.UNAVAILABLE),
+        ({":message-type": "error", ":error-code": "SomethingNew"}, b"", FailureKind.UNAVAILABLE),
+        ({":message-type": "event", ":event-type": "contentBlockDelta"}, b"no json", FailureKind.INTERRUPTED),
+    ],
+)
+def test_an_error_in_a_stream_is_its_last_event(headers: dict[str, str], payload: bytes, kind: FailureKind) -> None:
+    for before in ((), STREAM[:8]):
+        last = events(*before, encode_message(headers, payload), *STREAM)[-1]
+        assert isinstance(last, Failed)
+        assert last.failure.kind is kind
+
+
+def test_what_breaks_the_framing_breaks_the_answer_unless_it_is_whole() -> None:
+    for broken in (b"data: {}\n\n" * 3, STREAM[1][:-1] + b"\x00", STREAM[1][:40]):
+        last = events(*STREAM[:8], broken)[-1]
+        assert isinstance(last, Failed)
+        assert last.failure.kind is FailureKind.INTERRUPTED
+    assert isinstance(events(*STREAM[:-1], b"\xff" * 40)[-1], Finished)
+
+
+def test_a_stream_with_something_wrong_in_it_never_raises() -> None:
+    for position, name in enumerate(("messageStart", "contentBlockDelta")):
+        payload = json.dumps({"delta": {"text": "x"}, "contentBlockIndex": 2}).encode()
+        for broken in _broken(payload):
+            headers = {":message-type": "event", ":event-type": name}
+            made = events(*STREAM[:position], encode_message(headers, broken), *STREAM[position:])
+            assert isinstance(made[-1], Failed | Finished)
+    for original in (STREAM[9], STREAM[10], STREAM[1], STREAM[16], STREAM[17]):
+        payload = original[original.index(b"{") : -4]
+        kind = original[: original.index(b"{")].rpartition(b":event-type")[2][3:].split(b"\x0d")[0].decode("latin-1")
+        for broken in _broken(payload):
+            headers = {":message-type": "event", ":event-type": kind}
+            made = events(encode_message(headers, broken), *STREAM)
+            assert sum(isinstance(one, Failed | Finished) for one in made) == 1
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def error(status: int, name: str = "", body: bytes = b'{"message":"Words of theirs"}') -> Failure:
+    headers = {"x-amzn-requestid": "r-1", **({"x-amzn-errortype": name} if name else {})}
+    return ADAPTER.classify_error(WireResponse(status, headers, body, 0))
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "kind"),
+    [
+        (429, "ThrottlingException:http://internal.amazon.com/coral/", FailureKind.RATE_LIMITED),
+        (429, "ModelNotReadyException", FailureKind.UNAVAILABLE),
+        (408, "ModelTimeoutException", FailureKind.UNAVAILABLE),
+        (424, "ModelErrorException", FailureKind.UNAVAILABLE),
+        (400, "ServiceQuotaExceededException", FailureKind.QUOTA),
+        (400, "ValidationException", FailureKind.INVALID_REQUEST),
+        (403, "ExpiredTokenException", FailureKind.CREDENTIALS),
+        (403, "UnrecognizedClientException", FailureKind.CREDENTIALS),
+        (404, "ResourceNotFoundException", FailureKind.MODEL_NOT_FOUND),
+        (503, "SomethingNew", FailureKind.UNAVAILABLE),
+        (403, "", FailureKind.CREDENTIALS),
+    ],
+)
+def test_what_an_error_means(status: int, name: str, kind: FailureKind) -> None:
+    failure = error(status, name)
+    assert (failure.kind, failure.status, failure.request_id) == (kind, status, "r-1")
+    assert "theirs" not in failure.message
+
+
+def test_the_name_may_stand_in_the_body_and_what_was_signed_is_never_repeated() -> None:
+    coral = b'{"__type":"com.amazon.coral.service#InvalidSignatureException","message":"x-amz-security-token:secret"}'
+    failure = error(403, body=coral)
+    assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "InvalidSignatureException")
+    assert "secret" not in failure.detail
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("site", "model", "processes"),
+    [
+        ("eu-central-1", "anthropic.claude-opus-5-5-v1:0", ["DE"]),
+        ("eu-central-1", "eu.anthropic.claude-opus-5-5-v1:0", ["@EU"]),
+        ("eu-central-1", "us.anthropic.claude-opus-5-5-v1:0", None),
+        ("eu-central-1", "global.anthropic.claude-opus-5-5-v1:0", None),
+        ("eu-central-1", "arn:aws:bedrock:eu-central-1:123456789012:inference-profile/eu.x", None),
+        ("eu-west-2", "eu.amazon.nova-pro-v1:0", None),
+        ("us-east-1", "us.amazon.nova-pro-v1:0", ["US"]),
+        ("us-east-1", "amazon.nova-pro-v1:0", ["US"]),
+        ("ca-central-1", "us.amazon.nova-pro-v1:0", ["US", "CA"]),
+        ("ap-northeast-1", "jp.anthropic.claude-sonnet-4-5-v1:0", ["JP"]),
+        ("ap-northeast-1", "apac.anthropic.claude-sonnet-4-5-v1:0", None),
+        ("us-east-1", "some-model", None),
+    ],
+)
+def test_a_prefix_of_the_model_says_where_it_is_computed(site: str, model: str, processes: list[str] | None) -> None:
+    known = ADAPTER.sites[site]
+    residency = known.residency_of(model)
+    assert residency.stores == known.residency.stores
+    assert residency.processes == (parse_places(processes) if processes else ANYWHERE)
+
+
+def test_a_thoughts_seal_is_base64_on_the_wire() -> None:
+    assert base64.b64decode(
+        json.loads(STREAM[4][STREAM[4].index(b"{") : -4])["delta"]["reasoningContent"]["redactedContent"]
+    )

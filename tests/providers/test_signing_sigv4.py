@@ -1,0 +1,122 @@
+"""Signatures of Amazon's kind: AWS's own vectors, botocore's own signer, and secrets in every form."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from typing import Any
+
+import botocore.auth  # type: ignore[import-untyped]
+import pytest
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.credentials import Credentials  # type: ignore[import-untyped]
+
+from providers.auth import AwsSigV4, Secret, apply, secret_problem
+from providers.failures import FailureKind, ProviderFailed
+from providers.wire import WireRequest
+
+ID, KEY, SESSION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLE=="
+NOW = datetime.datetime(2026, 11, 20, 6, 30, 5, tzinfo=datetime.UTC).timestamp()
+ORIGIN = "https://bedrock-runtime.eu-central-1.amazonaws.com"
+WIRE = WireRequest(
+    "POST",
+    "/model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse",
+    (("content-type", "application/json"), ("accept", "application/json")),
+    b'{"messages":[]}',
+)
+
+
+def signed(secret: str, wire: WireRequest = WIRE, origin: str = ORIGIN, service: str = "bedrock") -> dict[str, str]:
+    return dict(apply(AwsSigV4(service), wire, origin, Secret(secret), NOW).headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "signature"),
+    [
+        ("GET", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+        ("POST", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+    ],
+)
+def test_awss_own_vectors(method: str, signature: str) -> None:
+    """get-vanilla and post-vanilla of the AWS Signature Version 4 test suite."""
+    secret = json.dumps({"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"})
+    then = datetime.datetime(2015, 8, 30, 12, 36, tzinfo=datetime.UTC).timestamp()
+    wire = apply(
+        AwsSigV4("service"), WireRequest(method, "/", (), b""), "https://example.amazonaws.com", Secret(secret), then
+    )
+    assert dict(wire.headers) == {
+        "x-amz-date": "20150830T123600Z",
+        "authorization": "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+        f"SignedHeaders=host;x-amz-date, Signature={signature}",
+    }
+
+
+@pytest.mark.parametrize("session", [None, SESSION])
+def test_a_request_is_signed_as_botocore_signs_it(session: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: moment)
+    theirs: Any = AWSRequest(method="POST", url=ORIGIN + WIRE.path, data=WIRE.body, headers=dict(WIRE.headers))
+    botocore.auth.SigV4Auth(Credentials(ID, KEY, session), "bedrock", "eu-central-1").add_auth(theirs)
+    ours = signed(":".join(filter(None, (ID, KEY, session))))
+    assert ours["authorization"] == theirs.headers["Authorization"]
+    assert ours["x-amz-date"] == theirs.headers["X-Amz-Date"]
+    assert ours.get("x-amz-security-token") == session
+
+
+def test_time_and_body_are_covered_and_nothing_else_changes() -> None:
+    one = apply(AwsSigV4("bedrock"), WIRE, ORIGIN, Secret(f"{ID}:{KEY}"), NOW)
+    assert apply(AwsSigV4("bedrock"), WIRE, ORIGIN, Secret(f"{ID}:{KEY}"), NOW) == one
+    later = apply(AwsSigV4("bedrock"), WIRE, ORIGIN, Secret(f"{ID}:{KEY}"), NOW + 1)
+    other = apply(
+        AwsSigV4("bedrock"), WireRequest("POST", WIRE.path, WIRE.headers, b"{}"), ORIGIN, Secret(f"{ID}:{KEY}"), NOW
+    )
+    assert len({dict(wire.headers)["authorization"] for wire in (one, later, other)}) == 3
+    assert (one.path, one.body, one.headers[:2]) == (WIRE.path, WIRE.body, WIRE.headers)
+
+
+@pytest.mark.parametrize(
+    ("origin", "region"),
+    [
+        (ORIGIN, "eu-central-1"),
+        ("https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("https://vpce-1a2b.bedrock-runtime.ap-northeast-1.vpce.amazonaws.com", "ap-northeast-1"),
+        ("http://127.0.0.1:8000", "us-east-1"),
+    ],
+)
+def test_the_region_is_the_hosts(origin: str, region: str) -> None:
+    assert f"/20261120/{region}/bedrock/aws4_request" in signed(f"{ID}:{KEY}", origin=origin)["authorization"]
+
+
+def test_a_secret_in_every_form() -> None:
+    plain = signed(f"{ID}:{KEY}:{SESSION}")
+    flat = {"AccessKeyId": ID, "SecretAccessKey": KEY, "SessionToken": SESSION}
+    assert signed(json.dumps(flat)) == signed(json.dumps({"Credentials": flat})) == plain
+    for token in ("bedrock-api-key-YmVkcm9jaw==", "ABSKQmVkcm9jaw=="):
+        assert signed(token)["authorization"] == f"Bearer {token}"
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("too-short:KEY", "is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
+        (f"{ID}:{KEY} with words", "is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
+        ("{", "is no JSON of a key pair"),
+        ('{"AccessKeyId": "x"}', "is no key pair"),
+    ],
+)
+def test_a_secret_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:
+    problem = secret_problem(AwsSigV4("bedrock"), Secret(secret))
+    assert problem is not None
+    assert why in problem
+    assert KEY not in problem
+    with pytest.raises(ProviderFailed) as caught:
+        signed(secret)
+    assert caught.value.failure.kind is FailureKind.CREDENTIALS
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.auth", None)
+    problem = secret_problem(AwsSigV4("bedrock"), Secret(f"{ID}:{KEY}"))
+    assert problem == 'needs botocore; pip install "assistant-gateway[aws]"'
+    assert secret_problem(AwsSigV4("bedrock"), Secret("an-api-key")) is None
