@@ -51,6 +51,7 @@ _BY_CODE = {
 }
 _WRAPPER = "InternalError.Algo."
 _PATH_HINT = "if this is a 'url error', `api` of the model in the catalogue's dashscope.toml names the wrong path"
+_SITE_HINT = "a key belongs to one site, and this one may belong to another"
 
 
 def holds_error(body: Mapping[str, object]) -> bool:
@@ -68,6 +69,8 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     if code == "InvalidParameter":
         detail = f"{detail} ({_PATH_HINT})"
+    if kind is FailureKind.CREDENTIALS:
+        detail = f"{_SITE_HINT}: {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(body, "request_id"))
 
 

@@ -9,7 +9,14 @@ import pytest
 from tests.cli.conftest import ROOT, Command
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
-KEYS = ("DASHSCOPE_API_KEY", "DASHSCOPE_INTL_API_KEY", "OPENAI_EU_API_KEY", "OPENAI_US_API_KEY", "GEMINI_API_KEY")
+KEYS = (
+    "DASHSCOPE_API_KEY",
+    "DASHSCOPE_INTL_API_KEY",
+    "GEMINI_API_KEY",
+    "OPENAI_EU_API_KEY",
+    "OPENAI_US_API_KEY",
+    "QIANFAN_API_KEY",
+)
 BROKEN = """\
 version: 1
 cell: {territory: DE}
@@ -34,7 +41,7 @@ def test_an_unset_key_is_a_warning(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
     assert shown.status == 0
     assert "warning: deployments.qwen-cn.api_key: DASHSCOPE_API_KEY is not set: never asked" in shown.err
-    assert "10 warnings" in shown.err
+    assert "11 warnings" in shown.err
     assert "       not now: no credential (DASHSCOPE_API_KEY)" in shown.out
 
 

@@ -81,7 +81,7 @@ def test_codes(status: int, code: str, kind: FailureKind) -> None:
 def test_the_client_never_sees_the_provider_s_words() -> None:
     failure = classify(native("InvalidApiKey", "Incorrect key sk-1234"), 401)
     assert "sk-1234" not in failure.message
-    assert failure.detail == "Incorrect key sk-1234"
+    assert failure.detail.endswith(": Incorrect key sk-1234")
 
 
 def test_a_wrong_path_is_a_wrong_request_and_names_the_catalogue() -> None:
@@ -153,3 +153,11 @@ def test_an_error_event_is_known_by_its_name_or_its_code() -> None:
     assert parse(b'event: error\ndata: {"message":"m"}\n\n').detail == "m"
     assert parse(b'data:{"code":"Throttling"}\n\n').kind is K.RATE_LIMITED
     assert parse(b'data:{"error":{"code":"invalid_api_key"}}\n\n').kind is K.CREDENTIALS
+
+
+def test_a_refused_key_may_belong_to_another_site() -> None:
+    """The log says so; nobody tries it there, and the client isn't told of our accounts."""
+    body = b'{"code":"InvalidApiKey","message":"Invalid API-key provided.","request_id":"r"}'
+    failure = ADAPTER.classify_error(WireResponse(401, {}, body, 0))
+    assert failure.detail.startswith("a key belongs to one site")
+    assert "site" not in failure.message

@@ -38,7 +38,14 @@ EXAMPLES = {
     "eu-only": {"FR": "chatgpt-eu house", "CH": "chatgpt-eu house", "GB": None, "US": None, "CN": None},
     "private-first": {"": "device rack chatgpt-eu"},
 }
-KEYS_OF = {"DASHSCOPE_API_KEY", "DASHSCOPE_INTL_API_KEY", "OPENAI_EU_API_KEY", "OPENAI_US_API_KEY", "GEMINI_API_KEY"}
+KEYS_OF = {
+    "DASHSCOPE_API_KEY",
+    "DASHSCOPE_INTL_API_KEY",
+    "GEMINI_API_KEY",
+    "OPENAI_EU_API_KEY",
+    "OPENAI_US_API_KEY",
+    "QIANFAN_API_KEY",
+}
 
 QUESTION = ChatRequest(model="assistant", messages=(UserMessage("Hello!"),))
 
@@ -111,7 +118,8 @@ def test_mainland_china_stays_inside(name: str) -> None:
     table = shipped(name, {}).table
     china = table.region_by_territory["CN"]
     steps = table.assistants["assistant"].routes[china.name]
-    assert [step.residency.stores.included for step in steps] == [frozenset({"CN"})]
+    assert {step.residency.stores.included for step in steps} == {frozenset({"CN"})}
+    assert {step.residency.processes.included for step in steps} == {frozenset({"CN"})}
     assert "HK" not in (china.territories.included or ())
 
 

@@ -95,6 +95,12 @@ def test_a_method_that_is_none_is_refused(method: str) -> None:
         check(wire(method=method))
 
 
+def test_the_root_is_a_path_too() -> None:
+    check(wire("/"))
+    with pytest.raises(FenceBreach):
+        check(wire("//"))
+
+
 async def test_what_is_sent_goes_to_the_permits_origin() -> None:
     recorder = Recorder()
     sender = Sender(HttpxTransport(httpx.MockTransport(recorder)))

@@ -1,0 +1,140 @@
+"""Every vendor that is a row, and Hunyuan, through the real gateway: over sockets, by the official OpenAI SDK."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from providers.adapters.rows import RowAdapter
+from providers.registry import load_registry
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway
+
+ADAPTERS = load_registry().adapters
+VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, RowAdapter)] + ["hunyuan"])
+MODELS = {
+    "ark": "doubao-seed-2-1-pro-260915",
+    "dashscope-compatible": "qwen-plus",
+    "deepseek": "deepseek-v4-pro",
+    "huawei": "openpangu-2.0-pro",
+    "hunyuan": "hunyuan-turbos-latest",
+    "hunyuan-compatible": "hunyuan-a13b",
+    "minimax": "MiniMax-M3",
+    "mistral": "mistral-medium-3.5",
+    "moonshot": "kimi-k3",
+    "qianfan": "ernie-5.1",
+    "siliconflow": "Qwen/Qwen3-8B",
+    "tokenhub": "hy3",
+    "zhipu": "glm-5.3",
+}
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASK: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather in Oslo and Bergen?"}]
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatorThread]:
+    dialects = load_dialects().dialects
+    with SimulatorThread({name: SimulatorServer(dialects[name], name) for name in VENDORS}) as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    def deployment(name: str) -> dict[str, Any]:
+        site = next(iter(ADAPTERS[name].sites.values()), None)
+        return {
+            "provider": name,
+            "model": MODELS.get(name, "m"),
+            "endpoint": simulated[name].origin + (site.base_path if site else "/v1"),
+            "stores": "any",
+            "processes": "any",
+            "api_key": "${KEY}",
+            **({} if name in MODELS else {"capabilities": ["tools", "reasoning"]}),
+        }
+
+    config = {
+        "version": 1,
+        "assistants": {name: {"routes": {"world": [name]}} for name in VENDORS},
+        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+        "deployments": {name: deployment(name) for name in VENDORS},
+        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
+    }
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(json.dumps(config), "utf-8")
+    with running_gateway(path, {"KEY": "id-of-key:secret-of-key"}) as process:
+        yield process
+
+
+@pytest.fixture
+def sdk(gateway: GatewayProcess, simulated: SimulatorThread) -> Iterator[openai.OpenAI]:
+    for name in VENDORS:
+        simulated[name].scenario = Scenario()
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+        yield sdk
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_text_whole_and_streamed(sdk: openai.OpenAI, simulated: SimulatorThread, vendor: str) -> None:
+    asked: Any = {"model": vendor, "messages": ASK, "max_completion_tokens": 500, "temperature": 2, "user": "u-17"}
+    whole = sdk.chat.completions.create(**asked)
+    assert vendor in str(whole.choices[0].message.content)
+    chunks = list(sdk.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert vendor in "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens  # type: ignore[union-attr]
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == "stop"
+    sent = simulated[vendor].requests[-1]
+    assert "gk-app" not in f"{sent.headers}{sent.body!r}"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_tools_in_a_loop_with_a_client_that_knows_openai_s_fields_only(sdk: openai.OpenAI, vendor: str) -> None:
+    stream = sdk.chat.completions.create(model=vendor, messages=ASK, tools=[WEATHER], stream=True)
+    calls: dict[int, dict[str, str]] = {}
+    for chunk in stream:
+        for piece in chunk.choices[0].delta.tool_calls or [] if chunk.choices else []:
+            call = calls.setdefault(piece.index, {"id": "", "arguments": ""})
+            call["id"] = call["id"] or piece.id or ""
+            call["arguments"] += (piece.function.arguments if piece.function else "") or ""
+    assert [json.loads(call["arguments"])["city"] for call in calls.values()] == ["Oslo", "Bergen"]
+    said: Any = [
+        {"id": call["id"], "type": "function", "function": {"name": "get_weather", "arguments": call["arguments"]}}
+        for call in calls.values()
+    ]
+    results: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "12 degrees"} for call in calls.values()]
+    history: Any = [*ASK, {"role": "assistant", "content": None, "tool_calls": said}, *results]
+    second = sdk.chat.completions.create(model=vendor, messages=history, tools=[WEATHER])
+    assert "12 degrees" in str(second.choices[0].message.content)
+
+
+@pytest.mark.parametrize("vendor", sorted(set(VENDORS) - {"hunyuan"}))
+def test_an_effort_brings_thoughts(sdk: openai.OpenAI, vendor: str) -> None:
+    answer = sdk.chat.completions.create(model=vendor, messages=ASK, reasoning_effort="high")
+    assert getattr(answer.choices[0].message, "reasoning_content", None), "the thoughts are lost on the way"
+    assert "think" not in str(answer.choices[0].message.content)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_errors(sdk: openai.OpenAI, simulated: SimulatorThread, gateway: GatewayProcess, vendor: str) -> None:
+    simulated[vendor].scenario = Scenario(faults=((HttpError(400, kind=None), 1.0),))
+    with pytest.raises(openai.BadRequestError):
+        sdk.chat.completions.create(model=vendor, messages=ASK)
+    simulated[vendor].scenario = Scenario(faults=((HttpError(401), 1.0),))
+    with pytest.raises(openai.InternalServerError) as refused:
+        sdk.chat.completions.create(model=vendor, messages=ASK)
+    assert refused.value.status_code in (502, 503)
+    assert "secret-of-key" not in f"{refused.value.body}{gateway.lines}"
