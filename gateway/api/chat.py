@@ -108,6 +108,13 @@ class ChatEndpoint:
             body = await read_body(exchange.receive, held, deadline)
             record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
+            if self._journeys.current() is not table:
+                # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
+                # Against its client's limits the request has been counted, by the old one.
+                table = self._journeys.current()
+                record.table = table.version
+                client = authenticate(table, visitor)
+                location = _place(table, client, visitor, record)
             request = decode_request(parse_json(body))
             del body
             record.stream = request.stream
@@ -137,11 +144,16 @@ class ChatEndpoint:
             record.client = client.name
             if client.limits is not None:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
-        location = record.location = resolve(table, client, sighting_of(table, visitor))
-        refusal = refuse_location(table, location)
-        if refusal is not None:
-            raise Refused(refusal)
-        return visitor, client, location
+        return visitor, client, _place(table, client, visitor, record)
+
+
+def _place(table: Table, client: Client | None, visitor: Visitor, record: Record) -> Location:
+    """Where from; raises Refused for a place that gets no answer, whatever is asked."""
+    location = record.location = resolve(table, client, sighting_of(table, visitor))
+    refusal = refuse_location(table, location)
+    if refusal is not None:
+        raise Refused(refusal)
+    return location
 
 
 def _has_body(visitor: Visitor) -> bool:

@@ -16,7 +16,7 @@ from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["EdgeReport", "Sighting", "resolve"]
+__all__ = ["EdgeReport", "Sighting", "blocked_among", "resolve"]
 
 _SHOWN_CHARACTERS = 40
 
@@ -66,7 +66,7 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
     asked = (_read(signal, table, client, sighting) for signal in table.location.signals)
     readings = [reading for reading in asked if reading is not None]
     evidence = tuple(reading.evidence for reading in readings)
-    if blocked := _blocked(table, evidence):
+    if blocked := blocked_among(table, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)
     if client is not None and client.region is not None:
         return _bound(table.regions[client.region], evidence)
@@ -126,7 +126,7 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _blocked(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
+def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
     """The first signal that points to a blocked territory, or to a country that has a blocked part."""
     for item in evidence:
         if item.territory is None:
