@@ -34,6 +34,7 @@ from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import LiveStream
+from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting, resolve
@@ -106,12 +107,9 @@ class ChatEndpoint:
     async def _serve(self, scope: Any, table: Table, exchange: _Exchange) -> None:
         record = exchange.record
         visitor, client = self._admit(scope, table, exchange)
-        sighting = sighting_of(table, visitor)
-        if table.location.beyond_headers:
-            sighting = await self._look_further(table, visitor, sighting)
-        location = record.location = resolve(table, client, sighting)
-        if (refusal := refuse_location(table, location)) is not None:
-            raise Refused(refusal)
+        beyond = table.location.beyond_headers
+        sighting = await self._look_further(table, visitor) if beyond else sighting_of(table, visitor)
+        location = _place(table, client, sighting, record)
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
@@ -122,6 +120,13 @@ class ChatEndpoint:
             body = await read_body(exchange.receive, held, deadline)
             record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
+            if self._journeys.current() is not table:
+                # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
+                # Against its client's limits the request has been counted, by the old one.
+                table = self._journeys.current()
+                record.table = table.version
+                client = authenticate(table, visitor)
+                location = _place(table, client, await self._look_further(table, visitor), record)
             request = decode_request(parse_json(body))
             del body
             record.stream = request.stream
@@ -153,10 +158,19 @@ class ChatEndpoint:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
         return visitor, client
 
-    async def _look_further(self, table: Table, visitor: Visitor, sighting: Sighting) -> Sighting:
-        """The sighting with what the headers alone don't say: a verified claim, the place of an address."""
-        claims, address = claims_of(visitor), address_of(table, visitor)
+    async def _look_further(self, table: Table, visitor: Visitor) -> Sighting:
+        """What tells of the caller's place beyond the headers alone: a verified claim, the place of an address."""
+        sighting, claims, address = sighting_of(table, visitor), claims_of(visitor), address_of(table, visitor)
         return await self._journeys.signals.complete(table.location, sighting, claims, address)
+
+
+def _place(table: Table, client: Client | None, sighting: Sighting, record: Record) -> Location:
+    """Where from; raises Refused for a place that gets no answer, whatever is asked."""
+    location = record.location = resolve(table, client, sighting)
+    refusal = refuse_location(table, location)
+    if refusal is not None:
+        raise Refused(refusal)
+    return location
 
 
 def _has_body(visitor: Visitor) -> bool:

@@ -44,8 +44,8 @@ def compile_location(
         edges=(_DEMO_EDGE,) if demo else edges,
         conflict=section.conflict,
         unknown=section.unknown,
-        claim=compile_claim(findings, claim, document.references, document.files) if claim is not None else None,
-        geoip=compile_geoip(findings, geoip, document.files) if geoip is not None else None,
+        claim=compile_claim(findings, claim, document.references, document.looks) if claim is not None else None,
+        geoip=compile_geoip(findings, geoip, document.looks) if geoip is not None else None,
         # Of an edge with a secret it is the secret that is trusted: others may send from its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
