@@ -70,6 +70,7 @@ DEMO_PLACE = {
 
 _HEADERS = {
     "x-gateway-territory": "The person's territory, such as DE: from a backend whose key may assert it.",
+    "x-gateway-claim": "A signed token about the person, where the operator has named an issuer.",
     "x-gateway-timeout-ms": "Shortens the time that this request may take.",
     "x-request-id": "Comes back, and stands in the log.",
 }
