@@ -118,7 +118,8 @@ class Assembler:
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
         state = self._choices.get(choice)
-        if state is not None and text and logprobs is None and text.isascii() and self._is_in_text(state):
+        is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
+        if is_plain and state is not None and self._is_in_text(state):
             self._events.append(TextDelta(text, choice))
             return
         state = self._choice(choice)

@@ -42,14 +42,14 @@ class _Template:
     seam: bytes = b""
 
     def only(self, data: bytes) -> bytes | None:
-        """The text of a piece that is one chunk and nothing else, still escaped, if it is ASCII."""
+        """The text of a piece that is one chunk and nothing else, still escaped."""
         if self.behind_padding is not None:
             matched = self.match(data, 0)
-            return matched[0] if matched and matched[1] == len(data) and matched[0].isascii() else None
+            return matched[0] if matched and matched[1] == len(data) and _is_utf8(matched[0]) else None
         if not data.startswith(self.head) or not data.endswith(self.tail):
             return None
         text = data[len(self.head) : -len(self.tail)]
-        return text if _STRING.fullmatch(text) and text.isascii() else None
+        return text if _STRING.fullmatch(text) and _is_utf8(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins.
@@ -205,6 +205,8 @@ class RelayingParser:
 
 
 def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
