@@ -20,7 +20,7 @@ __all__ = ["aws_headers", "aws_key_problem"]
 
 _REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.")
 _ANY_REGION = "us-east-1"
-_PLAIN = re.compile(r"(?P<id>[A-Za-z0-9]{16,128}):(?P<secret>[!-9;-~]{16,256})(?::(?P<session>[!-~]+))?")
+_PLAIN = re.compile(r"(?P<id>[!-9;-~]+):(?P<secret>[!-9;-~]+)(?::(?P<session>[!-~]+))?")
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _SIGNED = frozenset({"content-type", "accept"})
 
