@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import __version__
@@ -16,6 +16,7 @@ from gateway.execution.run import Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
 from gateway.execution.transports import LeanTransport, Transport
+from gateway.model.decision import Unwell
 from gateway.model.table import Table
 from gateway.observing import Observing
 from gateway.service.journey import Journeys
@@ -41,22 +42,37 @@ def _warn_of_location(detail: str) -> None:
 class Gateway:
     """The ASGI application: the chat endpoint by the shortest way, everything else through FastAPI.
 
-    `table` is the active one; assigning another switches all new requests, and running ones keep theirs. `metrics` are
-    those of this process.
+    `table` is the active one. `metrics` are those of this process. is_draining: it finishes what is running, and says
+    so to who asks whether it is ready.
     """
 
     def __init__(self, table: Table, transport: Transport | None = None, ledger: Ledger | None = None) -> None:
         self.table = table
+        self.is_draining = False
         transport = transport or LeanTransport()
+        self._health = Health()
         self._sender = Sender(transport)
         self._observing = Observing(lambda: self.table, transport)
         self._signals = Signals(Services(transport), _warn_of_location)
-        journeys = Journeys(lambda: self.table, Runner(self._sender, Health()), self._signals)
+        journeys = Journeys(lambda: self.table, Runner(self._sender, self._health), self._signals)
         self._chat = ChatEndpoint(journeys, self._observing, ClientLimits(ledger))
         self.metrics = self._observing.metrics
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
-        self._rest = build_routes(journeys, self._chat, lambda: True, __version__)
+        self._rest = build_routes(journeys, self._chat, lambda: self.is_draining, __version__)
+
+    def activate(self, table: Table) -> None:
+        """Switch all new requests to this table; running ones keep theirs."""
+        self.table = table
+        self._health.keep(table)
+
+    def drain(self) -> None:
+        """The process is about to end."""
+        self.is_draining = True
+
+    def unwell(self) -> Mapping[str, Unwell]:
+        """The deployments that are benched here."""
+        return self._health.snapshot(self.table)
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """ASGI 3."""

@@ -1,29 +1,36 @@
-"""What the supervisor and a worker tell each other: JSON messages, one a line, over a socket pair of their own.
+"""What the supervisor and a worker tell each other, over a socket pair of their own.
 
-The end of the line is a message too: the other process is gone. The table travels pickled, in base64; the pair has no
-name, so that nobody but the two processes can write to it.
+A message is a line of JSON; bytes that belong to it follow the line as they are. The end of the line is a message too:
+the other process is gone. The table travels pickled; the pair has no name, so that nobody but the two processes can
+write to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import json
-import pickle
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, assert_never
 
-from gateway.model.table import Table
+from gateway.model.decision import Unwell
 from gateway.telemetry.log import LogFormat
 
-__all__ = ["Channel", "Message", "Ready", "Serve", "Stop", "TableNotPortable", "pack", "unpack"]
+__all__ = [
+    "Activate",
+    "Activated",
+    "Ask",
+    "Channel",
+    "Message",
+    "Ready",
+    "Report",
+    "Serve",
+    "Stop",
+]
 
-_MAX_LINE_BYTES = 256 * 1024 * 1024
-
-
-class TableNotPortable(ValueError):
-    """The table can't be handed to another process."""
+_MAX_LINE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +45,54 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class Activate:
+    """To a worker: this table, as `pack` made it, is active from now on. `number` comes back with the answer."""
+
+    number: int
+    table: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """To a worker: tell how you are, and what you have counted."""
+
+    number: int
+    metrics: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """To a worker: take no new connection, finish what is running, end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it takes connections."""
+    """From a worker: it takes connections, by the table of this version."""
+
+    table: str
 
 
-Message = Serve | Stop | Ready
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """From a worker: new requests go by the table of this version."""
+
+    number: int
+    table: str
 
 
-def pack(table: Table) -> bytes:
-    """The table for another process; raises TableNotPortable."""
-    try:
-        return pickle.dumps(table, pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TableNotPortable(
-            f"this config can't be handed to worker processes, because an adapter in it can't be pickled ({error}): "
-            "make that adapter an object of a class at the top of its module, or serve without --workers"
-        ) from None
+@dataclass(frozen=True, slots=True)
+class Report:
+    """From a worker: what it has to tell. `metrics` is a snapshot of its counts since it began, if it was asked for."""
+
+    number: int
+    table: str
+    running: int
+    is_draining: bool
+    unwell: Mapping[str, Unwell]
+    metrics: bytes = field(default=b"", repr=False)
 
 
-def unpack(packed: bytes) -> Table:
-    """What `pack` was given."""
-    table: Table = pickle.loads(packed)  # noqa: S301  # only our own parent process writes it
-    return table
+Message = Serve | Activate | Ask | Stop | Ready | Activated | Report
 
 
 class Channel:
@@ -81,47 +109,74 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send without waiting; to an end that is gone, nothing happens."""
-        self._writer.write(json.dumps(_encode(message)).encode() + b"\n")
+        fields, payload = _encode(message)
+        line = json.dumps({"type": type(message).__name__.lower(), **fields, "payload_bytes": len(payload)})
+        self._writer.write(line.encode() + b"\n" + payload)
 
     async def receive(self) -> Message | None:
         """The next message, or None when the other end is gone."""
         try:
             line = await self._reader.readline()
-        except OSError:
+            if not line.endswith(b"\n"):
+                return None
+            fields = json.loads(line)
+            payload = await self._reader.readexactly(fields.pop("payload_bytes"))
+        except (OSError, asyncio.IncompleteReadError):
             return None
-        return _decode(json.loads(line)) if line.endswith(b"\n") else None
+        return _decode(fields, payload)
 
     def close(self) -> None:
         """Let go of it; the other end notices."""
         self._writer.close()
 
+    async def finish(self, limit_s: float) -> None:
+        """Close it once all that was sent has left, or the time is over."""
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._writer.wait_closed()
 
-def _encode(message: Message) -> dict[str, object]:
+
+def _encode(message: Message) -> tuple[dict[str, object], bytes]:
+    """The message's fields for JSON, and its bytes."""
     match message:
         case Serve():
-            return {
-                "type": "serve",
-                "table": base64.b64encode(message.table).decode(),
-                "transport": message.transport,
-                "grace_s": message.grace_s,
-                "log_format": message.log_format,
-                "log_level": message.log_level,
-            }
+            names = ("transport", "grace_s", "log_format", "log_level")
+            return {name: getattr(message, name) for name in names}, message.table
+        case Activate():
+            return {"number": message.number}, message.table
+        case Ask():
+            return {"number": message.number, "metrics": message.metrics}, b""
         case Stop():
-            return {"type": "stop"}
+            return {}, b""
         case Ready():
-            return {"type": "ready"}
+            return {"table": message.table}, b""
+        case Activated():
+            return {"number": message.number, "table": message.table}, b""
+        case Report():
+            unwell = {name: [it.reason, it.for_s, it.is_rate_limit] for name, it in message.unwell.items()}
+            names = ("number", "table", "running", "is_draining")
+            return {**{name: getattr(message, name) for name in names}, "unwell": unwell}, message.metrics
         case _:
             assert_never(message)
 
 
-def _decode(fields: dict[str, Any]) -> Message:
+def _decode(fields: dict[str, Any], payload: bytes) -> Message:
     match fields.pop("type"):
         case "serve":
-            return Serve(base64.b64decode(fields.pop("table")), **fields)
+            return Serve(payload, **fields)
+        case "activate":
+            return Activate(table=payload, **fields)
+        case "ask":
+            return Ask(**fields)
         case "stop":
             return Stop()
         case "ready":
-            return Ready()
+            return Ready(**fields)
+        case "activated":
+            return Activated(**fields)
+        case "report":
+            unwell = {name: Unwell(*values) for name, values in fields.pop("unwell").items()}
+            return Report(unwell=unwell, metrics=payload, **fields)
         case other:
             raise ValueError(f"there is no message of type {other!r}")

@@ -194,6 +194,12 @@ def _add_listener(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, metavar="N", help="the port, 0 for a free one (default: GATEWAY_PORT, or 8080)"
     )
+    parser.add_argument(
+        "--admin-port",
+        type=int,
+        metavar="N",
+        help="the admin listener's port, 0 for a free one (default: GATEWAY_ADMIN_PORT, or 8081)",
+    )
 
 
 if __name__ == "__main__":

@@ -9,20 +9,29 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
-
     from gateway.config.compile import Compiled
     from gateway.model.table import Assistant, Client, Table
     from gateway.policy.location import Sighting
     from gateway.settings import Settings
 
-__all__ = ["CommandError", "check", "compiled_table", "demo", "explain", "init", "key_new", "schema", "serve"]
+__all__ = [
+    "CommandError",
+    "check",
+    "compile_file",
+    "compiled_table",
+    "demo",
+    "explain",
+    "init",
+    "key_new",
+    "schema",
+    "serve",
+]
 
 _OK, _REFUSED = 0, 1
 
@@ -50,28 +59,33 @@ class _Rejected(CommandError):
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a config."""
+    from gateway import start
     from gateway.telemetry.log import configure, logger
 
     settings = _settings(options)
     configure(settings.log_format, settings.log_level)
-    compiled = _compile(settings.config)
+    compiled = compile_file(settings.config)
     if compiled.table.demo:
         if settings.workers > 1:
             raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
-        return _serve_demo(settings, settings.config)
+        start.serve_demo(settings, settings.config)
+        return _OK
     for warning in compiled.warnings:
         logger().warning("config", detail=str(warning))
-    return _serve_table(settings, compiled.table)
+    start.serve_table(settings, compiled)
+    return _OK
 
 
 def demo(options: argparse.Namespace) -> int:
     """Serve simulated providers."""
+    from gateway import start
     from gateway.config.examples import example_path
     from gateway.telemetry.log import configure
 
     settings = _settings(options)
     configure(settings.log_format, "warning")
-    return _serve_demo(settings, options.config or example_path("demo.yaml"))
+    start.serve_demo(settings, options.config or example_path("demo.yaml"))
+    return _OK
 
 
 def init(options: argparse.Namespace) -> int:
@@ -105,7 +119,7 @@ def check(options: argparse.Namespace) -> int:
     from gateway.config.report import render_matrix, render_problems
 
     path = options.file or _settings(options).config
-    compiled = _compile(path, resolve_secrets=not options.no_secrets)
+    compiled = compile_file(path, resolve_secrets=not options.no_secrets)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
@@ -119,7 +133,7 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.service.explain import explain as explained
     from gateway.service.explain import explain_text
 
-    table = _compile(_settings(options).config, resolve_secrets=not options.no_secrets).table
+    table = compile_file(_settings(options).config, resolve_secrets=not options.no_secrets).table
     client = _client(table, options.client)
     assistant = _assistant(table, client, options.assistant)
     sighting = _sighting(table, options.place)
@@ -156,20 +170,20 @@ def key_new(_: argparse.Namespace) -> int:
 
 def compiled_table(options: argparse.Namespace) -> Table:
     """The table of `--config`; raises CommandError."""
-    return _compile(_settings(options).config).table
+    return compile_file(_settings(options).config).table
 
 
 def _settings(options: argparse.Namespace) -> Settings:
     from gateway.settings import SettingsError, read_settings
 
-    given = {name: getattr(options, name, None) for name in ("config", "host", "port", "workers")}
+    given = {name: getattr(options, name, None) for name in ("config", "host", "port", "admin_port", "workers")}
     try:
         return read_settings({name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         raise CommandError(str(error)) from None
 
 
-def _compile(
+def compile_file(
     path: Path,
     *,
     simulators: Mapping[tuple[str, str], str] | None = None,
@@ -190,78 +204,6 @@ def _compile(
         return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
     except ConfigRejected as error:
         raise _Rejected(render_problems(error.problems)) from None
-
-
-def _serve_table(settings: Settings, table: Table) -> int:
-    from gateway.telemetry.log import logger
-
-    if not table.clients and not _is_loopback(settings.host):
-        raise CommandError(
-            f"this config has no clients, so it serves this machine only, and {settings.host} is open to others: "
-            "add `clients` (gateway key new makes a key), or bind 127.0.0.1"
-        )
-    listener = _bind(settings)
-    host, port = listener.getsockname()[:2]
-
-    def listening(**more: int) -> None:
-        url = f"http://{host}:{port}"
-        logger().info("listening", url=url, config=str(settings.config), table=table.version, **more)
-
-    if settings.workers > 1:
-        return _supervise(settings, table, listener, lambda: listening(workers=settings.workers))
-    from gateway.app import Gateway, transport_named
-    from gateway.serve import serve_alone
-
-    serve_alone(Gateway(table, transport_named(settings.transport)), listener, settings.grace_s, listening)
-    return _OK
-
-
-def _supervise(settings: Settings, table: Table, listener: socket.socket, on_listening: Callable[[], None]) -> int:
-    from gateway.channel import Serve, TableNotPortable, pack
-    from gateway.supervisor import supervise
-
-    try:
-        packed = pack(table)
-    except TableNotPortable as error:
-        raise CommandError(str(error)) from None
-    serve = Serve(packed, settings.transport, settings.grace_s, settings.log_format, settings.log_level)
-    return supervise(listener, settings.workers, serve, on_listening)
-
-
-def _serve_demo(settings: Settings, path: Path) -> int:
-    from gateway.demo import run_demo, simulated_sites
-    from gateway.serve import run
-    from gateway.telemetry.log import configure
-
-    sites = simulated_sites(_compile(path, demo=True).table)
-    demo = run_demo(
-        _bind(settings),
-        sites,
-        lambda origins: _compile(path, demo=True, simulators=origins).table,
-        settings.grace_s,
-        lambda text: print(text, flush=True),
-        lambda: configure(settings.log_format, settings.log_level),
-    )
-    run(demo)
-    return _OK
-
-
-def _bind(settings: Settings) -> socket.socket:
-    from gateway.serve import BindError, bind
-
-    try:
-        return bind(settings.host, settings.port)
-    except BindError as error:
-        raise CommandError(str(error)) from None
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _client(table: Table, name: str | None) -> Client | None:

@@ -16,9 +16,14 @@ from typing import Any
 
 import httpx
 
+from gateway.api.admin import Guard
 from gateway.app import Gateway
+from gateway.compiling import Order
+from gateway.config.compile import Compiled
+from gateway.live import Live
 from gateway.model.table import Table
-from gateway.serve import GatewayServer, server_config
+from gateway.serve import url_of
+from gateway.single import serve_single
 from providers.simulator.registry import load_dialects
 from providers.simulator.server import SimulatorServer
 
@@ -41,38 +46,33 @@ def simulated_sites(table: Table) -> set[tuple[str, str]]:
 
 async def run_demo(
     listener: socket.socket,
+    admin: tuple[socket.socket, Guard],
     sites: set[tuple[str, str]],
-    compile_with: Callable[[Sites], Table],
+    compile_with: Callable[[Sites], Compiled],
+    order_with: Callable[[Sites], Order],
     grace_s: float,
     say: Callable[[str], None],
     on_shown: Callable[[], None],
 ) -> None:
-    """Serve until interrupted. `compile_with` makes the table once the simulators' ports are known; `on_shown` is
-    called when the first three answers have been shown."""
+    """Serve until interrupted. `compile_with` and `order_with` compile the config, now and later, once the simulators'
+    ports are known; `on_shown` is called when the first three answers have been shown."""
     dialects = load_dialects().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
         for provider, site in sorted(sites):
             simulator = SimulatorServer(dialects[provider], persona=f"{provider} {site}")
             origins[provider, site] = (await stack.enter_async_context(simulator)).origin
-        table = compile_with(origins)
-        url = _url_of(listener)
+        compiled = compile_with(origins)
 
         async def show() -> None:
-            await _show(url, table, say)
+            await _show(url_of(listener), url_of(admin[0]), compiled.table, say)
             on_shown()
 
-        server = GatewayServer(server_config(Gateway(table), grace_s), show)
-        await server.serve([listener])
+        live = Live(order_with(origins), compiled)
+        await serve_single(Gateway(compiled.table), listener, grace_s, live, admin, show)
 
 
-def _url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # a comparison, not a bind
-    return f"http://{host}:{port}"
-
-
-async def _show(url: str, table: Table, say: Callable[[str], None]) -> None:
+async def _show(url: str, admin_url: str, table: Table, say: Callable[[str], None]) -> None:
     assistant = next(iter(table.assistants))
     say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
@@ -86,6 +86,7 @@ async def _show(url: str, table: Table, say: Callable[[str], None]) -> None:
     )
     say(f"Why it answers so:  curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
     say(f"API documentation:  {url}/docs")
+    say(f"For operators:      curl {admin_url}/readyz")
     say("Stop:               Ctrl-C")
 
 

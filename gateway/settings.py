@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings", "SettingsError", "read_settings"]
+
+
+_SECRET = ("admin_token",)
 
 
 class SettingsError(ValueError):
@@ -22,11 +25,14 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Read once at start."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_ignore_empty=True, extra="ignore")
 
     config: Path = Field(Path("config/gateway.yaml"), description="The config file.")
     host: str = Field("127.0.0.1", description="The address that the public listener binds.")
     port: int = Field(8080, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="The address of the admin listener.")
+    admin_port: int = Field(8081, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    admin_token: SecretStr | None = Field(None, min_length=16, description="What a request to it must bring.")
     workers: int = Field(1, ge=1, description="Processes that serve; more than one have a supervisor.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
@@ -44,6 +50,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         lines = []
         for problem in error.errors(include_url=False):
             name = str(problem["loc"][0])
-            source = f"--{name}" if name in given else f"GATEWAY_{name.upper()}"
-            lines.append(f"{source} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+            source = f"--{name.replace('_', '-')}" if name in given else f"GATEWAY_{name.upper()}"
+            shown = "" if name in _SECRET else f" is {problem['input']!r}"
+            lines.append(f"{source}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
         raise SettingsError("\n".join(lines)) from None

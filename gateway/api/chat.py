@@ -34,6 +34,7 @@ from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import LiveStream
+from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting, resolve
@@ -122,6 +123,10 @@ class ChatEndpoint:
             body = await read_body(exchange.receive, held, deadline)
             record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
+            while (current := self._journeys.current()) is not table:
+                # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
+                table = current
+                client, location = await self._admit_anew(table, visitor, record)
             request = decode_request(parse_json(body))
             del body
             record.stream = request.stream
@@ -157,6 +162,18 @@ class ChatEndpoint:
         """The sighting with what the headers alone don't say: a verified claim, the place of an address."""
         claims, address = claims_of(visitor), address_of(table, visitor)
         return await self._journeys.signals.complete(table.location, sighting, claims, address)
+
+    async def _admit_anew(self, table: Table, visitor: Visitor, record: Record) -> tuple[Client | None, Location]:
+        """The same by another table. The request stays counted against the limits that it had."""
+        record.table = table.version
+        client = authenticate(table, visitor)
+        sighting = sighting_of(table, visitor)
+        if table.location.beyond_headers:
+            sighting = await self._look_further(table, visitor, sighting)
+        location = record.location = resolve(table, client, sighting)
+        if (refusal := refuse_location(table, location)) is not None:
+            raise Refused(refusal)
+        return client, location
 
 
 def _has_body(visitor: Visitor) -> bool:

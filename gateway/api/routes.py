@@ -33,12 +33,12 @@ from gateway.service.journey import (
     not_found,
 )
 
-__all__ = ["CHAT_PATH", "build_routes"]
+__all__ = ["CHAT_PATH", "add_errors", "build_routes"]
 
 CHAT_PATH = "/v1/chat/completions"
 
 
-def build_routes(journeys: Journeys, chat: ChatEndpoint, is_ready: Callable[[], bool], version: str) -> FastAPI:
+def build_routes(journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[], bool], version: str) -> FastAPI:
     """The FastAPI application."""
     # FastAPI's own /docs loads its page from a CDN: here it is served from the package, with no network.
     app = FastAPIOffline(
@@ -49,10 +49,10 @@ def build_routes(journeys: Journeys, chat: ChatEndpoint, is_ready: Callable[[], 
         openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
-    _add_health(app, is_ready)
+    _add_health(app, is_draining)
     _add_models(app, journeys)
     _add_explain(app, journeys)
-    _add_errors(app)
+    add_errors(app, "the API is under /v1/")
     _document(app, journeys.current().demo)
     return app
 
@@ -71,17 +71,18 @@ async def _sighted(table: Table, visitor: Visitor, journeys: Journeys) -> Sighti
     return await journeys.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
 
 
-def _add_health(app: FastAPI, is_ready: Callable[[], bool]) -> None:
+def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", tags=["health"], summary="Can it serve?", responses={503: {"description": "Not (yet)."}})
+    @app.get(
+        "/readyz", tags=["health"], summary="Can it serve?", responses={503: {"description": "It is about to end."}}
+    )
     async def readyz() -> Response:
-        ready = is_ready()
-        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        return JSONResponse({"status": "draining"}, 503) if is_draining() else JSONResponse({"status": "ready"})
 
 
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
@@ -128,11 +129,13 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
         if assistant is None and len(names) != 1:
             raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
         found = find_assistant(table, client, assistant if assistant is not None else names[0])
-        health = journeys.runner.health.snapshot()
+        health = journeys.runner.health.snapshot(table)
         return JSONResponse(explain(table, client, await _sighted(table, visitor, journeys), found, health))
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI, hint: str) -> None:
+    """Every error of the application in the usual envelope; `hint` tells who is lost what there is."""
+
     def respond(request: Request, error: ApiError) -> JSONResponse:
         request_id = getattr(request.state, "request_id", None) or request_id_of(headers_of(request.scope))
         headers = {"x-request-id": request_id, **error.headers}
@@ -152,7 +155,7 @@ def _add_errors(app: FastAPI) -> None:
             message = f"{request.method} is not allowed here" + (f"; use {allowed}" if allowed else "")
             return respond(request, ApiError("method_not_allowed", message, headers={"allow": allowed}))
         if status == 404:
-            return respond(request, ApiError("not_found", "there is nothing at this path; the API is under /v1/"))
+            return respond(request, ApiError("not_found", f"there is nothing at this path; {hint}"))
         return respond(request, ApiError("invalid_request", str(getattr(error, "detail", error))))
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.config.cells import compile_cell
 from gateway.config.clients import compile_clients, compile_cors
@@ -19,6 +19,7 @@ from gateway.config.routes import compile_assistants
 from gateway.config.scalars import seconds
 from gateway.config.schema import ResilienceSection
 from gateway.config.validate import Draft, validate
+from gateway.config.watch import Reading
 from gateway.model.table import Resilience, Table
 from providers.registry import Registry
 
@@ -27,10 +28,11 @@ __all__ = ["Compiled", "compile_config"]
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A table that may be used, and what its operator should know."""
+    """A table that may be used, what its operator should know, and what stood in the files that were read for it."""
 
     table: Table
     warnings: tuple[Problem, ...]
+    files: Reading = field(default_factory=dict)
 
 
 def compile_config(
@@ -71,7 +73,7 @@ def compile_config(
     )
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    return Compiled(table, findings.warnings)
+    return Compiled(table, findings.warnings, document.reading)
 
 
 def _check_sections(draft: Draft, findings: Findings) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from gateway.config.endpoints import Endpoint, Endpoints
 from gateway.config.findings import Findings
@@ -26,6 +27,21 @@ _SIMULATED = (Secret("simulated:simulated"),)
 """Also a signature can be made with it: an id and a key."""
 
 
+_T = TypeVar("_T", bound=Hashable)
+
+
+class _Shared:
+    """Equal values as one: a thousand deployments have few capabilities and places among them, and a table with fewer
+    objects is sooner handed over, and sooner walked by the collector."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, Any] = {}
+
+    def __call__(self, value: _T) -> _T:
+        one: _T = self._seen.setdefault(value, value)
+        return one
+
+
 @dataclass(frozen=True, slots=True)
 class _Credentials:
     keys: tuple[Secret, ...]
@@ -37,6 +53,7 @@ def compile_deployments(
 ) -> dict[str, Deployment]:
     """The sound deployments of a draft; unsound ones are marked in it."""
     compiled: dict[str, Deployment] = {}
+    shared = _Shared()
     for name, section in draft.config.deployments.items():
         path: Path = ("deployments", name)
         adapter = _adapter(findings, path, section.provider, endpoints)
@@ -63,14 +80,14 @@ def compile_deployments(
                 base_path=endpoint.base_path,
                 facts=facts,
                 pins=site.pins if site is not None else {},
-                passthrough=_passthrough(findings, path, section, endpoint),
+                passthrough=shared(_passthrough(findings, path, section, endpoint)),
             ),
-            residency=endpoint.residency,
-            available=_available(findings, path, section, site),
-            capabilities=capabilities,
-            excepts=site.excepts if site is not None else frozenset(),
+            residency=shared(endpoint.residency),
+            available=shared(_available(findings, path, section, site)),
+            capabilities=shared(capabilities),
+            excepts=shared(site.excepts if site is not None else frozenset()),
             unmet=_unmet(findings, path, section, endpoint),
-            allowed_moves=site.allows if site is not None else frozenset(),
+            allowed_moves=shared(site.allows if site is not None else frozenset()),
             credentials=credentials.keys,
             needs_credential=section.api_key is not None or not isinstance(adapter.auth, NoAuth),
             missing_credentials=credentials.missing,

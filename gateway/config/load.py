@@ -13,11 +13,12 @@ from pathlib import Path as FilePath
 
 from gateway.config.files import FileLook, look_at_files
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.references import Resolution, references_in, resolve
+from gateway.config.references import Resolution, file_of, references_in, resolve
+from gateway.config.watch import Reading, digest, read_files
 from gateway.config.yaml_source import MAX_BYTES, parse_yaml
 from gateway.config.yaml_tree import Source
 
-__all__ = ["Document", "load_document", "parse_document"]
+__all__ = ["Document", "load_document", "parse_document", "read_config"]
 
 _VERSION_DIGITS = 12
 
@@ -28,13 +29,14 @@ class Document:
 
     version: the first 12 hex digits of the SHA-256 over the canonical JSON of the values, references not resolved.
     references: what every `${…}` holds, by its text. files: what was found in the files that it names, by path; none
-    where secrets aren't looked up.
+    where secrets aren't looked up. reading: what stood in the config itself and in the files of its secrets.
     """
 
     source: Source
     version: str
     references: Mapping[str, Resolution]
     files: Mapping[str, FileLook] = field(default_factory=dict)
+    reading: Reading = field(default_factory=dict)
 
 
 def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
@@ -42,23 +44,31 @@ def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: 
 
     Without `secrets` no reference is resolved, and each counts as if it held something: fit to check, not to serve.
     """
+    return parse_document(read_config(path), str(path), environ, secrets=secrets)
+
+
+def read_config(path: FilePath | str) -> bytes:
+    """The bytes of a config file, or the first of too many; raises ConfigRejected."""
     try:
         with FilePath(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         hint = "`gateway init` writes one to start from" if isinstance(error, FileNotFoundError) else ""
         problem = Problem(str(path), 0, 0, (), f"the file can't be read ({error.strerror})", hint)
         raise ConfigRejected([problem]) from None
-    return parse_document(data, str(path), environ, secrets=secrets)
 
 
 def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
     """The document in these bytes; `file` is what problems call it. See `load_document`."""
     source = parse_yaml(data, file)
     held = environ if secrets else None
-    references = {text: resolve(text, held) for text in references_in(source.values)}
+    texts = set(references_in(source.values))
+    # Read before they are resolved: what changes between the two is then seen as a change, and not missed.
+    named = read_files(filter(None, map(file_of, texts))) if secrets else {}
+    references = {text: resolve(text, held) for text in texts}
     files = look_at_files(source.values) if secrets else {}
-    return Document(source, _content_hash(source.values), references, files)
+    reading = {file: digest(data), **named}
+    return Document(source, _content_hash(source.values), references, files, reading)
 
 
 def _content_hash(values: object) -> str:

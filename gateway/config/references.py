@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 
 from providers.auth import Secret
 
-__all__ = ["Resolution", "read_literal", "references_in", "resolve"]
+__all__ = ["Resolution", "file_of", "read_literal", "references_in", "resolve"]
 
 _UNRESOLVED = Secret("unresolved")
 
@@ -70,6 +70,12 @@ def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
         return _from_file(match[1])
     value = environ.get(match[1], "")
     return _sendable(match[1], value) if value else Resolution(match[1], missing="is not set")
+
+
+def file_of(text: str) -> str | None:
+    """The path of the file that a reference names, if it names one."""
+    match = _FILE.fullmatch(text)
+    return match[1] if match is not None else None
 
 
 def read_literal(text: str) -> Resolution:

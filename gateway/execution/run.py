@@ -225,7 +225,7 @@ class _Walk:
             size = deployment.capabilities.context_tokens
             if size is not None and size <= self.context_tokens_over:
                 return "its context is not larger"
-        unwell = self.runner.health.snapshot().get(deployment.name) if self.record.attempts else None
+        unwell = self.runner.health.unwell(deployment) if self.record.attempts else None
         return unwell.reason if unwell else None
 
     def _next_key(self, deployment: Deployment) -> Secret | None:

@@ -19,7 +19,7 @@ from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve"]
+__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "blocked_among", "resolve"]
 
 _SHOWN_CHARACTERS = 40
 CLAIM_PROBLEMS = {
@@ -98,7 +98,7 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
     asked = (_read(signal, table, client, sighting) for signal in table.location.signals)
     readings = [reading for reading in asked if reading is not None]
     evidence = tuple(reading.evidence for reading in readings)
-    if blocked := _blocked(table, evidence):
+    if blocked := blocked_among(table, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)
     if "claim" in table.location.signals and sighting.claim is not None and (problem := sighting.claim.problem):
         unchecked = problem is ClaimProblem.UNCHECKED
@@ -213,7 +213,7 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _blocked(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
+def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
     """The first signal that points to a blocked territory, or to a country that has a blocked part."""
     for item in evidence:
         if item.territory is None:

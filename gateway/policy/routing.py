@@ -18,7 +18,7 @@ from gateway.policy.memo import remember
 from providers.fitting import PARAMETERS, Needs, fit
 from providers.territories import territory_name
 
-__all__ = ["decide", "refuse_location"]
+__all__ = ["decide", "off", "refuse_location"]
 
 _LAW = frozenset({PassedOver.BOUNDARY, PassedOver.AVAILABILITY, PassedOver.REQUIREMENT, PassedOver.EXCEPTED})
 _UNCHECKED_RETRY_S = 10.0
@@ -130,7 +130,7 @@ def _standing(table: Table, region: Region, location: Location, deployment: Depl
     if permit is None:
         outside = (PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
         return _Standing(deployment, None, outside, None)
-    return _Standing(deployment, permit, _law(region, location, deployment), _off(deployment))
+    return _Standing(deployment, permit, _law(region, location, deployment), off(deployment))
 
 
 def _law(region: Region, location: Location, deployment: Deployment) -> tuple[PassedOver, str] | None:
@@ -148,7 +148,8 @@ def _law(region: Region, location: Location, deployment: Deployment) -> tuple[Pa
     return None
 
 
-def _off(deployment: Deployment) -> tuple[PassedOver, str] | None:
+def off(deployment: Deployment) -> tuple[PassedOver, str] | None:
+    """Why the config keeps a deployment from being asked, whatever is asked."""
     if not deployment.enabled:
         return PassedOver.DISABLED, "disabled in the config"
     if not deployment.has_credential:

@@ -11,11 +11,11 @@ from gateway.model.decision import Plan, Refusal, Step
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.table import Assistant, Client, Table
-from gateway.policy.fence import still_permitted
+from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from gateway.service.signals import Signals
 from providers.chat import ChatRequest
-from providers.fitting import needs_of
+from providers.fitting import Needs, needs_of
 
 __all__ = ["AssistantNotFound", "Journeys", "Refused", "assistants_of", "find_assistant", "not_found"]
 
@@ -88,16 +88,17 @@ class Journeys:
         assistant = find_assistant(table, client, request.model)
         record.assistant = assistant.name
         needs = needs_of(request)
-        decision = decide(table, assistant, location, needs, self._runner.health.snapshot())
+        decision = decide(table, assistant, location, needs, self._runner.health.snapshot(table))
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)
-        answer = await self._runner.run(
-            decision.outcome, request, table.resilience, deadline, record, self._still_allowed(assistant)
-        )
+        still_allowed = self._still_allowed(assistant, client, location, needs)
+        answer = await self._runner.run(decision.outcome, request, table.resilience, deadline, record, still_allowed)
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped = deployment.model, answer.step.dropped
         return answer
 
-    def _still_allowed(self, assistant: Assistant) -> Callable[[Step], str | None]:
-        return lambda step: still_permitted(step.permit, self.current(), assistant.name)
+    def _still_allowed(
+        self, assistant: Assistant, client: Client | None, location: Location, needs: Needs
+    ) -> Callable[[Step], str | None]:
+        return lambda step: why_not_now(step, self.current(), assistant.name, client, location, needs)

@@ -125,5 +125,16 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_requests_in_flight": Family("gauge", "Chat requests that have begun and not ended."),
     "gateway_open_streams": Family("gauge", "Those of them that are streams."),
+    "gateway_config_reloads_total": Family(
+        "counter",
+        "Tries to change the config: by what (file, sighup, admin), and what came of it (activated, rejected).",
+        ("cause", "result"),
+    ),
+    "gateway_config_last_reload_successful": Family("gauge", "0 while the last try to load the config was rejected."),
+    "gateway_config_loaded_timestamp_seconds": Family("gauge", "When the active config was loaded (Unix time)."),
+    "gateway_config_info": Family("gauge", "1, for the version of the active config.", ("table",)),
+    "gateway_workers": Family("gauge", "Processes that serve, and answer the supervisor."),
+    "gateway_worker_restarts_total": Family("counter", "Workers that ended though nobody told them to."),
+    "gateway_benched_deployments": Family("gauge", "In how many workers a deployment is benched.", ("deployment",)),
     "gateway_log_lines_dropped_total": Family("counter", "Lines of the log that could not be written."),
 }

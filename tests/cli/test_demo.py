@@ -51,7 +51,7 @@ def test_three_places_are_answered_in_a_table(demo: Running) -> None:
 
 
 def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
-    ask, why = re.findall(r"(curl (?:.*\\\n)*.*)", demo.out)
+    ask, why, operate = re.findall(r"(curl (?:.*\\\n)*.*)", demo.out)
     environ = {**os.environ, "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(["sh", "-c", ask], env=environ, capture_output=True, text=True, check=True)
     head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
@@ -60,6 +60,8 @@ def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     assert json.loads(body)["choices"][0]["message"]["content"]
     done = subprocess.run(["sh", "-c", why], env=environ, capture_output=True, text=True, check=True)
     assert [step["deployment"] for step in json.loads(done.stdout)["outcome"]["plan"]] == ["qwen-intl"]
+    done = subprocess.run(["sh", "-c", operate], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["status"] == "ready"
     documentation = re.search(r"http\S+/docs", demo.out)
     assert documentation
     page = subprocess.run(["curl", "-sS", documentation[0]], env=environ, capture_output=True, text=True, check=True)

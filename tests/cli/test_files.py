@@ -65,13 +65,13 @@ def test_env_example_has_every_name_and_every_setting() -> None:
     used = set(re.findall(r"^[^#\n]*\$\{(\w+)\}", config, re.MULTILINE))
     assert set(re.findall(r"^(\w+)=$", example, re.MULTILINE)) == used
     optional = set(re.findall(r"\$\{(\w+)\}", config)) - used - {"NAME"}
-    assert set(re.findall(r"^# (\w+)=$", example, re.MULTILINE)) == optional
-    settings = dict(re.findall(r"^# (GATEWAY_\w+)=(.+)$", example, re.MULTILINE))
+    assert set(re.findall(r"^# (?!GATEWAY_)(\w+)=$", example, re.MULTILINE)) == optional
+    settings = dict(re.findall(r"^# (GATEWAY_\w+)=(.*)$", example, re.MULTILINE))
     defaults = Settings.model_construct()
     for name in Settings.model_fields:
         default = getattr(defaults, name)
         assert settings.pop(f"GATEWAY_{name.upper()}") == (
-            f"{default:g}" if isinstance(default, float) else str(default)
+            f"{default:g}" if isinstance(default, float) else "" if default is None else str(default)
         )
     assert not settings
 

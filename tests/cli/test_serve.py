@@ -47,6 +47,35 @@ def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tupl
     assert "Traceback" not in shown.err
 
 
+def test_a_busy_admin_port_is_one_line(gateway: Command, busy_port: int) -> None:
+    shown = gateway("serve", "--config", EXAMPLE, "--port", "0", "--admin-port", busy_port)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.splitlines()[-1] == (
+        f"gateway: port {busy_port} on 127.0.0.1 is taken by another program (Address already in use); "
+        "stop that one, or take another port with --admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"
+    )
+
+
+def test_an_admin_listener_that_others_reach_needs_a_token(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_ADMIN_HOST", "0.0.0.0")  # noqa: S104  # refused
+    shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
+    assert shown.status == 2
+    assert "the admin listener on 0.0.0.0 is open to others: set GATEWAY_ADMIN_TOKEN" in shown.err
+    monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", "short-secret")
+    shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
+    assert shown.err == "gateway: GATEWAY_ADMIN_TOKEN: value should have at least 16 items after validation, not 12\n"
+
+
+def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]  # not 0, so that the usual port of the admin listener is wanted too
+    first, second = start("demo", "--port", port), start("demo", "--port", "0")
+    admins = {demo.wait_for(r"For operators: +curl (http\S+)/readyz")[1] for demo in (first, second)}
+    assert len(admins) == 2
+    with_busy_port = start("demo", "--port", "0", "--admin-port", busy_port)
+    assert with_busy_port.wait_for("gateway: .*")[0].startswith(f"gateway: port {busy_port} on 127.0.0.1 is taken")
+
+
 @pytest.mark.parametrize(
     ("host", "told"),
     [

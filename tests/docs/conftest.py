@@ -26,6 +26,7 @@ class Workspace:
 
     folder: Path
     port: str
+    admin_port: str
 
     def run(self, command: list[str]) -> tuple[int, str]:
         """The exit status and all output of a command."""
@@ -41,8 +42,9 @@ class Workspace:
         return done.returncode, done.stdout.decode().replace("\r\n", "\n")
 
     def here(self, text: str) -> str:
-        """A block's text with the demo's own port."""
-        return text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
+        """A block's text with the demo's own ports."""
+        own = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
+        return own.replace("127.0.0.1:8081", f"127.0.0.1:{self.admin_port}")
 
     def _environ(self) -> dict[str, str]:
         # What is measured of coverage would be the kit's many small cases, slowly; and no key of a real vendor is used.
@@ -54,23 +56,26 @@ class Workspace:
 
 
 @pytest.fixture(scope="session")
-def demo_port() -> Iterator[str]:
-    """The port of a running demo."""
+def demo_ports() -> Iterator[tuple[str, str]]:
+    """The ports of a running demo: the public one, and that of its admin listener."""
     command = [sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
-        first = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", first)
-        assert found, first
-        yield found[1]
+        shown, found = "", None
+        while line := process.stdout.readline():
+            shown += line
+            if found := re.search(r"listens on \S+?:(\d+)\.(?s:.*)For operators: .*:(\d+)/", shown):
+                break
+        assert found, shown
+        yield found[1], found[2]
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=_LIMIT_S)
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, demo_port: str) -> Workspace:
+def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Workspace:
     """A directory with what a newcomer has after `git clone` and one `make`."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     shutil.copy(ROOT / "Dockerfile", tmp_path)
@@ -83,4 +88,4 @@ def workspace(tmp_path: Path, demo_port: str) -> Workspace:
         )
         script.chmod(0o755)
     (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')
-    return Workspace(tmp_path, demo_port)
+    return Workspace(tmp_path, *demo_ports)

@@ -31,6 +31,7 @@ class GatewayProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.url = ""
+        self.admin_url = ""
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -66,7 +67,8 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         gateway = GatewayProcess(process)
-        gateway.url = gateway.wait_for("listening")["url"]
+        listening = gateway.wait_for("listening")
+        gateway.url, gateway.admin_url = listening["url"], listening["admin"]
         yield gateway
     finally:
         if process.poll() is None:

@@ -10,10 +10,22 @@ from typing import Any
 
 import pytest
 
-from gateway.channel import Channel, Message, Ready, Serve, Stop, TableNotPortable, pack, unpack
+from gateway.channel import (
+    Activate,
+    Activated,
+    Ask,
+    Channel,
+    Message,
+    Ready,
+    Report,
+    Serve,
+    Stop,
+)
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document
+from gateway.model.decision import Unwell
 from gateway.model.table import Table
+from gateway.packing import TableNotPortable, pack, unpack
 from providers.registry import load_registry
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "gateway.yaml"
@@ -28,7 +40,17 @@ def table() -> Table:
 
 async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
     here, there = [await Channel.over(end) for end in socket.socketpair()]
-    sent: list[Message] = [Serve(pack(table), "lean", 2.5, "json", "info"), Stop(), Ready()]
+    unwell = {"house": Unwell("benched: the provider refuses our key", 2.5, True)}
+    sent: list[Message] = [
+        Serve(pack(table), "lean", 2.5, "json", "info"),
+        Activate(1, pack(table)),
+        Ask(2, metrics=True),
+        Stop(),
+        Ready("abc"),
+        Activated(1, "abc"),
+        Report(2, "abc", 3, False, unwell, b"bytes\nof any kind\0"),
+        Report(3, "abc", 0, True, {}),
+    ]
     for message in sent:
         here.send(message)
     assert [await there.receive() for _ in sent] == sent
@@ -37,7 +59,11 @@ async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
     there.close()
 
 
-@pytest.mark.parametrize("unread", [b"", b'{"type": "re'], ids=["nothing", "half a line"])
+@pytest.mark.parametrize(
+    "unread",
+    [b"", b'{"type": "re', b'{"type": "report", "payload_bytes": 9}\n123'],
+    ids=["nothing", "half a line", "half of what follows it"],
+)
 async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = await Channel.over(ours)

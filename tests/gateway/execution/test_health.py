@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Unwell
-from gateway.model.table import Deployment
+from gateway.model.table import Deployment, Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
@@ -37,6 +38,11 @@ def deployment(*keys: Secret, name: str = "first") -> Deployment:
     return replace(table.deployments["first"], name=name, credentials=keys)
 
 
+def table(*deployments: Deployment) -> Table:
+    """A table that has these."""
+    return replace(table_of(TABLE, {"FIRST": "k1", "SECOND": "k2"}), deployments={it.name: it for it in deployments})
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -48,7 +54,7 @@ def health(clock: Clock) -> Health:
 
 
 def test_at_first_everyone_is_well(health: Health) -> None:
-    assert health.snapshot() == {}
+    assert health.snapshot(table(deployment(*KEYS))) == {}
     assert health.usable_keys(deployment(*KEYS)) == KEYS
     assert health.usable_keys(deployment()) == (None,)
 
@@ -57,10 +63,10 @@ def test_keys_are_benched_one_by_one(health: Health) -> None:
     three = deployment(*KEYS)
     for number, key in enumerate(KEYS):
         assert health.usable_keys(three) == KEYS[number:]
-        assert health.snapshot() == {}
+        assert health.snapshot(table(three)) == {}
         health.bench(three, key, 60, REFUSED)
     assert health.usable_keys(three) == ()
-    assert health.snapshot() == {"first": Unwell("benched: the provider refuses our key", 60)}
+    assert health.snapshot(table(three)) == {"first": Unwell("benched: the provider refuses our key", 60)}
 
 
 def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) -> None:
@@ -68,10 +74,10 @@ def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) ->
     health.bench(two, KEYS[0], 60, REFUSED)
     health.bench(two, KEYS[1], 20, LIMITED)
     clock.now += 19.9
-    assert health.snapshot()["first"].for_s == pytest.approx(0.1)
+    assert health.snapshot(table(two))["first"].for_s == pytest.approx(0.1)
     assert health.usable_keys(two) == ()
     clock.now += 0.1
-    assert health.snapshot() == {}
+    assert health.snapshot(table(two)) == {}
     assert health.usable_keys(two) == KEYS[1:2]
     clock.now += 40
     assert health.usable_keys(two) == KEYS[:2]
@@ -83,7 +89,7 @@ def test_what_is_said_of_a_deployment_is_said_of_the_key_that_comes_back_first(h
     two = deployment(*KEYS[:2])
     health.bench(two, KEYS[0], 60, REFUSED)
     health.bench(two, KEYS[1], 20, LIMITED)
-    assert health.snapshot()["first"] == Unwell("benched: the provider's rate limit is reached", 20, False)
+    assert health.snapshot(table(two))["first"] == Unwell("benched: the provider's rate limit is reached", 20, False)
 
 
 @pytest.mark.parametrize(("failures", "limited"), [((LIMITED, LIMITED), True), ((LIMITED, REFUSED), False)])
@@ -93,14 +99,14 @@ def test_a_rate_limit_is_the_matter_only_if_it_is_for_every_key(
     two = deployment(*KEYS[:2])
     for key, failure in zip(two.credentials, failures, strict=True):
         health.bench(two, key, 30, failure)
-    assert health.snapshot()["first"].is_rate_limit is limited
+    assert health.snapshot(table(two))["first"].is_rate_limit is limited
 
 
 def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Clock) -> None:
     bare = deployment()
     health.bench(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
-    assert health.snapshot() == {"first": Unwell("benched: the provider's rate limit is reached", 5, True)}
+    assert health.snapshot(table(bare)) == {"first": Unwell("benched: the provider's rate limit is reached", 5, True)}
     clock.now += 5
     assert health.usable_keys(bare) == (None,)
 
@@ -109,14 +115,14 @@ def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
     here, there = deployment(KEYS[0]), deployment(KEYS[0], name="second")
     health.bench(here, KEYS[0], 60, REFUSED)
     assert health.usable_keys(there) == KEYS[:1]
-    assert set(health.snapshot()) == {"first"}
+    assert set(health.snapshot(table(here, there))) == {"first"}
 
 
 def test_a_later_bench_replaces_an_earlier_one(health: Health) -> None:
     one = deployment(KEYS[0])
     health.bench(one, KEYS[0], 60, REFUSED)
     health.bench(one, KEYS[0], 10, LIMITED)
-    assert health.snapshot()["first"] == Unwell("benched: the provider's rate limit is reached", 10, True)
+    assert health.snapshot(table(one))["first"] == Unwell("benched: the provider's rate limit is reached", 10, True)
 
 
 def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
@@ -132,7 +138,7 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
 def test_no_key_is_shown(health: Health) -> None:
     one = deployment(Secret("sk-very-secret"))
     health.bench(one, one.credentials[0], 60, REFUSED)
-    assert "sk-very-secret" not in f"{health.snapshot()} {health._benches} {health._deployments}"
+    assert "sk-very-secret" not in f"{health.snapshot(table(one))} {health._benches}"
 
 
 @given(
@@ -152,10 +158,49 @@ def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple
             clock.now += seconds
         usable = tuple(key for key in KEYS if until[key] <= clock.now)
         assert health.usable_keys(three) == usable
-        unwell = health.snapshot()
+        unwell = health.snapshot(table(three))
         assert (unwell == {}) == bool(usable)
         if not usable:
             assert unwell["first"].for_s == min(until.values()) - clock.now
+
+
+# --- what a reload leaves of them ------------------------------------------------------------------
+
+
+def test_a_deployment_is_unwell_only_by_the_keys_of_the_table_that_asks(health: Health) -> None:
+    old = deployment(KEYS[0])
+    health.bench(old, KEYS[0], 300, REFUSED)
+    for mended in (deployment(KEYS[1]), deployment(*KEYS[:2])):
+        assert health.snapshot(table(mended)) == {}
+        assert health.usable_keys(mended) == KEYS[1:2]
+        assert health.unwell(mended) is None
+    # A request that still runs by the old table, and a reload that goes back to it, know what they knew.
+    assert set(health.snapshot(table(old))) == {"first"}
+    assert health.unwell(old) == Unwell("benched: the provider refuses our key", 300)
+
+
+@pytest.mark.parametrize("change", [{"model": "m-other"}, {"origin": "https://other.example"}], ids=str)
+def test_the_same_key_for_another_model_or_place_is_not_benched(health: Health, change: dict[str, Any]) -> None:
+    old = deployment(KEYS[0])
+    health.bench(old, KEYS[0], 300, REFUSED)
+    assert health.snapshot(table(replace(old, **change))) == {}
+    assert set(health.snapshot(table(replace(old, enabled=False)))) == {"first"}
+
+
+def test_a_deployment_that_is_gone_is_none_of_ours(health: Health) -> None:
+    health.bench(deployment(KEYS[0]), KEYS[0], 300, REFUSED)
+    assert health.snapshot(table()) == {}
+
+
+def test_nothing_is_left_of_a_thousand_reloads(health: Health, clock: Clock) -> None:
+    for number in range(1000):
+        passing = deployment(*KEYS, name=f"d{number}")
+        for key in health.keys_in_turn(passing):
+            health.bench(passing, key, 60, REFUSED)
+        health.keep(table(deployment(*KEYS, name=f"d{number + 1}")))
+        clock.now += 61
+    assert len(health._benches) <= len(KEYS)
+    assert health._turns == {}
 
 
 # --- what a request does with them ----------------------------------------------------------------
@@ -185,7 +230,7 @@ async def test_where_every_key_is_refused_the_deployment_is_benched_and_the_next
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert (bench.tried, bench.waits) == (["first", "first", "second"], [0.0, 0.0])
-    assert set(bench.health.snapshot()) == {"first"}
+    assert set(bench.health.snapshot(bench.table)) == {"first"}
     await bench.ask()
     assert [call.request.headers["authorization"][-2:] for call in first.calls] == ["k1", "k2"]
 
@@ -195,7 +240,7 @@ async def test_one_refused_key_benches_no_deployment() -> None:
     first = bench.router.post(FIRST).mock(side_effect=refusing("k2"))
     for _ in range(4):
         assert (await bench.ask()).step.deployment.name == "first"
-    assert bench.health.snapshot() == {}
+    assert bench.health.snapshot(bench.table) == {}
     used = [call.request.headers["authorization"][-2:] for call in first.calls]
     assert used.count("k2") == 1
 
@@ -206,7 +251,7 @@ async def test_a_limited_key_gives_way_to_the_next_at_once() -> None:
     assert (await bench.ask()).step.deployment.name == "first"
     assert (bench.tried, bench.waits) == (["first", "first"], [0.0])
     bench.time += 31
-    assert bench.health.snapshot() == {}
+    assert bench.health.snapshot(bench.table) == {}
 
 
 async def test_if_every_key_of_every_step_is_refused_it_is_told() -> None:
@@ -216,4 +261,4 @@ async def test_if_every_key_of_every_step_is_refused_it_is_told() -> None:
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.CREDENTIALS
-    assert set(bench.health.snapshot()) == {"first", "second"}
+    assert set(bench.health.snapshot(bench.table)) == {"first", "second"}

@@ -95,7 +95,7 @@ async def test_our_own_trouble_is_failed_over_at_once_and_benched(
     assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
     assert bench.record.attempts[0].failure is not None
     assert bench.record.attempts[0].failure.kind is kind
-    assert "first" in bench.health.snapshot()
+    assert "first" in bench.health.snapshot(bench.table)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ async def test_a_rate_limit_with_a_long_wait_goes_on_at_once_and_benches(bench: 
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
     assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
-    assert "first" in bench.health.snapshot()
+    assert "first" in bench.health.snapshot(bench.table)
     bench.time += 31
-    assert bench.health.snapshot() == {}
+    assert bench.health.snapshot(bench.table) == {}
 
 
 async def test_on_the_last_step_a_long_wait_counts_if_it_fits(bench: Bench) -> None:

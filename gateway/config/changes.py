@@ -1,0 +1,54 @@
+"""Two tables -> what the second has otherwise, by name: for the log line of a reload. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from gateway.model.status import Changes
+from gateway.model.table import Deployment, Table
+
+__all__ = ["changes_between"]
+
+# An adapter is code: where it is another object, its deployment's facts still tell whether anything changed.
+_COMPARED = tuple(field.name for field in fields(Deployment) if field.name != "adapter")
+
+
+def changes_between(old: Table, new: Table) -> Changes:
+    """What is added, removed and changed from the old table to the new one."""
+    before, after = old.deployments, new.deployments
+    kept = [name for name in after if name in before]
+    return Changes(
+        added=tuple(name for name in after if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        changed=tuple(name for name in kept if not _is_same(before[name], after[name])),
+        routes=tuple(_routes(old, new)),
+        sections=tuple(_sections(old, new)),
+    )
+
+
+def _is_same(one: Deployment, other: Deployment) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in _COMPARED)
+
+
+def _routes(old: Table, new: Table) -> list[str]:
+    before, after = _steps(old), _steps(new)
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _steps(table: Table) -> Mapping[str, tuple[str, ...]]:
+    """The names of each route's steps, by `assistant/region`."""
+    return {
+        f"{assistant.name}/{region}": tuple(step.name for step in steps)
+        for name, assistant in table.assistants.items()
+        if name == assistant.name
+        for region, steps in assistant.routes.items()
+    }
+
+
+def _sections(old: Table, new: Table) -> list[str]:
+    """The other keys of the file that hold something else."""
+    compared = ("cell", "regions", "blocked", "clients", "location", "resilience")
+    changed = [name for name in compared if getattr(old, name) != getattr(new, name)]
+    aliases = [{name: item.name for name, item in table.assistants.items()} for table in (old, new)]
+    return changed if aliases[0] == aliases[1] else [*changed, "aliases"]

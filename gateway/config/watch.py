@@ -1,0 +1,72 @@
+"""Tells when files have changed and come to rest: by their content, whatever became of names, links and times.
+
+A file that is written in place is half done for a moment, and one that is replaced may be missing for one. So a change
+counts once two readings in a row are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+
+from gateway.config.yaml_source import MAX_BYTES
+
+__all__ = ["MISSING", "Reading", "Watch", "digest", "read_files"]
+
+Reading = Mapping[str, str]
+"""What stands in each file, by its path: a digest of the content."""
+
+MISSING = ""
+
+
+def digest(data: bytes) -> str:
+    """The digest of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_files(paths: Iterable[str]) -> dict[str, str]:
+    """A reading of these files. Of one that is too large to be ours, size and time count instead of the content."""
+    return {path: _read(path) for path in paths}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            known = os.fstat(file.fileno())
+            if not stat.S_ISREG(known.st_mode):
+                return MISSING
+            if known.st_size > MAX_BYTES:
+                return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
+            return digest(file.read(MAX_BYTES + 1))
+    except OSError:
+        return MISSING
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe would keep us for as long as nobody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+class Watch:
+    """Compares readings with what was acted on last."""
+
+    def __init__(self, known: Reading) -> None:
+        self._known = known
+        self._last: Reading | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What is to be read."""
+        return tuple(self._known)
+
+    def settled(self, reading: Reading) -> bool:
+        """Whether to act on this reading: it is news, and equal to the one before."""
+        last, self._last = self._last, reading
+        return reading != self._known and reading == last
+
+    def acted_on(self, reading: Reading) -> None:
+        """From now on this is what is known."""
+        self._known = reading
+        self._last = None

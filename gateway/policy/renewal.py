@@ -1,0 +1,61 @@
+"""Whether a step that was planned by one table may still be taken once another table is the active one.
+
+A request plans by the table that it began with. A new attempt must be allowed by the current one too, so that a kill
+switch, a narrowed boundary or a territory that has moved takes effect in the middle of a retry. The current table is
+asked by the same decision that plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.model.decision import Plan, Step
+from gateway.model.location import Location
+from gateway.model.table import Client, Region, Table
+from gateway.policy.fence import still_permitted
+from gateway.policy.location import blocked_among
+from gateway.policy.routing import decide
+from providers.fitting import Needs
+
+__all__ = ["why_not_now"]
+
+
+def why_not_now(
+    step: Step, current: Table, assistant: str, client: Client | None, location: Location, needs: Needs
+) -> str | None:
+    """None if the current table lets this step be taken for that caller and request, else why not."""
+    if step.permit.table == current.version:
+        return None
+    reason = still_permitted(step.permit, current, assistant)
+    if reason is not None:
+        return reason
+    now = _client_now(current, client)
+    if client is not None and (now is None or not now.may_ask(assistant)):
+        return "the current config doesn't let this client ask"
+    region = _region_now(current, location, now)
+    if region is None or region.name != step.permit.region:
+        return "the current config has the caller in another region, or in none"
+    decision = decide(current, current.assistants[assistant], replace(location, region=region), needs, {})
+    if isinstance(decision.outcome, Plan) and any(
+        planned.deployment.name == step.deployment.name for planned in decision.outcome.steps
+    ):
+        return None
+    told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
+    return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"
+
+
+def _client_now(current: Table, client: Client | None) -> Client | None:
+    if client is None:
+        return None
+    return next((other for other in current.clients.values() if other.name == client.name), None)
+
+
+def _region_now(current: Table, location: Location, client: Client | None) -> Region | None:
+    """The region that the current table has for a caller of whom no more is known than the location says."""
+    if blocked_among(current, location.evidence) is not None:
+        return None
+    if client is not None and client.region is not None:
+        return current.regions.get(client.region)
+    if location.assumed:
+        return current.regions.get(current.location.unknown)
+    return current.region_of(location.territory) if location.territory is not None else None

@@ -1,0 +1,30 @@
+"""What is known of the whole gateway and not of one process, as metrics: its config, its workers, its benches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gateway.model.status import Status
+from gateway.telemetry.exposition import render
+from gateway.telemetry.snapshots import Series, merge, pack
+
+__all__ = ["expose"]
+
+
+def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:
+    """The metrics of all processes and of the gateway itself: the body and its content type, by an Accept header."""
+    return render(merge([*snapshots, pack(_facts(status))]), accept)
+
+
+def _facts(status: Status) -> Series:
+    benched = Counter(name for worker in status.workers for name in worker.unwell)
+    return {
+        "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
+        "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
+        "gateway_config_loaded_timestamp_seconds": {(): [int(status.loaded.at.timestamp())]},
+        "gateway_config_info": {(status.table.version,): [1]},
+        "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
+        "gateway_worker_restarts_total": {(): [status.worker_restarts]},
+        "gateway_benched_deployments": {(name,): [count] for name, count in benched.items()},
+    }

@@ -1,0 +1,105 @@
+"""SIGTERM: what runs comes to its end, what is idle is let go, and nobody new gets in."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.app import Gateway
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario, Silent
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body, events_of
+from tests.e2e.test_reload import LIMIT_S, Operator, config, operated
+from tests.tables import WORLD, table_of
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve"
+WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    providers["a"].scenario = Scenario(text=WORDS, between_events_s=0.1)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers), "utf-8")
+    return path
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def idle_connection(operator: Operator) -> socket.socket:
+    """A connection that has had its answer and is kept alive."""
+    connection = socket.create_connection(address(operator.gateway.url), LIMIT_S)
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b'"ok"}'):
+        answer += connection.recv(65536)
+    assert b"connection: close" not in answer.lower()
+    return connection
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: int) -> None:
+    with operated(path, workers) as operator, idle_connection(operator) as idle:
+        with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
+            pieces = response.iter_bytes()
+            first = next(pieces)
+            operator.gateway.process.send_signal(signal.SIGTERM)
+            assert idle.recv(1) == b""
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{operator.gateway.url}/healthz", trust_env=False)
+            state = operator.admin.get("/readyz")
+            assert (state.status_code, state.json()["status"]) == (503, "draining")
+            assert [worker["draining"] for worker in state.json()["workers"]["running"]].count(True) >= 1
+            whole = first + b"".join(pieces)
+        events = events_of(httpx.Response(200, content=whole))
+        assert events[-1] == "[DONE]"
+        assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1]) == WORDS
+        assert operator.gateway.process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_what_does_not_end_in_its_grace_time_is_cut(path: Path, providers: SimulatorThread, workers: int) -> None:
+    providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
+    with operated(path, workers, GATEWAY_GRACE_S="1") as operator:
+        received = providers["a"].received
+        with socket.create_connection(address(operator.gateway.url), LIMIT_S) as connection:
+            sent = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode()
+            connection.sendall(head + b"content-length: %d\r\n\r\n" % len(sent) + sent)
+            eventually(lambda: providers["a"].received > received)
+            assert operator.gateway.stop() == 0
+
+
+async def test_a_process_that_drains_is_not_ready() -> None:
+    gateway = Gateway(table_of(WORLD))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+        gateway.drain()
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_the_public_listener_answers_no_operator() -> None:
+    gateway = Gateway(table_of(WORLD))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
+        for method, where in (("GET", "/metrics"), ("POST", "/reload"), ("GET", "/reload"), ("GET", "/explain")):
+            assert (await client.request(method, where)).status_code == 404

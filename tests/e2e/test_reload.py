@@ -1,0 +1,540 @@
+"""A config that changes under a running gateway: what takes effect, how fast, and that no request notices."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+
+NAMES = ("a", "b")
+EFFECT_S = 2.0
+LIMIT_S = 30
+# As fast as they can, the clients would leave the gateway no core.
+_PACE_S = 0.02
+CLIENT_KEY = "gk-moved"
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+        yield thread
+
+
+def config(providers: SimulatorThread, route: str = "a", number: int = 0, **more: str) -> str:
+    """A config whose every caller is answered by this route; `number` makes a version of its own."""
+    options = {"a": "", "b": "", "boundary": '["*"]', "more": "", "key": "${KEY}", **more}
+    deployments = "\n".join(
+        f"  {name}: {{provider: openai-compatible, model: m, endpoint: '{providers[name].origin}/v1', stores: DE, "
+        f"processes: DE, api_key: '{options['key']}'{options[name]}}}"
+        for name in NAMES
+    )
+    return f"""
+version: 1
+assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}
+regions: {{default: {{territories: ["*"], boundary: {options["boundary"]}}}}}
+deployments:
+{deployments}
+location: {{unknown: default}}
+resilience: {{idle: 10s, total: {600 + number}s}}
+{options["more"]}
+"""
+
+
+class Operator:
+    """Somebody with an editor, a shell and curl."""
+
+    def __init__(self, gateway: GatewayProcess, path: Path) -> None:
+        self.gateway = gateway
+        self.path = path
+        self.admin = httpx.Client(base_url=gateway.admin_url, trust_env=False, timeout=LIMIT_S)
+        self.client = httpx.Client(base_url=gateway.url, trust_env=False, timeout=LIMIT_S)
+
+    def replace(self, text: str) -> None:
+        """As an editor does that writes a new file and renames it."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text, "utf-8")
+        os.replace(new, self.path)
+
+    def ready(self) -> Any:
+        return self.admin.get("/readyz").json()
+
+    def version(self) -> str:
+        """The table of all workers, once they agree."""
+        state = self.ready()
+        versions = {worker["table"] for worker in state["workers"]["running"]} | {state["table"]["version"]}
+        return versions.pop() if len(versions) == 1 else ""
+
+    def wait_for_another(self, version: str) -> float:
+        """Until every worker has another table; how long it took."""
+        began = time.monotonic()
+        eventually(lambda: self.version() not in ("", version), LIMIT_S)
+        return time.monotonic() - began
+
+    def reconnect(self) -> None:
+        """Whatever worker the client's connection was to, the next one is anybody's."""
+        self.client.close()
+        self.client = httpx.Client(base_url=self.gateway.url, trust_env=False, timeout=LIMIT_S)
+
+    def answered_by(self) -> str:
+        answer = self.client.post(CHAT, json=body())
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-gateway-deployment"]
+
+
+@contextmanager
+def operated(path: Path, workers: int = 1, **environ: str) -> Iterator[Operator]:
+    environ = {"KEY": "sk-one", "GATEWAY_WORKERS": str(workers), **environ}
+    with running_gateway(path, environ) as gateway:
+        operator = Operator(gateway, path)
+        try:
+            yield operator
+        finally:
+            operator.admin.close()
+            operator.client.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    for name in NAMES:
+        providers[name].scenario = Scenario()
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers), "utf-8")
+    return path
+
+
+@pytest.fixture
+def operator(path: Path) -> Iterator[Operator]:
+    with operated(path) as operator:
+        yield operator
+
+
+# --- no request notices ---------------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """Clients that ask again and again, whole and as streams, and what they got."""
+
+    url: str
+    answers: list[tuple[float, float, str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    stopping: bool = False
+
+    async def ask(self, client: httpx.AsyncClient, stream: bool) -> None:
+        while not self.stopping:
+            began = time.monotonic()
+            try:
+                answer = await client.post(f"{self.url}{CHAT}", json=body(stream=stream))
+            except httpx.HTTPError as error:
+                self.failures.append(repr(error))
+                continue
+            table, name = answer.headers.get("x-gateway-table", ""), answer.headers.get("x-gateway-deployment", "")
+            whole = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
+            if answer.status_code != 200 or not whole or f"site {name}" not in _text_of(answer, stream):
+                self.failures.append(f"{answer.status_code} {answer.text[:300]}")
+            self.answers.append((began, time.monotonic(), table, name))
+            await asyncio.sleep(_PACE_S)
+
+    async def run(self, operate: Any) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, limits=limits) as client:
+            asking = [asyncio.create_task(self.ask(client, stream)) for stream in (False, True) * 4]
+            try:
+                await asyncio.to_thread(operate)
+            finally:
+                self.stopping = True
+                await asyncio.gather(*asking)
+
+
+def _text_of(answer: httpx.Response, stream: bool) -> str:
+    if not stream:
+        return str(answer.json()["choices"][0]["message"]["content"])
+    events = [line[6:] for line in answer.text.split("\n") if line.startswith("data: {")]
+    return "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events)
+
+
+@dataclass
+class Period:
+    """When a table may have been active: from the moment it could be read to that when all had the next one."""
+
+    deployment: str
+    began: float
+    ended: float
+
+
+def switch_often(operator: Operator, providers: SimulatorThread, times: int) -> dict[str, Period]:
+    """Switch the mapping so often, in each way that there is; the period of each table."""
+    version = operator.version()
+    periods = {version: Period("a", 0.0, float("inf"))}
+    for number in range(1, times + 1):
+        name = NAMES[number % 2]
+        before, began = version, time.monotonic()
+        operator.replace(config(providers, name, number))
+        if number % 3 == 1:
+            assert operator.admin.post("/reload").json()["result"] == "activated"
+        elif number % 3 == 2:
+            operator.gateway.process.send_signal(signal.SIGHUP)
+        operator.wait_for_another(before)
+        version = operator.version()
+        periods[before].ended = time.monotonic()
+        periods[version] = Period(name, began, float("inf"))
+    return periods
+
+
+@pytest.mark.parametrize(
+    ("workers", "times"),
+    [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],
+)
+def test_a_mapping_that_is_switched_under_load_fails_no_request(
+    path: Path, providers: SimulatorThread, workers: int, times: int
+) -> None:
+    with operated(path, workers) as operator:
+        load, periods = Load(operator.gateway.url), {}
+
+        def operate() -> None:
+            periods.update(switch_often(operator, providers, times))
+
+        asyncio.run(load.run(operate))
+        state = operator.ready()
+        assert operator.gateway.stop() == 0
+    assert load.failures == []
+    assert len(load.answers) > 10 * times
+    for began, ended, table, name in load.answers:
+        period = periods[table]
+        assert period.deployment == name
+        assert period.began <= ended
+        assert began <= period.ended
+    assert {table for _, _, table, _ in load.answers} == set(periods)
+    assert len(periods) == times + 1
+    assert state["last_failed_reload"] is None
+
+
+# --- every way to change a file -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_edit_takes_effect_within_two_seconds(path: Path, providers: SimulatorThread, workers: int) -> None:
+    with operated(path, workers) as operator:
+        for number in (1, 2, 3):
+            version, name = operator.version(), NAMES[number % 2]
+            operator.replace(config(providers, name, number))
+            took = operator.wait_for_another(version)
+            assert operator.answered_by() == name
+            if took < EFFECT_S:
+                return
+            # A machine that is busy with other things takes longer to compile: that much more, and no longer.
+            assert took < EFFECT_S / 2 + 2 * compile_s(path)
+
+
+def compile_s(path: Path) -> float:
+    """How long a compile by a process of its own takes right now."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "gateway.cli", "check", str(path)], capture_output=True, check=True)
+    return time.monotonic() - began
+
+
+def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    # Each half is a config that compiles by itself: only that it keeps changing tells that it is not the whole.
+    whole = config(providers, "b", 1) + "".join(f"# {number}\n" for number in range(40))
+    with operator.path.open("w", encoding="utf-8") as file:
+        for line in config(providers, "a", 2).splitlines(keepends=True) + ["# more to come\n"] * 3:
+            file.write(line)
+            file.flush()
+            time.sleep(0.02)  # the writer's own pace, quicker than the gateway looks
+        file.seek(0)
+        file.truncate()
+        file.write(whole)
+    operator.wait_for_another(version)
+    assert operator.answered_by() == "b"
+    activated = [line for line in operator.gateway.lines if isinstance(line, dict)]
+    assert [line["event"] for line in activated if line["event"].startswith("config_")] == ["config_activated"]
+
+
+def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    operator.replace(config(providers, "a, nobody", 1, more="region: {}"))
+    told = operator.gateway.wait_for("config_rejected")
+    assert told["level"] == "error"
+    assert (told["cause"], told["table"], told["errors"]) == ("file", version, 2)
+    assert any("unknown deployment 'nobody'" in line for line in told["findings"])
+    assert operator.answered_by() == "a"
+    state = operator.ready()
+    assert state["status"] == "ready"
+    failed = state["last_failed_reload"]
+    errors = [it for it in failed["findings"] if it["severity"] == "error"]
+    assert [(it["line"], it["column"]) for it in errors] == [(3, 48), (10, 1)]
+    assert errors[1]["hint"] == "did you mean 'regions'?"
+    operator.replace(config(providers, "b", 1))
+    operator.wait_for_another(version)
+    assert operator.answered_by() == "b"
+    assert operator.ready()["last_failed_reload"] is None
+
+
+def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    operator.path.unlink()
+    told = operator.gateway.wait_for("config_rejected")
+    assert "the file can't be read (No such file or directory)" in told["findings"][0]
+    assert operator.answered_by() == "a"
+    operator.replace(config(providers, "b"))
+    operator.wait_for_another(version)
+    assert operator.answered_by() == "b"
+
+
+def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
+    """As a ConfigMap is mounted: the file is a link through `..data`, and that one is replaced."""
+    for number, name in enumerate(NAMES):
+        (tmp_path / f"..{number}").mkdir()
+        (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(providers, name), "utf-8")
+    (tmp_path / "..data").symlink_to("..0")
+    path = tmp_path / "gateway.yaml"
+    path.symlink_to("..data/gateway.yaml")
+    with operated(path) as operator:
+        version = operator.version()
+        assert operator.answered_by() == "a"
+        (tmp_path / "..tmp").symlink_to("..1")
+        os.replace(tmp_path / "..tmp", tmp_path / "..data")
+        operator.wait_for_another(version)
+        assert operator.answered_by() == "b"
+
+
+def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("sk-old", "utf-8")
+    path.write_text(config(providers, key=f"${{file:{secret}}}"), "utf-8")
+    with operated(path) as operator:
+        assert operator.answered_by() == "a"
+        version = operator.version()
+        secret.write_text("sk-new\n", "utf-8")
+        told = operator.gateway.wait_for("config_activated")
+        assert (told["table"], told["changed"]) == (version, ["a", "b"])
+        assert operator.answered_by() == "a"
+        secret.unlink()
+        assert operator.gateway.wait_for("config_activated")["warnings"] > told["warnings"]
+        assert str(secret) in operator.ready()["deployments"]["off"]["a"]
+        shown = f"{operator.gateway.lines} {operator.ready()}"
+    keys = [request.headers["authorization"] for request in providers["a"].requests[-2:]]
+    assert keys == ["Bearer sk-old", "Bearer sk-new"]
+    assert "sk-old" not in shown
+    assert "sk-new" not in shown
+
+
+# --- by order of the operator ---------------------------------------------------------------------
+
+
+def test_a_reload_is_told_in_short(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    operator.replace(config(providers, "b, a", 7, a=", enabled: false"))
+    operator.gateway.process.send_signal(signal.SIGHUP)
+    told = operator.gateway.wait_for("config_activated")
+    assert (told["cause"], told["previous"], told["changed"]) == ("sighup", version, ["a"])
+    assert (told["routes"], told["sections"]) == (["assistant/default"], ["resilience"])
+    assert told["duration_ms"] > 0
+    assert told["table"] == operator.version() != version
+
+
+def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    same = operator.admin.post("/reload")
+    assert (same.status_code, same.json()["result"], same.json()["table"]) == (200, "activated", version)
+    assert same.json()["changes"] == {}
+    operator.replace("version: 1\nassistants: [\n")
+    refused = operator.admin.post("/reload")
+    assert (refused.status_code, refused.json()["result"], refused.json()["table"]) == (422, "rejected", version)
+    (finding,) = refused.json()["findings"]
+    assert finding["file"] == str(operator.path)
+    assert (finding["line"], finding["severity"]) == (3, "error")
+    operator.replace(config(providers, "b"))
+    done = operator.admin.post("/reload").json()
+    assert (done["result"], done["cause"]) == ("activated", "admin")
+    assert done["changes"] == {"routes": ["assistant/default"]}
+    assert operator.answered_by() == "b"
+
+
+def test_what_only_a_restart_may_bring_is_refused(operator: Operator, providers: SimulatorThread) -> None:
+    simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
+    operator.replace(
+        f"version: 1\ndemo: true\nassistants: {{assistant: {{routes: {{default: [a]}}}}}}\n"
+        f"regions: {{default: {{territories: ['*'], boundary: ['*']}}}}\ndeployments: {{a: {simulated}}}\n"
+    )
+    refused = operator.admin.post("/reload")
+    assert refused.status_code == 422
+    assert "`demo: true` takes any key" in refused.json()["findings"][-1]["message"]
+    assert operator.answered_by() == "a"
+
+
+# --- a running request ----------------------------------------------------------------------------
+
+
+class Hanging:
+    """A provider that takes requests, and fails them when it is told to."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(LIMIT_S)
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @contextmanager
+    def asked_by(self, ask: Callable[[], Future[httpx.Response]]) -> Iterator[Future[httpx.Response]]:
+        """While the block runs, this request hangs; at its end the connection breaks."""
+        pending = ask()
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.settimeout(LIMIT_S)
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(65536)
+            yield pending
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def moving(providers: SimulatorThread, hanging: Hanging) -> str:
+    """A config whose first step hangs, and whose next one is `b`."""
+    facts = "stores: DE, processes: DE, api_key: k"
+    hashed = hashlib.sha256(CLIENT_KEY.encode()).hexdigest()
+    return f"""
+version: 1
+assistants: {{assistant: {{routes: {{de: [a, b], fr: [c]}}}}}}
+regions:
+  de: {{territories: [DE], boundary: [DE]}}
+  fr: {{territories: [FR], boundary: [DE, FR]}}
+blocked: [KP]
+deployments:
+  a: {{provider: openai-compatible, model: m, endpoint: "{hanging.origin}/v1", {facts}}}
+  b: {{provider: openai-compatible, model: m, endpoint: "{providers["b"].origin}/v1", {facts}}}
+  c: {{provider: openai-compatible, model: m, endpoint: "{providers["a"].origin}/v1", {facts}}}
+location: {{signals: [edge_header], edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]}}
+clients: {{app: {{keys: ["sha256:{hashed}"]}}}}
+resilience: {{attempts: {{per_deployment: 1}}}}
+"""
+
+
+CHANGES = {
+    "nothing that matters": ("blocked: [KP]", "blocked: [KP, SY]", None),
+    "disabled": ("processes: DE, api_key: k}\n  c", "processes: DE, api_key: k, enabled: false}\n  c", "disabled"),
+    "not in the route": ("de: [a, b]", "de: [a]", "doesn't route there"),
+    "outside the boundary": ("boundary: [DE]}\n  fr", "boundary: [FR]}\n  fr", "doesn't route there"),
+    "another model": ('model: m, endpoint: "B', 'model: n, endpoint: "B', "doesn't permit"),
+    "the vendor does not serve the place": ("api_key: k}\n  c", "api_key: k, available: [FR]}\n  c", "doesn't serve"),
+    "the caller is in another region": (
+        "de: {territories: [DE], boundary: [DE]}\n  fr: {territories: [FR]",
+        "de: {territories: [AT], boundary: [DE]}\n  fr: {territories: [FR, DE]",
+        "in another region",
+    ),
+    "the caller's place is blocked": (
+        "{territories: [DE], boundary: [DE]}\n  fr: {territories: [FR], boundary: [DE, FR]}\nblocked: [KP]",
+        "{territories: [AT], boundary: [DE]}\n  fr: {territories: [FR], boundary: [DE, FR]}\nblocked: [KP, DE]",
+        "in another region",
+    ),
+    "the client is gone": ("app: {keys", "renamed: {keys", "doesn't let this client ask"),
+}
+
+
+@pytest.fixture(scope="module")
+def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, Hanging]]:
+    hanging = Hanging()
+    path = tmp_path_factory.mktemp("moved") / "gateway.yaml"
+    path.write_text(moving(providers, hanging), "utf-8")
+    with operated(path) as operator:
+        yield operator, hanging
+    hanging.close()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
+    moved: tuple[Operator, Hanging], providers: SimulatorThread, change: str, stream: bool
+) -> None:
+    operator, hanging = moved
+    here, there, reason = CHANGES[change]
+    before = moving(providers, hanging)
+    here, there = (text.replace('"B', f'"{providers["b"].origin}') for text in (here, there))
+    assert here in before
+    operator.replace(before)
+    assert operator.admin.post("/reload").json()["result"] == "activated"
+    asked = providers["b"].received
+    headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
+    with ThreadPoolExecutor(1) as thread:
+        with hanging.asked_by(
+            lambda: thread.submit(operator.client.post, CHAT, json=body(stream=stream), headers=headers)
+        ) as pending:
+            after = before.replace(here, there)
+            if change == "outside the boundary":
+                after = after.replace("de: [a, b]", "de: []").replace("de: [], ", "")
+            operator.replace(after)
+            done = operator.admin.post("/reload").json()
+            assert done["result"] == "activated", done
+        answer = pending.result(LIMIT_S)
+    line = operator.gateway.wait_for("request", request_id=answer.headers["x-request-id"])
+    if reason is None:
+        assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
+        return
+    assert answer.status_code == 502
+    assert [attempt["deployment"] for attempt in answer.json()["error"]["attempts"]] == ["a"]
+    assert reason in line["skipped"]["b"]
+    assert providers["b"].received == asked
+
+
+def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
+    hanging = Hanging()
+    text = config(providers).replace(providers["a"].origin, hanging.origin)
+    path.write_text(text, "utf-8")
+    with operated(path) as operator, ThreadPoolExecutor(1) as thread:
+        with hanging.asked_by(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
+            operator.replace(text.replace("api_key: '${KEY}'}", "api_key: '${KEY}', enabled: false}", 1))
+            assert operator.admin.post("/reload").json()["result"] == "activated"
+        assert pending.result(LIMIT_S).status_code == 502
+        line = operator.gateway.wait_for("request")
+        assert [attempt["deployment"] for attempt in line["attempts"]] == ["a"]
+        assert "disabled" in line["skipped"]["a"]
+        assert operator.client.post(CHAT, json=body()).json()["error"]["code"] == "no_healthy_deployment"
+    hanging.close()
+
+
+def test_a_body_that_comes_in_over_a_reload_is_answered_by_the_new_table(
+    operator: Operator, providers: SimulatorThread
+) -> None:
+    version = operator.version()
+    host, port = operator.gateway.url.removeprefix("http://").split(":")
+    sent = json.dumps(body()).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n"
+    with socket.create_connection((host, int(port)), LIMIT_S) as connection:
+        connection.sendall(f"{head}connection: close\r\n\r\n".encode() + sent[:9])
+        eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
+        operator.replace(config(providers, "b"))
+        table = operator.admin.post("/reload").json()["table"]
+        connection.sendall(sent[9:])
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b"x-gateway-deployment: b\r\n" in answer
+    assert f"x-gateway-table: {table}\r\n".encode() in answer
+    assert table != version
+    assert operator.gateway.wait_for("request")["table"] == table

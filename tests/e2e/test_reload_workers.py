@@ -1,0 +1,106 @@
+"""A config that changes under several workers: each has it soon, also one that is stuck or just started."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_reload import Operator, config, operated
+from tests.e2e.test_workers import paused
+
+pytestmark = pytest.mark.slow  # starts many processes
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
+        yield thread
+
+
+@pytest.fixture
+def operator(tmp_path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers), "utf-8")
+    with operated(path, 2) as operator:
+        yield operator
+
+
+def pids(operator: Operator) -> list[int]:
+    return [worker["pid"] for worker in operator.ready()["workers"]["running"]]
+
+
+def answered(operator: Operator) -> int:
+    """How many requests were answered, by all workers together."""
+    text = operator.admin.get("/metrics").text
+    found = re.findall(r'^gateway_requests_total\{.*outcome="ok".*\} (\d+)', text, re.MULTILINE)
+    return sum(map(int, found))
+
+
+def test_a_worker_that_is_started_later_has_the_newest_table(operator: Operator, providers: SimulatorThread) -> None:
+    operator.replace(config(providers, "b"))
+    table = operator.admin.post("/reload").json()["table"]
+    # What is in the file now is nobody's table.
+    operator.replace("broken: [\n")
+    operator.gateway.wait_for("config_rejected")
+    staying, dying = pids(operator)
+    os.kill(dying, signal.SIGKILL)
+    eventually(lambda: len(set(pids(operator)) - {dying}) == 2, 30)
+    state = operator.ready()
+    assert {worker["table"] for worker in state["workers"]["running"]} == {table}
+    assert state["workers"]["restarts"] == 1
+    with paused(staying):
+        operator.reconnect()
+        assert operator.answered_by() == "b"
+
+
+def test_a_worker_that_is_stuck_is_named_and_follows(operator: Operator, providers: SimulatorThread) -> None:
+    stuck = operator.ready()["workers"]["running"][0]
+    with paused(stuck["pid"]):
+        operator.replace(config(providers, "b"))
+        done = operator.admin.post("/reload").json()
+        assert (done["result"], done["workers_behind"]) == ("activated", [stuck["seat"]])
+        assert operator.gateway.wait_for("config_activated")["workers_behind"] == [stuck["seat"]]
+        first, second = operator.ready()["workers"]["running"]
+        assert (first["answers"], first["table"]) == (False, stuck["table"])
+        assert (second["answers"], second["table"]) == (True, done["table"])
+    eventually(lambda: operator.version() == done["table"])
+
+
+def test_what_a_worker_counted_stays_when_it_dies(operator: Operator, providers: SimulatorThread) -> None:
+    for _ in range(5):
+        operator.answered_by()
+    assert answered(operator) == 5
+    counted = 5
+    for pid in pids(operator):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: pid not in pids(operator) and len(pids(operator)) == 2, 30)  # noqa: B023  # called at once
+        assert answered(operator) == counted
+        operator.reconnect()
+        operator.answered_by()
+        counted += 1
+        assert answered(operator) == counted
+    text = operator.admin.get("/metrics").text
+    assert "gateway_worker_restarts_total 2.0" in text
+    assert "gateway_workers 2.0" in text
+    assert f'gateway_config_info{{table="{operator.version()}"}} 1.0' in text
+
+
+def test_a_hangup_of_all_processes_reloads_once_and_ends_nobody(operator: Operator, providers: SimulatorThread) -> None:
+    before = pids(operator)
+    operator.replace(config(providers, "b"))
+    for pid in before:
+        os.kill(pid, signal.SIGHUP)
+    version = operator.version()
+    operator.gateway.process.send_signal(signal.SIGHUP)
+    operator.wait_for_another(version)
+    assert operator.answered_by() == "b"
+    assert pids(operator) == before

@@ -1,0 +1,231 @@
+"""The admin listener: what it tells, whom it refuses, and that it shows no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.admin import Guard, build_admin
+from gateway.model.decision import Unwell
+from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
+from tests.tables import KEYS, WORLD, table_of
+
+TOKEN = "a-token-of-the-operator"
+AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
+LOADED = Reload("start", True, TABLE.version, AT, 0.1)
+MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
+BENCHED = Unwell("benched: the provider refuses our key", 12.34)
+
+
+class Told:
+    """What the listener speaks for, with the answers of the test."""
+
+    def __init__(self) -> None:
+        worker = WorkerStatus(1, 4711, TABLE.version, 3, False, {})
+        self.now = Status(TABLE, LOADED, None, {}, False, (worker, replace(worker, seat=2)), 2, 1)
+        self.reloaded = replace(LOADED, cause="admin", changes=Changes(added=("new",)))
+        self.reloads = 0
+
+    async def status(self) -> Status:
+        return self.now
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        return b"some 1\n", f"text/plain; asked={accept}"
+
+    async def reload(self) -> Reload:
+        self.reloads += 1
+        return self.reloaded
+
+
+def client(told: Told, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(build_admin(told, guard or Guard()))
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+async def test_readiness_in_detail(told: Told) -> None:
+    answer = await client(told).get("/readyz")
+    assert answer.status_code == 200
+    state = answer.json()
+    assert state["status"] == "ready"
+    assert state["table"]["version"] == TABLE.version
+    assert (state["table"]["loaded"]["cause"], state["table"]["loaded"]["at"]) == (
+        "start",
+        "2026-11-20T12:00:00.000+00:00",
+    )
+    assert state["last_failed_reload"] is None
+    assert state["deployments"]["off"] == {"chatgpt-us": "no credential: OPENAI_US_API_KEY is not set"}
+    assert (state["workers"]["wanted"], state["workers"]["restarts"]) == (2, 1)
+    assert [worker["seat"] for worker in state["workers"]["running"]] == [1, 2]
+    assert state["workers"]["running"][0]["pid"] == 4711
+
+
+async def test_what_is_not_well_is_told(told: Told) -> None:
+    one, other = told.now.workers
+    workers = (replace(one, unwell={"gemini": BENCHED}), replace(other, answers=False))
+    failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
+    told.now = replace(told.now, workers=workers, failed=failed)
+    state = (await client(told).get("/readyz")).json()
+    assert state["status"] == "ready"
+    assert state["deployments"]["benched"] == {
+        "gemini": [{"worker": 1, "reason": "benched: the provider refuses our key", "for_s": 12.3}]
+    }
+    assert [worker["answers"] for worker in state["workers"]["running"]] == [True, False]
+    assert state["last_failed_reload"]["result"] == "rejected"
+    (finding,) = state["last_failed_reload"]["findings"]
+    assert (finding["file"], finding["line"], finding["column"], finding["hint"]) == ("gateway.yaml", 3, 5, "add it")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"is_draining": True}, "draining"), ({"workers": ()}, "not ready")],
+    ids=["draining", "nobody serves"],
+)
+async def test_when_it_is_not_ready_the_status_says_so(told: Told, change: dict[str, Any], word: str) -> None:
+    told.now = replace(told.now, **change)
+    answer = await client(told).get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, word)
+    assert (await client(told).get("/healthz")).status_code == 200
+
+
+async def test_a_reload_is_answered_with_what_became_of_it(told: Told) -> None:
+    done = await client(told).post("/reload")
+    assert (done.status_code, done.json()["result"], done.json()["changes"]) == (200, "activated", {"added": ["new"]})
+    told.reloaded = replace(told.reloaded, activated=False, findings=(MISTAKE,))
+    refused = await client(told).post("/reload", json={})
+    assert (refused.status_code, refused.json()["result"]) == (422, "rejected")
+    assert told.reloads == 2
+    assert (await client(told).get("/reload")).status_code == 405
+
+
+async def test_metrics_are_given_as_asked(told: Told) -> None:
+    answer = await client(told).get("/metrics", headers={"accept": "x/y"})
+    assert (answer.text, answer.headers["content-type"]) == ("some 1\n", "text/plain; asked=x/y")
+
+
+@pytest.mark.parametrize(
+    ("query", "region", "first"),
+    [
+        ({"territory": "de", "client": "app"}, "eu", "chatgpt-eu"),
+        ({"territory": "HK", "assistant": "gpt-4o"}, "default", "qwen-intl"),
+        ({"client": "shop-cn"}, "cn", "qwen-cn"),
+    ],
+)
+async def test_explain_takes_any_stated_evidence(told: Told, query: dict[str, str], region: str, first: str) -> None:
+    shown = (await client(told).get("/explain", params=query)).json()
+    assert shown["location"]["region"] == region
+    assert shown["outcome"]["plan"][0]["deployment"] == first
+    assert shown["client"] == query.get("client")
+
+
+async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
+    one, other = (replace(worker, unwell={"gemini": BENCHED}) for worker in told.now.workers)
+    params = {"territory": "JP"}
+    told.now = replace(told.now, workers=(one, replace(other, unwell={})))
+    shown = (await client(told).get("/explain", params=params)).json()
+    assert shown["outcome"]["plan"][0]["deployment"] == "gemini"
+    assert [it["worker"] for it in shown["benched"]["gemini"]] == [1]
+    told.now = replace(told.now, workers=(one, other))
+    shown = (await client(told).get("/explain", params=params)).json()
+    assert shown["outcome"]["refusal"]["code"] == "no_healthy_deployment"
+
+
+@pytest.mark.parametrize(
+    ("query", "told_of"),
+    [
+        ({"client": "nobody"}, "app, backend, shop-cn"),
+        ({"territory": "Atlantis"}, "ATLANTIS"),
+        ({"assistant": "x"}, "x"),
+    ],
+)
+async def test_explain_says_what_it_does_not_know(told: Told, query: dict[str, str], told_of: str) -> None:
+    answer = await client(told).get("/explain", params=query)
+    assert answer.status_code in (400, 404)
+    assert told_of in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/explain", "/docs", "/openapi.json", "/"])
+async def test_it_serves_no_client(told: Told, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = await client(told).request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+# --- whom it refuses ------------------------------------------------------------------------------
+
+PATHS = [("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/explain"), ("POST", "/reload")]
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://127.0.0.1:8081"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 403),
+        ({"host": "evil.example"}, 403),
+        ({"host": "evil.example:8081"}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"host": ""}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "multipart/form-data; boundary=x"}, 415),
+    ],
+    ids=str,
+)
+async def test_a_page_in_a_browser_gets_nowhere(
+    told: Told, method: str, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    answer = await client(told).request(method, path, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert "error" in answer.json()
+    assert told.reloads == 0
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost:8081", "LOCALHOST", "[::1]:8081", "[::1]", "127.0.0.1"])
+async def test_by_its_own_names_it_can_be_called(told: Told, host: str) -> None:
+    answer = await client(told).get("/readyz", headers={"host": host})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+@pytest.mark.parametrize(
+    "given", [None, "Bearer", "Bearer ", f"Basic {TOKEN}", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer ümlaut"]
+)
+async def test_without_its_token_nobody_gets_in(told: Told, method: str, path: str, given: str | None) -> None:
+    headers = {} if given is None else {"authorization": given.encode("latin-1")}
+    answer = await client(told, Guard(TOKEN), "gateway.internal").request(method, path, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert TOKEN not in answer.text
+    assert told.reloads == 0
+
+
+async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(told: Told) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with client(told, Guard(TOKEN), "gateway.internal") as there:
+        assert (await there.get("/readyz", headers=headers)).status_code == 200
+        assert (await there.post("/reload", headers=headers)).status_code == 200
+        assert (await there.get("/healthz")).status_code == 200
+        assert (await there.post("/reload", headers={**headers, "origin": "http://x"})).status_code == 403
+    assert TOKEN not in repr(Guard(TOKEN))
+
+
+async def test_no_secret_is_in_any_answer(told: Told) -> None:
+    shown = ""
+    for method, path in PATHS:
+        shown += (await client(told).request(method, path)).text
+    for secret in KEYS.values():
+        assert secret not in shown
+    assert "a" * 64 not in shown

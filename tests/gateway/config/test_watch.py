@@ -1,0 +1,105 @@
+"""Files that change: by content, whatever became of names and links, and only once they are at rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.load import load_document
+from gateway.config.problems import ConfigRejected
+from gateway.config.watch import MISSING, Watch, digest, read_files
+from gateway.config.yaml_source import MAX_BYTES
+
+
+def test_a_reading_is_of_content_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"one")
+    known = os.stat(path)
+    before = read_files([str(path)])
+    os.utime(path, (1, 1))
+    assert read_files([str(path)]) == before == {str(path): digest(b"one")}
+    other.write_bytes(b"two")
+    os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))
+    os.replace(other, path)
+    # Neither its size nor its time tells that it is another file.
+    assert os.stat(path).st_size == known.st_size
+    assert read_files([str(path)]) == {str(path): digest(b"two")}
+
+
+def test_a_link_is_read_through(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    link = tmp_path / "data"
+    link.symlink_to("one")
+    assert read_files([str(link / "file")]) == {str(link / "file"): digest(b"one")}
+    link.unlink()
+    link.symlink_to("two")
+    assert read_files([str(link / "file")]) == {str(link / "file"): digest(b"two")}
+
+
+def test_what_is_no_file_is_missing_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to("loop")
+    paths = [str(path) for path in (tmp_path, pipe, loop, tmp_path / "nothing", tmp_path / "nowhere" / "x")]
+    assert read_files(paths) == dict.fromkeys(paths, MISSING)
+
+
+def test_of_a_file_that_is_too_large_the_times_count(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    before = read_files([str(path)])
+    assert before == read_files([str(path)])
+    os.utime(path, (1, 1))
+    assert read_files([str(path)]) not in (before, {str(path): MISSING})
+
+
+def test_it_acts_once_on_what_has_come_to_rest() -> None:
+    watch = Watch({"f": "a"})
+    told = [watch.settled({"f": content}) for content in "aabcdd"]
+    assert told == [False, False, False, False, False, True]
+    watch.acted_on({"f": "d"})
+    assert not any(watch.settled({"f": content}) for content in "dddd")
+    assert watch.paths == ("f",)
+
+
+def test_what_changes_and_changes_back_is_no_change() -> None:
+    watch = Watch({"f": "a"})
+    assert not any(watch.settled({"f": content}) for content in "babaa")
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30))
+def test_what_it_acts_on_is_news_that_was_there_twice(contents: list[str]) -> None:
+    watch, known, last = Watch({"f": "a"}), "a", ""
+    for content in contents:
+        settled = watch.settled({"f": content})
+        assert settled == (content != known and content == last)
+        last = content
+        if settled:
+            watch.acted_on({"f": content})
+            known, last = content, ""
+
+
+def test_a_document_knows_every_file_that_it_comes_from(tmp_path: Path) -> None:
+    secret, path = tmp_path / "secret", tmp_path / "c.yaml"
+    secret.write_text("sk-x")
+    path.write_text(f"version: 1\na: '${{file:{secret}}}'\nb: ['${{NAME}}', '${{file:/no/such}}']\n")
+    document = load_document(path, {"NAME": "x"})
+    assert document.reading == {
+        str(path): digest(path.read_bytes()),
+        str(secret): digest(b"sk-x"),
+        "/no/such": MISSING,
+    }
+    assert "sk-x" not in repr(document.reading)
+    assert load_document(path, {}, secrets=False).reading == {str(path): digest(path.read_bytes())}
+
+
+def test_a_missing_document_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigRejected, match="can't be read"):
+        load_document(tmp_path / "none.yaml", {})
