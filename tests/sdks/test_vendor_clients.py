@@ -97,7 +97,7 @@ def test_openai_s_client_calls_tools_in_a_loop(simulated: Simulated, provider: s
     assert "12 degrees" in second.choices[0].message.content
 
 
-@pytest.mark.parametrize("provider", BY_OPENAI.keys() - {"minimax"})
+@pytest.mark.parametrize("provider", sorted(BY_OPENAI.keys() - {"minimax"}))
 def test_openai_s_client_is_told_of_errors(simulated: Simulated, provider: str) -> None:
     import openai
 
