@@ -58,8 +58,7 @@ def test_a_worker_that_is_started_later_has_the_newest_table(operator: Operator,
     assert {worker["table"] for worker in state["workers"]["running"]} == {table}
     assert state["workers"]["restarts"] == 1
     with paused(staying):
-        operator.client.close()
-        operator.client = type(operator.client)(base_url=operator.gateway.url, trust_env=False, timeout=30)
+        operator.reconnect()
         assert operator.answered_by() == "b"
 
 
@@ -85,8 +84,7 @@ def test_what_a_worker_counted_stays_when_it_dies(operator: Operator, providers:
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: pid not in pids(operator) and len(pids(operator)) == 2, 30)  # noqa: B023  # called at once
         assert answered(operator) == counted
-        operator.client.close()
-        operator.client = type(operator.client)(base_url=operator.gateway.url, trust_env=False, timeout=30)
+        operator.reconnect()
         operator.answered_by()
         counted += 1
         assert answered(operator) == counted
