@@ -431,7 +431,7 @@ deployments:
   c: {{provider: openai-compatible, model: m, endpoint: "{providers["a"].origin}/v1", {facts}}}
 location: {{signals: [edge_header], edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]}}
 clients: {{app: {{keys: ["sha256:{hashed}"]}}}}
-resilience: {{attempts: {{per_deployment: 1}}}}
+resilience: {{attempts: {{per_deployment: 1}}, first_token: 50s}}
 """
 
 
