@@ -76,7 +76,7 @@ class Sender:
         check(wire)
         target = _target(wire.path, wire.query) if wire.query else wire.path
         incoming = await self._transport.send(
-            permit, wire.method, target, _with_own(wire.headers), wire.body, connect_s
+            permit, wire.method, target, _with_own(tuple(wire.headers)), wire.body, connect_s
         )
         return Reply(incoming, self._clock())
 
@@ -93,7 +93,7 @@ def check(wire: WireRequest) -> None:
         raise FenceBreach(
             "an adapter's path must be segments of visible ASCII behind one slash each: no host, query or dot segment"
         )
-    _check_headers(wire.headers)
+    _check_headers(tuple(wire.headers))
 
 
 # What an adapter writes for a deployment is nearly always the same, so that each check is made once for each value.

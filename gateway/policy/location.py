@@ -22,6 +22,7 @@ from providers.values import quick
 __all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "blocked_among", "resolve"]
 
 _SHOWN_CHARACTERS = 40
+_MOST_WORDS = 4
 CLAIM_PROBLEMS = {
     ClaimProblem.REPEATED: "it was sent more than once",
     ClaimProblem.TOO_LARGE: "it is too long",
@@ -90,8 +91,17 @@ class _Reading:
 
 def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
     """The location of this caller, with the evidence for it, in the order of the table's signals."""
+    if _is_long(sighting):
+        return _resolve(table, client, sighting)
     key = ("location", client.name if client else None, sighting)
     return remember(table, key, lambda: _resolve(table, client, sighting))
+
+
+def _is_long(sighting: Sighting) -> bool:
+    """Whether it holds more than any honest word: the sender chooses it, and must not choose how much we remember."""
+    edge = sighting.edge
+    words = sighting.asserted if edge is None else (*sighting.asserted, *edge.values, *edge.parts)
+    return len(words) > _MOST_WORDS or sum(map(len, words)) > _MOST_WORDS * _SHOWN_CHARACTERS
 
 
 def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:

@@ -9,6 +9,7 @@ import pytest
 from gateway.model.permit import Permit
 from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit, still_permitted
+from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.memo import MOST_ENTRIES, remember
 from providers.territories import parse_places
 from tests.tables import WORLD, table_of
@@ -79,3 +80,21 @@ def test_what_is_remembered_is_made_once_and_bounded() -> None:
         remember(table, number, lambda: 0)
     assert len(table.memo) <= MOST_ENTRIES
     assert replace(table).memo == {}
+
+
+@pytest.mark.parametrize(
+    "sighting",
+    [
+        Sighting(asserted=("D" * 60_000,)),
+        Sighting(asserted=("DE",) * 1000),
+        Sighting(EdgeReport("cf-ipcountry", ("DE", "E" * 60_000))),
+        Sighting(EdgeReport("cf-ipcountry", ("DE",), ("B" * 60_000,))),
+    ],
+    ids=["a long assertion", "many assertions", "a long header", "a long part"],
+)
+def test_a_sender_does_not_choose_how_much_is_remembered(sighting: Sighting) -> None:
+    table = table_of(WORLD)
+    resolve(table, None, sighting)
+    assert table.memo == {}
+    resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    assert len(table.memo) == 1
