@@ -34,7 +34,17 @@ from providers.chat import (
 )
 from providers.values import quick
 
-__all__ = ["FEATURES", "PARAMETERS", "Fit", "Needs", "fit", "moves_data", "needs_of", "without_parameters"]
+__all__ = [
+    "FEATURES",
+    "PARAMETERS",
+    "THINKS_BY_RESPONSES",
+    "Fit",
+    "Needs",
+    "fit",
+    "moves_data",
+    "needs_of",
+    "without_parameters",
+]
 
 FEATURES = frozenset(
     {
@@ -72,13 +82,18 @@ PARAMETERS = frozenset(
     }
 )
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
-    "tools_without_reasoning": frozenset({"tools"}),
     "thinking": frozenset({"tool_choice_named"}),
     "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
     "json_without_thinking": frozenset({"json_object", "json_schema"}),
     "sampling_without_thinking": frozenset({"temperature", "top_p", "top_k"}),
 }
 """Flags of models (catalogue data) and the features or parameters beside which they can't reason."""
+THINKS_BY_RESPONSES = "tools_think_by_responses"
+"""The flag of models that reason about tools in OpenAI's Responses API alone."""
+_NOT_BY_RESPONSES = frozenset(
+    "n logprobs audio prefill stop seed logit_bias presence_penalty frequency_penalty message_name prediction".split()
+)
+"""Features and parameters of chat completions for which that API has no field."""
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 # Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
@@ -88,11 +103,15 @@ _INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 @quick
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields."""
+    """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields.
+
+    unthinking: whether it asks for an answer without reasoning by name.
+    """
 
     features: frozenset[str]
     parameters: frozenset[str]
     moving: frozenset[str]
+    unthinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +143,8 @@ _TALK = (SystemMessage, UserMessage)
 
 def needs_of(request: ChatRequest) -> Needs:
     """What the request needs; computed once a request, whatever the number of deployments."""
-    return Needs(frozenset(_features(request)), frozenset(_parameters(request)), _moving(request))
+    features, parameters = frozenset(_features(request)), frozenset(_parameters(request))
+    return Needs(features, parameters, _moving(request), request.reasoning_effort == "none")
 
 
 def _features(request: ChatRequest) -> set[str]:
@@ -207,6 +227,8 @@ def fit(
     `passthrough` is what the operator lets through unknown; `allowed_moves` the data-moving fields that the site's
     facts allow.
     """
+    if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
+        capabilities = _by_responses(capabilities)
     if (
         needs.features <= capabilities.features
         and needs.parameters <= capabilities.parameters
@@ -218,6 +240,20 @@ def fit(
     if "reasoning_effort" in needs.parameters and not _may_reason(needs, capabilities, facts):
         unsupported |= {"reasoning_effort"}
     return Fit(needs.features - capabilities.features, unsupported, needs.moving - allowed_moves)
+
+
+def _thinks(needs: Needs, facts: ModelFacts) -> bool:
+    """Whether the model will reason: because it is asked to, or because it does unless it is asked not to."""
+    return not needs.unthinking and ("reasoning_effort" in needs.parameters or "thinking_default" in facts.flags)
+
+
+@cache
+def _by_responses(capabilities: Capabilities) -> Capabilities:
+    return replace(
+        capabilities,
+        features=capabilities.features - _NOT_BY_RESPONSES,
+        parameters=capabilities.parameters - _NOT_BY_RESPONSES,
+    )
 
 
 def _may_reason(needs: Needs, capabilities: Capabilities, facts: ModelFacts) -> bool:

@@ -1,5 +1,6 @@
 """OpenAI's chat completions, and every server that speaks the same dialect.
 
+A model of OpenAI's that thinks about tools only in the Responses API is asked there (`_openai_responses`).
 Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk and error types), read 2026-11-20.
 """
 
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
+from providers.adapters._openai_responses import encode_body, goes_by_responses
+from providers.adapters._openai_responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
@@ -17,8 +20,8 @@ from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest, SystemMessage
 from providers.classify import error_object
 from providers.codec import encode_request
-from providers.failures import Failure
-from providers.fitting import FEATURES, PARAMETERS
+from providers.failures import Failure, ProviderFailed
+from providers.fitting import FEATURES, PARAMETERS, THINKS_BY_RESPONSES
 from providers.json_values import dumps
 from providers.sites import Site, load_sites
 
@@ -57,24 +60,41 @@ class OpenAIAdapter:
         """See `providers.adapter.Adapter`."""
         if not self.knows_developer:
             request = _without_developer(request)
-        body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
-        body.update(request.extra)
-        if request.tools and "tools_without_reasoning" in target.facts.flags:
-            # GPT-5.6 and later refuse function tools in chat completions unless reasoning is off by name.
-            body["reasoning_effort"] = "none"
-        body.update(target.pins)
         accept = "text/event-stream" if request.stream else "application/json"
         headers = (*_JSON_HEADERS, ("accept", accept))
+        if THINKS_BY_RESPONSES in target.facts.flags and goes_by_responses(request, target.facts):
+            return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
+        body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
+        body.update(request.extra)
+        body.update(target.pins)
         return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
-        return read_completion(response, target.model)
+        try:
+            return read_completion(response, target.model)
+        except ProviderFailed:
+            if is_response(error_object(response.body)):
+                return read_response(response, target.model)
+            raise
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
-        return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+        if THINKS_BY_RESPONSES not in target.facts.flags:
+            return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+        reader = ResponseReader(assembler, target.model)
+
+        def read(chunk: Mapping[str, object], event: str) -> None:
+            """What came back tells by its own shape which API it is of."""
+            if is_event(chunk):
+                reader.read_event(chunk)
+            elif is_response(chunk):
+                reader.end(chunk, WireResponse(200, {}, b"", 0))
+            else:
+                read_chunk(assembler, chunk, event)
+
+        return RelayingParser(assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

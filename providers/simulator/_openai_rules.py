@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from providers.json_values import as_list, as_map, read_list, read_map
 
-__all__ = ["Objection", "objection_to"]
+__all__ = ["Objection", "beyond", "objection_of_model", "objection_to"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,45 +78,46 @@ def objection_to(body: Mapping[str, object]) -> Objection | None:
         for name in ("tool_choice", "parallel_tool_calls"):
             if body.get(name) is not None:
                 return Objection(f"'{name}' is only allowed when 'tools' are specified.", None, name)
-    return _objection_of_model(body)
+    return objection_of_model(body)
 
 
 def _unknown(body: Mapping[str, object]) -> Iterator[str]:
     """The places of fields that the API doesn't have."""
-    yield from _beyond(body, _FIELDS, "")
-    yield from _beyond(read_map(body, "stream_options"), _STREAM_OPTION_FIELDS, "stream_options.")
+    yield from beyond(body, _FIELDS, "")
+    yield from beyond(read_map(body, "stream_options"), _STREAM_OPTION_FIELDS, "stream_options.")
     form = read_map(body, "response_format")
-    yield from _beyond(form, _FORMAT_FIELDS, "response_format.")
-    yield from _beyond(read_map(form, "json_schema"), _SCHEMA_FIELDS, "response_format.json_schema.")
+    yield from beyond(form, _FORMAT_FIELDS, "response_format.")
+    yield from beyond(read_map(form, "json_schema"), _SCHEMA_FIELDS, "response_format.json_schema.")
     for position, entry in enumerate(read_list(body, "messages")):
         yield from _unknown_in_message(as_map(entry), f"messages[{position}].")
     for position, entry in enumerate(read_list(body, "tools")):
-        yield from _beyond(as_map(entry), frozenset({"type", "function", "custom"}), f"tools[{position}].")
+        yield from beyond(as_map(entry), frozenset({"type", "function", "custom"}), f"tools[{position}].")
         function = read_map(as_map(entry), "function")
-        yield from _beyond(function, _FUNCTION_FIELDS, f"tools[{position}].function.")
+        yield from beyond(function, _FUNCTION_FIELDS, f"tools[{position}].function.")
 
 
 def _unknown_in_message(message: Mapping[str, object], place: str) -> Iterator[str]:
     known = _MESSAGE_FIELDS.get(str(message.get("role")))
     if known is not None:
-        yield from _beyond(message, known, place)
+        yield from beyond(message, known, place)
     for position, entry in enumerate(as_list(message.get("content"))):
         part, where = as_map(entry), f"{place}content[{position}]."
         kind = str(part.get("type"))
         if kind in _PART_FIELDS:
-            yield from _beyond(part, _PART_FIELDS[kind], where)
-            yield from _beyond(read_map(part, kind), _INNER_FIELDS.get(kind, frozenset()), f"{where}{kind}.")
+            yield from beyond(part, _PART_FIELDS[kind], where)
+            yield from beyond(read_map(part, kind), _INNER_FIELDS.get(kind, frozenset()), f"{where}{kind}.")
     for position, entry in enumerate(as_list(message.get("tool_calls"))):
         call, where = as_map(entry), f"{place}tool_calls[{position}]."
-        yield from _beyond(call, _CALL_FIELDS, where)
-        yield from _beyond(read_map(call, "function"), frozenset({"name", "arguments"}), f"{where}function.")
+        yield from beyond(call, _CALL_FIELDS, where)
+        yield from beyond(read_map(call, "function"), frozenset({"name", "arguments"}), f"{where}function.")
 
 
-def _beyond(source: Mapping[str, object], known: frozenset[str], place: str) -> Iterator[str]:
+def beyond(source: Mapping[str, object], known: frozenset[str], place: str) -> Iterator[str]:
+    """The places of members that an object doesn't have."""
     return (f"{place}{name}" for name in source if name not in known)
 
 
-def _objection_of_model(body: Mapping[str, object]) -> Objection | None:
+def objection_of_model(body: Mapping[str, object]) -> Objection | None:
     """What this family of models refuses, though the API has the field."""
     model = str(body.get("model"))
     family = _REASONS.match(model)
@@ -139,7 +140,8 @@ def _objection_of_model(body: Mapping[str, object]) -> Objection | None:
                 text = f"Unsupported value: '{name}' does not support {value} with this model."
                 return Objection(text, "unsupported_value", name)
             return _unsupported(name)
-    if body.get("tools") and (major, minor) >= (5, 6) and effort != "none":
+    thinks = effort != "none" if (major, minor) >= (5, 6) else effort not in (None, "none")
+    if body.get("tools") and (major, minor) >= (5, 4) and thinks:
         text = f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions."
         return Objection(text, None, "reasoning_effort")
     return None

@@ -1,4 +1,6 @@
-"""OpenAI's chat completions from the provider's side: as strict with requests as the vendor is.
+"""OpenAI's two APIs from the provider's side: as strict with requests as the vendor is.
+
+Chat completions are here; `_openai_responses` reads the requests of the Responses API and `_answer` beside it writes.
 
 Source of shapes and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
 2026-11-20.
@@ -16,13 +18,15 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_o
 from providers.codec import decode_request, encode_usage
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads
+from providers.simulator._openai_responses import Objected, read_body
+from providers.simulator._openai_responses_answer import wants_response, write_events, write_response
 from providers.simulator._openai_rules import Objection, objection_to
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two
 
 __all__ = ["DIALECT", "OpenAIDialect"]
 
-_PATH = "/chat/completions"
+_CHAT, _RESPONSES = "/chat/completions", "/responses"
 _FINGERPRINT = "fp_simulated"
 _HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
 _END = b"data: [DONE]\n\n"
@@ -48,7 +52,7 @@ class OpenAIDialect:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.simulator.dialect.Dialect`."""
-        if not incoming.path.endswith(_PATH):
+        if not incoming.path.endswith((_CHAT, _RESPONSES)):
             raise _refused(404, Objection(f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url"))
         if incoming.method != "POST":
             raise _refused(405, Objection(f"Not allowed to {incoming.method} on {incoming.path}"))
@@ -61,16 +65,21 @@ class OpenAIDialect:
             body = loads(incoming.body)
         except JsonError:
             raise _refused(400, Objection("We could not parse the JSON body of your request.")) from None
-        objection = objection_to(as_map(body))
-        if objection is not None:
-            raise _refused(400, objection)
         try:
+            if incoming.path.endswith(_RESPONSES):
+                return read_body(as_map(body))
+            if objection := objection_to(as_map(body)):
+                raise Objected(objection)
             return decode_request(body)
+        except Objected as error:
+            raise _refused(400, error.objection) from None
         except (InvalidRequest, UnsupportedFeature) as error:
             raise _refused(400, Objection(str(error), None, error.param)) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.simulator.dialect.Dialect`."""
+        if wants_response(request):
+            return _response(200, write_response(completion, request), completion.id)
         body = {
             **_frame(completion, "chat.completion"),
             "choices": [_choice(choice) for choice in _shown(completion)],
@@ -80,6 +89,8 @@ class OpenAIDialect:
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.simulator.dialect.Dialect`. Usage comes only where the request asked for it."""
+        if wants_response(request):
+            return write_events(completion, request)
         frame = _frame(completion, "chat.completion.chunk")
         events: list[bytes] = []
         for choice in _deltas(_shown(completion)):

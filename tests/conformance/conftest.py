@@ -21,8 +21,8 @@ _MANY = (
 )
 # Of the rows of data, which one adapter reads, those with most oddities stand for all.
 _ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)}
+# (The ablest model of `openai` shows the Responses API; chat completions are shown by `openai-compatible`.)
 _SHOWN_BY_ANOTHER = (
-    "[openai-compatible-",
     "[dashscope-qwen-plus",
     "[vertex-",
     *(f"[{name}-" for name in _ROWS - {"azure", "minimax"}),
