@@ -157,11 +157,13 @@ def _add_key(group: _Group[argparse.ArgumentParser]) -> None:
 def _add_providers(group: _Group[argparse.ArgumentParser]) -> None:
     text = "The providers that are installed here: what they can, their sites with their facts, and whose key is set."
     providers = group.add_parser("providers", help="list providers; check one, begin a new one", description=text)
-    providers.set_defaults(run=provider_commands.listing, names=[], json=False)
+    providers.set_defaults(run=provider_commands.listing, names=[], json=False, markdown=False)
     subcommands = providers.add_subparsers(title="commands", metavar="COMMAND")
     listed = subcommands.add_parser("list", help="the same, of some providers only, or as JSON", description=text)
     listed.add_argument("names", nargs="*", metavar="NAME", help="a provider (default: all)")
-    listed.add_argument("--json", action="store_true", help="for programs")
+    form = listed.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--markdown", action="store_true", help="as a page for people: who can do what, and where")
     listed.set_defaults(run=provider_commands.listing)
     text = (
         "Send one small real request to a deployment, the way traffic goes, and show the exchange with its key masked. "

@@ -37,6 +37,12 @@ def listing(options: argparse.Namespace) -> int:
     unknown = [name for name in options.names if name not in registry.adapters and name not in registry.broken]
     if unknown:
         raise CommandError(f"there is no provider {unknown[0]!r}; there are: {', '.join(sorted(registry.adapters))}")
+    if options.markdown:
+        from gateway.provider_page import providers_page
+
+        chosen = {name: one for name, one in registry.adapters.items() if not options.names or name in options.names}
+        print(providers_page(chosen), end="")
+        return _OK
     facts = _facts(registry, options.names)
     if options.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -111,7 +117,7 @@ def check(options: argparse.Namespace) -> int:
 async def _ask(table: Table, deployment: Deployment) -> int:
     from gateway.app import transport_named
     from gateway.execution.deadline import Deadline
-    from gateway.execution.exchange_log import ExchangeLog, shown_exchange
+    from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
     from gateway.execution.health import Health
     from gateway.execution.run import Runner
     from gateway.execution.send import Sender
@@ -148,8 +154,9 @@ async def _ask(table: Table, deployment: Deployment) -> int:
         status, verdict = _FAILED, f"it failed ({error.failure.kind}): {error.failure.message}"
     finally:
         await log.aclose()
-    print(shown_exchange(log, wire.headers, deployment.credentials))
-    print(f"\n{verdict}\n")
+    mask = masking(log, wire.headers, deployment.credentials)
+    print(shown_exchange(log, mask))
+    print(f"\n{mask(verdict)}\n")
     return status
 
 

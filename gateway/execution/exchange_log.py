@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.execution.transports import Headers, Incoming, Transport
 from gateway.model.permit import AnyPermit
 from providers.auth import Secret
 
-__all__ = ["ExchangeLog", "shown_exchange"]
+__all__ = ["ExchangeLog", "masking", "shown_exchange"]
 
 _MASK = "(masked)"
-_SHOWN_BYTES = 4096
+_SHOWN_CHARACTERS = 4096
+_KEPT_BYTES = 65536
+"""More than is shown, so that a secret on the edge of what is shown is whole when it is masked."""
+_SHORTEST = 8
+"""A part of a credential that is shorter is a word like another, such as `id`."""
+_DERIVED = re.compile(r"[^\s,;=]{16,}")
+_OPEN_ACCOUNT_FIELDS = frozenset(
+    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
+)
+_OWN = frozenset({"user-agent", "accept-encoding"})
 
 
 @dataclass(slots=True)
@@ -53,40 +63,76 @@ class _Kept:
 
     async def read(self) -> bytes:
         data = await self._incoming.read()
-        self._bytes += data[: max(_SHOWN_BYTES - len(self._bytes), 0)]
+        self._bytes += data[: max(_KEPT_BYTES - len(self._bytes), 0)]
         return data
 
     async def close(self) -> None:
         await self._incoming.close()
 
 
-def shown_exchange(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterable[Secret]) -> str:
-    """The exchange in lines. `public` are the headers that the adapter wrote: what came on top of them opens doors."""
-    open_headers = {*public, *((name, value) for name, value in log.request_headers if name in _OWN)}
-    lines = [log.request_line]
-    lines += [f"  {pair[0]}: {pair[1] if pair in open_headers else _MASK}" for pair in log.request_headers]
-    lines += ["", *_indented(log.request_body), ""]
+def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:
+    """The exchange in lines, masked."""
+    lines = [mask(log.request_line)]
+    lines += [f"  {name}: {mask(value)}" for name, value in log.request_headers]
+    lines += ["", *_indented(log.request_body, mask), ""]
     if log.status is None:
         lines.append("no answer")
     else:
         lines.append(f"{log.status}")
-        lines += [f"  {name}: {value}" for name, value in log.answer_headers.items() if name != "set-cookie"]
-        lines += ["", *_indented(bytes(log.answer_body))]
-    text = "\n".join(lines)
-    for secret in secrets:
-        text = text.replace(secret.reveal(), _MASK)
-    return text
+        lines += [f"  {name}: {mask(value)}" for name, value in log.answer_headers.items() if name != "set-cookie"]
+        lines += ["", *_indented(bytes(log.answer_body), mask)]
+    return "\n".join(lines)
 
 
-_OWN = frozenset({"user-agent", "accept-encoding"})
+def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterable[Secret]) -> Callable[[str], str]:
+    """What takes every credential out of a text: each secret, its parts, and what was made of it for this request.
+
+    `public` are the headers that the adapter wrote: what came on top of them opens doors.
+    """
+    known = {*public, *((name, value) for name, value in log.request_headers if name in _OWN)}
+    names = {name for name, _ in log.request_headers}
+    words = {part for secret in secrets for part in _parts(secret.reveal())}
+    for header in log.request_headers:
+        if header not in known:
+            words |= {header[1], *_DERIVED.findall(header[1])} - names
+    longest_first = sorted(filter(None, words), key=len, reverse=True)
+    if not longest_first:
+        return lambda text: text
+    pattern = re.compile("|".join(re.escape(word) for word in longest_first))
+    return lambda text: pattern.sub(_MASK, text)
 
 
-def _indented(body: bytes) -> list[str]:
+def _parts(secret: str) -> Iterator[str]:
+    """The secret, and each part of it that would be of use to a thief: of a pair, of a file in JSON, of a PEM block."""
+    yield secret
+    try:
+        fields = json.loads(secret)
+    except ValueError:
+        fields = None
+    if isinstance(fields, dict):
+        values = [value for name, value in fields.items() if name not in _OPEN_ACCOUNT_FIELDS]
+        parts = [line for value in _texts(values) for line in (value, *value.splitlines())]
+    else:
+        parts = secret.split(":")
+    yield from (part for part in parts if len(part) >= _SHORTEST)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from _texts(one)
+
+
+def _indented(body: bytes, mask: Callable[[str], str]) -> list[str]:
     """The body as a person reads it: JSON over several lines, anything else as it is, without control characters."""
     try:
         text = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except ValueError:
         text = body.decode("utf-8", "replace")
-    cut = text if len(text) <= _SHOWN_BYTES else text[:_SHOWN_BYTES] + " …"
+    text = mask(text)
+    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " …"
     visible = ["".join(c if c.isprintable() else "?" for c in line) for line in cut.split("\n")]
     return [f"  {line}".rstrip() for line in visible]

@@ -64,6 +64,13 @@ def test_the_list_for_programs(gateway: Command) -> None:
     assert "json_schema" in listed["openai"]["features"]
 
 
+def test_the_list_as_a_page(gateway: Command) -> None:
+    assert gateway("providers", "list", "--markdown").out == (ROOT / "docs" / "providers.md").read_text("utf-8")
+    page = gateway("providers", "list", "--markdown", "openai").out
+    assert "| `openai` | `eu` | @EEA, CH | @EEA, CH | zdr or mam |" in page
+    assert "`gemini`" not in page
+
+
 def test_a_provider_that_is_not_there(gateway: Command) -> None:
     shown = gateway("providers", "list", "nobody")
     assert (shown.status, shown.out) == (2, "")

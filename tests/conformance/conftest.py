@@ -1,35 +1,80 @@
-"""Which of the kit's cases wait for `make ci`: the longest ones, where another subject shows the same in the fast suite."""
+"""Which of the kit's cases wait for `make ci`: the fast suite shows each thing where it can differ, and once elsewhere.
+
+A wire format in code of its own is held to all but the long cases. Rows of data are read by one adapter, and a vendor's
+second door speaks as its first: of them, one stands for all, and of the others the fast suite asks what is data.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from providers.adapters.rows import RowAdapter
+from providers.conformance.subject import Subject
+from providers.conformance.wire import WireCase
 from providers.registry import load_registry
 
-_LONG = (
-    "test_every_split_gives_the_same_events",
-    "test_byte_by_byte_gives_the_same_events",
-    "test_a_good_stream_with_something_wrong_in_it",
-    "test_every_prefix_ends_once_and_a_cut_answer_fails",
+_ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)}
+_LIKE_ANOTHER = {*_ROWS, "vertex"} - {"minimax"}
+# What says most of a row of data, at little cost; recorded answers are for every adapter, always.
+_OF_DATA = (
+    "test_the_provider_s_own_errors_are_told_apart",
+    "test_the_pins_of_every_site_are_understood",
+    "test_what_a_site_pins_is_written_last",
+    "test_nothing_is_dropped_in_silence",
+    "test_a_stream_is_in_canonical_order",
+    "test_members_can_t_be_changed",
 )
-# As many cases as there are requests and models, and the same code for each row.
+# As many cases as requests and models, and the same code: the ablest model of an adapter, which comes first, is enough.
 _MANY = (
+    "test_the_provider_understands_the_same",
     "test_build_is_deterministic_and_leaves_its_input_alone",
     "test_path_and_headers",
     "test_no_model_name_leads_elsewhere",
 )
-# Of the rows of data, which one adapter reads, those with most oddities stand for all.
-_ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)}
-# (The ablest model of `openai` shows the Responses API; chat completions are shown by `openai-compatible`.)
-_SHOWN_BY_ANOTHER = (
-    "[dashscope-qwen-plus",
-    "[vertex-",
-    *(f"[{name}-" for name in _ROWS - {"azure", "minimax"}),
+# Seconds each, over the same parts of the house: one stream of bare data, one of named events. (The ablest model of
+# `openai` shows the Responses API; chat completions are shown by `openai-compatible`.)
+_LONG = (
+    "test_every_split_gives_the_same_events",
+    "test_byte_by_byte_gives_the_same_events",
+    "test_every_prefix_ends_once_and_a_cut_answer_fails",
+    "test_a_good_stream_with_something_wrong_in_it",
+    "test_a_good_answer_with_something_wrong_in_it",
+    "test_random_bytes",
+    "test_random_json",
+    "test_a_line_without_an_end_is_given_up",
+    "test_an_endless_event_is_given_up",
+    "test_json_that_is_too_much_for_a_parser",
 )
+_EVERY_CUT = "test_a_stream_comes_to_the_same_however_it_is_cut"
+_LONG_FOR = {"openai-compatible", "anthropic"}
+_EVERY_CUT_FOR = {"openai", "anthropic"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first: dict[str, Subject] = {}
     for item in items:
-        if item.name.startswith((*_LONG, *_MANY)) and any(subject in item.name for subject in _SHOWN_BY_ANOTHER):
+        subject = _subject_of(item)
+        if subject is not None and _waits(item.name, subject, first.setdefault(subject.adapter.name, subject)):
             item.add_marker(pytest.mark.slow)
+        elif item.name.startswith(_EVERY_CUT) and _adapter_of(item) not in _LONG_FOR:
+            item.add_marker(pytest.mark.slow)
+
+
+def _adapter_of(item: pytest.Item) -> str | None:
+    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return next((one.adapter.name for one in values if isinstance(one, WireCase)), None)
+
+
+def _subject_of(item: pytest.Item) -> Subject | None:
+    """What a case of the kit is run over; None for a recorded answer, and for tests that are none of the kit's."""
+    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    subjects = (getattr(value, "subject", value) for value in values)
+    return next((one for one in subjects if isinstance(one, Subject)), None)
+
+
+def _waits(name: str, subject: Subject, first: Subject) -> bool:
+    if subject.adapter.name in _LIKE_ANOTHER:
+        return not name.startswith(_OF_DATA)
+    if name.startswith(_LONG):
+        return subject.adapter.name not in _LONG_FOR
+    return name.startswith(_MANY) and subject.model != first.model

@@ -1,4 +1,4 @@
-"""What the pages' tables say is what the code has: settings, sites, headers, errors, failures, reasons, words."""
+"""What the pages' tables say is what the code has: settings, headers, errors, failures, reasons, words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from gateway.settings import Settings
 from providers.adapter import Adapter
 from providers.failures import Failure, FailureKind
 from providers.fitting import FEATURES, PARAMETERS
-from providers.registry import load_registry
 from providers.sites import Site
 from tests.docs.pages import ROOT, table_of
 
@@ -70,22 +69,6 @@ def test_the_errors_are_those_of_the_api() -> None:
 def test_the_fields_are_those_that_the_sdk_sends() -> None:
     told = first_words(table_of(CLIENTS, "| field | what becomes"))
     assert sorted(told) == sorted(get_type_hints(CompletionCreateParamsStreaming))
-
-
-def test_the_sites_are_those_of_the_catalogue() -> None:
-    rows = table_of(OPERATORS, "| provider | `endpoint`")
-    known = [_site_row(adapter, site) for adapter in _adapters() for site in adapter.sites.values()]
-    assert sorted(rows) == sorted(known)
-
-
-def _adapters() -> list[Adapter]:
-    return list(load_registry().adapters.values())
-
-
-def _site_row(adapter: Adapter, site: Site) -> list[str]:
-    required = "; ".join(" or ".join(sorted(one, reverse=True)) for one in site.requires)
-    where = [str(site.residency.stores), str(site.residency.processes)]
-    return [f"`{adapter.name}`", f"`{site.name}`", *where, required, f"`{site.api_key_env}`"]
 
 
 def test_the_settings_are_those_of_the_process() -> None:

@@ -1,0 +1,83 @@
+"""`gateway providers check` against providers that sign: no part of a credential is shown, and none made of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from providers.registry import load_registry
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.cli.conftest import Command
+
+PEM = (
+    rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    .decode("ascii")
+)
+ACCOUNT = json.dumps(
+    {
+        "type": "service_account",
+        "project_id": "house-1",
+        "private_key_id": "key-id-of-mine",
+        "private_key": PEM,
+        "client_email": "robot@house-1.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
+)
+CREDENTIALS: dict[str, tuple[str, str, list[str]]] = {
+    "anthropic": ("claude-sonnet-4-6", "sk-ant-very-secret", ["sk-ant-very-secret"]),
+    "bedrock": (
+        "anthropic.claude-sonnet-4-6-v1:0",
+        "AKIAVERYSECRET:secret/access+key=in:session//token==of+mine",
+        ["AKIAVERYSECRET", "secret/access+key", "session//token", "Signature=", "Credential="],
+    ),
+    "vertex": ("gemini-3.8-flash", ACCOUNT, ["robot@", "key-id-of-mine", "PRIVATE KEY", "Bearer "]),
+    "hunyuan": (
+        "hunyuan-turbos-latest",
+        "AKIDverysecret:secret-key-of-mine:session-token-of-mine",
+        ["AKIDverysecret", "secret-key-of-mine", "session-token-of-mine", "Signature=", "Credential="],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", [None, HttpError(401)], ids=["well", "refused"])
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_no_part_of_any_credential_is_shown(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: HttpError | None
+) -> None:
+    model, secret, hidden = CREDENTIALS[name]
+    monkeypatch.setenv("REAL_KEY", secret)
+    adapter = load_registry().adapters[name]
+    base_path = next(iter(adapter.sites.values())).base_path.replace("PROJECT", "house-1")
+    faults = ((fault, 1.0),) if fault else ()
+    with SimulatorThread({"real": SimulatorServer(load_dialects().dialects[name], "the real one")}) as provider:
+        provider["real"].scenario = Scenario(faults=faults)
+        deployment = {
+            "provider": name, "model": model, "endpoint": provider["real"].origin + base_path,
+            "stores": "US", "processes": "US", "api_key": "${REAL_KEY}",
+        }  # fmt: skip
+        path = tmp_path / "gateway.yaml"
+        config = {
+            "version": 1,
+            "assistants": {"assistant": {"routes": {"us": ["real"]}}},
+            "regions": {"us": {"territories": ["US"], "boundary": ["US"]}},
+            "deployments": {"real": deployment},
+        }
+        path.write_text(json.dumps(config), "utf-8")
+        shown = gateway("providers", "check", "real", "--config", path)
+        sent = provider["real"].requests[-1]
+    assert shown.status == (1 if fault else 0), shown.out
+    assert ("\nit failed (credentials): " if fault else "\nit answered: ") in shown.out
+    assert "authorization: (masked)" in shown.out.lower() or "x-api-key: (masked)" in shown.out
+    for word in (secret, *hidden):
+        assert word not in shown.out + shown.err
+    signatures = re.findall(r"[^\s,;=]{32,}", sent.headers.get("authorization", ""))
+    assert signatures or name == "anthropic"
+    assert not any(word in shown.out + shown.err for word in signatures)

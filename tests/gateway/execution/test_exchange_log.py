@@ -1,0 +1,66 @@
+"""An exchange for a person to read: whatever a provider repeats, no credential is in it."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar, cast
+
+from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
+from gateway.execution.transports import Incoming, Transport
+from gateway.model.permit import Permit
+from providers.auth import Secret
+
+
+class _Somewhere:
+    origin = "https://x.example"
+
+
+class _Echo:
+    """A transport that gives this answer."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def send(self, *_: object) -> Incoming:
+        return cast("Incoming", _Answer(self._body))
+
+
+class _Answer:
+    """An answer in one piece, to whatever is sent."""
+
+    status = 401
+    headers: ClassVar = {"x-echo": "AKIDverysecret"}
+
+    def __init__(self, body: bytes) -> None:
+        self._left = [body]
+
+    async def read(self) -> bytes:
+        return self._left.pop() if self._left else b""
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_a_provider_repeats_is_masked_too() -> None:
+    """Also on the edge of what is shown, and in the words that were made of the key."""
+    signature = "f" * 64
+    said = {
+        "pad": "x" * 4060,
+        "key": "sk-secret-of-mine",
+        "id": "AKIDverysecret",
+        "sign": signature,
+        "pem": "MIIsecretline",
+    }
+    account = json.dumps({"type": "service_account", "private_key": "-----BEGIN-----\nMIIsecretline\n-----END-----\n"})
+    secrets = [Secret("AKIDverysecret:sk-secret-of-mine"), Secret(account)]
+    log = ExchangeLog(cast("Transport", _Echo(json.dumps(said).encode())))
+    headers = [("x-public", "shown"), ("authorization", f"TC3 Signature={signature}")]
+    reply = await log.send(cast("Permit", _Somewhere()), "POST", "/?k=AKIDverysecret", headers, b"{}", 1)
+    await reply.read()
+    mask = masking(log, [("x-public", "shown")], secrets)
+    shown = shown_exchange(log, mask) + mask(json.dumps(said))
+    assert "x-public: shown" in shown
+    assert "authorization: (masked)" in shown
+    assert "x-echo: (masked)" in shown
+    for word in ("AKIDvery", "sk-secret", signature[:9], "MIIsecret"):
+        assert word not in shown
