@@ -51,30 +51,28 @@ _EVERY_CUT_FOR = {"openai", "anthropic"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    first: dict[str, Subject] = {}
+    ablest: dict[str, Subject] = {}
     for item in items:
-        subject = _subject_of(item)
-        if subject is not None and _waits(item.name, subject, first.setdefault(subject.adapter.name, subject)):
-            item.add_marker(pytest.mark.slow)
-        elif item.name.startswith(_EVERY_CUT) and _adapter_of(item) not in _LONG_FOR:
-            item.add_marker(pytest.mark.slow)
+        for value in _values_of(item):
+            if _waits(item.name, value, ablest):
+                item.add_marker(pytest.mark.slow)
 
 
-def _adapter_of(item: pytest.Item) -> str | None:
-    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-    return next((one.adapter.name for one in values if isinstance(one, WireCase)), None)
+def _values_of(item: pytest.Item) -> list[Subject | WireCase]:
+    """What a case of the kit is run over; nothing for a test that is none of the kit's."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return []
+    values = (getattr(value, "subject", value) for value in item.callspec.params.values())
+    return [value for value in values if isinstance(value, Subject | WireCase)]
 
 
-def _subject_of(item: pytest.Item) -> Subject | None:
-    """What a case of the kit is run over; None for a recorded answer, and for tests that are none of the kit's."""
-    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-    subjects = (getattr(value, "subject", value) for value in values)
-    return next((one for one in subjects if isinstance(one, Subject)), None)
-
-
-def _waits(name: str, subject: Subject, first: Subject) -> bool:
-    if subject.adapter.name in _LIKE_ANOTHER:
+def _waits(name: str, value: Subject | WireCase, ablest: dict[str, Subject]) -> bool:
+    adapter = value.adapter.name
+    if isinstance(value, WireCase):
+        return name.startswith(_EVERY_CUT) and adapter not in _LONG_FOR
+    first = ablest.setdefault(adapter, value)
+    if adapter in _LIKE_ANOTHER:
         return not name.startswith(_OF_DATA)
     if name.startswith(_LONG):
-        return subject.adapter.name not in _LONG_FOR
-    return name.startswith(_MANY) and subject.model != first.model
+        return adapter not in _LONG_FOR
+    return name.startswith(_MANY) and value.model != first.model

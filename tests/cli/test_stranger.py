@@ -1,0 +1,76 @@
+"""A package that isn't ours brings a provider: installed, listed, held to account, and asked, by its entry point alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ROOT
+
+PACKAGE = ROOT / "tests" / "fixtures" / "stranger"
+CONFIG = """
+version: 1
+demo: true
+assistants:
+  assistant: {routes: {norway: [theirs]}}
+regions:
+  norway: {territories: [NO], boundary: [NO]}
+deployments:
+  theirs: {provider: stranger, model: m, capabilities: [], endpoint: simulator, simulates: oslo}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package is installed. Built from a copy: nothing is written beside the source."""
+    folder = tmp_path_factory.mktemp("stranger")
+    source = shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    flags = ["--no-deps", "--no-build-isolation", "--no-index", "-q", "--target", folder / "site"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *flags, source], check=True, timeout=120)
+    return folder / "site"
+
+
+def run(site: Path, folder: Path, *words: object) -> str:
+    environ = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-m", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    return done.stdout
+
+
+def test_it_is_listed_with_its_site(site: Path, tmp_path: Path) -> None:
+    listed = json.loads(run(site, tmp_path, "gateway.cli", "providers", "list", "--json", "stranger"))["stranger"]
+    assert "tools" in listed["features"]
+    assert listed["sites"]["oslo"] == {
+        "origin": "https://api.stranger.example",
+        "stores": "NO",
+        "processes": "NO",
+        "api_key_env": "STRANGER_API_KEY",
+        "credential": False,
+    }
+
+
+def test_a_region_is_answered_by_it(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text(CONFIG, "utf-8")
+    shown = run(site, tmp_path, "gateway.cli", "explain", "--config", "demo.yaml", "--from", "NO")
+    assert "1. theirs: stranger m at oslo" in shown
+    assert "stores and processes: NO" in shown
+
+
+def test_it_is_held_to_account_where_it_is_installed(site: Path, tmp_path: Path) -> None:
+    kit = [f"providers.conformance.test_{name}" for name in ("requests", "answers", "errors", "purity")]
+    options = ["-q", "-p", "no:cacheprovider", "--pyargs", *kit, "--adapter", "stranger_provider:ADAPTER"]
+    assert " passed" in run(site, tmp_path, "pytest", *options)
+
+
+def test_without_it_there_is_no_such_provider(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "providers", "list", "stranger"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "there is no provider 'stranger'" in done.stderr

@@ -1,0 +1,129 @@
+"""Several keys of one deployment, on real sockets: it is the key that is benched, and the others go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from providers.chat import ChatRequest
+from providers.failures import FailureKind
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.openai import OpenAIDialect
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import APP_KEY, running_gateway
+from tests.e2e.test_journey import CHAT, body
+
+REFUSALS = {
+    "refused": (FailureKind.CREDENTIALS, 401, None),
+    "limited": (FailureKind.RATE_LIMITED, 429, 60.0),
+    "spent": (FailureKind.QUOTA, 429, None),
+}
+# A deployment with two keys of its own for each test, so that one gateway serves them all.
+NAMES = [f"{name}-{form}" for name in REFUSALS for form in ("json", "stream")] + ["both", "soon"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picky(OpenAIDialect):
+    """OpenAI, which fails some keys: key -> kind, status, seconds to wait."""
+
+    refused: dict[str, tuple[FailureKind, int, float | None]] = field(default_factory=dict)
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        key = incoming.headers["authorization"].removeprefix("Bearer ")
+        if key in self.refused:
+            raise Refused(key, self.write_error(*self.refused[key]))
+        return super(Picky, self).read_request(incoming)
+
+
+PICKY = Picky()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[SimulatorThread]:
+    with SimulatorThread({"one": SimulatorServer(PICKY, "the one with keys")}) as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def client(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    at = {"endpoint": provider["one"].origin + "/v1", "stores": "any", "processes": "any"}
+    config = {
+        "version": 1,
+        "assistants": {name: {"routes": {"world": [name]}} for name in NAMES},
+        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+        "deployments": {
+            name: {
+                "provider": "openai",
+                "model": "gpt-4o",
+                **at,
+                "api_key": [f"sk-secret-{name}-1", f"sk-secret-{name}-2"],
+            }
+            for name in NAMES
+        },
+        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
+    }
+    environ = {}
+    for deployment in config["deployments"].values():  # type: ignore[attr-defined]
+        for number, key in enumerate(deployment["api_key"]):
+            variable = key.upper().replace("-", "_")
+            environ[variable] = key
+            deployment["api_key"][number] = f"${{{variable}}}"
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(json.dumps(config), "utf-8")
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    with (
+        running_gateway(path, environ) as process,
+        httpx.Client(base_url=process.url, headers=headers, trust_env=False, timeout=30) as client,
+    ):
+        yield client
+
+
+def used(provider: SimulatorThread, name: str) -> list[int]:
+    """Which of the deployment's keys came with each request."""
+    keys = [one.headers["authorization"].removeprefix("Bearer ") for one in provider["one"].requests]
+    return [int(key[-1]) for key in keys if key[:-1] == f"sk-secret-{name}-"]
+
+
+@pytest.mark.parametrize("form", ["json", "stream"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_only_the_key_that_failed_is_benched(
+    client: httpx.Client, provider: SimulatorThread, refusal: str, form: str
+) -> None:
+    name = f"{refusal}-{form}"
+    PICKY.refused[f"sk-secret-{name}-1"] = REFUSALS[refusal]
+    asked = body(model=name, stream=form == "stream")
+    response = client.post(CHAT, json=asked)
+    assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "2"), response.text
+    assert used(provider, name) == [1, 2]
+    for _ in range(3):
+        response = client.post(CHAT, json=asked)
+        assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "1")
+    assert used(provider, name) == [1, 2, 2, 2, 2]
+
+
+def test_the_deployment_is_benched_when_no_key_is_left(client: httpx.Client, provider: SimulatorThread) -> None:
+    PICKY.refused["sk-secret-both-1"] = REFUSALS["refused"]
+    PICKY.refused["sk-secret-both-2"] = REFUSALS["limited"]
+    response = client.post(CHAT, json=body(model="both"))
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
+    assert "secret" not in response.text
+    response = client.post(CHAT, json=body(model="both"))
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_healthy_deployment")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert used(provider, "both") == [1, 2]
+
+
+def test_a_key_is_asked_again_when_its_time_is_over(client: httpx.Client, provider: SimulatorThread) -> None:
+    PICKY.refused["sk-secret-soon-1"] = (FailureKind.RATE_LIMITED, 429, 1.0)
+    assert client.post(CHAT, json=body(model="soon")).status_code == 200
+    del PICKY.refused["sk-secret-soon-1"]
+    for _ in range(2000):
+        assert client.post(CHAT, json=body(model="soon")).status_code == 200
+        if 1 in used(provider, "soon")[1:]:
+            return
+    pytest.fail("the key was never asked again")

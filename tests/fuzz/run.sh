@@ -1,0 +1,13 @@
+#!/bin/sh
+# Every target for SECONDS each: `make fuzz`. Ends with the first find, which lies in tests/fuzz/finds.
+set -eu
+cd "$(dirname "$0")/../.."
+seconds=${SECONDS_EACH:-60}
+mkdir -p tests/fuzz/finds
+.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q atheris
+targets=${TARGETS:-"sse $(.venv/bin/python -c 'from providers.registry import load_registry as r; print(*sorted(r().adapters))')"}
+for target in $targets; do
+    echo "== $target, $seconds s"
+    .venv/bin/python tests/fuzz/fuzz.py "$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 \
+        -max_len=4096 -print_final_stats=1 -verbosity=0 -artifact_prefix=tests/fuzz/finds/
+done
