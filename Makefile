@@ -1,7 +1,7 @@
 # Runs with GNU make 3.81 or newer and a POSIX shell. `make` alone lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test ci bench lint format types check lock wheel clean install install-dev install-sdks
+.PHONY: help run test ci bench lint format types check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -18,6 +18,9 @@ test: lint types ## lint, types and the fast tests, with branch coverage
 
 ci: test install-sdks ## everything: make test, then the slow tests
 	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -m slow
+
+fuzz: install-dev ## atheris over every parser, a minute each: tests/fuzz/README.md (SECONDS_EACH=600 TARGETS="sse openai")
+	@sh tests/fuzz/run.sh
 
 bench: install ## what a request costs, beside others: bench/README.md (ARGS="--quick --only ours")
 	@$(BIN)/python -m bench.run $(ARGS)

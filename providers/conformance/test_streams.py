@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -112,6 +114,27 @@ def test_a_repeated_or_missing_end_makes_no_difference(subject: Subject) -> None
         assert subject.folded(*events) == whole
 
 
+def test_data_may_stand_on_several_lines_and_without_a_space(sse_subject: Subject) -> None:
+    completion, request = rich_answer(sse_subject)
+    events = sse_subject.stream(completion, request)
+    spread = [_with_data(event, lambda text: json.dumps(json.loads(text), indent=1).encode()) for event in events]
+    assert any(event.count(b"\ndata:") > 1 for event in spread)
+    assert sse_subject.folded(*spread) == sse_subject.folded(*events)
+    dense = [re.sub(rb"(?m)^data: ", b"data:", event) for event in events]
+    assert sse_subject.events(*dense) == sse_subject.events(*events)
+
+
+def test_nothing_is_read_behind_the_end_mark(sse_subject: Subject) -> None:
+    completion, request = rich_answer(sse_subject)
+    *events, last = sse_subject.stream(completion, request)
+    if b"[DONE]" not in last:
+        return
+    whole = sse_subject.folded(*events, last)
+    for mark in (b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data: [DONE] \n\n", b"data: [DONE]\r\n\r\n"):
+        for behind in ((), (last,), events, (b"data: {\n\n",), (b"<html>",)):
+            assert sse_subject.folded(*events, mark, *behind) == whole, f"{mark!r} with {behind!r} behind it"
+
+
 def test_unknown_fields_and_events_make_no_difference(sse_subject: Subject) -> None:
     completion, request = rich_answer(sse_subject)
     events = sse_subject.stream(completion, request)
@@ -120,6 +143,17 @@ def test_unknown_fields_and_events_make_no_difference(sse_subject: Subject) -> N
     unknown = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\n\n"
     pieces = [piece for event in marked for piece in (unknown, event)]
     assert without_heartbeats(sse_subject.events(*pieces)) == without_heartbeats(sse_subject.events(*events))
+
+
+def _with_data(event: bytes, write: Callable[[bytes], bytes]) -> bytes:
+    """The event with its JSON written in another way, each line of it in a `data` field."""
+    lines: list[bytes] = []
+    for line in event.split(b"\n"):
+        if line.startswith(b"data:") and b"{" in line:
+            lines += [b"data: " + one for one in write(line[5:]).splitlines()]
+        else:
+            lines.append(line)
+    return b"\n".join(lines)
 
 
 def _with_new_field(event: bytes) -> bytes:

@@ -23,6 +23,8 @@ _OF_DATA = (
     "test_nothing_is_dropped_in_silence",
     "test_a_stream_is_in_canonical_order",
     "test_members_can_t_be_changed",
+    "test_data_may_stand_on_several_lines_and_without_a_space",
+    "test_nothing_is_read_behind_the_end_mark",
 )
 # As many cases as requests and models, and the same code: the ablest model of an adapter, which comes first, is enough.
 _MANY = (

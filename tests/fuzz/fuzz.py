@@ -20,7 +20,6 @@ with atheris.instrument_imports(include=["providers"]):
     from providers.failures import Failure, FailureKind, ProviderFailed
     from providers.folding import fold
     from providers.json_values import dumps
-    from providers.registry import load_registry
     from providers.sse import SseItem, SseParser
 
 from pathlib import Path
@@ -98,8 +97,7 @@ def main() -> None:
     if name == "sse":
         target, seeds = sse, [b"\x05event: x\r\ndata: {}\r\ndata: y\r\r: comment\n\n\xef\xbb\xbfid: 1\n\n"]
     else:
-        load_registry()
-        families = select([f"{_module_of(name)}"], [], Path("nowhere"), wire_is_given=False).families
+        families = select([_module_of(name)], [], Path("nowhere"), wire_is_given=False).families
         subject = max(families, key=lambda one: len(one.features))
         target, seeds = of_adapter(subject), list(seeds_of(subject))
     for number, seed in enumerate(seeds):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every target for SECONDS each: `make fuzz`. Ends with the first find, which lies in tests/fuzz/finds.
+# Every target for SECONDS_EACH: `make fuzz`. Ends with the first find, which lies in tests/fuzz/finds.
 set -eu
 cd "$(dirname "$0")/../.."
 seconds=${SECONDS_EACH:-60}
