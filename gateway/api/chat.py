@@ -120,10 +120,10 @@ class ChatEndpoint:
             body = await read_body(exchange.receive, held, deadline)
             record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
-            if self._journeys.current() is not table:
+            while (current := self._journeys.current()) is not table:
                 # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
                 # Against its client's limits the request has been counted, by the old one.
-                table = self._journeys.current()
+                table = current
                 record.table = table.version
                 client = authenticate(table, visitor)
                 location = _place(table, client, await self._look_further(table, visitor), record)

@@ -12,6 +12,9 @@ __all__ = ["changes_between"]
 
 # An adapter is code: where it is another object, its deployment's facts still tell whether anything changed.
 _COMPARED = tuple(field.name for field in fields(Deployment) if field.name != "adapter")
+# What follows from other keys, or is told by name.
+_NO_SECTIONS = {"version", "assistants", "deployments", "region_by_territory", "default_region", "demo", "memo"}
+_SECTIONS = tuple(field.name for field in fields(Table) if field.name not in _NO_SECTIONS)
 
 
 def changes_between(old: Table, new: Table) -> Changes:
@@ -48,7 +51,6 @@ def _steps(table: Table) -> Mapping[str, tuple[str, ...]]:
 
 def _sections(old: Table, new: Table) -> list[str]:
     """The other keys of the file that hold something else."""
-    compared = ("cell", "regions", "blocked", "clients", "location", "resilience")
-    changed = [name for name in compared if getattr(old, name) != getattr(new, name)]
+    changed = [name for name in _SECTIONS if getattr(old, name) != getattr(new, name)]
     aliases = [{name: item.name for name, item in table.assistants.items()} for table in (old, new)]
     return changed if aliases[0] == aliases[1] else [*changed, "aliases"]
