@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ class AnyLife(RuleBasedStateMachine):
             (BreakerState.HALF_OPEN, BreakerState.OPEN),
             (BreakerState.HALF_OPEN, BreakerState.CLOSED),
         }
-        assert set(zip(path, path[1:], strict=False)) <= allowed
+        assert set(pairwise(path)) <= allowed
 
 
 TestAnyLife = AnyLife.TestCase
