@@ -11,6 +11,7 @@ from gateway.api.cors import crossing
 from gateway.api.ledger import Ledger
 from gateway.api.limits import ClientLimits
 from gateway.api.routes import CHAT_PATH, build_routes
+from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.health import Health
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
@@ -50,15 +51,16 @@ class Gateway:
         self.table = table
         self.is_draining = False
         transport = transport or LeanTransport()
-        self._health = Health()
         self._sender = Sender(transport)
         self._observing = Observing(lambda: self.table, transport)
+        self._health = Health(told=self._tell_of_breaker)
         self._signals = Signals(Services(transport), _warn_of_location)
         journeys = Journeys(lambda: self.table, Runner(self._sender, self._health), self._signals)
         self._chat = ChatEndpoint(journeys, self._observing, ClientLimits(ledger))
         self.metrics = self._observing.metrics
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
+        self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         self._rest = build_routes(journeys, self._chat, lambda: self.is_draining, __version__)
 
     def activate(self, table: Table) -> None:
@@ -67,12 +69,20 @@ class Gateway:
         self._health.keep(table)
         self._signals.prepare(table.location)
 
+    def _tell_of_breaker(self, deployment: str, breaker: Breaker, for_s: float) -> None:
+        self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
+        match breaker.state:
+            case BreakerState.OPEN:
+                logger().warning("breaker_open", deployment=deployment, reason=breaker.reason, for_s=round(for_s, 1))
+            case BreakerState.CLOSED:
+                logger().warning("breaker_closed", deployment=deployment)
+
     def drain(self) -> None:
         """The process is about to end."""
         self.is_draining = True
 
     def unwell(self) -> Mapping[str, Unwell]:
-        """The deployments that are benched here."""
+        """The deployments that aren't asked here: benched, or their breaker is open."""
         return self._health.snapshot(self.table)
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

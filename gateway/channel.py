@@ -154,7 +154,9 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
         case Activated():
             return {"number": message.number, "table": message.table}, b""
         case Report():
-            unwell = {name: [it.reason, it.for_s, it.is_rate_limit] for name, it in message.unwell.items()}
+            unwell = {
+                name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unwell.items()
+            }
             names = ("number", "table", "running", "is_draining")
             return {**{name: getattr(message, name) for name in names}, "unwell": unwell}, message.metrics
         case _:

@@ -131,7 +131,8 @@ def _readiness(status: Status) -> dict[str, object]:
         "deployments": {
             "count": len(table.deployments),
             "off": {name: detail for name, (_, detail) in off_now.items()},
-            "benched": _benched(status.workers),
+            "benched": _unwell(status.workers, by_breaker=False),
+            "breakers": _unwell(status.workers, by_breaker=True),
         },
         "workers": {
             "wanted": status.workers_wanted,
@@ -156,17 +157,22 @@ def _reload(done: Reload) -> dict[str, object]:
 
 def _worker(worker: WorkerStatus) -> dict[str, object]:
     told = {name: getattr(worker, name) for name in ("seat", "pid", "table", "running", "answers")}
-    return {**told, "draining": worker.is_draining, "benched": sorted(worker.unwell)}
+    return {**told, "draining": worker.is_draining, "benched": _names(worker, False), "breakers": _names(worker, True)}
 
 
-def _benched(workers: tuple[WorkerStatus, ...]) -> dict[str, list[dict[str, object]]]:
-    """By deployment, what each worker that has benched it says."""
-    benched: dict[str, list[dict[str, object]]] = {}
+def _names(worker: WorkerStatus, by_breaker: bool) -> list[str]:
+    return sorted(name for name, unwell in worker.unwell.items() if unwell.by_breaker is by_breaker)
+
+
+def _unwell(workers: tuple[WorkerStatus, ...], *, by_breaker: bool) -> dict[str, list[dict[str, object]]]:
+    """By deployment, what each worker that has benched it, or whose breaker of it is open, says."""
+    found: dict[str, list[dict[str, object]]] = {}
     for worker in workers:
         for name, unwell in worker.unwell.items():
             told = {"worker": worker.seat, "reason": unwell.reason, "for_s": round(unwell.for_s, 1)}
-            benched.setdefault(name, []).append(told)
-    return benched
+            if unwell.by_breaker is by_breaker:
+                found.setdefault(name, []).append(told)
+    return found
 
 
 # --- explain --------------------------------------------------------------------------------------
@@ -179,10 +185,14 @@ def _explain(status: Status, assistant: str | None, territory: str | None, clien
     if assistant is None and len(names) != 1:
         raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
     found = find_assistant(table, caller, assistant if assistant is not None else names[0])
-    # What every worker has benched is asked by nobody; what some have, by the others.
+    # What no worker asks is asked by nobody; what some don't, by the others.
     everywhere = _everywhere(status.workers)
     explained = explain(table, caller, _sighting(territory), found, everywhere)
-    return {**explained, "client": client, "benched": _benched(status.workers)}
+    unwell = {
+        "benched": _unwell(status.workers, by_breaker=False),
+        "breakers": _unwell(status.workers, by_breaker=True),
+    }
+    return {**explained, "client": client, **unwell}
 
 
 def _client(table: Table, name: str | None) -> Client | None:

@@ -16,11 +16,11 @@ from gateway.config.location import compile_location
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.regions import compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.scalars import seconds
-from gateway.config.schema import ResilienceSection
+from gateway.config.scalars import seconds, share
+from gateway.config.schema import BreakerSection, ResilienceSection
 from gateway.config.validate import Draft, validate
 from gateway.config.watch import Reading
-from gateway.model.table import Resilience, Table
+from gateway.model.table import BreakerRule, Resilience, Table
 from providers.registry import Registry
 
 __all__ = ["Compiled", "compile_config"]
@@ -93,6 +93,8 @@ def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:
         total_s=seconds(section.total),
         failover_after_s=seconds(section.failover_after),
         keep_alive_s=seconds(section.keep_alive),
+        breaker=_breaker(section.breaker),
+        retry_budget=None if section.retry_budget == "off" else share(section.retry_budget),
     )
     for name, value, bound, limit in (
         ("first_token", compiled.first_token_s, "commit", compiled.commit_s),
@@ -105,3 +107,15 @@ def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:
             ("resilience", "attempts"), "`per_deployment` is more than `total`, which ends the attempts first"
         )
     return compiled
+
+
+def _breaker(section: BreakerSection | None) -> BreakerRule | None:
+    if section is None:
+        return None
+    return BreakerRule(
+        failures=section.failures,
+        rate=share(section.rate),
+        window_s=seconds(section.window),
+        samples=section.samples,
+        open_s=seconds(section.open),
+    )

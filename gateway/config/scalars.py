@@ -20,10 +20,13 @@ __all__ = [
     "OneOrMore",
     "Origin",
     "ProjectName",
+    "Share",
+    "ShareOrOff",
     "Visible",
     "Words",
     "age_s",
     "seconds",
+    "share",
 ]
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -32,6 +35,8 @@ _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[a-z0-9][a-z0-9.:-]{0,62}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
+_SHARE = r"^(100|[0-9]{1,2})%$"
+_SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _AGE = r"^([1-9][0-9]{0,3})(h|d)$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
@@ -69,6 +74,25 @@ def seconds(duration: str) -> float:
 def age_s(age: str) -> float:
     """The seconds of an age that the schema accepted: 43200 of `12h`."""
     return float(age[:-1]) * (86_400 if age.endswith("d") else 3_600)
+
+
+def share(percent: str) -> float:
+    """The share that the schema accepted: 0.2 of `20%`."""
+    return float(percent.removesuffix("%")) / 100
+
+
+def _share_above_zero(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_SHARE_ABOVE_ZERO, value):
+        return value
+    raise _mistake("must be a share from 1% to 100%, in whole percent", "such as 20%")
+
+
+def _share_or_off(value: object) -> str:
+    if isinstance(value, str) and value == "off":
+        return value
+    if isinstance(value, str) and re.fullmatch(_SHARE, value):
+        return value
+    raise _mistake("must be a share from 0% to 100%, in whole percent, or the word off", "such as 20%")
 
 
 def _duration(value: object) -> str:
@@ -135,6 +159,11 @@ OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str
 _DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
 Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
 DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+_ShareText = Annotated[str, Field(pattern=_SHARE_ABOVE_ZERO, examples=["50%"])]
+_ShareOrZeroText = Annotated[str, Field(pattern=_SHARE, examples=["20%"])]
+_Off = Annotated[str, Field(pattern="^off$")]
+Share = Annotated[str, BeforeValidator(_share_above_zero, json_schema_input_type=_ShareText)]
+ShareOrOff = Annotated[str, BeforeValidator(_share_or_off, json_schema_input_type=_ShareOrZeroText | _Off)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 Age = Annotated[str, Field(pattern=_AGE, examples=["12h", "30d"])]

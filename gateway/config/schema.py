@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from gateway.config.scalars import (
     Age,
@@ -21,6 +22,8 @@ from gateway.config.scalars import (
     OneOrMore,
     Origin,
     ProjectName,
+    Share,
+    ShareOrOff,
     Visible,
     Words,
 )
@@ -29,6 +32,7 @@ from gateway.model.table import Signal
 __all__ = [
     "AssistantSection",
     "AttemptsSection",
+    "BreakerSection",
     "CellSection",
     "ClaimSection",
     "ClientSection",
@@ -244,6 +248,33 @@ class AttemptsSection(_Section):
     total: int = Field(4, ge=1, le=50, description="Attempts of one request over all deployments.")
 
 
+class BreakerSection(_Section):
+    """When a deployment that keeps failing is left alone for a while."""
+
+    failures: int = Field(5, ge=1, le=1000, description="Failures in a row that open it.")
+    rate: Share = Field("50%", description="The share of failed calls in the window that opens it.")
+    window: Duration = Field("30s", description="How far back calls count for the rate.")
+    samples: int = Field(20, ge=1, le=100_000, description="The calls that the window must have for a rate.")
+    open: Duration = Field(
+        "10s", description="For how long it is open at first; twice as long each time a probe fails, up to 16 times."
+    )
+
+
+def _off_is_none(value: object) -> object:
+    """`off`, as no section at all."""
+    if value == "off":
+        return None
+    if isinstance(value, dict | BreakerSection):
+        return value
+    message = {"message": "must be a mapping of its keys, or the word off", "hint": "write `off`, or {failures: 5}"}
+    raise PydanticCustomError("config", "{message}", message)
+
+
+_BreakerOrOff = Annotated[
+    BreakerSection | None, BeforeValidator(_off_is_none, json_schema_input_type=BreakerSection | Literal["off"])
+]
+
+
 class ResilienceSection(_Section):
     """Bounds of one request's journey."""
 
@@ -260,6 +291,14 @@ class ResilienceSection(_Section):
         "15s",
         description="The longest silence of a stream that has begun, before the client gets a comment line, so that "
         "nothing between the two closes the connection. 0s sends none.",
+    )
+    breaker: _BreakerOrOff = Field(
+        BreakerSection(), description="When a deployment that keeps failing is left alone for a while; `off` for never."
+    )
+    retry_budget: ShareOrOff = Field(
+        "20%",
+        description="The share of recent requests that may be retried on the deployment that failed, and ten in ten "
+        "seconds besides; `off` for no limit. Going to the next step is always allowed.",
     )
 
 

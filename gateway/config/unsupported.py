@@ -17,7 +17,6 @@ KEYS = frozenset(
         "profile",
         "protected",
         "resume",
-        "retry_budget",
         "reveal_model",
         "schedules",
         "weights",

@@ -1,25 +1,34 @@
 """Which deployments, and which of their keys, are not to be asked for a while.
 
-A failure that says so (a refused key, a spent quota, a rate limit with a time) benches the key that it concerns, for
-the model and the place that it was used for; a deployment whose every key is benched is passed over by routing. Kept in
-this process alone. A reload keeps it, and a deployment is judged as the table that asks has it.
+Two ideas, one answer to routing. A failure that says so (a refused key, a spent quota, a rate limit with a time)
+**benches** the key that it concerns, for the model and the place that it was used for; a deployment whose every key is
+benched is passed over. A deployment that keeps failing, whatever the key, has its **breaker** opened (`breaker`). Both
+are kept in this process alone. A reload keeps them, and a deployment is judged as the table that asks has it.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
 from gateway.model.decision import Unwell
-from gateway.model.table import Deployment, Table
+from gateway.model.table import BreakerRule, Deployment, Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 
 __all__ = ["Health"]
 
+_Place = tuple[str, str, str]
 _Key = tuple[str, str, str, Secret | None]
+
+
+def _silent(deployment: str, breaker: Breaker, for_s: float) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +39,22 @@ class _Bench:
 
 
 class Health:
-    """The benches of one process. Times are monotonic seconds."""
+    """The benches and the breakers of one process. Times are monotonic seconds.
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    told: called after each change of a breaker, with the deployment's name and for how long nobody may ask it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock = time.monotonic,
+        draw: Callable[[], float] = random.random,
+        told: Callable[[str, Breaker, float], None] = _silent,
+    ) -> None:
         self._clock = clock
+        self._draw = draw
+        self._told = told
+        self._breakers: dict[_Place, Breaker] = {}
+        self._troubled: dict[_Place, Breaker] = {}
         self._benches: dict[_Key, _Bench] = {}
         self._turns: dict[str, int] = {}
 
@@ -61,19 +82,58 @@ class Health:
         start = turn % len(keys)
         return keys[start:] + keys[:start]
 
+    def breaker(self, deployment: Deployment, rule: BreakerRule | None) -> Breaker | None:
+        """The deployment's breaker; None where the config has none."""
+        if rule is None:
+            return None
+        try:
+            return self._breakers[deployment.name, deployment.origin, deployment.model]
+        except KeyError:
+            place = deployment.name, deployment.origin, deployment.model
+            breaker = self._breakers[place] = Breaker(rule, self._draw, lambda changed: self._changed(place, changed))
+            return breaker
+
+    def _changed(self, place: _Place, breaker: Breaker) -> None:
+        if self._breakers.get(place) is not breaker:
+            return  # of a table that is no longer the current one
+        if breaker.state is BreakerState.CLOSED:
+            self._troubled.pop(place, None)
+        else:
+            self._troubled[place] = breaker
+        self._told(place[0], breaker, breaker.held_s(self._clock()))
+
+    def breaker_states(self) -> Mapping[tuple[str, ...], int]:
+        """By a deployment's name and a state: whether its breaker is in it."""
+        now = self._clock()
+        shown = Counter((place[0], breaker.shown(now)) for place, breaker in self._breakers.items())
+        return {(place[0], str(state)): shown[place[0], state] for place in self._breakers for state in BreakerState}
+
     def snapshot(self, table: Table) -> Mapping[str, Unwell]:
-        """The deployments of this table of which no key can be used now, by name; mostly empty."""
-        if not self._benches:
+        """The deployments of this table that can't be asked now, by name; mostly empty."""
+        if not self._benches and not self._troubled:
             return {}
         unwell: dict[str, Unwell] = {}
-        for name in {key[0] for key in self._benches}:
+        for name in {key[0] for key in self._benches} | {place[0] for place in self._troubled}:
             deployment = table.deployments.get(name)
-            if deployment is not None and (found := self.unwell(deployment)) is not None:
+            if deployment is not None and (found := self.unwell(deployment, table.resilience.breaker)) is not None:
                 unwell[name] = found
         return unwell
 
-    def unwell(self, deployment: Deployment) -> Unwell | None:
-        """Why none of the deployment's keys can be used now, None if one can."""
+    def unwell(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unwell | None:
+        """Why the deployment can't be asked now, None if it can: the longer of its bench and its breaker."""
+        benched, held = self._benched(deployment), self._held(deployment) if rule is not None else None
+        if benched is None or held is None:
+            return benched or held
+        return max(benched, held, key=lambda found: found.for_s)
+
+    def _held(self, deployment: Deployment) -> Unwell | None:
+        breaker = self._troubled.get((deployment.name, deployment.origin, deployment.model))
+        for_s = breaker.held_s(self._clock()) if breaker is not None else 0.0
+        if breaker is None or for_s <= 0:
+            return None
+        return Unwell(f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}", for_s, by_breaker=True)
+
+    def _benched(self, deployment: Deployment) -> Unwell | None:
         if not self._benches:
             return None
         held: list[_Bench] = []
@@ -87,7 +147,14 @@ class Health:
         return Unwell(f"benched: {first.reason}", first.until - self._clock(), limited)
 
     def keep(self, table: Table) -> None:
-        """Forget whose turn it is in deployments that this table doesn't have."""
+        """Forget what is known of deployments that this table doesn't have, and go by its rule."""
+        rule = table.resilience.breaker
+        here = {(it.name, it.origin, it.model) for it in table.deployments.values()} if rule is not None else set()
+        self._breakers = {place: breaker for place, breaker in self._breakers.items() if place in here}
+        self._troubled = {place: breaker for place, breaker in self._troubled.items() if place in here}
+        for breaker in self._breakers.values():
+            if rule is not None:
+                breaker.follow(rule)
         self._turns = {name: turn for name, turn in self._turns.items() if name in table.deployments}
 
     def _bench_of(self, deployment: Deployment, secret: Secret | None) -> _Bench | None:

@@ -6,7 +6,7 @@ The table below is the whole policy. Nothing reads an error's text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from providers.failures import Failure, FailureKind
 
@@ -22,21 +22,23 @@ _SPENT_S = 60.0
 class Rule:
     """One kind of failure: may it be retried here, may the next step be asked, for how long is the key benched.
 
-    bench_s is for failures that name no time of their own; waits: whether a time that the provider names counts.
+    bench_s is for failures that name no time of their own; bench_named_time: whether a time that the provider names
+    benches. counts: for the breaker.
     """
 
     retry_here: bool = False
     next_step: bool = False
     bench_s: float | None = None
     bench_named_time: bool = False
+    counts: bool = False
 
 
 RULES: dict[FailureKind, Rule] = {
-    FailureKind.CONNECT: Rule(retry_here=True, next_step=True),
-    FailureKind.UNAVAILABLE: Rule(retry_here=True, next_step=True),
+    FailureKind.CONNECT: Rule(retry_here=True, next_step=True, counts=True),
+    FailureKind.UNAVAILABLE: Rule(retry_here=True, next_step=True, counts=True),
     FailureKind.RATE_LIMITED: Rule(retry_here=True, next_step=True, bench_named_time=True),
     FailureKind.QUOTA: Rule(next_step=True, bench_s=_SPENT_S, bench_named_time=True),
-    FailureKind.SILENT: Rule(next_step=True),
+    FailureKind.SILENT: Rule(next_step=True, counts=True),
     FailureKind.CREDENTIALS: Rule(next_step=True, bench_s=_REFUSED_S),
     FailureKind.MODEL_NOT_FOUND: Rule(next_step=True, bench_s=_REFUSED_S),
     FailureKind.GEO_REFUSED: Rule(next_step=True, bench_s=_REFUSED_S),
@@ -44,8 +46,8 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.INVALID_REQUEST: Rule(),
     FailureKind.UNSUPPORTED: Rule(next_step=True),
     FailureKind.CONTENT_FILTER: Rule(),
-    FailureKind.MALFORMED: Rule(retry_here=True, next_step=True),
-    FailureKind.INTERRUPTED: Rule(retry_here=True, next_step=True),
+    FailureKind.MALFORMED: Rule(retry_here=True, next_step=True, counts=True),
+    FailureKind.INTERRUPTED: Rule(retry_here=True, next_step=True, counts=True),
     FailureKind.TOO_LARGE: Rule(next_step=True),
     FailureKind.DEADLINE: Rule(),
 }
@@ -53,11 +55,15 @@ RULES: dict[FailureKind, Rule] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do next: `again` after `wait_s` on the same deployment, `onward` to the next step, or neither."""
+    """What to do next: `again` after `wait_s` on the same deployment, `onward` to the next step, or neither.
+
+    otherwise: what to do where a retry may not be made; None if `again` is another key, and no retry.
+    """
 
     again: bool = False
     onward: bool = False
     wait_s: float = 0.0
+    otherwise: Verdict | None = field(default=None, compare=False)
 
 
 def judge(
@@ -83,12 +89,13 @@ def judge(
         return Verdict(again=True)
     if not rule.retry_here or tried_here >= per_deployment:
         return Verdict(onward=onward)
+    otherwise = Verdict(onward=onward)
     named_s = failure.retry_after_s
     if named_s is not None:
         patience_s = left_s if is_last_step else min(left_s, failover_after_s)
-        return Verdict(again=True, wait_s=named_s) if named_s <= patience_s else Verdict(onward=onward)
+        return Verdict(again=True, wait_s=named_s, otherwise=otherwise) if named_s <= patience_s else otherwise
     wait_s = backoff_s(tried_here, draw)
-    return Verdict(again=True, wait_s=wait_s) if wait_s < left_s else Verdict(onward=onward)
+    return Verdict(again=True, wait_s=wait_s, otherwise=otherwise) if wait_s < left_s else otherwise
 
 
 def backoff_s(attempt: int, draw: Callable[[], float]) -> float:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.budget import RetryBudget
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.retry import RULES, Verdict, judge
@@ -72,6 +74,7 @@ class Runner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.health = health
+        self.budget = RetryBudget()
         self._sender = sender
         self._sleep = sleep
         self.draw = draw
@@ -168,6 +171,7 @@ class _Walk:
     deadline: Deadline
     record: Record
     still_allowed: StillAllowed
+    breaker: Breaker | None = None
     position: int = 0
     tried_here: int = 0
     used_keys: set[Secret | None] = field(default_factory=set)
@@ -197,15 +201,41 @@ class _Walk:
         self.tried_here += 1
         self.used_keys.add(secret)
         started_at = self.deadline.clock()
+        if not self.record.attempts:
+            self.runner.budget.asked(started_at)
+        breaker = self.breaker
+        ticket = None
+        if breaker is not None:
+            ticket = breaker.ticket if breaker.state is BreakerState.CLOSED else breaker.admit(started_at)
         try:
             answer = await self.runner.attempt(step, secret, self.request, self.bounds, self.deadline, limit_s=limit_s)
         except ProviderFailed as error:
             failure = _redacted(error.failure, step.deployment)
-            self._note(step.deployment, started_at, failure)
+            ended_at = self._note(step.deployment, started_at, failure)
+            if breaker is not None and ticket is not None:
+                if RULES[failure.kind].counts and self._had_time(failure, limit_s):
+                    breaker.failed(ticket, ended_at, failure.message)
+                else:
+                    breaker.released(ticket)
             self._move_on(step, secret, failure)
             raise _AttemptFailed from None
-        self._note(step.deployment, started_at, None)
+        except BaseException:
+            if breaker is not None and ticket is not None:
+                breaker.released(ticket)
+            raise
+        ended_at = self._note(step.deployment, started_at, None)
+        if breaker is not None and ticket is not None:
+            if answer.stream is None:
+                breaker.succeeded(ticket, ended_at)
+            else:
+                answer.stream.tell(breaker.outcome(breaker.begun(ticket), self.deadline.clock))
         return answer
+
+    def _had_time(self, failure: Failure, limit_s: float) -> bool:
+        """Whether a provider that stayed silent had the time that the config gives it. A client may ask for less."""
+        if failure.kind is not FailureKind.SILENT:
+            return True
+        return limit_s >= (self.bounds.first_token_s if self.request.stream else self.bounds.total_s / 2)
 
     def _next_step(self) -> Step | None:
         """The step at the walk's position, or the next one behind it that may be asked; None at the end."""
@@ -215,10 +245,16 @@ class _Walk:
             if reason is None and not self.tried_here:
                 reason = self._why_not(step.deployment)
             if reason is None:
-                return step
+                breaker = self.breaker = self.runner.health.breaker(step.deployment, self.bounds.breaker)
+                if breaker is None or breaker.state is BreakerState.CLOSED or not self._held_s(breaker):
+                    return step
+                reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
             self.record.skipped.append(Skipped(step.deployment.name, reason))
             self._go_onward()
         return None
+
+    def _held_s(self, breaker: Breaker) -> float:
+        return breaker.held_s(self.deadline.clock())
 
     def _why_not(self, deployment: Deployment) -> str | None:
         if self.context_tokens_over is not None:
@@ -235,11 +271,14 @@ class _Walk:
             return keys[0]
         return next((key for key in keys if key not in self.used_keys), keys[0])
 
-    def _note(self, deployment: Deployment, started_at: float, failure: Failure | None) -> None:
-        duration_s = self.deadline.clock() - started_at
+    def _note(self, deployment: Deployment, started_at: float, failure: Failure | None) -> float:
+        """Remember the attempt; the time at which it ended."""
+        ended_at = self.deadline.clock()
+        duration_s = ended_at - started_at
         self.record.attempts.append(
             Attempt(deployment.name, deployment.provider, deployment.model, duration_s, failure, started_at)
         )
+        return ended_at
 
     def _move_on(self, step: Step, secret: Secret | None, failure: Failure) -> None:
         self.failure = failure
@@ -258,17 +297,29 @@ class _Walk:
             left_s=self.deadline.left_s(committed=not self.request.stream),
             draw=self.runner.draw,
         )
-        self._follow(verdict)
+        self._follow(verdict, deployment)
 
-    def _follow(self, verdict: Verdict) -> None:
+    def _follow(self, verdict: Verdict, deployment: Deployment) -> None:
         if len(self.record.attempts) >= self.bounds.attempts_total:
             self.ended = True
             return
+        if verdict.otherwise is not None and not self._may_retry(deployment):
+            verdict = verdict.otherwise
         self.wait_s = verdict.wait_s
         if verdict.onward:
             self._go_onward()
         elif not verdict.again:
             self.ended = True
+
+    def _may_retry(self, deployment: Deployment) -> bool:
+        """Whether the deployment may be asked once more, which is then paid for."""
+        now = self.deadline.clock()
+        if self.breaker is not None and self.breaker.held_s(now) > 0:
+            return False
+        if self.runner.budget.take(self.bounds.retry_budget, now):
+            return True
+        self.record.retries_refused += (deployment.name,)
+        return False
 
     def _go_onward(self) -> None:
         self.position += 1

@@ -54,6 +54,18 @@ class LiveStream:
         self._first: tuple[StreamEvent, ...] = ()
         self._ended = False
         self._has_tail = False
+        self._told: Callable[[Failure | None], None] | None = None
+
+    def tell(self, told: Callable[[Failure | None], None]) -> None:
+        """Call this once the answer is whole (None) or the provider has broken it off; else, never."""
+        if self._ended:
+            told(None)
+        else:
+            self._told = told
+
+    def _tell(self, failure: Failure | None) -> None:
+        if self._told is not None:
+            self._told(failure)
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
@@ -125,15 +137,22 @@ class LiveStream:
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The events as a client may see them: a late content filter is an end, not a break."""
         if not isinstance(events[-1], Failed):
+            self._tell(None)
             return events
         failure = events[-1].failure
         if failure.kind is FailureKind.CONTENT_FILTER:
             return (*events[:-1], ChoiceFinish("content_filter"), Finished())
+        self._tell(failure)
         return (*events[:-1], Failed(self._redact(failure)))
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
         """What is left to say when no more bytes come: the answer may be whole all the same."""
-        return tuple(Failed(self._redact(failure)) if isinstance(event, Failed) else event for event in self._finish())
+        events = self._finish()
+        if not isinstance(events[-1], Failed):
+            self._tell(None)
+        elif failure is not _OVER_TIME:
+            self._tell(failure)
+        return tuple(Failed(self._redact(failure)) if isinstance(event, Failed) else event for event in events)
 
     async def close(self) -> None:
         """Let go of the provider's connection."""

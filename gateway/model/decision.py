@@ -23,16 +23,20 @@ class PassedOver(StrEnum):
     PARAMETER = "parameter"  # it can't express a parameter, and is set to refuse rather than drop
     DISABLED = "disabled"
     CREDENTIAL = "credential"  # none is set
-    HEALTH = "health"  # benched after failures
+    HEALTH = "health"  # benched, or its breaker is open
 
 
 @dataclass(frozen=True, slots=True)
 class Unwell:
-    """A deployment that is not to be asked for `for_s` seconds: why, and whether only its rate limit is the matter."""
+    """A deployment that is not to be asked for `for_s` seconds: why, and whether only its rate limit is the matter.
+
+    by_breaker: because it keeps failing, and not because a provider refuses our keys.
+    """
 
     reason: str
     for_s: float
     is_rate_limit: bool = False
+    by_breaker: bool = False
 
 
 class RefusalCode(StrEnum):

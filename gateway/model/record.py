@@ -28,6 +28,7 @@ class Record:
     outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers'), `interrupted` (in mid-stream),
     `cancelled` (the client left) or `internal_error`. code: the outward error code, None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
+    retries_refused: the deployments that the budget kept from being retried.
     """
 
     request_id: str
@@ -51,5 +52,6 @@ class Record:
     total_s: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    retries_refused: tuple[str, ...] = ()
     dropped: frozenset[str] = frozenset()
     usage: Usage | None = None

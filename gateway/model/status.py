@@ -65,7 +65,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One serving process as it told last. unwell: the deployments that it has benched. answers: it told just now."""
+    """One serving process as it told last. unwell: the deployments that it doesn't ask. answers: it told just now."""
 
     seat: int
     pid: int

@@ -19,6 +19,7 @@ from providers.territories import NOWHERE, Places, parent
 
 __all__ = [
     "Assistant",
+    "BreakerRule",
     "Cell",
     "Client",
     "Cors",
@@ -185,10 +186,23 @@ class LocationRules:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """When a deployment that fails is left alone: after so many failures in a row, or at this rate (0 to 1) of at
+    least so many calls in the window. open_s: for how long at first."""
+
+    failures: int = 5
+    rate: float = 0.5
+    window_s: float = 30.0
+    samples: int = 20
+    open_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Resilience:
     """Bounds of one request's journey; times in seconds.
 
     keep_alive_s: the longest silence in a stream that has begun, before the client gets a comment; 0 is never.
+    breaker: None is off. retry_budget: the share of requests that may be retried where they failed; None is no limit.
     """
 
     attempts_per_deployment: int = 2
@@ -200,6 +214,8 @@ class Resilience:
     total_s: float = 600.0
     failover_after_s: float = 2.0
     keep_alive_s: float = 15.0
+    breaker: BreakerRule | None = BreakerRule()
+    retry_budget: float | None = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[byt
 
 
 def _facts(status: Status) -> Series:
-    benched = Counter(name for worker in status.workers for name in worker.unwell)
+    benched = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
     return {
         "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
         "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},

@@ -110,6 +110,17 @@ FAMILIES: Mapping[str, Family] = {
         "Attempts on another deployment than the one that had just failed, which is the one named.",
         ("region", "deployment"),
     ),
+    "gateway_retries_refused_total": Family(
+        "counter", "Retries on a deployment that were not made, because the budget was spent.", ("region", "deployment")
+    ),
+    "gateway_breaker_state": Family(
+        "gauge",
+        "In how many workers a deployment's breaker is in a state (closed, open, half_open).",
+        ("deployment", "state"),
+    ),
+    "gateway_breaker_transitions_total": Family(
+        "counter", "Changes of a deployment's breaker: to which state.", ("deployment", "to")
+    ),
     "gateway_tokens_total": Family(
         "counter",
         "Tokens as providers counted them; cached is a part of prompt, reasoning a part of completion.",

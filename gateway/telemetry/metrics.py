@@ -7,7 +7,7 @@ number belongs to which metric) is worked out when somebody asks.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from gateway.model.attempt import Attempt
@@ -41,11 +41,12 @@ class _Row:
 class Metrics:
     """The metrics of one process, from its start on: what a reload takes out of the config keeps its counts.
 
-    live: what is true at the moment, by the name of its family; read for each snapshot.
+    live: what is true at the moment, by the name of its family; read for each snapshot. live_rows: the same by labels.
     """
 
     def __init__(self) -> None:
         self.live: dict[str, Callable[[], int]] = {}
+        self.live_rows: dict[str, Callable[[], Mapping[tuple[str, ...], int]]] = {}
         self._rows: dict[_Key, _Row] = {}
         self._attempts: dict[_AttemptKey, list[int]] = {}
         self._counts: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -76,6 +77,8 @@ class Metrics:
             self._count_answer(row, record, record.first_s)
         if len(record.attempts) > 1:
             self._count_moves(region, record.attempts)
+        for refused in record.retries_refused:
+            self.count("gateway_retries_refused_total", (region, refused))
 
     def _count_attempt(self, region: str, attempt: Attempt) -> None:
         failure = attempt.failure
@@ -139,6 +142,9 @@ class Metrics:
             _add(series, name, labels, [count])
         for name, read in self.live.items():
             _add(series, name, (), [read()])
+        for name, rows in self.live_rows.items():
+            for labels, value in rows().items():
+                _add(series, name, labels, [value])
         return pack(series)
 
 

@@ -14,9 +14,12 @@ from gateway.config import unsupported
 from gateway.config.examples import example_names
 from gateway.config.schema import (
     AttemptsSection,
+    BreakerSection,
     GatewaySection,
     ResilienceSection,
 )
+from gateway.execution.breaker import MOST_GROWTH
+from gateway.execution.budget import FLOOR, WINDOW_S
 from gateway.execution.retry import RULES, Rule
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import PassedOver
@@ -87,8 +90,12 @@ def test_the_bounds_are_those_of_the_schema() -> None:
     defaults = ResilienceSection()
     attempts = AttemptsSection()
     assert f"attempts: {{per_deployment: {attempts.per_deployment}, total: {attempts.total}}}" in text
-    for name in rows[1:]:
+    breaker = ", ".join(f"{name}: {value}" for name, value in BreakerSection())
+    assert f"  breaker: {{{breaker}}}\n" in text
+    for name in set(rows) - {"attempts", "breaker"}:
         assert f"  {name}: {getattr(defaults, name)}\n" in text
+    assert f"requests of the last {WINDOW_S:g} s, and {FLOOR} besides" in text
+    assert f"up to {MOST_GROWTH} times `open`" in text
 
 
 def test_the_examples_are_those_that_init_knows() -> None:
@@ -113,10 +120,11 @@ def test_the_signals_and_reasons_are_those_of_routing() -> None:
 def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
     rows = table_of(OPERATORS, "| what happened | kind")
     assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
-    for _, kind, again, onward, benched, client in rows:
+    for _, kind, again, onward, benched, counts, client in rows:
         rule = RULES[FailureKind(words(kind)[0])]
         assert (again == "yes", onward.startswith("yes")) == (rule.retry_here, rule.next_step), kind
         assert benched == _benched(rule), kind
+        assert (counts == "counts") is rule.counts, kind
         shown = from_domain(PlanExhausted(Failure(FailureKind(words(kind)[0]), "m")), [])
         assert client == f"{shown.status} `{shown.code}`", kind
 

@@ -40,7 +40,10 @@ def table() -> Table:
 
 async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
     here, there = [await Channel.over(end) for end in socket.socketpair()]
-    unwell = {"house": Unwell("benched: the provider refuses our key", 2.5, True)}
+    unwell = {
+        "house": Unwell("benched: the provider refuses our key", 2.5, True),
+        "b": Unwell("open", 1.0, False, True),
+    }
     sent: list[Message] = [
         Serve(pack(table), "lean", 2.5, "json", "info"),
         Activate(1, pack(table)),

@@ -21,6 +21,7 @@ TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != 
 LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
 BENCHED = Unwell("benched: the provider refuses our key", 12.34)
+OPEN = Unwell("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
 
 
 class Told:
@@ -72,7 +73,7 @@ async def test_readiness_in_detail(told: Told) -> None:
 
 async def test_what_is_not_well_is_told(told: Told) -> None:
     one, other = told.now.workers
-    workers = (replace(one, unwell={"gemini": BENCHED}), replace(other, answers=False))
+    workers = (replace(one, unwell={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
     told.now = replace(told.now, workers=workers, failed=failed)
     state = (await client(told).get("/readyz")).json()
@@ -80,6 +81,11 @@ async def test_what_is_not_well_is_told(told: Told) -> None:
     assert state["deployments"]["benched"] == {
         "gemini": [{"worker": 1, "reason": "benched: the provider refuses our key", "for_s": 12.3}]
     }
+    assert state["deployments"]["breakers"] == {
+        "chatgpt-eu": [{"worker": 1, "reason": "breaker open: 5 failures in a row, the last: 503", "for_s": 10.0}]
+    }
+    first = state["workers"]["running"][0]
+    assert (first["benched"], first["breakers"]) == (["gemini"], ["chatgpt-eu"])
     assert [worker["answers"] for worker in state["workers"]["running"]] == [True, False]
     assert state["last_failed_reload"]["result"] == "rejected"
     (finding,) = state["last_failed_reload"]["findings"]

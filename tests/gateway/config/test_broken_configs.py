@@ -50,7 +50,7 @@ SHAPES = {
         "resilience",
         "resilience: {▸speed: 5s}",
         "resilience.speed: unknown key 'speed'; "
-        "there are attempts, commit, connect, failover_after, first_token, idle, keep_alive, total",
+        "there are attempts, breaker, commit, connect, failover_after, first_token, idle, keep_alive, retry_budget, total",
     ),
     "unknown key in a deployment": deployment(
         "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
@@ -150,6 +150,29 @@ SHAPES = {
         "resilience.total: must be a time with its unit; such as 500ms, 5s or 2m",
         "resilience.idle: a time must be longer than nothing",
         "resilience.commit: a time must not be longer than a day",
+    ),
+    "a breaker's keys": one(
+        "resilience",
+        "resilience: {breaker: {▸failurs: 3, rate: ▸0.5, open: ▸10, samples: ▸0}}",
+        "resilience.breaker.failurs: unknown key 'failurs'; did you mean 'failures'?",
+        "resilience.breaker.rate: must be a share from 1% to 100%, in whole percent; such as 20%",
+        "resilience.breaker.open: a time needs a unit; write 10s, 10ms or 10m",
+        "resilience.breaker.samples: must be at least 1",
+    ),
+    "no breaker": one(
+        "resilience",
+        "resilience: {breaker: ▸none}",
+        "resilience.breaker: must be a mapping of its keys, or the word off; write `off`, or {failures: 5}",
+    ),
+    "a breaker of no rate": one(
+        "resilience",
+        "resilience: {breaker: {rate: ▸0%}}",
+        "resilience.breaker.rate: must be a share from 1% to 100%, in whole percent; such as 20%",
+    ),
+    "no share": one(
+        "resilience",
+        "resilience: {retry_budget: ▸0.2}",
+        "resilience.retry_budget: must be a share from 0% to 100%, in whole percent, or the word off; such as 20%",
     ),
     "unknown word": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸dropp}",
@@ -745,7 +768,6 @@ NOT_YET = {
     "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
     "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
     "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
-    "retry_budget": ("resilience", "resilience: {▸retry_budget: 20%}"),
 }
 
 

@@ -10,7 +10,18 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.table import Cell, Cors, Deployment, Edge, EdgeSecret, Limits, LocationRules, Resilience, Table
+from gateway.model.table import (
+    BreakerRule,
+    Cell,
+    Cors,
+    Deployment,
+    Edge,
+    EdgeSecret,
+    Limits,
+    LocationRules,
+    Resilience,
+    Table,
+)
 from providers.adapter import Adapter
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
@@ -363,6 +374,14 @@ class TestTable:
             "commit: 20s, idle: 5s, total: 2m, failover_after: 0s}"
         )
         assert compiled(text).table.resilience == Resilience(1, 3, 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
+
+    def test_breaker_and_budget(self) -> None:
+        text = "resilience: {breaker: {failures: 3, rate: 25%, window: 1m, samples: 8, open: 500ms}, retry_budget: 5%}"
+        found = compiled(sections(resilience=text)).table.resilience
+        assert (found.breaker, found.retry_budget) == (BreakerRule(3, 0.25, 60.0, 8, 0.5), 0.05)
+        assert compiled(sections(resilience="resilience: {breaker: {}}")).table.resilience == Resilience()
+        off = compiled(sections(resilience="resilience: {breaker: off, retry_budget: off}")).table.resilience
+        assert (off.breaker, off.retry_budget) == (None, None)
 
     def test_country_is_no_boolean(self) -> None:
         text = sections(

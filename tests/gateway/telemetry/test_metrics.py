@@ -249,14 +249,23 @@ def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> N
         assert family.kind != "histogram" or name.endswith("_seconds")
         assert list(family.bounds_s) == sorted(family.bounds_s)
         assert family.help.endswith(".")
+    refused_retry = answered()
+    refused_retry.retries_refused = ("a",)
     everything = counted(
         [
             answered(failed_attempt(FailureKind.SILENT), failed_attempt(FailureKind.SILENT), attempt("b"), stream=True),
             answered(usage=Usage(1, 1)),
+            refused_retry,
         ]
     )
     whole = {"gateway_config_reloads_total", "gateway_config_info", "gateway_benched_deployments"}
-    elsewhere = {"gateway_traces_total", *whole, *(name for name, family in FAMILIES.items() if not family.labels)}
+    breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total"}
+    elsewhere = {
+        "gateway_traces_total",
+        *whole,
+        *breakers,
+        *(name for name, family in FAMILIES.items() if not family.labels),
+    }
     empty = {name for name, rows in unpack(everything.snapshot()).items() if not rows}
     assert empty == elsewhere
 

@@ -1,0 +1,162 @@
+"""A provider that is down, on real sockets: left alone, asked again by one probe, and never stormed with retries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.execution.budget import FLOOR, WINDOW_S
+from providers.simulator.scenario import Cut, HttpError, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
+
+__all__ = ["providers"]
+
+DOWN = Scenario(faults=((HttpError(503), 1.0),))
+WELL = Scenario()
+
+
+def resilient(providers: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> str:
+    text = config(providers, route, number)
+    assert "resilience: {" in text
+    return text.replace("resilience: {", f"resilience: {{{keys}, ")
+
+
+@contextmanager
+def started(folder: Path, text: str, providers: SimulatorThread) -> Iterator[Operator]:
+    for name in NAMES:
+        providers[name].scenario = WELL
+    path = folder / "gateway.yaml"
+    path.write_text(text, "utf-8")
+    with operated(path) as operator:
+        yield operator
+
+
+def ask(operator: Operator, *, stream: bool = False) -> httpx.Response:
+    return operator.client.post(CHAT, json=body(stream=stream))
+
+
+def breakers(operator: Operator) -> dict[str, Any]:
+    return operator.ready()["deployments"]["breakers"]  # type: ignore[no-any-return]
+
+
+def test_a_provider_that_is_down_is_left_alone_probed_and_taken_back(
+    tmp_path: Path, providers: SimulatorThread
+) -> None:
+    keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 3, open: 300ms}"
+    with started(tmp_path, resilient(providers, keys), providers) as operator:
+        site = providers["a"]
+        site.scenario = DOWN
+        before = site.received
+        for _ in range(3):
+            assert ask(operator).headers["x-gateway-attempts"] == "2"
+        opened = operator.gateway.wait_for("breaker_open", deployment="a")
+        assert opened["level"] == "warning"
+        assert opened["reason"].startswith("3 failures in a row")
+        assert site.received == before + 3
+        # On a slow day its time is over before the next request, which then is the probe.
+        eventually(lambda: ask(operator).headers["x-gateway-attempts"] == "1")
+        # While it is down each probe fails, and it is left alone for longer.
+        reopened = operator_sees_a_failed_probe(operator)
+        assert reopened["for_s"] > opened["for_s"]
+        site.scenario = WELL
+        eventually(lambda: ask(operator).headers["x-gateway-deployment"] == "a")
+        operator.gateway.wait_for("breaker_closed", deployment="a")
+        assert breakers(operator) == {}
+        metrics = operator.admin.get("/metrics").text
+        assert 'gateway_breaker_state{deployment="a",state="closed"} 1.0' in metrics
+        assert 'gateway_breaker_state{deployment="a",state="open"} 0.0' in metrics
+        assert 'gateway_breaker_transitions_total{deployment="a",to="closed"} 1.0' in metrics
+
+
+def operator_sees_a_failed_probe(operator: Operator) -> dict[str, Any]:
+    reopened: list[dict[str, Any]] = []
+
+    def probed() -> bool:
+        assert ask(operator).headers["x-gateway-deployment"] == "b"
+        lines = [line for line in operator.gateway.lines if isinstance(line, dict) and line["event"] == "breaker_open"]
+        reopened[:] = lines[1:]
+        return bool(reopened)
+
+    eventually(probed)
+    assert reopened[0]["reason"].startswith("the probe failed")
+    return reopened[0]
+
+
+def test_all_open_is_a_quick_refusal_with_a_time(tmp_path: Path, providers: SimulatorThread) -> None:
+    keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
+    with started(tmp_path, resilient(providers, keys), providers) as operator:
+        for name in NAMES:
+            providers[name].scenario = DOWN
+        assert [ask(operator).status_code for _ in range(2)] == [502, 502]
+        received = [providers[name].received for name in NAMES]
+        for stream in (False, True):
+            answer = ask(operator, stream=stream)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_healthy_deployment")
+            assert 1 <= int(answer.headers["retry-after"]) <= 72
+        assert [providers[name].received for name in NAMES] == received
+        explained = operator.client.get("/v1/explain").json()
+        assert [item["reason"] for item in explained["considered"]] == ["health", "health"]
+        assert all("breaker open: 2 failures in a row" in item["detail"] for item in explained["considered"])
+        assert set(breakers(operator)) == set(NAMES)
+        assert operator.ready()["deployments"]["benched"] == {}
+        assert set(operator.admin.get("/explain").json()["breakers"]) == set(NAMES)
+
+
+def test_streams_that_break_off_open_it_too(tmp_path: Path, providers: SimulatorThread) -> None:
+    keys = "breaker: {failures: 2, open: 60s}"
+    with started(tmp_path, resilient(providers, keys), providers) as operator:
+        providers["a"].scenario = Scenario(
+            faults=((Cut(after_events=3), 1.0),), text="one two three four five six " * 5
+        )
+        for _ in range(2):
+            answer = ask(operator, stream=True)
+            assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("a", False)
+        answer = ask(operator, stream=True)
+        assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("b", True)
+
+
+def test_a_reload_keeps_it_open(tmp_path: Path, providers: SimulatorThread) -> None:
+    keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
+    with started(tmp_path, resilient(providers, keys), providers) as operator:
+        providers["a"].scenario = DOWN
+        for _ in range(2):
+            ask(operator)
+        assert set(breakers(operator)) == {"a"}
+        received, version = providers["a"].received, operator.version()
+        operator.replace(resilient(providers, keys, number=1))
+        operator.wait_for_another(version)
+        assert set(breakers(operator)) == {"a"}
+        assert operator.answered_by() == "b"
+        assert providers["a"].received == received
+        version = operator.version()
+        operator.replace(resilient(providers, "breaker: off", number=1))
+        operator.wait_for_another(version)
+        assert breakers(operator) == {}
+        ask(operator)
+        assert providers["a"].received > received
+
+
+def test_a_storm_of_failures_is_not_doubled_by_retries(tmp_path: Path, providers: SimulatorThread) -> None:
+    requests, share = 200, 0.2
+    keys = "breaker: off, retry_budget: 20%"
+    with started(tmp_path, resilient(providers, keys, "a"), providers) as operator:
+        site = providers["a"]
+        site.scenario = DOWN
+        before, began = site.received, time.monotonic()
+        with ThreadPoolExecutor(16) as pool:
+            statuses = list(pool.map(lambda _: ask(operator).status_code, range(requests)))
+        windows = 1 + (time.monotonic() - began) // (WINDOW_S * 0.9)
+        assert set(statuses) == {502}
+        calls = site.received - before
+        assert requests < calls <= (1 + share) * requests + FLOOR * windows
+        refused = f'gateway_retries_refused_total{{deployment="a",region="default"}} {2 * requests - calls:.1f}'
+        assert refused in operator.admin.get("/metrics").text

@@ -1,0 +1,240 @@
+"""The breaker's table, row by row, and what must hold from any state."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.execution.breaker import MOST_GROWTH, Breaker, BreakerState
+from gateway.model.table import BreakerRule
+
+RULE = BreakerRule(failures=3, rate=0.5, window_s=30, samples=10, open_s=10)
+LONGEST_S = RULE.open_s * MOST_GROWTH * 1.2
+
+
+def breaker(rule: BreakerRule = RULE, chance: float = 0.5) -> tuple[Breaker, list[BreakerState]]:
+    states: list[BreakerState] = []
+    return Breaker(rule, lambda: chance, lambda changed: states.append(changed.state)), states
+
+
+def opened(rule: BreakerRule = RULE, chance: float = 0.5, at: float = 0.0) -> tuple[Breaker, list[BreakerState]]:
+    made, states = breaker(rule, chance)
+    for _ in range(rule.failures):
+        made.failed(made.ticket, at, "503")
+    assert made.state is BreakerState.OPEN
+    return made, states
+
+
+def probe(made: Breaker, now: float) -> int:
+    ticket = made.admit(now)
+    assert ticket is not None
+    return ticket
+
+
+def test_failures_in_a_row_open_it() -> None:
+    made, states = breaker()
+    for _ in range(2):
+        made.failed(made.ticket, 0, "503")
+    assert made.state is BreakerState.CLOSED
+    made.failed(made.ticket, 0, "503")
+    assert (made.state, states) == (BreakerState.OPEN, [BreakerState.OPEN])
+    assert made.reason == "3 failures in a row, the last: 503"
+    assert made.held_s(0) == 10
+    assert made.admit(9.9) is None
+
+
+def test_a_whole_answer_ends_the_row() -> None:
+    made, states = breaker()
+    for _ in range(4):
+        made.failed(made.ticket, 0, "503")
+        made.failed(made.ticket, 0, "503")
+        for _ in range(4):
+            made.succeeded(made.ticket, 0)
+    assert (made.state, states) == (BreakerState.CLOSED, [])
+
+
+def test_the_rate_needs_its_samples() -> None:
+    made, _ = breaker()
+    for _ in range(4):
+        made.succeeded(made.ticket, 0)
+        made.failed(made.ticket, 0, "503")
+    assert made.state is BreakerState.CLOSED
+    made.succeeded(made.ticket, 0)
+    made.failed(made.ticket, 0, "503")
+    assert made.state is BreakerState.OPEN
+    assert made.reason == "5 of 10 calls failed, the last: 503"
+
+
+def test_the_rate_forgets_what_is_older_than_the_window() -> None:
+    made, _ = breaker()
+    for second in range(100):
+        made.failed(made.ticket, second * 10, "503")
+        made.succeeded(made.ticket, second * 10)
+    assert made.state is BreakerState.CLOSED
+
+
+def test_one_probe_at_a_time_and_its_whole_answer_closes() -> None:
+    made, states = opened()
+    ticket = probe(made, 10)
+    assert made.state is BreakerState.HALF_OPEN
+    assert made.admit(10) is None
+    assert made.held_s(10) > 0
+    made.succeeded(ticket, 11)
+    assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
+    assert made.admit(11) is not None
+
+
+def test_a_probe_that_tells_nothing_frees_its_place() -> None:
+    made, _ = opened()
+    ticket = probe(made, 10)
+    made.released(ticket)
+    second = probe(made, 10)
+    made.released(ticket)  # told twice: the place is another's by now
+    assert made.admit(10) is None
+    made.succeeded(second, 10)
+    assert made.state is BreakerState.CLOSED
+
+
+def test_a_begun_stream_closes_and_one_failure_opens_again_for_longer() -> None:
+    made, _ = opened()
+    ticket = made.begun(probe(made, 10))
+    assert made.state is BreakerState.CLOSED
+    made.failed(ticket, 11, "cut")
+    assert (made.state, made.held_s(11)) == (BreakerState.OPEN, 20)
+    ticket = made.begun(probe(made, 31))
+    made.succeeded(ticket, 32)
+    for _ in range(2):
+        made.failed(made.ticket, 33, "cut")
+    assert made.state is BreakerState.CLOSED
+    made.failed(made.ticket, 33, "cut")
+    assert made.held_s(33) == 10
+
+
+def test_it_opens_for_longer_each_time_within_bounds() -> None:
+    made, _ = opened()
+    now, held = 0.0, []
+    for _ in range(7):
+        held.append(made.held_s(now))
+        now += held[-1]
+        made.failed(probe(made, now), now, "503")
+    assert held == [10, 20, 40, 80, 160, 160, 160]
+
+
+def test_chance_is_a_fifth_either_way() -> None:
+    assert [round(opened(chance=chance)[0].held_s(0), 6) for chance in (0.0, 1.0)] == [8, 12]
+
+
+def test_what_began_before_a_transition_changes_nothing_after_it() -> None:
+    made, _ = breaker()
+    old = made.ticket
+    for _ in range(100):
+        made.failed(old, 0, "503")
+    assert made.held_s(0) == 10
+    made.succeeded(old, 1)
+    assert made.state is BreakerState.OPEN
+    made.succeeded(probe(made, 10), 10)
+    for _ in range(100):
+        made.failed(old, 10, "503")
+    assert made.state is BreakerState.CLOSED
+
+
+def test_an_operator_sees_that_it_waits_for_a_probe() -> None:
+    made, _ = opened()
+    assert [made.shown(now) for now in (9.9, 10)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
+
+
+def test_another_rule_keeps_the_state() -> None:
+    made, _ = opened()
+    made.follow(BreakerRule(failures=1, window_s=5, open_s=1))
+    assert made.held_s(0) == 10
+    made.succeeded(probe(made, 10), 10)
+    made.failed(made.ticket, 10, "503")
+    assert made.held_s(10) == 1
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Attempts that begin, end in every way and at any time, late ones too."""
+
+    @initialize(failures=st.integers(1, 4), samples=st.integers(1, 6))
+    def begin(self, failures: int, samples: int) -> None:
+        self.now = 0.0
+        self.rule = BreakerRule(failures=failures, rate=0.5, window_s=30, samples=samples, open_s=10)
+        self.breaker, self.states = breaker(self.rule, 0.5)
+        self.running: list[int] = []
+        self.probes: set[int] = set()
+        self.counted_since = 0
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 9.0, 10.0, 40.0, 400.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def ask(self) -> None:
+        before, held_s = self.breaker.state, self.breaker.held_s(self.now)
+        ticket = self.breaker.admit(self.now)
+        assert (ticket is None) == (held_s > 0)
+        if ticket is None:
+            return
+        self.running.append(ticket)
+        if before is not BreakerState.CLOSED:
+            assert not self.probes, "two probes at once"
+            self.probes.add(ticket)
+
+    def _end(self, data: Any) -> int:
+        ticket = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        self.probes.discard(ticket)
+        return ticket
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def whole(self, data: Any) -> None:
+        current = self.breaker.ticket
+        ticket = self._end(data)
+        self.breaker.succeeded(ticket, self.now)
+        if ticket == current:
+            assert self.breaker.state is BreakerState.CLOSED
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def fail(self, data: Any) -> None:
+        was, current = self.breaker.state, self.breaker.ticket
+        ticket = self._end(data)
+        self.breaker.failed(ticket, self.now, "503")
+        if ticket == current and was is BreakerState.HALF_OPEN:
+            assert self.breaker.state is BreakerState.OPEN
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def tell_nothing(self, data: Any) -> None:
+        was = self.breaker.state
+        self.breaker.released(self._end(data))
+        assert self.breaker.state is was
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def begin_stream(self, data: Any) -> None:
+        ticket = self._end(data)
+        self.running.append(self.breaker.begun(ticket))
+
+    @invariant()
+    def it_always_comes_to_a_probe(self) -> None:
+        if getattr(self, "breaker", None) is not None and not self.probes:
+            assert self.breaker.held_s(self.now + LONGEST_S) == 0
+            assert self.breaker.held_s(self.now) <= LONGEST_S
+
+    @invariant()
+    def its_changes_are_those_of_the_table(self) -> None:
+        path = [BreakerState.CLOSED, *getattr(self, "states", ())]
+        allowed = {
+            (BreakerState.CLOSED, BreakerState.OPEN),
+            (BreakerState.OPEN, BreakerState.HALF_OPEN),
+            (BreakerState.HALF_OPEN, BreakerState.OPEN),
+            (BreakerState.HALF_OPEN, BreakerState.CLOSED),
+        }
+        assert set(pairwise(path)) <= allowed
+
+
+TestAnyLife = AnyLife.TestCase

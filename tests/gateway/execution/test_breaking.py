@@ -1,0 +1,268 @@
+"""Breakers and the retry budget on a walk: what counts, what is asked, what frees the probe's place."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+import httpx
+import pytest
+import respx
+
+from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.budget import FLOOR
+from gateway.execution.deadline import Deadline
+from gateway.execution.retry import RULES
+from gateway.execution.run import Answer, PlanExhausted
+from gateway.model.record import Record
+from gateway.model.table import BreakerRule
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.test_run import SSE, chunk, error
+from tests.tables import table_of
+
+COUNTED = {"connect", "unavailable", "silent", "malformed", "interrupted"}
+WHOLE = chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Bench:
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts_per_deployment=1))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    return bench
+
+
+def breaker(bench: Bench, name: str = "first") -> Breaker:
+    found = bench.health.breaker(bench.table.deployments[name], bench.table.resilience.breaker)
+    assert found is not None
+    return found
+
+
+def again(bench: Bench) -> None:
+    """The next request."""
+    bench.record = Record("req", 0.0, "t")
+    bench.deadline = Deadline.start(600, 55, bench.clock)
+
+
+async def fill(bench: Bench, times: int = 5) -> None:
+    bench.router.post(FIRST).mock(return_value=error(503))
+    for _ in range(times):
+        again(bench)
+        await bench.ask()
+    again(bench)
+
+
+def test_the_kinds_that_count_are_those_of_the_design() -> None:
+    assert {str(kind) for kind, rule in RULES.items() if rule.counts} == COUNTED
+    assert set(RULES) == set(FailureKind)
+
+
+async def test_after_failures_in_a_row_it_is_skipped_without_being_asked(bench: Bench) -> None:
+    await fill(bench)
+    await bench.ask()
+    assert bench.tried == ["second"]
+    (skipped,) = bench.record.skipped
+    assert skipped.reason.startswith("breaker open: 5 failures in a row")
+    unwell = bench.health.snapshot(bench.table)["first"]
+    assert unwell.by_breaker
+    assert 8 <= unwell.for_s <= 12
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [error(429), error(401), error(404), error(402), error(400), error(400, "content_filter")],
+    ids=lambda answer: str(answer.status_code),
+)
+async def test_what_says_nothing_of_the_provider_never_opens(bench: Bench, answer: httpx.Response) -> None:
+    bench.router.post(FIRST).mock(return_value=answer)
+    for _ in range(30):
+        again(bench)
+        bench.time += 400  # past any bench
+        with suppress(PlanExhausted):
+            await bench.ask()
+    assert breaker(bench).state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [error(500), httpx.ConnectError("x"), httpx.Response(200, text="<html>"), httpx.Response(200, text="")],
+    ids=["500", "connect", "html", "empty"],
+)
+async def test_what_says_that_it_is_down_opens(bench: Bench, answer: httpx.Response | Exception) -> None:
+    route = bench.router.post(FIRST)
+    route.mock(side_effect=[answer] * 5) if isinstance(answer, Exception) else route.mock(return_value=answer)
+    for _ in range(5):
+        again(bench)
+        await bench.ask()
+    assert breaker(bench).state is BreakerState.OPEN
+
+
+async def test_a_probe_closes_it_again(bench: Bench) -> None:
+    await fill(bench)
+    bench.time += 13
+    assert bench.health.snapshot(bench.table) == {}
+    bench.router.post(FIRST).respond(json=answer_json())
+    await bench.ask()
+    assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
+
+
+async def test_one_probe_at_a_time_and_a_cancelled_one_frees_its_place(bench: Bench) -> None:
+    await fill(bench)
+    bench.time += 13
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        await answers.wait()
+        return httpx.Response(200, json=answer_json())
+
+    bench.router.post(FIRST).mock(side_effect=slow)
+    probe = asyncio.create_task(bench.ask())
+    await asked.wait()
+    assert "first" in bench.health.snapshot(bench.table)
+    again(bench)
+    await bench.ask()
+    assert bench.tried == ["second"]
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    assert breaker(bench).state is BreakerState.HALF_OPEN
+    assert bench.health.snapshot(bench.table) == {}
+    answers.set()
+    again(bench)
+    await bench.ask()
+    assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
+
+
+async def test_no_retry_where_the_breaker_has_just_opened(bench: Bench) -> None:
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts_per_deployment=3))
+    bench.router.post(FIRST).mock(return_value=error(503))
+    await bench.ask()
+    again(bench)
+    await bench.ask()
+    assert bench.tried == ["first", "first", "second"]
+    assert bench.waits[-1] == 0
+
+
+async def drained(answer: Answer) -> None:
+    assert answer.stream is not None
+    async for _ in answer.stream:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [(WHOLE, BreakerState.CLOSED), (chunk("hi"), BreakerState.OPEN)],
+    ids=["whole", "cut"],
+)
+async def test_a_stream_counts_by_its_end(bench: Bench, content: bytes, state: BreakerState) -> None:
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=content, headers=SSE))
+    for _ in range(5):
+        again(bench)
+        await drained(await bench.ask(stream=True))
+    assert breaker(bench).state is state
+
+
+async def test_a_stream_that_its_client_leaves_counts_for_nothing(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
+    for _ in range(10):
+        again(bench)
+        answer = await bench.ask(stream=True)
+        assert answer.stream is not None
+        await answer.stream.close()
+    assert breaker(bench).state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("by_client", [True, False])
+async def test_impatience_of_the_client_is_no_silence_of_the_provider(
+    bench: Bench, stream: bool, by_client: bool
+) -> None:
+    async def silent(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bounds = replace(bench.table.resilience, total_s=0.02, commit_s=0.02, first_token_s=0.01)
+    if by_client:
+        bounds = replace(bounds, total_s=600.0, commit_s=55.0, first_token_s=10.0)
+    bench.table = replace(bench.table, resilience=bounds)
+    bench.router.post(FIRST).mock(side_effect=silent)
+    for _ in range(5):
+        again(bench)
+        bench.deadline = Deadline.start(0.02, 0.02, bench.clock)
+        with suppress(PlanExhausted):
+            await bench.ask(stream=stream)
+    assert breaker(bench).state is (BreakerState.CLOSED if by_client else BreakerState.OPEN)
+
+
+async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
+    await fill(bench)
+    bench.health.keep(table_of(TABLE, {"FIRST": "another", "SECOND": "x"}))
+    assert breaker(bench).state is BreakerState.OPEN
+    moved = replace(bench.table.deployments["first"], origin="https://other.example")
+    fresh = bench.health.breaker(moved, BreakerRule())
+    assert fresh is not None
+    assert fresh.state is BreakerState.CLOSED
+    off = replace(bench.table, resilience=replace(bench.table.resilience, breaker=None))
+    assert bench.health.snapshot(off) == {}
+    bench.health.keep(off)
+    assert bench.health.snapshot(bench.table) == {}
+    assert bench.health.breaker(bench.table.deployments["first"], None) is None
+
+
+async def test_its_states_and_changes_are_told(bench: Bench) -> None:
+    told: list[tuple[str, str]] = []
+    bench.health._told = lambda name, changed, _: told.append((name, str(changed.state)))
+    await fill(bench)
+    assert told == [("first", "open")]
+    states = bench.health.breaker_states()
+    assert (states["first", "open"], states["first", "closed"], states["second", "closed"]) == (1, 0, 1)
+
+
+async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> None:
+    bounds = replace(bench.table.resilience, attempts_per_deployment=2, breaker=None, retry_budget=0.2)
+    bench.table = replace(bench.table, resilience=bounds)
+    asked = bench.router.post(FIRST).mock(return_value=error(503))
+    refused = 0
+    for _ in range(100):
+        again(bench)
+        bench.runner._sleep = _at_once
+        await bench.ask()
+        assert bench.tried[-1] == "second"
+        refused += len(bench.record.retries_refused)
+    assert asked.call_count == 100 + FLOOR + 20
+    assert refused == 200 - asked.call_count
+
+
+async def test_on_the_last_step_a_spent_budget_ends_with_the_failure(bench: Bench) -> None:
+    bounds = replace(bench.table.resilience, attempts_per_deployment=2, breaker=None, retry_budget=0.0)
+    bench.table = replace(bench.table, resilience=bounds)
+    for url in (FIRST, SECOND):
+        bench.router.post(url).mock(return_value=error(503))
+    bench.runner._sleep = _at_once
+    for _ in range(FLOOR):
+        again(bench)
+        with pytest.raises(PlanExhausted):
+            await bench.ask()
+    again(bench)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is FailureKind.UNAVAILABLE
+    assert bench.tried == ["first", "second"]
+    assert bench.record.retries_refused == ("first", "second")
+
+
+async def test_another_key_is_no_retry() -> None:
+    text = TABLE.replace('api_key: "${FIRST}"', 'api_key: ["${FIRST}", "${SECOND}"]')
+    bench = Bench(respx.Router(assert_all_called=False), table_of(text, {"FIRST": "k1", "SECOND": "k2"}))
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, retry_budget=0.0))
+    for _ in range(FLOOR):
+        assert bench.runner.budget.take(0.0, bench.time)
+    bench.router.post(FIRST).mock(side_effect=[error(401), httpx.Response(200, json=answer_json())])
+    await bench.ask()
+    assert bench.tried == ["first", "first"]
+
+
+async def _at_once(_: float) -> None:
+    pass
