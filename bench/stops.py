@@ -76,7 +76,7 @@ def _plan_and_send() -> Iterator[Stop]:
     location = resolve(table, client, sighting_of(table, visitor))
     request = decode_request(parse_json(chat_body("assistant", stream=False)))
     needs, assistant = needs_of(request), find_assistant(table, client, "assistant")
-    step = _first_step(decide(table, assistant, location, needs, {}).outcome)
+    step = _first_step(decide(table, assistant, location, needs, {}, 0.0).outcome)
     deployment = step.deployment
     adapter, target = deployment.adapter, deployment.target
     wire = adapter.build_request(request, target)
@@ -91,8 +91,8 @@ def _plan_and_send() -> Iterator[Stop]:
 
     yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))
     yield Stop("needs", lambda: needs_of(request))
-    yield Stop("decide", lambda: decide(table, assistant, location, needs, {}))
-    yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name))
+    yield Stop("decide", lambda: decide(table, assistant, location, needs, {}, 0.0))
+    yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
     yield Stop("check what the adapter wrote", lambda: check(wire))

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -117,6 +118,7 @@ def init(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Say what is wrong with a config, and what it does."""
     from gateway.config.report import render_matrix, render_problems
+    from gateway.model.approval import days_at
 
     path = options.file or _settings(options).config
     compiled = compile_file(path, resolve_secrets=not options.no_secrets)
@@ -124,7 +126,7 @@ def check(options: argparse.Namespace) -> int:
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
         print("--strict: the warnings count as errors" if refused else "", file=sys.stderr)
-    print(render_matrix(compiled.table))
+    print(render_matrix(compiled.table, days_at(time.time())))
     return _REFUSED if refused else _OK
 
 
@@ -138,9 +140,9 @@ def explain(options: argparse.Namespace) -> int:
     assistant = _assistant(table, client, options.assistant)
     sighting = _sighting(table, options.place)
     if options.json:
-        print(json.dumps(explained(table, client, sighting, assistant, {}), indent=2, ensure_ascii=False))
+        print(json.dumps(explained(table, client, sighting, assistant, {}, time.time()), indent=2, ensure_ascii=False))
     else:
-        print(explain_text(table, client, sighting, assistant))
+        print(explain_text(table, client, sighting, assistant, time.time()))
     return _OK
 
 

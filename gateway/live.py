@@ -22,6 +22,7 @@ from gateway.config.watch import Reading, Watch, read_files
 from gateway.model.status import Cause, Changes, Finding, Reload
 from gateway.model.table import Table
 from gateway.packing import unpack
+from gateway.reminding import remind
 from gateway.telemetry.log import logger
 
 __all__ = ["POLL_S", "Activate", "Live"]
@@ -73,7 +74,8 @@ class Live:
     def start(self, activate: Activate) -> None:
         """Begin to watch; needs a running loop."""
         self._activate = activate
-        self._tasks = [asyncio.create_task(self.watch()), asyncio.create_task(self._obey())]
+        work = (self.watch(), self._obey(), remind(lambda: self.table))
+        self._tasks = [asyncio.create_task(each) for each in work]
 
     async def stop(self) -> None:
         """Watch no longer. A reload that is under way is given up."""

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import time
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,9 @@ async def _ask(table: Table, deployment: Deployment) -> int:
         return _FAILED
     permit = _permit(table, deployment)
     if permit is None:
-        print("not asked: it lies outside the boundary of every region, so nothing may be sent there")
+        print(
+            "not asked: it lies outside the boundary of every region, or has no approval there now: nothing may be sent"
+        )
         return _FAILED
     if deployment.needs_credential and not deployment.credentials:
         print(f"not asked: its key isn't set ({', '.join(deployment.missing_credentials)})")
@@ -164,7 +167,8 @@ def _permit(table: Table, deployment: Deployment) -> Permit | None:
     """Leave to ask it, as a region that may has it. The question is ours: nobody's prompt."""
     from gateway.policy.fence import prompt_permit
 
-    permits = (prompt_permit(table, region, deployment) for region in table.regions.values())
+    now_s = time.time()
+    permits = (prompt_permit(table, region, deployment, now_s) for region in table.regions.values())
     return next((permit for permit in permits if permit is not None), None)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -67,7 +68,9 @@ class _Control:
         gateway, live = self._gateway, self._live
         told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unwell()
         worker = WorkerStatus(_SEAT, os.getpid(), *told)
-        return Status(live.table, live.loaded, live.failed, live.reloads, gateway.is_draining, (worker,))
+        return Status(
+            live.table, live.loaded, live.failed, live.reloads, gateway.is_draining, (worker,), at_s=time.time()
+        )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""

@@ -11,6 +11,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,7 +102,7 @@ class _Supervisor:
         """See Control."""
         live, workers = self._live, await self._crew.status()
         told = live.table, live.loaded, live.failed, live.reloads
-        return Status(*told, self._stopping.is_set(), workers, len(self._seats), self._restarts)
+        return Status(*told, self._stopping.is_set(), workers, len(self._seats), self._restarts, at_s=time.time())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""

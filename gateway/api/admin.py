@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from gateway.api.errors import ApiError
 from gateway.api.routes import add_errors
+from gateway.model.approval import days_at, terms_of
 from gateway.model.decision import Unwell
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.model.table import Client, Table
@@ -134,12 +135,27 @@ def _readiness(status: Status) -> dict[str, object]:
             "benched": _unwell(status.workers, by_breaker=False),
             "breakers": _unwell(status.workers, by_breaker=True),
         },
+        "approvals": _approvals(status),
         "workers": {
             "wanted": status.workers_wanted,
             "restarts": status.worker_restarts,
             "running": [_worker(worker) for worker in status.workers],
         },
     }
+
+
+def _approvals(status: Status) -> list[dict[str, object]]:
+    """Each that has an end, the nearest first; warned_days: the bound that it has come under."""
+    return [
+        {
+            "deployment": term.deployment,
+            "region": term.region,
+            "last_day": term.last_day.isoformat(),
+            "days_left": term.days_left,
+            "warned_days": term.warned_days,
+        }
+        for term in sorted(terms_of(status.table.approvals, days_at(status.at_s)), key=lambda term: term.days_left)
+    ]
 
 
 def _reload(done: Reload) -> dict[str, object]:
@@ -187,7 +203,7 @@ def _explain(status: Status, assistant: str | None, territory: str | None, clien
     found = find_assistant(table, caller, assistant if assistant is not None else names[0])
     # What no worker asks is asked by nobody; what some don't, by the others.
     everywhere = _everywhere(status.workers)
-    explained = explain(table, caller, _sighting(territory), found, everywhere)
+    explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s)
     unwell = {
         "benched": _unwell(status.workers, by_breaker=False),
         "breakers": _unwell(status.workers, by_breaker=True),

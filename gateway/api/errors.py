@@ -36,6 +36,7 @@ STATUS: dict[str, int] = {
     "region_blocked": 451,
     "region_unknown": 451,
     "region_conflict": 451,
+    "no_approved_deployment": 451,
     "no_eligible_deployment": 451,
     "internal_error": 500,
     "provider_error": 502,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ANSWERS", "MESSAGES", "MODEL_ENTRY", "REQUESTS", "STREAM"]
+__all__ = ["ANSWERS", "DISCLOSURE", "MESSAGES", "MODEL_ENTRY", "REQUESTS", "STREAM"]
 
 _HELLO: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}]}
 _WEATHER = {
@@ -120,6 +120,27 @@ STREAM = "".join(
     )
 )
 MODEL_ENTRY = {"id": "assistant", "object": "model", "created": 1795132800, "owned_by": "gateway"}
+DISCLOSURE = {
+    "object": "disclosure",
+    "assistant": "assistant",
+    "region": "cn",
+    "data": [
+        {
+            "deployment": "qwen-cn",
+            "model": "qwen3-max",
+            "model_name": "通义千问",
+            "approvals": [
+                {
+                    "authority": "CAC",
+                    "kind": "model_filing",
+                    "number": "ZheJiang-TongYiQianWen-20230901",
+                    "model_name": "通义千问",
+                    "document": None,
+                }
+            ],
+        }
+    ],
+}
 MESSAGES = {
     "invalid_request": ("`messages[0].content` is required", "messages[0].content"),
     "context_length_exceeded": ("the prompt is too long", None),
@@ -141,6 +162,10 @@ MESSAGES = {
     "region_blocked": ("the assistant is not offered in Cuba", None),
     "region_unknown": ("where this request comes from is not known, and this gateway doesn't guess", None),
     "region_conflict": ("the signals of this request's place contradict: api_key says cn, edge_header says eu", None),
+    "no_approved_deployment": (
+        "no deployment of 'assistant' may answer here: qwen-cn: its approval for region 'cn' ended on 2026-11-01",
+        None,
+    ),
     "no_eligible_deployment": ("no deployment of 'assistant' may answer here", None),
     "internal_error": ("something went wrong inside the gateway; the request id finds it in the log", None),
     "provider_error": ("the provider failed", None),

@@ -5,10 +5,11 @@ The page at `/docs` is made of this.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from gateway.api.errors import STATUS, ApiError, encode_error
-from gateway.api.examples import ANSWERS, MESSAGES, MODEL_ENTRY, REQUESTS, STREAM
+from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, REQUESTS, STREAM
+from gateway.model.approval import ApprovalKind
 
 __all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "RESPONSES", "SECURITY"]
 
@@ -170,12 +171,44 @@ CHAT_OPERATION: dict[str, Any] = {
 }
 
 
-def _found(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    found = {"description": "Found.", "content": {"application/json": {"schema": {"type": "object"}, "example": value}}}
+def _found(value: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    content = {"schema": schema or {"type": "object"}, "example": value}
+    found = {"description": "Found.", "content": {"application/json": content}}
     failures = _failures(401, 403, 404, 421, 451)
     return {"200": found, **failures}
 
 
 _MODELS = _found({"object": "list", "data": [MODEL_ENTRY, {**MODEL_ENTRY, "id": "gpt-4o"}]})
-RESPONSES = {"/v1/models": _MODELS, "/v1/models/{name}": _found(MODEL_ENTRY)}
+_NULLABLE = {"type": ["string", "null"]}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list_of(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+_APPROVAL = _object(
+    authority={**_TEXT, "description": "Who gave it."},
+    kind={"type": "string", "enum": sorted(get_args(ApprovalKind))},
+    number={**_TEXT, "description": "As the authority writes it."},
+    model_name={**_TEXT, "description": "The public name that it stands for."},
+    document={**_NULLABLE, "description": "An https URL where it can be read."},
+)
+_DISCLOSED = _object(
+    deployment={**_TEXT, "description": "As in `x-gateway-deployment`."},
+    model={**_TEXT, "description": "As `model` in an answer."},
+    model_name={**_NULLABLE, "description": "The public name; null where no approval is on record."},
+    approvals=_list_of(_APPROVAL),
+)
+_DISCLOSURE_SCHEMA = _object(
+    object={"type": "string", "enum": ["disclosure"]},
+    assistant=_TEXT,
+    region=_TEXT,
+    data={**_list_of(_DISCLOSED), "description": "Who may answer a plain request now, in order."},
+)
+_DISCLOSURE = {**_found(DISCLOSURE, _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
+RESPONSES = {"/v1/models": _MODELS, "/v1/models/{name}": _found(MODEL_ENTRY), "/v1/disclosure": _DISCLOSURE}
 """By path. FastAPI would leave every null out of these examples, and our errors have a `param` that may be null."""

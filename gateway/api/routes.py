@@ -20,9 +20,10 @@ from gateway.api.chat import ChatEndpoint
 from gateway.api.door import Visitor, address_of, authenticate, claims_of, headers_of, request_id_of, sighting_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
-from gateway.model.table import Client, Table
+from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import refuse_location
+from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
 from gateway.service.journey import (
     AssistantNotFound,
@@ -46,12 +47,13 @@ def build_routes(journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[
         version=version,
         summary="One chat endpoint, answered by region.",
         redirect_slashes=False,
-        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "health")],
+        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     _add_health(app, is_draining)
     _add_models(app, journeys)
     _add_explain(app, journeys)
+    _add_disclosure(app, journeys)
     add_errors(app, "the API is under /v1/")
     _document(app, journeys.current().demo)
     return app
@@ -125,12 +127,33 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
         assistant: Annotated[str | None, Query(description="A name; the only assistant, if there is one.")] = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys)
-        names = sorted({found.name for found in assistants_of(table, client).values()})
-        if assistant is None and len(names) != 1:
-            raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
-        found = find_assistant(table, client, assistant if assistant is not None else names[0])
+        found = _named(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
-        return JSONResponse(explain(table, client, await _sighted(table, visitor, journeys), found, health))
+        return JSONResponse(
+            explain(table, client, await _sighted(table, visitor, journeys), found, health, journeys.clock())
+        )
+
+
+def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:
+    @app.get("/v1/disclosure", tags=["disclosure"], summary="The public names and numbers that an app must show")
+    async def disclosure(
+        request: Request,
+        assistant: Annotated[str | None, Query(description="A name; the only assistant, if there is one.")] = None,
+    ) -> JSONResponse:
+        table, visitor, client = _visit(request, journeys)
+        found = _named(table, client, assistant)
+        health = journeys.runner.health.snapshot(table)
+        sighting = await _sighted(table, visitor, journeys)
+        told = {"x-request-id": request.state.request_id}
+        return JSONResponse(disclose(table, client, sighting, found, health, journeys.clock()), headers=told)
+
+
+def _named(table: Table, client: Client | None, name: str | None) -> Assistant:
+    """The assistant of that name; without one, the only one that this caller may ask."""
+    names = sorted({found.name for found in assistants_of(table, client).values()})
+    if name is None and len(names) != 1:
+        raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
+    return find_assistant(table, client, name if name is not None else names[0])
 
 
 def add_errors(app: FastAPI, hint: str) -> None:

@@ -20,6 +20,7 @@ from gateway.config.scalars import seconds, share
 from gateway.config.schema import BreakerSection, ResilienceSection
 from gateway.config.validate import Draft, validate
 from gateway.config.watch import Reading
+from gateway.model.approval import days_at
 from gateway.model.table import BreakerRule, Resilience, Table
 from providers.registry import Registry
 
@@ -54,10 +55,11 @@ def compile_config(
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell)
     endpoints = Endpoints(findings, registry, simulators, demo)
-    deployments = compile_deployments(draft, findings, endpoints, document.references)
+    days = days_at(document.read_at_s)
+    deployments = compile_deployments(draft, findings, endpoints, document.references, days)
     table = Table(
         version=document.version,
-        assistants=compile_assistants(draft, findings, regions, deployments),
+        assistants=compile_assistants(draft, findings, regions, deployments, days),
         regions=regions.by_name,
         region_by_territory=regions.by_territory,
         default_region=regions.default,

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gateway.config.approvals import compile_approvals
 from gateway.config.endpoints import Endpoint, Endpoints
 from gateway.config.findings import Findings
 from gateway.config.places import listed, read_places
@@ -13,6 +14,7 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
 from gateway.config.schema import DeploymentSection
 from gateway.config.validate import Draft
+from gateway.model.approval import Days
 from gateway.model.table import Deployment
 from providers.adapter import Adapter, Capabilities, KnowsModels, Target
 from providers.auth import NoAuth, Secret, secret_problem
@@ -49,7 +51,7 @@ class _Credentials:
 
 
 def compile_deployments(
-    draft: Draft, findings: Findings, endpoints: Endpoints, references: Mapping[str, Resolution]
+    draft: Draft, findings: Findings, endpoints: Endpoints, references: Mapping[str, Resolution], days: Days
 ) -> dict[str, Deployment]:
     """The sound deployments of a draft; unsound ones are marked in it."""
     compiled: dict[str, Deployment] = {}
@@ -94,6 +96,7 @@ def compile_deployments(
             unsupported=section.unsupported,
             enabled=section.enabled,
             simulates=endpoint.simulates,
+            approvals=compile_approvals(draft, findings, name, days),
         )
     return compiled
 

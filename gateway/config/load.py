@@ -1,13 +1,14 @@
 """A config file -> a document: its values, the place of each, its content hash, and what its references hold.
 
-All reading of files and environment is done here, so that compiling is pure.
+All reading of files, environment and clock is done here, so that compiling is pure.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
@@ -31,6 +32,7 @@ class Document:
     references: what every `${…}` holds, by its text.
     looks: what was found in the files of `location`'s signals, by path; none where secrets aren't looked up.
     files: the digest of every file that was read, by its path.
+    read_at_s: when (Unix time); what ends with time is judged by it.
     """
 
     source: Source
@@ -38,14 +40,21 @@ class Document:
     references: Mapping[str, Resolution]
     looks: Mapping[str, FileLook] = field(default_factory=dict)
     files: Reading = field(default_factory=dict)
+    read_at_s: float = field(default_factory=time.time)
 
 
-def load_document(path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
+def load_document(
+    path: FilePath | str,
+    environ: Mapping[str, str],
+    *,
+    secrets: bool = True,
+    clock: Callable[[], float] = time.time,
+) -> Document:
     """The document in a file; raises ConfigRejected where no values can be read from it.
 
     Without `secrets` no reference is resolved, and each counts as if it held something: fit to check, not to serve.
     """
-    return parse_document(read_config(path), str(path), environ, secrets=secrets)
+    return parse_document(read_config(path), str(path), environ, secrets=secrets, clock=clock)
 
 
 def read_config(path: FilePath | str) -> bytes:
@@ -59,7 +68,14 @@ def read_config(path: FilePath | str) -> bytes:
         raise ConfigRejected([problem]) from None
 
 
-def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Document:
+def parse_document(
+    data: bytes,
+    file: str,
+    environ: Mapping[str, str],
+    *,
+    secrets: bool = True,
+    clock: Callable[[], float] = time.time,
+) -> Document:
     """The document in these bytes; `file` is what problems call it. See `load_document`."""
     source = parse_yaml(data, file)
     held = environ if secrets else None
@@ -68,7 +84,8 @@ def parse_document(data: bytes, file: str, environ: Mapping[str, str], *, secret
     named = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, held) for text in texts}
     looks = look_at_files(source.values) if secrets else {}
-    return Document(source, _content_hash(source.values), references, looks, {file: digest(data), **named})
+    files = {file: digest(data), **named}
+    return Document(source, _content_hash(source.values), references, looks, files, clock())
 
 
 def _content_hash(values: object) -> str:

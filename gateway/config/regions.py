@@ -70,7 +70,7 @@ def _region(draft: Draft, findings: Findings, name: str, section: RegionSection,
     if territories is None or boundary is None or accepted is None:
         return None
     transit = NOWHERE if draft.is_broken("cell") else _own_place(findings, name, boundary, accepted, cell)
-    return Region(name, territories, boundary, transit)
+    return Region(name, territories, boundary, transit, section.approvals == "required")
 
 
 def _territories(findings: Findings, path: Path, words: list[str]) -> Places | None:

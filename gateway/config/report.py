@@ -7,6 +7,7 @@ from textwrap import wrap
 
 from gateway.config.problems import Problem
 from gateway.config.routes import ineligible_now
+from gateway.model.approval import Days
 from gateway.model.exporter import Exporter
 from gateway.model.table import Assistant, Deployment, Region, Table
 from providers.sites import Residency
@@ -31,9 +32,9 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
 
 
-def render_matrix(table: Table) -> str:
+def render_matrix(table: Table, days: Days | None = None) -> str:
     """Every assistant in every region, its steps in order, where each stores and processes, and why one is passed
-    over right now whatever the request."""
+    over right now whatever the request. Without days, approvals are not judged."""
     lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
     for region in table.regions.values():
         lines += _region(region)
@@ -44,7 +45,7 @@ def render_matrix(table: Table) -> str:
         lines += _wrapped("  believed without their part: ", countries)
     for name, assistant in table.assistants.items():
         if name == assistant.name:
-            lines += ["", *_assistant(assistant, table)]
+            lines += ["", *_assistant(assistant, table, days)]
     if table.exporters:
         lines += ["", "exporters"]
     for exporter in table.exporters:
@@ -65,9 +66,11 @@ def _region(region: Region) -> Iterator[str]:
     yield from _wrapped("      boundary: ", str(region.boundary))
     if region.transit.included:
         yield from _wrapped("      passes through: ", str(region.transit))
+    if region.approvals_required:
+        yield "      approvals: required"
 
 
-def _assistant(assistant: Assistant, table: Table) -> Iterator[str]:
+def _assistant(assistant: Assistant, table: Table, days: Days | None) -> Iterator[str]:
     aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
     yield from _wrapped("assistant ", assistant.name + aliases)
     for name in table.regions:
@@ -77,7 +80,7 @@ def _assistant(assistant: Assistant, table: Table) -> Iterator[str]:
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
         for number, step in enumerate(steps, 1):
-            yield from _step(number, step, table.regions[name])
+            yield from _step(number, step, table.regions[name], days)
 
 
 def _elsewhere(region: str, table: Table) -> str:
@@ -89,13 +92,13 @@ def _elsewhere(region: str, table: Table) -> str:
     return f" (not by this cell, but at {home})" if home else " (not by this cell: its people are refused, wrong_cell)"
 
 
-def _step(number: int, step: Deployment, region: Region) -> Iterator[str]:
+def _step(number: int, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
     simulated = ", simulated" if step.simulates is not None else ""
     yield from _wrapped(f"    {number}. ", f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
     yield from _wrapped("       ", _where(step.residency))
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
-    if reason := ineligible_now(step):
+    if reason := ineligible_now(step, region, days):
         yield from _wrapped("       not now: ", reason)
 
 

@@ -12,24 +12,28 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema import AssistantSection
 from gateway.config.validate import Draft
+from gateway.model.approval import Days, why_unapproved
 from gateway.model.table import Assistant, Deployment, Region
 
 __all__ = ["compile_assistants", "ineligible_now"]
 
 
-def ineligible_now(deployment: Deployment) -> str:
-    """Why the deployment is asked by no request until something is mended; empty if it can be asked."""
+def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
+    """Why the deployment is asked by no request of the region on these days until something is mended; empty if it can
+    be asked. Without days, approvals are not judged."""
     if not deployment.enabled:
         return "disabled"
     if not deployment.has_credential:
         return f"no credential ({', '.join(deployment.missing_credentials)})"
     if deployment.unmet:
         return f"not attested: {', '.join(deployment.unmet)}"
+    if region is not None and region.approvals_required and days is not None:
+        return why_unapproved(deployment.approvals, region.name, days) or ""
     return ""
 
 
 def compile_assistants(
-    draft: Draft, findings: Findings, regions: Regions, deployments: Mapping[str, Deployment]
+    draft: Draft, findings: Findings, regions: Regions, deployments: Mapping[str, Deployment], days: Days
 ) -> dict[str, Assistant]:
     """The assistants of a draft by name and by alias."""
     compiled: dict[str, Assistant] = {}
@@ -45,8 +49,9 @@ def compile_assistants(
             routed.add(region_name)
             used.update(steps)
             _check_region(draft, findings, place, region_name)
-            found = _steps(draft, findings, place, steps, deployments)
             region = regions.by_name.get(region_name)
+            found = _steps(draft, findings, place, steps, deployments)
+            _check_now(findings, place, steps, found, region, days)
             if region is not None:
                 _check_fence(findings, place, region, found, deployments)
                 routes[region_name] = tuple(found.values())
@@ -78,11 +83,28 @@ def _steps(
             found[index] = deployments[name]
         elif name not in known and not draft.is_broken("deployments"):
             findings.error((*place, index), f"unknown deployment {quoted(name)}", choice_hint(name, known))
-    reasons = [ineligible_now(deployment) for deployment in found.values()]
+    return found
+
+
+def _check_now(
+    findings: Findings,
+    place: Path,
+    steps: list[str],
+    found: Mapping[int, Deployment],
+    region: Region | None,
+    days: Days,
+) -> None:
+    """What keeps steps from being asked now: a warning, as it may be mended without a change of the config."""
+    reasons = [ineligible_now(deployment, region, days) for deployment in found.values()]
     if len(found) == len(steps) and steps and all(reasons):
         why = "; ".join(f"{step.name}: {reason}" for step, reason in zip(found.values(), reasons, strict=True))
         findings.warn(place, f"nobody of this route can be asked now ({why})")
-    return found
+    if region is None or not region.approvals_required:
+        return
+    for index, step in found.items():
+        if all(approval.region != region.name for approval in step.approvals):
+            message = f"{quoted(step.name)} has no approval for region {quoted(region.name)}: never asked here"
+            findings.warn((*place, index), message, f"record it in `deployments.{step.name}.approvals`")
 
 
 def _check_fence(

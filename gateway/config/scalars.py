@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -11,11 +12,14 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "MEANINGS",
     "Age",
+    "Day",
+    "DocumentUrl",
     "Duration",
     "DurationOrZero",
     "FieldName",
     "HeaderName",
     "KeyHash",
+    "Line",
     "Name",
     "OneOrMore",
     "Origin",
@@ -39,6 +43,10 @@ _SHARE = r"^(100|[0-9]{1,2})%$"
 _SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _AGE = r"^([1-9][0-9]{0,3})(h|d)$"
+_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_LINE = r"^\S(.{0,254}\S)?$"
+# Without what could end an attribute or a tag in the page that an app makes of it.
+_DOCUMENT = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
@@ -47,6 +55,7 @@ MEANINGS = {
     _HEADER: "must be the name of a header",
     _PROJECT: "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
     _FIELD: "must be the name of a request field",
+    _DOCUMENT: "must be an https URL, such as https://www.example.cn/filing.pdf",
     _AGE: "must be an age in hours or days, such as 12h or 30d",
 }
 """What a pattern of the schema asks for, in words."""
@@ -54,6 +63,7 @@ MEANINGS = {
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 _LONGEST_S = 86_400.0
+_LONGEST_LINE = 256
 
 
 def _listed(value: object) -> object:
@@ -112,6 +122,25 @@ def _duration_above_zero(value: object) -> str:
     return text
 
 
+def _day(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_DAY, value, re.ASCII):
+        try:
+            date.fromisoformat(value)
+        except ValueError:
+            raise _mistake("there is no such day", "write year-month-day, such as 2027-03-01") from None
+        return value
+    raise _mistake("must be a day", "write year-month-day, such as 2027-03-01")
+
+
+def _line(value: object) -> str:
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_LINE and value.isprintable() and value.strip() == value:
+        return value
+    raise _mistake(
+        f"must be 1 to {_LONGEST_LINE} printable characters on one line, and not begin or end with a space",
+        "" if isinstance(value, str) else "put it in quotes",
+    )
+
+
 def _key_hash(value: object) -> object:
     """The hash, lower case. A value that is none may be a key, so the message never shows it."""
     if not isinstance(value, str):
@@ -164,6 +193,12 @@ _ShareOrZeroText = Annotated[str, Field(pattern=_SHARE, examples=["20%"])]
 _Off = Annotated[str, Field(pattern="^off$")]
 Share = Annotated[str, BeforeValidator(_share_above_zero, json_schema_input_type=_ShareText)]
 ShareOrOff = Annotated[str, BeforeValidator(_share_or_off, json_schema_input_type=_ShareOrZeroText | _Off)]
+Day = Annotated[
+    str,
+    BeforeValidator(_day, json_schema_input_type=Annotated[str, Field(pattern=_DAY, examples=["2027-03-01"])]),
+]
+Line = Annotated[str, BeforeValidator(_line, json_schema_input_type=Annotated[str, Field(pattern=_LINE)])]
+DocumentUrl = Annotated[str, Field(pattern=_DOCUMENT, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 Age = Annotated[str, Field(pattern=_AGE, examples=["12h", "30d"])]

@@ -13,11 +13,14 @@ from pydantic_core import PydanticCustomError
 
 from gateway.config.scalars import (
     Age,
+    Day,
+    DocumentUrl,
     Duration,
     DurationOrZero,
     FieldName,
     HeaderName,
     KeyHash,
+    Line,
     Name,
     OneOrMore,
     Origin,
@@ -27,9 +30,11 @@ from gateway.config.scalars import (
     Visible,
     Words,
 )
+from gateway.model.approval import ApprovalKind
 from gateway.model.table import Signal
 
 __all__ = [
+    "ApprovalSection",
     "AssistantSection",
     "AttemptsSection",
     "BreakerSection",
@@ -95,6 +100,22 @@ class RegionSection(_Section):
     transit: Words | None = Field(
         None, description="The cell's own territory, where it lies outside the boundary and is accepted."
     )
+    approvals: Literal["none", "required"] = Field(
+        "none", description="required: only a deployment with an approval for this region that is valid now may answer."
+    )
+
+
+class ApprovalSection(_Section):
+    """A record that an authority lets the deployment serve a region."""
+
+    region: str = Field(description="The region that it is for.")
+    authority: Line = Field(description="Who gave it, such as CAC (the Cyberspace Administration of China).")
+    kind: ApprovalKind = Field(description="What it is: the filing of an algorithm or a model, or a registration.")
+    number: Line = Field(description="Its number, as the authority writes it.")
+    model_name: Line = Field(description="The name by which the model is public, which apps must show.")
+    valid_from: Day | None = Field(None, description="Its first day, such as 2026-03-01; no beginning if left out.")
+    valid_until: Day | None = Field(None, description="Its last day, such as 2027-03-01; no end if left out.")
+    document: DocumentUrl | None = Field(None, description="An https URL where it can be read.")
 
 
 class DeploymentSection(_Section):
@@ -131,6 +152,7 @@ class DeploymentSection(_Section):
         "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
     )
     passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    approvals: list[ApprovalSection] = Field([], description="What authorities let it do, in which regions.")
     enabled: bool = Field(True, description="false takes it out of every route at once.")
     insecure: bool = Field(False, description="Allows http:// to another machine: prompts and keys in clear text.")
 

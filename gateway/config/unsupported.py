@@ -6,7 +6,6 @@ __all__ = ["KEYS", "WEIGHTED_STEP", "WORDS"]
 
 KEYS = frozenset(
     {
-        "approvals",
         "consent",
         "evaluations",
         "fold",

@@ -33,7 +33,7 @@ _NAMED: dict[str, type[BaseModel]] = {
     "exporters": ExporterSection,
 }
 # Optional keys without which an entry would be judged wrongly.
-_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit", "regions"})
+_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit", "regions", "approvals"})
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 

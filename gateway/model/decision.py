@@ -17,6 +17,7 @@ class PassedOver(StrEnum):
     BOUNDARY = "boundary"  # it would store or process outside the region's boundary
     AVAILABILITY = "availability"  # the vendor doesn't serve the caller's territory
     REQUIREMENT = "requirement"  # the site requires something that nobody attested
+    APPROVAL = "approval"  # the region requires one, and it has none that is valid now
     EXCEPTED = "excepted"  # the site's promise of residency leaves out what is asked
     CAPABILITY = "capability"  # it can't do what is asked
     MOVES_DATA = "moves_data"  # a field of the request would move or keep data
@@ -47,6 +48,7 @@ class RefusalCode(StrEnum):
     REGION_UNKNOWN = "region_unknown"
     REGION_CONFLICT = "region_conflict"
     WRONG_CELL = "wrong_cell"
+    NO_APPROVED_DEPLOYMENT = "no_approved_deployment"
     NO_ELIGIBLE_DEPLOYMENT = "no_eligible_deployment"
     UNSUPPORTED_CAPABILITY = "unsupported_capability"
     NO_HEALTHY_DEPLOYMENT = "no_healthy_deployment"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -80,7 +80,7 @@ class WorkerStatus:
 class Status:
     """The whole gateway. loaded: how the active table came to be. failed: the last try since, if it was rejected.
 
-    reloads: how often, by cause and result.
+    reloads: how often, by cause and result. at_s: when it was all so (Unix time).
     """
 
     table: Table
@@ -91,3 +91,4 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     workers_wanted: int = 1
     worker_restarts: int = 0
+    at_s: float = field(kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
+from gateway.model.approval import Approval
 from gateway.model.exporter import Exporter
 from gateway.model.signals import ClaimRules, GeoIpRules
 from providers.adapter import Adapter, Capabilities, Target
@@ -46,12 +47,14 @@ class Region:
 
     boundary: where prompts of this region may be stored and processed.
     transit: the cell's own territory, where it lies outside the boundary and is accepted.
+    approvals_required: only a deployment that is approved for this region right now may answer.
     """
 
     name: str
     territories: Places
     boundary: Places
     transit: Places = NOWHERE
+    approvals_required: bool = False
 
     @property
     def is_default(self) -> bool:
@@ -91,6 +94,7 @@ class Deployment:
     unsupported: Literal["drop", "refuse"] = "drop"
     enabled: bool = True
     simulates: str | None = None
+    approvals: tuple[Approval, ...] = ()
 
     @property
     def has_credential(self) -> bool:
@@ -261,6 +265,11 @@ class Table:
     cors: Cors | None = None
     demo: bool = False
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def approvals(self) -> Mapping[str, tuple[Approval, ...]]:
+        """The approvals of each deployment by its name."""
+        return {name: deployment.approvals for name, deployment in self.deployments.items()}
 
     def region_of(self, territory: str) -> Region | None:
         """The region that a territory is in: its own entry, its country's, the default's, or none."""

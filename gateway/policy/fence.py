@@ -1,35 +1,48 @@
 """The fence: the only place where a permit to send a prompt somewhere is made.
 
 The compiler has already refused every route that leaves its region's boundary. This check is made again for each
-request all the same: a permit is the one thing that execution needs to open a connection, so that no path to a
-provider exists that was not judged here.
+request all the same, and that of approvals, which end while we serve, is made here alone: a permit is the one thing
+that execution needs to open a connection, so that no path to a provider exists that was not judged here.
 """
 
 from __future__ import annotations
 
+from gateway.model.approval import days_at, why_unapproved
 from gateway.model.permit import Permit
 from gateway.model.table import Deployment, Region, Table
 
-__all__ = ["prompt_permit", "still_permitted"]
+__all__ = ["is_inside", "lacking_approval", "prompt_permit", "still_permitted"]
 
 
-def prompt_permit(table: Table, region: Region, deployment: Deployment) -> Permit | None:
-    """The permit to send this region's prompts to the deployment; None if that would leave the boundary."""
-    if not deployment.residency.within(region.boundary):
-        return None
-    if table.demo and deployment.simulates is None:
+def prompt_permit(table: Table, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+    """The permit to send this region's prompts to the deployment now (Unix time); None if that would leave the
+    boundary, or if the region requires an approval that the deployment doesn't have now."""
+    if not is_inside(table, region, deployment) or lacking_approval(region, deployment, now_s) is not None:
         return None
     return Permit(deployment.origin, region.name, deployment.name, deployment.site, deployment.model, table.version)
 
 
-def still_permitted(permit: Permit, current: Table, assistant: str) -> str | None:
-    """None if the current table still lets this permit be used, else why not.
+def is_inside(table: Table, region: Region, deployment: Deployment) -> bool:
+    """Whether the deployment keeps the region's prompts within the boundary, and in a demo on this machine."""
+    return deployment.residency.within(region.boundary) and (not table.demo or deployment.simulates is not None)
+
+
+def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> str | None:
+    """None if the region asks for no approval, or the deployment has one that counts now; else what is missing."""
+    if not region.approvals_required:
+        return None
+    return why_unapproved(deployment.approvals, region.name, days_at(now_s))
+
+
+def still_permitted(permit: Permit, current: Table, assistant: str, now_s: float) -> str | None:
+    """None if the current table still lets this permit be used now, else why not.
 
     A request plans by the table that it began with; a new attempt must be allowed by the current one too, so that
-    a kill switch or a narrowed boundary takes effect in the middle of a retry.
+    a kill switch or a narrowed boundary takes effect in the middle of a retry. An approval may end there too, with no
+    change of the table.
     """
     if permit.table == current.version:
-        return None
+        return lacking_approval(current.regions[permit.region], current.deployments[permit.deployment], now_s)
     deployment = current.deployments.get(permit.deployment)
     region = current.regions.get(permit.region)
     route = current.assistants[assistant].routes if assistant in current.assistants else {}
@@ -37,7 +50,9 @@ def still_permitted(permit: Permit, current: Table, assistant: str) -> str | Non
         return "the current config doesn't route there any more"
     if not deployment.enabled:
         return "disabled in the current config"
-    renewed = prompt_permit(current, region, deployment)
+    if (lacking := lacking_approval(region, deployment, now_s)) is not None:
+        return lacking
+    renewed = prompt_permit(current, region, deployment, now_s)
     if renewed is None or renewed.origin != permit.origin or renewed.model != permit.model:
         return "the current config doesn't permit it any more"
     return None

@@ -21,13 +21,17 @@ __all__ = ["why_not_now"]
 
 
 def why_not_now(
-    step: Step, current: Table, assistant: str, client: Client | None, location: Location, needs: Needs
+    step: Step,
+    current: Table,
+    assistant: str,
+    client: Client | None,
+    location: Location,
+    needs: Needs,
+    now_s: float,
 ) -> str | None:
-    """None if the current table lets this step be taken for that caller and request, else why not."""
-    if step.permit.table == current.version:
-        return None
-    reason = still_permitted(step.permit, current, assistant)
-    if reason is not None:
+    """None if the current table lets this step be taken now for that caller and request, else why not."""
+    reason = still_permitted(step.permit, current, assistant, now_s)
+    if reason is not None or step.permit.table == current.version:
         return reason
     now = _client_now(current, client)
     if client is not None and (now is None or not now.may_ask(assistant)):
@@ -35,7 +39,7 @@ def why_not_now(
     region = _region_now(current, location, now)
     if region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
-    decision = decide(current, current.assistants[assistant], replace(location, region=region), needs, {})
+    decision = decide(current, current.assistants[assistant], replace(location, region=region), needs, {}, now_s)
     if isinstance(decision.outcome, Plan) and any(
         planned.deployment.name == step.deployment.name for planned in decision.outcome.steps
     ):

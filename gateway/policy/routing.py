@@ -9,18 +9,27 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from gateway.model.approval import days_at
 from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
 from gateway.model.location import Location, LocationProblem
 from gateway.model.permit import Permit
 from gateway.model.table import Assistant, Deployment, Region, Table
-from gateway.policy.fence import prompt_permit
+from gateway.policy.fence import is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
 from providers.fitting import PARAMETERS, Needs, fit
 from providers.territories import territory_name
 
 __all__ = ["decide", "off", "refuse_location"]
 
-_LAW = frozenset({PassedOver.BOUNDARY, PassedOver.AVAILABILITY, PassedOver.REQUIREMENT, PassedOver.EXCEPTED})
+_LAW = frozenset(
+    {
+        PassedOver.BOUNDARY,
+        PassedOver.AVAILABILITY,
+        PassedOver.REQUIREMENT,
+        PassedOver.APPROVAL,
+        PassedOver.EXCEPTED,
+    }
+)
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 
@@ -64,11 +73,11 @@ def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
 
 
 def decide(
-    table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, Unwell]
+    table: Table, assistant: Assistant, location: Location, needs: Needs, health: Mapping[str, Unwell], now_s: float
 ) -> Decision:
     """The plan for one request, or its refusal, with what became of each deployment of the route.
 
-    health: the deployments that can't be asked right now, by name, and why.
+    health: the deployments that can't be asked right now, by name, and why. now_s: Unix time, for what ends.
     """
     refusal = refuse_location(table, location)
     region = location.region
@@ -81,15 +90,17 @@ def decide(
                 RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
             )
         )
-    place = (assistant.name, region.name, location.territory, location.assumed)
+    # Approvals count by the day, so that what is remembered of one day is asked for on no other.
+    days = days_at(now_s) if region.approvals_required else None
+    place = (assistant.name, region.name, location.territory, location.assumed, days)
     if health or not needs.parameters <= PARAMETERS:
-        return _decide(table, assistant, region, location, place, needs, health)
-    # The table, the place and the needs decide alone, and few kinds of needs are all that callers have. (Names of
-    # unknown fields are the caller's own words: such needs are not kept.)
+        return _decide(table, assistant, region, location, place, needs, health, now_s)
+    # The table, the place, the day and the needs decide alone, and few kinds of needs are all that callers have. (Names
+    # of unknown fields are the caller's own words: such needs are not kept.)
     return remember(
         table,
         ("decision", *place, needs),
-        lambda: _decide(table, assistant, region, location, place, needs, health),
+        lambda: _decide(table, assistant, region, location, place, needs, health, now_s),
     )
 
 
@@ -101,9 +112,12 @@ def _decide(
     place: tuple[Hashable, ...],
     needs: Needs,
     health: Mapping[str, Unwell],
+    now_s: float,
 ) -> Decision:
     route = assistant.routes[region.name]
-    standings = remember(table, ("route", *place), lambda: [_standing(table, region, location, item) for item in route])
+    standings = remember(
+        table, ("route", *place), lambda: [_standing(table, region, location, item, now_s) for item in route]
+    )
     judged = tuple([(standing.deployment, _judge(region, standing, needs, health)) for standing in standings])
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if steps:
@@ -125,15 +139,15 @@ class _Standing:
     off: tuple[PassedOver, str] | None
 
 
-def _standing(table: Table, region: Region, location: Location, deployment: Deployment) -> _Standing:
-    permit = prompt_permit(table, region, deployment)
-    if permit is None:
+def _standing(table: Table, region: Region, location: Location, deployment: Deployment, now_s: float) -> _Standing:
+    if not is_inside(table, region, deployment):
         outside = (PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
         return _Standing(deployment, None, outside, None)
-    return _Standing(deployment, permit, _law(region, location, deployment), off(deployment))
+    lawless = _law(region, location, deployment, now_s)
+    return _Standing(deployment, prompt_permit(table, region, deployment, now_s), lawless, off(deployment))
 
 
-def _law(region: Region, location: Location, deployment: Deployment) -> tuple[PassedOver, str] | None:
+def _law(region: Region, location: Location, deployment: Deployment, now_s: float) -> tuple[PassedOver, str] | None:
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
@@ -145,6 +159,8 @@ def _law(region: Region, location: Location, deployment: Deployment) -> tuple[Pa
         )
     if deployment.unmet:
         return PassedOver.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
+    if (lacking := lacking_approval(region, deployment, now_s)) is not None:
+        return PassedOver.APPROVAL, lacking
     return None
 
 
@@ -203,8 +219,9 @@ def _refuse(
             RefusalCode.UNSUPPORTED_CAPABILITY,
             f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked: {told}",
         )
+    unapproved = reasons == {PassedOver.APPROVAL}
     return Refusal(
-        RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
+        RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
         f"no deployment of {assistant.name!r} may answer here: "
         + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
     )

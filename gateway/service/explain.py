@@ -13,7 +13,7 @@ from gateway.policy.routing import decide
 from providers.fitting import Needs
 from providers.territories import territory_name
 
-__all__ = ["explain", "explain_text"]
+__all__ = ["NO_NEEDS", "explain", "explain_text"]
 
 _WIDTH = 100
 NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
@@ -25,11 +25,12 @@ def explain(
     sighting: Sighting,
     assistant: Assistant,
     health: Mapping[str, Unwell],
+    now_s: float,
     needs: Needs = NO_NEEDS,
 ) -> dict[str, object]:
     """What would become of a request from there for that assistant: by the same functions that traffic uses."""
     location = resolve(table, client, sighting)
-    decision = decide(table, assistant, location, needs, health)
+    decision = decide(table, assistant, location, needs, health, now_s)
     return {
         "table": table.version,
         "assistant": assistant.name,
@@ -88,10 +89,10 @@ def _considered(item: Considered) -> dict[str, object]:
     }
 
 
-def explain_text(table: Table, client: Client | None, sighting: Sighting, assistant: Assistant) -> str:
+def explain_text(table: Table, client: Client | None, sighting: Sighting, assistant: Assistant, now_s: float) -> str:
     """The same for a terminal, where no process has a health: the place and its evidence, who answers, who doesn't."""
     location = resolve(table, client, sighting)
-    decision = decide(table, assistant, location, NO_NEEDS, {})
+    decision = decide(table, assistant, location, NO_NEEDS, {}, now_s)
     lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
@@ -63,11 +64,14 @@ def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
 
 class Journeys:
     """Carries requests through decision and execution. `current` gives the table that is active at that moment;
-    `signals` checks what tells a place and is no plain header."""
+    `signals` checks what tells a place and is no plain header; `clock` is Unix time."""
 
-    def __init__(self, current: Callable[[], Table], runner: Runner, signals: Signals) -> None:
+    def __init__(
+        self, current: Callable[[], Table], runner: Runner, signals: Signals, clock: Callable[[], float] = time.time
+    ) -> None:
         self.current = current
         self.signals = signals
+        self.clock = clock
         self._runner = runner
 
     @property
@@ -88,7 +92,7 @@ class Journeys:
         assistant = find_assistant(table, client, request.model)
         record.assistant = assistant.name
         needs = needs_of(request)
-        decision = decide(table, assistant, location, needs, self._runner.health.snapshot(table))
+        decision = decide(table, assistant, location, needs, self._runner.health.snapshot(table), self.clock())
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)
         still_allowed = self._still_allowed(assistant, client, location, needs)
@@ -101,4 +105,4 @@ class Journeys:
     def _still_allowed(
         self, assistant: Assistant, client: Client | None, location: Location, needs: Needs
     ) -> Callable[[Step], str | None]:
-        return lambda step: why_not_now(step, self.current(), assistant.name, client, location, needs)
+        return lambda step: why_not_now(step, self.current(), assistant.name, client, location, needs, self.clock())

@@ -1,10 +1,11 @@
-"""What is known of the whole gateway and not of one process, as metrics: its config, its workers, its benches."""
+"""What is known of the whole gateway and not of one process: its config, workers, benches and approvals, as metrics."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
+from gateway.model.approval import days_at, terms_of
 from gateway.model.status import Status
 from gateway.telemetry.exposition import render
 from gateway.telemetry.snapshots import Series, merge, pack
@@ -18,6 +19,7 @@ def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[byt
 
 
 def _facts(status: Status) -> Series:
+    terms = terms_of(status.table.approvals, days_at(status.at_s))
     benched = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
     return {
         "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
@@ -27,4 +29,5 @@ def _facts(status: Status) -> Series:
         "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
         "gateway_worker_restarts_total": {(): [status.worker_restarts]},
         "gateway_benched_deployments": {(name,): [count] for name, count in benched.items()},
+        "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
     }

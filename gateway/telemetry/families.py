@@ -147,5 +147,10 @@ FAMILIES: Mapping[str, Family] = {
     "gateway_workers": Family("gauge", "Processes that serve, and answer the supervisor."),
     "gateway_worker_restarts_total": Family("counter", "Workers that ended though nobody told them to."),
     "gateway_benched_deployments": Family("gauge", "In how many workers a deployment is benched.", ("deployment",)),
+    "gateway_approval_days_left": Family(
+        "gauge",
+        "Days until the last day of a deployment's approval for a region; below 0 where it is over.",
+        ("deployment", "region"),
+    ),
     "gateway_log_lines_dropped_total": Family("counter", "Lines of the log that could not be written."),
 }

@@ -529,7 +529,7 @@ def asked(
     try:
         request = decode_request({"model": "assistant", "messages": [Q], **fields})
         location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (PLACES[column],))))
-        decision = decide(table, table.assistants["assistant"], location, needs_of(request), {})
+        decision = decide(table, table.assistants["assistant"], location, needs_of(request), {}, 0.0)
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)
         [step] = decision.outcome.steps

@@ -17,6 +17,7 @@ from tests.tables import KEYS, WORLD, table_of
 
 TOKEN = "a-token-of-the-operator"
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NOW = AT.timestamp()
 TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
 LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
@@ -29,7 +30,7 @@ class Told:
 
     def __init__(self) -> None:
         worker = WorkerStatus(1, 4711, TABLE.version, 3, False, {})
-        self.now = Status(TABLE, LOADED, None, {}, False, (worker, replace(worker, seat=2)), 2, 1)
+        self.now = Status(TABLE, LOADED, None, {}, False, (worker, replace(worker, seat=2)), 2, 1, at_s=NOW)
         self.reloaded = replace(LOADED, cause="admin", changes=Changes(added=("new",)))
         self.reloads = 0
 

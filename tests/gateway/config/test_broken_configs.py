@@ -759,7 +759,6 @@ def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
 
 
 NOT_YET = {
-    "approvals": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸approvals: required}"),
     "labels": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸labels: [x]}"),
     "profile": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸profile: {locale: zh}}"),
     "protected": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸protected: true}"),

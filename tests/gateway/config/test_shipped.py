@@ -87,7 +87,7 @@ def answers(table: Table, territory: str) -> str | None:
     refusal = refuse_location(table, location)
     if refusal is not None:
         return f"({location.region.name})" if refusal.home and location.region else None
-    outcome = decide(table, table.assistants["assistant"], location, needs_of(QUESTION), {}).outcome
+    outcome = decide(table, table.assistants["assistant"], location, needs_of(QUESTION), {}, 0.0).outcome
     return " ".join(step.deployment.name for step in outcome.steps) if isinstance(outcome, Plan) else None
 
 

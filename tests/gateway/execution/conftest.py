@@ -66,7 +66,7 @@ class Bench:
 
     def plan(self, request: ChatRequest) -> Plan:
         location = resolve(self.table, None, Sighting(EdgeReport("h", ("DE",))))
-        outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}).outcome
+        outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}, 0.0).outcome
         assert isinstance(outcome, Plan)
         return outcome
 

@@ -18,26 +18,26 @@ TABLE = table_of(WORLD)
 
 
 def permit(table: Table = TABLE, region: str = "us", deployment: str = "chatgpt-us") -> Permit:
-    made = prompt_permit(table, table.regions[region], table.deployments[deployment])
+    made = prompt_permit(table, table.regions[region], table.deployments[deployment], 0.0)
     assert made is not None
     return made
 
 
 def test_the_check_of_the_compiler_is_made_again() -> None:
     outside = replace(TABLE.regions["us"], boundary=parse_places(["DE"]))
-    assert prompt_permit(TABLE, outside, TABLE.deployments["chatgpt-us"]) is None
-    assert prompt_permit(TABLE, TABLE.regions["us"], TABLE.deployments["qwen-cn"]) is None
+    assert prompt_permit(TABLE, outside, TABLE.deployments["chatgpt-us"], 0.0) is None
+    assert prompt_permit(TABLE, TABLE.regions["us"], TABLE.deployments["qwen-cn"], 0.0) is None
 
 
 def test_a_demo_permits_simulators_only() -> None:
     demo = replace(TABLE, demo=True)
-    assert prompt_permit(demo, demo.regions["us"], demo.deployments["chatgpt-us"]) is None
+    assert prompt_permit(demo, demo.regions["us"], demo.deployments["chatgpt-us"], 0.0) is None
     simulated = replace(demo.deployments["chatgpt-us"], simulates="us")
-    assert prompt_permit(demo, demo.regions["us"], simulated) is not None
+    assert prompt_permit(demo, demo.regions["us"], simulated, 0.0) is not None
 
 
 def test_the_table_that_made_it_keeps_it() -> None:
-    assert still_permitted(permit(), TABLE, "assistant") is None
+    assert still_permitted(permit(), TABLE, "assistant", 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_another_table_must_permit_it_too(change: str, to: str, words: str | Non
         text = text.replace("assistants: [assistant]", "assistants: [helper]")
     assert change in text
     current = table_of(text.replace(change, to))
-    reason = still_permitted(permit(), current, "assistant")
+    reason = still_permitted(permit(), current, "assistant", 0.0)
     assert (reason is None) if words is None else (reason is not None and words in reason)
 
 
@@ -65,7 +65,7 @@ def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
     held = permit(wide)
     narrow = replace(TABLE.regions["us"], boundary=parse_places(["CA"]))
     current = replace(TABLE, regions={**TABLE.regions, "us": narrow})
-    reason = still_permitted(held, current, "assistant")
+    reason = still_permitted(held, current, "assistant", 0.0)
     assert reason is not None
     assert "doesn't permit" in reason
 

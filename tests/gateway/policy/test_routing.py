@@ -22,7 +22,7 @@ def decision(
     table: Table, territory: str, needs: Needs | None = None, health: dict[str, Unwell] | None = None
 ) -> Decision:
     location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
-    return decide(table, table.assistants["assistant"], location, needs or asked(), health or {})
+    return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
 
 
 def plan_of(*arguments: object, **named: object) -> list[str]:
@@ -145,13 +145,13 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     client = next(client for client in TABLE.clients.values() if client.region == "cn")
     location = resolve(TABLE, client, Sighting())
     assert location.territory is None
-    outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}).outcome
+    outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     wider = table_of(
         WORLD.replace("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN, HK], boundary: [CN]}")
     )
     client = next(client for client in wider.clients.values() if client.region == "cn")
-    found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {})
+    found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {}, 0.0)
     assert found.considered[0].reason is PassedOver.AVAILABILITY
 
 
@@ -163,7 +163,7 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     ],
 )
 def test_a_problem_of_place_is_a_refusal(sighting: Sighting, code: RefusalCode) -> None:
-    found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {})
+    found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is code
 

@@ -1,0 +1,73 @@
+"""Approvals: which authority lets a deployment serve which region, and how long still.
+
+That one is over is a warning here, and a decision at request time. Numbers are judged by the form that their authority
+gives them, where it is known.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from gateway.config.findings import Findings
+from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.schema import ApprovalSection
+from gateway.config.validate import Draft
+from gateway.model.approval import Approval, Days, terms_of, why_unapproved
+
+__all__ = ["compile_approvals"]
+
+# The Cyberspace Administration of China's published lists of filings (cac.gov.cn, as of 2026-11-20) have these forms; a
+# registration's number has none that is published.
+_FORMS = {
+    ("CAC", "model_filing"): (r"[A-Za-z]+-[A-Za-z0-9]+-[0-9]{6,14}", "ZheJiang-TongYiQianWen-20230901"),
+    ("CAC", "algorithm_filing"): (r"网信算备[0-9]{21}号", "网信算备330110507206401230035号"),
+}
+
+
+def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
+    """The approvals of a deployment."""
+    path: Path = ("deployments", name, "approvals")
+    sections = draft.config.deployments[name].approvals
+    compiled = tuple(_approval(draft, findings, (*path, index), section) for index, section in enumerate(sections))
+    for term in terms_of({name: compiled}, days):
+        if term.warned_days is not None:
+            which = _deciding(compiled, term.region, term.last_day)
+            lapsed = why_unapproved(compiled, term.region, days) if term.days_left < 0 else None
+            findings.warn((*path, which), lapsed or str(term), "add the renewed one to the list before that day")
+    return compiled
+
+
+def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> int:
+    """The place in the list of the approval that ends on the day."""
+    ends = [(approval.region, approval.valid_until) for approval in approvals]
+    return ends.index((region, last_day))
+
+
+def _approval(draft: Draft, findings: Findings, path: Path, section: ApprovalSection) -> Approval:
+    known = draft.names("regions")
+    if section.region not in known and not draft.is_broken("regions"):
+        message = f"unknown region {quoted(section.region)}"
+        findings.error((*path, "region"), message, choice_hint(section.region, known))
+    begins, ends = _day(section.valid_from), _day(section.valid_until)
+    if begins is not None and ends is not None and ends < begins:
+        findings.error((*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "mend one of them")
+    form, example = _FORMS.get((section.authority, section.kind), (".*", ""))
+    if not re.fullmatch(form, section.number):
+        words = section.kind.replace("_", " ")
+        message = f"is not the number of a {section.authority} {words}, as far as is known"
+        findings.warn((*path, "number"), message, f"such as {example}")
+    return Approval(
+        section.region,
+        section.authority,
+        section.kind,
+        section.number,
+        section.model_name,
+        begins,
+        ends,
+        section.document,
+    )
+
+
+def _day(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text is not None else None

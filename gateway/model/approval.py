@@ -1,0 +1,135 @@
+"""Approvals: what an authority lets a deployment do in a region, and on which days. Dates in, values out; no clock.
+
+It is never one date everywhere: a day begins at UTC+14 and ends at UTC-12. A record counts at a moment only if every
+date that it is somewhere on Earth at that moment is covered, so that no clock can say that it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, NamedTuple
+
+__all__ = ["WARNED_DAYS", "Approval", "ApprovalKind", "Days", "Term", "days_at", "terms_of", "why_unapproved"]
+
+ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
+WARNED_DAYS = (7, 30, 60)
+"""How long before its end an approval is told of: from the last of them on, and each time more."""
+
+_DAY_S = 86_400
+_EARLIEST_S = 14 * 3600
+_LATEST_S = -12 * 3600
+_UNIX_DAY = date(1970, 1, 1).toordinal()
+_ALWAYS, _NEVER_ENDS = date.min.toordinal(), date.max.toordinal()
+
+
+class Days(NamedTuple):
+    """The dates that it is somewhere on Earth at one moment, the first and the last, as ordinals."""
+
+    first: int
+    last: int
+
+
+def days_at(now_s: float) -> Days:
+    """The dates at a moment (Unix time)."""
+    return Days(
+        int((now_s + _LATEST_S) // _DAY_S) + _UNIX_DAY,
+        int((now_s + _EARLIEST_S) // _DAY_S) + _UNIX_DAY,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One record. valid_from, valid_until: its first and its last day; None is no such end. document: an https URL."""
+
+    region: str
+    authority: str
+    kind: ApprovalKind
+    number: str
+    model_name: str
+    valid_from: date | None = None
+    valid_until: date | None = None
+    document: str | None = None
+
+    @property
+    def first_day(self) -> int:
+        """Its first day as an ordinal."""
+        return self.valid_from.toordinal() if self.valid_from is not None else _ALWAYS
+
+    @property
+    def last_day(self) -> int:
+        """Its last day as an ordinal."""
+        return self.valid_until.toordinal() if self.valid_until is not None else _NEVER_ENDS
+
+    def counts_on(self, days: Days) -> bool:
+        """Whether it covers one of the days at least."""
+        return self.first_day <= days.last and self.last_day >= days.first
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """How long a deployment is approved for a region: `last_day`, that many days from now, below 0 where it is over."""
+
+    deployment: str
+    region: str
+    last_day: date
+    days_left: int
+
+    @property
+    def warned_days(self) -> int | None:
+        """The bound of `WARNED_DAYS` that it has come under; None if it is far from its end."""
+        return next((bound for bound in WARNED_DAYS if self.days_left <= bound), None)
+
+    def __str__(self) -> str:
+        if self.days_left < 0:
+            return f"its approval for region {self.region!r} ended on {self.last_day}"
+        days = "day" if self.days_left == 1 else "days"
+        when = f"in {self.days_left} {days}" if self.days_left else "today"
+        return f"its approval for region {self.region!r} ends on {self.last_day}, {when}"
+
+
+def why_unapproved(approvals: Iterable[Approval], region: str, days: Days) -> str | None:
+    """None if some approval for the region covers each of the days, else what is the matter."""
+    own = [approval for approval in approvals if approval.region == region]
+    if not own:
+        return f"it has no approval for region {region!r}"
+    reach = _reach(own, days)
+    if reach >= days.last:
+        return None
+    ended = _ended(own, reach)
+    begins = min((approval.first_day for approval in own if approval.first_day > reach), default=None)
+    if ended is None and begins is not None:
+        return f"its approval for region {region!r} begins on {date.fromordinal(begins)}"
+    after = f"; the next begins on {date.fromordinal(begins)}" if begins is not None else ""
+    return f"its approval for region {region!r} ended on {date.fromordinal(ended or _ALWAYS)}{after}"
+
+
+def terms_of(approvals: Mapping[str, Iterable[Approval]], days: Days) -> tuple[Term, ...]:
+    """How long each deployment is approved for each region; none where it has no end, or has not begun."""
+    terms: list[Term] = []
+    for deployment, records in approvals.items():
+        for region in dict.fromkeys(approval.region for approval in records):
+            own = [approval for approval in records if approval.region == region]
+            reach = _reach(own, days)
+            last = reach if reach >= days.last else _ended(own, reach)
+            if last is not None and last < _NEVER_ENDS:
+                terms.append(Term(deployment, region, date.fromordinal(last), last - days.last))
+    return tuple(terms)
+
+
+def _reach(own: list[Approval], days: Days) -> int:
+    """The last day that is covered without a gap from the first of the days on; the day before it, if there is none."""
+    reach = days.first - 1
+    while True:
+        further = [
+            approval.last_day for approval in own if approval.first_day <= reach + 1 and approval.last_day > reach
+        ]
+        if not further:
+            return reach
+        reach = max(further)
+
+
+def _ended(own: list[Approval], reach: int) -> int | None:
+    """The last day of those that are over where the cover breaks off."""
+    return max((approval.last_day for approval in own if approval.last_day <= reach), default=None)

@@ -1,0 +1,147 @@
+"""Approvals as they are written: what is refused, what is only warned of, and what `check` shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.load import parse_document
+from gateway.config.problems import Problem, dotted
+from gateway.config.report import render_matrix
+from gateway.model.approval import days_at
+from providers.registry import load_registry
+from tests.gateway.config.cases import ENVIRON, SOUND, compiled, rejected, sections
+
+NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
+RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "通义千问"}
+
+
+def config(*records: dict[str, str], required: bool = True) -> str:
+    text = "[" + ", ".join("{" + ", ".join(f"{key}: {value}" for key, value in item.items()) + "}" for item in records)
+    deployments = SOUND["deployments"].replace("cn-beijing,", f"cn-beijing, approvals: {text}],")
+    regions = SOUND["regions"].replace(
+        "boundary: [CN]", "boundary: [CN], approvals: required" if required else "boundary: [CN]"
+    )
+    return sections(deployments=deployments, regions=regions)
+
+
+def on(now: float, *records: dict[str, str]) -> Compiled:
+    document = parse_document(config(*records).encode(), "gateway.yaml", ENVIRON, clock=lambda: now)
+    return compile_config(document, registry=load_registry())
+
+
+def told(problems: tuple[Problem, ...]) -> list[str]:
+    return [f"{dotted(problem.path)}: {problem.message}" for problem in problems]
+
+
+def test_a_record_is_kept_as_it_is_written() -> None:
+    document = "https://www.example.cn/filings/1.pdf?a=b"
+    table = compiled(
+        config({**RECORD, "valid_from": "2026-01-01", "valid_until": "2099-12-31", "document": document})
+    ).table
+    [approval] = table.deployments["qwen-cn"].approvals
+    assert (approval.region, approval.authority, approval.kind) == ("cn", "CAC", "registration")
+    assert (approval.number, approval.model_name, approval.document) == ("N-1", "通义千问", document)
+    assert (str(approval.valid_from), str(approval.valid_until)) == ("2026-01-01", "2099-12-31")
+    assert table.regions["cn"].approvals_required
+    assert not table.regions["eu"].approvals_required
+    assert "      approvals: required" in render_matrix(table).splitlines()
+
+
+def test_overlapping_ones_are_fine() -> None:
+    assert on(NOW, {**RECORD, "valid_until": "2027-06-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"region": "chn"}, ".region: unknown region 'chn'"),
+        ({"kind": "licence"}, ".kind: "),
+        ({"valid_until": "2027-02-29"}, ".valid_until: there is no such day"),
+        ({"valid_until": "2027-3-1"}, ".valid_until: must be a day"),
+        ({"valid_until": "20270301"}, ".valid_until: must be a day"),
+        ({"valid_until": "2027-03-01T00:00:00Z"}, ".valid_until: must be a day"),
+        ({"valid_until": "2027"}, ".valid_until: must be a day"),
+        ({"valid_until": "٢٠٢٧-03-01"}, ".valid_until: must be a day"),
+        ({"valid_from": "2027-03-02", "valid_until": "2027-03-01"}, ".valid_until: it ends on 2027-03-01, before"),
+        ({"document": "http://www.example.cn/1"}, ".document: must be an https URL"),
+        ({"document": "https://user:pass@www.example.cn/1"}, ".document: must be an https URL"),
+        ({"document": "'https://www.example.cn/\"><script>'"}, ".document: must be an https URL"),
+        ({"document": "javascript:alert(1)"}, ".document: must be an https URL"),
+        ({"number": "''"}, ".number: must be 1 to 256 printable characters"),
+        ({"number": "12"}, ".number: must be 1 to 256 printable characters"),
+        ({"number": '"a\\u202eb"'}, ".number: must be 1 to 256 printable characters"),
+        ({"expires": "2027-03-01"}, ".expires: unknown key 'expires'"),
+    ],
+)
+def test_a_mistake_is_an_error_at_its_place(change: dict[str, str], said: str) -> None:
+    errors = [problem for problem in rejected(config(RECORD | change)) if problem.severity == "error"]
+    assert len(errors) == 1, told(tuple(errors))
+    assert told(tuple(errors))[0].startswith(f"deployments.qwen-cn.approvals[0]{said}")
+
+
+@pytest.mark.parametrize("key", RECORD)
+def test_a_record_without_its_number_or_name_is_none(key: str) -> None:
+    text = config({name: value for name, value in RECORD.items() if name != key})
+    assert f"deployments.qwen-cn.approvals[0].{key}: is missing" in told(rejected(text))
+
+
+def test_a_region_asks_for_none_or_requires_them() -> None:
+    text = config(RECORD).replace("approvals: required", "approvals: maybe")
+    assert any(line.startswith("regions.cn.approvals: ") for line in told(rejected(text)))
+    assert (
+        not compiled(config(RECORD).replace("approvals: required", "approvals: none"))
+        .table.regions["cn"]
+        .approvals_required
+    )
+
+
+@pytest.mark.parametrize(
+    ("authority", "kind", "number", "is_known"),
+    [
+        ("CAC", "model_filing", "ZheJiang-TongYiQianWen-20230901", True),
+        ("CAC", "model_filing", "Beijing-YunQue-20230821", True),
+        ("CAC", "model_filing", "网信算备330110507206401230035号", False),
+        ("CAC", "algorithm_filing", "网信算备330110507206401230035号", True),
+        ("CAC", "algorithm_filing", "网信算备3301105072064012300号", False),
+        ("CAC", "algorithm_filing", "...", False),
+        ("CAC", "registration", "...", True),
+        ("Another", "model_filing", "...", True),
+    ],
+)
+def test_the_number_of_a_known_authority_has_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
+    found = on(NOW, {**RECORD, "authority": authority, "kind": kind, "number": number}).warnings
+    said = f"deployments.qwen-cn.approvals[0].number: is not the number of a CAC {kind.replace('_', ' ')}"
+    assert [line.startswith(said) for line in told(found)] == [] if is_known else [True]
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("2027-01-20", []),
+        ("2027-01-19", ["its approval for region 'cn' ends on 2027-01-19, in 60 days"]),
+        ("2026-11-21", ["its approval for region 'cn' ends on 2026-11-21, in 1 day"]),
+        ("2026-11-20", ["its approval for region 'cn' ends on 2026-11-20, today"]),
+    ],
+)
+def test_an_end_is_told_of_before_it_comes(last: str, said: list[str]) -> None:
+    compiled = on(NOW, {**RECORD, "valid_until": last})
+    assert told(compiled.warnings) == [f"deployments.qwen-cn.approvals[0]: {line}" for line in said]
+
+
+def test_one_that_is_over_is_a_warning_and_never_blocks_a_reload() -> None:
+    compiled = on(NOW, {**RECORD, "valid_until": "2026-11-01"})
+    ended = "its approval for region 'cn' ended on 2026-11-01"
+    assert told(compiled.warnings) == [
+        f"assistants.assistant.routes.cn: nobody of this route can be asked now (qwen-cn: {ended})",
+        f"deployments.qwen-cn.approvals[0]: {ended}",
+    ]
+    assert f"       not now: {ended}" in render_matrix(compiled.table, days_at(NOW)).splitlines()
+
+
+def test_a_step_without_any_record_is_told_of_where_the_region_requires_one() -> None:
+    found = told(on(NOW).warnings)
+    assert "assistants.assistant.routes.cn[0]: 'qwen-cn' has no approval for region 'cn': never asked here" in found
+    assert compiled(config(required=False)).warnings == ()

@@ -1,0 +1,198 @@
+"""Approvals: the edges of their validity, what a region that requires them does, and when a memory of it is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model.approval import Approval, Days, days_at, terms_of, why_unapproved
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode
+from gateway.model.table import Table
+from gateway.policy.fence import prompt_permit, still_permitted
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.renewal import why_not_now
+from gateway.policy.routing import decide
+from providers.fitting import Needs
+from tests.tables import WORLD, table_of
+
+NOTHING = Needs(frozenset(), frozenset(), frozenset())
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def approval(first: str | None, last: str | None, region: str = "cn") -> Approval:
+    days = [date.fromisoformat(day) if day else None for day in (first, last)]
+    return Approval(region, "CAC", "registration", "n", "m", days[0], days[1])
+
+
+ENDED = "its approval for region 'cn' ended on 2026-11-20"
+BEGINS = "its approval for region 'cn' begins on 2026-11-10"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "now", "said"),
+    [
+        ("2026-11-10", "2026-11-20", "2026-11-09T23:59:59", BEGINS),
+        ("2026-11-10", "2026-11-20", "2026-11-10T11:59:59", BEGINS),  # at UTC-12 it is still the day before
+        ("2026-11-10", "2026-11-20", "2026-11-10T12:00:00", None),
+        ("2026-11-10", "2026-11-20", "2026-11-15T00:00:00", None),
+        ("2026-11-10", "2026-11-20", "2026-11-20T09:59:59", None),
+        ("2026-11-10", "2026-11-20", "2026-11-20T10:00:00", ENDED),  # at UTC+14 the next day begins
+        ("2026-11-10", "2026-11-20", "2026-11-21T00:00:00", ENDED),
+        ("2026-11-10", "2026-11-20", "2030-01-01T00:00:00", ENDED),
+        (None, "2026-11-20", "1970-01-01T00:00:00", None),
+        (None, "2026-11-20", "2026-11-20T10:00:00", ENDED),
+        ("2026-11-10", None, "2026-11-10T11:59:59", BEGINS),
+        ("2026-11-10", None, "2999-01-01T00:00:00", None),
+        (None, None, "2026-11-20T10:00:00", None),
+        ("2026-11-20", "2026-11-20", "2026-11-20T09:59:59", "its approval for region 'cn' begins on 2026-11-20"),
+        ("2026-11-20", "2026-11-20", "2026-11-20T12:00:00", ENDED),  # one day alone is nowhere the only date
+    ],
+)
+def test_a_validity_counts_where_every_date_on_earth_is_in_it(
+    first: str | None, last: str | None, now: str, said: str | None
+) -> None:
+    assert why_unapproved([approval(first, last)], "cn", days_at(at(now))) == said
+
+
+def test_a_renewal_that_begins_the_day_after_leaves_no_gap() -> None:
+    both = [approval("2026-01-01", "2026-11-20"), approval("2026-11-21", "2027-11-20")]
+    for hour in range(72):
+        days = days_at(at("2026-11-19T12:00:00") + hour * 3600)
+        assert why_unapproved(both, "cn", days) is None
+        [term] = terms_of({"d": both}, days)
+        assert term.last_day == date(2027, 11, 20)
+
+
+def test_a_gap_is_told_with_its_end() -> None:
+    both = [approval("2026-01-01", "2026-11-20"), approval("2026-12-01", None)]
+    assert why_unapproved(both, "cn", days_at(at("2026-11-25T12:00:00"))) == f"{ENDED}; the next begins on 2026-12-01"
+    assert why_unapproved(both, "cn", days_at(at("2026-12-02T12:00:00"))) is None
+
+
+def test_an_approval_for_another_region_is_none() -> None:
+    assert why_unapproved([approval(None, None, "eu")], "cn", days_at(0)) == "it has no approval for region 'cn'"
+
+
+ordinals = st.integers(min_value=739_000, max_value=739_030)
+validity = st.tuples(st.none() | ordinals, st.none() | ordinals).filter(
+    lambda pair: pair[0] is None or pair[1] is None or pair[0] <= pair[1]
+)
+
+
+@given(st.lists(validity, max_size=4), st.integers(0, 40 * 24 * 60))
+def test_the_answer_is_that_of_every_day_by_itself(pairs: list[tuple[int | None, int | None]], minute: int) -> None:
+    records = [
+        Approval("cn", "A", "registration", "n", "m", *(date.fromordinal(day) if day else None for day in pair))
+        for pair in pairs
+    ]
+    moment = datetime.fromordinal(738_995).replace(tzinfo=UTC) + timedelta(minutes=minute)
+    dates = {(moment + timedelta(hours=offset)).date() for offset in range(-12, 15)}
+    covered = all(
+        any((item.valid_from or date.min) <= day <= (item.valid_until or date.max) for item in records) for day in dates
+    )
+    days = days_at(moment.timestamp())
+    assert days == Days(min(dates).toordinal(), max(dates).toordinal())
+    assert (why_unapproved(records, "cn", days) is None) == covered
+    for term in terms_of({"d": records}, days):
+        assert (term.days_left >= 0) == covered
+        assert (term.last_day - max(dates)).days == term.days_left
+
+
+@pytest.mark.parametrize(
+    ("now", "days_left", "warned", "said"),
+    [
+        ("2026-09-20T12:00:00", 60, 60, "ends on 2026-11-20, in 60 days"),
+        ("2026-09-20T09:00:00", 61, None, "ends on 2026-11-20, in 61 days"),
+        ("2026-10-21T09:00:00", 30, 30, "ends on 2026-11-20, in 30 days"),
+        ("2026-11-13T09:00:00", 7, 7, "ends on 2026-11-20, in 7 days"),
+        ("2026-11-19T09:00:00", 1, 7, "ends on 2026-11-20, in 1 day"),
+        ("2026-11-20T09:00:00", 0, 7, "ends on 2026-11-20, today"),
+        ("2026-11-20T10:00:00", -1, 7, "ended on 2026-11-20"),
+    ],
+)
+def test_the_nearer_its_end_the_more_it_is_told(now: str, days_left: int, warned: int | None, said: str) -> None:
+    [term] = terms_of({"d": [approval(None, "2026-11-20")]}, days_at(at(now)))
+    assert (term.days_left, term.warned_days) == (days_left, warned)
+    assert str(term) == f"its approval for region 'cn' {said}"
+
+
+# --- in a region that requires one ----------------------------------------------------------------
+
+
+def world(last: str | None, *, required: bool = True) -> Table:
+    text = WORLD.replace("boundary: [CN]}", "boundary: [CN], approvals: required}") if required else WORLD
+    until = f", valid_until: {last}" if last else ""
+    record = f"approvals: [{{region: cn, authority: CAC, kind: registration, number: n, model_name: m{until}}}]"
+    return table_of(text.replace("endpoint: cn-beijing,", f"endpoint: cn-beijing, {record},"))
+
+
+def decision(table: Table, now: str, territory: str = "CN") -> Decision:
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    return decide(table, table.assistants["assistant"], location, NOTHING, {}, at(now))
+
+
+def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered() -> None:
+    table = world("2026-11-20")
+    for _ in range(2):  # the clock may be set back, too
+        assert isinstance(decision(table, "2026-11-20T09:59:59").outcome, Plan)
+        found = decision(table, "2026-11-20T10:00:00")
+        assert isinstance(found.outcome, Refusal)
+        assert found.outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
+        assert found.outcome.message.endswith(f"qwen-cn: {ENDED}")
+        assert found.considered[0].reason is PassedOver.APPROVAL
+
+
+def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:
+    table = world("2026-11-20")
+    first = decision(table, "2026-11-19T12:00:00")
+    assert decision(table, "2026-11-19T23:00:00") is first
+    kept = len(table.memo)
+    for hour in range(12, 24):
+        decision(table, f"2026-11-19T{hour}:30:00")
+    assert len(table.memo) == kept
+
+
+def test_elsewhere_nothing_is_asked_for() -> None:
+    table = world("2026-11-20")
+    assert isinstance(decision(table, "2030-01-01T00:00:00", "US").outcome, Plan)
+    assert decision(table, "2030-01-01T00:00:00", "US") is decision(table, "2031-01-01T00:00:00", "US")
+    assert isinstance(decision(world("2026-11-20", required=False), "2030-01-01T00:00:00").outcome, Plan)
+
+
+def test_without_any_record_nobody_may_answer() -> None:
+    table = table_of(WORLD.replace("boundary: [CN]}", "boundary: [CN], approvals: required}"))
+    outcome = decision(table, "2026-11-20T00:00:00").outcome
+    assert isinstance(outcome, Refusal)
+    assert outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
+    assert "it has no approval for region 'cn'" in outcome.message
+
+
+def test_without_an_approval_there_is_no_permit() -> None:
+    table = world("2026-11-20")
+    region, deployment = table.regions["cn"], table.deployments["qwen-cn"]
+    assert prompt_permit(table, region, deployment, at("2026-11-20T10:00:00")) is None
+    permit = prompt_permit(table, region, deployment, at("2026-11-20T09:00:00"))
+    assert permit is not None
+    assert still_permitted(permit, table, "assistant", at("2026-11-20T09:59:59")) is None
+    assert still_permitted(permit, table, "assistant", at("2026-11-20T10:00:00")) == ENDED
+
+
+def test_a_step_is_asked_again_whether_it_is_approved() -> None:
+    table = world("2026-11-20")
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("CN",))))
+    planned = decision(table, "2026-11-19T12:00:00").outcome
+    assert isinstance(planned, Plan)
+    [step] = planned.steps
+    for current, now, said in (
+        (table, "2026-11-20T09:00:00", None),
+        (table, "2026-11-20T10:00:00", ENDED),
+        (world("2026-12-20"), "2026-11-20T10:00:00", None),
+        (world("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
+    ):
+        assert why_not_now(step, current, "assistant", None, location, NOTHING, at(now)) == said

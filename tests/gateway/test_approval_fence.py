@@ -1,0 +1,173 @@
+"""Approvals as properties: whatever the records, and however the clock runs between attempts, nobody is asked without
+an approval that is valid at that moment, in a region that requires it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.run import PlanExhausted, Runner
+from gateway.execution.send import Sender
+from gateway.execution.services import Services
+from gateway.model.decision import RefusalCode
+from gateway.model.record import Record
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.service.journey import Journeys, Refused
+from gateway.service.signals import Signals
+from providers.chat import ChatRequest, UserMessage
+from tests.tables import table_of
+
+TODAY = datetime(2026, 11, 20, tzinfo=UTC)
+
+days = st.none() | st.integers(-3, 3).map(lambda number: (TODAY.date() + timedelta(days=number)).isoformat())
+record = st.fixed_dictionaries(
+    {"region": st.sampled_from(["de", "rest"]), "valid_from": days, "valid_until": days}
+).filter(lambda item: not (item["valid_from"] and item["valid_until"]) or item["valid_from"] <= item["valid_until"])
+
+
+def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> Table:
+    names = [f"d{index}" for index in range(len(records))]
+    facts = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    given = {"authority": "A", "kind": "registration", "number": "n", "model_name": "m"}
+    approvals = [
+        [given | {key: value for key, value in item.items() if value is not None} for item in some] for some in records
+    ]
+    asked = ["required" if one else "none" for one in required]
+    world = {
+        "version": 1,
+        "assistants": {"assistant": {"routes": {"de": names, "rest": names}}},
+        "regions": {
+            "de": {"territories": ["DE"], "boundary": ["DE"], "approvals": asked[0]},
+            "rest": {"territories": ["*"], "boundary": ["*"], "approvals": asked[1]},
+        },
+        "deployments": {
+            name: {"endpoint": f"https://{name}.example/v1", **facts, "approvals": some}
+            for name, some in zip(names, approvals, strict=True)
+        },
+        "location": {"signals": ["edge_header"]},
+    }
+    return table_of(json.dumps(world), {"KEY": "k"})
+
+
+def is_approved(records: list[dict[str, Any]], region: str, now: float) -> bool:
+    """Worked out anew from what is written: each date that it is somewhere is covered."""
+    moment = datetime.fromtimestamp(now, UTC)
+    dates = {(moment + timedelta(hours=offset)).date() for offset in range(-12, 15)}
+    return all(
+        any(
+            item["region"] == region
+            and date.fromisoformat(item["valid_from"] or "0001-01-01") <= day
+            and day <= date.fromisoformat(item["valid_until"] or "9999-12-31")
+            for item in records
+        )
+        for day in dates
+    )
+
+
+class Asking:
+    """Journeys over a transport that always fails, and a clock that jumps with each attempt and each wait."""
+
+    def __init__(self, tables: list[Table], start: float, jumps_s: list[float]) -> None:
+        self.now = start
+        self.asked: list[tuple[str, float]] = []
+        self._tables, self._jumps_s = tables, jumps_s
+        transport = HttpxTransport(httpx.MockTransport(self._provide))
+        runner = Runner(Sender(transport), Health(), sleep=self._sleep)
+        signals = Signals(Services(transport), lambda _: None)
+        self.journeys = Journeys(self._current, runner, signals, lambda: self.now)
+
+    def _current(self) -> Table:
+        return self._tables[min(len(self.asked), len(self._tables) - 1)]
+
+    def _provide(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.url.host.removesuffix(".example"), self.now))
+        self._jump()
+        return httpx.Response(500)
+
+    async def _sleep(self, _: float) -> None:
+        self._jump()
+
+    def _jump(self) -> None:
+        if self._jumps_s:
+            self.now += self._jumps_s.pop()
+
+    async def ask(self, territory: str, *, stream: bool = False) -> Record:
+        table = self._tables[0]
+        location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+        request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
+        record = Record("r", 0, table.version)
+        await self.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)
+        return record
+
+
+@given(
+    records=st.lists(st.lists(record, max_size=3), min_size=1, max_size=3),
+    others=st.none() | st.lists(st.lists(record, max_size=3), min_size=3, max_size=3),
+    required=st.lists(st.booleans() | st.just(True), min_size=2, max_size=2),
+    territory=st.sampled_from(["DE", "FR"]),
+    start=st.integers(-3 * 24, 3 * 24).map(lambda hours: TODAY.timestamp() + 3600 * hours),
+    jumps=st.lists(st.sampled_from([0.0, 60.0, 3600.0, 9 * 3600.0, 86_400.0, -86_400.0]), max_size=6),
+    stream=st.booleans(),
+)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+async def test_no_attempt_ever_goes_to_who_is_not_approved_at_that_moment(
+    records: list[list[dict[str, Any]]],
+    others: list[list[dict[str, Any]]] | None,
+    required: list[bool],
+    territory: str,
+    start: float,
+    jumps: list[float],
+    stream: bool,
+) -> None:
+    tables = [records, *([others[: len(records)]] if others else [])]
+    asking = Asking([table_with(one, required) for one in tables], start, list(jumps))
+    # What was decided an hour ago, or will be in a day, must not be taken for what is true now.
+    for off_s in (-3600.0, 86_400.0):
+        asking.now = start + off_s
+        with contextlib.suppress(Refused, PlanExhausted):
+            await asking.ask(territory)
+        asking.asked.clear()
+    asking.now, asking._jumps_s = start, list(jumps)
+    refused: Refused | None = None
+    try:
+        await asking.ask(territory, stream=stream)
+    except PlanExhausted:
+        pass
+    except Refused as error:
+        refused = error
+    region, is_required = ("de", required[0]) if territory == "DE" else ("rest", required[1])
+    for position, (name, at) in enumerate(asking.asked):
+        current = tables[min(position, len(tables) - 1)]
+        assert not is_required or is_approved(current[int(name[1:])], region, at), (name, at)
+    anybody = any(is_approved(some, region, start) for some in records)
+    assert (refused is not None) == (is_required and not anybody)
+    if refused is not None:
+        assert refused.refusal.code is RefusalCode.NO_APPROVED_DEPLOYMENT
+        assert asking.asked == []
+
+
+async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
+    ends = [{"region": "de", "valid_from": None, "valid_until": "2026-11-20"}]
+    lasts = [{"region": "de", "valid_from": None, "valid_until": "2026-11-21"}]
+    last_second = datetime(2026, 11, 20, 9, 59, 59, tzinfo=UTC).timestamp()
+    table = table_with([ends, lasts], [True, True])
+    asking = Asking([table], last_second, [2.0])
+    record = Record("r", 0, table.version)
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    request = ChatRequest("assistant", (UserMessage("hello"),))
+    with pytest.raises(PlanExhausted):
+        await asking.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)
+    assert [name for name, _ in asking.asked] == ["d0", "d1", "d1"]
+    [skipped] = record.skipped
+    assert (skipped.deployment, skipped.reason) == ("d0", "its approval for region 'de' ended on 2026-11-20")
