@@ -234,10 +234,32 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"reasoning_effort": "high", "tools": [F]},
         row(
             dropped("reasoning_effort"),
-            gpt_6=sent("reasoning_effort", reasoning_effort="none"),
+            gpt_6=sent(reasoning={"effort": "high"}, store=False, include=["reasoning.encrypted_content"]),
             gemini=sent(generationConfig__thinkingConfig__thinkingLevel="HIGH"),
             qwen_thinks=sent(parameters__enable_thinking=True),
         ),
+    ),
+    "effort none beside tools": (
+        {"reasoning_effort": "none", "tools": [F], "stop": "x"},
+        row(
+            dropped("reasoning_effort"),
+            gpt_6=sent(reasoning_effort="none", tools=[F], stop=["x"], input=...),
+            gemini=PLAIN,
+            qwen_thinks=sent(parameters__enable_thinking=False),
+        ),
+    ),
+    "what the Responses API has no field for": (
+        {"tools": [F], "stop": "x", "seed": 7},
+        row(
+            openai=sent(stop=["x"], seed=7),
+            gpt_6=dropped("stop", "seed", absent="stop seed messages"),
+            gemini=PLAIN,
+            qwens=PLAIN,
+        ),
+    ),
+    "n=2 beside tools": (
+        {"tools": [F], "n": 2},
+        row(gpt_6=cannot("n"), gpt_4o=sent(n=2), gemini=cannot("n"), house=cannot("n"), qwens=cannot("n")),
     ),
     "reasoning_content comes back": (
         {"messages": [Q, {"role": "assistant", "content": "a", "reasoning_content": "hm"}, Q]},
@@ -251,6 +273,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"tools": [F, G], "parallel_tool_calls": False},
         row(
             openai=sent(tools=[F, G], parallel_tool_calls=False),
+            gpt_6=sent(tools__1__name="g", tools__1__strict=False, parallel_tool_calls=False, tools__1__function=...),
             gemini=sent("parallel_tool_calls", tools__0__functionDeclarations__1={"name": "g"}),
             qwens=sent(parameters__tools__0=F, parameters__parallel_tool_calls=False),
         ),
@@ -264,6 +287,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         row(
             vendor=sent(tools__0__function__strict=True),
             house=sent(tools__0__function__strict=True),
+            gpt_6=sent(tools__0__strict=True),
             gemini=dropped("strict_tools"),
             qwens=dropped("strict_tools"),
         ),
@@ -299,6 +323,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"tools": [F, G], "tool_choice": {"type": "function", "function": {"name": "f"}}},
         row(
             vendor=sent(tool_choice={"type": "function", "function": {"name": "f"}}),
+            gpt_6=sent(tool_choice={"type": "function", "name": "f"}),
             house=cannot("tool_choice_named"),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "ANY", "allowedFunctionNames": ["f"]}),
             qwen=sent(parameters__tool_choice={"type": "function", "function": {"name": "f"}}),
@@ -312,6 +337,9 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"tools": [F, G], "tool_choice": allowed("auto")},
         row(
             openai=sent(tool_choice=allowed("auto")),
+            gpt_6=sent(
+                tool_choice={"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+            ),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "VALIDATED", "allowedFunctionNames": ["f"]}),
             qwens=sent(parameters__tools=[F], parameters__tool_choice="auto"),
         ),

@@ -185,8 +185,7 @@ def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> N
     ("flags", "features", "takes_effect"),
     [
         (set(), {"tools", "tool_choice_named", "json_schema"}, True),
-        ({"tools_without_reasoning"}, {"vision"}, True),
-        ({"tools_without_reasoning"}, {"tools"}, False),
+        ({"tools_think_by_responses"}, {"tools"}, True),
         ({"thinking"}, {"tools"}, True),
         ({"thinking"}, {"tools", "tool_choice_named"}, False),
         ({"json_without_thinking"}, {"json_object"}, False),
@@ -250,3 +249,24 @@ def test_a_dropped_strictness_leaves_the_tool() -> None:
         Tool("f", "d", {"type": "object"}),
         Tool("g"),
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "fields", "lacks"),
+    [
+        ({"tools_think_by_responses", "thinking_default"}, {"tools": (Tool("f"),)}, True),
+        ({"tools_think_by_responses", "thinking_default"}, {}, False),
+        ({"tools_think_by_responses", "thinking_default"}, {"tools": (Tool("f"),), "reasoning_effort": "none"}, False),
+        ({"tools_think_by_responses"}, {"tools": (Tool("f"),)}, False),
+        ({"tools_think_by_responses"}, {"tools": (Tool("f"),), "reasoning_effort": "low"}, True),
+        ({"thinking_default"}, {"tools": (Tool("f"),), "reasoning_effort": "low"}, False),
+    ],
+)
+def test_what_the_responses_api_lacks_is_missing_where_a_request_goes_there(
+    flags: set[str], fields: dict[str, object], lacks: bool
+) -> None:
+    facts = ModelFacts(features=FEATURES, flags=frozenset(flags))
+    asked = ask(stop=("x",), seed=7, max_tokens=5, n=2, **fields)
+    found = fit(needs_of(asked), EVERYTHING, facts)
+    assert found.missing == ({"n"} if lacks else frozenset())
+    assert found.unsupported == ({"stop", "seed"} if lacks else frozenset())

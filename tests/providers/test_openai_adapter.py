@@ -95,15 +95,6 @@ def test_each_server_has_its_word_for_max_tokens() -> None:
     assert body(limited, PLAIN, COMPATIBLE).keys() - body(ASK, PLAIN).keys() == {"max_tokens"}
 
 
-def test_switches_reasoning_off_where_a_model_refuses_it_with_tools() -> None:
-    """Edge case 85."""
-    assert body(TOOLS, target("gpt-6-luna"))["reasoning_effort"] == "none"
-    assert body(replace(TOOLS, reasoning_effort="none"), target("gpt-5.6-terra"))["reasoning_effort"] == "none"
-    assert "reasoning_effort" not in body(TOOLS, target("gpt-5.4-mini"))
-    assert "reasoning_effort" not in body(ASK, target("gpt-6-luna"))
-    assert body(replace(ASK, reasoning_effort="high"), target("gpt-6-luna"))["reasoning_effort"] == "high"
-
-
 def test_pins_are_the_last_word() -> None:
     asked = replace(ASK, extra={"store": True, "verbosity": "low"})
     sent = body(asked, target("gpt-4o", pins={"store": False}))

@@ -1,0 +1,452 @@
+"""OpenAI's Responses API beyond the recorded fixtures and the kit: when it is asked, what is sent there, what is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target, WireResponse
+from providers.adapters._openai_thoughts import SealedThought, pack, unpack
+from providers.adapters.openai import ADAPTER
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    Failed,
+    FilePart,
+    Finished,
+    Heartbeat,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    StreamEvent,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from providers.codec.call_ids import join_call_id, split_call_id
+from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
+from providers.folding import fold
+from providers.simulator import IncomingRequest, Refused
+from providers.simulator.openai import DIALECT
+
+MODEL = "gpt-6-luna"
+TOOL = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+ASK = ChatRequest("assistant", (UserMessage("Hi"),), tools=(TOOL,))
+CALL = ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
+
+
+def target(model: str = MODEL, **more: Any) -> Target:
+    return Target(model, "/v1", model_facts(ADAPTER.models, model), **more)
+
+
+def sent(request: ChatRequest, where: Target | None = None) -> dict[str, Any]:
+    wire = ADAPTER.build_request(request, where or target())
+    assert wire.path == "/v1/responses"
+    body: dict[str, Any] = json.loads(wire.body)
+    return body
+
+
+def read(body: dict[str, Any], path: str = "/v1/responses") -> ChatRequest:
+    headers = {"authorization": "Bearer k", "content-type": "application/json"}
+    return DIALECT.read_request(IncomingRequest("POST", path, "", headers, json.dumps(body).encode()))
+
+
+def refusal(**changes: Any) -> dict[str, Any]:
+    with pytest.raises(Refused) as raised:
+        read({**sent(ASK), **changes})
+    error: dict[str, Any] = json.loads(raised.value.response.body)["error"]
+    return error
+
+
+def streamed(*events: dict[str, Any], names: bool = True) -> tuple[StreamEvent, ...]:
+    parser = ADAPTER.stream_parser(target())
+    data = b"".join(
+        (f"event: {event['type']}\n" if names else "").encode() + b"data: " + json.dumps(event).encode() + b"\n\n"
+        for event in events
+    )
+    return (*parser.feed(data), *parser.close())
+
+
+def response(status: str = "completed", *output: Any, **members: Any) -> dict[str, Any]:
+    return {
+        "id": "resp_1", "object": "response", "created_at": 7.0, "model": MODEL, "status": status, "error": None,
+        "output": list(output), **members,
+    }  # fmt: skip
+
+
+def whole(body: dict[str, Any]) -> ChatCompletion:
+    return ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), target())
+
+
+def thought(number: int, *summaries: str, seal: str | None = "c2VhbGVk") -> dict[str, Any]:
+    shown = [{"type": "summary_text", "text": text} for text in summaries]
+    return {"type": "reasoning", "id": f"rs_{number}", "summary": shown, "encrypted_content": seal}
+
+
+def called(name: str = "get_weather", call_id: str = "call_1", arguments: str = "{}") -> dict[str, Any]:
+    return {"type": "function_call", "id": "fc_1", "call_id": call_id, "name": name, "arguments": arguments}
+
+
+# --- when it is asked -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "path"),
+    [
+        ("gpt-6-luna", None, "/v1/responses"),
+        ("gpt-6-luna", "high", "/v1/responses"),
+        ("gpt-6-luna", "none", "/v1/chat/completions"),
+        ("gpt-5.6-terra", None, "/v1/responses"),
+        ("gpt-5.6-terra", "none", "/v1/chat/completions"),
+        ("gpt-5.4-mini", None, "/v1/chat/completions"),
+        ("gpt-5.4-mini", "low", "/v1/responses"),
+        ("gpt-5.4-mini", "none", "/v1/chat/completions"),
+        ("gpt-5-mini", "low", "/v1/chat/completions"),
+        ("gpt-4o", None, "/v1/chat/completions"),
+        ("some-model", "low", "/v1/chat/completions"),
+    ],
+)
+def test_tools_go_where_the_model_thinks_about_them(model: str, effort: str | None, path: str) -> None:
+    asked = replace(ASK, reasoning_effort=effort)
+    assert ADAPTER.build_request(asked, target(model)).path == path
+    without = replace(asked, tools=())
+    assert ADAPTER.build_request(without, target(model)).path == "/v1/chat/completions"
+    loop = (UserMessage("Hi"), AssistantMessage(tool_calls=(CALL,)), ToolMessage("call_1", "-3"))
+    assert ADAPTER.build_request(replace(without, messages=loop), target(model)).path == path
+
+
+# --- what is sent ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", [{}, {"store": True}])
+def test_nothing_is_to_be_kept_whatever_the_request_says(extra: dict[str, object]) -> None:
+    body = sent(replace(ASK, extra=extra))
+    assert body["store"] is False
+    assert body["include"] == ["reasoning.encrypted_content"]
+    assert sent(ASK, target(pins={"service_tier": "flex"}))["service_tier"] == "flex"
+
+
+def test_every_part_of_a_request_has_its_place() -> None:
+    picture = UserMessage(
+        (
+            TextPart("What?"),
+            ImagePart("https://images.example.com/a.png", "low"),
+            FilePart("data:application/pdf;base64,JVBERi0=", "a.pdf"),
+        )
+    )
+    schema = JsonSchemaFormat("city", {"type": "object"}, "A city", strict=True)
+    body = sent(
+        replace(
+            ASK,
+            messages=(SystemMessage("Be brief."), SystemMessage("Be kind.", "developer"), picture),
+            response_format=schema,
+            max_tokens=500,
+            reasoning_effort="high",
+            parallel_tool_calls=False,
+            user="u-1",
+            stream=True,
+            extra={"verbosity": "low", "reasoning": {"summary": "auto", "effort": "low"}, "prompt_cache_key": "k"},
+        )
+    )
+    assert body == {
+        "prompt_cache_key": "k",
+        "model": MODEL,
+        "input": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": "Be kind."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "What?"},
+                    {"type": "input_image", "image_url": "https://images.example.com/a.png", "detail": "low"},
+                    {"type": "input_file", "file_data": "data:application/pdf;base64,JVBERi0=", "filename": "a.pdf"},
+                ],
+            },
+        ],
+        "parallel_tool_calls": False,
+        "user": "u-1",
+        "max_output_tokens": 500,
+        "tools": [
+            {
+                "type": "function",
+                "name": "get_weather",
+                "description": "The weather.",
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                "strict": False,
+            }
+        ],
+        "stream": True,
+        "reasoning": {"summary": "auto", "effort": "high"},
+        "text": {
+            "verbosity": "low",
+            "format": {
+                "type": "json_schema",
+                "name": "city",
+                "schema": {"type": "object"},
+                "strict": True,
+                "description": "A city",
+            },
+        },
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
+    understood = read(body)
+    assert understood.messages[2] == picture
+    assert (understood.response_format, understood.max_tokens, understood.reasoning_effort) == (schema, 500, "high")
+
+
+def test_forms_and_choices() -> None:
+    assert sent(replace(ASK, response_format=JsonObjectFormat()))["text"] == {"format": {"type": "json_object"}}
+    assert sent(replace(ASK, tool_choice=NamedTool("f")))["tool_choice"] == {"type": "function", "name": "f"}
+    allowed = sent(replace(ASK, tool_choice=AllowedTools("required", ("f",))))["tool_choice"]
+    assert allowed == {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
+    assert sent(replace(ASK, tool_choice="required"))["tool_choice"] == "required"
+    assert sent(replace(ASK, tools=(replace(TOOL, strict=True),)))["tools"][0]["strict"] is True
+    # The vendor refuses less than 16.
+    assert sent(replace(ASK, max_tokens=1))["max_output_tokens"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "feature"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"messages": (UserMessage((AudioPart("UklG", "wav"),)),)}, "audio"),
+        ({"extra": {"instructions": "x"}}, "instructions"),
+    ],
+)
+def test_what_has_no_field_is_said(changes: dict[str, Any], feature: str) -> None:
+    with pytest.raises(UnsupportedFeature) as raised:
+        sent(replace(ASK, **changes))
+    assert raised.value.feature == feature
+
+
+def test_a_refusal_in_the_history_is_text_and_an_empty_answer_is_left_out() -> None:
+    messages = (UserMessage("a"), AssistantMessage(None, "No."), AssistantMessage(""), UserMessage("b"))
+    assert sent(replace(ASK, messages=messages))["input"] == [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "No."},
+        {"role": "user", "content": "b"},
+    ]
+
+
+# --- a loop of tools ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["json", "stream"])
+def test_thoughts_come_back_before_their_calls_through_a_client_of_openai_s_fields(form: str) -> None:
+    items = (
+        thought(1, "First.", "Second."),
+        thought(2, seal=None),
+        {"type": "message", "content": [{"type": "output_text", "text": "Let me look."}]},
+        called(),
+        thought(3),
+        called(call_id="call_2"),
+    )
+    if form == "json":
+        answer = whole(response("completed", *items))
+    else:
+        done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]
+        text = {"type": "response.output_text.delta", "output_index": 2, "delta": "Let me look."}
+        answer = fold(streamed(*done, text, {"type": "response.completed", "response": response("completed", *items)}))
+    calls = answer.choices[0].message.tool_calls
+    outward = [join_call_id(call.id, call.signature) for call in calls]
+    returned = [split_call_id(id) for id in outward]
+    back = [replace(call, id=id, signature=signature) for call, (id, signature) in zip(calls, returned, strict=True)]
+    messages = (
+        UserMessage("Hi"),
+        AssistantMessage("Let me look.", tool_calls=tuple(back)),
+        *(ToolMessage(id, "-3") for id, _ in returned),
+    )
+    body = sent(replace(ASK, messages=messages))
+    assert body["input"][1:] == [
+        thought(1, "First.", "Second."),
+        {"role": "assistant", "content": "Let me look."},
+        {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": "{}"},
+        thought(3),
+        {"type": "function_call", "call_id": "call_2", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "-3"},
+        {"type": "function_call_output", "call_id": "call_2", "output": "-3"},
+    ]
+    assert len(read(body).messages) == 4
+    # Another model of the route gets the calls without them.
+    other = ADAPTER.build_request(replace(ASK, messages=messages), target("gpt-5.6-terra"))
+    assert b"rs_1" not in other.body
+    assert b'encrypted_content":"' not in other.body
+
+
+def test_ids_of_another_vendor_are_made_fit() -> None:
+    call = replace(CALL, id="functions.get:0" + "x" * 80)
+    messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage(call.id, "-3"))
+    made, answered = sent(replace(ASK, messages=messages))["input"][1:]
+    assert made["call_id"] == answered["call_id"]
+    assert len(made["call_id"]) <= 64
+
+
+@given(st.lists(st.builds(SealedThought, st.text(min_size=1), st.text(min_size=1), st.tuples(st.text())), max_size=4))
+def test_what_is_packed_is_unpacked_by_its_own_model(thoughts: list[SealedThought]) -> None:
+    packed = pack(thoughts, MODEL)
+    assert unpack(packed, MODEL) == tuple(thoughts)
+    assert unpack(packed, "another") == ()
+
+
+@given(st.text())
+def test_a_forged_signature_is_none(text: str) -> None:
+    assert all(one.id and one.sealed for one in unpack(text, MODEL))
+    assert unpack("W10=", MODEL) == unpack("e30=", MODEL) == unpack("W1siYSJdXQ==", MODEL) == ()
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def test_a_whole_answer() -> None:
+    usage = {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens": 20,
+        "output_tokens_details": {"reasoning_tokens": 12},
+        "total_tokens": 29,
+    }
+    said = {
+        "type": "message",
+        "content": [{"type": "output_text", "text": "Oslo"}, {"type": "refusal", "refusal": "N"}],
+    }
+    answer = whole(response("completed", thought(1, "A.", "B."), said, usage=usage))
+    assert answer == ChatCompletion(
+        "resp_1",
+        MODEL,
+        7,
+        (Choice(AssistantMessage("Oslo", "N", "A.\n\nB."), "stop"),),
+        Usage(9, 20, cached_tokens=4, reasoning_tokens=12),
+    )
+    assert whole(response()).choices[0].message.content == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish", "raw"),
+    [
+        ("max_output_tokens", "length", None),
+        ("content_filter", "content_filter", None),
+        ("steered", "other", "steered"),
+        (None, "other", "incomplete"),
+    ],
+)
+def test_how_an_answer_ends_early(reason: str | None, finish: str, raw: str | None) -> None:
+    said = {"type": "message", "content": [{"type": "output_text", "text": "Os"}]}
+    body = response("incomplete", said, incomplete_details={"reason": reason})
+    delta = {"type": "response.output_text.delta", "delta": "Os"}
+    for answer in (whole(body), fold(streamed(delta, {"type": "response.incomplete", "response": body}))):
+        (choice,) = answer.choices
+        assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Os", finish, raw)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "server_error"}, FailureKind.UNAVAILABLE),
+        ({"code": "rate_limit_exceeded"}, FailureKind.RATE_LIMITED),
+        ({"code": "invalid_prompt"}, FailureKind.CONTENT_FILTER),
+        ({"code": "bio_policy"}, FailureKind.CONTENT_FILTER),
+        ({"code": "data_residency_mismatch"}, FailureKind.CREDENTIALS),
+        ({"code": "invalid_image_url"}, FailureKind.INVALID_REQUEST),
+        ({"code": "image_content_policy_violation"}, FailureKind.CONTENT_FILTER),
+        ({"code": "brand_new"}, FailureKind.UNAVAILABLE),
+        ({}, FailureKind.UNAVAILABLE),
+    ],
+)
+def test_a_failed_answer_is_a_failure(error: dict[str, str], kind: FailureKind) -> None:
+    body = response("failed", error={**error, "message": "It says why."} if error else None)
+    with pytest.raises(ProviderFailed) as raised:
+        whole(body)
+    event = streamed({"type": "response.failed", "response": body})[-1]
+    assert isinstance(event, Failed)
+    assert raised.value.failure.kind is event.failure.kind is kind
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("nested", [True, False], ids=["nested", "flat"])
+def test_an_error_event_ends_the_stream(names: bool, nested: bool) -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Slow down.", "param": None}
+    event = {"type": "error", "error": error} if nested else {"type": "error", **error, "sequence_number": 3}
+    first = {"type": "response.output_text.delta", "delta": "Os"}
+    ended = streamed(first, event, names=names)[-1]
+    assert isinstance(ended, Failed)
+    assert (ended.failure.kind, ended.failure.detail) == (FailureKind.RATE_LIMITED, "Slow down.")
+
+
+def test_an_answer_that_is_not_at_its_end_is_none() -> None:
+    for status in ("in_progress", "queued", None):
+        with pytest.raises(ProviderFailed) as raised:
+            whole(response(status))  # type: ignore[arg-type]
+        assert raised.value.failure.kind is FailureKind.MALFORMED
+    cut = streamed({"type": "response.created", "response": response("in_progress")}, {"type": "response.x"})
+    assert [type(event) for event in cut] == [Heartbeat, Heartbeat, Failed]
+
+
+def test_a_stream_that_says_all_at_its_end() -> None:
+    said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
+    body = response("completed", thought(1), said, called(arguments='{"city":"Oslo"}'))
+    for events in (streamed({"type": "response.completed", "response": body}), streamed({**body, "type": "x"})):
+        message = fold(events).choices[0].message
+        assert isinstance(events[-1], Finished)
+        assert (message.content, message.tool_calls[0].arguments) == ("Oslo", '{"city":"Oslo"}')
+
+
+def test_arguments_that_came_in_pieces_are_not_repeated() -> None:
+    added = {"type": "response.output_item.added", "output_index": 1, "item": called(arguments="")}
+    pieces = [
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": piece}
+        for piece in ('{"a"', ":1}")
+    ]
+    done = {"type": "response.output_item.done", "output_index": 1, "item": called(arguments='{"a":1}')}
+    end = {"type": "response.completed", "response": response("completed", called(arguments='{"a":1}'))}
+    (choice,) = fold(streamed(added, *pieces, done, end)).choices
+    assert (choice.finish_reason, choice.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1}')
+
+
+def test_chat_completions_of_the_same_model_are_read_as_ever() -> None:
+    chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    parser = ADAPTER.stream_parser(target())
+    answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"), *parser.close()])
+    assert answer.choices[0].message.content == "Hi"
+
+
+# --- the simulated vendor -------------------------------------------------------------------------
+
+
+def test_the_simulated_vendor_is_strict() -> None:
+    assert refusal(messages=[])["param"] == "messages"
+    assert refusal(reasoning={"effort": "low", "x": 1})["param"] == "reasoning.x"
+    assert refusal(text={"format": {"type": "text", "x": 1}})["param"] == "text.format.x"
+    assert refusal(tools=[{"type": "function", "function": {"name": "f"}}])["param"] == "tools[0].function"
+    assert refusal(tools=[{"type": "web_search"}])["param"] == "tools[0].type"
+    assert refusal(max_output_tokens=5)["code"] == "integer_below_min_value"
+    assert refusal(temperature=0.5)["code"] == "unsupported_value"
+    for name in ("background", "previous_response_id", "conversation"):
+        assert refusal(**{name: "x"})["param"] == name
+    user = {"role": "user", "content": "Hi"}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "1"}
+    assert "No tool output" in refusal(input=[user, call])["message"]
+    assert "No tool call" in refusal(input=[user, result])["message"]
+    assert refusal(input=[{"role": "user", "content": [{"type": "text", "text": "x"}]}])["code"] == "invalid_value"
+    assert "not found" in refusal(input=[user, thought(1, seal=None), call, result])["message"]
+    assert "following item" in refusal(input=[user, thought(1), user])["message"]
+    forged = "c2ltdWxhdGVkIHRob3VnaHQgb2YgeA=="
+    assert refusal(input=[user, thought(1, seal=forged), call, result])["code"] == "invalid_encrypted_content"
+    assert read({**sent(ASK), "input": [user, thought(1), call, result]}).messages[1].content is None
