@@ -97,7 +97,9 @@ def _add_serve(group: _Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_demo(group: _Group[argparse.ArgumentParser]) -> None:
-    text = "Serve simulated providers, after asking them from three places. The header `cf-ipcountry` says where you are."
+    text = (
+        "Serve simulated providers, after asking them from three places. The header `cf-ipcountry` says where you are."
+    )
     demo = group.add_parser("demo", help="serve simulated providers: no key, no network", description=text)
     demo.add_argument("--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)")
     _add_listener(demo)

@@ -133,6 +133,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """What a client asks for is no news for the log."""
+
     def on_body(self, body: bytes) -> None:
         """See httptools."""
         self._bare_bytes = 0

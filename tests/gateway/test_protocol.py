@@ -98,7 +98,9 @@ class App:
 
     async def _large(self, _: Any, __: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """A whole answer at once, larger than what a connection takes in."""
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % FLOOD_BYTES)]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % FLOOD_BYTES)]}
+        )
         await send({"type": "http.response.body", "body": bytes(FLOOD_BYTES), "more_body": False})
 
     async def _drain(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

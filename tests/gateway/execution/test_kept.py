@@ -19,7 +19,9 @@ class Source:
         self.noted: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.kept: Kept[str] = Kept("the thing", self.load, Pace(100, 10, 1000, 200), self.noted.append, lambda: self.at)
+        self.kept: Kept[str] = Kept(
+            "the thing", self.load, Pace(100, 10, 1000, 200), self.noted.append, lambda: self.at
+        )
 
     async def load(self, held: str | None) -> str:
         self.loads += 1
