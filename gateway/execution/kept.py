@@ -2,8 +2,8 @@
 
 A use of what has grown old starts a load behind it; a use of what nobody has used for long waits for that load, so that
 a key that was withdrawn meanwhile isn't believed once more. Loads never overlap and never follow each other too soon,
-however many requests ask: nobody can make the gateway hammer the place that it loads from. While loading fails, what was
-loaded before stays in use for a bounded time.
+however many requests ask: nobody can make the gateway hammer the place that it loads from. While loading fails, what
+was loaded before stays in use for a bounded time.
 """
 
 from __future__ import annotations
