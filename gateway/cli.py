@@ -25,8 +25,9 @@ to begin:
   gateway serve --config my-gateway/gateway.yaml
 
 GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
-are read where an option isn't given; so are GATEWAY_LOG_FORMAT,
-GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S and GATEWAY_TRANSPORT (docs/operators.md)."""
+are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
+GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S and
+GATEWAY_TRANSPORT (docs/operators.md)."""
 _DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
 
 
@@ -96,7 +97,9 @@ def _add_serve(group: _Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_demo(group: _Group[argparse.ArgumentParser]) -> None:
-    text = "Serve simulated providers, after asking them from three places. `-H 'cf-ipcountry: CN'` puts you in China."
+    text = (
+        "Serve simulated providers, after asking them from three places. The header `cf-ipcountry` says where you are."
+    )
     demo = group.add_parser("demo", help="serve simulated providers: no key, no network", description=text)
     demo.add_argument("--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)")
     _add_listener(demo)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote
 
@@ -84,6 +85,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """See httptools."""
         self._head_arrived()
         self._bare_bytes = 0
+        self._check_host()
         upgrades = self.parser.should_upgrade()
         if upgrades and _announces_body(self.headers):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
@@ -94,6 +96,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if upgrades:
             # llhttp takes what follows for another protocol's, so no further request can come here.
             self.cycle.keep_alive = False
+
+    def _check_host(self) -> None:
+        """RFC 9112, section 3.2: two are read differently by two servers."""
+        hosts = [*map(_name_of, self.headers)].count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._wrong = "an HTTP/1.1 request has exactly one `host` header"
+            raise ValueError(self._wrong)
 
     def _begin(self, version: str) -> None:
         """Start the request, or let it wait for those before it: what uvicorn's `on_headers_complete` does, less what
@@ -124,6 +133,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """What a client asks for is no news for the log."""
+
     def on_body(self, body: bytes) -> None:
         """See httptools."""
         self._bare_bytes = 0
@@ -139,7 +151,11 @@ class GatewayProtocol(HttpToolsProtocol):
         One timer runs from the first of these moments on and looks again when it fires: one that is set and taken back
         for each request costs as much as parsing its JSON.
         """
-        if self.transport.is_closing() or self.pipeline:
+        if self.transport.is_closing():
+            super().on_response_complete()
+            self._watch_closing()
+            return
+        if self.pipeline:
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
@@ -156,11 +172,20 @@ class GatewayProtocol(HttpToolsProtocol):
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self._watch_idling(left_s)
+        elif self.transport.get_write_buffer_size() > 0:
+            # It doesn't read its answer: a close would wait for it, with the answer in our memory.
+            self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
 
     def _watch_idling(self, for_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
+
+    def _watch_closing(self) -> None:
+        """A close waits for the client to take what is written, which it may never do: bound that as idling is."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idling(self.timeout_keep_alive)
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None
@@ -182,11 +207,13 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if not self._can_answer():
             self.transport.close()
+            self._watch_closing()
             return
         body = orjson.dumps(encode_error(error))
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(head % (error.status, _REASONS[error.status], len(body)) + body)
         self.transport.close()
+        self._watch_closing()
 
     def _can_answer(self) -> bool:
         """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""
@@ -206,6 +233,8 @@ def _split(url: bytes) -> tuple[str, bytes, bytes]:
     path = parsed.path.decode("ascii")
     return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
 
+
+_name_of = itemgetter(0)
 
 # Nearly every request of a gateway has the same target.
 _split_common = lru_cache(maxsize=1024)(_split)

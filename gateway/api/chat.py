@@ -286,7 +286,8 @@ class _Exchange:
         if shown.code == "internal_error":
             record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
         else:
-            record.outcome = "failed" if record.attempts else "refused"
+            # Nobody asked, because all are benched, is the outage that a failure before it has made.
+            record.outcome = "failed" if record.attempts or shown.status >= 500 else "refused"
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:

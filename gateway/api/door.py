@@ -190,7 +190,9 @@ def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
     edge = _edge_at(table, visitor)
     if edge is None:
         return parse_address(visitor.peer or "") or AddressReport(note="silent: the peer has no address")
-    if edge.secret is not None and _unproven(edge.secret, visitor):
+    if edge.secret is not None and (note := _unproven(edge.secret, visitor)):
+        if note is EdgeNote.UNPROVEN:
+            return AddressReport(note=note, doubtful=True)
         return AddressReport(note="silent: the peer didn't show to be the edge")
     header = edge.client_ip_header
     values = visitor.all(header.encode()) if header is not None else ()

@@ -54,7 +54,7 @@ def build_routes(journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[
     _add_models(app, journeys)
     _add_explain(app, journeys)
     _add_disclosure(app, journeys)
-    add_errors(app, "the API is under /v1/")
+    add_errors(app, "there are POST /v1/chat/completions, GET /v1/models, /v1/explain, /v1/disclosure and /docs")
     _document(app, journeys.current().demo)
     return app
 
@@ -103,8 +103,8 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
             for name, assistant in sorted(assistants_of(table, client).items())
             if region in assistant.routes
         }
-        told = {"x-request-id": request.state.request_id, "x-gateway-region": region, "x-gateway-why": location.why}
-        return entries, told
+        told = {"x-gateway-region": region, "x-gateway-why": location.why, "x-gateway-table": table.version}
+        return entries, {"x-request-id": request.state.request_id, **told}
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
@@ -129,9 +129,8 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
         table, visitor, client = _visit(request, journeys)
         found = _named(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
-        return JSONResponse(
-            explain(table, client, await _sighted(table, visitor, journeys), found, health, journeys.clock())
-        )
+        told = explain(table, client, await _sighted(table, visitor, journeys), found, health, journeys.clock())
+        return JSONResponse(told, headers={"x-request-id": request.state.request_id, "x-gateway-table": table.version})
 
 
 def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:

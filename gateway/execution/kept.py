@@ -1,8 +1,9 @@
 """Something that is loaded from elsewhere and kept: an issuer's keys, a database. Nobody who uses it waits, as a rule.
 
-A use of what has grown old starts a load behind it. Loads never overlap and never follow each other too soon, however
-many requests ask: nobody can make the gateway hammer the place that it loads from. While loading fails, what was loaded
-before stays in use for a bounded time.
+A use of what has grown old starts a load behind it; a use of what nobody has used for long waits for that load, so that
+a key that was withdrawn meanwhile isn't believed once more. Loads never overlap and never follow each other too soon,
+however many requests ask: nobody can make the gateway hammer the place that it loads from. While loading fails, what
+was loaded before stays in use for a bounded time.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ class LoadFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Pace:
     """refresh_s: from this age on, a use starts a load. pause_s: between the beginnings of two loads, at least.
-    keep_s: how long it may be used after the last load that succeeded."""
+    keep_s: how long it may be used after the last load that succeeded. stale_s: from this age on, a use waits for the
+    load that is under way, unless the one before it has failed."""
 
     refresh_s: float
     pause_s: float
     keep_s: float
+    stale_s: float
 
 
 class Kept(Generic[_T]):
@@ -57,10 +60,12 @@ class Kept(Generic[_T]):
         self._loading: asyncio.Task[None] | None = None
 
     def now(self) -> _T | None:
-        """What may be used, without waiting; None if there is nothing."""
+        """What may be used, without waiting; None if there is nothing, or only what is stale."""
         age_s = self._clock() - self._loaded_at
         if age_s >= self._pace.refresh_s:
             self._start()
+            if age_s >= self._pace.stale_s and self._loading is not None and not self._trouble:
+                return None
         return self._held if age_s < self._pace.keep_s else None
 
     async def wait(self) -> _T | None:

@@ -25,8 +25,9 @@ class Allowance:
 class Record:
     """One request. No prompt, no answer, no key ever stands in it. Times are seconds.
 
-    outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers'), `interrupted` (in mid-stream),
-    `cancelled` (the client left) or `internal_error`. code: the outward error code, None for an answer.
+    outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers', or nobody could be asked),
+    `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward error code,
+    None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
     retries_refused: the deployments that the budget kept from being retried.
     """

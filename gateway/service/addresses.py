@@ -12,7 +12,7 @@ from gateway.model.signals import AddressReport, GeoIpRules
 
 __all__ = ["AddressDatabase"]
 
-_PACE = Pace(refresh_s=1.0, pause_s=1.0, keep_s=float("inf"))
+_PACE = Pace(refresh_s=1.0, pause_s=1.0, keep_s=float("inf"), stale_s=2.0)
 _DAY_S = 86_400.0
 
 

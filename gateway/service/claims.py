@@ -19,8 +19,8 @@ __all__ = ["Issuer"]
 
 _MAX_KEY_SET_BYTES = 256 * 1024
 _FETCH_S = 5.0
-_URL_PACE = Pace(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0)
-_FILE_PACE = Pace(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0)
+_URL_PACE = Pace(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0)
+_FILE_PACE = Pace(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0)
 _BELIEVED = 4096
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 

@@ -5,6 +5,7 @@ Only what is named here is ever written: there is no path by which a prompt, an 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -42,9 +43,21 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
+        root.addHandler(_FromLibraries(logging.WARNING))
     global _write_request, _lines
     _lines = None if readable else LineWriter(out)
     _write_request = _log_request_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
+
+
+class _FromLibraries(logging.Handler):
+    """What a library has to say (uvicorn, asyncio) is a line like every other: a reader of JSON stumbles over none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        log = logger().error if record.levelno >= logging.ERROR else logger().warning
+        log("library", logger=record.name, detail=record.getMessage(), exc_info=record.exc_info)
 
 
 def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:

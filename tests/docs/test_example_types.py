@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT, blocks_of
 def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
     files = [block for block in blocks_of(ROOT / "docs" / "adapters.md") if block.language == "python" and block.title]
     names = [str(block.title) for block in files]
-    assert names == ["parrot.py", "parrot_simulator.py"]
+    assert names == ["parrot.py", "parrot_simulator.py", "coconut.py"]
     for block in files:
         (tmp_path / str(block.title)).write_text(block.text, "utf-8")
     config = ["--config", str(ROOT / "pyproject.toml")]

@@ -209,7 +209,10 @@ def test_models_are_what_this_caller_can_ask_where_it_is(client: httpx.Client) -
 
 
 def test_explain_says_what_traffic_does(client: httpx.Client) -> None:
-    explained = client.get("/v1/explain", headers={"cf-ipcountry": "HK"}).json()
+    response = client.get("/v1/explain", headers={"cf-ipcountry": "HK", "x-request-id": "mine"})
+    explained = response.json()
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["x-gateway-table"] == explained["table"]
     assert explained["location"]["region"] == "default"
     assert explained["location"]["evidence"][0]["said"] == "HK"
     assert [step["deployment"] for step in explained["outcome"]["plan"]] == ["qwen-intl"]

@@ -59,7 +59,7 @@ class App:
         scope["extensions"][LINE].watch(heard.lost.set)
         if scope["path"] not in ("/early", "/drain"):
             await self._read(receive)
-        if scope["path"] == "/wait":
+        if scope["path"] in ("/wait", "/large"):
             await self._leave_or_word()
         await getattr(self, f"_{scope['path'][1:]}", self._answer)(scope, receive, send)
 
@@ -95,6 +95,13 @@ class App:
         for piece in (body[:3], body[3:]) if path == "/stream" else (body,):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _large(self, _: Any, __: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """A whole answer at once, larger than what a connection takes in."""
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % FLOOD_BYTES)]}
+        )
+        await send({"type": "http.response.body", "body": bytes(FLOOD_BYTES), "more_body": False})
 
     async def _drain(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """The answer first, and then the body."""
@@ -455,6 +462,9 @@ BAD = {
     "a version that is none": b"GET / HTTP/3.7\r\nhost: x\r\n\r\n",
     "a method that is none": b"GRAB / HTTP/1.1\r\nhost: x\r\n\r\n",
     "connect": b"CONNECT evil.test:443 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "no host": b"POST /echo HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+    "two hosts": ECHO + b"Host: x\r\ncontent-length: 0\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET /echo HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
     "a NUL in a header": ECHO + b"x: a\0b\r\n\r\n",
     "a carriage return in a header": ECHO + b"x: a\rb\r\n\r\n",
     "a header without a colon": ECHO + b"xyz\r\n\r\n",
@@ -742,6 +752,19 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, D
         last_at = time.monotonic()
         assert client.rest() == b""
         assert 0.1 < time.monotonic() - last_at < LIMIT_S
+
+
+@pytest.mark.parametrize("line", [b"", b"connection: close\r\n"])
+def test_an_answer_that_nobody_reads_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
+    with Conversation(server[1].port) as client:
+        client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
+        eventually(lambda: len(app.heard) == 1)
+        door = next(iter(server[1]._state.connections))
+        door.timeout_keep_alive = 0.05
+        app.go_on.set()
+        # Nothing is read, and the client doesn't leave.
+        eventually(lambda: not server[1]._state.connections)
+        assert app.heard[0].lost.is_set()
 
 
 async def test_a_connection_that_ended_leaves_no_timer() -> None:

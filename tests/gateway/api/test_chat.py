@@ -275,6 +275,14 @@ async def test_the_time_that_a_client_gives_is_kept() -> None:
     assert exchange.record.outcome == "failed"
 
 
+async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
+    exchange = Exchange(whole)
+    exchange.endpoint._journeys.current = lambda: table_of(TABLE.replace("api_key:", "enabled: false, api_key:"))
+    await exchange.run()
+    assert exchange.error == (503, "no_healthy_deployment")
+    assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
+
+
 async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
     async def broken(_: httpx.Request) -> httpx.Response:
         raise RuntimeError("sk-secret in /etc/passwd")

@@ -322,11 +322,18 @@ def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
     assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
 
 
-@pytest.mark.parametrize("secrets", [[], ["wrong"], [KEYS["EDGE_SECRET"]] * 2])
-def test_an_edge_that_doesnt_show_its_secret_tells_no_address_and_is_nobodys(secrets: list[str]) -> None:
-    pairs = [("real", "8.8.8.8"), *(("x-edge-auth", secret) for secret in secrets)]
-    assert address(visit(*pairs, peer="192.0.2.7")) == "silent: the peer didn't show to be the edge"
+def test_an_edge_that_doesnt_show_its_secret_tells_no_address() -> None:
+    assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't show to be the edge"
     assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
+
+
+@pytest.mark.parametrize("secrets", [["wrong"], ["wrong", KEYS["EDGE_SECRET"]], [KEYS["EDGE_SECRET"]] * 2])
+def test_a_wrong_or_second_secret_is_a_doubt_of_the_address_too(secrets: list[str]) -> None:
+    """A client may have sent it through the edge, to have its address passed over."""
+    pairs = [("real", "8.8.8.8"), *(("x-edge-auth", secret) for secret in secrets)]
+    found = address_of(FULL, visit(*pairs, peer="192.0.2.7"))
+    assert isinstance(found, AddressReport)
+    assert found.doubtful
 
 
 def test_an_edge_without_its_secret_is_somebody_of_its_network_and_one_with_a_wrong_one_is_a_doubt() -> None:

@@ -19,7 +19,9 @@ class Source:
         self.noted: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.kept: Kept[str] = Kept("the thing", self.load, Pace(100, 10, 1000), self.noted.append, lambda: self.at)
+        self.kept: Kept[str] = Kept(
+            "the thing", self.load, Pace(100, 10, 1000, 200), self.noted.append, lambda: self.at
+        )
 
     async def load(self, held: str | None) -> str:
         self.loads += 1
@@ -56,6 +58,28 @@ async def test_what_has_grown_old_is_used_while_it_is_loaded_anew(source: Source
     await source.settle()
     assert source.kept.now() == "load 2 after load 1 after None"
     assert source.loads == 2
+
+
+async def test_what_nobody_has_used_for_long_is_loaded_before_it_is_used(source: Source) -> None:
+    first = await source.kept.wait()
+    source.at += 199
+    assert source.kept.now() is first
+    await source.settle()
+    source.at += 200
+    assert source.kept.now() is None
+    assert await source.kept.wait() == "load 3 after load 2 after load 1 after None"
+
+
+async def test_nobody_waits_again_for_a_load_that_has_failed(source: Source) -> None:
+    first = await source.kept.wait()
+    source.at += 200
+    source.trouble = "is gone"
+    assert source.kept.now() is None
+    assert await source.kept.wait() is first
+    source.at += 200
+    assert source.kept.now() is first
+    await source.settle()
+    assert source.loads == 3
 
 
 async def test_while_it_cant_be_loaded_it_is_used_for_a_bounded_time(source: Source) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -91,3 +92,19 @@ def test_how_grave_it_is(outcome: str, level: str) -> None:
 def test_lines_for_people_count_none_as_dropped() -> None:
     log.configure("text", "info", io.StringIO())
     assert log.dropped_lines() == 0
+
+
+def test_what_a_library_says_is_a_line_like_every_other() -> None:
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    log.configure("json", "info", stream)
+    logging.getLogger("uvicorn.error").warning("Invalid %s request received.", "HTTP")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("asyncio").exception("of a task")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["level"], first["event"], first["logger"]) == ("warning", "library", "uvicorn.error")
+    assert first["detail"] == "Invalid HTTP request received."
+    assert (second["level"], second["detail"]) == ("error", "of a task")
+    assert "ValueError: broken" in second["exception"]
