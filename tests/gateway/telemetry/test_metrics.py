@@ -258,7 +258,12 @@ def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> N
             refused_retry,
         ]
     )
-    whole = {"gateway_config_reloads_total", "gateway_config_info", "gateway_benched_deployments"}
+    whole = {
+        "gateway_config_reloads_total",
+        "gateway_config_info",
+        "gateway_benched_deployments",
+        "gateway_approval_days_left",
+    }
     breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total"}
     elsewhere = {
         "gateway_traces_total",
