@@ -277,7 +277,8 @@ async def test_the_time_that_a_client_gives_is_kept() -> None:
 
 async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     exchange = Exchange(whole)
-    exchange.endpoint._journeys.current = lambda: table_of(TABLE.replace("api_key:", "enabled: false, api_key:"))
+    table = table_of(TABLE.replace("api_key:", "enabled: false, api_key:"), {"KEY": "sk-secret"})
+    exchange.endpoint._journeys.current = lambda: table
     await exchange.run()
     assert exchange.error == (503, "no_healthy_deployment")
     assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
