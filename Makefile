@@ -17,7 +17,7 @@ test: lint types ## lint, types and the fast tests, with branch coverage
 	@$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
 
 ci: test install-sdks ## everything: make test, then the slow tests
-	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -m slow
+	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -n 2 -m slow
 
 fuzz: install-dev ## atheris over every parser, a minute each: tests/fuzz/README.md (SECONDS_EACH=600 TARGETS="sse openai")
 	@sh tests/fuzz/run.sh
