@@ -22,10 +22,16 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of, needy_block
 _NEXT_BLOCK = "--- next block ---"
 _KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
+# Half a minute each: they run the conformance kit, and install a package.
+_LONG = {"docs/adapters.md", "CONTRIBUTING.md"}
 _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
 
 
-@pytest.mark.parametrize("page", _WITH_BLOCKS, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if name_of(page) in _LONG else page for page in _WITH_BLOCKS],
+    ids=name_of,
+)
 def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:
     elsewhere = {block.line for pair in needy_blocks_of(page) for block in pair if block is not None}
     blocks = [block for block in blocks_of(page) if block.line not in elsewhere]

@@ -467,7 +467,7 @@ def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
     hanging.close()
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "stream"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, change: str, stream: bool
