@@ -6,6 +6,7 @@ one of these can't be had, the reason is told and nothing fails.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import re
@@ -38,14 +39,18 @@ def installed_node() -> Path:
 def installed_packages(node: Path, cache: pytest.Cache) -> Path:
     """A copy of `tests/node` with its packages; skips the test where npm can't get them."""
     lock = (SOURCES / "package-lock.json").read_bytes()
-    folder = cache.mkdir("node") / hashlib.sha256(lock).hexdigest()[:16]
-    if not (folder / "installed").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("node_modules"))
-        _install(node, folder)
-        (folder / "installed").touch()
-    for source in SOURCES.glob("*.mjs"):
-        shutil.copy(source, folder)
+    parent = cache.mkdir("node")
+    folder = parent / hashlib.sha256(lock).hexdigest()[:16]
+    with (parent / "lock").open("w") as held:
+        # Several processes of tests may want them at the same time: the first installs, the others wait for it.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (folder / "installed").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("node_modules"))
+            _install(node, folder)
+            (folder / "installed").touch()
+        for source in SOURCES.glob("*.mjs"):
+            shutil.copy(source, folder)
     return folder
 
 
