@@ -13,10 +13,11 @@ help: ## list the targets
 run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
-test: lint types ## lint, types and the fast tests, with branch coverage
-	@$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
+test: lint types ## lint, types and the fast tests
+	@$(BIN)/pytest -n 2 -m "not slow" $(COVERAGE)
 
-ci: test install-sdks ## everything: make test, then the slow tests
+ci: COVERAGE := --cov --cov-report=term
+ci: test install-sdks ## everything: make test with branch coverage, then the slow tests
 	@$(BIN)/pytest -qq -m slow --collect-only > /dev/null 2>&1; [ $$? -eq 5 ] || $(BIN)/pytest -n 2 -m slow
 
 fuzz: install-dev ## atheris over every parser, a minute each: tests/fuzz/README.md (SECONDS_EACH=600 TARGETS="sse openai")
