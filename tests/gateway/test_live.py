@@ -309,6 +309,7 @@ async def test_a_reload_of_a_thousand_deployments_never_keeps_the_loop_for_ten_m
     assert gateway.table.deployments["d7"].model == "m7z"
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
     """Tables are freed once nobody uses them, and memory stays where it is."""
     gateway = Gateway(files.live.table)
