@@ -123,7 +123,12 @@ class Ours:
         config, port = folder / f"{self.name}.yaml", free_port()
         config.write_text(production_config(ports, self.deployments, self.keys), "utf-8")
         command = [self.python, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
-        environ = {"GATEWAY_LOG_FORMAT": "json", **ENVIRON, **python_environ(folder / "cache")}
+        environ = {
+            "GATEWAY_LOG_FORMAT": "json",
+            "GATEWAY_ADMIN_PORT": "0",
+            **ENVIRON,
+            **python_environ(folder / "cache"),
+        }
         process = Process(command, cores.subject, folder / f"{self.name}.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/healthz"))
 
