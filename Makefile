@@ -1,7 +1,7 @@
 # Runs with GNU make 3.81 or newer and a POSIX shell. `make` alone lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test ci bench lint format types check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help run test ci chaos soak audit bench lint format types check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -22,6 +22,15 @@ ci: test install-sdks ## everything: make test with branch coverage, then the sl
 
 fuzz: install-dev ## atheris over every parser, a minute each: tests/fuzz/README.md (SECONDS_EACH=600 TARGETS="sse openai")
 	@sh tests/fuzz/run.sh
+
+chaos: install-dev ## 100,000 requests against providers that fail at random: ten minutes (ARGS="--requests 5000 --seed 1")
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+soak: install-dev ## a steady load for twenty minutes, and whether anything grows (ARGS="--minutes 2 --rate 50")
+	@$(BIN)/python -m tests.soak.run $(ARGS)
+
+audit: install-sdks ## known weaknesses of what is installed, by the index's advisories: needs the network
+	@$(BIN)/pip-audit --require-hashes -r requirements.lock
 
 bench: install ## what a request costs, beside others: bench/README.md (ARGS="--quick --only ours")
 	@$(BIN)/python -m bench.run $(ARGS)

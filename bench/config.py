@@ -17,6 +17,7 @@ ENVIRON = {"BENCH_OPENAI_KEY": "sk-bench-openai", "BENCH_GEMINI_KEY": "bench-gem
 # The assistant, its provider, the model, and the port of the stub that answers.
 ASSISTANTS = {
     "assistant": ("openai", "gpt-4o", "fast"),
+    "assistant-folded": ("openai", "gpt-4o", "fast"),
     "assistant-gemini": ("gemini", "gemini-3.8-flash", "fast"),
     "assistant-paced": ("openai", "gpt-4o", "paced"),
     "assistant-held": ("openai", "gpt-4o", "held"),
@@ -44,12 +45,14 @@ deployments:
 """
 
 
-def production_config(ports: Mapping[str, int], deployments: int = 8, keys: int = 10) -> str:
-    """The YAML. `ports` are those of the stub: fast, paced, held. No fewer than the eight deployments are made."""
+def production_config(ports: Mapping[str, int], deployments: int = 10, keys: int = 10) -> str:
+    """The YAML. `ports` are those of the stub: fast, paced, held. No fewer than two deployments for each of
+    ASSISTANTS are made. `assistant-folded` is asked for streams, whatever its clients ask for."""
     assistants, listed = [], []
     for name, (provider, model, port) in _assistants(deployments).items():
         assistants.append(f"  {name}: {{routes: {{eu: [{name}-1, {name}-2], default: [{name}-2, {name}-1]}}}}")
-        listed += [_deployment(f"{name}-{number}", provider, model, ports[port]) for number in (1, 2)]
+        fold = ", fold: true" if name == "assistant-folded" else ""
+        listed += [_deployment(f"{name}-{number}", provider, model, ports[port], fold) for number in (1, 2)]
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in _keys(keys)]
     clients = [f'  client-{number}: {{keys: ["sha256:{digest}"]}}' for number, digest in enumerate(hashes)]
     return _HEAD.format(clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed))
@@ -64,12 +67,12 @@ def _keys(count: int) -> list[str]:
     return [*(f"gk-other-{number}" for number in range(count - 1)), CLIENT_KEY]
 
 
-def _deployment(name: str, provider: str, model: str, port: int) -> str:
+def _deployment(name: str, provider: str, model: str, port: int, more: str) -> str:
     endpoint = f"http://127.0.0.1:{port}{_PREFIXES[provider]}"
     key = f"${{BENCH_{provider.upper()}_KEY}}"
     return (
         f'  {name}: {{provider: {provider}, model: {model}, endpoint: "{endpoint}", stores: DE, processes: DE, '
-        f'api_key: "{key}"}}'
+        f'api_key: "{key}"{more}}}'
     )
 
 

@@ -32,6 +32,7 @@ _EVENTS = 64
 # What is asked: the assistant, and whether as a stream. A provider's answer arrives in the pieces given with it.
 CASES = {
     "JSON": ("assistant", False),
+    "JSON, folded from 64 events one by one": ("assistant-folded", False),
     "stream of 64 events at once": ("assistant", True),
     "stream of 64 events at once, translated": ("assistant-gemini", True),
     "stream of 64 events one by one": ("assistant", True),

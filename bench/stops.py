@@ -18,8 +18,8 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.send import check
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Plan, Step
+from gateway.model.deployment import Deployment
 from gateway.model.record import Record
-from gateway.model.table import Deployment
 from gateway.policy.fence import still_permitted
 from gateway.policy.location import resolve
 from gateway.policy.routing import decide

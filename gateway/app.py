@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gateway import __version__
+from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import crossing
 from gateway.api.ledger import Ledger
@@ -13,6 +17,7 @@ from gateway.api.limits import ClientLimits
 from gateway.api.routes import CHAT_PATH, build_routes
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.health import Health
+from gateway.execution.load import Limiter, Load
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
@@ -20,11 +25,19 @@ from gateway.execution.transports import LeanTransport, Transport
 from gateway.model.decision import Unwell
 from gateway.model.table import Table
 from gateway.observing import Observing
+from gateway.receipt_desk import Keeping, open_desk
 from gateway.service.journey import Journeys
 from gateway.service.signals import Signals
+from gateway.shadowing import Shadowing
 from gateway.telemetry.log import logger
 
 __all__ = ["Gateway", "transport_named"]
+
+_OF_LIMITERS: Mapping[str, Callable[[Limiter], float]] = {
+    "gateway_concurrency_limit": lambda limiter: limiter.limit,
+    "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
+    "gateway_concurrency_queued": lambda limiter: limiter.queued,
+}
 
 
 def transport_named(name: str) -> Transport:
@@ -44,29 +57,52 @@ class Gateway:
     """The ASGI application: the chat endpoint by the shortest way, everything else through FastAPI.
 
     `table` is the active one. `metrics` are those of this process. is_draining: it finishes what is running, and says
-    so to who asks whether it is ready.
+    so to who asks whether it is ready. state_dir: where what comes of shadow traffic is kept; None is none of it.
+    consent_key: what workers share where the table has no key for consent tokens.
     """
 
-    def __init__(self, table: Table, transport: Transport | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        transport: Transport | None = None,
+        ledger: Ledger | None = None,
+        state_dir: Path | None = None,
+        keeping: Keeping | None = None,
+        consent_key: bytes | None = None,
+        most_requests: int = MOST_REQUESTS,
+    ) -> None:
         self.table = table
         self.is_draining = False
         transport = transport or LeanTransport()
         self._sender = Sender(transport)
-        self._observing = Observing(lambda: self.table, transport)
+        self._receipts = open_desk(keeping, lambda: self.table) if keeping is not None else None
+        take = self._receipts.take if self._receipts is not None else None
+        self._observing = Observing(lambda: self.table, transport, take)
         self._health = Health(told=self._tell_of_breaker)
         self._signals = Signals(Services(transport), _warn_of_location)
-        journeys = Journeys(lambda: self.table, Runner(self._sender, self._health), self._signals)
-        self._chat = ChatEndpoint(journeys, self._observing, ClientLimits(ledger))
+        ledger = ledger or Ledger()
+        load = Load(ledger.seat, ledger.seats)
+        self._runner = Runner(self._sender, self._health, load)
+        journeys = Journeys(lambda: self.table, self._runner, self._signals, consent_key=consent_key)
         self.metrics = self._observing.metrics
+        self._shadowing = Shadowing(lambda: self.table, self._sender, self._health, self.metrics, state_dir)
+        self._chat = ChatEndpoint(
+            journeys, self._observing, ClientLimits(ledger), self._shadowing.shadows, most_requests
+        )
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
+        self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
+        if self._receipts is not None:
+            self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
-        self._rest = build_routes(journeys, self._chat, lambda: self.is_draining, __version__)
+        for name, read in _OF_LIMITERS.items():
+            self.metrics.live_rows[name] = partial(load.rows, read)
+        self._rest = build_routes(journeys, self._chat, lambda: self.is_draining, self._receipts, __version__)
 
     def activate(self, table: Table) -> None:
         """Switch all new requests to this table; running ones keep theirs."""
         self.table = table
-        self._health.keep(table)
+        self._runner.keep(table)
         self._signals.prepare(table.location)
 
     def _tell_of_breaker(self, deployment: str, breaker: Breaker, for_s: float) -> None:
@@ -107,7 +143,10 @@ class Gateway:
                 self._signals.prepare(self.table.location)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                await self._shadowing.aclose()
                 await self._observing.aclose()
+                if self._receipts is not None:
+                    await self._receipts.aclose()
                 await self._signals.aclose()
                 await self._sender.aclose()
                 await send({"type": "lifespan.shutdown.complete"})

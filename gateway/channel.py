@@ -35,13 +35,20 @@ _MAX_LINE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, first and once: what to serve, and how. `table` is what `pack` made; it holds secrets."""
+    """To a worker, first and once: what to serve, and how. `table` is what `pack` made; it holds secrets.
+
+    consent_key: in hex, what all workers sign consent tokens with where the table has no key for that.
+    """
 
     table: bytes = field(repr=False)
     transport: str
     grace_s: float
     log_format: LogFormat
     log_level: str
+    max_requests: int
+    consent_key: str = field(repr=False)
+    state_dir: str | None = None
+    receipt_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,10 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
     """The message's fields for JSON, and its bytes."""
     match message:
         case Serve():
-            names = ("transport", "grace_s", "log_format", "log_level")
+            names = (
+                *("transport", "grace_s", "log_format", "log_level"),
+                *("max_requests", "consent_key", "state_dir", "receipt_key"),
+            )
             return {name: getattr(message, name) for name in names}, message.table
         case Activate():
             return {"number": message.number}, message.table
@@ -157,8 +167,8 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
             unwell = {
                 name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unwell.items()
             }
-            names = ("number", "table", "running", "is_draining")
-            return {**{name: getattr(message, name) for name in names}, "unwell": unwell}, message.metrics
+            reported = ("number", "table", "running", "is_draining")
+            return {**{name: getattr(message, name) for name in reported}, "unwell": unwell}, message.metrics
         case _:
             assert_never(message)
 

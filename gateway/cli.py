@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import __version__, commands, provider_commands
+from gateway import __version__, commands, evaluate_commands, provider_commands
+from gateway.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
 
 __all__ = ["main"]
 
@@ -26,9 +27,9 @@ to begin:
 
 GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
 are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
-GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S and
-GATEWAY_TRANSPORT (docs/operators.md)."""
-_DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
+GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S,
+GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operators.md)."""
+_LONGEST_S = 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,22 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_serve(group)
     _add_demo(group)
+    _add_simulate(group)
     _add_init(group)
     _add_check(group)
     _add_explain(group)
+    add_switching(group)
     _add_schema(group)
     _add_key(group)
     _add_providers(group)
+    _add_evaluate(group)
     return parser
 
 
-_Group = argparse._SubParsersAction  # typeshed knows this class by no public name
-
-
-def _add_serve(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_serve(group: Group[argparse.ArgumentParser]) -> None:
     text = "Serve a config until SIGTERM or Ctrl-C; what is running then is finished first."
     serve = group.add_parser("serve", help="serve a config", description=text)
-    _add_config(serve)
+    add_config(serve)
     _add_listener(serve)
     serve.add_argument(
         "--workers", type=int, metavar="N", help="processes on the one socket (default: GATEWAY_WORKERS, or 1)"
@@ -96,7 +97,7 @@ def _add_serve(group: _Group[argparse.ArgumentParser]) -> None:
     serve.set_defaults(run=commands.serve)
 
 
-def _add_demo(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Serve simulated providers, after asking them from three places. The header `cf-ipcountry` says where you are."
     )
@@ -106,7 +107,48 @@ def _add_demo(group: _Group[argparse.ArgumentParser]) -> None:
     demo.set_defaults(run=commands.demo)
 
 
-def _add_init(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
+    text = (
+        "Rehearse a failure: the demo, whose providers fail as you say, and its log. A fault is an HTTP status or a "
+        "word (reset, silent, stall, slow, html, garbage, content-filter, …), its value, and how often: 429, "
+        "503=7:0.1, stall=3:0.05. Statuses and `slow` take seconds, `reset`, `cut` and `stall` events."
+    )
+    simulate = group.add_parser("simulate", help="serve simulated providers that fail as you say", description=text)
+    simulate.add_argument(
+        "--fault", action="append", default=[], metavar="FAULT", help="of every provider, such as 429:0.2; repeatable"
+    )
+    simulate.add_argument(
+        "--fault-at",
+        action="append",
+        default=[],
+        nargs=2,
+        metavar=("DEPLOYMENT", "FAULT"),
+        help="of the site of one deployment instead, such as qwen-cn silent; repeatable",
+    )
+    simulate.add_argument(
+        "--first-token", type=_seconds, default=0.0, metavar="S", help="seconds before an answer begins (default: 0)"
+    )
+    simulate.add_argument(
+        "--between-events", type=_seconds, default=0.0, metavar="S", help="seconds between its events (default: 0)"
+    )
+    simulate.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another one draws other faults (default: 0)"
+    )
+    simulate.add_argument(
+        "--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)"
+    )
+    _add_listener(simulate)
+    simulate.set_defaults(run=commands.simulate)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {_LONGEST_S}")
+    return seconds
+
+
+def _add_init(group: Group[argparse.ArgumentParser]) -> None:
     text = "Write gateway.yaml, its JSON Schema for editors, and env.example, the list of keys. Overwrites nothing."
     init = group.add_parser("init", help="write an annotated config to start from", description=text)
     init.add_argument("directory", nargs="?", type=Path, default=Path("."), metavar="DIR", help="where (default: here)")
@@ -114,38 +156,41 @@ def _add_init(group: _Group[argparse.ArgumentParser]) -> None:
     init.set_defaults(run=commands.init)
 
 
-def _add_check(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Say everything that is wrong with a config; if nothing is, who answers where. "
         "Exit status: 0 it can be served, 1 it can't, 2 there is no such file."
     )
     check = group.add_parser("check", help="say what is wrong with a config, and what it does", description=text)
-    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({_DEFAULT_CONFIG})")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({DEFAULT_CONFIG})")
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
-    _add_no_secrets(check)
+    add_no_secrets(check)
     check.set_defaults(run=commands.check)
 
 
-def _add_explain(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
     text = "Say who would answer a caller, and why: by the function that decides for traffic."
     explain = group.add_parser("explain", help="say who would answer a caller, and why", description=text)
-    _add_config(explain)
+    add_config(explain)
     explain.add_argument("--assistant", metavar="NAME", help="its name or alias (default: the only one there is)")
     explain.add_argument("--from", dest="place", metavar="CN", help="the country that an edge would tell")
     explain.add_argument("--client", metavar="NAME", help="a client of the config (default: a caller without a key)")
+    explain.add_argument("--user", metavar="NAME", help="who asks, where a step is weighted: the request's `user`")
     explain.add_argument("--json", action="store_true", help="as GET /v1/explain answers")
-    _add_no_secrets(explain)
+    add_no_secrets(explain)
     explain.set_defaults(run=commands.explain)
 
 
-def _add_schema(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_schema(group: Group[argparse.ArgumentParser]) -> None:
     text = "Print the JSON Schema of the config. `gateway init` writes it beside the config, where editors find it."
     schema = group.add_parser("schema", help="print the config's JSON Schema, for editors", description=text)
-    schema.add_argument("--markdown", action="store_true", help="as a page for people: every key with its meaning")
+    form = schema.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as a page for people: every key with its meaning")
+    form.add_argument("--catalogue", action="store_true", help="that of a catalogue file of your own instead")
     schema.set_defaults(run=commands.schema)
 
 
-def _add_key(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_key(group: Group[argparse.ArgumentParser]) -> None:
     text = "Keys by which clients show who they are. The config holds only their hashes."
     key = group.add_parser("key", help="make client keys", description=text)
     key.set_defaults(parser=key)
@@ -154,10 +199,16 @@ def _add_key(group: _Group[argparse.ArgumentParser]) -> None:
         help="make a key, and the hash of it that goes into the config",
         description="Make a random key and print it with its hash. Nothing is stored: the key is shown only now.",
     )
+    new.add_argument(
+        "--ed25519",
+        type=Path,
+        metavar="FILE",
+        help="a pair that signs instead: the private key to FILE, the public one to FILE.pub",
+    )
     new.set_defaults(run=commands.key_new)
 
 
-def _add_providers(group: _Group[argparse.ArgumentParser]) -> None:
+def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
     text = "The providers that are installed here: what they can, their sites with their facts, and whose key is set."
     providers = group.add_parser("providers", help="list providers; check one, begin a new one", description=text)
     providers.set_defaults(run=provider_commands.listing, names=[], json=False, markdown=False)
@@ -169,12 +220,21 @@ def _add_providers(group: _Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--markdown", action="store_true", help="as a page for people: who can do what, and where")
     listed.set_defaults(run=provider_commands.listing)
     text = (
+        "What is known of models: what each takes and can, what it costs, and when its vendor retires it. With "
+        "--config, the same of the config's deployments, with your own catalogue files."
+    )
+    models = subcommands.add_parser("models", help="models with their prices and last days", description=text)
+    models.add_argument("names", nargs="*", metavar="NAME", help="a provider (default: all)")
+    models.add_argument("--markdown", action="store_true", help="as a page for people")
+    models.add_argument("--config", type=Path, metavar="FILE", help="of this config's deployments")
+    models.set_defaults(run=provider_commands.models)
+    text = (
         "Send one small real request to a deployment, the way traffic goes, and show the exchange with its key masked. "
         "It may cost a fraction of a cent. Exit status: 0 it answered, 1 it didn't."
     )
     check = subcommands.add_parser("check", help="send one small real request", description=text)
     check.add_argument("name", metavar="NAME", help="a deployment of the config, or a provider: all its deployments")
-    _add_config(check)
+    add_config(check)
     check.set_defaults(run=provider_commands.check)
     text = (
         "Write an adapter, its simulator, its test and its page from a template; docs/adapters.md takes it from there."
@@ -185,13 +245,31 @@ def _add_providers(group: _Group[argparse.ArgumentParser]) -> None:
     new.set_defaults(run=provider_commands.new)
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"the config ({_DEFAULT_CONFIG})")
-
-
-def _add_no_secrets(parser: argparse.ArgumentParser) -> None:
-    text = "take every ${…} as set without looking it up; for CI"
-    parser.add_argument("--no-secrets", action="store_true", help=text)
+def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
+    text = (
+        "Judge candidates for a region by performance, compliance and scalability, and report who should answer. "
+        "Exit status: 0 somebody is recommended, 1 nobody is; with --compare: 0 nothing got worse, 1 something did."
+    )
+    example = (
+        "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn --out reports/cn --dry-run\n\n"
+        "What is answered is kept in --out: the same command goes on where it was broken off."
+    )
+    evaluate = group.add_parser(
+        "evaluate", help="judge candidates for a region", description=text, epilog=example, formatter_class=_Formatter
+    )
+    add_config(evaluate)
+    evaluate.add_argument("--region", metavar="NAME", help="the region that they are judged for")
+    evaluate.add_argument("--assistant", metavar="NAME", help="whose route it is (default: the only one there is)")
+    evaluate.add_argument("--candidates", metavar="A,B", help="deployments of the config")
+    evaluate.add_argument("--suite", metavar="FILE", help="what is asked (default: the one that ships for the region)")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the run and its report are kept")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="what is drawn follows from it (default: the suite's)")
+    evaluate.add_argument("--dry-run", action="store_true", help="estimate questions, tokens, cost and time, and stop")
+    evaluate.add_argument("--fresh", action="store_true", help="forget what the directory holds")
+    evaluate.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two finished runs: what has changed"
+    )
+    evaluate.set_defaults(run=evaluate_commands.evaluate)
 
 
 def _add_listener(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.config.compile import Compiled
+    from gateway.config.problems import Problem
     from gateway.model.table import Assistant, Client, Table
     from gateway.policy.location import Sighting
     from gateway.settings import Settings
@@ -26,15 +27,20 @@ __all__ = [
     "check",
     "compile_file",
     "compiled_table",
+    "config_path",
     "demo",
     "explain",
     "init",
     "key_new",
     "schema",
     "serve",
+    "settings_of",
+    "simulate",
+    "write_new",
 ]
 
 _OK, _REFUSED = 0, 1
+_SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
 class CommandError(Exception):
@@ -60,20 +66,25 @@ class _Rejected(CommandError):
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a config."""
+    settings = settings_of(options)
+    _expect(settings.config)
+    from gateway.beginning import Opening
+
+    opening = Opening(settings)
+    # While the config is compiled apart, so that nothing of the compiler stays in the process that serves.
     from gateway import start
     from gateway.telemetry.log import configure, logger
 
-    settings = _settings(options)
     configure(settings.log_format, settings.log_level)
-    compiled = compile_file(settings.config)
-    if compiled.table.demo:
+    begun = opening.begin()
+    if begun.table.demo:
         if settings.workers > 1:
             raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
         start.serve_demo(settings, settings.config)
         return _OK
-    for warning in compiled.warnings:
+    for warning in begun.outcome.problems:
         logger().warning("config", detail=str(warning))
-    start.serve_table(settings, compiled)
+    start.serve_table(settings, begun)
     return _OK
 
 
@@ -83,9 +94,24 @@ def demo(options: argparse.Namespace) -> int:
     from gateway.config.examples import example_path
     from gateway.telemetry.log import configure
 
-    settings = _settings(options)
+    settings = settings_of(options)
     configure(settings.log_format, "warning")
     start.serve_demo(settings, options.config or example_path("demo.yaml"))
+    return _OK
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Serve simulated providers that fail as they are told to."""
+    from gateway import start
+    from gateway.config.examples import example_path
+    from gateway.rehearsal import Pace
+    from gateway.telemetry.log import configure
+
+    settings = settings_of(options)
+    configure(settings.log_format, settings.log_level)
+    pace = Pace(options.first_token, options.between_events, options.seed)
+    path = options.config or example_path("demo.yaml")
+    start.serve_demo(settings, path, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
     return _OK
 
 
@@ -97,20 +123,10 @@ def init(options: argparse.Namespace) -> int:
     if options.example not in (None, *example_names()):
         raise CommandError(f"there is no example {options.example!r}; the examples are: {', '.join(example_names())}")
     files = starting_files(options.example)
-    written = {name: directory / name for name in files}
-    taken = [str(path) for path in written.values() if path.exists()]
-    if taken:
-        verb = "exists" if len(taken) == 1 else "exist"
-        raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, path in written.items():
-            path.write_text(files[name], "utf-8")
-            print(f"wrote {path}")
-    except OSError as error:
-        raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
-    config, keys = quote(str(written["gateway.yaml"])), quote(os.path.join(".", written["env.example"]))
-    print(f"\nNext: write your keys into {written['env.example']}, say in gateway.yaml who answers where, then\n")
+    write_new(directory, files)
+    example = directory / "env.example"
+    config, keys = quote(str(directory / "gateway.yaml")), quote(os.path.join(".", example))
+    print(f"\nNext: write your keys into {example}, say in gateway.yaml who answers where, then\n")
     print(f"  set -a; . {keys}; set +a\n  gateway check {config}\n  gateway serve --config {config}")
     return _OK
 
@@ -120,7 +136,7 @@ def check(options: argparse.Namespace) -> int:
     from gateway.config.report import render_matrix, render_problems
     from gateway.model.approval import days_at
 
-    path = options.file or _settings(options).config
+    path = options.file or settings_of(options).config
     compiled = compile_file(path, resolve_secrets=not options.no_secrets)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
@@ -135,14 +151,15 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.service.explain import explain as explained
     from gateway.service.explain import explain_text
 
-    table = compile_file(_settings(options).config, resolve_secrets=not options.no_secrets).table
+    table = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).table
     client = _client(table, options.client)
     assistant = _assistant(table, client, options.assistant)
     sighting = _sighting(table, options.place)
     if options.json:
-        print(json.dumps(explained(table, client, sighting, assistant, {}, time.time()), indent=2, ensure_ascii=False))
+        told = explained(table, client, sighting, assistant, {}, time.time(), user=options.user)
+        print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        print(explain_text(table, client, sighting, assistant, time.time()))
+        print(explain_text(table, client, sighting, assistant, time.time(), options.user))
     return _OK
 
 
@@ -151,15 +168,24 @@ def schema(options: argparse.Namespace) -> int:
     from gateway.config.reference import reference_page
     from gateway.config.schema import schema_json
 
+    if options.catalogue:
+        from gateway.config.catalogue_schema import catalogue_schema_json
+
+        print(catalogue_schema_json())
+        return _OK
     print(reference_page() if options.markdown else schema_json(), end="" if options.markdown else "\n")
     return _OK
 
 
-def key_new(_: argparse.Namespace) -> int:
-    """Make a client key."""
+def key_new(options: argparse.Namespace) -> int:
+    """Make a client key, or a pair that signs."""
     import hashlib
     import secrets
 
+    if options.ed25519 is not None:
+        from gateway.receipt_commands import new_key_pair
+
+        return new_key_pair(options.ed25519)
     key = f"gk-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     print(f"key   {key}\n      for the client app; it is shown only now\n")
@@ -172,17 +198,38 @@ def key_new(_: argparse.Namespace) -> int:
 
 def compiled_table(options: argparse.Namespace) -> Table:
     """The table of `--config`; raises CommandError."""
-    return compile_file(_settings(options).config).table
+    return compile_file(settings_of(options).config).table
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def config_path(options: argparse.Namespace) -> Path:
+    """The file of `--config`, or of the settings; raises CommandError."""
+    return settings_of(options).config
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings of the environment, with the options before them; raises CommandError."""
     from gateway.settings import SettingsError, read_settings
 
-    given = {name: getattr(options, name, None) for name in ("config", "host", "port", "admin_port", "workers")}
+    given = {name: getattr(options, name, None) for name in _SETTINGS}
     try:
         return read_settings({name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         raise CommandError(str(error)) from None
+
+
+def write_new(directory: Path, files: Mapping[str, str]) -> None:
+    """Write files that aren't there yet, all or none; raises CommandError."""
+    written = {directory / name: text for name, text in files.items()}
+    if taken := [str(path) for path in written if path.exists()]:
+        verb = "exists" if len(taken) == 1 else "exist"
+        raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, text in written.items():
+            path.write_text(text, "utf-8")
+            print(f"wrote {path}")
+    except OSError as error:
+        raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
 
 
 def compile_file(
@@ -196,16 +243,26 @@ def compile_file(
     from gateway.config.compile import compile_config
     from gateway.config.load import load_document
     from gateway.config.problems import ConfigRejected
-    from gateway.config.report import render_problems
     from providers.registry import load_registry
 
-    if not path.exists():
-        raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
+    _expect(path)
     try:
         document = load_document(path, os.environ, secrets=resolve_secrets)
         return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
     except ConfigRejected as error:
-        raise _Rejected(render_problems(error.problems)) from None
+        raise rejected(error.problems) from None
+
+
+def _expect(path: Path) -> None:
+    if not path.exists():
+        raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
+
+
+def rejected(problems: tuple[Problem, ...]) -> CommandError:
+    """What is told of a config with these problems."""
+    from gateway.config.report import render_problems
+
+    return _Rejected(render_problems(problems))
 
 
 def _client(table: Table, name: str | None) -> Client | None:
@@ -233,20 +290,18 @@ def _assistant(table: Table, client: Client | None, name: str | None) -> Assista
 
 def _sighting(table: Table, place: str | None) -> Sighting:
     """What a trusted edge would bring, with a note where no edge could."""
-    from gateway.policy.location import EdgeReport, Sighting
-    from providers.catalogue import territory_data
-    from providers.territories import TerritoryError, parse_territory
+    from gateway.policy.location import Sighting
+    from gateway.service.explain import sighting_from
+    from providers.territories import TerritoryError
 
     if place is None:
         return Sighting()
-    data, code = territory_data(), place.strip().upper()
-    if code not in data.aliases and code not in data.unknown and code not in data.hidden:
-        try:
-            parse_territory(code)
-        except TerritoryError as error:
-            raise CommandError(f"--from: {error}") from None
+    try:
+        sighting = sighting_from(place, "--from")
+    except TerritoryError as error:
+        raise CommandError(f"--from: {error}") from None
     if "edge_header" not in table.location.signals:
         print("gateway: --from has no effect: `edge_header` is not among `location.signals`", file=sys.stderr)
     elif not table.location.edges:
         print("gateway: this config trusts no edge (`location.edges`), so no request can bring --from", file=sys.stderr)
-    return Sighting(EdgeReport("--from", (place,)))
+    return sighting

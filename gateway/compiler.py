@@ -12,10 +12,11 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from gateway.compiling import Order, Outcome
 
-__all__ = ["CompileFailed", "compile_apart", "our_environment"]
+__all__ = ["CompileFailed", "Compiling", "compile_apart", "our_environment"]
 
 _LIMIT_S = 60.0
 
@@ -32,6 +33,23 @@ async def compile_apart(order: Order) -> Outcome:
         return await asyncio.to_thread(child.run, order)
     finally:
         child.kill()
+
+
+class Compiling:
+    """A compile that goes on in a child while its parent, which isn't serving yet, gets ready."""
+
+    def __init__(self, order: Order) -> None:
+        self._child = _Child()
+        self._thread = ThreadPoolExecutor(1)
+        self._outcome = self._thread.submit(self._child.run, order)
+
+    def outcome(self) -> Outcome:
+        """What came of it, waited for; raises CompileFailed."""
+        try:
+            return self._outcome.result()
+        finally:
+            self._child.kill()
+            self._thread.shutdown()
 
 
 class _Child:

@@ -10,8 +10,9 @@ import contextlib
 import socket
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,15 +20,16 @@ import httpx
 from gateway.api.admin import Guard
 from gateway.app import Gateway
 from gateway.compiling import Order
+from gateway.conductor import Conductor
 from gateway.config.compile import Compiled
 from gateway.live import Live
-from gateway.model.table import Table
 from gateway.serve import url_of
 from gateway.single import serve_single
 from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer
 
-__all__ = ["run_demo", "simulated_sites"]
+__all__ = ["run_demo"]
 
 Sites = dict[tuple[str, str], str]
 _PLACES = (
@@ -39,45 +41,62 @@ _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
 _ANSWER_WIDTH = 34
 
 
-def simulated_sites(table: Table) -> set[tuple[str, str]]:
-    """The provider and site of every simulated deployment."""
-    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
-
-
 async def run_demo(
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
-    sites: set[tuple[str, str]],
+    scenarios: Mapping[tuple[str, str], Scenario],
     compile_with: Callable[[Sites], Compiled],
     order_with: Callable[[Sites], Order],
     grace_s: float,
     say: Callable[[str], None],
     on_shown: Callable[[], None],
+    conductor: Conductor,
+    state_dir: Path | None,
+    *,
+    rehearsal: bool = False,
 ) -> None:
-    """Serve until interrupted. `compile_with` and `order_with` compile the config, now and later, once the simulators'
-    ports are known; `on_shown` is called when the first three answers have been shown."""
+    """Serve until interrupted.
+
+    scenarios: of each simulated site. compile_with, order_with: compile the config, now and later, once the simulators'
+    ports are known. rehearsal: no question is asked, since nobody may answer; the scenarios' faults are told instead.
+    on_shown: called when all of that has been said.
+    """
     dialects = load_dialects().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
-        for provider, site in sorted(sites):
-            simulator = SimulatorServer(dialects[provider], persona=f"{provider} {site}")
+        for provider, site in sorted(scenarios):
+            scenario = scenarios[provider, site]
+            simulator = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
             origins[provider, site] = (await stack.enter_async_context(simulator)).origin
         compiled = compile_with(origins)
 
         async def show() -> None:
-            await _show(url_of(listener), url_of(admin[0]), compiled.table, say)
+            url, assistant = url_of(listener), next(iter(compiled.table.assistants))
+            say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+            say(_faults(scenarios) if rehearsal else await _answers(url, assistant))
+            _invite(url, url_of(admin[0]), assistant, say)
             on_shown()
 
-        live = Live(order_with(origins), compiled)
-        await serve_single(Gateway(compiled.table), listener, grace_s, live, admin, show)
+        live = Live(order_with(origins), compiled.table, compiled.warnings, compiled.files, stage=conductor.stage)
+        await serve_single(Gateway(live.table, state_dir=state_dir), listener, grace_s, live, admin, show, conductor)
 
 
-async def _show(url: str, admin_url: str, table: Table, say: Callable[[str], None]) -> None:
-    assistant = next(iter(table.assistants))
-    say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+async def _answers(url: str, assistant: str) -> str:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
         rows = [await _ask(client, assistant, *place) for place in _PLACES]
-    say(_table([_COLUMNS, *(row.cells() for row in rows)]))
+    return _table([_COLUMNS, *(row.cells() for row in rows)])
+
+
+def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
+    rows = [
+        (provider, site, f"{share:.0%}" if fault else "", repr(fault) if fault else "well")
+        for (provider, site), scenario in sorted(scenarios.items())
+        for fault, share in scenario.faults or ((None, 1.0),)
+    ]
+    return _table([("provider", "site", "share", "fault"), *rows])
+
+
+def _invite(url: str, admin_url: str, assistant: str, say: Callable[[str], None]) -> None:
     say("\nAsk it yourself. The header is what an edge would say about where you are: DE, US, JP, HK, CU, ...\n")
     say(
         f"  curl -i {url}/v1/chat/completions \\\n"

@@ -27,20 +27,26 @@ _MOST_BYTES = 64 * 1024
 class Observing:
     """Give it each record once, at the end of its request. It neither raises nor waits.
 
-    metrics: what this process has counted; the gauges are entered by whoever knows them.
+    take: keeps the receipt; None where none is kept. metrics: what this process has counted; the gauges are entered by
+    whoever knows them.
     """
 
-    def __init__(self, current: Callable[[], Table], transport: Transport) -> None:
+    def __init__(
+        self, current: Callable[[], Table], transport: Transport, take: Callable[[Record], None] | None = None
+    ) -> None:
         self.metrics = Metrics()
+        self._take = take
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self._services = Services(transport)
         self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
 
     def __call__(self, record: Record) -> None:
-        """Log it, count it, trace it."""
+        """Log it, count it, trace it, keep its receipt."""
         log_request(record)
         self.metrics.observe(record)
         self._tracer.observe(record)
+        if self._take is not None:
+            self._take(record)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
         headers = [("content-type", "application/x-protobuf")]

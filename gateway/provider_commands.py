@@ -10,18 +10,20 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from gateway.commands import CommandError, compiled_table
+from gateway.commands import CommandError, compile_file, compiled_table, write_new
 
 if TYPE_CHECKING:
+    from gateway.model.deployment import Deployment
     from gateway.model.permit import Permit
-    from gateway.model.table import Deployment, Table
+    from gateway.model.table import Table
     from providers.registry import Registry
 
-__all__ = ["check", "listing", "new"]
+__all__ = ["check", "listing", "models", "new"]
 
 _OK, _FAILED = 0, 1
 _WIDTH = 100
@@ -49,6 +51,23 @@ def listing(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         print("\n\n".join(_block(name, fact) for name, fact in facts.items()))
+    return _OK
+
+
+def models(options: argparse.Namespace) -> int:
+    """List models, or the deployments of a config, with what they cost and when they end."""
+    from gateway.model_page import deployments_text, models_page, models_text
+    from providers.registry import load_registry
+
+    adapters = load_registry().adapters
+    if unknown := [name for name in options.names if name not in adapters]:
+        raise CommandError(f"there is no provider {unknown[0]!r}; there are: {', '.join(sorted(adapters))}")
+    if options.config is not None:
+        deployments = compile_file(options.config, resolve_secrets=False).table.deployments.values()
+        print(deployments_text(one for one in deployments if not options.names or one.provider in options.names))
+        return _OK
+    chosen = {name: one for name, one in adapters.items() if not options.names or name in options.names}
+    print(models_page(chosen) if options.markdown else models_text(chosen), end="")
     return _OK
 
 
@@ -117,10 +136,9 @@ def check(options: argparse.Namespace) -> int:
 
 async def _ask(table: Table, deployment: Deployment) -> int:
     from gateway.app import transport_named
+    from gateway.execution.attempt import Caller
     from gateway.execution.deadline import Deadline
     from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
-    from gateway.execution.health import Health
-    from gateway.execution.run import Runner
     from gateway.execution.send import Sender
     from gateway.model.decision import Step
     from providers.chat import ChatRequest, UserMessage, text_of
@@ -148,9 +166,7 @@ async def _ask(table: Table, deployment: Deployment) -> int:
     deadline = Deadline.start(bounds.total_s, bounds.commit_s)
     try:
         step = Step(deployment, permit, dropped)
-        answer = await Runner(Sender(log), Health()).attempt(
-            step, secret, request, bounds, deadline, limit_s=bounds.commit_s
-        )
+        answer = await Caller(Sender(log)).attempt(step, secret, request, bounds, deadline, limit_s=bounds.commit_s)
         said = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
         status, verdict = _OK, f"it answered: {said!r}"
     except ProviderFailed as error:
@@ -194,21 +210,15 @@ def new(options: argparse.Namespace) -> int:
         f"{name}.md": "docs.md.txt",
         "pyproject.toml": "pyproject.toml.txt",
     }
-    taken = [str(directory / file) for file in files if (directory / file).exists()]
-    if taken:
-        verb = "exists" if len(taken) == 1 else "exist"
-        raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for file, template in files.items():
-            text = (_TEMPLATES / template).read_text("utf-8")
-            for word, value in words.items():
-                text = text.replace(word, value)
-            (directory / file).write_text(text, "utf-8")
-            print(f"wrote {directory / file}")
-    except OSError as error:
-        raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
+    write_new(directory, {file: _filled(template, words) for file, template in files.items()})
     kit = f"--adapter {module}:ADAPTER --dialect {module}_simulator:DIALECT"
     print("\nFill in the numbered places, then hold it against the kit, which fails until it is right:\n")
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")
     return _OK
+
+
+def _filled(template: str, words: Mapping[str, str]) -> str:
+    text = (_TEMPLATES / template).read_text("utf-8")
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text

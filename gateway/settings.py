@@ -37,6 +37,15 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
     transport: Literal["lean", "httpx"] = Field("lean", description="Our own pool, or httpx's in its place.")
+    state_dir: Path | None = Field(
+        None, description="A directory for what outlives a request; what needs one is off without it."
+    )
+    receipt_key: Path | None = Field(
+        None, description="A file with the Ed25519 private key that signs receipts; unsigned without it."
+    )
+    max_requests: int = Field(
+        10_000, ge=1, description="Chat requests that one worker has at once; one more gets 503 `overloaded`."
+    )
     grace_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Seconds that running requests get to finish after SIGTERM."
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.api.admin import Guard, build_admin
 from gateway.app import Gateway
+from gateway.conductor import Conductor
 from gateway.live import Live
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.model.table import Table
@@ -31,34 +32,42 @@ async def serve_single(
     live: Live,
     admin: tuple[socket.socket, Guard],
     on_started: Callable[[], Coroutine[Any, Any, None]],
+    conductor: Conductor | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `on_started` is awaited when it takes connections."""
     server = GatewayServer(server_config(gateway, grace_s), on_started, gateway.drain)
     admin_listener, guard = admin
-    control = _Control(gateway, server, live)
+    conductor = conductor or Conductor()
+    control = _Control(gateway, server, live, conductor)
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
-    async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway):
+    async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, conductor):
         await server.serve([listener])
 
 
 @asynccontextmanager
-async def _watching(live: Live, gateway: Gateway) -> Any:
+async def _watching(live: Live, gateway: Gateway, conductor: Conductor) -> Any:
+    async def counts() -> list[bytes]:
+        return [gateway.metrics.snapshot()]
+
     async def activate(_: bytes, table: Table) -> tuple[int, ...]:
         gateway.activate(table)
         return ()
 
     live.start(activate)
+    conductor.start(counts, live.restage)
     try:
         yield
     finally:
+        await conductor.stop()
         await live.stop()
 
 
 class _Control:
     """What the admin listener of a single process speaks for."""
 
-    def __init__(self, gateway: Gateway, server: GatewayServer, live: Live) -> None:
+    def __init__(self, gateway: Gateway, server: GatewayServer, live: Live, conductor: Conductor) -> None:
+        self._conductor = conductor
         self._gateway = gateway
         self._server = server
         self._live = live
@@ -69,7 +78,17 @@ class _Control:
         told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unwell()
         worker = WorkerStatus(_SEAT, os.getpid(), *told)
         return Status(
-            live.table, live.loaded, live.failed, live.reloads, gateway.is_draining, (worker,), at_s=time.time()
+            live.table,
+            live.loaded,
+            live.failed,
+            live.reloads,
+            gateway.is_draining,
+            (worker,),
+            schedules=self._conductor.status(),
+            schedules_off=self._conductor.off,
+            keeps_history=live.keeps_history,
+            file_is_active=live.file_is_active,
+            at_s=time.time(),
         )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -77,6 +96,10 @@ class _Control:
         # The snapshot is the loop's own; to make a text of it takes longer than requests may wait.
         return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
 
-    async def reload(self) -> Reload:
+    async def reload(self, who: str) -> Reload:
         """See Control."""
-        return await self._live.reload("admin")
+        return await self._live.reload("admin", who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.rollback(version, who, signature)

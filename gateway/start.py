@@ -2,42 +2,85 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import os
+import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.api.admin import Guard
 from gateway.channel import Serve
 from gateway.commands import CommandError, compile_file
 from gateway.compiling import Order
-from gateway.config.compile import Compiled
+from gateway.conductor import Conductor
 from gateway.live import Live
 from gateway.model.table import Table
-from gateway.packing import TableNotPortable, pack
+from gateway.packing import pack
+from gateway.receipt_desk import Keeping, keeping_in
 from gateway.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
+from gateway.state.database import StateError
+from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import configure, logger
+
+if TYPE_CHECKING:
+    from gateway.beginning import Beginning
+    from gateway.chronicle import Chronicle
+    from gateway.rehearsal import Pace
 
 __all__ = ["serve_demo", "serve_table"]
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-def serve_table(settings: Settings, compiled: Compiled) -> None:
+def serve_table(settings: Settings, begun: Beginning) -> None:
     """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
-    table = compiled.table
+    try:
+        _serve_table(settings, begun)
+    finally:
+        if begun.chronicle is not None:
+            _close(begun.chronicle)
+
+
+def _close(chronicle: Chronicle) -> None:
+    try:
+        chronicle.note("stopped", {"pid": os.getpid()})
+    except StateError as error:
+        logger().error("audit_failed", detail=str(error))
+    chronicle.close()
+
+
+def _serve_table(settings: Settings, begun: Beginning) -> None:
+    table, outcome = begun.table, begun.outcome
     if (reason := _why_not(settings, table)) is not None:
         raise CommandError(reason)
+    keeping = _keeping(settings)
     listener, admin_listener, guard = _listeners(settings)
-    live = Live(Order(str(settings.config)), compiled, why_not=lambda table: _why_not_from_now_on(settings, table))
+    conductor = _conductor(settings)
+    live = Live(
+        Order(str(settings.config), written=begun.chronicle is not None),
+        table,
+        outcome.problems,
+        outcome.files,
+        why_not=lambda table: _why_not_from_now_on(settings, table),
+        stage=conductor.stage,
+        chronicle=begun.chronicle,
+        aside=begun.aside,
+        written=outcome.written,
+    )
+    if begun.chronicle is not None:
+        begun.chronicle.lock.tell({"admin": url_of(admin_listener)})
 
     def listening(**more: int) -> None:
         told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
-        logger().info("listening", **told, table=table.version, **more)
+        logger().info("listening", **told, table=live.table.version, **more)
 
-    if settings.workers > 1:
-        _serve_with_workers(settings, table, listener, live, (admin_listener, guard), listening)
+    if settings.workers > 1 and outcome.table is not None:
+        packed = outcome.table if live.table is table else pack(live.table)
+        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, conductor)
         return
 
     async def started() -> None:
@@ -46,45 +89,95 @@ def serve_table(settings: Settings, compiled: Compiled) -> None:
     from gateway.app import Gateway, transport_named
     from gateway.single import serve_single
 
-    gateway = Gateway(table, transport_named(settings.transport))
-    run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started))
+    gateway = Gateway(
+        live.table,
+        transport_named(settings.transport),
+        state_dir=settings.state_dir,
+        keeping=keeping,
+        most_requests=settings.max_requests,
+    )
+    run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started, conductor))
 
 
 def _serve_with_workers(
     settings: Settings,
-    table: Table,
+    packed: bytes,
     listener: socket.socket,
     live: Live,
     admin: tuple[socket.socket, Guard],
     listening: Callable[..., None],
+    conductor: Conductor,
 ) -> None:
     from gateway.supervisor import supervise
 
-    try:
-        packed = pack(table)
-    except TableNotPortable as error:
-        raise CommandError(f"{error}, or serve without --workers") from None
-    serve = Serve(packed, settings.transport, settings.grace_s, settings.log_format, settings.log_level)
-    status = supervise(listener, settings.workers, serve, live, admin, lambda: listening(workers=settings.workers))
+    kept = tuple(str(path) if path is not None else None for path in (settings.state_dir, settings.receipt_key))
+    told = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
+    serve = Serve(packed, *told, secrets.token_hex(32), *kept)
+    on_listening = functools.partial(listening, workers=settings.workers)
+    status = supervise(listener, settings.workers, serve, live, admin, on_listening, conductor)
     if status:
         raise SystemExit(status)
 
 
-def serve_demo(settings: Settings, path: Path) -> None:
-    """Serve simulated providers to the end."""
-    from gateway.demo import run_demo, simulated_sites
+def _conductor(settings: Settings) -> Conductor:
+    """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use."""
+    if settings.state_dir is None:
+        return Conductor()
+    try:
+        return Conductor(ScheduleStore(settings.state_dir))
+    except StateError as error:
+        raise CommandError(str(error)) from None
 
-    sites = simulated_sites(compile_file(path, demo=True).table)
+
+def _keeping(settings: Settings) -> Keeping | None:
+    """Where receipts are kept, and by what key they are signed; raises CommandError for a key that is none."""
+    if settings.state_dir is None:
+        if settings.receipt_key is not None:
+            logger().warning("receipts", detail="GATEWAY_RECEIPT_KEY has no effect: GATEWAY_STATE_DIR is not set")
+        return None
+    from gateway.signing import KeyUnusable
+    from gateway.state.receipts import prepare
+
+    try:
+        prepare(settings.state_dir)
+        return keeping_in(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
+    except KeyUnusable as error:
+        raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
+
+
+def serve_demo(
+    settings: Settings,
+    path: Path,
+    faults: Sequence[str] = (),
+    faults_at: Sequence[tuple[str, str]] = (),
+    pace: Pace | None = None,
+) -> None:
+    """Serve simulated providers to the end, with the faults that they are told to have; raises CommandError.
+
+    pace: of a rehearsal; None for a demo.
+    """
+    from gateway.demo import run_demo
+    from gateway.rehearsal import Pace, RehearsalError, rehearse
+
+    try:
+        scenarios = rehearse(compile_file(path, demo=True).table, faults, faults_at, pace or Pace())
+    except RehearsalError as error:
+        raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
     demo = run_demo(
         listener,
         (admin_listener, guard),
-        sites,
+        scenarios,
         lambda origins: compile_file(path, demo=True, simulators=origins),
         lambda origins: Order(str(path), True, origins),
         settings.grace_s,
         lambda text: print(text, flush=True),
         lambda: configure(settings.log_format, settings.log_level),
+        _conductor(settings),
+        settings.state_dir,
+        rehearsal=pace is not None,
     )
     run(demo)
 

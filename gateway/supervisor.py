@@ -20,6 +20,7 @@ from gateway.api.admin import Guard, build_admin
 from gateway.api.ledger import Ledger, open_shared_memory
 from gateway.channel import Activated, Channel, Ready, Report, Serve, Stop
 from gateway.compiler import our_environment
+from gateway.conductor import Conductor
 from gateway.crew import Crew, Worker
 from gateway.live import Live
 from gateway.model.status import Reload, Status
@@ -55,20 +56,27 @@ def supervise(
     live: Live,
     admin: tuple[socket.socket, Guard],
     on_listening: Callable[[], None],
+    conductor: Conductor,
 ) -> int:
     """Serve with so many processes until SIGTERM or SIGINT. `on_listening` is called once, when all take connections.
 
     The value is the exit status: 0, or 1 if no worker could start, or one didn't end by itself.
     """
     configure(serve.log_format, serve.log_level, whole_lines(sys.stderr.fileno()))
-    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening).run(*admin))
+    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, conductor).run(*admin))
 
 
 class _Supervisor:
     """See `supervise`."""
 
     def __init__(
-        self, listener: socket.socket, workers: int, serve: Serve, live: Live, on_listening: Callable[[], None]
+        self,
+        listener: socket.socket,
+        workers: int,
+        serve: Serve,
+        live: Live,
+        on_listening: Callable[[], None],
+        conductor: Conductor,
     ) -> None:
         self._listener = listener
         self._seats = range(1, workers + 1)
@@ -76,6 +84,7 @@ class _Supervisor:
         self._ledger = Ledger.shared(self._ledger_descriptor)
         self._serve = serve
         self._live = live
+        self._conductor = conductor
         self._on_listening: Callable[[], None] | None = on_listening
         self._crew = Crew()
         self._stopping = asyncio.Event()
@@ -90,11 +99,13 @@ class _Supervisor:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._live.request)
         self._live.start(self._activate)
+        self._conductor.start(self._crew.snapshots, self._live.restage)
         counting = asyncio.create_task(self._count())
         async with serving_beside(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
             for seat in self._seats:
                 seats.create_task(self._keep(seat))
         counting.cancel()
+        await self._conductor.stop()
         await self._live.stop()
         return self._exit_status
 
@@ -102,7 +113,16 @@ class _Supervisor:
         """See Control."""
         live, workers = self._live, await self._crew.status()
         told = live.table, live.loaded, live.failed, live.reloads
-        return Status(*told, self._stopping.is_set(), workers, len(self._seats), self._restarts, at_s=time.time())
+        processes = self._stopping.is_set(), workers, len(self._seats), self._restarts
+        return Status(
+            *told,
+            *processes,
+            schedules=self._conductor.status(),
+            schedules_off=self._conductor.off,
+            keeps_history=live.keeps_history,
+            file_is_active=live.file_is_active,
+            at_s=time.time(),
+        )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
@@ -115,9 +135,13 @@ class _Supervisor:
             await asyncio.sleep(_COUNT_S)
             await self._crew.snapshots()
 
-    async def reload(self) -> Reload:
+    async def reload(self, who: str) -> Reload:
         """See Control."""
-        return await self._live.reload("admin")
+        return await self._live.reload("admin", who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.rollback(version, who, signature)
 
     async def _activate(self, packed: bytes, table: Table) -> tuple[int, ...]:
         # First of all for the workers to come: one that starts right now is told by its channel's next message.

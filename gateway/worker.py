@@ -12,11 +12,13 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from gateway.api.ledger import Ledger
 from gateway.app import Gateway, transport_named
 from gateway.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
 from gateway.packing import unpack
+from gateway.receipt_desk import keeping_in
 from gateway.serve import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
 from gateway.telemetry.whole_lines import whole_lines
@@ -48,7 +50,17 @@ async def _work(listener: socket.socket, pair_end: socket.socket, ledger: Ledger
     if not isinstance(order, Serve):
         return
     configure(order.log_format, order.log_level, whole_lines(sys.stderr.fileno()))
-    gateway = Gateway(unpack(order.table), transport_named(order.transport), ledger)
+    state_dir = Path(order.state_dir) if order.state_dir is not None else None
+    keeping, consent_key = keeping_in(order.state_dir, order.receipt_key), bytes.fromhex(order.consent_key)
+    gateway = Gateway(
+        unpack(order.table),
+        transport_named(order.transport),
+        ledger,
+        state_dir,
+        keeping,
+        consent_key=consent_key,
+        most_requests=order.max_requests,
+    )
 
     async def started() -> None:
         channel.send(Ready(gateway.table.version))

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from providers.auth import AuthScheme
 from providers.catalogue.models import ModelFacts
+from providers.catalogue.offers import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.failures import Failure
 from providers.sites import Site
@@ -22,6 +23,7 @@ __all__ = [
     "Adapter",
     "Capabilities",
     "KnowsModels",
+    "KnowsOffers",
     "StreamParser",
     "Target",
     "WireRequest",
@@ -122,4 +124,14 @@ class KnowsModels(Protocol):
     @property
     def models(self) -> Mapping[str, ModelFacts]:
         """The most specific entry wins: the exact name, then the longest pattern that matches."""
+        ...
+
+
+@runtime_checkable
+class KnowsOffers(Protocol):
+    """What an adapter may add: what the provider's models cost, and when they are retired."""
+
+    @property
+    def offers(self) -> Offers:
+        """Empty where nothing is known."""
         ...

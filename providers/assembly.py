@@ -8,10 +8,7 @@ one terminal event. The finish is held back to the end, because `tool_calls` may
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
 
 from providers.chat import (
     ChoiceFinish,
@@ -30,48 +27,16 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
+from providers.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable
 from providers.failures import Failure, FailureKind
-from providers.json_values import dumps, mend_surrogates, split_high_surrogate
+from providers.json_values import mend_surrogates, split_high_surrogate
 
 __all__ = ["Assembler"]
 
-_Content = Literal["text", "reasoning", "refusal", "tool_calls"]
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
 _MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    signature: str | None = None
-    id_is_ours: bool = False
-    given_out: bool = False
-    waiting: str = ""
-    cut: str = ""
-    has_arguments: bool = False
-
-
-@dataclass(slots=True)
-class _Choice:
-    """One choice as far as it is known.
-
-    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal.
-    """
-
-    finish: FinishReason | None = None
-    raw: str | None = None
-    calls: list[_Call] = field(default_factory=list)
-    by_index: dict[int, _Call] = field(default_factory=dict)
-    by_id: dict[str, _Call] = field(default_factory=dict)
-    said: set[_Content] = field(default_factory=set)
-    cut: dict[str, str] = field(default_factory=dict)
 
 
 class Assembler:
@@ -85,7 +50,7 @@ class Assembler:
         self._created = 0
         self.opened = False
         self._events: list[StreamEvent] = []
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, ChoiceState] = {}
         self._usage: Usage | Callable[[], Usage] | None = None
         self._call_characters = 0
 
@@ -107,7 +72,7 @@ class Assembler:
             self._model = self._model or mend_surrogates(model or "")
             self._created = self._created or created or 0
 
-    def has(self, content: _Content, choice: int = 0) -> bool:
+    def has(self, content: Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
         return choice in self._choices and content in self._choices[choice].said
 
@@ -118,15 +83,15 @@ class Assembler:
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
         """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
         state = self._choices.get(choice)
-        is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
+        is_plain = bool(text) and logprobs is None and (text.isascii() or not SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
             self._events.append(TextDelta(text, choice))
             return
         state = self._choice(choice)
         if state.finish:
             return
-        text = self._mended(state, "text", text)
-        if logprobs is not None and not _is_writable(logprobs):
+        text = state.mended("text", text)
+        if logprobs is not None and not is_writable(logprobs):
             logprobs = None
         if text or logprobs:
             self._give(TextDelta(text, choice, logprobs))
@@ -146,7 +111,7 @@ class Assembler:
             return None
         return (TextRun((text,)),)
 
-    def _is_in_text(self, state: _Choice) -> bool:
+    def _is_in_text(self, state: ChoiceState) -> bool:
         """Whether more text of the choice is nothing but that: nothing has ended, opens or waits for another half."""
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.said
 
@@ -157,13 +122,13 @@ class Assembler:
     def reasoning(self, text: str, choice: int = 0) -> None:
         """More reasoning text."""
         state = self._choice(choice)
-        if not state.finish and (text := self._mended(state, "reasoning", text)):
+        if not state.finish and (text := state.mended("reasoning", text)):
             self._give(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
         """More of the model's own refusal."""
         state = self._choice(choice)
-        if not state.finish and (text := self._mended(state, "refusal", text)):
+        if not state.finish and (text := state.mended("refusal", text)):
             self._give(RefusalDelta(text, choice))
 
     def tool_call(
@@ -179,7 +144,7 @@ class Assembler:
         """A piece of a tool call; which call it belongs to is told by id, else by index, else it is the last one."""
         state = self._choice(choice)
         id, name, signature = mend_surrogates(id or ""), mend_surrogates(name or ""), mend_surrogates(signature or "")
-        call = self._call_of(state, index, id, name)
+        call = state.call_of(index, id, name)
         state.said.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
         if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS:
@@ -234,15 +199,18 @@ class Assembler:
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
             self._give(ChoiceFinish(reason, number, state.raw))
-        if self._usage is not None:
-            self._give(UsageReport(self._usage() if callable(self._usage) else self._usage))
+        if (usage := self._counted()) is not None:
+            self._give(UsageReport(usage))
         self._events.append(Finished())
         self.done = True
+
+    def _counted(self) -> Usage | None:
+        return self._usage() if callable(self._usage) else self._usage
 
     def fail(self, failure: Failure) -> None:
         """The answer can't become whole."""
         if not self.done:
-            self._events.append(Failed(failure))
+            self._events.append(Failed(failure, self._counted()))
             self.done = True
 
     def _give(self, event: StreamEvent) -> None:
@@ -253,34 +221,16 @@ class Assembler:
             self._events.append(Opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
 
-    def _choice(self, number: int) -> _Choice:
+    def _choice(self, number: int) -> ChoiceState:
         if (state := self._choices.get(number)) is not None:
             return state
         if len(self._choices) == _MAX_CHOICES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
-            return _Choice()
-        state = self._choices[number] = _Choice()
+            return ChoiceState()
+        state = self._choices[number] = ChoiceState()
         return state
 
-    def _call_of(self, state: _Choice, index: int | None, id: str, name: str) -> _Call:
-        at_index = state.by_index.get(index) if index is not None else None
-        call = state.by_id.get(id) if id else at_index
-        if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
-            call = at_index
-            call.id_is_ours = False
-        elif call is None and not id and not name and index is None and state.calls:
-            call = state.calls[-1]
-        if call is None:
-            call = _Call(len(state.calls))
-            state.calls.append(call)
-        if id:
-            call.id = call.id if call.given_out else id
-            state.by_id[id] = call
-        if index is not None:
-            state.by_index[index] = call
-        return call
-
-    def _give_first(self, call: _Call, choice: int) -> None:
+    def _give_first(self, call: CallState, choice: int) -> None:
         if not call.id:
             call.id_is_ours = True
             call.id = f"call_{self._id}_{choice}_{call.index}" if choice else f"call_{self._id}_{call.index}"
@@ -289,30 +239,10 @@ class Assembler:
         self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
         call.waiting = ""
 
-    def _mended(self, state: _Choice, kind: _Content, text: str) -> str:
-        """The text with surrogate pairs joined that were split over two pieces."""
-        if text:
-            state.said.add(kind)
-        if kind not in state.cut and (text.isascii() or not _SURROGATE.search(text)):
-            return text
-        text, rest = split_high_surrogate(state.cut.pop(kind, "") + text)
-        if rest:
-            state.cut[kind] = rest
-        return mend_surrogates(text)
-
-    def _flush_cut(self, state: _Choice, choice: int) -> None:
+    def _flush_cut(self, state: ChoiceState, choice: int) -> None:
         if state.cut.pop("reasoning", ""):
             self._give(ReasoningDelta("\ufffd", choice))
         if state.cut.pop("text", ""):
             self._give(TextDelta("\ufffd", choice))
         if state.cut.pop("refusal", ""):
             self._give(RefusalDelta("\ufffd", choice))
-
-
-def _is_writable(logprobs: Logprobs) -> bool:
-    """Whether what is passed through unread can be written as JSON again."""
-    try:
-        dumps(logprobs)
-    except TypeError:
-        return False
-    return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from providers.adapter import WireResponse
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_map, loads, mend_surrogates
+from providers.rate_limits import LimitHeaders, read_limits, wait_s
 from providers.retry_after import retry_after_s
 
-__all__ = ["MESSAGES", "by_status", "error_object", "failure", "is_html"]
+__all__ = ["MESSAGES", "by_code", "by_status", "error_object", "failure", "is_html"]
 
 MESSAGES: dict[FailureKind, str] = {
     FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
@@ -35,6 +38,9 @@ _BY_STATUS = {
     422: FailureKind.INVALID_REQUEST,
     429: FailureKind.RATE_LIMITED,
 }
+_SHOULD_RETRY = {"true": True, "false": False}
+"""A provider's own word, which its SDK takes before any status (openai-python 3.51, `_should_retry` in
+`_base_client.py`, read in November 2026)."""
 
 
 def by_status(status: int) -> FailureKind:
@@ -46,6 +52,15 @@ def by_status(status: int) -> FailureKind:
     return FailureKind.INVALID_REQUEST if status >= 400 else FailureKind.MALFORMED
 
 
+def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
+    """The kind of a code, or of its longest beginning that ends at a dot: `Throttling` is `Throttling.Rate` too."""
+    while code:
+        if code in kinds:
+            return kinds[code]
+        code = code.rpartition(".")[0]
+    return None
+
+
 def failure(
     response: WireResponse,
     kind: FailureKind,
@@ -55,10 +70,17 @@ def failure(
     request_id: str | None = None,
     param: str | None = None,
     retry_after: float | None = None,
+    limits: LimitHeaders | None = None,
 ) -> Failure:
-    """The Failure of a response; the wait comes from its headers unless the body named one."""
+    """The Failure of a response; the wait comes from its headers unless the body named one.
+
+    limits: the headers of the provider's limits, asked where the rate is limited and nothing else names a wait.
+    `x-should-retry` is what the provider itself says of asking again.
+    """
     if retry_after is None:
         retry_after = retry_after_s(response.headers, response.received_at)
+    if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
+        retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     return Failure(
         kind=kind,
         message=MESSAGES.get(kind, kind.value),
@@ -68,6 +90,7 @@ def failure(
         retry_after_s=retry_after,
         request_id=mend_surrogates(request_id[:200]) if request_id else response.headers.get("x-request-id"),
         param=mend_surrogates(param[:200]) if param else None,
+        should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
     )
 
 

@@ -43,6 +43,7 @@ class FailureKind(StrEnum):
     INTERRUPTED = "interrupted"  # a stream broke, stalled or went wrong after it had begun
     TOO_LARGE = "too_large"  # the answer is beyond our bounds
     DEADLINE = "deadline"  # the request's own time is spent
+    OVERLOADED = "overloaded"  # our own bound on calls at once; nothing was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Failure:
     retry_after_s: how long the provider asks us to wait, in seconds.
     request_id: the provider's id of the call.
     param: where in the request the mistake is, if the provider said so in OpenAI's terms.
+    should_retry: what the provider says of asking again (`x-should-retry`), None where it says nothing.
+    unsent: no byte of the request has left, for sure.
     """
 
     kind: FailureKind
@@ -67,6 +70,8 @@ class Failure:
     retry_after_s: float | None = None
     request_id: str | None = None
     param: str | None = None
+    should_retry: bool | None = None
+    unsent: bool = False
 
 
 class ProviderError(Exception):

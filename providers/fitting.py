@@ -36,13 +36,16 @@ from providers.values import quick
 
 __all__ = [
     "FEATURES",
+    "IDENTITY",
     "PARAMETERS",
     "THINKS_BY_RESPONSES",
     "Fit",
     "Needs",
     "fit",
+    "has_effects",
     "moves_data",
     "needs_of",
+    "thinks_unseen",
     "without_parameters",
 ]
 
@@ -81,6 +84,8 @@ PARAMETERS = frozenset(
         "image_detail",  # `detail` of an image, other than `auto`
     }
 )
+IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata"})
+"""Fields in which clients say who asks, or by which a provider could tell one person's requests from another's."""
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "thinking": frozenset({"tool_choice_named"}),
     "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
@@ -213,6 +218,19 @@ def _moving(request: ChatRequest) -> frozenset[str]:
     return frozenset(
         name for name in request.extra.keys() & moves_data() if request.extra[name] not in _HARMLESS_VALUES
     )
+
+
+def has_effects(request: ChatRequest) -> bool:
+    """Whether it may leave something behind at the provider, so that asking twice isn't asking once."""
+    return bool(_moving(request))
+
+
+def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
+    """Whether a model that shows nothing of its thoughts will think long: it is asked to, or can't do without."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return "none" not in facts.efforts
+    return effort not in ("none", "minimal")
 
 
 def fit(

@@ -34,7 +34,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
 
-__all__ = ["expand", "fold", "unfold"]
+__all__ = ["expand", "fold", "text_of_run", "unfold"]
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
             case Heartbeat():
                 pass
             case TextRun(pieces):
-                drafts.setdefault(0, _Draft()).text.extend(map(_inside, pieces))
+                drafts.setdefault(0, _Draft()).text.append(text_of_run(pieces))
             case _:
                 _add(drafts.setdefault(event.choice, _Draft()), event)
     raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
@@ -133,6 +133,11 @@ def expand(events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
             yield from (TextDelta(_inside(piece)) for piece in event.pieces)
         else:
             yield event
+
+
+def text_of_run(pieces: tuple[bytes, ...]) -> str:
+    """The text of a `TextRun`."""
+    return _inside(b"".join(pieces))
 
 
 def _inside(piece: bytes) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["parse_duration_s", "retry_after_s"]
+__all__ = ["moment_of", "now_of", "parse_duration_s", "positive", "retry_after_s"]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
@@ -21,23 +21,29 @@ def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | Non
     there is one, so that a clock that is off doesn't matter.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        wait = _positive(headers.get(name))
+        wait = positive(headers.get(name))
         if wait is not None:
             return wait / 1000
     value = headers.get("retry-after")
     if value is None:
         return None
-    seconds = _positive(value)
+    seconds = positive(value)
     if seconds is not None:
         return seconds
-    moment = _unix(value)
+    moment = moment_of(value)
     if moment is None:
         return None
-    now = _unix(headers.get("date", "")) or received_at
+    now = now_of(headers, received_at)
     return moment - now if moment > now else None
 
 
-def _positive(value: str | None) -> float | None:
+def now_of(headers: Mapping[str, str], received_at: float) -> float:
+    """What time it is at the provider: by its own `date`, so that a clock that is off doesn't matter, else by ours."""
+    return moment_of(headers.get("date", "")) or received_at
+
+
+def positive(value: str | None) -> float | None:
+    """A finite number above 0."""
     try:
         number = float(value) if value is not None else math.nan
     except ValueError:
@@ -45,7 +51,8 @@ def _positive(value: str | None) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _unix(value: str) -> float | None:
+def moment_of(value: str) -> float | None:
+    """An HTTP date as Unix time."""
     try:
         moment = parsedate_to_datetime(value)
         # A date without a zone (the oldest form that RFC 9110 has a recipient read) is not our local time.

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.api.errors import ApiError
-from gateway.api.routes import add_errors
-from gateway.model.approval import days_at, terms_of
+from gateway.api.readiness import readiness, readiness_word, reload_report, unwell_by_deployment
+from gateway.api.routes import add_errors, named_assistant
 from gateway.model.decision import Unwell
-from gateway.model.status import Reload, Status, WorkerStatus
+from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
 from gateway.model.table import Client, Table
-from gateway.policy.location import EdgeReport, Sighting
-from gateway.policy.routing import off
-from gateway.service.explain import explain
-from gateway.service.journey import assistants_of, find_assistant
-from providers.catalogue import territory_data
-from providers.territories import TerritoryError, parse_territory
+from gateway.policy.location import Sighting
+from gateway.service.explain import explain, sighting_from
+from providers.territories import TerritoryError
 
 __all__ = ["Control", "Guard", "build_admin"]
+
+_LONGEST_NAME = 120
 
 
 class Control(Protocol):
@@ -41,8 +40,12 @@ class Control(Protocol):
         """Everything that is counted: the body and its content type, by an Accept header."""
         ...
 
-    async def reload(self) -> Reload:
+    async def reload(self, who: str) -> Reload:
         """Load the config now, and what came of it."""
+        ...
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """Make a version of the history active, and what came of it."""
         ...
 
 
@@ -79,7 +82,7 @@ class Guard:
 def build_admin(control: Control, guard: Guard) -> FastAPI:
     """The application."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    add_errors(app, "there are /healthz, /readyz, /metrics, /explain and /reload")
+    add_errors(app, "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
     guarded = APIRouter(dependencies=[Depends(guard.check)])
 
     @app.get("/healthz")
@@ -89,7 +92,7 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
     @guarded.get("/readyz")
     async def readyz() -> JSONResponse:
         status = await control.status()
-        return JSONResponse(_readiness(status), 200 if _word(status) == "ready" else 503)
+        return JSONResponse(readiness(status), 200 if readiness_word(status) == "ready" else 503)
 
     @guarded.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -97,116 +100,53 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
         return Response(body, headers={"content-type": kind})
 
     @guarded.post("/reload")
-    async def reload() -> JSONResponse:
-        done = await control.reload()
-        return JSONResponse(_reload(done), 200 if done.activated else 422)
+    async def reload(request: Request) -> JSONResponse:
+        done = await control.reload(_operator(request))
+        return JSONResponse(reload_report(done), 200 if done.activated else 422)
+
+    @guarded.post("/rollback")
+    async def rollback(
+        request: Request,
+        version: Annotated[str | None, Body(max_length=64)] = None,
+        signature: Annotated[str | None, Body(max_length=16_384)] = None,
+    ) -> JSONResponse:
+        done = await control.rollback(version, _operator(request), signature)
+        told = {**reload_report(done), "file_active": (await control.status()).file_is_active}
+        return JSONResponse(told, 200 if done.activated else 422)
 
     @guarded.get("/explain")
     async def explain_there(
         assistant: Annotated[str | None, Query()] = None,
         territory: Annotated[str | None, Query()] = None,
         client: Annotated[str | None, Query()] = None,
+        user: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
-        return JSONResponse(_explain(await control.status(), assistant, territory, client))
+        return JSONResponse(_explain(await control.status(), assistant, territory, client, user))
 
     app.include_router(guarded)
     return app
 
 
-# --- readiness ------------------------------------------------------------------------------------
+def _operator(request: Request) -> str:
+    """Who says that they ask. It is written down as a claim: the token, or this machine, is what lets them."""
+    name = request.headers.get(OPERATOR_HEADER, "")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ApiError("invalid_request", f"`{OPERATOR_HEADER}` must be at most {_LONGEST_NAME} printable characters")
+    return name
 
 
-def _word(status: Status) -> str:
-    if status.is_draining:
-        return "draining"
-    return "ready" if any(worker.answers for worker in status.workers) else "not ready"
-
-
-def _readiness(status: Status) -> dict[str, object]:
-    table = status.table
-    off_now = {name: reason for name, item in table.deployments.items() if (reason := off(item)) is not None}
-    return {
-        "status": _word(status),
-        "table": {"version": table.version, "demo": table.demo, "loaded": _reload(status.loaded)},
-        "last_failed_reload": _reload(status.failed) if status.failed is not None else None,
-        "deployments": {
-            "count": len(table.deployments),
-            "off": {name: detail for name, (_, detail) in off_now.items()},
-            "benched": _unwell(status.workers, by_breaker=False),
-            "breakers": _unwell(status.workers, by_breaker=True),
-        },
-        "approvals": _approvals(status),
-        "workers": {
-            "wanted": status.workers_wanted,
-            "restarts": status.worker_restarts,
-            "running": [_worker(worker) for worker in status.workers],
-        },
-    }
-
-
-def _approvals(status: Status) -> list[dict[str, object]]:
-    """Each that has an end, the nearest first; warned_days: the bound that it has come under."""
-    return [
-        {
-            "deployment": term.deployment,
-            "region": term.region,
-            "last_day": term.last_day.isoformat(),
-            "days_left": term.days_left,
-            "warned_days": term.warned_days,
-        }
-        for term in sorted(terms_of(status.table.approvals, days_at(status.at_s)), key=lambda term: term.days_left)
-    ]
-
-
-def _reload(done: Reload) -> dict[str, object]:
-    return {
-        "result": done.result,
-        "table": done.table,
-        "cause": done.cause,
-        "at": done.at.isoformat(timespec="milliseconds"),
-        "duration_ms": round(done.duration_s * 1000, 1),
-        "findings": [asdict(finding) for finding in done.findings],
-        "changes": {name: list(values) for name, values in asdict(done.changes).items() if values},
-        "workers_behind": list(done.behind),
-    }
-
-
-def _worker(worker: WorkerStatus) -> dict[str, object]:
-    told = {name: getattr(worker, name) for name in ("seat", "pid", "table", "running", "answers")}
-    return {**told, "draining": worker.is_draining, "benched": _names(worker, False), "breakers": _names(worker, True)}
-
-
-def _names(worker: WorkerStatus, by_breaker: bool) -> list[str]:
-    return sorted(name for name, unwell in worker.unwell.items() if unwell.by_breaker is by_breaker)
-
-
-def _unwell(workers: tuple[WorkerStatus, ...], *, by_breaker: bool) -> dict[str, list[dict[str, object]]]:
-    """By deployment, what each worker that has benched it, or whose breaker of it is open, says."""
-    found: dict[str, list[dict[str, object]]] = {}
-    for worker in workers:
-        for name, unwell in worker.unwell.items():
-            told = {"worker": worker.seat, "reason": unwell.reason, "for_s": round(unwell.for_s, 1)}
-            if unwell.by_breaker is by_breaker:
-                found.setdefault(name, []).append(told)
-    return found
-
-
-# --- explain --------------------------------------------------------------------------------------
-
-
-def _explain(status: Status, assistant: str | None, territory: str | None, client: str | None) -> dict[str, object]:
+def _explain(
+    status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
+) -> dict[str, object]:
     table = status.table
     caller = _client(table, client)
-    names = sorted({found.name for found in assistants_of(table, caller).values()})
-    if assistant is None and len(names) != 1:
-        raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
-    found = find_assistant(table, caller, assistant if assistant is not None else names[0])
+    found = named_assistant(table, caller, assistant)
     # What no worker asks is asked by nobody; what some don't, by the others.
     everywhere = _everywhere(status.workers)
-    explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s)
+    explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s, user=user)
     unwell = {
-        "benched": _unwell(status.workers, by_breaker=False),
-        "breakers": _unwell(status.workers, by_breaker=True),
+        "benched": unwell_by_deployment(status.workers, by_breaker=False),
+        "breakers": unwell_by_deployment(status.workers, by_breaker=True),
     }
     return {**explained, "client": client, **unwell}
 
@@ -222,16 +162,10 @@ def _client(table: Table, name: str | None) -> Client | None:
 
 
 def _sighting(territory: str | None) -> Sighting:
-    """What a trusted edge would bring that says so."""
-    if territory is None:
-        return Sighting()
-    data, code = territory_data(), territory.strip().upper()
-    if code not in data.aliases and code not in data.unknown and code not in data.hidden:
-        try:
-            parse_territory(code)
-        except TerritoryError as error:
-            raise ApiError("invalid_request", str(error), "territory") from None
-    return Sighting(EdgeReport("territory", (territory,)))
+    try:
+        return sighting_from(territory, "territory") if territory is not None else Sighting()
+    except TerritoryError as error:
+        raise ApiError("invalid_request", str(error), "territory") from None
 
 
 def _everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unwell]:

@@ -13,6 +13,7 @@ from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 
 __all__ = [
+    "MOST_REQUESTS",
     "BodyLimits",
     "ClientGone",
     "HeldBytes",
@@ -26,6 +27,7 @@ __all__ = [
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BODIES_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 5_000
+MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 _DRAIN_TIME_S = 5.0

@@ -17,8 +17,9 @@ from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
 from gateway.api.forwarded import Address, parse_address, read_client_ip
+from gateway.model.edge import Edge, EdgeSecret
 from gateway.model.signals import AddressReport
-from gateway.model.table import Client, Edge, EdgeSecret, Table
+from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from gateway.policy.memo import remember
 from providers.values import quick
@@ -30,6 +31,7 @@ __all__ = [
     "authenticate",
     "claims_of",
     "headers_of",
+    "key_digest",
     "request_id_of",
     "sighting_of",
     "timeout_s_of",
@@ -119,6 +121,11 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
     if client is None:
         raise ApiError("invalid_api_key", "this key is not known here")
     return client
+
+
+def key_digest(table: Table, visitor: Visitor) -> str:
+    """What tells this caller's key from every other; empty where no key is asked for. Raises ApiError, as above."""
+    return _hash(_key_of(visitor).encode("latin-1")) if table.clients and not table.demo else ""
 
 
 def _hash(key: bytes) -> str:

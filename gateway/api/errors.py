@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
+from gateway.model.consent import ConsentRequest
 from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
@@ -24,6 +25,7 @@ STATUS: dict[str, int] = {
     "content_filter": 400,
     "invalid_api_key": 401,
     "permission_denied": 403,
+    "consent_required": 403,
     "model_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -68,6 +70,7 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.INTERRUPTED: "provider_error",
     FailureKind.TOO_LARGE: "provider_error",
     FailureKind.DEADLINE: "deadline_exceeded",
+    FailureKind.OVERLOADED: "overloaded",
 }
 _DEFAULT_RETRY_S = 1.0
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
@@ -133,19 +136,36 @@ def _from_refusal(error: Refused) -> ApiError:
     if refusal.home is not None:
         headers["location"] = refusal.home
         extra["home"] = refusal.home
+    if error.consent is not None:
+        extra["consent"] = _encode_consent(error.consent)
     retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
     return ApiError(refusal.code, refusal.message, None, retry_after_s, headers, extra)
 
 
+def _encode_consent(asked: ConsentRequest) -> dict[str, object]:
+    """What a client needs to ask the person, and to bring the yes."""
+    return {
+        "recipient": asked.recipient,
+        "place": {"stores": asked.stores, "processes": asked.processes},
+        "would_send": list(asked.would_send),
+        "token": asked.token,
+        "expires_at": asked.expires_at,
+        **({"note": asked.note} if asked.note else {}),
+    }
+
+
 def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:
     failure = error.failure
-    code = _OUTWARD[failure.kind]
+    # Steps that a reload or a breaker has taken out while the request was under way: nobody has failed it.
+    nobody = failure.kind is FailureKind.UNAVAILABLE and not attempts
+    code = "no_healthy_deployment" if nobody else _OUTWARD[failure.kind]
     message = failure.message
     if failure.kind is FailureKind.INVALID_REQUEST and failure.detail:
         # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
         message = f"{message}: {failure.detail[:500]}"
     retry_after_s = (failure.retry_after_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
-    headers = {"x-should-retry": "false"} if attempts else {}
+    # What has no place now may have one soon: SDKs shall ask again.
+    headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}
     extra: dict[str, object] = {}
     if STATUS[code] >= 429:
         extra["attempts"] = [_attempt(attempt) for attempt in attempts]
@@ -156,7 +176,7 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     failure = attempt.failure
     return {
         "deployment": attempt.deployment,
-        "reason": failure.kind if failure else None,
+        "reason": failure.kind if failure else "lost" if attempt.lost else None,
         "status": failure.status if failure else None,
         "duration_ms": round(attempt.duration_s * 1000, 1),
     }

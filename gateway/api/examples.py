@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ANSWERS", "DISCLOSURE", "MESSAGES", "MODEL_ENTRY", "REQUESTS", "STREAM"]
+__all__ = ["ANSWERS", "DISCLOSURE", "MESSAGES", "MODEL_ENTRY", "RECEIPT", "REQUESTS", "STREAM"]
 
 _HELLO: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}]}
 _WEATHER = {
@@ -119,11 +119,50 @@ STREAM = "".join(
         "[DONE]",
     )
 )
+RECEIPT: dict[str, Any] = {
+    "receipt": {
+        "version": 1,
+        "id": "req_5f1c0a3b9d2e4f601",
+        "at": "2026-11-20T14:30:05.120+00:00",
+        "client": "ios-app",
+        "assistant": "assistant",
+        "region": "eu",
+        "territory": "DE",
+        "evidence": "edge_header",
+        "boundary": "@EEA, CH",
+        "gateway": "DE",
+        "table": "033e2052fe64",
+        "outcome": "ok",
+        "status": 200,
+        "code": None,
+        "answered_by": "chatgpt-eu",
+        "stores": "@EEA, CH",
+        "processes": "@EEA, CH",
+        "tried": [
+            {
+                "deployment": "chatgpt-eu",
+                "provider": "openai-compatible",
+                "model": "gpt-6-luna",
+                "stores": "@EEA, CH",
+                "processes": "@EEA, CH",
+                "outcome": "ok",
+            }
+        ],
+        "passed_over": {},
+        "resumed_after": None,
+        "dropped": [],
+        "labels": ["eu-art50"],
+        "profile": None,
+    },
+    "jws": None,
+    "key": None,
+}
 MODEL_ENTRY = {"id": "assistant", "object": "model", "created": 1795132800, "owned_by": "gateway"}
 DISCLOSURE = {
     "object": "disclosure",
     "assistant": "assistant",
     "region": "cn",
+    "labels": [{"name": "cn-gb45438", "text": "内容由AI生成", "show": "always"}],
     "data": [
         {
             "deployment": "qwen-cn",
@@ -138,6 +177,7 @@ DISCLOSURE = {
                     "document": None,
                 }
             ],
+            "consent": None,
         }
     ],
 }
@@ -151,6 +191,11 @@ MESSAGES = {
     "content_filter": ("the provider's safety system refused this", None),
     "invalid_api_key": ("this key is not known here", None),
     "permission_denied": ("this gateway has no client keys, so it serves its own machine only", None),
+    "consent_required": (
+        "this would be sent to OpenAI (stores: US; processes: US), and the person has not agreed to that: ask, and "
+        "send it again with what brings the yes in `x-gateway-consent`",
+        None,
+    ),
     "model_not_found": ("there is no assistant 'asistant' for this key; did you mean 'assistant'?", "model"),
     "method_not_allowed": ("GET is not allowed here; use POST", None),
     "request_timeout": ("the body did not arrive within 60 seconds", None),

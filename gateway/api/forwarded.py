@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from gateway.model.edge import Network
 from gateway.model.signals import AddressReport
-from gateway.model.table import Network
 
 __all__ = ["Address", "parse_address", "read_client_ip"]
 

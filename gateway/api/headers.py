@@ -32,6 +32,8 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
         pairs.append((b"x-gateway-dropped", ", ".join(names)[:1024].encode()))
+    if record.labels:
+        pairs.append((b"x-gateway-labels", ", ".join(record.labels).encode()))
     if record.first_s is not None:
         provider_s = record.attempts[-1].duration_s if record.attempts else 0.0
         own_s = max(record.first_s - sum([attempt.duration_s for attempt in record.attempts]), 0.0)

@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -23,9 +24,10 @@ ROWS = 4096
 _PROBES = 64
 _CELL_BYTES = 8
 _TAG, _FULL_AT, _RUNNING = 0, 1, 2
-# A lock is held for some microseconds. Where it isn't to be had by then, its holder has been suspended: better to go on
-# without it, and perhaps miss a request in the count, than to keep every client of this process waiting.
-_MOST_TRIES = 50
+# A lock is held for some microseconds. Where it isn't to be had by then, its holder waits for a core, and gets ours. If
+# that doesn't help either, it has been suspended: better to go on without it, and perhaps miss a request in the count,
+# than to keep every client of this process waiting.
+_TRIES_AT_ONCE, _MOST_TRIES, _PAUSE_S = 50, 150, 0.0005
 
 
 def open_shared_memory(seats: int) -> int:
@@ -63,10 +65,12 @@ class _Lock:
 
     def __enter__(self) -> None:
         lock, exclusively, _ = self._call
-        for _ in range(_MOST_TRIES):
+        for tried in range(_MOST_TRIES):
             try:
                 lock(self._descriptor, exclusively, _CELL_BYTES, self._offset)
             except (BlockingIOError, PermissionError):  # either says that another has it
+                if tried >= _TRIES_AT_ONCE:
+                    time.sleep(_PAUSE_S)
                 continue
             return
 
@@ -95,6 +99,7 @@ class Ledger:
         self._rows = rows
         self.width = len(self._cells) // rows
         self.seat = seat
+        self.seats = self.width - _RUNNING
         self._lock = lock
 
     @classmethod

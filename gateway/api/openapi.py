@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from gateway.api.errors import STATUS, ApiError, encode_error
-from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, REQUESTS, STREAM
+from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, RECEIPT, REQUESTS, STREAM
 from gateway.model.approval import ApprovalKind
+from gateway.model.speech import Show
 
 __all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "RESPONSES", "SECURITY"]
 
@@ -25,6 +26,7 @@ _ERROR = {
                 "type": {"type": "string", "description": "One of OpenAI's."},
                 "param": {"type": ["string", "null"], "description": "The place in the request, if there is one."},
                 "code": {"type": "string", "description": "Decide by this.", "enum": sorted(STATUS)},
+                "consent": {"type": "object", "description": "With `consent_required`: what to ask the person."},
             },
         }
     },
@@ -32,7 +34,7 @@ _ERROR = {
 _WHEN = {
     400: "The request is wrong, or nobody can do what it asks.",
     401: "No key, or an unknown one.",
-    403: "This caller may not ask.",
+    403: "This caller may not ask, or the person must be asked first: `error.consent` says what.",
     404: "No such assistant for this key.",
     405: "Not with this method.",
     408: "The request did not arrive in time.",
@@ -69,16 +71,19 @@ DEMO_PLACE = {
 }
 """What makes the examples work on the page of a demo, which takes anybody for its edge."""
 
+_MILLISECONDS = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _HEADERS = {
     "x-gateway-territory": "The person's territory, such as DE: from a backend whose key may assert it.",
     "x-gateway-claim": "A signed token about the person, where the operator has named an issuer.",
+    "x-gateway-consent": "The token of a `consent_required`, once the person has agreed; or `granted`, from a backend.",
     "x-gateway-timeout-ms": "Shortens the time that this request may take.",
     "x-request-id": "Comes back, and stands in the log.",
 }
 
 
 def _header(name: str, told: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
+    schema = _MILLISECONDS if name.endswith("-ms") else {"type": "string"}
+    return {"name": name, "in": "header", "required": False, "description": told, "schema": schema}
 
 
 def _examples(values: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -160,8 +165,8 @@ CHAT_OPERATION: dict[str, Any] = {
             "description": "The answer, whole or as a stream of events.",
             "content": {
                 "application/json": {"schema": {"type": "object"}, "examples": _examples(ANSWERS)},
+                # Without a schema: of 3.1, tools disagree whether one is of the stream or of each event.
                 "text/event-stream": {
-                    "schema": _TEXT,
                     "examples": {"stream": {"summary": "A stream with usage", "value": STREAM}},
                 },
             },
@@ -199,16 +204,36 @@ _APPROVAL = _object(
 )
 _DISCLOSED = _object(
     deployment={**_TEXT, "description": "As in `x-gateway-deployment`."},
-    model={**_TEXT, "description": "As `model` in an answer."},
+    model={**_NULLABLE, "description": "As `model` in an answer; null where the operator hides it."},
     model_name={**_NULLABLE, "description": "The public name; null where no approval is on record."},
     approvals=_list_of(_APPROVAL),
+    consent={"type": ["object", "null"], "description": "What the person must have agreed to first, if anything."},
+)
+_LABEL = _object(
+    name=_TEXT,
+    text={**_TEXT, "description": "The words, in the language that fits `accept-language`."},
+    show={"type": "string", "enum": sorted(get_args(Show)), "description": "On which answers they stand in the text."},
 )
 _DISCLOSURE_SCHEMA = _object(
     object={"type": "string", "enum": ["disclosure"]},
     assistant=_TEXT,
     region=_TEXT,
+    labels={**_list_of(_LABEL), "description": "What is said on answers here."},
     data={**_list_of(_DISCLOSED), "description": "Who may answer a plain request now, in order."},
 )
 _DISCLOSURE = {**_found(DISCLOSURE, _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
-RESPONSES = {"/v1/models": _MODELS, "/v1/models/{name}": _found(MODEL_ENTRY), "/v1/disclosure": _DISCLOSURE}
+_EXPLAINED = {key: told for key, told in _found(MODEL_ENTRY).items() if key != "200"} | _failures(400, 429, 503)
+_RECEIPT_SCHEMA = _object(
+    receipt={"type": "object", "description": "What became of the request, without a word of it."},
+    jws={**_NULLABLE, "description": "The receipt, signed (a compact JWS, EdDSA); null where the gateway has no key."},
+    key={**_NULLABLE, "description": "The public key that verifies it."},
+)
+_RECEIPT = {"200": _found(RECEIPT, _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404)}
+RESPONSES = {
+    "/v1/explain": _EXPLAINED,
+    "/v1/models": _MODELS,
+    "/v1/models/{name}": _found(MODEL_ENTRY),
+    "/v1/disclosure": _DISCLOSURE,
+    "/v1/receipts/{id}": _RECEIPT,
+}
 """By path. FastAPI would leave every null out of these examples, and our errors have a `param` that may be null."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.api.chat import ChatEndpoint
-from gateway.api.door import Visitor, address_of, authenticate, claims_of, headers_of, request_id_of, sighting_of
+from gateway.api.consent import consent_said
+from gateway.api.door import Visitor, authenticate, headers_of, request_id_of
 from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
+from gateway.api.place import locate, sighted
 from gateway.model.table import Assistant, Client, Table
-from gateway.policy.location import Sighting, resolve
-from gateway.policy.routing import refuse_location
 from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
 from gateway.service.journey import (
@@ -34,12 +34,15 @@ from gateway.service.journey import (
     not_found,
 )
 
-__all__ = ["CHAT_PATH", "add_errors", "build_routes"]
+__all__ = ["CHAT_PATH", "add_errors", "build_routes", "named_assistant"]
 
 CHAT_PATH = "/v1/chat/completions"
+_AssistantName = Annotated[str | None, Query(description="A name; the only assistant, if there is one.")]
 
 
-def build_routes(journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[], bool], version: str) -> FastAPI:
+def build_routes(
+    journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[], bool], receipts: ReceiptDesk | None, version: str
+) -> FastAPI:
     """The FastAPI application."""
     # FastAPI's own /docs loads its page from a CDN: here it is served from the package, with no network.
     app = FastAPIOffline(
@@ -47,14 +50,17 @@ def build_routes(journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[
         version=version,
         summary="One chat endpoint, answered by region.",
         redirect_slashes=False,
-        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "health")],
+        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     _add_health(app, is_draining)
     _add_models(app, journeys)
     _add_explain(app, journeys)
     _add_disclosure(app, journeys)
-    add_errors(app, "there are POST /v1/chat/completions, GET /v1/models, /v1/explain, /v1/disclosure and /docs")
+    _add_receipts(app, journeys, receipts)
+    add_errors(
+        app, "there are POST /v1/chat/completions, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
+    )
     _document(app, journeys.current().demo)
     return app
 
@@ -64,13 +70,6 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
     visitor = headers_of(request.scope)
     request.state.request_id = request_id_of(visitor)
     return table, visitor, authenticate(table, visitor)
-
-
-async def _sighted(table: Table, visitor: Visitor, journeys: Journeys) -> Sighting:
-    sighting = sighting_of(table, visitor)
-    if not table.location.beyond_headers:
-        return sighting
-    return await journeys.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
 
 
 def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
@@ -93,10 +92,9 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
     async def offered(request: Request) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
         """What can be asked by every name that works, and the headers that say who is told so."""
         table, visitor, client = _visit(request, journeys)
-        location = resolve(table, client, await _sighted(table, visitor, journeys))
-        refusal = refuse_location(table, location)
-        if refusal is not None:
-            raise Refused(refusal)
+        location, refused = locate(table, client, await sighted(table, visitor, journeys.signals))
+        if refused is not None:
+            raise refused
         region = location.region.name if location.region else ""
         entries: dict[str, dict[str, object]] = {
             name: {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
@@ -124,12 +122,17 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
     @app.get("/v1/explain", tags=["explain"], summary="Who would answer this caller, and why")
     async def explain_here(
         request: Request,
-        assistant: Annotated[str | None, Query(description="A name; the only assistant, if there is one.")] = None,
+        assistant: _AssistantName = None,
+        user: Annotated[
+            str | None, Query(description="Who asks, where a step is weighted: the request's user.")
+        ] = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys)
-        found = _named(table, client, assistant)
+        found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
-        told = explain(table, client, await _sighted(table, visitor, journeys), found, health, journeys.clock())
+        sighting = await sighted(table, visitor, journeys.signals)
+        said, now_s, reveal = consent_said(table, client, visitor, sighting), journeys.clock(), found.reveal_model
+        told = explain(table, client, sighting, found, health, now_s, user=user, reveal_model=reveal, said=said)
         return JSONResponse(told, headers={"x-request-id": request.state.request_id, "x-gateway-table": table.version})
 
 
@@ -137,17 +140,41 @@ def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:
     @app.get("/v1/disclosure", tags=["disclosure"], summary="The public names and numbers that an app must show")
     async def disclosure(
         request: Request,
-        assistant: Annotated[str | None, Query(description="A name; the only assistant, if there is one.")] = None,
+        assistant: _AssistantName = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys)
-        found = _named(table, client, assistant)
+        found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
-        sighting = await _sighted(table, visitor, journeys)
+        sighting = await sighted(table, visitor, journeys.signals)
         told = {"x-request-id": request.state.request_id}
-        return JSONResponse(disclose(table, client, sighting, found, health, journeys.clock()), headers=told)
+        languages = visitor.one(b"accept-language")
+        shown = disclose(table, client, sighting, found, health, journeys.clock(), languages)
+        return JSONResponse(shown, headers=told)
 
 
-def _named(table: Table, client: Client | None, name: str | None) -> Assistant:
+class ReceiptDesk(Protocol):
+    """Where receipts are looked up."""
+
+    async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
+        """The receipt of a request of this client, signed where there is a key; None if there is none."""
+        ...
+
+
+def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None) -> None:
+    @app.get("/v1/receipts/{id}", tags=["receipts"], summary="What became of a request of this caller, signed")
+    async def receipt(request: Request, id: str) -> JSONResponse:
+        _, _, client = _visit(request, journeys)
+        if receipts is None:
+            raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
+        found = await receipts.find(id, client.name if client is not None else None)
+        if found is None:
+            raise ApiError(
+                "not_found", "there is no receipt of that id for this caller; one is kept within two seconds"
+            )
+        return JSONResponse(found, headers={"x-request-id": request.state.request_id})
+
+
+def named_assistant(table: Table, client: Client | None, name: str | None) -> Assistant:
     """The assistant of that name; without one, the only one that this caller may ask."""
     names = sorted({found.name for found in assistants_of(table, client).values()})
     if name is None and len(names) != 1:

@@ -11,6 +11,7 @@ from typing import assert_never
 import orjson
 
 from gateway.api.errors import ApiError, encode_error
+from gateway.model.record import Record, Resumed
 from providers.chat import (
     ChoiceFinish,
     Failed,
@@ -44,14 +45,17 @@ def encode_stream_error(error: ApiError) -> bytes:
 
 
 class ChunkEncoder:
-    """One client's stream. `usage` and `failed` are there for the record once they have passed."""
+    """One client's stream. `usage` and `failed` are there for the record once they have passed. model: what is shown
+    instead of the model's name, if anything is. record: tells whether the answer was resumed, where there is one."""
 
-    def __init__(self, include_usage: bool, fallback_id: str) -> None:
+    def __init__(self, include_usage: bool, fallback_id: str, model: str | None = None) -> None:
+        self.record: Record | None = None
         self.usage: Usage | None = None
         self.failed: Failed | None = None
         self.finished = False
         self._include_usage = include_usage
         self._fallback_id = fallback_id
+        self._model = model
         self._head: dict[str, object] = {}
         self._text_head = self._text_tail = b""
         self._started: set[int] = set()
@@ -100,7 +104,7 @@ class ChunkEncoder:
             "id": id or self._fallback_id,
             "object": "chat.completion.chunk",
             "created": created,
-            "model": model,
+            "model": self._model or model,
         }
         # Around the text of choice 0 nothing varies: these bytes are written once.
         chunk = self._delta_chunk(0, {"content": ""}, None)
@@ -119,8 +123,10 @@ class ChunkEncoder:
         head, tail = self._text_head, self._text_tail
         return first + head + (tail + head).join(pieces) + tail
 
-    def _chunk(self, choices: list[object], **more: object) -> bytes:
+    def _chunk(self, choices: list[object], extras: dict[str, object] | None = None, **more: object) -> bytes:
         chunk = {**self._head, "choices": choices, **more}
+        if extras:
+            chunk["x_gateway"] = extras
         if self._include_usage:
             chunk.setdefault("usage", None)
         return _event(chunk)
@@ -140,12 +146,19 @@ class ChunkEncoder:
         self._started.add(event.choice)
         reason = OUTWARD_FINISH[event.reason]
         body = {"index": event.choice, "delta": role, "logprobs": None, "finish_reason": reason}
-        if event.reason == "other" and event.raw:
-            return self._chunk([body], x_gateway={"finish_reason": event.raw})
-        return self._chunk([body])
+        extras: dict[str, object] = {"finish_reason": event.raw} if event.reason == "other" and event.raw else {}
+        if (resumed := self._resumed()) is not None:
+            extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
+        return self._chunk([body], extras)
 
     def _usage(self, usage: Usage) -> bytes:
+        resumed = self._resumed()
+        if resumed is not None and resumed.usage_is_estimated:
+            return self._chunk([], {"usage": "estimated"}, usage=encode_usage(usage))
         return self._chunk([], usage=encode_usage(usage))
+
+    def _resumed(self) -> Resumed | None:
+        return self.record.resumed if self.record is not None else None
 
 
 def _tool_call(event: ToolCallDelta) -> dict[str, object]:

@@ -11,7 +11,7 @@ from datetime import date
 
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.schema import ApprovalSection
+from gateway.config.sections.routing import ApprovalSection
 from gateway.config.validate import Draft
 from gateway.model.approval import Approval, Days, terms_of, why_unapproved
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+from gateway.model.deployment import Deployment
+from gateway.model.route import step_text
 from gateway.model.status import Changes
-from gateway.model.table import Deployment, Table
+from gateway.model.table import Assistant, Table
 
 __all__ = ["changes_between"]
 
 # An adapter is code: where it is another object, its deployment's facts still tell whether anything changed.
 _COMPARED = tuple(field.name for field in fields(Deployment) if field.name != "adapter")
 # What follows from other keys, or is told by name.
-_NO_SECTIONS = {"version", "assistants", "deployments", "region_by_territory", "default_region", "demo", "memo"}
+_NO_SECTIONS = {
+    "version",
+    "assistants",
+    "deployments",
+    "region_by_territory",
+    "default_region",
+    "demo",
+    "memo",
+    "recipients",
+}
 _SECTIONS = tuple(field.name for field in fields(Table) if field.name not in _NO_SECTIONS)
 
 
@@ -39,14 +50,23 @@ def _routes(old: Table, new: Table) -> list[str]:
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
-def _steps(table: Table) -> Mapping[str, tuple[str, ...]]:
-    """The names of each route's steps, by `assistant/region`."""
+def _steps(table: Table) -> Mapping[str, tuple[object, ...]]:
+    """Each route's steps, its schedule and its shadow, by `assistant/region`."""
     return {
-        f"{assistant.name}/{region}": tuple(step.name for step in steps)
+        f"{assistant.name}/{region}": (
+            *map(step_text, route),
+            assistant.schedules.get(region),
+            _shadow(assistant, region),
+        )
         for name, assistant in table.assistants.items()
         if name == assistant.name
-        for region, steps in assistant.routes.items()
+        for region, route in assistant.routes.items()
     }
+
+
+def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None:
+    shadow = assistant.shadows.get(region)
+    return (shadow.deployment.name, shadow.share, shadow.keep_text) if shadow is not None else None
 
 
 def _sections(old: Table, new: Table) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.schema import ClientSection
+from gateway.config.sections.callers import ClientSection
 from gateway.config.validate import Draft
 from gateway.model.table import Client, Cors, Limits
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.config.catalogues import compile_catalogues
 from gateway.config.cells import compile_cell
 from gateway.config.clients import compile_clients, compile_cors
+from gateway.config.consent import compile_secrets
 from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints
 from gateway.config.exporters import compile_exporters
 from gateway.config.findings import Findings
+from gateway.config.in_clear import secrets_in_clear
 from gateway.config.load import Document
 from gateway.config.location import compile_location
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.regions import compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.scalars import seconds, share
-from gateway.config.schema import BreakerSection, ResilienceSection
+from gateway.config.scalars import age_s, seconds, share
+from gateway.config.sections.resilience import BreakerSection, ResilienceSection
 from gateway.config.validate import Draft, validate
 from gateway.config.watch import Reading
+from gateway.config.written import Written
 from gateway.model.approval import days_at
 from gateway.model.table import BreakerRule, Resilience, Table
 from providers.registry import Registry
@@ -34,6 +38,7 @@ class Compiled:
     table: Table
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
+    written: Written | None = None
 
 
 def compile_config(
@@ -53,10 +58,13 @@ def compile_config(
     demo = demo or draft.config.demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
-    regions = compile_regions(draft, findings, cell)
+    regions = compile_regions(draft, findings, cell, document.read_at_s)
     endpoints = Endpoints(findings, registry, simulators, demo)
     days = days_at(document.read_at_s)
-    deployments = compile_deployments(draft, findings, endpoints, document.references, days)
+    secrets = compile_secrets(draft, findings, document.references)
+    findings.problems.extend(document.catalogues.problems(findings))
+    catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
+    deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
     table = Table(
         version=document.version,
         assistants=compile_assistants(draft, findings, regions, deployments, days),
@@ -71,17 +79,33 @@ def compile_config(
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, deployments, registry, document.references),
         cors=compile_cors(draft, findings),
+        secrets=secrets,
         demo=demo,
+        admin_keys=tuple(draft.config.admin_keys),
+        receipts_keep_s=age_s(draft.config.receipts.keep),
     )
+    _check_protection(draft, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    return Compiled(table, findings.warnings, document.files)
+    return Compiled(table, findings.warnings, document.files, document.written)
 
 
 def _check_sections(draft: Draft, findings: Findings) -> None:
     for section in ("assistants", "regions", "deployments"):
         if not draft.names(section) and not draft.is_broken(section):
             findings.error((section,), "must not be empty", f"define at least one of the {section}")
+
+
+def _check_protection(draft: Draft, findings: Findings) -> None:
+    """Protection that nobody could ever lift would be lifted by taking the state directory away."""
+    secrets = secrets_in_clear(findings.source.values)
+    for name, section in draft.config.regions.items():
+        if section.protected and secrets:
+            message = f"needs a config that the history may keep, and this one holds a secret ({secrets[0]})"
+            findings.error(("regions", name, "protected"), message, "write ${NAME} or ${file:/path} there")
+        if section.protected and not draft.config.admin_keys and not draft.is_broken("admin_keys"):
+            hint = "`gateway key new --ed25519 FILE` makes a pair; its public key goes into `admin_keys`"
+            findings.error(("regions", name, "protected"), "needs `admin_keys`: nobody could sign a change", hint)
 
 
 def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:

@@ -7,18 +7,25 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.config.approvals import compile_approvals
+from gateway.config.catalogues import OwnCatalogue, OwnModel
+from gateway.config.concurrency import compile_concurrency
+from gateway.config.consent import compile_consent
 from gateway.config.endpoints import Endpoint, Endpoints
 from gateway.config.findings import Findings
 from gateway.config.places import listed, read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
-from gateway.config.schema import DeploymentSection
+from gateway.config.scalars import seconds
+from gateway.config.sections.routing import DeploymentSection
 from gateway.config.validate import Draft
 from gateway.model.approval import Days
-from gateway.model.table import Deployment
-from providers.adapter import Adapter, Capabilities, KnowsModels, Target
+from gateway.model.deployment import Deployment
+from gateway.model.retirement import farewells_of
+from gateway.model.table import Secrets
+from providers.adapter import Adapter, Capabilities, KnowsModels, KnowsOffers, Target
 from providers.auth import NoAuth, Secret, secret_problem
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.catalogue.offers import Offers
 from providers.fitting import FEATURES, moves_data
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places
@@ -51,7 +58,13 @@ class _Credentials:
 
 
 def compile_deployments(
-    draft: Draft, findings: Findings, endpoints: Endpoints, references: Mapping[str, Resolution], days: Days
+    draft: Draft,
+    findings: Findings,
+    endpoints: Endpoints,
+    references: Mapping[str, Resolution],
+    days: Days,
+    secrets: Secrets,
+    catalogue: OwnCatalogue,
 ) -> dict[str, Deployment]:
     """The sound deployments of a draft; unsound ones are marked in it."""
     compiled: dict[str, Deployment] = {}
@@ -63,13 +76,15 @@ def compile_deployments(
         if adapter is None:
             draft.broken.add(("deployments", name))
             continue
-        facts = _facts(findings, path, section, adapter)
+        own = catalogue.model(section.provider, section.model)
+        facts = own.facts(_facts(findings, path, section, adapter, own))
         capabilities = _capabilities(findings, path, section, adapter, facts)
         if endpoint is None:
             draft.broken.add(("deployments", name))
             continue
         credentials = _credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
+        offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
         compiled[name] = Deployment(
             name=name,
             provider=section.provider,
@@ -97,8 +112,26 @@ def compile_deployments(
             enabled=section.enabled,
             simulates=endpoint.simulates,
             approvals=compile_approvals(draft, findings, name, days),
+            fold=section.fold,
+            first_token_s=seconds(section.first_token) if section.first_token is not None else None,
+            consent=compile_consent(findings, path, section, endpoint),
+            identity=section.identity,
+            pseudonym_key=secrets.identity if section.identity == "hash" else None,
+            concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
+            price=shared(own.price(offers.price(section.model, site.name if site is not None else ""))),
+            retirement=own.retirement(offers.retirement(section.model), section.model),
         )
+        _warn_of_retirement(findings, path, compiled[name], days)
     return compiled
+
+
+def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, days: Days) -> None:
+    for farewell in farewells_of([deployment], days):
+        if farewell.warned_days is not None:
+            other = (
+                f"such as {farewell.instead}" if farewell.instead else "or give the day that you know in a catalogue"
+            )
+            findings.warn((*path, "model"), str(farewell), f"name another model, {other}")
 
 
 def _adapter(findings: Findings, path: Path, provider: str, endpoints: Endpoints) -> Adapter | None:
@@ -112,10 +145,10 @@ def _adapter(findings: Findings, path: Path, provider: str, endpoints: Endpoints
     return registry.adapters.get(provider)
 
 
-def _facts(findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter) -> ModelFacts:
+def _facts(findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter, own: OwnModel) -> ModelFacts:
     models = adapter.models if isinstance(adapter, KnowsModels) else {}
     facts = model_facts(models, section.model)
-    if facts is UNKNOWN_MODEL and models and section.capabilities is None:
+    if facts is UNKNOWN_MODEL and models and section.capabilities is None and not own.tells_capabilities:
         message = f"nothing is known of {section.provider}'s model {quoted(section.model)}: text and tools only"
         findings.warn((*path, "model"), message, "check its name, or list what it can do in `capabilities`")
     return facts

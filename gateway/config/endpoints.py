@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from gateway.config.findings import Findings
 from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.schema import DeploymentSection
+from gateway.config.sections.routing import DeploymentSection
 from gateway.config.services import is_this_machine
 from providers.adapter import Adapter
 from providers.registry import Registry

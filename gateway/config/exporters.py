@@ -10,11 +10,12 @@ from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
 from gateway.config.regions import Regions
-from gateway.config.schema import ExporterSection
+from gateway.config.sections.exporters import ExporterSection
 from gateway.config.services import ServiceUrl, read_service
 from gateway.config.validate import Draft
+from gateway.model.deployment import Deployment
 from gateway.model.exporter import Exporter
-from gateway.model.table import Cell, Deployment, Region
+from gateway.model.table import Cell, Region
 from providers.auth import Secret
 from providers.registry import Registry
 from providers.sites import Residency

@@ -12,25 +12,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
+from gateway.config.catalogue_files import Catalogues, read_catalogues
 from gateway.config.files import FileLook, look_at_files
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.references import Resolution, file_of, references_in, resolve
-from gateway.config.watch import Reading, digest, read_files
-from gateway.config.yaml_source import MAX_BYTES, parse_yaml
+from gateway.config.watch import MAX_BYTES, Reading, digest, read_files
+from gateway.config.written import Written
+from gateway.config.yaml_source import parse_yaml
 from gateway.config.yaml_tree import Source
 
 __all__ = ["Document", "load_document", "parse_document", "read_config"]
-
-_VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One config as it was written.
 
-    version: the first 12 hex digits of the SHA-256 over the canonical JSON of the values, references not resolved.
+    version: the first 12 hex digits of its content hash, which counts the catalogue files too. written: what was read.
     references: what every `${…}` holds, by its text.
     looks: what was found in the files of `location`'s signals, by path; none where secrets aren't looked up.
+    catalogues: the operator's own catalogue files.
     files: the digest of every file that was read, by its path.
     read_at_s: when (Unix time); what ends with time is judged by it.
     """
@@ -39,8 +40,10 @@ class Document:
     version: str
     references: Mapping[str, Resolution]
     looks: Mapping[str, FileLook] = field(default_factory=dict)
+    catalogues: Catalogues = field(default_factory=Catalogues)
     files: Reading = field(default_factory=dict)
     read_at_s: float = field(default_factory=time.time)
+    written: Written | None = None
 
 
 def load_document(
@@ -84,10 +87,13 @@ def parse_document(
     named = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, held) for text in texts}
     looks = look_at_files(source.values) if secrets else {}
-    files = {file: digest(data), **named}
-    return Document(source, _content_hash(source.values), references, looks, files, clock())
+    catalogues = read_catalogues(source.values, file)
+    files = {file: digest(data), **named, **catalogues.files}
+    hashed = [source.values, catalogues.values] if catalogues.files else source.values
+    written = Written(data, _content_hash(hashed), source.values)
+    return Document(source, written.version, references, looks, catalogues, files, clock(), written)
 
 
 def _content_hash(values: object) -> str:
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_VERSION_DIGITS]
+    return hashlib.sha256(canonical.encode()).hexdigest()

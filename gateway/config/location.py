@@ -11,10 +11,10 @@ from gateway.config.places import read_territory
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
 from gateway.config.regions import Regions
-from gateway.config.schema import EdgeSecretSection, EdgeSection, LocationSection
+from gateway.config.sections.location import EdgeSecretSection, EdgeSection, LocationSection
 from gateway.config.signals import compile_claim, compile_geoip
 from gateway.config.validate import Draft
-from gateway.model.table import Edge, EdgeSecret, LocationRules, Network, Signal
+from gateway.model.edge import Edge, EdgeSecret, LocationRules, Network, Signal
 from providers.auth import Secret
 from providers.territories import parent
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from gateway.config.findings import Findings
 from gateway.config.places import listed, read_places, read_territory
 from gateway.config.problems import Path
-from gateway.config.schema import RegionSection
+from gateway.config.sections.place import RegionSection
+from gateway.config.speech import Speaking
 from gateway.config.validate import Draft
 from gateway.model.table import Cell, Region
 from providers.territories import NOWHERE, Places
@@ -28,14 +29,15 @@ class Regions:
     blocked: Places
 
 
-def compile_regions(draft: Draft, findings: Findings, cell: Cell | None) -> Regions:
-    """The regions of a draft; unsound ones are marked in it."""
+def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
+    """The regions of a draft; unsound ones are marked in it. read_at_s: when the draft was read (Unix time)."""
     blocked = _blocked(draft, findings)
+    speaking = Speaking(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
     by_territory: dict[str, Region] = {}
     default: Region | None = None
     for name, section in draft.config.regions.items():
-        region = _region(draft, findings, name, section, cell)
+        region = _region(draft, findings, name, section, cell, speaking)
         if region is None:
             draft.broken.add(("regions", name))
             continue
@@ -60,7 +62,9 @@ def _blocked(draft: Draft, findings: Findings) -> Places:
     return blocked or NOWHERE
 
 
-def _region(draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None) -> Region | None:
+def _region(
+    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, speaking: Speaking
+) -> Region | None:
     path = ("regions", name)
     if name == _RESERVED:
         findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a word of `location.unknown`")
@@ -70,7 +74,25 @@ def _region(draft: Draft, findings: Findings, name: str, section: RegionSection,
     if territories is None or boundary is None or accepted is None:
         return None
     transit = NOWHERE if draft.is_broken("cell") else _own_place(findings, name, boundary, accepted, cell)
-    return Region(name, territories, boundary, transit, section.approvals == "required")
+    speech = speaking.of(name, section, territories)
+    return Region(
+        name,
+        territories,
+        boundary,
+        transit,
+        section.approvals == "required",
+        speech,
+        protected=section.protected,
+        keeps_receipts=_keeps_receipts(name, boundary, cell),
+    )
+
+
+def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
+    """Whether what this cell stores of the region's requests stays within the region's boundary."""
+    if cell is None:
+        return True
+    served = cell.serves is None or name in cell.serves
+    return served and Places(frozenset({cell.territory})).within(boundary)
 
 
 def _territories(findings: Findings, path: Path, words: list[str]) -> Places | None:

@@ -8,8 +8,11 @@ from textwrap import wrap
 from gateway.config.problems import Problem
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import Days
+from gateway.model.deployment import Deployment
 from gateway.model.exporter import Exporter
-from gateway.model.table import Assistant, Deployment, Region, Table
+from gateway.model.route import WeightedSet
+from gateway.model.schedule import Schedule
+from gateway.model.table import Assistant, Region, Table
 from providers.sites import Residency
 from providers.territories import Places
 
@@ -65,9 +68,18 @@ def _region(region: Region) -> Iterator[str]:
     yield from _wrapped(f"  {region.name}: ", people)
     yield from _wrapped("      boundary: ", str(region.boundary))
     if region.transit.included:
-        yield from _wrapped("      passes through: ", str(region.transit))
+        yield from _wrapped("      passes through: ", f"{region.transit} (no receipt is kept there)")
     if region.approvals_required:
         yield "      approvals: required"
+    if region.protected:
+        yield "      protected: changes with an admin's signature"
+    if region.speech is not None:
+        voices = region.speech.voices
+        labels = [label.name for label in region.speech.voice.labels]
+        if labels:
+            yield from _wrapped("      labels: ", ", ".join(labels))
+        if region.speech.voice.profile is not None:
+            yield from _wrapped("      profile: ", ", ".join(voices))
 
 
 def _assistant(assistant: Assistant, table: Table, days: Days | None) -> Iterator[str]:
@@ -80,7 +92,42 @@ def _assistant(assistant: Assistant, table: Table, days: Days | None) -> Iterato
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
         for number, step in enumerate(steps, 1):
-            yield from _step(number, step, table.regions[name], days)
+            if isinstance(step, WeightedSet):
+                yield f"    {number}. by weight; a person keeps to one of"
+                for deployment, _ in step.members:
+                    share = f"    - {_percent(step.shares[deployment.name])} "
+                    yield from _step(share, deployment, table.regions[name], days)
+            else:
+                yield from _step(f"    {number}. ", step, table.regions[name], days)
+        if schedule := assistant.schedules.get(name):
+            yield from _wrapped("    schedule: ", _schedule(schedule))
+        if shadow := assistant.shadows.get(name):
+            kept = "; prompts and its answers are kept" if shadow.keep_text else ""
+            yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
+            yield from _step("    - ", shadow.deployment, table.regions[name], days)
+
+
+def _schedule(schedule: Schedule) -> str:
+    stages = [
+        _percent(stage.share) + (f" for {_time(stage.for_s)}" if stage.for_s is not None else "")
+        for stage in schedule.stages
+    ]
+    stop = schedule.stop
+    ends = [f"more than {_percent(stop.error_rate)} of errors"] if stop.error_rate is not None else []
+    ends += [f"a p95 more than {_percent(stop.latency_p95)} longer"] if stop.latency_p95 is not None else []
+    back = f"back to 0% at {' or '.join(ends)}" if ends else "never back"
+    return f"{schedule.candidate} {', '.join(stages)}; {back}; judged from {stop.min_requests} requests a side"
+
+
+def _time(seconds: float) -> str:
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % length_s == 0:
+            return f"{seconds / length_s:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g}%"
 
 
 def _elsewhere(region: str, table: Table) -> str:
@@ -92,12 +139,14 @@ def _elsewhere(region: str, table: Table) -> str:
     return f" (not by this cell, but at {home})" if home else " (not by this cell: its people are refused, wrong_cell)"
 
 
-def _step(number: int, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
+def _step(start: str, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
     simulated = ", simulated" if step.simulates is not None else ""
-    yield from _wrapped(f"    {number}. ", f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
+    yield from _wrapped(start, f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
     yield from _wrapped("       ", _where(step.residency))
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
+    if step.retires_on is not None:
+        yield f"       model retires: {step.retires_on}"
     if reason := ineligible_now(step, region, days):
         yield from _wrapped("       not now: ", reason)
 

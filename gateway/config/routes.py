@@ -6,14 +6,20 @@ This is the compile-time half of the fence: a route that could send a prompt out
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from gateway.config.boundary import mend, outside
+from gateway.config.canaries import compile_schedules, compile_shadows
+from gateway.config.concurrency import compile_hedge
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.schema import AssistantSection
+from gateway.config.sections.routing import AssistantSection
 from gateway.config.validate import Draft
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.table import Assistant, Deployment, Region
+from gateway.model.deployment import Deployment
+from gateway.model.route import Route, WeightedSet, deployments_of
+from gateway.model.table import Assistant, Region
 
 __all__ = ["compile_assistants", "ineligible_now"]
 
@@ -43,23 +49,47 @@ def compile_assistants(
         path: Path = ("assistants", name)
         if not section.routes and draft.is_whole("assistants", name):
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
-        routes: dict[str, tuple[Deployment, ...]] = {}
+        routes: dict[str, Route] = {}
         for region_name, steps in section.routes.items():
             place = (*path, "routes", region_name)
             routed.add(region_name)
-            used.update(steps)
+            used.update(name for step in steps for name in _names_in(step))
             _check_region(draft, findings, place, region_name)
             region = regions.by_name.get(region_name)
             found = _steps(draft, findings, place, steps, deployments)
             _check_now(findings, place, steps, found, region, days)
             if region is not None:
-                _check_fence(findings, place, region, found, deployments)
-                routes[region_name] = tuple(found.values())
-        compiled[name] = Assistant(name, routes, tuple(section.aliases))
+                _check_fence(findings, region, found, deployments)
+                routes[region_name] = _route(steps, deployments)
+        if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
+            findings.warn((*path, "resume"), "no route of it has a next step to go on with", "add one, or remove it")
+        schedules = compile_schedules(draft, findings, name, section, routes)
+        shadows = compile_shadows(draft, findings, name, section, regions.by_name, deployments)
+        used.update(shadow.deployment.name for shadow in shadows.values())
+        compiled[name] = Assistant(
+            name,
+            routes,
+            tuple(section.aliases),
+            reveal_model=section.reveal_model,
+            resume=section.resume,
+            schedules=schedules,
+            shadows=shadows,
+            hedge=compile_hedge(section.hedge),
+        )
+        _check_hedge(findings, (*path, "hedge"), section, compiled[name])
     for name, section in draft.config.assistants.items():
         _add_aliases(findings, name, section, compiled)
     _report_unused(draft, findings, regions, deployments, routed, used)
     return compiled
+
+
+def _check_hedge(findings: Findings, path: Path, section: AssistantSection, compiled: Assistant) -> None:
+    if section.hedge is None or not compiled.routes:
+        return
+    asked = [deployments_of(route) for route in compiled.routes.values()]
+    if all(len(each) == 1 and len(each[0].credentials) < 2 for each in asked):
+        message = "has no effect: no route has a second step, or a deployment with a second key"
+        findings.warn(path, message, "add one, or remove `hedge`")
 
 
 def _check_region(draft: Draft, findings: Findings, place: Path, name: str) -> None:
@@ -68,73 +98,93 @@ def _check_region(draft: Draft, findings: Findings, place: Path, name: str) -> N
         findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known), key=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a route names a deployment: as a step, or as a member of a weighted one, and then the name is a key."""
+
+    path: Path
+    deployment: Deployment
+    at_key: bool
+
+
+def _names_in(step: str | dict[str, int]) -> list[str]:
+    return [step] if isinstance(step, str) else list(step)
+
+
+def _route(steps: list[str | dict[str, int]], deployments: Mapping[str, Deployment]) -> Route:
+    """The route of the steps that are sound."""
+    route: list[Deployment | WeightedSet] = []
+    for step in steps:
+        if isinstance(step, str):
+            route += [deployments[step]] if step in deployments else []
+            continue
+        members = tuple((deployments[name], float(weight)) for name, weight in step.items() if name in deployments)
+        if any(weight for _, weight in members):
+            route.append(WeightedSet(members))
+    return tuple(route)
+
+
 def _steps(
-    draft: Draft, findings: Findings, place: Path, steps: list[str], deployments: Mapping[str, Deployment]
-) -> dict[int, Deployment]:
-    """The sound steps of a route by their index."""
+    draft: Draft,
+    findings: Findings,
+    place: Path,
+    steps: list[str | dict[str, int]],
+    deployments: Mapping[str, Deployment],
+) -> list[_Place]:
+    """Every sound deployment of a route, in order."""
     if not steps:
         findings.error(place, "the route has no step", "name a deployment, or remove the region: it is then refused")
-    found: dict[int, Deployment] = {}
+    found: list[_Place] = []
     known = draft.names("deployments")
-    for index, name in enumerate(steps):
-        if name in steps[:index]:
-            findings.error((*place, index), f"{quoted(name)} is in this route already", "remove one")
-        elif name in deployments:
-            found[index] = deployments[name]
-        elif name not in known and not draft.is_broken("deployments"):
-            findings.error((*place, index), f"unknown deployment {quoted(name)}", choice_hint(name, known))
+    for index, step in enumerate(steps):
+        for name in _names_in(step):
+            at_key = not isinstance(step, str)
+            path = (*place, index, name) if at_key else (*place, index)
+            # Behind a weighted step one of its members may stand again, as what the others fall back to.
+            if name in steps[:index]:
+                findings.error(path, f"{quoted(name)} is in this route already", "remove one", key=at_key)
+            elif name in deployments:
+                found.append(_Place(path, deployments[name], at_key))
+            elif name not in known and not draft.is_broken("deployments"):
+                findings.error(path, f"unknown deployment {quoted(name)}", choice_hint(name, known), key=at_key)
     return found
 
 
 def _check_now(
     findings: Findings,
     place: Path,
-    steps: list[str],
-    found: Mapping[int, Deployment],
+    steps: list[str | dict[str, int]],
+    found: list[_Place],
     region: Region | None,
     days: Days,
 ) -> None:
     """What keeps steps from being asked now: a warning, as it may be mended without a change of the config."""
-    reasons = [ineligible_now(deployment, region, days) for deployment in found.values()]
-    if len(found) == len(steps) and steps and all(reasons):
-        why = "; ".join(f"{step.name}: {reason}" for step, reason in zip(found.values(), reasons, strict=True))
+    reasons = {it.deployment.name: ineligible_now(it.deployment, region, days) for it in found}
+    if len(found) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         findings.warn(place, f"nobody of this route can be asked now ({why})")
     if region is None or not region.approvals_required:
         return
-    for index, step in found.items():
-        if all(approval.region != region.name for approval in step.approvals):
-            message = f"{quoted(step.name)} has no approval for region {quoted(region.name)}: never asked here"
-            findings.warn((*place, index), message, f"record it in `deployments.{step.name}.approvals`")
+    for it in found:
+        if all(approval.region != region.name for approval in it.deployment.approvals):
+            name = it.deployment.name
+            message = f"{quoted(name)} has no approval for region {quoted(region.name)}: never asked here"
+            findings.warn(it.path, message, f"record it in `deployments.{name}.approvals`")
 
 
 def _check_fence(
-    findings: Findings,
-    place: Path,
-    region: Region,
-    steps: Mapping[int, Deployment],
-    deployments: Mapping[str, Deployment],
+    findings: Findings, region: Region, found: list[_Place], deployments: Mapping[str, Deployment]
 ) -> None:
-    mend = ""
-    for index, step in steps.items():
+    how = ""
+    for it in found:
+        step = it.deployment
         if step.residency.within(region.boundary):
             if region.territories.included and not any(map(step.available.contains, region.territories.included)):
                 message = f"{quoted(step.name)} serves nobody in this region: it is available in {step.available}"
-                findings.warn((*place, index), message, "remove it from the route")
+                findings.warn(it.path, message, "remove it from the route")
             continue
-        stores, processes = step.residency.stores, step.residency.processes
-        does = {} if stores.within(region.boundary) else {"stores": str(stores)}
-        does |= {} if processes.within(region.boundary) else {"processes": str(processes)}
-        what = f"{' and '.join(does)} in {' and '.join(dict.fromkeys(does.values()))}"
-        bound = f"the boundary of region {quoted(region.name)} ({region.boundary})"
-        mend = mend or _mend(region, deployments)
-        findings.error((*place, index), f"{quoted(step.name)} {what}, outside {bound}", mend)
-
-
-def _mend(region: Region, deployments: Mapping[str, Deployment]) -> str:
-    fitting = [name for name, other in deployments.items() if other.residency.within(region.boundary)]
-    if fitting:
-        return f"take one that stays inside: {', '.join(fitting[:4])}"
-    return f"take a site inside the boundary, or widen `regions.{region.name}.boundary`"
+        how = how or mend(region, deployments)
+        findings.error(it.path, outside(region, step), how, key=it.at_key)
 
 
 def _add_aliases(findings: Findings, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:

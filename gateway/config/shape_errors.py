@@ -43,20 +43,18 @@ class ShapeError:
     meant: str | None = None
 
 
-def read_error(error: ErrorDetails) -> ShapeError:
-    """The objection that pydantic's error stands for."""
+def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> ShapeError:
+    """The objection that pydantic's error stands for; root: the section of the whole file."""
     path, value = error["loc"], error["input"]
     if path and path[-1] == "[key]":
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
         case "extra_forbidden":
-            return _unknown_key(path)
+            return _unknown_key(path, root)
         case "missing":
-            return ShapeError(path, "is missing", f"add it: {_description(path)}")
+            return ShapeError(path, "is missing", f"add it: {_description(path, root)}")
         case "literal_error":
             return _unknown_word(path, value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
-        case "string_type" if isinstance(value, dict) and len(path) == 5 and path[2] == "routes":
-            return ShapeError(path, f"{unsupported.WEIGHTED_STEP} {_NOT_YET}", "name one deployment")
         case kind if kind in _EXPECTED:
             return ShapeError(path, f"must be {_EXPECTED[kind]}, not {_kind(value)}", _type_hint(kind, value))
         case "config":
@@ -78,11 +76,11 @@ def _message(error: ErrorDetails) -> str:
     return "is not allowed here"
 
 
-def _unknown_key(path: Path) -> ShapeError:
+def _unknown_key(path: Path, root: type[BaseModel]) -> ShapeError:
     key = str(path[-1])
     if key in unsupported.KEYS:
         return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
-    names = _keys_at(path[:-1])
+    names = _keys_at(path[:-1], root)
     hint = choice_hint(key, names)
     return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
 
@@ -90,11 +88,8 @@ def _unknown_key(path: Path) -> ShapeError:
 def _unknown_word(path: Path, value: object, words: list[str]) -> ShapeError:
     if path == ("version",):
         return ShapeError(path, "must be 1", "this is version 1 of the format; write `version: 1`")
-    owner = next((part for part in reversed(path) if isinstance(part, str)), "")
     if not isinstance(value, str):
         return ShapeError(path, f"must be one of {', '.join(words)}, not {_kind(value)}")
-    if value in unsupported.WORDS.get(owner, ()):
-        return ShapeError(path, f"`{value}` {_NOT_YET}", "remove it")
     return ShapeError(path, f"unknown word {quoted(value)}", choice_hint(value, words))
 
 
@@ -124,20 +119,20 @@ def _type_hint(kind: str, value: object) -> str:
     return ""
 
 
-def _description(path: Path) -> str:
-    section = _section_at(path[:-1])
+def _description(path: Path, root: type[BaseModel]) -> str:
+    section = _section_at(path[:-1], root)
     field = section.model_fields.get(str(path[-1])) if section else None
     return (field.description if field else None) or ""
 
 
-def _keys_at(path: Path) -> list[str]:
-    section = _section_at(path)
+def _keys_at(path: Path, root: type[BaseModel]) -> list[str]:
+    section = _section_at(path, root)
     return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
 
-def _section_at(path: Path) -> type[BaseModel] | None:
+def _section_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
     """The section that the schema has at a path."""
-    kind: Any = GatewaySection
+    kind: Any = root
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             fields = {field.alias or name: field for name, field in kind.model_fields.items()}

@@ -9,7 +9,7 @@ from gateway.config.findings import Findings
 from gateway.config.problems import Path
 from gateway.config.references import Resolution, read_literal
 from gateway.config.scalars import age_s
-from gateway.config.schema import ClaimSection, GeoIpSection
+from gateway.config.sections.location import ClaimSection, GeoIpSection
 from gateway.config.services import read_service
 from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeySource, KeyUrl, SharedKey
 
@@ -39,7 +39,8 @@ def compile_claim(
         keys = _key_set(findings, section.jwks or "", files)
     if keys is None:
         return None
-    return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, section.territory)
+    algorithms, members = frozenset(section.algorithms), (section.territory, section.preferences, section.consents)
+    return ClaimRules(section.issuer, section.audience, algorithms, keys, *members)
 
 
 def _key_set(findings: Findings, jwks: str, files: Mapping[str, FileLook]) -> KeySource | None:

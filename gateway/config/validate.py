@@ -13,17 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.findings import Findings
 from gateway.config.problems import Path
-from gateway.config.schema import (
-    AssistantSection,
-    ClientSection,
-    DeploymentSection,
-    ExporterSection,
-    GatewaySection,
-    RegionSection,
-)
+from gateway.config.schema import GatewaySection
+from gateway.config.sections.callers import ClientSection
+from gateway.config.sections.exporters import ExporterSection
+from gateway.config.sections.place import RegionSection
+from gateway.config.sections.routing import AssistantSection, DeploymentSection
 from gateway.config.shape_errors import ShapeError, read_error
 
-__all__ = ["Draft", "validate"]
+__all__ = ["Draft", "misplaced", "validate"]
 
 _NAMED: dict[str, type[BaseModel]] = {
     "assistants": AssistantSection,
@@ -33,7 +30,9 @@ _NAMED: dict[str, type[BaseModel]] = {
     "exporters": ExporterSection,
 }
 # Optional keys without which an entry would be judged wrongly.
-_BEARING = frozenset({"endpoint", "simulates", "stores", "processes", "transit", "regions", "approvals"})
+_BEARING = frozenset(
+    {"endpoint", "simulates", "stores", "processes", "transit", "regions", "approvals", "consent", "identity"}
+)
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
@@ -85,7 +84,7 @@ def validate(findings: Findings) -> Draft:
 
 
 def _find(values: dict[str, object]) -> list[ShapeError]:
-    errors = {error.path: error for error in _misplaced((), values)}
+    errors = {error.path: error for error in misplaced((), values)}
     try:
         GatewaySection.model_validate(values)
     except ValidationError as rejection:
@@ -98,21 +97,21 @@ def _find(values: dict[str, object]) -> list[ShapeError]:
     return list(errors.values())
 
 
-def _misplaced(path: Path, value: object) -> Iterator[ShapeError]:
+def misplaced(path: Path, value: object) -> Iterator[ShapeError]:
     """Empty values, and references where none is resolved."""
     match value:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
-            places = "`api_key`, an edge's secret, an exporter's headers and a claim's keys"
+            places = "`api_key`, `secrets`, an edge's secret, an exporter's headers and a claim's keys"
             message = f"a reference `${{…}}` is resolved in {places} only"
             yield ShapeError(path, message, "write the value itself")
         case list():
             for index, item in enumerate(value):
-                yield from _misplaced((*path, index), item)
+                yield from misplaced((*path, index), item)
         case dict():
             for key, item in value.items():
-                yield from _misplaced((*path, key), item)
+                yield from misplaced((*path, key), item)
 
 
 def _may_refer(path: Path) -> bool:
@@ -121,7 +120,7 @@ def _may_refer(path: Path) -> bool:
             return True
         case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
             return True
-        case ("exporters", _, "headers", _):
+        case ("exporters", _, "headers", _) | ("secrets", _):
             return True
     return False
 

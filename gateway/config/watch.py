@@ -11,14 +11,14 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from gateway.config.yaml_source import MAX_BYTES
-
-__all__ = ["MISSING", "Reading", "Watch", "digest", "read_files"]
+__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "read_files"]
 
 Reading = Mapping[str, str]
 """What stands in each file, by its path: a digest of the content."""
 
 MISSING = ""
+MAX_BYTES = 4 * 1024 * 1024
+"""What a config file may hold."""
 
 
 def digest(data: bytes) -> str:
@@ -60,6 +60,11 @@ class Watch:
     def paths(self) -> tuple[str, ...]:
         """What is to be read."""
         return tuple(self._known)
+
+    @property
+    def known(self) -> Reading:
+        """What was acted on last."""
+        return self._known
 
     def settled(self, reading: Reading) -> bool:
         """Whether to act on this reading: it is news, and equal to the one before."""

@@ -13,11 +13,10 @@ from typing import Any
 import yaml
 
 from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.watch import MAX_BYTES
 from gateway.config.yaml_tree import Builder, Source
 
-__all__ = ["MAX_BYTES", "parse_yaml"]
-
-MAX_BYTES = 4 * 1024 * 1024
+__all__ = ["parse_yaml"]
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

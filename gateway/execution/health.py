@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
+from gateway.execution.pulse import Pulses
 from gateway.model.decision import Unwell
-from gateway.model.table import BreakerRule, Deployment, Table
+from gateway.model.deployment import Deployment
+from gateway.model.table import BreakerRule, Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 
@@ -39,7 +41,7 @@ class _Bench:
 
 
 class Health:
-    """The benches and the breakers of one process. Times are monotonic seconds.
+    """The benches, the breakers and the pulses of one process. Times are monotonic seconds.
 
     told: called after each change of a breaker, with the deployment's name and for how long nobody may ask it.
     """
@@ -57,6 +59,7 @@ class Health:
         self._troubled: dict[_Place, Breaker] = {}
         self._benches: dict[_Key, _Bench] = {}
         self._turns: dict[str, int] = {}
+        self.pulses = Pulses()
 
     def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
         """Don't ask the deployment with this key for a while."""
@@ -155,6 +158,7 @@ class Health:
         for breaker in self._breakers.values():
             if rule is not None:
                 breaker.follow(rule)
+        self.pulses.keep(table.deployments.values())
         self._turns = {name: turn for name, turn in self._turns.items() if name in table.deployments}
 
     def _bench_of(self, deployment: Deployment, secret: Secret | None) -> _Bench | None:

@@ -81,7 +81,8 @@ class _FromHttpx:
 def _no_answer(error: Exception) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
-        return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
+        # Of the times that a request may take, only those to get a connection are bounded here.
+        return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
     return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
 
 

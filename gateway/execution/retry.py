@@ -1,6 +1,7 @@
 """What follows from a failure: a retry on the same deployment, the next step, or the end. Pure, by kind alone.
 
-The table below is the whole policy. Nothing reads an error's text.
+The table below is the whole policy, but for what a provider itself says of asking again (`x-should-retry`). Nothing
+reads an error's text.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.INTERRUPTED: Rule(retry_here=True, next_step=True, counts=True),
     FailureKind.TOO_LARGE: Rule(next_step=True),
     FailureKind.DEADLINE: Rule(),
+    FailureKind.OVERLOADED: Rule(next_step=True),
 }
 
 
@@ -83,11 +85,12 @@ def judge(
     left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
     """
     rule = RULES[failure.kind]
+    may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _is_passing(failure.kind)
     onward = rule.next_step and not is_last_step
     key_is_to_blame = rule.bench_s is not None or failure.kind is FailureKind.RATE_LIMITED
     if another_key and key_is_to_blame:
         return Verdict(again=True)
-    if not rule.retry_here or tried_here >= per_deployment:
+    if not may_retry or tried_here >= per_deployment:
         return Verdict(onward=onward)
     otherwise = Verdict(onward=onward)
     named_s = failure.retry_after_s
@@ -96,6 +99,12 @@ def judge(
         return Verdict(again=True, wait_s=named_s, otherwise=otherwise) if named_s <= patience_s else otherwise
     wait_s = backoff_s(tried_here, draw)
     return Verdict(again=True, wait_s=wait_s, otherwise=otherwise) if wait_s < left_s else otherwise
+
+
+def _is_passing(kind: FailureKind) -> bool:
+    """Whether the provider may be believed that the same request can succeed: also where its status says that it is
+    wrong, but neither where it refused what was said nor where a key or an account is the matter."""
+    return RULES[kind].retry_here or kind is FailureKind.INVALID_REQUEST
 
 
 def backoff_s(attempt: int, draw: Callable[[], float]) -> float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.send import Reply
 from providers.adapter import StreamParser
 from providers.chat import (
     ChoiceFinish,
@@ -26,7 +26,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 
-__all__ = ["LiveStream"]
+__all__ = ["AnswerStream", "Body", "LiveStream"]
 
 _TAIL_S = 0.1
 _REAL = (TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
@@ -35,12 +35,46 @@ _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before 
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
 
 
+class Body(Protocol):
+    """Where the bytes come from."""
+
+    async def read(self) -> bytes:
+        """The next bytes, none at the end; raises ProviderFailed."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class AnswerStream(Protocol):
+    """An answer that has begun: batches of events, of which the last ends with the terminal one."""
+
+    def __aiter__(self) -> AnswerStream: ...
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """The next batch."""
+        ...
+
+    def tell(self, told: Callable[[Failure | None], None]) -> None:
+        """See LiveStream."""
+        ...
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """See LiveStream."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the provider's connection."""
+        ...
+
+
 class LiveStream:
     """Batches of events as they arrive. Iterate to the end or `close` it: either gives the connection back."""
 
     def __init__(
         self,
-        reply: Reply,
+        reply: Body,
         parser: StreamParser,
         deadline: Deadline,
         idle_s: float,
@@ -55,6 +89,11 @@ class LiveStream:
         self._ended = False
         self._has_tail = False
         self._told: Callable[[Failure | None], None] | None = None
+        self._let_go: Callable[[], None] | None = None
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Call this when the provider's connection is let go of, however the stream ends."""
+        self._let_go = let_go
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """Call this once the answer is whole (None) or the provider has broken it off; else, never."""
@@ -143,7 +182,7 @@ class LiveStream:
         if failure.kind is FailureKind.CONTENT_FILTER:
             return (*events[:-1], ChoiceFinish("content_filter"), Finished())
         self._tell(failure)
-        return (*events[:-1], Failed(self._redact(failure)))
+        return (*events[:-1], Failed(self._redact(failure), events[-1].usage))
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
         """What is left to say when no more bytes come: the answer may be whole all the same."""
@@ -152,11 +191,16 @@ class LiveStream:
             self._tell(None)
         elif failure is not _OVER_TIME:
             self._tell(failure)
-        return tuple(Failed(self._redact(failure)) if isinstance(event, Failed) else event for event in events)
+        return tuple(
+            Failed(self._redact(failure), event.usage) if isinstance(event, Failed) else event for event in events
+        )
 
     async def close(self) -> None:
         """Let go of the provider's connection."""
         self._ended = True
         self._has_tail = False
         self._first = ()
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
         await self._reply.close()

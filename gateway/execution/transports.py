@@ -19,6 +19,7 @@ from providers.transport import (
     NotAllowed,
     Pool,
     PooledResponse,
+    TooLarge,
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
@@ -154,10 +155,12 @@ def _failure(error: TransportError) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case ConnectFailed():
-            return Failure(FailureKind.CONNECT, "the provider could not be reached", detail)
+            return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
         case ConnectionBroken(answered=False):
             return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
         case ConnectionBroken():
             return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
+        case TooLarge():
+            return Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken", detail)
         case _:
             return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.model.consent import ConsentKind
+from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
-from gateway.model.table import Assistant, Deployment, Region
+from gateway.model.table import Assistant, Region
 
-__all__ = ["Considered", "Decision", "PassedOver", "Plan", "Refusal", "RefusalCode", "Step", "Unwell"]
+__all__ = ["Considered", "Decision", "Lane", "PassedOver", "Plan", "Refusal", "RefusalCode", "Step", "Unwell"]
 
 
 class PassedOver(StrEnum):
@@ -25,6 +28,8 @@ class PassedOver(StrEnum):
     DISABLED = "disabled"
     CREDENTIAL = "credential"  # none is set
     HEALTH = "health"  # benched, or its breaker is open
+    WEIGHT = "weight"  # its weight is 0
+    CONSENT = "consent"  # the person has not agreed that it gets this
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class RefusalCode(StrEnum):
     """Why nobody answers, in the words of the API's error codes."""
 
     PERMISSION_DENIED = "permission_denied"
+    CONSENT_REQUIRED = "consent_required"
     REGION_BLOCKED = "region_blocked"
     REGION_UNKNOWN = "region_unknown"
     REGION_CONFLICT = "region_conflict"
@@ -57,59 +63,104 @@ class RefusalCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a plan: whom to ask, the permit for it, and the parameters that are dropped on the way."""
+    """One step of a plan: whom to ask, the permit for it, and the parameters that are dropped on the way.
+
+    consent: what lets it get the prompt, where it asks for consent.
+    """
 
     deployment: Deployment
     permit: Permit
     dropped: frozenset[str] = frozenset()
+    consent: ConsentKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One deployment of the route: in the plan (reason None), or passed over, and why in words."""
+    """One deployment of the route: fit for the plan (reason None), or passed over, and why in words.
+
+    share: of the people (0 to 1), where it is in a weighted step: another may be this one's.
+    """
 
     deployment: str
     provider: str
     reason: PassedOver | None = None
     detail: str = ""
     dropped: frozenset[str] = frozenset()
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered steps, never empty, that the region's policy allows for this request."""
+    """The ordered steps, never empty, that the region's policy allows for this request.
+
+    side: the person's own member of the weighted set that the route begins with, whether it can be asked now or not.
+    has_effects: a provider keeps or does something for it besides answering, so that it must not be asked twice.
+    """
 
     assistant: Assistant
     region: Region
     steps: tuple[Step, ...]
+    side: str | None = None
+    has_effects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Nobody may, or can, answer; `message` is for the client.
 
-    home: the URL of the cell that serves the region. retry_after_s: when asking again may help.
+    home: the URL of the cell that serves the region. retry_after_s: when asking again may help. asks: the deployment
+    that would be asked, had the person agreed.
     """
 
     code: RefusalCode
     message: str
     home: str | None = None
     retry_after_s: float | None = None
+    asks: Deployment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A step of a route that has a weighted one, as it stands for one kind of request, whoever asks.
+
+    weights: by the names of its deployments, as the table has them. able: those that can be asked. unwell: those that
+    only their health keeps from it. is_set: whether it is a weighted set.
+    """
+
+    weights: Mapping[str, float]
+    able: Mapping[str, Step]
+    unwell: frozenset[str] = frozenset()
+    is_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome, and what became of each deployment of the route: its step of the plan, or why it is passed over."""
+    """The outcome, and what became of each deployment of the route: its step of the plan, or why it is passed over.
+
+    lanes: the route's steps where one is weighted; then a judged step is one that the person may have, or may not.
+    """
 
     outcome: Plan | Refusal
     judged: tuple[tuple[Deployment, Step | tuple[PassedOver, str]], ...] = ()
+    lanes: tuple[Lane, ...] = ()
 
     @property
     def considered(self) -> tuple[Considered, ...]:
         """Every deployment of the route, in order, in words."""
+        shares = self.shares
         return tuple(
-            Considered(deployment.name, deployment.provider, dropped=verdict.dropped)
+            Considered(deployment.name, deployment.provider, dropped=verdict.dropped, share=shares.get(deployment.name))
             if isinstance(verdict, Step)
-            else Considered(deployment.name, deployment.provider, *verdict)
+            else Considered(deployment.name, deployment.provider, *verdict, share=shares.get(deployment.name))
             for deployment, verdict in self.judged
         )
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Which share of the people each deployment of a weighted set has, while all of the set can be asked."""
+        shares: dict[str, float] = {}
+        for lane in self.lanes:
+            if lane.is_set:
+                total = sum(lane.weights.values())
+                shares = {name: weight / total for name, weight in lane.weights.items()} | shares
+        return shares

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateway.model.speech import NO_PREFERENCES, Preferences
 from gateway.model.table import Region
 
 __all__ = ["Evidence", "Location", "LocationProblem"]
@@ -41,7 +42,8 @@ class Location:
     """What was decided about a caller's place.
 
     region is None exactly where there is a problem. territory may be unknown inside a known region.
-    why: the winning signal, or `unknown`; assumed: the region was taken for want of evidence.
+    why: the winning signal, or `unknown`; assumed: the region was taken for want of evidence. preferences: what the
+    caller wishes of the way in which it is spoken to; no evidence of a place.
     """
 
     region: Region | None
@@ -50,3 +52,4 @@ class Location:
     evidence: tuple[Evidence, ...]
     problem: LocationProblem | None = None
     assumed: bool = False
+    preferences: Preferences = field(default=NO_PREFERENCES, repr=False)

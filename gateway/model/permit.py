@@ -14,8 +14,8 @@ EXTENSION = "gateway.permit"
 class Permit:
     """A prompt permit: what a region allows, bound to deployment, site, model and origin.
 
-    Made by `gateway.policy.fence.prompt_permit` alone (the architecture test holds this), and checked by the one
-    place that opens connections.
+    Made by `gateway.policy.fence` alone (the architecture test holds this), and checked by the one place that opens
+    connections. waives: of an evaluation permit, the lack of an approval that it waives, in words; never of traffic's.
     """
 
     origin: str
@@ -24,6 +24,7 @@ class Permit:
     site: str
     model: str
     table: str
+    waives: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.model.attempt import Attempt, Skipped
+from gateway.model.consent import ConsentKind
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
+from providers.pricing import Price, cost_of
 
-__all__ = ["Allowance", "Record"]
+__all__ = ["Allowance", "Record", "Resumed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,15 @@ class Allowance:
     full_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Whose answer broke off and who went on with it. usage_is_estimated: no provider counted all that was spent."""
+
+    broken: str
+    by: str
+    usage_is_estimated: bool = False
+
+
 @dataclass(slots=True)
 class Record:
     """One request. No prompt, no answer, no key ever stands in it. Times are seconds.
@@ -29,7 +40,15 @@ class Record:
     `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward error code,
     None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
+    consent: what a step of its plan rests on, where one asks for the person's consent.
+    queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.
     retries_refused: the deployments that the budget kept from being retried.
+    side: the member of the route's first step that this person has, where that is a weighted one.
+    labels: what was said on the answer. profile: the version of the region's profile that the assistant was told.
+    resumed: set where an answer broke off and another deployment went on with it, which is then the one that is named.
+    abandoned: the attempts that were under way when the client left. places: where the deployment that answers stores
+    and processes, in words.
+    price: of the deployment that answered. cost_micros: in millionths of its currency's unit; None if not known.
     """
 
     request_id: str
@@ -49,10 +68,27 @@ class Record:
     code: str | None = None
     detail: str | None = None
     upload_s: float = 0.0
+    queued_s: float = 0.0
     first_s: float | None = None
     total_s: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
+    side: str | None = None
+    consent: ConsentKind | None = None
     dropped: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
+    profile: str | None = None
     usage: Usage | None = None
+    resumed: Resumed | None = None
+    abandoned: tuple[Attempt, ...] = ()
+    places: tuple[str, str] | None = None
+    price: Price | None = None
+    cost_micros: int | None = None
+
+    def count(self, usage: Usage | None) -> None:
+        """Take down what the provider counted, and what that costs where a price is known."""
+        self.usage = usage
+        if usage is not None and self.price is not None:
+            self.cost_micros = cost_of(usage, self.price)

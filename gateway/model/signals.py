@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.model.permit import ServicePermit
+from gateway.model.speech import Preferences
 from providers.auth import Secret
 
 __all__ = [
@@ -48,13 +49,16 @@ KeySource = KeyUrl | KeyFile | SharedKey
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """Whose claims are believed, and how they must be signed. `territory` is the name of the member that has it."""
+    """Whose claims are believed, and how they must be signed. territory, preferences, consents: the members that have
+    them."""
 
     issuer: str
     audience: str
     algorithms: frozenset[str]
     keys: KeySource
     territory: str = "territory"
+    preferences: str | None = None
+    consents: str = "consents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,18 @@ class ClaimProblem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimReport:
-    """What the claim of a request was found to be: its territory (None: it names none), or why it isn't believed."""
+    """What the claim of a request was found to be: its territory (None: it names none), or why it isn't believed.
+
+    subject: whom it is about. It tells nothing of the place, so that reports that differ in it alone are equal, and
+    what is remembered of a place is no person's.
+    preferences: what the person wishes, as far as it has the form of it. consents: to whom it has agreed.
+    """
 
     territory: str | None = None
     problem: ClaimProblem | None = None
+    subject: str | None = field(default=None, compare=False, repr=False)
+    preferences: Preferences | None = field(default=None, repr=False)
+    consents: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,16 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.model.decision import Unwell
+from gateway.model.schedule import ScheduleStatus
 from gateway.model.table import Table
 
-__all__ = ["Cause", "Changes", "Finding", "Reload", "Status", "WorkerStatus"]
+__all__ = ["OPERATOR_HEADER", "Cause", "Changes", "Finding", "Reload", "Status", "WorkerStatus"]
 
-Cause = Literal["start", "file", "sighup", "admin"]
-"""Why a config was loaded: the process began, a file changed, the signal, the admin listener."""
+OPERATOR_HEADER = "x-gateway-operator"
+"""What a request to the admin listener says of who makes it: a claim."""
+
+Cause = Literal["start", "file", "sighup", "admin", "rollback"]
+"""Why a config was loaded: the process began, a file changed, the signal, the admin listener, a rollback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Reload:
     """One try to make the config the active one.
 
     table: the version that is active after it. findings: the mistakes that rejected it, and the warnings.
-    behind: the workers that have not confirmed the new table yet.
+    behind: the workers that have not confirmed the new table yet. who: what the one who ordered it said of itself.
     """
 
     cause: Cause
@@ -56,6 +60,7 @@ class Reload:
     findings: tuple[Finding, ...] = ()
     changes: Changes = Changes()
     behind: tuple[int, ...] = ()
+    who: str = ""
 
     @property
     def result(self) -> str:
@@ -80,7 +85,8 @@ class WorkerStatus:
 class Status:
     """The whole gateway. loaded: how the active table came to be. failed: the last try since, if it was rejected.
 
-    reloads: how often, by cause and result. at_s: when it was all so (Unix time).
+    keeps_history: whether there is a state directory. file_is_active: False after a rollback, until the file changes.
+    reloads: how often, by cause and result. at_s: when it was all so (Unix time). schedules_off: why no schedule runs.
     """
 
     table: Table
@@ -91,4 +97,8 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     workers_wanted: int = 1
     worker_restarts: int = 0
+    schedules: tuple[ScheduleStatus, ...] = ()
+    schedules_off: str = ""
+    keeps_history: bool = False
+    file_is_active: bool = True
     at_s: float = field(kw_only=True)

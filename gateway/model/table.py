@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
-from typing import Literal
 
 from gateway.model.approval import Approval
+from gateway.model.deployment import Deployment
+from gateway.model.edge import LocationRules
 from gateway.model.exporter import Exporter
-from gateway.model.signals import ClaimRules, GeoIpRules
-from providers.adapter import Adapter, Capabilities, Target
+from gateway.model.route import Route, Shadow
+from gateway.model.schedule import Schedule
+from gateway.model.speech import Speech
 from providers.auth import Secret
-from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent
 
 __all__ = [
@@ -24,21 +24,13 @@ __all__ = [
     "Cell",
     "Client",
     "Cors",
-    "Deployment",
-    "Edge",
-    "EdgeSecret",
+    "Hedge",
     "Limits",
-    "LocationRules",
-    "Network",
     "Region",
     "Resilience",
-    "Signal",
+    "Secrets",
     "Table",
 ]
-
-Signal = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
-"""What can tell a caller's place. `api_key` is the region that the caller's key is bound to."""
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +40,9 @@ class Region:
     boundary: where prompts of this region may be stored and processed.
     transit: the cell's own territory, where it lies outside the boundary and is accepted.
     approvals_required: only a deployment that is approved for this region right now may answer.
+    speech: what the region says by itself; None where it says nothing.
+    protected: it changes only with the signature of an admin.
+    keeps_receipts: whether this cell stands where its receipts may be stored.
     """
 
     name: str
@@ -55,6 +50,9 @@ class Region:
     boundary: Places
     transit: Places = NOWHERE
     approvals_required: bool = False
+    speech: Speech | None = field(default=None, repr=False, hash=False)
+    protected: bool = False
+    keeps_receipts: bool = True
 
     @property
     def is_default(self) -> bool:
@@ -63,52 +61,33 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """One model of one provider at one site: what an attempt is sent to.
+class Hedge:
+    """When a second attempt is made beside the first one: after `after_s`; where that is None, after the time in which
+    this share of a deployment's answers begin."""
 
-    site: the catalogue's name of the site, or the origin of an operator's own URL.
-    capabilities: what the wire format, the model and the operator agree that it can do.
-    available: the territories whose people it may answer; everywhere for a URL that the catalogue doesn't know.
-    excepts: features and parameters that the site's promise of residency leaves out.
-    unmet: what the site requires and nobody attested, in words; empty if all is met.
-    credentials: keys, used in turn; `needs_credential` says whether it works without one.
-    missing_credentials: where the unset ones should have come from (`DASHSCOPE_API_KEY`).
-    """
-
-    name: str
-    provider: str
-    adapter: Adapter
-    model: str
-    site: str
-    origin: str
-    target: Target
-    residency: Residency
-    available: Places
-    capabilities: Capabilities
-    excepts: frozenset[str] = frozenset()
-    unmet: tuple[str, ...] = ()
-    allowed_moves: frozenset[str] = frozenset()
-    credentials: tuple[Secret, ...] = ()
-    needs_credential: bool = True
-    missing_credentials: tuple[str, ...] = ()
-    unsupported: Literal["drop", "refuse"] = "drop"
-    enabled: bool = True
-    simulates: str | None = None
-    approvals: tuple[Approval, ...] = ()
-
-    @property
-    def has_credential(self) -> bool:
-        """Whether it can be called at all."""
-        return bool(self.credentials) or not self.needs_credential
+    share: float = 0.95
+    after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """What a client asks for in `model`; `routes` has the ordered deployments of each region by the region's name."""
+    """What a client asks for in `model`; `routes` has the ordered steps of each region by the region's name.
+
+    reveal_model: whether clients are told which model answers.
+    resume: whether an answer that breaks off in mid-stream is continued by the next step.
+    schedules: by region, how the share of a candidate in the route's first step is raised. shadows: by region, who is
+    asked too.
+    hedge: None makes no second attempt beside a slow one.
+    """
 
     name: str
-    routes: Mapping[str, tuple[Deployment, ...]]
+    routes: Mapping[str, Route]
     aliases: tuple[str, ...] = ()
+    reveal_model: bool = True
+    resume: bool = False
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    shadows: Mapping[str, Shadow] = field(default_factory=dict)
+    hedge: Hedge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,60 +112,6 @@ class Client:
     def may_ask(self, assistant: str) -> bool:
         """Whether this client may ask for the assistant."""
         return self.assistants is None or assistant in self.assistants
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeSecret:
-    """A header that the edge adds to show that the request came through it."""
-
-    header: str
-    value: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A trusted peer: requests from these networks tell the caller's place in these headers (lower case), in no other.
-
-    part_header: the one with the part of the country. country_name: the country's header as it arrives, in bytes.
-    """
-
-    networks: tuple[Network, ...]
-    country_header: str
-    client_ip_header: str | None = None
-    secret: EdgeSecret | None = None
-    part_header: str | None = None
-    country_name: bytes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "country_name", self.country_header.encode())
-
-    @property
-    def headers(self) -> tuple[str, ...]:
-        """Every header of this peer that is believed."""
-        return tuple(name for name in (self.country_header, self.part_header, self.client_ip_header) if name)
-
-
-@dataclass(frozen=True, slots=True)
-class LocationRules:
-    """How a caller's place is decided. `unknown` is `refuse` or a region's name.
-
-    signals: those that are set up. hops: networks of the proxies that may stand in a list of addresses.
-    country_only: countries of which a part has a rule of its own, and which are believed without their part.
-    beyond_headers: whether a signal needs more than to be read: a claim to be checked, an address to be looked up.
-    """
-
-    signals: tuple[Signal, ...] = ("api_key", "assertion", "edge_header")
-    edges: tuple[Edge, ...] = ()
-    conflict: Literal["strictest", "refuse"] = "strictest"
-    unknown: str = "refuse"
-    claim: ClaimRules | None = None
-    geoip: GeoIpRules | None = None
-    hops: tuple[Network, ...] = ()
-    country_only: frozenset[str] = frozenset()
-    beyond_headers: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beyond_headers", self.claim is not None or self.geoip is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +157,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """The gateway's own keys: `consent` signs tokens (None: one that ends with the process), `identity` makes
+    pseudonyms."""
+
+    consent: Secret | None = None
+    identity: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cors:
     """Which pages in a browser may call: their origins as a browser writes them, or any."""
 
@@ -247,6 +181,8 @@ class Table:
     assistants: by name and by alias. clients: by the hex SHA-256 of each key.
     region_by_territory: every territory that a region names; others are in `default_region`, or in none.
     demo: simulated providers only, any peer is an edge, any key or none.
+    admin_keys: the public keys that may sign a change of a protected region. receipts_keep_s: for how long.
+    recipients: whom some deployment asks the person's consent for; empty if none does.
     memo: results of pure functions of this table, which `policy.memo` keeps and bounds; no part of its value.
     """
 
@@ -258,13 +194,21 @@ class Table:
     blocked: Places
     deployments: Mapping[str, Deployment]
     clients: Mapping[str, Client]
-    location: LocationRules = LocationRules()
+    location: LocationRules = field(default_factory=LocationRules)
     resilience: Resilience = Resilience()
     cell: Cell | None = None
     exporters: tuple[Exporter, ...] = ()
     cors: Cors | None = None
+    secrets: Secrets = Secrets()
     demo: bool = False
+    admin_keys: tuple[str, ...] = ()
+    receipts_keep_s: float = 30 * 86_400.0
+    recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)
+        object.__setattr__(self, "recipients", asked)
 
     @property
     def approvals(self) -> Mapping[str, tuple[Approval, ...]]:

@@ -17,6 +17,7 @@ import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, SharedKey
+from gateway.model.speech import Preferences
 
 __all__ = ["MAX_TOKEN_BYTES", "ClaimRefused", "IssuerKey", "KeySet", "KeySetError", "Verified", "parse_keys", "verify"]
 
@@ -27,6 +28,7 @@ _LEEWAY_S = 30.0
 _LATEST = 2.0**53
 _MIN_RSA_BITS = 2048
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_WISH = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _EC = {"P-256": frozenset({"ES256"}), "P-384": frozenset({"ES384"}), "P-521": frozenset({"ES512"})}
 _SHARED = frozenset({"HS256", "HS384", "HS512"})
@@ -187,9 +189,32 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     if max(_time(claims, "nbf"), _time(claims, "iat")) > now + _LEEWAY_S:
         raise ClaimRefused(ClaimProblem.NOT_YET)
     territory = claims.get(rules.territory)
-    if not isinstance(territory, str | None):
+    subject = claims.get("sub")
+    if not isinstance(territory, str | None) or not isinstance(subject, str | None):
         raise ClaimRefused(ClaimProblem.MALFORMED)
-    return Verified(ClaimReport(territory), until)
+    consents = _consents(claims.get(rules.consents))
+    preferences = _preferences(rules, claims)
+    return Verified(ClaimReport(territory, preferences=preferences, subject=subject, consents=consents), until)
+
+
+def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:
+    """What the person wishes; what hasn't the form of a short word is left out, whoever signed it."""
+    value = claims.get(rules.preferences) if rules.preferences is not None else None
+    if not isinstance(value, dict):
+        return None
+    wishes = {
+        name: wish
+        for name in ("language", "units", "time_zone", "form")
+        if isinstance(wish := value.get(name), str) and _WISH.fullmatch(wish)
+    }
+    return Preferences(**wishes) if wishes else None
+
+
+def _consents(value: object) -> frozenset[str]:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    return frozenset(names)
 
 
 def _time(claims: dict[str, object], name: str, *, required: bool = False) -> float:

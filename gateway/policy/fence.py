@@ -8,18 +8,29 @@ that execution needs to open a connection, so that no path to a provider exists 
 from __future__ import annotations
 
 from gateway.model.approval import days_at, why_unapproved
+from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
-from gateway.model.table import Deployment, Region, Table
+from gateway.model.route import deployments_of
+from gateway.model.table import Region, Table
 
-__all__ = ["is_inside", "lacking_approval", "prompt_permit", "still_permitted"]
+__all__ = ["evaluation_permit", "is_inside", "lacking_approval", "prompt_permit", "still_permitted"]
 
 
 def prompt_permit(table: Table, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
     """The permit to send this region's prompts to the deployment now (Unix time); None if that would leave the
     boundary, or if the region requires an approval that the deployment doesn't have now."""
-    if not is_inside(table, region, deployment) or lacking_approval(region, deployment, now_s) is not None:
+    permit = evaluation_permit(table, region, deployment, now_s)
+    return permit if permit is not None and permit.waives is None else None
+
+
+def evaluation_permit(table: Table, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+    """The permit to ask the deployment the questions of an evaluation, as this region would: None if that would leave
+    the boundary. A missing approval is waived, and the permit says so: nobody's prompt travels under it."""
+    if not is_inside(table, region, deployment):
         return None
-    return Permit(deployment.origin, region.name, deployment.name, deployment.site, deployment.model, table.version)
+    waives = lacking_approval(region, deployment, now_s)
+    site, model = deployment.site, deployment.model
+    return Permit(deployment.origin, region.name, deployment.name, site, model, table.version, waives)
 
 
 def is_inside(table: Table, region: Region, deployment: Deployment) -> bool:
@@ -46,7 +57,7 @@ def still_permitted(permit: Permit, current: Table, assistant: str, now_s: float
     deployment = current.deployments.get(permit.deployment)
     region = current.regions.get(permit.region)
     route = current.assistants[assistant].routes if assistant in current.assistants else {}
-    if deployment is None or region is None or deployment not in route.get(permit.region, ()):
+    if deployment is None or region is None or deployment not in deployments_of(route.get(permit.region, ())):
         return "the current config doesn't route there any more"
     if not deployment.enabled:
         return "disabled in the current config"

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from gateway.model.edge import Signal
 from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
-from gateway.model.table import Client, Region, Signal, Table
+from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory

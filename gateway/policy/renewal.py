@@ -7,9 +7,11 @@ asked by the same decision that plans.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.model.decision import Plan, Step
+from gateway.model.consent import NO_CONSENT, Consents
+from gateway.model.decision import Step
 from gateway.model.location import Location
 from gateway.model.table import Client, Region, Table
 from gateway.policy.fence import still_permitted
@@ -17,7 +19,10 @@ from gateway.policy.location import blocked_among
 from gateway.policy.routing import decide
 from providers.fitting import Needs
 
-__all__ = ["why_not_now"]
+__all__ = ["ConsentsUnder", "why_not_now"]
+
+ConsentsUnder = Callable[[Table, Region], Consents]
+"""What a request's person has agreed to, as a table has it."""
 
 
 def why_not_now(
@@ -28,6 +33,7 @@ def why_not_now(
     location: Location,
     needs: Needs,
     now_s: float,
+    consents: ConsentsUnder | None = None,
 ) -> str | None:
     """None if the current table lets this step be taken now for that caller and request, else why not."""
     reason = still_permitted(step.permit, current, assistant, now_s)
@@ -39,10 +45,12 @@ def why_not_now(
     region = _region_now(current, location, now)
     if region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
-    decision = decide(current, current.assistants[assistant], replace(location, region=region), needs, {}, now_s)
-    if isinstance(decision.outcome, Plan) and any(
-        planned.deployment.name == step.deployment.name for planned in decision.outcome.steps
-    ):
+    found = current.assistants[assistant]
+    agreed = consents(current, region) if consents is not None else NO_CONSENT
+    decision = decide(current, found, replace(location, region=region), needs, {}, now_s, consents=agreed)
+    # What the table thinks of this step, even where it would begin with another, ask the person something first, or has
+    # another member of a weighted set for this person by now.
+    if any(isinstance(verdict, Step) and item.name == step.deployment.name for item, verdict in decision.judged):
         return None
     told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
     return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"

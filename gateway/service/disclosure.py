@@ -1,15 +1,19 @@
-"""What an app must show of who answers its user: the public names and numbers of the approvals that count here now."""
+"""What an app must show its user: who answers, by the public names and numbers of the approvals that count here now,
+and the words of the region's labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from gateway.model.approval import Approval, Days, days_at
-from gateway.model.decision import Plan, Refusal, Step, Unwell
-from gateway.model.table import Assistant, Client, Table
+from gateway.model.decision import PassedOver, Refusal, RefusalCode, Step, Unwell
+from gateway.model.deployment import Deployment
+from gateway.model.speech import NO_PREFERENCES
+from gateway.model.table import Assistant, Client, Region, Table
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS
+from gateway.policy.voice import choose_voice
+from gateway.service.explain import NO_NEEDS, consent_of
 from gateway.service.journey import Refused
 
 __all__ = ["disclose"]
@@ -22,32 +26,49 @@ def disclose(
     assistant: Assistant,
     health: Mapping[str, Unwell],
     now_s: float,
+    accept_language: str | None = None,
 ) -> dict[str, object]:
-    """Each deployment that may answer a plain request from there now, in order; raises Refused where none may."""
-    outcome = decide(table, assistant, resolve(table, client, sighting), NO_NEEDS, health, now_s).outcome
-    if isinstance(outcome, Refusal):
+    """Each deployment that may answer a plain request from there now, in order; raises Refused where none may.
+
+    One that asks for the person's consent is among them: an app must show it before it asks.
+    """
+    location = resolve(table, client, sighting)
+    decision = decide(table, assistant, location, NO_NEEDS, health, now_s)
+    outcome = decision.outcome
+    if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED:
         raise Refused(outcome)
+    region = location.region
+    may_answer = [item for item, verdict in decision.judged if _may_answer(verdict)]
     days = days_at(now_s)
     return {
         "object": "disclosure",
         "assistant": assistant.name,
-        "region": outcome.region.name,
-        "data": [_deployment(step, outcome, days) for step in outcome.steps],
+        "region": region.name if region is not None else "",
+        "labels": _labels(region, accept_language),
+        "data": [_deployment(item, region, days, reveal=assistant.reveal_model) for item in may_answer],
     }
 
 
-def _deployment(step: Step, plan: Plan, days: Days) -> dict[str, object]:
-    deployment = step.deployment
-    counting = [
-        approval
-        for approval in deployment.approvals
-        if approval.region == plan.region.name and approval.counts_on(days)
-    ]
+def _labels(region: Region | None, accept_language: str | None) -> list[dict[str, object]]:
+    if region is None or region.speech is None:
+        return []
+    voice = choose_voice(region.speech, accept_language, NO_PREFERENCES)
+    return [{"name": label.name, "text": label.text, "show": label.show} for label in voice.labels]
+
+
+def _may_answer(verdict: Step | tuple[PassedOver, str]) -> bool:
+    return isinstance(verdict, Step) or verdict[0] is PassedOver.CONSENT
+
+
+def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal: bool) -> dict[str, object]:
+    name = region.name if region is not None else ""
+    counting = [approval for approval in deployment.approvals if approval.region == name and approval.counts_on(days)]
     return {
         "deployment": deployment.name,
-        "model": deployment.model,
+        "model": deployment.model if reveal else None,
         "model_name": counting[0].model_name if counting else None,
         "approvals": [_approval(approval) for approval in counting],
+        "consent": consent_of(deployment),
     }
 
 

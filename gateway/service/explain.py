@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from textwrap import wrap
 
+from gateway.model.consent import NOTHING_SAID, ConsentSaid
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unwell
+from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location
 from gateway.model.table import Assistant, Client, Table
-from gateway.policy.location import Sighting, resolve
+from gateway.policy.consent import standing_consents
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.person import named_person
 from gateway.policy.routing import decide
+from providers.catalogue import territory_data
 from providers.fitting import Needs
-from providers.territories import territory_name
+from providers.territories import parse_territory, territory_name
 
-__all__ = ["NO_NEEDS", "explain", "explain_text"]
+__all__ = ["NO_NEEDS", "consent_of", "explain", "explain_text", "sighting_from"]
 
 _WIDTH = 100
+_STAYS = "this person stays on that side for as long as its deployment can be asked, also when its share grows"
+_NOBODY = "whose turn it is depends on who asks: name a user; the plan shown is that of the largest share"
 NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
 
 
@@ -27,16 +34,45 @@ def explain(
     health: Mapping[str, Unwell],
     now_s: float,
     needs: Needs = NO_NEEDS,
+    *,
+    user: str | None = None,
+    reveal_model: bool = True,
+    said: ConsentSaid = NOTHING_SAID,
 ) -> dict[str, object]:
-    """What would become of a request from there for that assistant: by the same functions that traffic uses."""
+    """What would become of a request from there for that assistant: by the same functions that traffic uses.
+
+    user: what the request would say of its user; a signed claim's subject goes before it. said: what it says of
+    consent; a token is for one request, so that only standing consents count here.
+    """
     location = resolve(table, client, sighting)
-    decision = decide(table, assistant, location, needs, health, now_s)
+    name, agreed = _person(sighting, user), standing_consents(table, said)
+    decision = decide(table, assistant, location, needs, health, now_s, _key_of(name), agreed)
     return {
         "table": table.version,
         "assistant": assistant.name,
         "location": _location(location),
-        "outcome": _outcome(decision),
-        "considered": [_considered(item) for item in decision.considered],
+        "outcome": _outcome(decision, reveal_model=reveal_model),
+        "considered": [_considered(table, item) for item in decision.considered],
+        **({"weighted": _weighted(decision, name is not None)} if decision.lanes else {}),
+    }
+
+
+def _person(sighting: Sighting, user: str | None) -> str | None:
+    subject = sighting.claim.subject if sighting.claim is not None else None
+    return subject or user or None
+
+
+def _key_of(name: str | None) -> Callable[[], bytes] | None:
+    return None if name is None else lambda: named_person(name)
+
+
+def _weighted(decision: Decision, named: bool) -> dict[str, object]:
+    """The side of this person, as far as it is known who asks."""
+    side = decision.outcome.side if isinstance(decision.outcome, Plan) else None
+    return {
+        "shares": {name: round(share, 6) for name, share in decision.shares.items()},
+        "side": side,
+        "note": _STAYS if named else _NOBODY,
     }
 
 
@@ -60,7 +96,7 @@ def _location(location: Location) -> dict[str, object]:
     }
 
 
-def _outcome(decision: Decision) -> dict[str, object]:
+def _outcome(decision: Decision, *, reveal_model: bool) -> dict[str, object]:
     outcome = decision.outcome
     if isinstance(outcome, Plan):
         return {
@@ -68,7 +104,7 @@ def _outcome(decision: Decision) -> dict[str, object]:
                 {
                     "deployment": step.deployment.name,
                     "provider": step.deployment.provider,
-                    "model": step.deployment.model,
+                    "model": step.deployment.model if reveal_model else None,
                     "site": step.deployment.site,
                     "stores": str(step.deployment.residency.stores),
                     "processes": str(step.deployment.residency.processes),
@@ -79,24 +115,45 @@ def _outcome(decision: Decision) -> dict[str, object]:
     return {"refusal": {"code": outcome.code, "message": outcome.message}}
 
 
-def _considered(item: Considered) -> dict[str, object]:
+def consent_of(deployment: Deployment) -> dict[str, object] | None:
+    """What the deployment asks of the person, if anything."""
+    rule = deployment.consent
+    if rule is None:
+        return None
+    return {"mode": rule.mode, "on_missing": rule.on_missing, "recipient": rule.recipient}
+
+
+def _considered(table: Table, item: Considered) -> dict[str, object]:
     return {
         "deployment": item.deployment,
         "provider": item.provider,
         "eligible": item.reason is None,
         "reason": item.reason,
         "detail": item.detail,
+        **({"share": round(item.share, 6)} if item.share is not None else {}),
+        "consent": consent_of(table.deployments[item.deployment]),
     }
 
 
-def explain_text(table: Table, client: Client | None, sighting: Sighting, assistant: Assistant, now_s: float) -> str:
+def explain_text(
+    table: Table,
+    client: Client | None,
+    sighting: Sighting,
+    assistant: Assistant,
+    now_s: float,
+    user: str | None = None,
+) -> str:
     """The same for a terminal, where no process has a health: the place and its evidence, who answers, who doesn't."""
     location = resolve(table, client, sighting)
-    decision = decide(table, assistant, location, NO_NEEDS, {}, now_s)
+    name = _person(sighting, user)
+    decision = decide(table, assistant, location, NO_NEEDS, {}, now_s, _key_of(name))
     lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
     lines += ["", *_outcome_text(decision.outcome)]
+    if decision.lanes:
+        shares = ", ".join(f"{each} {share * 100:.3g}%" for each, share in decision.shares.items())
+        lines += ["", *_wrapped("weighted     ", shares), *_wrapped("             ", _STAYS if name else _NOBODY)]
     if passed_over := [other for other in decision.considered if other.reason is not None]:
         lines += ["", "passed over"]
         for other in passed_over:
@@ -129,9 +186,19 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         where = f"stores and processes: {stores}" if same else f"stores: {stores}; processes: {processes}"
         model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
+        if step.consent is not None:
+            lines += _wrapped("     ", f"by the person's consent: {step.consent}")
     return lines
 
 
 def _wrapped(start: str, text: str) -> list[str]:
     """The text after its start, further lines below it."""
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
+
+
+def sighting_from(territory: str, by: str) -> Sighting:
+    """What a trusted edge would bring that tells this territory in the header `by`; raises TerritoryError."""
+    data, code = territory_data(), territory.strip().upper()
+    if code not in data.aliases and code not in data.unknown and code not in data.hidden:
+        parse_territory(code)
+    return Sighting(EdgeReport(by, (territory,)))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 
+from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
-from gateway.execution.run import Answer, Runner
+from gateway.execution.resume import Resumption, resuming
+from gateway.execution.run import Runner
+from gateway.model.consent import NO_CONSENT, NOTHING_SAID, ConsentRequest, ConsentSaid
 from gateway.model.decision import Plan, Refusal, Step
 from gateway.model.location import Location
 from gateway.model.record import Record
+from gateway.model.speech import Voice
 from gateway.model.table import Assistant, Client, Table
+from gateway.policy.consent import Consenting
+from gateway.policy.person import person_of
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from gateway.service.signals import Signals
+from gateway.service.speaking import spoken
 from providers.chat import ChatRequest
 from providers.fitting import Needs, needs_of
 
@@ -33,11 +43,12 @@ class AssistantNotFound(Exception):
 
 
 class Refused(Exception):
-    """Routing refuses the request."""
+    """Routing refuses the request. consent: what the person is to be asked, where that is what is missing."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, consent: ConsentRequest | None = None) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+        self.consent = consent
 
 
 def assistants_of(table: Table, client: Client | None) -> dict[str, Assistant]:
@@ -64,11 +75,18 @@ def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
 
 class Journeys:
     """Carries requests through decision and execution. `current` gives the table that is active at that moment;
-    `signals` checks what tells a place and is no plain header; `clock` is Unix time."""
+    `signals` checks what tells a place and is no plain header; `clock` is Unix time; `consent_key` signs consent tokens
+    where the table has no key for that."""
 
     def __init__(
-        self, current: Callable[[], Table], runner: Runner, signals: Signals, clock: Callable[[], float] = time.time
+        self,
+        current: Callable[[], Table],
+        runner: Runner,
+        signals: Signals,
+        clock: Callable[[], float] = time.time,
+        consent_key: bytes | None = None,
     ) -> None:
+        self._consent_key = consent_key or secrets.token_bytes(32)
         self.current = current
         self.signals = signals
         self.clock = clock
@@ -87,22 +105,61 @@ class Journeys:
         request: ChatRequest,
         deadline: Deadline,
         record: Record,
+        voice: Voice | None = None,
+        subject: str | None = None,
+        said: ConsentSaid = NOTHING_SAID,
     ) -> Answer:
-        """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted."""
+        """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted.
+
+        voice: of the region. subject: of the signed claim.
+        """
         assistant = find_assistant(table, client, request.model)
         record.assistant = assistant.name
+        written = request
+        if voice is not None:
+            request = spoken(table, location, voice, request, record)
         needs = needs_of(request)
-        decision = decide(table, assistant, location, needs, self._runner.health.snapshot(table), self.clock())
+        consenting, agreed, now_s = None, NO_CONSENT, self.clock()
+        if table.recipients and location.region is not None:
+            consenting = Consenting(said, written, needs, self._consent_key_of(table), now_s)
+            agreed = consenting.under(table, location.region)
+        health, person = self._runner.health.snapshot(table), partial(person_of, client, subject, request)
+        decision = decide(table, assistant, location, needs, health, now_s, person, agreed)
         if not isinstance(decision.outcome, Plan):
-            raise Refused(decision.outcome)
-        still_allowed = self._still_allowed(assistant, client, location, needs)
-        answer = await self._runner.run(decision.outcome, request, table.resilience, deadline, record, still_allowed)
+            raise _refused(decision.outcome, table, location, consenting)
+        record.side = decision.outcome.side
+        plan, bounds = decision.outcome, table.resilience
+        if consenting is not None:
+            record.consent = next((step.consent for step in plan.steps if step.consent is not None), None)
+        still_allowed = self._still_allowed(assistant, client, location, needs, consenting)
+        answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
+        if assistant.resume and request.stream:
+            answer = resuming(answer, Resumption(self._runner, plan, request, bounds, deadline, record, still_allowed))
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
-        record.model, record.dropped = deployment.model, answer.step.dropped
+        record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
+        record.places = deployment.places
         return answer
 
+    def _consent_key_of(self, table: Table) -> bytes:
+        return table.secrets.consent.reveal().encode() if table.secrets.consent is not None else self._consent_key
+
     def _still_allowed(
-        self, assistant: Assistant, client: Client | None, location: Location, needs: Needs
+        self,
+        assistant: Assistant,
+        client: Client | None,
+        location: Location,
+        needs: Needs,
+        consenting: Consenting | None,
     ) -> Callable[[Step], str | None]:
-        return lambda step: why_not_now(step, self.current(), assistant.name, client, location, needs, self.clock())
+        under = consenting.under if consenting is not None else None
+        return lambda step: why_not_now(
+            step, self.current(), assistant.name, client, location, needs, self.clock(), under
+        )
+
+
+def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:
+    if refusal.asks is None or consenting is None or location.region is None:
+        return Refused(refusal)
+    asked = consenting.ask(refusal.asks, location.region)
+    return Refused(replace(refusal, message=f"{refusal.message} ({asked.note})") if asked.note else refusal, asked)

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from gateway.execution.services import Services
+from gateway.model.edge import LocationRules
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport, ClaimRules, GeoIpRules
-from gateway.model.table import LocationRules
 from gateway.policy.location import Sighting
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway.telemetry.families import FAMILIES, Family
 from gateway.telemetry.snapshots import unpack
 
-__all__ = ["render"]
+__all__ = ["read_requests", "render"]
 
 _OPENMETRICS = "application/openmetrics-text"
 
@@ -26,6 +27,20 @@ def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
         body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]
         return body, openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(collector), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def read_requests(text: str) -> dict[tuple[str, str], float]:
+    """What the text of a gateway's metrics says of requests: how many for each assistant in each region.
+
+    Raises ValueError for a text that is none of metrics.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "gateway_requests_total":
+                place = sample.labels.get("assistant", ""), sample.labels.get("region", "")
+                found[place] = found.get(place, 0.0) + sample.value
+    return found
 
 
 class _Snapshot(Collector):

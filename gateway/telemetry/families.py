@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.model.schedule import SIDE_BOUNDS_S
+
 __all__ = ["FAMILIES", "FIRST_TOKEN_BOUNDS_S", "OVERHEAD_BOUNDS_S", "REQUEST_BOUNDS_S", "Family"]
 
 REQUEST_BOUNDS_S = (
@@ -93,12 +95,12 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_attempts_total": Family(
         "counter",
-        "Calls to a deployment that began to answer (ok) or failed (the kind of failure).",
+        "Calls to a deployment that began to answer (ok), failed (the kind of failure), or lost to another (lost).",
         ("region", "deployment", "provider", "outcome"),
     ),
     "gateway_attempt_duration_seconds": Family(
         "histogram",
-        "A provider's time until it began to answer or failed; a whole JSON answer.",
+        "A provider's time until it began to answer, failed or lost; a whole JSON answer.",
         ("deployment", "provider", "outcome"),
         REQUEST_BOUNDS_S,
     ),
@@ -109,6 +111,11 @@ FAMILIES: Mapping[str, Family] = {
         "counter",
         "Attempts on another deployment than the one that had just failed, which is the one named.",
         ("region", "deployment"),
+    ),
+    "gateway_resumed_total": Family(
+        "counter",
+        "Streams that broke off and that another deployment went on with: whose, by whom, and how the request ended.",
+        ("region", "deployment", "by", "outcome"),
     ),
     "gateway_retries_refused_total": Family(
         "counter", "Retries on a deployment that were not made, because the budget was spent.", ("region", "deployment")
@@ -121,10 +128,62 @@ FAMILIES: Mapping[str, Family] = {
     "gateway_breaker_transitions_total": Family(
         "counter", "Changes of a deployment's breaker: to which state.", ("deployment", "to")
     ),
+    "gateway_side_requests_total": Family(
+        "counter",
+        "Requests of people who have this member of the weighted step that a route begins with: whether it answered "
+        "them whole (ok) or not (failed), for whatever reason.",
+        ("assistant", "region", "deployment", "outcome"),
+    ),
+    "gateway_side_answer_seconds": Family(
+        "histogram",
+        "The time of those until their member began to answer, retries included; a whole JSON answer.",
+        ("assistant", "region", "deployment"),
+        SIDE_BOUNDS_S,
+    ),
+    "gateway_schedule_share_percent": Family(
+        "gauge", "The share of people that a schedule gives its candidate.", ("assistant", "region", "deployment")
+    ),
+    "gateway_schedule_rolled_back": Family(
+        "gauge",
+        "1 where a schedule has taken its candidate back, because it was worse than the other side.",
+        ("assistant", "region", "deployment"),
+    ),
+    "gateway_shadow_requests_total": Family(
+        "counter",
+        "Requests that were to go to a shadow too: ok, the kind of failure, or why it was not asked (busy, too_large, "
+        "passed_over); internal_error is ours.",
+        ("assistant", "region", "deployment", "outcome"),
+    ),
+    "gateway_shadow_answer_seconds": Family(
+        "histogram",
+        "The time until a shadow that answered began to; a whole JSON answer.",
+        ("assistant", "region", "deployment"),
+        REQUEST_BOUNDS_S,
+    ),
+    "gateway_concurrency_limit": Family(
+        "gauge", "How many calls of a deployment may run at once, where that is bounded.", ("deployment",)
+    ),
+    "gateway_concurrency_in_use": Family("gauge", "How many of them run, open streams among them.", ("deployment",)),
+    "gateway_concurrency_queued": Family("gauge", "How many requests wait for one to end.", ("deployment",)),
+    "gateway_shed_total": Family(
+        "counter",
+        "Requests that got no place at a deployment (queue_full, wait_over, no_time), whoever answered them then.",
+        ("region", "deployment", "reason"),
+    ),
+    "gateway_hedges_total": Family(
+        "counter",
+        "Second attempts beside a slow one, by whom they asked: won, lost, or failed (before another answered).",
+        ("region", "deployment", "outcome"),
+    ),
     "gateway_tokens_total": Family(
         "counter",
         "Tokens as providers counted them; cached is a part of prompt, reasoning a part of completion.",
         ("region", "assistant", "deployment", "provider", "type"),
+    ),
+    "gateway_cost_micros_total": Family(
+        "counter",
+        "What those tokens cost, in millionths of the currency's unit, where a price is known; see catalogue.md.",
+        ("region", "assistant", "deployment", "provider", "currency"),
     ),
     "gateway_answers_without_usage_total": Family(
         "counter", "Answers, whole or begun, for which no count of tokens came.", ("deployment", "provider")
@@ -136,13 +195,15 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_requests_in_flight": Family("gauge", "Chat requests that have begun and not ended."),
     "gateway_open_streams": Family("gauge", "Those of them that are streams."),
+    "gateway_tasks": Family("gauge", "Tasks of the event loops: what grows without requests in flight is a leak."),
     "gateway_config_reloads_total": Family(
         "counter",
-        "Tries to change the config: by what (file, sighup, admin), and what came of it (activated, rejected).",
+        "Tries to change the config: by what (file, sighup, admin, rollback), and the result (activated, rejected).",
         ("cause", "result"),
     ),
     "gateway_config_last_reload_successful": Family("gauge", "0 while the last try to load the config was rejected."),
     "gateway_config_loaded_timestamp_seconds": Family("gauge", "When the active config was loaded (Unix time)."),
+    "gateway_config_file_active": Family("gauge", "0 while a rollback holds, in place of the config file."),
     "gateway_config_info": Family("gauge", "1, for the version of the active config.", ("table",)),
     "gateway_workers": Family("gauge", "Processes that serve, and answer the supervisor."),
     "gateway_worker_restarts_total": Family("counter", "Workers that ended though nobody told them to."),
@@ -151,6 +212,12 @@ FAMILIES: Mapping[str, Family] = {
         "gauge",
         "Days until the last day of a deployment's approval for a region; below 0 where it is over.",
         ("deployment", "region"),
+    ),
+    "gateway_receipts_lost_total": Family("counter", "Receipts of requests that could not be kept."),
+    "gateway_model_days_left": Family(
+        "gauge",
+        "Days until a deployment's model is retired by its vendor; 0 or below where it is. Only where a day is known.",
+        ("deployment", "model"),
     ),
     "gateway_log_lines_dropped_total": Family("counter", "Lines of the log that could not be written."),
 }

@@ -134,6 +134,8 @@ def _fields(record: Record) -> dict[str, object]:
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
     }
+    if record.places is not None:
+        fields["stores"], fields["processes"] = record.places
     if record.attempts:
         fields["provider_ms"] = _milliseconds(sum([attempt.duration_s for attempt in record.attempts]))
     if location is not None:
@@ -142,24 +144,40 @@ def _fields(record: Record) -> dict[str, object]:
     if usage is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
         fields["cached_tokens"], fields["reasoning_tokens"] = usage.cached_tokens, usage.reasoning_tokens
+    if record.cost_micros is not None and record.price is not None:
+        fields["cost_micros"], fields["currency"] = record.cost_micros, record.price.currency
     if record.code is not None:
         fields["code"], fields["detail"] = record.code, record.detail
     if _is_eventful(record):
         fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
+    if record.resumed is not None:
+        fields["resumed_from"] = record.resumed.broken
+    if record.queued_s:
+        fields["queued_ms"] = _milliseconds(record.queued_s)
     if record.skipped:
         fields["skipped"] = {skipped.deployment: skipped.reason for skipped in record.skipped}
+    if record.consent is not None:
+        fields["consent"] = record.consent
     if record.dropped:
         fields["dropped"] = sorted(record.dropped)
+    if record.labels:
+        fields["labels"] = list(record.labels)
+    if record.profile is not None:
+        fields["profile"] = record.profile
     return fields
 
 
 def _is_eventful(record: Record) -> bool:
-    return any(attempt.failure is not None for attempt in record.attempts)
+    return any(attempt.failure is not None or attempt.lost for attempt in record.attempts)
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:
     failure = attempt.failure
     fields: dict[str, object] = {"deployment": attempt.deployment, "ms": _milliseconds(attempt.duration_s)}
+    if attempt.is_hedge:
+        fields["hedge"] = True
+    if attempt.lost:
+        fields["lost"] = True
     if failure is not None:
         told = {"kind": failure.kind, "status": failure.status, "code": failure.code, "detail": failure.detail}
         fields |= {name: value for name, value in told.items() if value}

@@ -13,6 +13,7 @@ from itertools import pairwise
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
 from gateway.telemetry.families import FAMILIES, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S, REQUEST_BOUNDS_S
+from gateway.telemetry.sides import ANSWER_TIMES, REQUESTS
 from gateway.telemetry.snapshots import Series, pack
 
 __all__ = ["Metrics"]
@@ -49,6 +50,7 @@ class Metrics:
         self.live_rows: dict[str, Callable[[], Mapping[tuple[str, ...], int]]] = {}
         self._rows: dict[_Key, _Row] = {}
         self._attempts: dict[_AttemptKey, list[int]] = {}
+        self._times: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         self._counts: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def observe(self, record: Record) -> None:
@@ -74,28 +76,48 @@ class Metrics:
         for attempt in record.attempts:
             self._count_attempt(region, attempt)
         if record.first_s is not None:
-            self._count_answer(row, record, record.first_s)
+            self._count_answer(region, row, record, record.first_s)
         if len(record.attempts) > 1:
             self._count_moves(region, record.attempts)
+        if record.resumed is not None:
+            self.count("gateway_resumed_total", (region, record.resumed.broken, record.resumed.by, record.outcome))
+        if record.side is not None:
+            self._count_side(region, record, record.side)
         for refused in record.retries_refused:
             self.count("gateway_retries_refused_total", (region, refused))
+        for shed, reason in record.shed:
+            self.count("gateway_shed_total", (region, shed, reason))
 
     def _count_attempt(self, region: str, attempt: Attempt) -> None:
         failure = attempt.failure
-        key = (region, attempt.deployment, attempt.provider, "ok" if failure is None else failure.kind)
+        outcome = ("lost" if attempt.lost else "ok") if failure is None else failure.kind
+        key = (region, attempt.deployment, attempt.provider, outcome)
         held = self._attempts.get(key) or self._add_attempts(key)
         held[bisect_left(REQUEST_BOUNDS_S, attempt.duration_s)] += 1
         held[-1] += int(attempt.duration_s * 1e6)
 
-    def _count_answer(self, row: _Row, record: Record, first_s: float) -> None:
+    def _count_side(self, region: str, record: Record, side: str) -> None:
+        """Whether the person's own member of a weighted step has answered; one that could not be asked has not."""
+        own = [attempt for attempt in record.attempts if attempt.deployment == side]
+        is_ok = bool(own) and own[-1].failure is None and record.outcome != "interrupted"
+        place = record.assistant or "", region, side
+        self.count(REQUESTS, (*place, "ok" if is_ok else "failed"))
+        if not own or own[-1].failure is not None:
+            return
+        self.time(ANSWER_TIMES, place, own[-1].started_at + own[-1].duration_s - own[0].started_at)
+
+    def _count_answer(self, region: str, row: _Row, record: Record, first_s: float) -> None:
         """What is known only of a request that was answered."""
         if record.stream:
             row.first_token[bisect_left(FIRST_TOKEN_BOUNDS_S, first_s)] += 1
             row.first_token[-1] += int(first_s * 1e6)
         if len(record.attempts) == 1:
-            own_s = max(first_s - record.upload_s - record.attempts[0].duration_s, 0.0)
+            own_s = max(first_s - record.upload_s - record.queued_s - record.attempts[0].duration_s, 0.0)
             row.overhead[bisect_left(OVERHEAD_BOUNDS_S, own_s)] += 1
             row.overhead[-1] += int(own_s * 1e6)
+        if record.cost_micros is not None and record.price is not None:
+            labels = (region, record.assistant or "", record.deployment or "", record.provider or "")
+            self.count("gateway_cost_micros_total", (*labels, record.price.currency), record.cost_micros)
         usage = record.usage
         if usage is None:
             row.answers_without_usage += 1
@@ -108,6 +130,12 @@ class Metrics:
         row.usages += 1
 
     def _count_moves(self, region: str, attempts: list[Attempt]) -> None:
+        for hedge in attempts[:2]:
+            if hedge.is_hedge:
+                outcome = "failed" if hedge.failure is not None else "lost" if hedge.lost else "won"
+                self.count("gateway_hedges_total", (region, hedge.deployment, outcome))
+                # The first two ran beside each other: neither followed from the other.
+                attempts = attempts[1:]
         for before, after in pairwise(attempts):
             name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
             self.count(name, (region, before.deployment))
@@ -118,6 +146,15 @@ class Metrics:
         if key not in self._counts and len(self._counts) >= _MOST_ROWS:
             key = (name, (_OTHER,) * len(labels))
         self._counts[key] = self._counts.get(key, 0) + by
+
+    def time(self, name: str, labels: tuple[str, ...], seconds: float) -> None:
+        """Add a time to a histogram that isn't of all requests: as `count`."""
+        bounds_s, key = FAMILIES[name].bounds_s, (name, labels)
+        if key not in self._times and len(self._times) >= _MOST_ROWS:
+            key = (name, (_OTHER,) * len(labels))
+        held = self._times.setdefault(key, [0] * (len(bounds_s) + 2))
+        held[bisect_left(bounds_s, seconds)] += 1
+        held[-1] += int(seconds * 1e6)
 
     def _add_row(self, key: _Key) -> _Row:
         """A new combination. The config bounds how many there are; years of reloads with ever new names don't."""
@@ -138,6 +175,8 @@ class Metrics:
         for (region, deployment, provider, outcome), held in self._attempts.items():
             _add(series, "gateway_attempts_total", (region, deployment, provider, outcome), [sum(held[:-1])])
             _add(series, "gateway_attempt_duration_seconds", (deployment, provider, outcome), held)
+        for (name, labels), held in self._times.items():
+            _add(series, name, labels, held)
         for (name, labels), count in self._counts.items():
             _add(series, name, labels, [count])
         for name, read in self.live.items():

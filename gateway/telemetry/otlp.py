@@ -68,7 +68,7 @@ def _spans(ended: Ended) -> list[Span]:
     spans = [server]
     for attempt in record.attempts:
         began_ns = started_ns + _ns(max(attempt.started_at - record.started_at, 0.0))
-        answers = attempt.failure is None
+        answers = attempt.failure is None and not attempt.lost
         cut = answers and record.outcome == "interrupted"
         spans.append(
             Span(
@@ -81,7 +81,7 @@ def _spans(ended: Ended) -> list[Span]:
                 start_time_unix_nano=began_ns,
                 end_time_unix_nano=ended.ended_ns if answers else began_ns + _ns(attempt.duration_s),
                 attributes=_attributes(_of_attempt(attempt, record)),
-                status=Status(code=Status.STATUS_CODE_ERROR) if cut or not answers else None,
+                status=Status(code=Status.STATUS_CODE_ERROR) if cut or attempt.failure is not None else None,
             )
         )
     return spans
@@ -117,6 +117,8 @@ def _of_attempt(attempt: Attempt, record: Record) -> dict[str, _Value | None]:
     }
     if failure is not None:
         return told | {"error.type": str(failure.kind), "http.response.status_code": failure.status}
+    if attempt.lost:
+        return told | {"gateway.lost": True}
     if record.outcome == "interrupted":
         told["error.type"] = "interrupted"
     if record.stream:

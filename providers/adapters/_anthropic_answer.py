@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from providers.adapter import Target, WireResponse
 from providers.adapters._anthropic_errors import classify
-from providers.adapters._thoughts import Thought, pack
+from providers.adapters._thoughts import Kept, Thought
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
@@ -34,7 +34,6 @@ _FINISH: dict[str, FinishReason] = {
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200
-_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
 
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
@@ -69,9 +68,8 @@ class MessageReader:
         self.assembler = Assembler(target.model)
         self._target = target
         self._blocks: dict[int, _Block] = {}
-        self._thoughts: list[Thought] = []
+        self._thoughts = Kept(self.assembler, target.model)
         self._calls = 0
-        self._kept = 0
         self._usage: dict[str, object] = {}
 
     def read_message(self, message: Mapping[str, object]) -> None:
@@ -121,7 +119,7 @@ class MessageReader:
                 self.assembler.text(read_str(source, "text") or "")
             case "thinking":
                 self._think(block, read_str(source, "thinking") or "")
-                self._keep(block.signature, read_str(source, "signature") or "")
+                self._thoughts.keep(block.signature, read_str(source, "signature") or "")
             case "redacted_thinking":
                 block.redacted = read_str(source, "data") or ""
             case "tool_use":
@@ -134,8 +132,7 @@ class MessageReader:
         except JsonError:
             self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
             return
-        signature = pack(self._thoughts, self._target.model)
-        self._thoughts.clear()
+        signature = self._thoughts.take()
         self.assembler.tool_call(
             index=block.call, id=read_str(source, "id"), name=read_str(source, "name"), signature=signature
         )
@@ -148,7 +145,7 @@ class MessageReader:
             case "thinking_delta":
                 self._think(block, read_str(delta, "thinking") or "")
             case "signature_delta":
-                self._keep(block.signature, read_str(delta, "signature") or "")
+                self._thoughts.keep(block.signature, read_str(delta, "signature") or "")
             case "input_json_delta" if block.kind == "tool_use":
                 if piece := read_str(delta, "partial_json"):
                     block.has_pieces = True
@@ -156,22 +153,14 @@ class MessageReader:
 
     def _think(self, block: _Block, text: str) -> None:
         self.assembler.reasoning(text)
-        self._keep(block.text, text)
-
-    def _keep(self, pieces: list[str], piece: str) -> None:
-        """Keep a piece of a thought for the call behind it; an endless one ends the answer."""
-        self._kept += len(piece)
-        if self._kept > _MOST_KEPT_CHARACTERS:
-            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than is taken"))
-        elif piece:
-            pieces.append(piece)
+        self._thoughts.keep(block.text, text)
 
     def _stop_block(self, index: int) -> None:
         block = self._blocks.pop(index, None)
         if block is None:
             return
         if block.kind in ("thinking", "redacted_thinking"):
-            self._thoughts.append(Thought("".join(block.text), "".join(block.signature), block.redacted))
+            self._thoughts.add(Thought("".join(block.text), "".join(block.signature), block.redacted))
         elif block.kind == "tool_use" and block.input and not block.has_pieces:
             self.assembler.tool_call(block.input, index=block.call)
 

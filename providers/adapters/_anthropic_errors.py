@@ -7,13 +7,12 @@ codes), platform.claude.com on errors and rate limits, public captures of the re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 from providers.adapter import WireResponse
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
+from providers.rate_limits import LimitHeaders
 
 __all__ = ["classify"]
 
@@ -43,7 +42,7 @@ _BY_TYPE = {
     "request_too_large": FailureKind.INVALID_REQUEST,
     "timeout_error": FailureKind.UNAVAILABLE,
 }
-_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
+_LIMITS = LimitHeaders("anthropic-ratelimit-{of}-{part}", ("requests", "tokens", "input-tokens", "output-tokens"))
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
@@ -54,46 +53,11 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     kind = _BY_CODE.get(code) or _BY_TYPE.get(word)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
-    named = failure(
+    return failure(
         response,
         kind,
         code=code or word or None,
         detail=read_str(error, "message") or read_str(body, "error"),
         request_id=read_str(body, "request_id") or response.headers.get("request-id"),
+        limits=_LIMITS,
     )
-    if kind is not FailureKind.RATE_LIMITED or named.retry_after_s is not None:
-        return named
-    return failure(
-        response,
-        kind,
-        code=named.code,
-        detail=named.detail,
-        request_id=named.request_id,
-        retry_after=_until_reset_s(response),
-    )
-
-
-def _until_reset_s(response: WireResponse) -> float | None:
-    """How long until every spent limit is refilled, by the headers of limits; None where none is said to be spent."""
-    headers = response.headers
-    spent = [name for name in _LIMITS if headers.get(f"anthropic-ratelimit-{name}-remaining", "").strip() == "0"]
-    moments = [_unix(headers.get(f"anthropic-ratelimit-{name}-reset", "")) for name in spent]
-    known = [moment for moment in moments if moment is not None]
-    wait_s = max(known) - (_http_date(headers.get("date", "")) or response.received_at) if known else 0.0
-    return wait_s if wait_s > 0 else None
-
-
-def _unix(text: str) -> float | None:
-    """A moment in RFC 3339."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.timestamp() if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._thoughts import Thought, unpack
-from providers.adapters._tool_loops import results_in_order, safe_call_id
+from providers.adapters._tool_loops import arguments_of, safe_call_id, spoken
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -23,12 +24,10 @@ from providers.chat import (
     SystemMessage,
     TextPart,
     ToolCall,
-    ToolMessage,
     UserMessage,
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.json_values import embed_object
 
 __all__ = ["continues_unthought", "messages_of", "system_blocks"]
 
@@ -56,25 +55,15 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
     Neighbours of one role become one turn, and blank texts are left out: the vendor refuses them.
     """
     turns: list[_Turn] = []
-    position = 0
-    while position < len(messages):
-        message = messages[position]
-        position += 1
+    for message, results in spoken(messages):
         match message:
             case SystemMessage():
                 pass
             case UserMessage(content):
                 _say(turns, "user", _parts(content))
-            case AssistantMessage(tool_calls=calls):
+            case AssistantMessage():
                 _say(turns, "assistant", _blocks(message, model))
-                end = position
-                while calls and end < len(messages) and isinstance(messages[end], ToolMessage):
-                    end += 1
-                results = [one for one in messages[position:end] if isinstance(one, ToolMessage)]
-                _say(turns, "user", [_result(call, text) for call, text in results_in_order(calls, results)])
-                position = end
-            case ToolMessage():
-                raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+                _say(turns, "user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
     _mend_prefill(turns)
@@ -133,16 +122,17 @@ def _part(part: Part) -> dict[str, object]:
 
 
 def _image_source(url: str) -> dict[str, object]:
-    if url[:5].lower() != "data:":
+    if not is_data_uri(url):
         return {"type": "url", "url": url}
-    mime, data = _split(url)
+    mime, data = split_data_uri(url)
+    mime = "image/jpeg" if mime == "image/jpg" else mime
     if mime not in _IMAGE_TYPES:
         raise UnsupportedFeature("vision", f"the provider takes images of the types {', '.join(_IMAGE_TYPES)}")
     return {"type": "base64", "media_type": mime, "data": data}
 
 
 def _document_source(uri: str) -> dict[str, object]:
-    mime, data = _split(uri)
+    mime, data = split_data_uri(uri)
     if mime == "application/pdf":
         return {"type": "base64", "media_type": mime, "data": data}
     if mime == "text/plain":
@@ -151,12 +141,6 @@ def _document_source(uri: str) -> dict[str, object]:
         except (ValueError, binascii.Error):
             raise UnsupportedFeature("file", "a text file must be UTF-8 in base64") from None
     raise UnsupportedFeature("file", "the provider takes files of the types application/pdf and text/plain")
-
-
-def _split(data_uri: str) -> tuple[str, str]:
-    head, _, data = data_uri.partition(",")
-    mime = head[5:].partition(";")[0].lower()
-    return ("image/jpeg" if mime == "image/jpg" else mime), data
 
 
 def _blocks(message: AssistantMessage, model: str) -> list[dict[str, object]]:
@@ -178,10 +162,7 @@ def _thought(thought: Thought) -> dict[str, object]:
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    arguments = embed_object(call.arguments.strip() or "{}")
-    # What the model of another provider wrote wrongly is still told: the vendor takes nothing but an object.
-    given = {"_raw": call.arguments} if arguments is None else arguments
-    return {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": given}
+    return {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
 
 
 def _result(call: ToolCall, text: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from providers.adapter import Target, WireResponse
-from providers.adapters._thoughts import Thought, pack
+from providers.adapters._thoughts import Kept, Thought
 from providers.assembly import Assembler
 from providers.aws_event_stream import EventMessage, EventStreamDecoder
 from providers.chat import ChatCompletion, FinishReason, StreamEvent, Usage
@@ -54,7 +54,6 @@ _BY_NAME = {
 }
 # The text of these repeats what was signed, session tokens included.
 _SAY_WHAT_WAS_SIGNED = frozenset({"incompletesignature", "invalidsignature"})
-_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
 _NO_HTTP_ERROR = 200
 
 
@@ -161,11 +160,9 @@ class _Reader:
 
     def __init__(self, target: Target) -> None:
         self.assembler = Assembler(target.model)
-        self._model = target.model
         self._blocks: dict[int, _Block] = {}
-        self._thoughts: list[Thought] = []
+        self._thoughts = Kept(self.assembler, target.model)
         self._calls = 0
-        self._kept = 0
 
     def read_event(self, name: str, event: Mapping[str, object]) -> None:
         """One event of a stream; one that isn't known is a sign of life."""
@@ -209,8 +206,7 @@ class _Reader:
     def _start_call(self, index: int, use: Mapping[str, object]) -> None:
         call, self._calls = self._calls, self._calls + 1
         self._blocks[index] = _Block(call)
-        signature = pack(self._thoughts, self._model)
-        self._thoughts.clear()
+        signature = self._thoughts.take()
         self.assembler.tool_call(
             index=call, id=read_str(use, "toolUseId"), name=read_str(use, "name"), signature=signature
         )
@@ -225,22 +221,14 @@ class _Reader:
         thought = read_map(delta, "reasoningContent")
         if said := read_str(thought, "text"):
             self.assembler.reasoning(said)
-            self._keep(block.text, said)
-        self._keep(block.signature, read_str(thought, "signature") or "")
-        self._keep(block.redacted, read_str(thought, "redactedContent") or "")
-
-    def _keep(self, pieces: list[str], piece: str) -> None:
-        """Keep a piece of a thought for the call behind it; an endless one ends the answer."""
-        self._kept += len(piece)
-        if self._kept > _MOST_KEPT_CHARACTERS:
-            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than is taken"))
-        elif piece:
-            pieces.append(piece)
+            self._thoughts.keep(block.text, said)
+        self._thoughts.keep(block.signature, read_str(thought, "signature") or "")
+        self._thoughts.keep(block.redacted, read_str(thought, "redactedContent") or "")
 
     def _stop(self, index: int) -> None:
         block = self._blocks.pop(index, None)
         if block is not None and (block.signature or block.redacted):
-            self._thoughts.append(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
+            self._thoughts.add(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
 
     def finish(self, word: str) -> None:
         """The answer has ended, in the provider's word for it."""

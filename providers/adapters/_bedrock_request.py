@@ -13,9 +13,10 @@ from typing import assert_never
 from providers.adapter import Target
 from providers.adapters._anthropic_request import check_features, stops_of, thinking_of
 from providers.adapters._anthropic_schema import strict_schema
+from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._thoughts import Thought, unpack
-from providers.adapters._tool_loops import PlainChoice, results_in_order, safe_call_id, tools_of
+from providers.adapters._tool_loops import PlainChoice, arguments_of, safe_call_id, spoken, tools_of
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -30,12 +31,11 @@ from providers.chat import (
     TextPart,
     Tool,
     ToolCall,
-    ToolMessage,
     UserMessage,
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.json_values import as_map, dumps, embed_object
+from providers.json_values import as_map, dumps
 
 __all__ = ["encode_body"]
 
@@ -172,25 +172,15 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
         elif content:
             turns.append((role, content))
 
-    position = 0
-    while position < len(messages):
-        message = messages[position]
-        position += 1
+    for message, results in spoken(messages):
         match message:
             case SystemMessage():
                 pass
             case UserMessage(content):
                 say("user", _parts(content))
-            case AssistantMessage(tool_calls=calls):
+            case AssistantMessage():
                 say("assistant", _blocks(message, model))
-                end = position
-                while calls and end < len(messages) and isinstance(messages[end], ToolMessage):
-                    end += 1
-                results = [one for one in messages[position:end] if isinstance(one, ToolMessage)]
-                say("user", [_result(call, text) for call, text in results_in_order(calls, results)])
-                position = end
-            case ToolMessage():
-                raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+                say("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
     if not turns:
@@ -244,10 +234,9 @@ def _part(part: Part, number: int) -> _Block:
 
 
 def _split(uri: str, feature: str) -> tuple[str, str]:
-    if uri[:5].lower() != "data:":
+    if not is_data_uri(uri):
         raise UnsupportedFeature(feature, "the provider fetches nothing from the web")
-    head, _, data = uri.partition(",")
-    return head[5:].partition(";")[0].lower(), data
+    return split_data_uri(uri)
 
 
 def _blocks(message: AssistantMessage, model: str) -> list[_Block]:
@@ -268,10 +257,7 @@ def _thought(thought: Thought) -> _Block:
 
 
 def _call(call: ToolCall) -> _Block:
-    arguments = embed_object(call.arguments.strip() or "{}")
-    # What the model of another provider wrote wrongly is still told: the vendor takes nothing but an object.
-    given = {"_raw": call.arguments} if arguments is None else arguments
-    return {"toolUse": {"toolUseId": safe_call_id(call.id), "name": call.name, "input": given}}
+    return {"toolUse": {"toolUseId": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}}
 
 
 def _result(call: ToolCall, text: str) -> _Block:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
-from providers.classify import by_status, failure
+from providers.classify import by_code, by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 
@@ -64,7 +64,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     source = read_map(body, "error") or body
     code = read_str(source, "code") or ""
     detail = read_str(source, "message") or read_str(body, "error") or ""
-    kind = _kind_of(code.removeprefix(_WRAPPER))
+    kind = by_code(code.removeprefix(_WRAPPER), _BY_CODE)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     if code == "InvalidParameter":
@@ -72,11 +72,3 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     if kind is FailureKind.CREDENTIALS:
         detail = f"{_SITE_HINT}: {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(body, "request_id"))
-
-
-def _kind_of(code: str) -> FailureKind | None:
-    while code:
-        if code in _BY_CODE:
-            return _BY_CODE[code]
-        code = code.rpartition(".")[0]
-    return None

@@ -175,7 +175,7 @@ def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
         enabled = always or said is True
     elif effort is not None:
         enabled = effort != "none"
-    elif "thinking_default" in facts.flags and not request.stream:
+    elif "thinking_default" in facts.flags and (request.folded or not request.stream):
         enabled = False
     parameters: dict[str, object] = {} if always or enabled is None else {"enable_thinking": enabled}
     budgeted = "thinking_budget" not in facts.without and "thinking_budget" not in request.extra

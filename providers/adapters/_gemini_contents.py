@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._signatures import own_signature
+from providers.adapters._tool_loops import arguments_of, spoken
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -21,12 +23,9 @@ from providers.chat import (
     SystemMessage,
     TextPart,
     ToolCall,
-    ToolMessage,
     UserMessage,
     text_of,
 )
-from providers.failures import UnsupportedFeature
-from providers.json_values import embed_object
 
 __all__ = ["Replay", "contents_of", "system_parts"]
 
@@ -74,26 +73,16 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
     Neighbours of one role become one turn, and what is empty is left out: Gemini refuses empty parts and texts.
     """
     turns: list[_Turn] = []
-    position = 0
-    while position < len(messages):
-        message = messages[position]
-        position += 1
+    for message, results in spoken(messages):
         match message:
             case SystemMessage():
                 pass
             case UserMessage(content):
                 _say(turns, "user", _parts(content))
-            case AssistantMessage(tool_calls=calls):
+            case AssistantMessage():
                 _say(turns, "model", _model_parts(message, replay))
-                end = position
-                while calls and end < len(messages) and isinstance(messages[end], ToolMessage):
-                    end += 1
-                if calls:
-                    results = [one for one in messages[position:end] if isinstance(one, ToolMessage)]
-                    turns.append(_Turn("user", _results(calls, results, replay), is_results=True))
-                    position = end
-            case ToolMessage():
-                raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+                if results:
+                    turns.append(_Turn("user", [_result(*one, replay) for one in results], is_results=True))
             case _:
                 assert_never(message)
     _end_with_user(turns, messages)
@@ -129,7 +118,7 @@ def _part(part: Part) -> dict[str, object]:
         case TextPart(text):
             return {"text": text}
         case ImagePart(url):
-            return _inline(url) if url[:5].lower() == "data:" else _linked_image(url)
+            return _inline(url) if is_data_uri(url) else _linked_image(url)
         case AudioPart(data, sound):
             return {"inlineData": {"mimeType": f"audio/{sound}", "data": data}}
         case FilePart(data):
@@ -139,8 +128,8 @@ def _part(part: Part) -> dict[str, object]:
 
 
 def _inline(data_uri: str) -> dict[str, object]:
-    head, _, data = data_uri.partition(",")
-    return {"inlineData": {"mimeType": head[5:].partition(";")[0], "data": data}}
+    mime, data = split_data_uri(data_uri)
+    return {"inlineData": {"mimeType": mime, "data": data}}
 
 
 def _linked_image(url: str) -> dict[str, object]:
@@ -165,25 +154,10 @@ def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, ob
 
 
 def _function_call(call: ToolCall, replay: Replay) -> dict[str, object]:
-    arguments = embed_object(call.arguments.strip() or "{}")
-    # What the model of another provider wrote wrongly is still told: Gemini takes nothing but an object.
-    args = {"_raw": call.arguments} if arguments is None else arguments
-    return {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": args}
+    return {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": arguments_of(call)}
 
 
-def _results(calls: Sequence[ToolCall], results: Sequence[ToolMessage], replay: Replay) -> list[dict[str, object]]:
-    """The results in the order of their calls: without ids the order is all that tells two of one name apart."""
-    waiting = list(results)
-    parts: list[dict[str, object]] = []
-    for call in calls:
-        position = next((i for i, one in enumerate(waiting) if one.tool_call_id == call.id), None)
-        if position is None:
-            raise UnsupportedFeature(
-                "tools", f"the call of {call.name!r} has no result; Gemini wants one for each call"
-            )
-        response = {"output": text_of(waiting.pop(position).content)}
-        identity = {"id": call.id} if replay.ids else {}
-        parts.append({"functionResponse": {**identity, "name": call.name, "response": response}})
-    if waiting:
-        raise UnsupportedFeature("tools", "a tool message answers no call of the assistant message before it")
-    return parts
+def _result(call: ToolCall, text: str, replay: Replay) -> dict[str, object]:
+    """One result; without ids the order of the calls is all that tells two of one name apart."""
+    identity = {"id": call.id} if replay.ids else {}
+    return {"functionResponse": {**identity, "name": call.name, "response": {"output": text}}}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from providers.adapter import WireResponse
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
-from providers.classify import by_status, error_object, failure
+from providers.classify import by_code, by_status, error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import as_map, read_int, read_list, read_map, read_str
@@ -75,7 +75,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     answer = read_map(body, "Response") or body
     error = _error_of(answer)
     code = read_str(error, "Code") or str(read_int(error, "Code") or "")
-    kind = _kind_of(code)
+    kind = by_code(code, _BY_CODE)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     detail = read_str(error, "Message") or read_str(error, "Msg") or ""
@@ -87,14 +87,6 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
 
 def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
     return read_map(answer, "Error") or read_map(answer, "ErrorMsg")
-
-
-def _kind_of(code: str) -> FailureKind | None:
-    while code:
-        if code in _BY_CODE:
-            return _BY_CODE[code]
-        code = code.rpartition(".")[0]
-    return None
 
 
 class NativeReader:

@@ -16,6 +16,7 @@ from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+from providers.rate_limits import LimitHeaders
 
 __all__ = [
     "BY_CODE",
@@ -46,6 +47,7 @@ FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "sensitive": "content_filter",
 }
+_LIMITS = LimitHeaders()
 BY_CODE = {
     "context_length_exceeded": FailureKind.CONTEXT_LENGTH,
     "insufficient_quota": FailureKind.QUOTA,
@@ -212,4 +214,5 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         detail=text,
         param=read_str(source, "param"),
         request_id=read_str(body, "request_id"),
+        limits=_LIMITS,
     )

@@ -116,9 +116,13 @@ def _items(message: Message, model: str) -> Iterator[dict[str, object]]:
 
 
 def _said(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
-    """Thoughts, text, and the calls, each later one behind its own thoughts."""
+    """Thoughts, text, and the calls, each later one behind its own thoughts.
+
+    The vendor wants to know again whether a text was the answer, or said on the way to it: beside calls, it was that.
+    """
     text = text_of(message.content) + (message.refusal or "")
-    said: list[dict[str, object]] = [{"role": "assistant", "content": text}] if text else []
+    phase = "commentary" if message.tool_calls else "final_answer"
+    said: list[dict[str, object]] = [{"role": "assistant", "content": text, "phase": phase}] if text else []
     for position, call in enumerate(message.tool_calls):
         for thought in unpack(call.signature, model):
             yield thought.item

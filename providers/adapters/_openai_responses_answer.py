@@ -23,7 +23,7 @@ __all__ = ["ResponseReader", "is_event", "is_response", "read_response"]
 _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 # Codes of a failed answer that blame what was asked; all others have a kind of their own or are the provider's fault.
 _ABOUT_THE_REQUEST = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
-_BETWEEN_SUMMARIES = "\n\n"
+_BETWEEN = "\n\n"
 _NO_HTTP_ERROR = 200
 _MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
 _MOST_CREATED = 2**63
@@ -62,6 +62,7 @@ class ResponseReader:
         self._calls: dict[int, int] = {}
         self._argued: set[int] = set()
         self._summary: tuple[int, int] | None = None
+        self._said: int | None = None
 
     def read_event(self, event: Mapping[str, object]) -> None:
         """One event of a stream that `is_event`; one that isn't known is a sign of life."""
@@ -69,7 +70,7 @@ class ResponseReader:
         delta = read_str(event, "delta") or ""
         match read_str(event, "type"):
             case "response.output_text.delta":
-                self.assembler.text(delta)
+                self._say(delta, place)
             case "response.refusal.delta":
                 self.assembler.refusal(delta)
             case "response.reasoning_summary_text.delta":
@@ -131,16 +132,25 @@ class ResponseReader:
                         self._summarize(read_str(as_map(part), "text") or "", place, index)
                 case "message":
                     for part in read_list(item, "content"):
-                        self.assembler.text(read_str(as_map(part), "text") or "")
+                        self._say(read_str(as_map(part), "text") or "", place)
                         self.assembler.refusal(read_str(as_map(part), "refusal") or "")
             self._close(place, item)
+
+    def _say(self, text: str, place: int) -> None:
+        """More of a message. An answer may have several: commentary on the way (`phase`), then the answer itself. Chat
+        completions have one text, in which commentary stands before the calls or the answer, a paragraph of its own."""
+        if text and self._said not in (None, place):
+            self.assembler.text(_BETWEEN)
+        if text:
+            self._said = place
+        self.assembler.text(text)
 
     def _summarize(self, text: str, place: int, index: int) -> None:
         """More of a summary; each is a paragraph of its own."""
         if not text:
             return
         if self._summary not in (None, (place, index)):
-            self.assembler.reasoning(_BETWEEN_SUMMARIES)
+            self.assembler.reasoning(_BETWEEN)
         self._summary = place, index
         self.assembler.reasoning(text)
 

@@ -6,6 +6,7 @@ default, which is what OpenAI does. A word that isn't known here is a mistake, n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,6 +16,7 @@ from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
 from providers.fitting import FEATURES
+from providers.rate_limits import LimitHeaders
 
 __all__ = ["Answers", "Errors", "Prefill", "Requests", "Row", "RowError", "Thinking", "read_row"]
 
@@ -24,6 +26,7 @@ Ending = FinishReason | FailureKind
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 _REASONING_BACK = ("", "kept", "required")
 _SYSTEMS = ("any", "first")
+_PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 
 class RowError(ValueError):
@@ -124,7 +127,8 @@ class Errors:
 
     codes, types: -> kind; an entry covers its own sub-codes (`Throttling` also `Throttling.Rate`). code_at, type_at,
     message_at, request_id_at: the places, dotted, the first one that holds something counts. status_at: the place of a
-    number that is an error unless it is 0, whatever else the body has.
+    number that is an error unless it is 0, whatever else the body has. limits: the headers that tell of limits: `form`,
+    with {part} for limit, remaining and reset, and {of} for each word of `of`.
     """
 
     codes: Mapping[str, FailureKind] = field(default_factory=dict)
@@ -135,6 +139,7 @@ class Errors:
     request_id_at: tuple[str, ...] = ("request_id",)
     request_id_headers: tuple[str, ...] = ("x-request-id",)
     status_at: str = ""
+    limits: LimitHeaders = field(default_factory=LimitHeaders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,18 @@ def _errors(data: Mapping[str, Any]) -> Errors:
         table: Mapping[str, Any] = data.get(name, {})
         # Written by kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
         values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}
+    if "limits" in data:
+        values["limits"] = _limits(data["limits"], f"{place}.limits")
     return Errors(**values)
+
+
+def _limits(data: Mapping[str, Any], place: str) -> LimitHeaders:
+    _check_known(data, place, _names_of(LimitHeaders))
+    usual = LimitHeaders()
+    form, words = str(data.get("form", usual.form)), data.get("of", usual.of)
+    if set(_PLACEHOLDER.findall(form)) != {"{part}", "{of}"} or form != form.lower():
+        raise RowError(f"{place}.form: {form!r} must have {{part}} and {{of}}, and small letters beside them")
+    return LimitHeaders(form, tuple(words))
 
 
 def _kind(place: str, word: str) -> FailureKind:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from providers.adapter import WireResponse
 from providers.adapters._openai_answer import BY_CODE, BY_TYPE
 from providers.adapters._row import Errors
-from providers.classify import by_status, failure
+from providers.classify import by_code, by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import as_map, read_int
 
-__all__ = ["classify", "holds_error", "kind_of"]
+__all__ = ["classify", "holds_error"]
 
 _NO_HTTP_ERROR = 200
 
@@ -37,7 +37,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     code = "" if code == "0" else code
     word = _first(body, rule.type_at)
     detail = _first(body, rule.message_at)
-    kind = kind_of(code, rule.codes) or kind_of(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
+    kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
     if kind is None and response.status < 400:
         kind = BY_TYPE.get(word)
     if kind is None:
@@ -48,16 +48,15 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
         detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"
     headers = (response.headers.get(name) for name in rule.request_id_headers)
     request_id = _first(body, rule.request_id_at) or next(filter(None, headers), None)
-    return failure(response, kind, code=code or word or None, detail=detail, request_id=request_id, param=_param(body))
-
-
-def kind_of(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
-    """The kind of a code, or of the longest beginning of it that ends at a dot."""
-    while code:
-        if code in kinds:
-            return kinds[code]
-        code = code.rpartition(".")[0]
-    return None
+    return failure(
+        response,
+        kind,
+        code=code or word or None,
+        detail=detail,
+        request_id=request_id,
+        param=_param(body),
+        limits=rule.limits,
+    )
 
 
 def _param(body: Mapping[str, object]) -> str | None:

@@ -29,7 +29,7 @@ def thinking_fields(
         return (form.off if "reasoning" in facts.features else {}), {}
     effort = request.reasoning_effort
     if effort is None:
-        quiet = form.streamed and not request.stream and "thinking_default" in facts.flags
+        quiet = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
         return {}, form.off if quiet else {}
     effort = _known(effort, form, facts)
     if effort == "none":

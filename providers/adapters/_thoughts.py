@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from providers.adapters._signatures import marked, own_signature
+from providers.assembly import Assembler
+from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, dumps, loads, mend_surrogates
 
-__all__ = ["Thought", "pack", "unpack"]
+__all__ = ["Kept", "Thought", "pack", "unpack"]
 
 _MOST_THOUGHTS = 64
+_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,35 @@ class Thought:
     text: str = ""
     signature: str = ""
     redacted: str = ""
+
+
+class Kept:
+    """The thoughts of one answer of `model`, until the call behind them takes them along."""
+
+    def __init__(self, assembler: Assembler, model: str) -> None:
+        self._assembler = assembler
+        self._model = model
+        self._thoughts: list[Thought] = []
+        self._characters = 0
+
+    def keep(self, pieces: list[str], piece: str) -> None:
+        """Keep a piece of a thought among its others; an endless one ends the answer."""
+        self._characters += len(piece)
+        if self._characters > _MOST_KEPT_CHARACTERS:
+            message = "the provider's thoughts are larger than is taken"
+            self._assembler.fail(Failure(FailureKind.TOO_LARGE, message))
+        elif piece:
+            pieces.append(piece)
+
+    def add(self, thought: Thought) -> None:
+        """A thought is whole."""
+        self._thoughts.append(thought)
+
+    def take(self) -> str | None:
+        """The signature of a call that begins: all thoughts since the call before."""
+        signature = pack(self._thoughts, self._model)
+        self._thoughts.clear()
+        return signature
 
 
 def pack(thoughts: Sequence[Thought], model: str) -> str | None:

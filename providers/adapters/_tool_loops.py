@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from providers.chat import AllowedTools, AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, text_of
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatRequest,
+    Message,
+    NamedTool,
+    SystemMessage,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
 from providers.failures import UnsupportedFeature
+from providers.json_values import embed_object
 
-__all__ = ["PlainChoice", "results_in_order", "safe_call_id", "tools_of"]
+__all__ = ["PlainChoice", "arguments_of", "results_in_order", "safe_call_id", "spoken", "tools_of"]
 
 PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A choice of tools where a format has no word for some of them: those are left out of the list instead."""
@@ -36,6 +49,36 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
     if isinstance(choice := request.tool_choice, AllowedTools):
         return tuple(tool for tool in request.tools if tool.name in choice.names), choice.mode
     return request.tools, choice
+
+
+def spoken(
+    messages: Sequence[Message],
+) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, str]]]]:
+    """Each message that somebody said, with its calls and their results, for formats whose turns are two people's.
+
+    Raises UnsupportedFeature where calls and results don't fit together.
+    """
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        if isinstance(message, ToolMessage):
+            raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+        results: list[ToolMessage] = []
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            while position < len(messages) and isinstance(result := messages[position], ToolMessage):
+                results.append(result)
+                position += 1
+            yield message, results_in_order(message.tool_calls, results)
+        else:
+            yield message, []
+
+
+def arguments_of(call: ToolCall) -> object:
+    """A call's arguments as the object that formats want that take no text. What the model of another provider wrote
+    wrongly is still told, as `_raw`."""
+    arguments = embed_object(call.arguments.strip() or "{}")
+    return {"_raw": call.arguments} if arguments is None else arguments
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:

@@ -6,21 +6,19 @@ Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20. The parts: `_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._anthropic_answer import MessageReader, read_completion
 from providers.adapters._anthropic_errors import classify
 from providers.adapters._anthropic_request import encode_body, version_of
+from providers.adapters._catalogued import Catalogued
 from providers.auth import AuthScheme, HeaderKey
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.fitting import FEATURES
 from providers.json_values import dumps
-from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 
 __all__ = ["ADAPTER", "AnthropicAdapter"]
@@ -42,7 +40,7 @@ _PARAMETERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicAdapter:
+class AnthropicAdapter(Catalogued):
     """The Messages API."""
 
     name: str = "anthropic"
@@ -51,16 +49,6 @@ class AnthropicAdapter:
     def capabilities(self) -> Capabilities:
         """What the format can say, in one model or another."""
         return Capabilities(_FEATURES, _PARAMETERS)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """One host; `us` pins where it computes."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """Claude by generation: how each thinks, and what each refuses."""
-        return load_models(self.name)
 
     @property
     def auth(self) -> AuthScheme:

@@ -7,22 +7,20 @@ in Europe, `global.` anywhere. Source: botocore 1.44.5 and docs.aws.amazon.com, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._bedrock_answer import ConverseStreamParser, classify, read_completion
 from providers.adapters._bedrock_request import encode_body
+from providers.adapters._catalogued import Catalogued
 from providers.auth import AuthScheme, AwsSigV4
 from providers.aws_event_stream import CONTENT_TYPE
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure, UnsupportedFeature
 from providers.fitting import FEATURES
 from providers.json_values import dumps, read_str
-from providers.sites import Site, load_sites
 
 __all__ = ["ADAPTER", "BedrockAdapter"]
 
@@ -31,7 +29,7 @@ _PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "ma
 
 
 @dataclass(frozen=True, slots=True)
-class BedrockAdapter:
+class BedrockAdapter(Catalogued):
     """Converse, for a key pair or an API key."""
 
     name: str = "bedrock"
@@ -40,16 +38,6 @@ class BedrockAdapter:
     def capabilities(self) -> Capabilities:
         """What the format can say, in one model or another."""
         return Capabilities(_FEATURES, _PARAMETERS)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """Amazon's regions; a model's name may widen where it is computed."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """Claude and Nova, with or without the prefix of a geography."""
-        return load_models(self.name)
 
     @property
     def auth(self) -> AuthScheme:

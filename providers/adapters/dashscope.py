@@ -6,21 +6,19 @@ Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._catalogued import Catalogued
 from providers.adapters._dashscope_answer import NativeReader, read_completion
 from providers.adapters._dashscope_errors import classify
 from providers.adapters._dashscope_request import encode_body, is_multimodal
 from providers.auth import AuthScheme, Bearer
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.fitting import FEATURES, PARAMETERS
 from providers.json_values import dumps
-from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 
 __all__ = ["ADAPTER", "DashScopeAdapter"]
@@ -41,7 +39,7 @@ _PARAMETERS = (PARAMETERS - _UNKNOWN) | {
 
 
 @dataclass(frozen=True, slots=True)
-class DashScopeAdapter:
+class DashScopeAdapter(Catalogued):
     """DashScope's native wire format."""
 
     name: str = "dashscope"
@@ -50,16 +48,6 @@ class DashScopeAdapter:
     def capabilities(self) -> Capabilities:
         """What the two paths can express together."""
         return Capabilities(_FEATURES, _PARAMETERS)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """Alibaba's hosts by region; a key belongs to one of them."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """Qwen and the other models on Model Studio: their path, and how they think."""
-        return load_models(self.name)
 
     @property
     def auth(self) -> AuthScheme:

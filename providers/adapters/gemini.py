@@ -9,23 +9,21 @@ write, `_gemini_answer` reads, `_signatures` keeps what one turn must give back 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._catalogued import Catalogued
 from providers.adapters._gemini_answer import ChunkReader, classify, read_completion
 from providers.adapters._gemini_request import encode_body
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.fitting import FEATURES
 from providers.json_values import dumps
-from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 
 __all__ = ["ADAPTER", "VERTEX", "GeminiAdapter"]
@@ -47,7 +45,7 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiAdapter:
+class GeminiAdapter(Catalogued):
     """The native wire format.
 
     publisher: stands in the path before a model, where the host has models of several publishers.
@@ -65,16 +63,6 @@ class GeminiAdapter:
     def capabilities(self) -> Capabilities:
         """Every feature, in one model or another, and the parameters that have a field."""
         return Capabilities(FEATURES, _PARAMETERS)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """See `providers.adapter.Adapter`."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """The families 2 and 3, whose requests differ."""
-        return load_models(self.name)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

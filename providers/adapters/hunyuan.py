@@ -6,19 +6,17 @@ vendor's ends the text behind the matched words, and an answer's reader doesn't 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._catalogued import Catalogued
 from providers.adapters._hunyuan_answer import NativeReader, classify, read_completion
 from providers.adapters._hunyuan_request import FEATURES, encode_body
 from providers.auth import AuthScheme, TencentSignature
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
 from providers.json_values import dumps
-from providers.sites import Site, load_sites
 from providers.streaming import EventStreamParser
 
 __all__ = ["ADAPTER", "HunyuanAdapter"]
@@ -33,7 +31,7 @@ _PARAMETERS = frozenset({"temperature", "top_p", "seed", "reasoning_effort"})
 
 
 @dataclass(frozen=True, slots=True)
-class HunyuanAdapter:
+class HunyuanAdapter(Catalogued):
     """Hunyuan's native wire format."""
 
     name: str = "hunyuan"
@@ -42,16 +40,6 @@ class HunyuanAdapter:
     def capabilities(self) -> Capabilities:
         """Text, images and tools: the API has no limit of tokens, no JSON format and no second choice."""
         return Capabilities(FEATURES, _PARAMETERS)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """The generic host, which is resolved to the nearest region, and those that name their region."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """Hunyuan's models."""
-        return load_models(self.name)
 
     @property
     def auth(self) -> AuthScheme:

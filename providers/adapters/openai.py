@@ -10,20 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapters._catalogued import Catalogued
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
 from providers.adapters._openai_responses import encode_body, goes_by_responses
 from providers.adapters._openai_responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
-from providers.catalogue.models import ModelFacts, load_models
 from providers.chat import ChatCompletion, ChatRequest, SystemMessage
 from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure, ProviderFailed
 from providers.fitting import FEATURES, PARAMETERS, THINKS_BY_RESPONSES
 from providers.json_values import dumps
-from providers.sites import Site, load_sites
 
 __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
 
@@ -32,7 +31,7 @@ _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIAdapter:
+class OpenAIAdapter(Catalogued):
     """One dialect of chat completions: OpenAI's own, or that of a compatible server."""
 
     name: str
@@ -45,16 +44,6 @@ class OpenAIAdapter:
     def capabilities(self) -> Capabilities:
         """Everything of the canonical request: it is this dialect."""
         return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        """OpenAI's regional hosts; none for a compatible server, whose URL is the operator's."""
-        return load_sites(self.name)
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        """OpenAI's models; none for a compatible server."""
-        return load_models(self.name)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

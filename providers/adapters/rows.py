@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from providers.adapters._row_request import encode_body, place_of
 from providers.auth import AuthScheme
 from providers.catalogue import read
 from providers.catalogue.models import ModelFacts, load_models, models_of
+from providers.catalogue.offers import Offers, load_offers, offers_of
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
@@ -40,6 +41,7 @@ class RowAdapter:
     row: Row
     sites: Mapping[str, Site]
     models: Mapping[str, ModelFacts]
+    offers: Offers = field(default_factory=Offers)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -71,19 +73,22 @@ class RowAdapter:
 
 
 def adapter_of(toml: str) -> RowAdapter:
-    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`. Raises RowError, TOMLDecodeError."""
+    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`, and what it offers.
+
+    Raises RowError, CatalogueError, TOMLDecodeError.
+    """
     data: Mapping[str, Any] = tomllib.loads(toml)
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("name: is missing: the provider's name in config")
-    return RowAdapter(name, read_row(_dialect_of(data)), sites_of(data), models_of(data))
+    return RowAdapter(name, read_row(_dialect_of(data)), sites_of(data), models_of(data), offers_of(data))
 
 
 @cache
 def adapter_named(name: str) -> RowAdapter:
     """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
     data: Any = read(name)
-    return RowAdapter(name, read_row(_dialect_of(data)), load_sites(name), load_models(name))
+    return RowAdapter(name, read_row(_dialect_of(data)), load_sites(name), load_models(name), load_offers(name))
 
 
 def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["TerritoryData", "read", "territory_data"]
+__all__ = ["CatalogueError", "TerritoryData", "read", "territory_data"]
+
+
+class CatalogueError(ValueError):
+    """A file that is no part of a catalogue; the message names the place and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from providers.catalogue import read
+from providers.catalogue import CatalogueError, read
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 
@@ -24,6 +24,8 @@ class ModelFacts:
     api: which of a provider's paths it lives on, where there are several.
     flags: quirks that its adapter knows by name.
     thinking: which of a provider's ways to switch thinking is its own, where they differ by model.
+    first_token_factor: how many times longer than others it may take to its first word while it thinks, where it
+        shows nothing of its thoughts.
     """
 
     features: frozenset[str] = frozenset()
@@ -34,6 +36,7 @@ class ModelFacts:
     api: str = ""
     flags: frozenset[str] = frozenset()
     thinking: str = ""
+    first_token_factor: float = 1
 
 
 UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
@@ -48,9 +51,12 @@ def load_models(provider: str) -> Mapping[str, ModelFacts]:
 
 
 def models_of(data: Any) -> Mapping[str, ModelFacts]:
-    """The models of a parsed catalogue file (`[models."PATTERN"]`), ours or a stranger's."""
+    """The models of a parsed catalogue file (`[models."PATTERN"]`), ours or a stranger's.
+
+    Raises CatalogueError.
+    """
     shared: Any = data.get("feature_sets", {})
-    return {name: _facts(row, shared) for name, row in data.get("models", {}).items()}
+    return {name: _facts(name, row, shared) for name, row in data.get("models", {}).items()}
 
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
@@ -61,7 +67,14 @@ def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
     return models[max(patterns, key=len)] if patterns else UNKNOWN_MODEL
 
 
-def _facts(row: Any, shared: Any) -> ModelFacts:
+_KEYS = frozenset(field.name for field in fields(ModelFacts))
+
+
+def _facts(name: str, row: Any, shared: Any) -> ModelFacts:
+    for key in row:
+        if key not in _KEYS:
+            known = ", ".join(sorted(_KEYS))
+            raise CatalogueError(f"models.{name!r}: {key!r} is not known; expected one of {known}")
     features: set[str] = set()
     for word in row.get("features", ()):
         features.update(shared.get(word, (word,)))
@@ -74,4 +87,5 @@ def _facts(row: Any, shared: Any) -> ModelFacts:
         api=row.get("api", ""),
         flags=frozenset(row.get("flags", ())),
         thinking=row.get("thinking", ""),
+        first_token_factor=row.get("first_token_factor", 1),
     )

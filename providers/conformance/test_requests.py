@@ -65,6 +65,14 @@ def test_the_provider_understands_the_same(asking: RequestCase) -> None:
     assert sent.stream or not wanted.stream
 
 
+def test_a_folded_stream_is_asked_for_what_one_json_would_say(asking: RequestCase) -> None:
+    """Nothing but the form may differ: a model that thinks only in streams must not begin to think by it."""
+    json_body = replace(asking.request, stream=False, include_usage=False)
+    whole, folded = (asking.subject.asked(one) for one in (json_body, replace(json_body, stream=True, folded=True)))
+    assert folded.stream
+    assert replace(folded, stream=whole.stream, include_usage=whole.include_usage) == whole
+
+
 @pytest.mark.parametrize("model", _HOSTILE, ids=lambda name: ascii(name[:40]))
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_no_model_name_leads_elsewhere(subject: Subject, model: str, stream: bool) -> None:

@@ -65,6 +65,11 @@ def _account(key: str) -> Mapping[str, object]:
         info = as_map(loads_text(key))
     except JsonError:
         raise KeyProblem("is no JSON of a service account's key") from None
+    if info.get("type") == "external_account":
+        raise KeyProblem(
+            "is a config of workload identity federation: its tokens come from an issuer, which isn't asked here; name "
+            "a file (${file:/path}) in which something else keeps a fresh access token, read again when it changes"
+        )
     if missing := [name for name in _NEEDED if not read_str(info, name)]:
         raise KeyProblem(f"is no service account's key: it lacks {', '.join(missing)}")
     if info["type"] != "service_account":

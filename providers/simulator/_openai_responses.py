@@ -46,6 +46,7 @@ _PART_FIELDS = {
 _TOOL_FIELDS = frozenset({"type", "name", "description", "parameters", "strict"})
 _REASONING_FIELDS = frozenset({"context", "effort", "generate_summary", "mode", "summary"})
 _FORMAT_FIELDS = frozenset({"type", "name", "description", "schema", "strict"})
+_PHASES = ("commentary", "final_answer")
 _LEAST_TOKENS = 16
 _MOST_ID_CHARACTERS = 64
 _OURS = "simulated thought of "
@@ -198,9 +199,18 @@ def _message(item: Mapping[str, object], place: str) -> dict[str, Any]:
     role, content = item.get("role"), item.get("content")
     if role not in ("system", "developer", "user", "assistant"):
         raise Objected(Objection(f"Invalid value: '{str(role)[:60]}'.", "invalid_value", f"{place}.role"))
+    _check_phase(item, place)
     if isinstance(content, list):
         content = [_part(as_map(part), role == "assistant", place) for part in content]
     return {"role": role, "content": content}
+
+
+def _check_phase(item: Mapping[str, object], place: str) -> None:
+    """The models of this API tell commentary from the answer, and want to be told it back."""
+    said = item.get("role") == "assistant"
+    if item.get("phase") not in ((*_PHASES,) if said else (None,)):
+        message = f"Invalid value: '{str(item.get('phase'))[:60]}'. An assistant's message has a phase, and no other."
+        raise Objected(Objection(message, "invalid_value", f"{place}.phase"))
 
 
 def _part(part: Mapping[str, object], is_said: bool, place: str) -> dict[str, Any]:

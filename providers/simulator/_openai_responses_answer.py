@@ -111,7 +111,7 @@ def _items(completion: ChatCompletion, choice: Choice, request: ChatRequest) -> 
         parts.append({"type": "refusal", "refusal": message.refusal})
     if parts:
         said = {"id": f"msg_{completion.id}", "type": "message", "role": "assistant", "status": "completed"}
-        yield {**said, "content": parts}
+        yield {**said, "content": parts, "phase": "commentary" if message.tool_calls else "final_answer"}
     for position, call in enumerate(message.tool_calls):
         yield {
             "id": f"fc_{completion.id}_{position}",

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
+from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._anthropic_body import read_body
 from providers.simulator._anthropic_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.pieces import cut, cut_in_two
+from providers.simulator.pieces import arguments_of, cut, cut_in_two
 
 __all__ = ["DIALECT", "AnthropicDialect"]
 
@@ -166,14 +166,7 @@ def _blocks(choice: Choice, model: str) -> Iterator[dict[str, object]]:
     if text := text_of(message.content) + (message.refusal or ""):
         yield {"type": "text", "text": text}
     for call in message.tool_calls:
-        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)}
-
-
-def _arguments(call: ToolCall) -> Mapping[str, object]:
-    try:
-        return as_map(loads(call.arguments.encode()))
-    except JsonError:
-        return {}
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call)}
 
 
 def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:

@@ -16,8 +16,9 @@ from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest
 from providers.simulator.dialect import Dialect, IncomingRequest, Refused
-from providers.simulator.model import respond
-from providers.simulator.scenario import Scenario
+from providers.simulator.gate import Gate
+from providers.simulator.model import continued, respond
+from providers.simulator.scenario import Fault, HttpError, Scenario
 from providers.simulator.staging import Break, Head, Send, Step, Wait, stage, whole
 
 __all__ = ["TRANSPORT", "SimulatorApp"]
@@ -48,6 +49,7 @@ class SimulatorApp:
         self._now = now
         self._scenario = scenario or Scenario()
         self._position = 0
+        self._gate = Gate()
         self._remembered: list[IncomingRequest] = []
         self.received = 0
         self.disconnects = 0
@@ -60,7 +62,7 @@ class SimulatorApp:
 
     @scenario.setter
     def scenario(self, scenario: Scenario) -> None:
-        self._scenario, self._position = scenario, 0
+        self._scenario, self._position, self._gate = scenario, 0, Gate()
 
     @property
     def requests(self) -> list[IncomingRequest]:
@@ -75,9 +77,9 @@ class SimulatorApp:
         if incoming is None:
             self._count_disconnect()
             return
-        steps = self._steps(incoming)
+        number = self._note(incoming)
         transport: asyncio.Transport | None = scope.get("state", {}).get(TRANSPORT)
-        playing = asyncio.ensure_future(_play(steps, send, transport))
+        playing = asyncio.ensure_future(self._perform(incoming, number, send, transport))
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -95,26 +97,47 @@ class SimulatorApp:
         if not self.closing:
             self.disconnects += 1
 
-    def _steps(self, incoming: IncomingRequest) -> tuple[Step, ...]:
-        scenario, number = self._scenario, self._position
+    def _note(self, incoming: IncomingRequest) -> int:
+        """Remember the request; the number that it has in the scenario."""
+        number = self._position
         self._position += 1
         self.received += 1
         self._remembered.append(incoming)
         del self._remembered[:-_MOST_REMEMBERED]
+        return number
+
+    async def _perform(
+        self, incoming: IncomingRequest, number: int, send: _Send, transport: asyncio.Transport | None
+    ) -> bool:
+        scenario, gate = self._scenario, self._gate
+        if scenario.capacity is None:
+            return await _play(self._steps(incoming, scenario, scenario.fault_of(number)), send, transport)
+        status = await gate.enter(scenario.capacity)
+        if status is not None:
+            return await _play(self._steps(incoming, scenario, HttpError(status)), send, transport)
+        try:
+            return await _play(self._steps(incoming, scenario, scenario.fault_of(number)), send, transport)
+        finally:
+            gate.leave()
+
+    def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
         try:
             request = self._dialect.read_request(incoming)
         except Refused as refusal:
             return whole(refusal.response)
-        return stage(self._dialect, request, self._answer(request, scenario), scenario, scenario.fault_of(number))
+        return stage(self._dialect, request, self._answer(request, scenario), scenario, fault)
 
     def _answer(self, request: ChatRequest, scenario: Scenario) -> ChatCompletion:
         completion = scenario.completion or respond(request, self._persona)
         if scenario.text is not None and scenario.completion is None:
+            text = continued(request, scenario.text)
             choices = tuple(
-                replace(choice, message=replace(choice.message, content=scenario.text, tool_calls=()))
+                replace(choice, message=replace(choice.message, content=text, tool_calls=()))
                 for choice in completion.choices
             )
             completion = replace(completion, choices=choices)
+        if scenario.aptitude is not None:
+            completion = scenario.aptitude.taught(request, completion)
         return replace(completion, created=completion.created or int(self._now()))
 
 

@@ -19,7 +19,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_list, re
 from providers.simulator._gemini_body import read_body
 from providers.simulator._gemini_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.pieces import cut
+from providers.simulator.pieces import arguments_of, cut
 
 __all__ = ["DIALECT", "VERTEX", "GeminiDialect"]
 
@@ -232,11 +232,7 @@ def _calls(calls: Sequence[ToolCall], model: str) -> list[dict[str, object]]:
     ids = "call_ids" in _facts(model).flags
     parts: list[dict[str, object]] = []
     for position, call in enumerate(calls):
-        try:
-            args = as_map(loads(call.arguments.encode()))
-        except JsonError:
-            args = {}
-        function = {**({"id": call.id} if ids else {}), "name": call.name, "args": args}
+        function = {**({"id": call.id} if ids else {}), "name": call.name, "args": arguments_of(call)}
         part: dict[str, object] = {"functionCall": function}
         if signature := call.signature or (signature_of(model) if ids and position == 0 else None):
             part["thoughtSignature"] = signature

@@ -1,8 +1,9 @@
 """The model behind every simulated provider: a pure function from a request to an answer.
 
 It understands nothing. It answers in the language that it is asked in (English or Chinese), says who it is and that
-it is simulated, calls the tools that it is given, fills in the schemas that it is asked for, and obeys `stop`,
-`max_tokens` and `n`. No clock and no randomness: the same request gets the same answer, to the last id.
+it is simulated, calls the tools that it is given, fills in the schemas that it is asked for, obeys `stop`,
+`max_tokens` and `n`, and goes on with an answer that is begun. No clock and no randomness: the same request gets the
+same answer, to the last id.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from providers.json_values import dumps
 from providers.simulator.pieces import cut
 from providers.simulator.schema_instance import instance_of
 
-__all__ = ["respond"]
+__all__ = ["continued", "respond"]
 
 _TOKENS_PER_MESSAGE = 3
 _TOKENS_PER_TOOL = 12
@@ -85,12 +86,18 @@ def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _Sai
         if cost > budget:
             return _Said(AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
         return _Said(AssistantMessage(None, reasoning=reasoning, tool_calls=calls), "tool_calls", cost, len(thought))
-    text = _before_stop(_text(request, persona, chinese, index), request.stop)
+    text = continued(request, _before_stop(_text(request, persona, chinese, index), request.stop))
     pieces = cut(text)
     finish: FinishReason = "stop" if len(pieces) <= budget else "length"
     pieces = pieces[:budget]
     logprobs = _logprobs(pieces) if request.logprobs else None
     return _Said(AssistantMessage("".join(pieces), reasoning=reasoning), finish, len(pieces), len(thought), logprobs)
+
+
+def continued(request: ChatRequest, text: str) -> str:
+    """What is left to say of a text whose beginning the request has handed over."""
+    last = request.messages[-1]
+    return text.removeprefix(text_of(last.content)) if isinstance(last, AssistantMessage) else text
 
 
 # --- words ----------------------------------------------------------------------------------------

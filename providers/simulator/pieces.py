@@ -1,10 +1,14 @@
-"""Text in the pieces that a model would make it of: what is counted as tokens, and sent one by one in a stream."""
+"""What a simulated model says, in the pieces that it would make it of: text as tokens, and the arguments of calls."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-__all__ = ["cut", "cut_in_two"]
+from providers.chat import ToolCall
+from providers.json_values import JsonError, as_map, loads
+
+__all__ = ["arguments_of", "cut", "cut_in_two"]
 
 # A word with the space before it, one ideograph or kana, or a run of anything else.
 _PIECE = re.compile(
@@ -21,3 +25,11 @@ def cut_in_two(text: str) -> tuple[str, ...]:
     """Two halves, or what there is: JSON text of arguments has no natural pieces."""
     middle = len(text) // 2
     return tuple(half for half in (text[:middle], text[middle:]) if half)
+
+
+def arguments_of(call: ToolCall) -> Mapping[str, object]:
+    """A call's arguments for a format that has an object for them; what is none is empty."""
+    try:
+        return as_map(loads(call.arguments.encode()))
+    except JsonError:
+        return {}

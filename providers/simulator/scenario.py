@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from providers.chat import ChatCompletion
 from providers.failures import FailureKind
+from providers.simulator.aptitude import Aptitude
+from providers.simulator.gate import Capacity
 
 __all__ = [
     "Cut",
@@ -149,6 +151,7 @@ class Scenario:
     faults: what each later request may meet, with its probability; together at most 1.
     seed: another one draws other faults.
     text: what is said instead of the model's own words. completion: the whole answer instead of the model's.
+    aptitude: what it knows of the questions that it is asked. capacity: how much it bears; anything where it is None.
     """
 
     latency_s: float = 0.0
@@ -159,6 +162,8 @@ class Scenario:
     seed: int = 0
     text: str | None = None
     completion: ChatCompletion | None = None
+    aptitude: Aptitude | None = None
+    capacity: Capacity | None = None
 
     def __post_init__(self) -> None:
         if sum(probability for _, probability in self.faults) > 1 + 1e-9:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from providers.transport.errors import BadResponse, ConnectFailed, ConnectionBroken, NotAllowed, TransportError
+from providers.transport.errors import (
+    BadResponse,
+    ConnectFailed,
+    ConnectionBroken,
+    NotAllowed,
+    TooLarge,
+    TransportError,
+)
 from providers.transport.pool import Allow, Pool, PooledResponse, tls_context
 
 if TYPE_CHECKING:
@@ -23,6 +30,7 @@ __all__ = [
     "NotAllowed",
     "Pool",
     "PooledResponse",
+    "TooLarge",
     "TransportError",
     "tls_context",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from providers.transport.errors import BadResponse
+from providers.transport.errors import BadResponse, TooLarge
 
 __all__ = ["Decoder", "decoder_for"]
 
@@ -20,14 +20,14 @@ class Decoder:
         self._begun = False
 
     def feed(self, data: bytes, at_most: int) -> bytes:
-        """What these bytes decompress to; raises BadResponse for garbage and beyond `at_most` bytes."""
+        """What these bytes decompress to; raises BadResponse for garbage, TooLarge beyond `at_most` bytes."""
         out = bytearray()
         try:
             while data:
                 out += self._inflate.decompress(data, min(_PIECE_BYTES, at_most + 1 - len(out)))
                 self._begun = True
                 if len(out) > at_most:
-                    raise BadResponse(f"the body decompresses to more than {at_most} bytes")
+                    raise TooLarge(f"the body decompresses to more than {at_most} bytes")
                 data = self._inflate.unconsumed_tail
                 if self._inflate.eof and (data := self._inflate.unused_data):
                     self._inflate = zlib.decompressobj(self._window_bits)

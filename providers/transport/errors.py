@@ -4,12 +4,13 @@ TransportError
 ├── ConnectFailed       DNS, TCP or TLS: nothing was sent
 ├── ConnectionBroken    the connection ended before the response did
 ├── BadResponse         what came is not HTTP/1.1, or not within bounds
+│   └── TooLarge        it decompresses to more than is taken
 └── NotAllowed          the origin may not be connected to; nothing was looked up, let alone sent
 """
 
 from __future__ import annotations
 
-__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TransportError"]
+__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TooLarge", "TransportError"]
 
 
 class TransportError(Exception):
@@ -34,6 +35,10 @@ class ConnectionBroken(TransportError):
 
 class BadResponse(TransportError):
     """The bytes are no HTTP/1.1 response, or break a bound."""
+
+
+class TooLarge(BadResponse):
+    """A small body that stands for a very large one."""
 
 
 class NotAllowed(TransportError):

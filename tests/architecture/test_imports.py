@@ -19,7 +19,10 @@ BELOW = {
     "config": {"model", "geoip"},
     "service": {"policy", "execution", "model", "geoip"},
     "telemetry": {"model"},
+    "state": {"model"},
+    "switching": {"policy", "model", "signing"},
     "api": {"service", "policy", "execution", "model"},
+    "evaluate": {"config", "policy", "execution", "model", "state"},
 }
 # Third-party libraries, and the only places that may import them.
 HOMES = {
@@ -34,6 +37,7 @@ HOMES = {
     ),
     "httptools": ("providers/transport", "gateway/protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
+    "babel": ("gateway/config/locales.py", "gateway/config/profiles.py"),
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
@@ -43,18 +47,25 @@ HOMES = {
     "structlog": ("gateway/telemetry/log.py",),
     "opentelemetry": ("gateway/telemetry/otlp.py",),
     "prometheus_client": ("gateway/telemetry/exposition.py",),
-    "pydantic": ("gateway/config", "gateway/settings.py", "gateway/cli.py"),
+    "pydantic": ("gateway/config", "gateway/evaluate", "gateway/settings.py", "gateway/cli.py"),
     "pydantic_core": ("gateway/config",),
     "pydantic_settings": ("gateway/settings.py",),
     "yaml": ("gateway/config",),
     "orjson": ("gateway/api", "gateway/protocol.py", "gateway/telemetry", "providers/json_values.py"),
     "jwt": ("gateway/policy/claims.py",),
+    "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
+    "jinja2": ("gateway/evaluate/page.py",),
+    "jsonschema": ("gateway/evaluate/scorers.py",),
+    "matplotlib": ("gateway/evaluate/charts.py",),
+    "numpy": ("gateway/evaluate/statistics.py", "gateway/evaluate/load.py"),
+    "rich": ("gateway/evaluate/progress.py",),
+    "scipy": ("gateway/evaluate/statistics.py",),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
 }
 _PROVIDERS = ("anthropic", "bedrock", "dashscope", "gemini", "openai", "vertex")
-PURE = ("gateway/policy", "gateway/model", "providers/adapters", "providers/codec")
+PURE = ("gateway/policy", "gateway/model", "gateway/switching", "providers/adapters", "providers/codec")
 IMPURE = {"asyncio", "socket", "time", "random", "os", "logging", "httpx", "threading", "subprocess", "secrets"}
 
 
@@ -118,6 +129,23 @@ def makers_of(permit: str) -> list[str]:
 def test_only_the_fence_makes_permits_for_prompts_and_only_the_compiler_those_for_services() -> None:
     assert makers_of("Permit") == ["gateway/policy/fence.py"]
     assert makers_of("ServicePermit") == ["gateway/config/services.py"]
+
+
+def test_only_an_evaluation_asks_for_a_permit_that_waives_an_approval() -> None:
+    """Traffic never does: `decide` takes a candidate from `gateway.evaluate` alone, and nobody else imports that."""
+    for path in MODULES:
+        here = name_of(path)
+        asks = [
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.keyword) and node.arg == "evaluating"
+        ]
+        assert not asks or here.startswith(("gateway/evaluate/", "gateway/policy/routing.py")), f"{here}:{asks}"
+        names = {name for name, _ in imports_of(path)}
+        if not here.startswith("gateway/evaluate/") and here != "gateway/evaluate_commands.py":
+            assert not any(name.startswith("gateway.evaluate.") for name in names), here
+        if "evaluation_permit" in path.read_text("utf-8"):
+            assert here in ("gateway/policy/fence.py", "gateway/policy/routing.py", "gateway/evaluate/asking.py"), here
 
 
 def test_no_module_names_the_providers_in_code() -> None:

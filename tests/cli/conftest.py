@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from gateway.telemetry import log
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 30
@@ -41,7 +42,7 @@ def a_clean_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def gateway(capsys: pytest.CaptureFixture[str]) -> Command:
+def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Run a command in this process."""
 
     def run(*arguments: str | Path) -> Outcome:
@@ -52,7 +53,9 @@ def gateway(capsys: pytest.CaptureFixture[str]) -> Command:
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 
-    return run
+    yield run
+    # What a command has set up logs to the output that pytest is about to close.
+    log.configure("json", "warning", sys.__stderr__)
 
 
 class Running:

@@ -12,7 +12,9 @@ import pytest
 from gateway import __version__, cli, commands
 from tests.cli.conftest import Command
 
-COMMANDS = ["serve", "demo", "init", "check", "explain", "schema", "key", "providers"]
+COMMANDS = (
+    "serve demo simulate init check explain plan history diff rollback audit receipt schema key providers evaluate"
+).split()
 HEAVY = {
     "fastapi",
     "starlette",
@@ -24,6 +26,12 @@ HEAVY = {
     "orjson",
     "structlog",
     "asyncio",
+    "jinja2",
+    "jsonschema",
+    "matplotlib",
+    "numpy",
+    "rich",
+    "scipy",
 }
 
 

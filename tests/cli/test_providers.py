@@ -224,3 +224,28 @@ def test_new_overwrites_nothing(gateway: Command) -> None:
     assert shown.status == 2
     assert shown.err == "gateway: acme/acme.py exists already; nothing was written\n"
     assert [path.name for path in Path("acme").iterdir()] == ["acme.py"]
+
+
+def test_models_with_their_prices_and_last_days(gateway: Command, tmp_path: Path) -> None:
+    shown = gateway("providers", "models", "moonshot")
+    assert (shown.status, shown.err) == (0, "")
+    assert "kimi-k3" in shown.out
+    assert "gpt-" not in shown.out
+    assert gateway("providers", "models", "--markdown").out == (ROOT / "docs" / "models.md").read_text("utf-8")
+    unknown = gateway("providers", "models", "nobody")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "there is no provider 'nobody'" in unknown.err
+
+    own = "{price: {input: 7, output: 8, currency: CHF, as_of: 2026-11-01}}"
+    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{openai: {{gpt-4o: {own}}}}}", "utf-8")
+    text = CONFIG.format(url="http://127.0.0.1:1").replace("version: 1", "version: 1\ncatalogue: {models: models.yaml}")
+    (tmp_path / "gateway.yaml").write_text(text, "utf-8")
+    rows = gateway("providers", "models", "openai", "--config", tmp_path / "gateway.yaml").out.splitlines()
+    assert [row.split()[0] for row in rows] == ["deployment", "real", "keyless"]
+    assert all("CHF 7.00  7.00" in row for row in rows[1:])
+
+
+def test_the_schema_of_a_catalogue(gateway: Command) -> None:
+    shown = gateway("schema", "--catalogue")
+    assert shown.out == (ROOT / "config" / "catalogue.schema.json").read_text("utf-8")
+    assert json.loads(shown.out)["title"] == "catalogue.yaml"

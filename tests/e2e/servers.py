@@ -22,10 +22,11 @@ _START_LIMIT_S = 30
 
 
 class GatewayProcess:
-    """A running `gateway` command; its log lines arrive as they are written."""
+    """A running `gateway` command; its log lines arrive as they are written. keep_lines: whether they are kept."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
+        self.keep_lines = True
         self.lines: list[dict[str, Any] | str] = []
         self._arrived: queue.Queue[dict[str, Any] | str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -40,8 +41,9 @@ class GatewayProcess:
                 line: dict[str, Any] | str = json.loads(text)
             except ValueError:
                 line = text
-            self.lines.append(line)
-            self._arrived.put(line)
+            if self.keep_lines:
+                self.lines.append(line)
+                self._arrived.put(line)
         self._arrived.put(None)
 
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, 
             "object": "disclosure",
             "assistant": "assistant",
             "region": "cn",
+            "labels": [],
             "data": [
                 {
                     "deployment": answer.headers["x-gateway-deployment"],
@@ -62,6 +63,7 @@ def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, 
                             "document": "https://www.example.cn/1",
                         }
                     ],
+                    "consent": None,
                 }
             ],
         }

@@ -1,30 +1,44 @@
 """One target for atheris: `python tests/fuzz/fuzz.py TARGET [options of libFuzzer]`; README.md says what must hold.
 
-The first two bytes of an input say where it is cut and which status it came with; the rest is what a provider sent.
+The first bytes of an input say where it is cut, which status it came with, and which of several readers takes it; the
+rest is what somebody else sent.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import atheris
 
 with atheris.instrument_imports(include=["providers"]):
+    from providers.adapter import WireResponse
+    from providers.adapters.rows import RowAdapter
+    from providers.aws_event_stream import EventStreamDecoder, encode_message
     from providers.chat import ChatCompletion, Failed, Finished, StreamEvent
-    from providers.codec import encode_completion
-    from providers.conformance.cases import rich_answer
+    from providers.codec import decode_request, encode_completion
+    from providers.codec.plain_request import plain_request
+    from providers.conformance.cases import request_cases, rich_answer
     from providers.conformance.checks import check_ends_once
     from providers.conformance.selection import select
     from providers.conformance.subject import Subject
-    from providers.failures import Failure, FailureKind, ProviderFailed
+    from providers.failures import Failure, FailureKind, InvalidRequest, ProviderFailed, UnsupportedFeature
     from providers.folding import fold
-    from providers.json_values import dumps
+    from providers.json_values import JsonError, dumps, loads
+    from providers.rate_limits import LimitHeaders, read_limits, wait_s
+    from providers.registry import load_registry
+    from providers.retry_after import retry_after_s
     from providers.sse import SseItem, SseParser
 
 from pathlib import Path
 
 _STATUSES = (200, 400, 401, 403, 404, 413, 422, 429, 500, 503, 529)
+_NOW = 1_795_000_000.0
+_MOST_MESSAGES = 2048
+Target = Callable[[bytes], None]
+
+
+# --- framings -------------------------------------------------------------------------------------
 
 
 def sse(data: bytes) -> None:
@@ -42,24 +56,101 @@ def _sse_items(pieces: list[bytes]) -> tuple[list[SseItem], bytes]:
     return items, parser.unframed
 
 
-def of_adapter(subject: Subject) -> Callable[[bytes], None]:
-    """The three readers of one adapter, over the same bytes."""
+def event_stream(data: bytes) -> None:
+    """The messages are the same however the bytes are cut; after a broken one there is none."""
+    cut, body = data[0] if data else 0, data[1:]
+    whole = _messages([body])
+    assert whole == _messages([body[:cut], body[cut:]]), "the messages depend on the cut"
+    assert whole == _messages([body[i : i + 1] for i in range(len(body))]), "the messages differ byte by byte"
+
+
+def _messages(pieces: list[bytes]) -> tuple[list[object], bool]:
+    decoder = EventStreamDecoder()
+    return [message for piece in pieces for message in decoder.feed(piece)], decoder.is_clean
+
+
+def headers(data: bytes) -> None:
+    """Whatever headers say of waits and limits, a wait is a positive number or nothing."""
+    values = [part.decode("latin-1") for part in data.split(b"\0")]
+    names = ("retry-after", "retry-after-ms", "date", *(f"x-ratelimit-{part}-tokens" for part in _PARTS))
+    sent = dict(zip(names, values, strict=False))
+    limits = read_limits(sent, _NOW, LimitHeaders())
+    for wait in (retry_after_s(sent, _NOW), wait_s(limits), *(limit.resets_after_s for limit in limits)):
+        assert wait is None or 0 < wait < float("inf")
+    for adapter in _ADAPTERS:
+        failure = adapter.classify_error(WireResponse(429, sent, b"{}", _NOW))
+        assert failure.retry_after_s is None or 0 < failure.retry_after_s < float("inf")
+
+
+_PARTS = ("limit", "remaining", "reset")
+_ADAPTERS = tuple(load_registry().adapters.values())
+
+
+# --- a provider's answers -------------------------------------------------------------------------
+
+
+def of_adapters(subjects: Sequence[Subject]) -> Target:
+    """The three readers of an adapter, over the same bytes. Of several, the first byte picks one."""
 
     def read(data: bytes) -> None:
-        cut, status, body = (data[0], data[1], data[2:]) if len(data) > 2 else (0, 0, data)
+        which, cut, status, body = (data[0], data[1], data[2], data[3:]) if len(data) > 3 else (0, 0, 0, data)
+        subject = subjects[which % len(subjects)]
         events = subject.events(body)
         assert events == subject.events(body[:cut], body[cut:]), "the events depend on the cut"
         _check_stream(events)
-        response = subject.response(body, _STATUSES[status % len(_STATUSES)])
+        code = _STATUSES[status % len(_STATUSES)]
         try:
-            if response.status == 200:
-                _check_writable(subject.adapter.parse_response(response, subject.target))
-            else:
-                _check_writable(subject.adapter.classify_error(response))
+            _check_writable(subject.adapter.parse_response(subject.response(body), subject.target))
         except ProviderFailed as error:
             _check_writable(error.failure)
+        if code != 200:
+            _check_writable(subject.adapter.classify_error(subject.response(body, code)))
 
     return read
+
+
+def converse(subjects: Sequence[Subject]) -> Target:
+    """Bedrock's events behind their framing, whose checksums no mutation would get past: payloads between zero bytes, each
+    with a byte for its type."""
+    (subject,) = subjects
+
+    def read(data: bytes) -> None:
+        pieces = [_framed(part) for part in data.split(b"\0") if part]
+        events = subject.events(*pieces)
+        assert events == subject.events(b"".join(pieces)), "the events depend on the cut"
+        _check_stream(events)
+
+    return read
+
+
+def _framed(part: bytes) -> bytes:
+    kind = _EVENTS[part[0] % len(_EVENTS)]
+    message = "exception" if kind.endswith("Exception") else "event"
+    return encode_message({":message-type": message, f":{message}-type": kind}, part[1:])
+
+
+_EVENTS = (
+    "messageStart",
+    "contentBlockStart",
+    "contentBlockDelta",
+    "contentBlockStop",
+    "messageStop",
+    "metadata",
+    "throttlingException",
+    "unheardOf",
+)
+_CONVERSE_SEED = b"\0".join(
+    (
+        b'\x08{"role":"assistant"}',
+        b'\x01{"contentBlockIndex":1,"start":{"toolUse":{"toolUseId":"t","name":"get_weather"}}}',
+        b'\x02{"contentBlockIndex":1,"delta":{"toolUse":{"input":"{}"}}}',
+        b'\x02{"contentBlockIndex":0,"delta":{"text":"Hi"}}',
+        b'\x02{"contentBlockIndex":2,"delta":{"reasoningContent":{"text":"x","signature":"s"}}}',
+        b'\x03{"contentBlockIndex":1}',
+        b'\x04{"stopReason":"tool_use"}',
+        b'\x05{"usage":{"inputTokens":3,"outputTokens":4,"totalTokens":7}}',
+    )
+)
 
 
 def _check_stream(events: tuple[StreamEvent, ...]) -> None:
@@ -74,36 +165,108 @@ def _check_stream(events: tuple[StreamEvent, ...]) -> None:
 def _check_writable(outcome: ChatCompletion | Failure) -> None:
     if isinstance(outcome, Failure):
         dumps([outcome.message, outcome.detail, outcome.code, outcome.param, outcome.request_id])
+        assert outcome.retry_after_s is None or 0 <= outcome.retry_after_s < float("inf")
     else:
         assert outcome.choices
         dumps(encode_completion(outcome, outcome.model))
 
 
-def seeds_of(subject: Subject) -> Iterator[bytes]:
+def seeds_of(subjects: Sequence[Subject]) -> Iterator[bytes]:
     """What the provider says when it is well, and in what words it fails."""
-    completion, request = rich_answer(subject)
-    yield b"\x07\x00" + b"".join(subject.stream(completion, request))
-    yield b"\x07\x00" + subject.dialect.write_answer(completion, subject.asked(request)).body
-    for number, kind in enumerate((FailureKind.RATE_LIMITED, FailureKind.CONTENT_FILTER, FailureKind.CREDENTIALS)):
-        yield bytes([7, number + 1]) + subject.dialect.write_error(kind, 429, 7).body
-        yield b"\x07\x00" + subject.dialect.write_error_event(kind)
+    for which, subject in enumerate(subjects):
+        completion, request = rich_answer(subject)
+        asked = [request, *(case.request for case in request_cases(subject) if case.request.tools)][:2]
+        for one in asked:
+            yield bytes([which, 7, 0]) + b"".join(subject.stream(completion, one))
+            yield bytes([which, 7, 0]) + subject.dialect.write_answer(completion, subject.asked(one)).body
+        for number, kind in enumerate((FailureKind.RATE_LIMITED, FailureKind.CONTENT_FILTER, FailureKind.CREDENTIALS)):
+            yield bytes([which, 7, number + 1]) + subject.dialect.write_error(kind, 429, 7).body
+            yield bytes([which, 7, 0]) + subject.dialect.write_error_event(kind)
 
 
-def main() -> None:
-    """Set up the target that is named first, with seeds in a corpus of its own, and run."""
-    name = sys.argv.pop(1)
-    corpus = Path(__file__).parent / "corpus" / name
-    corpus.mkdir(parents=True, exist_ok=True)
-    if name == "sse":
-        target, seeds = sse, [b"\x05event: x\r\ndata: {}\r\ndata: y\r\r: comment\n\n\xef\xbb\xbfid: 1\n\n"]
-    else:
-        families = select([_module_of(name)], [], Path("nowhere"), wire_is_given=False).families
-        subject = max(families, key=lambda one: len(one.features))
-        target, seeds = of_adapter(subject), list(seeds_of(subject))
-    for number, seed in enumerate(seeds):
-        (corpus / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([*sys.argv, str(corpus)], target)
-    atheris.Fuzz()
+# --- a client's requests --------------------------------------------------------------------------
+
+
+def requests(subjects: Sequence[Subject]) -> Target:
+    """A client's body: read, and written for one provider, or refused by name. The first byte picks the provider."""
+
+    def read(data: bytes) -> None:
+        which, body = data[0] if data else 0, data[1:]
+        try:
+            value = loads(body)
+        except JsonError:
+            return
+        plain = plain_request(value, _MOST_MESSAGES)
+        try:
+            request = decode_request(value)
+        except (InvalidRequest, UnsupportedFeature):
+            assert plain is None, "the short way takes what the long one refuses"
+            return
+        assert plain in (None, request), "the two ways of reading differ"
+        subject = subjects[which % len(subjects)]
+        try:
+            wire = subject.build(request)
+        except UnsupportedFeature:
+            return
+        assert wire.path.startswith("/")
+        loads(wire.body)
+
+    return read
+
+
+def request_seeds(subjects: Sequence[Subject]) -> Iterator[bytes]:
+    """What clients send, and what comes back to us in the ids of calls: thoughts that were sealed in them."""
+    for which, subject in enumerate(subjects):
+        completion, request = rich_answer(subject)
+        answer = subject.answer(completion, request)
+        said = encode_completion(answer, answer.model)["choices"]
+        assert isinstance(said, list)
+        message = said[0]["message"]
+        calls = [
+            {"role": "tool", "tool_call_id": call["id"], "content": "-3"} for call in message.get("tool_calls", ())
+        ]
+        user = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
+        tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+        body = {"model": "m", "messages": [user, message, *calls], "tools": [tool], "reasoning_effort": "low"}
+        yield bytes([which]) + dumps(body)
+    yield b'\x00{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true,"max_tokens":5,"stop":["x"]}'
+    image = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}'
+    schema = b'{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object"},"strict":true}}'
+    yield b'\x01{"model":"m","messages":[{"role":"user","content":[' + image + b']}],"response_format":' + schema + b"}"
+
+
+# --- which ----------------------------------------------------------------------------------------
+
+
+def target_named(name: str) -> tuple[Target, list[bytes]]:
+    """A target by its name, and its seeds."""
+    match name:
+        case "sse":
+            return sse, [b"\x05event: x\r\ndata: {}\r\ndata: y\r\r: comment\n\n\xef\xbb\xbfid: 1\n\n"]
+        case "event_stream":
+            told = {":message-type": "event", ":event-type": "messageStop"}
+            return event_stream, [b"\x05" + encode_message(told, b'{"stopReason":"end_turn"}') * 2]
+        case "headers":
+            return headers, [
+                b"7\x00250\x00Fri, 20 Nov 2026 06:29:30 GMT\x005000\x000\x006m0s",
+                b"\0\0\0-1\x000\x001795156200",
+            ]
+        case "requests":
+            subjects = _subjects(list(load_registry().adapters))
+            return requests(subjects), list(request_seeds(subjects))
+        case "converse":
+            return converse(_subjects(["bedrock"])), [_CONVERSE_SEED, _CONVERSE_SEED + b'\0\x06{"message":"slow"}']
+        case "rows":
+            rows = [key for key, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)]
+            subjects = _subjects(rows)
+            return of_adapters(subjects), list(seeds_of(subjects))
+    subjects = _subjects([name])
+    return of_adapters(subjects), list(seeds_of(subjects))
+
+
+def _subjects(names: list[str]) -> Sequence[Subject]:
+    """The ablest model of each of these adapters, and of each path of its API."""
+    return select([_module_of(name) for name in names], [], Path("nowhere"), wire_is_given=False).subjects
 
 
 def _module_of(name: str) -> str:
@@ -111,6 +274,18 @@ def _module_of(name: str) -> str:
 
     (point,) = {point.value for point in entry_points(group="providers.adapters", name=name)}
     return point
+
+
+def main() -> None:
+    """Set up the target that is named first, with seeds in a corpus of its own, and run."""
+    name = sys.argv.pop(1)
+    corpus = Path(__file__).parent / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    target, seeds = target_named(name)
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup([*sys.argv, str(corpus)], target)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

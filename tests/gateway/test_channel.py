@@ -45,7 +45,7 @@ async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
         "b": Unwell("open", 1.0, False, True),
     }
     sent: list[Message] = [
-        Serve(pack(table), "lean", 2.5, "json", "info"),
+        Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
         Activate(1, pack(table)),
         Ask(2, metrics=True),
         Stop(),
@@ -84,7 +84,7 @@ def test_a_table_is_the_same_in_another_process(table: Table) -> None:
     names = [name for name in Table.__dataclass_fields__ if name != "memo"]
     assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
     assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
-    assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info"))
+    assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
 
 
 def test_an_adapter_that_cannot_travel_is_told(table: Table) -> None:

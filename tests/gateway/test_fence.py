@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.problems import ConfigRejected
+from gateway.execution.attempt import Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
@@ -22,9 +23,11 @@ from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
 from gateway.model.record import Record
+from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
+from gateway.service.shadows import Shadows
 from gateway.service.signals import Signals
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
@@ -55,6 +58,20 @@ def fits(facts: dict[str, Any], boundary: list[str]) -> bool:
 
 
 @st.composite
+def steps(draw: st.DrawFn, names: list[str]) -> list[str | dict[str, int]]:
+    """A route to these deployments: plain steps, and perhaps a weighted one before them."""
+    route: list[str | dict[str, int]] = list(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
+    weights = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 100), max_size=3))
+    if not any(weights.values()):
+        return route
+    return draw(st.sampled_from([[weights], [weights, *route]]))
+
+
+def names_in(route: list[str | dict[str, int]]) -> list[str]:
+    return [name for step in route for name in ([step] if isinstance(step, str) else step)]
+
+
+@st.composite
 def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
     """A config: some regions with a boundary each, some deployments, and routes between them.
 
@@ -74,10 +91,12 @@ def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
     }
     offered = [name for name in sorted(regions) if choices[name] and draw(st.booleans() | st.just(True))]
     assume(offered)
-    routes = {name: draw(st.lists(st.sampled_from(choices[name]), min_size=1, unique=True)) for name in offered}
+    routes = {name: draw(steps(choices[name])) for name in offered}
+    shadowed = [name for name in offered if draw(st.booleans())]
+    shadow = {name: {"deployment": draw(st.sampled_from(choices[name])), "share": "100%"} for name in shadowed}
     return {
         "version": 1,
-        "assistants": {"assistant": {"routes": routes}},
+        "assistants": {"assistant": {"routes": routes, "shadow": shadow}},
         "regions": regions,
         "deployments": deployments,
         "location": {"signals": ["edge_header"], "unknown": draw(st.sampled_from(["refuse", "rest"]))},
@@ -85,11 +104,15 @@ def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
 
 
 def leaves_boundary(world: dict[str, Any]) -> bool:
-    """Whether some route leads outside its region's boundary."""
+    """Whether some route or shadow leads outside its region's boundary."""
+    assistant = world["assistants"]["assistant"]
+    named = {region: names_in(route) for region, route in assistant["routes"].items()}
+    for region, shadow in assistant["shadow"].items():
+        named[region].append(shadow["deployment"])
     return not all(
         fits(world["deployments"][name], world["regions"][region]["boundary"])
-        for region, steps in world["assistants"]["assistant"]["routes"].items()
-        for name in steps
+        for region, names in named.items()
+        for name in names
     )
 
 
@@ -126,11 +149,18 @@ FAILURES = st.sampled_from(
     failures=st.lists(FAILURES, min_size=1, max_size=6),
     benched=st.sets(st.sampled_from(["d0", "d1", "d2", "d3"])),
     stream=st.booleans(),
+    user=st.sampled_from(["one", "two", "three", "four"]),
     killed=st.none() | st.sampled_from(["d0", "d1"]),
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
 async def test_no_attempt_ever_leaves_the_boundary(
-    world: dict[str, Any], territory: str, failures: list[Any], benched: set[str], stream: bool, killed: str | None
+    world: dict[str, Any],
+    territory: str,
+    failures: list[Any],
+    benched: set[str],
+    stream: bool,
+    user: str,
+    killed: str | None,
 ) -> None:
     table = compiled(world)
     assert table is not None
@@ -157,7 +187,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
     runner = Runner(Sender(transport), health, sleep=no_sleep)
     journeys = Journeys(lambda: current[0], runner, Signals(Services(transport), asked.append))
     location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
-    request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
+    request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream, user=user)
     with contextlib.suppress(Refused, PlanExhausted):
         await journeys.answer(table, None, location, request, Deadline.start(60, 50), Record("r", 0, table.version))
     assert "outside.example" not in asked
@@ -168,7 +198,8 @@ async def test_no_attempt_ever_leaves_the_boundary(
     for position, host in enumerate(asked):
         name = host.removesuffix(".example")
         facts = world["deployments"][name]
-        assert name in route
+        assert name in names_in(route)
+        assert name in route or any(isinstance(step, dict) and step.get(name) for step in route)
         assert fits(facts, world["regions"][location.region.name]["boundary"])
         assert facts["enabled"]
         assert position == 0 or name != killed
@@ -180,3 +211,51 @@ def _without(world: dict[str, Any], name: str) -> Table:
     table = compiled({**world, "deployments": deployments})
     assert table is not None
     return table
+
+
+@given(
+    world=worlds(sound=True),
+    territory=st.sampled_from([*TERRITORIES, "XX", "BR"]),
+    failures=st.lists(FAILURES, min_size=1, max_size=6),
+    stream=st.booleans(),
+)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
+async def test_no_shadow_ever_gets_what_must_stay_inside(
+    world: dict[str, Any], territory: str, failures: list[Any], stream: bool
+) -> None:
+    table = compiled(world)
+    assert table is not None
+    asked: list[str] = []
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        outcome = failures[len(asked) % len(failures)]()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    kept: list[ShadowRecord] = []
+
+    async def keep(record: ShadowRecord) -> None:
+        kept.append(record)
+
+    caller = Caller(Sender(HttpxTransport(httpx.MockTransport(provider))))
+    counts: list[tuple[str, ...]] = []
+    shadows = Shadows(lambda: table, caller, Health(), keep, counts.append, lambda *_: None, draw=lambda: 0.0)
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
+    record = Record("r", 0, table.version, assistant="assistant", deployment="other")
+    shadows.offer(table, location, request, record, 10)
+    await shadows.settle()
+    if location.region is None:
+        assert asked == []
+        return
+    shadow = world["assistants"]["assistant"]["shadow"].get(location.region.name)
+    if shadow is None:
+        assert (asked, counts) == ([], [])
+        return
+    facts = world["deployments"][shadow["deployment"]]
+    assert [host.removesuffix(".example") for host in asked] in ([], [shadow["deployment"]])
+    assert not asked or (fits(facts, world["regions"][location.region.name]["boundary"]) and facts["enabled"])
+    assert len(counts) == 1, "each is counted once, whatever came of it"
+    assert len(kept) == len(asked)

@@ -21,7 +21,8 @@ from gateway.compiling import Order, Outcome, compile_here
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document
 from gateway.live import Live
-from gateway.model.table import Deployment, Table
+from gateway.model.deployment import Deployment
+from gateway.model.table import Table
 from gateway.packing import unpack
 from gateway.serve import settle
 from providers.registry import load_registry
@@ -44,7 +45,13 @@ class Files:
         document = load_document(self.path, KEYS)
         compiled = compile_config(document, registry=load_registry())
         self.live = Live(
-            Order(str(self.path)), compiled, why_not=self.why_not, compile_order=self.compile, wait=self.wait
+            Order(str(self.path)),
+            compiled.table,
+            compiled.warnings,
+            compiled.files,
+            why_not=self.why_not,
+            compile_order=self.compile,
+            wait=self.wait,
         )
         self.refused: str | None = None
 
@@ -282,7 +289,7 @@ async def test_a_reload_of_a_thousand_deployments_never_keeps_the_loop_for_ten_m
     path = tmp_path / "gateway.yaml"
     path.write_text(large(1000), "utf-8")
     compiled = compile_config(load_document(path, os.environ), registry=load_registry())
-    gateway, live = Gateway(compiled.table), Live(Order(str(path)), compiled)
+    gateway, live = Gateway(compiled.table), Live(Order(str(path)), compiled.table, compiled.warnings, compiled.files)
 
     async def activate(_: bytes, table: Table) -> tuple[int, ...]:
         gateway.activate(table)

@@ -39,18 +39,20 @@ regions:
   hk: {territories: [HK], boundary: ["*"]}
   de: {territories: [DE], boundary: [DE]}
 deployments:
-  gpt-6: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: k}
-  gpt-4o: {provider: openai, model: gpt-4o, endpoint: global, api_key: k}
-  gemini: {provider: gemini, model: gemini-3.8-flash, api_key: k}
-  qwen: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: k}
-  qwen-thinks: {provider: dashscope, model: qwen3.7-plus, endpoint: intl, api_key: k, available: [HK]}
-  house: {provider: openai-compatible, model: m, endpoint: "https://llm.example.de/v1", stores: DE, processes: DE}
+  gpt-6: {identity: pass, provider: openai, model: gpt-6-luna, endpoint: us, api_key: k}
+  gpt-4o: {identity: pass, provider: openai, model: gpt-4o, endpoint: global, api_key: k}
+  gemini: {identity: pass, provider: gemini, model: gemini-3.8-flash, api_key: k}
+  qwen: {identity: pass, provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: k}
+  qwen-thinks: {identity: pass, provider: dashscope, model: qwen3.7-plus, endpoint: intl, api_key: k, available: [HK]}
+  house: {identity: pass, provider: openai-compatible, model: m, endpoint: "https://llm.example.de/v1", stores: DE, processes: DE}
 location:
   signals: [edge_header]
   edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
 """
 TABLE = table_of(CONFIG, {})
-REFUSING = table_of(CONFIG.replace("{provider:", "{unsupported: refuse, provider:"), {})
+STRIPPING = table_of(CONFIG.replace("identity: pass, ", ""), {})
+STRICT = table_of(CONFIG.replace("identity: pass", "unsupported: refuse"), {})
+REFUSING = table_of(CONFIG.replace("provider:", "unsupported: refuse, provider:"), {})
 
 
 @dataclass(frozen=True)
@@ -614,6 +616,23 @@ def test_what_would_be_dropped_is_refused_where_the_operator_says_so(
     assert len(outcome) == 3, outcome
     assert outcome[0] == "unsupported_capability"
     assert f"{column} has no {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
+
+
+WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", "metadata": {"person": "anna"}}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("table", [STRIPPING, STRICT], ids=["drop", "refuse"])
+def test_who_asks_is_told_to_no_provider_and_refused_by_none(table: Table, column: str) -> None:
+    for fields in ({name: value} for name, value in WHO.items()):
+        [name] = fields
+        outcome = asked(table, column, fields)
+        if table is STRICT and name not in table.deployments[column].capabilities.parameters:
+            assert outcome[0] == "unsupported_capability"
+            continue
+        body, dropped = outcome[0], outcome[1]
+        assert dropped == {name}
+        assert "anna" not in json.dumps(body)
 
 
 def test_the_table_has_every_field_that_the_sdk_sends() -> None:

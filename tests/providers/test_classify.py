@@ -79,6 +79,14 @@ def test_what_the_body_says_wins_over_the_headers() -> None:
     assert failure(response(429, {"retry-after": "7"}), FailureKind.RATE_LIMITED, retry_after=0.0).retry_after_s == 0.0
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"), [("true", True), (" False ", False), ("", None), ("1", None), ("true, false", None)]
+)
+def test_what_a_provider_says_of_asking_again_is_taken(said: str, taken: bool | None) -> None:
+    headers = {"x-should-retry": said} if said else {}
+    assert failure(response(500, headers), FailureKind.UNAVAILABLE).should_retry is taken
+
+
 def test_what_a_provider_says_is_bounded_and_can_be_written() -> None:
     long = "x\ud83d" * 5000
     told = failure(response(), FailureKind.UNAVAILABLE, code=long, detail=long, request_id=long, param=long)

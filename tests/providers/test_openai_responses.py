@@ -42,6 +42,7 @@ from providers.codec.call_ids import join_call_id, split_call_id
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.folding import fold
 from providers.simulator import IncomingRequest, Refused
+from providers.simulator._openai_responses import Objected, read_body
 from providers.simulator.openai import DIALECT
 
 MODEL = "gpt-6-luna"
@@ -240,7 +241,7 @@ def test_a_refusal_in_the_history_is_text_and_an_empty_answer_is_left_out() -> N
     messages = (UserMessage("a"), AssistantMessage(None, "No."), AssistantMessage(""), UserMessage("b"))
     assert sent(replace(ASK, messages=messages))["input"] == [
         {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "No."},
+        {"role": "assistant", "content": "No.", "phase": "final_answer"},
         {"role": "user", "content": "b"},
     ]
 
@@ -276,7 +277,7 @@ def test_thoughts_come_back_before_their_calls_through_a_client_of_openai_s_fiel
     body = sent(replace(ASK, messages=messages))
     assert body["input"][1:] == [
         thought(1, "First.", "Second."),
-        {"role": "assistant", "content": "Let me look."},
+        {"role": "assistant", "content": "Let me look.", "phase": "commentary"},
         {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": "{}"},
         thought(3),
         {"type": "function_call", "call_id": "call_2", "name": "get_weather", "arguments": "{}"},
@@ -288,6 +289,39 @@ def test_thoughts_come_back_before_their_calls_through_a_client_of_openai_s_fiel
     other = ADAPTER.build_request(replace(ASK, messages=messages), target("gpt-5.6-terra"))
     assert b"rs_1" not in other.body
     assert b'encrypted_content":"' not in other.body
+
+
+@pytest.mark.parametrize("form", ["json", "stream"])
+def test_commentary_is_a_paragraph_of_its_own_before_the_answer(form: str) -> None:
+    def said(text: str, phase: str, *more: str) -> dict[str, Any]:
+        parts = [{"type": "output_text", "text": part} for part in (text, *more)]
+        return {"type": "message", "role": "assistant", "phase": phase, "content": parts}
+
+    items = (
+        said("I look", "commentary", " it up."),
+        thought(1),
+        said("", "commentary"),
+        said("It is 3.", "final_answer"),
+    )
+    if form == "json":
+        answer = whole(response("completed", *items))
+    else:
+        deltas = [(0, "I look"), (0, " it up."), (2, ""), (3, "It is"), (3, " 3.")]
+        events = [{"type": "response.output_text.delta", "output_index": i, "delta": text} for i, text in deltas]
+        answer = fold(streamed(*events, {"type": "response.completed", "response": response("completed", *items)}))
+    assert answer.choices[0].message.content == "I look it up.\n\nIt is 3."
+
+
+def test_a_phase_is_only_an_assistants() -> None:
+    messages = (UserMessage("a"), AssistantMessage("b"), UserMessage("c"))
+    body = sent(replace(ASK, messages=messages))
+    assert [item.get("phase") for item in body["input"]] == [None, "final_answer", None]
+    for position, phase in ((0, "commentary"), (1, None), (1, "thought")):
+        changed = {**body, "input": [dict(item) for item in body["input"]]}
+        changed["input"][position]["phase"] = phase
+        with pytest.raises(Objected) as raised:
+            read_body(changed)
+        assert raised.value.objection.param == f"input[{position}].phase"
 
 
 def test_ids_of_another_vendor_are_made_fit() -> None:

@@ -81,13 +81,14 @@ def test_a_token_is_sent_as_it_is() -> None:
         ("{", "is no JSON of a service account's key"),
         ("{}", "is no service account's key: it lacks type, client_email, private_key"),
         (json.dumps({**ACCOUNT, "type": "authorized_user"}), "is a key of another kind"),
+        (json.dumps({"type": "external_account", "audience": "//iam"}), "is a config of workload identity federation"),
         (
             json.dumps({**ACCOUNT, "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}),
             "can't be read",
         ),
         (json.dumps({**ACCOUNT, "private_key": "not a key"}), "can't be read"),
     ],
-    ids=["broken", "empty", "user", "no key", "no PEM"],
+    ids=["broken", "empty", "user", "federation", "no key", "no PEM"],
 )
 def test_a_key_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:
     problem = secret_problem(GoogleAccount(), Secret(secret))

@@ -33,6 +33,7 @@ class Told:
         self.now = Status(TABLE, LOADED, None, {}, False, (worker, replace(worker, seat=2)), 2, 1, at_s=NOW)
         self.reloaded = replace(LOADED, cause="admin", changes=Changes(added=("new",)))
         self.reloads = 0
+        self.rollbacks: list[tuple[str | None, str, str | None]] = []
 
     async def status(self) -> Status:
         return self.now
@@ -40,9 +41,13 @@ class Told:
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         return b"some 1\n", f"text/plain; asked={accept}"
 
-    async def reload(self) -> Reload:
+    async def reload(self, who: str) -> Reload:
         self.reloads += 1
-        return self.reloaded
+        return replace(self.reloaded, who=who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        self.rollbacks.append((version, who, signature))
+        return replace(self.reloaded, cause="rollback", who=who)
 
 
 def client(told: Told, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
@@ -236,3 +241,21 @@ async def test_no_secret_is_in_any_answer(told: Told) -> None:
     for secret in KEYS.values():
         assert secret not in shown
     assert "a" * 64 not in shown
+
+
+async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(told: Told) -> None:
+    answer = await client(told).post(
+        "/rollback", json={"version": "abcd1234", "signature": "a.b.c"}, headers={"x-gateway-operator": "ada"}
+    )
+    assert (answer.status_code, answer.json()["cause"], answer.json()["who"]) == (200, "rollback", "ada")
+    assert answer.json()["file_active"] is True
+    assert told.rollbacks == [("abcd1234", "ada", "a.b.c")]
+    assert (await client(told).post("/rollback")).status_code == 200
+    assert told.rollbacks[1:] == [(None, "", None)]
+
+
+@pytest.mark.parametrize("name", ["x" * 121, "ada\u202egrace".encode()])
+async def test_a_name_that_could_deceive_is_refused(told: Told, name: str | bytes) -> None:
+    answer = await client(told).post("/rollback", headers={"x-gateway-operator": name})
+    assert answer.status_code == 400
+    assert told.rollbacks == []

@@ -33,6 +33,7 @@ def test_all_that_is_known_is_told() -> None:
     record.deployment = "chatgpt-eu"
     record.attempts = [Attempt("a", "p", "m", 0.2, FAILED), Attempt("b", "p", "m", 0.1)]
     record.dropped = frozenset({"seed", "logprobs"})
+    record.labels = ("cn-gb45438", "house")
     record.first_s = 0.304
     assert headers_of(record) == {
         "x-request-id": "req-1",
@@ -42,6 +43,7 @@ def test_all_that_is_known_is_told() -> None:
         "x-gateway-deployment": "chatgpt-eu",
         "x-gateway-attempts": "2",
         "x-gateway-dropped": "logprobs, seed",
+        "x-gateway-labels": "cn-gb45438, house",
         "server-timing": "provider;dur=100.0, gateway;dur=4.0",
     }
 

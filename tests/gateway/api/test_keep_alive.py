@@ -124,7 +124,7 @@ async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPa
             super().__init__(silence_s, send)
             made.append(self)
 
-    monkeypatch.setattr("gateway.api.chat.KeepAlive", Watched)
+    monkeypatch.setattr("gateway.api.exchange.KeepAlive", Watched)
     go_on, end = asyncio.Event(), asyncio.Event()
     exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=3600).run())

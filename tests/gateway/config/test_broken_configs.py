@@ -37,6 +37,22 @@ def route(text: str, *errors: str, **others: str) -> Case:
     return one("assistants", f"assistants:\n  a:\n    routes:\n      {text}", *errors, **others)
 
 
+def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]") -> Case:
+    lines = ["assistants:", "  a:", f"    routes: {{cn: {route}}}", "    schedules:", f"      {text}"]
+    return one("assistants", "\n".join(lines), *errors)
+
+
+def shadowed(text: str, *errors: str, **others: str) -> Case:
+    lines = ["assistants:", "  a:", "    routes: {cn: [qwen-cn]}", "    shadow:", f"      {text}"]
+    return one("assistants", "\n".join(lines), *errors, **others)
+
+
+def stages(text: str, message: str) -> Case:
+    hint = 'such as "5% for 10m, 25% for 30m, 100%"'
+    path = "assistants.a.schedules.cn.steps"
+    return scheduled(f'cn: {{candidate: qwen-cn, steps: ▸"{text}"}}', f"{path}: {message}; {hint}")
+
+
 OWN = "stores: DE, processes: DE"
 SERVER = "provider: openai-compatible, model: m, endpoint: 'https://llm.example'"
 HASH = "sha256:" + "ab" * 32
@@ -106,6 +122,38 @@ SHAPES = {
     ),
     "number for a name": route(
         "cn: [▸5]", "assistants.a.routes.cn[0]: must be a string, not a number; put it in quotes"
+    ),
+    "stages in other words": stages("5%, then all", "must be shares with their times, separated by commas"),
+    "stages of nothing": stages("", "must be shares with their times, separated by commas"),
+    "stage without its time": stages("5%, 100%", "every stage but the last needs its time, and the last has none"),
+    "last stage with a time": stages("5% for 1h", "every stage but the last needs its time, and the last has none"),
+    "stage of no time": stages("5% for 0m, 100%", "must be shares with their times, separated by commas"),
+    "stages that fall": stages("25% for 1h, 5%", "the shares must rise from stage to stage"),
+    "rise without its sign": scheduled(
+        "cn: {candidate: qwen-cn, steps: 100%, stop_on: {latency_p95: ▸50%}}",
+        "assistants.a.schedules.cn.stop_on.latency_p95: must be a rise in whole percent, or the word off; such as +50%",
+    ),
+    "too few requests": scheduled(
+        "cn: {candidate: qwen-cn, steps: 100%, stop_on: {min_requests: ▸1}}",
+        "assistants.a.schedules.cn.stop_on.min_requests: must be at least 10",
+    ),
+    "weight of a wrong kind": route(
+        "cn: [▸{qwen-cn: 0.5}]",
+        "assistants.a.routes.cn[0]: the weight of 'qwen-cn' must be a whole number from 0 to 10000; "
+        "such as {qwen-cn: 95, other: 5}",
+    ),
+    "weight below nothing": route(
+        "cn: [▸{qwen-cn: -1}]",
+        "assistants.a.routes.cn[0]: the weight of 'qwen-cn' must be a whole number from 0 to 10000; "
+        "such as {qwen-cn: 95, other: 5}",
+    ),
+    "no weight": route(
+        "cn: [▸{qwen-cn: 0}]",
+        "assistants.a.routes.cn[0]: a weighted step needs a weight above 0; such as {one: 95, other: 5}",
+    ),
+    "no member": route(
+        "cn: [▸{}]",
+        "assistants.a.routes.cn[0]: a weighted step needs a weight above 0; such as {one: 95, other: 5}",
     ),
     "number for a word": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: DE, processes: ▸5}",
@@ -203,8 +251,8 @@ SHAPES = {
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
-        "deployments.x.model: a reference `${…}` is resolved in `api_key`, an edge's secret, an exporter's headers and "
-        "a claim's keys only; write the value itself",
+        "deployments.x.model: a reference `${…}` is resolved in `api_key`, `secrets`, an edge's secret, an exporter's "
+        "headers and a claim's keys only; write the value itself",
     ),
 }
 
@@ -215,6 +263,70 @@ ROUTES = {
     "unknown region": route("▸cnn: [qwen-cn]", "assistants.a.routes.cnn: unknown region 'cnn'; did you mean 'cn'?"),
     "step twice": route(
         "cn: [qwen-cn, ▸qwen-cn]", "assistants.a.routes.cn[1]: 'qwen-cn' is in this route already; remove one"
+    ),
+    "schedule of an unknown route": scheduled(
+        "▸us: {candidate: qwen-cn, steps: 100%}",
+        "assistants.a.schedules.us: the assistant has no route for 'us'; there are: cn",
+    ),
+    "schedule without a weighted step": scheduled(
+        "cn: {candidate: ▸qwen-cn, steps: 100%}",
+        "assistants.a.schedules.cn.candidate: the route doesn't begin with a weighted step; "
+        "begin it with {one: 100, qwen-cn: 0}",
+        route="[qwen-cn]",
+    ),
+    "schedule of a stranger": scheduled(
+        "cn: {candidate: ▸qwen-cm, steps: 100%}",
+        "assistants.a.schedules.cn.candidate: 'qwen-cm' is not in the weighted step that the route begins with; "
+        "did you mean 'qwen-cn'?",
+    ),
+    "schedule of one alone": scheduled(
+        "cn: {candidate: ▸qwen-cn, steps: 100%}",
+        "assistants.a.schedules.cn.candidate: 'qwen-cn' has nobody beside it in its step; name who has the other people",
+    ),
+    "shadow of an unknown route": shadowed(
+        "▸us: {deployment: qwen-cn}", "assistants.a.shadow.us: the assistant has no route for 'us'; there are: cn"
+    ),
+    "unknown shadow": shadowed(
+        "cn: {deployment: ▸qwen-cm}",
+        "assistants.a.shadow.cn.deployment: unknown deployment 'qwen-cm'; did you mean 'qwen-cn'?",
+    ),
+    "shadow outside": shadowed(
+        "cn: {deployment: ▸chatgpt-us}",
+        "assistants.a.shadow.cn.deployment: 'chatgpt-us' stores and processes in US, outside the boundary of region "
+        f"'cn' (CN); {FITTING}: qwen-cn",
+    ),
+    "text kept outside": shadowed(
+        "cn: {deployment: qwen-cn, keep_text: ▸true}",
+        "assistants.a.shadow.cn.keep_text: the gateway keeps it where it stands, which is not known to be in the "
+        "boundary (CN); say where in `cell: {territory: …}`, or leave it out",
+    ),
+    "text kept nobody knows where": shadowed(
+        "cn: {deployment: qwen-cn, keep_text: ▸true}",
+        "assistants.a.shadow.cn.keep_text: the gateway keeps it where it stands, which is not known to be in the "
+        "boundary (CN); say where in `cell: {territory: …}`, or leave it out",
+        cell="",
+    ),
+    "share of nothing": shadowed(
+        "cn: {deployment: qwen-cn, share: ▸0%}",
+        "assistants.a.shadow.cn.share: must be a share from 1% to 100%, in whole percent; such as 20%",
+    ),
+    "step twice, then weighted": route(
+        "cn: [qwen-cn, {▸qwen-cn: 5}]",
+        "assistants.a.routes.cn[1].qwen-cn: 'qwen-cn' is in this route already; remove one",
+    ),
+    "unknown member": route(
+        "cn: [{qwen-cn: 95, ▸qwen-cm: 5}]",
+        "assistants.a.routes.cn[0].qwen-cm: unknown deployment 'qwen-cm'; did you mean 'qwen-cn'?",
+    ),
+    "member outside": route(
+        "cn: [{qwen-cn: 95, ▸chatgpt-us: 5}]",
+        "assistants.a.routes.cn[0].chatgpt-us: 'chatgpt-us' stores and processes in US, outside the boundary of region "
+        f"'cn' (CN); {FITTING}: qwen-cn",
+    ),
+    "member of weight 0 outside": route(
+        "cn: [{qwen-cn: 95, ▸chatgpt-us: 0}]",
+        "assistants.a.routes.cn[0].chatgpt-us: 'chatgpt-us' stores and processes in US, outside the boundary of region "
+        f"'cn' (CN); {FITTING}: qwen-cn",
     ),
     "no step": route(
         "▸cn: []",
@@ -759,14 +871,7 @@ def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
 
 
 NOT_YET = {
-    "labels": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸labels: [x]}"),
-    "profile": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸profile: {locale: zh}}"),
-    "protected": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸protected: true}"),
     "log_prompts": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸log_prompts: true}"),
-    "consent": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸consent: required}"),
-    "resume": ("assistants.a", "assistants:\n  a: {▸resume: true, routes: {cn: [qwen-cn]}}"),
-    "reveal_model": ("assistants.a", "assistants:\n  a: {▸reveal_model: false, routes: {cn: [qwen-cn]}}"),
-    "fold": ("deployments.x", "deployments:\n  x: {▸fold: true, provider: gemini, model: gemini-3.8-flash}"),
 }
 
 
@@ -782,23 +887,6 @@ def test_a_key_without_its_feature_is_refused_by_name(key: str) -> None:
 def test_a_key_without_its_feature_is_refused_wherever_it_stands(key: str) -> None:
     expected = f"gateway.yaml:1:1: {key}: `{key}` is not supported by this version yet; remove it"
     assert [str(problem) for problem in rejected(f"{key}: true\n{sections()}")] == [expected]
-
-
-def test_words_and_steps_without_their_feature_are_refused_by_name() -> None:
-    text, places = marked(
-        sections(
-            assistants="assistants: {a: {routes: {cn: [▸{qwen-cn: 95, chatgpt-us: 5}, qwen-cn], us: [▸{}]}}}",
-            clients=f"clients: {{a: {{keys: ['{HASH}'], may_assert: [territory, ▸consent]}}}}",
-        )
-    )
-    step = "a weighted step (a mapping inside a route) is not supported by this version yet; name one deployment"
-    errors = [problem for problem in rejected(text) if problem.severity == "error"]
-    assert [(problem.line, problem.column) for problem in errors] == places
-    assert [f"{dotted(problem.path)}: {problem.message}; {problem.hint}" for problem in errors] == [
-        f"assistants.a.routes.cn[0]: {step}",
-        f"assistants.a.routes.us[0]: {step}",
-        "clients.a.may_assert[1]: `consent` is not supported by this version yet; remove it",
-    ]
 
 
 def test_mistakes_of_text_shape_and_meaning_are_reported_together() -> None:

@@ -12,6 +12,23 @@ from tests.tables import KEYS, WORLD, table_of
 TABLE = table_of(WORLD)
 
 
+SHADOWED = "default: [gemini, qwen-intl]\n    shadow: {default: {deployment: qwen-intl}}"
+CANARY = WORLD.replace(
+    "default: [gemini, qwen-intl]",
+    'default: [{gemini: 95, qwen-intl: 5}]\n    schedules: {default: {candidate: qwen-intl, steps: "5% for 1h, 100%"}}',
+)
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [("gemini: 95", "gemini: 90"), ("5% for 1h", "6% for 1h"), ('1h, 100%"', '1h, 100%", stop_on: {error_rate: off}')],
+)
+def test_another_weight_or_schedule_is_another_route(here: str, there: str) -> None:
+    assert here in CANARY
+    changes = changes_between(table_of(CANARY), table_of(CANARY.replace(here, there)))
+    assert changes == Changes(routes=("assistant/default",))
+
+
 @pytest.mark.parametrize(
     ("here", "there", "changes"),
     [
@@ -23,6 +40,12 @@ TABLE = table_of(WORLD)
         ("${GEMINI_API_KEY}", "${OPENAI_US_API_KEY}", Changes(changed=("gemini",))),
         ("endpoint: eu,", "endpoint: eu, enabled: false,", Changes(changed=("chatgpt-eu",))),
         ("may_assert: [territory]", "may_assert: []", Changes(sections=("clients",))),
+        (
+            "default: [gemini, qwen-intl]",
+            "default: [{gemini: 1, qwen-intl: 1}]",
+            Changes(routes=("assistant/default",)),
+        ),
+        ("default: [gemini, qwen-intl]", SHADOWED, Changes(routes=("assistant/default",))),
         ("location:", "resilience: {idle: 7s}\nlocation:", Changes(sections=("resilience",))),
     ],
 )

@@ -10,18 +10,9 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.table import (
-    BreakerRule,
-    Cell,
-    Cors,
-    Deployment,
-    Edge,
-    EdgeSecret,
-    Limits,
-    LocationRules,
-    Resilience,
-    Table,
-)
+from gateway.model.deployment import Deployment
+from gateway.model.edge import Edge, EdgeSecret, LocationRules
+from gateway.model.table import BreakerRule, Cell, Cors, Limits, Resilience, Table
 from providers.adapter import Adapter
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model.table import Deployment
+from gateway.model.deployment import Deployment
 from providers.territories import ANYWHERE, parse_places
 from tests.gateway.config.cases import SOUND, compiled, more, rejected, sections
 

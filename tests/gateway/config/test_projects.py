@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.table import Deployment
+from gateway.model.deployment import Deployment
 from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
 from providers.wire import WireRequest

@@ -27,7 +27,7 @@ def report(name: str) -> str:
     return text.replace(f"{GOLDEN}/", "") + "\n"
 
 
-@pytest.mark.parametrize("name", ["broken", "full"])
+@pytest.mark.parametrize("name", ["broken", "canary", "full"])
 def test_the_report_is_as_printed(name: str) -> None:
     expected = GOLDEN / f"{name}.txt"
     found = report(f"{name}.yaml")

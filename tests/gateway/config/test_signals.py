@@ -12,9 +12,9 @@ from gateway.config.compile import compile_config
 from gateway.config.load import load_document, parse_document
 from gateway.config.problems import dotted
 from gateway.config.report import render_matrix
+from gateway.model.edge import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeyUrl, SharedKey
-from gateway.model.table import LocationRules
 from providers.auth import Secret
 from providers.registry import load_registry
 from tests.claims import jwks, public

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.config import yaml_source
 from gateway.config.problems import ConfigRejected
-from gateway.config.yaml_source import MAX_BYTES, parse_yaml
+from gateway.config.watch import MAX_BYTES
+from gateway.config.yaml_source import parse_yaml
 from tests.gateway.config.cases import marked
 
 AS_UTF_8 = "save the file as UTF-8"

@@ -8,10 +8,11 @@ import httpx
 import pytest
 import respx
 
+from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import Answer, Runner
+from gateway.execution.run import Runner
 from gateway.execution.send import Sender
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record

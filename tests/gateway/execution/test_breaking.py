@@ -10,11 +10,12 @@ import httpx
 import pytest
 import respx
 
+from gateway.execution.attempt import Answer
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.budget import FLOOR
 from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES
-from gateway.execution.run import Answer, PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
 from gateway.model.table import BreakerRule
 from providers.failures import FailureKind

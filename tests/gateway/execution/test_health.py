@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Unwell
-from gateway.model.table import Deployment, Table
+from gateway.model.deployment import Deployment
+from gateway.model.table import Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json

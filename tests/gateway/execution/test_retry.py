@@ -19,6 +19,7 @@ def test_every_kind_has_a_rule() -> None:
 @given(
     kind=_KINDS,
     retry_after_s=_TIMES,
+    should_retry=st.none() | st.booleans(),
     tried_here=st.integers(1, 5),
     per_deployment=st.integers(1, 4),
     another_key=st.booleans(),
@@ -29,6 +30,7 @@ def test_every_kind_has_a_rule() -> None:
 def test_a_verdict_keeps_every_bound(
     kind: FailureKind,
     retry_after_s: float | None,
+    should_retry: bool | None,
     tried_here: int,
     per_deployment: int,
     another_key: bool,
@@ -37,7 +39,7 @@ def test_a_verdict_keeps_every_bound(
     chance: float,
 ) -> None:
     verdict = judge(
-        Failure(kind, "x", retry_after_s=retry_after_s),
+        Failure(kind, "x", retry_after_s=retry_after_s, should_retry=should_retry),
         tried_here=tried_here,
         per_deployment=per_deployment,
         another_key=another_key,
@@ -52,9 +54,13 @@ def test_a_verdict_keeps_every_bound(
         assert not is_last_step
         assert RULES[kind].next_step
     if verdict.again:
-        assert another_key or (RULES[kind].retry_here and tried_here < per_deployment)
-    if kind in (FailureKind.CONTENT_FILTER, FailureKind.INVALID_REQUEST, FailureKind.DEADLINE):
+        told_to = should_retry is True and kind is FailureKind.INVALID_REQUEST
+        assert another_key or ((RULES[kind].retry_here or told_to) and tried_here < per_deployment)
+    if should_retry is False:
+        assert not verdict.again or another_key
+    if kind in (FailureKind.CONTENT_FILTER, FailureKind.DEADLINE):
         assert not verdict.again
+    if kind in (FailureKind.CONTENT_FILTER, FailureKind.INVALID_REQUEST, FailureKind.DEADLINE):
         assert not verdict.onward
     if kind is FailureKind.SILENT:
         assert not verdict.again

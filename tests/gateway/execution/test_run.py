@@ -119,6 +119,33 @@ async def test_a_wrong_or_refused_request_is_asked_nowhere_else(
     assert not second.called
 
 
+async def test_a_provider_that_says_not_to_retry_is_left_for_the_next_at_once(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(503, x_should_retry="false"))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
+
+
+async def test_a_provider_that_says_to_retry_is_asked_again_though_it_calls_the_request_wrong(bench: Bench) -> None:
+    answers = [error(400, x_should_retry="true"), httpx.Response(200, json=answer_json())]
+    bench.router.post(FIRST).mock(side_effect=answers)
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert (bench.tried, bench.waits) == (["first", "first"], [0.5])
+
+
+async def test_what_a_provider_says_of_retrying_breaks_no_bound(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(400, x_should_retry="true"))
+    second = bench.router.post(SECOND).respond(json=answer_json())
+    with pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert (bench.tried, second.called) == (["first", "first"], False)
+    bench.router.post(FIRST).mock(return_value=error(400, "content_filter", x_should_retry="true"))
+    bench.record.attempts.clear()
+    with pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert bench.tried == ["first"]
+
+
 async def test_a_rate_limit_with_a_short_wait_is_waited_for(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=[error(429, retry_after="2"), httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"

@@ -271,7 +271,7 @@ async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = gzip.compress(b"\0" * 5_000_000)
     async with scripted(say(gzipped(bomb)), say(GOOD)) as server:
         way = lean()
-        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
+        assert await failure_of(way, server.origin) is FailureKind.TOO_LARGE
         assert await whole(way, server.origin) == (200, b"good")
         await way.aclose()
 

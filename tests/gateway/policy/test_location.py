@@ -13,7 +13,7 @@ from gateway.model.location import LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Table
 from gateway.policy.location import CLAIM_PROBLEMS, EdgeNote, EdgeReport, Sighting, resolve
-from gateway.policy.routing import refuse_location
+from gateway.policy.refusals import refuse_location
 from tests.tables import WORLD, table_of
 
 TABLE = table_of(WORLD)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
 from providers.fitting import Needs
 from tests.tables import KEYS, WORLD, table_of
@@ -175,3 +177,48 @@ def test_another_cells_region_is_sent_home() -> None:
     refusal = refusal_of(table, "CN")
     assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
     assert plan_of(table, "DE") == ["chatgpt-eu"]
+
+
+PROBLEMS = {
+    "unknown": (
+        Sighting(),
+        RefusalCode.REGION_UNKNOWN,
+        "where this request comes from is not known, and this gateway doesn't guess: send it through the edge that tells the "
+        "country, or with a key that is bound to a region",
+    ),
+    "conflict": (
+        # A claim that names no territory says nothing.
+        Sighting(EdgeReport("cf-ipcountry", ("US",)), asserted=("CN",), claim=ClaimReport(None)),
+        RefusalCode.REGION_CONFLICT,
+        "the signals of this request's place contradict: edge_header says us, assertion says cn",
+    ),
+    "blocked": (
+        Sighting(EdgeReport("cf-ipcountry", ("CU",))),
+        RefusalCode.REGION_BLOCKED,
+        "the assistant is not offered in Cuba",
+    ),
+    "expired claim": (
+        Sighting(EdgeReport("cf-ipcountry", ("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
+        RefusalCode.PERMISSION_DENIED,
+        "`x-gateway-claim` is not believed: it has expired",
+    ),
+    "unchecked claim": (
+        Sighting(EdgeReport("cf-ipcountry", ("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
+        RefusalCode.NO_HEALTHY_DEPLOYMENT,
+        "`x-gateway-claim` is not believed: the issuer's keys can't be read right now",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sighting", "code", "message"), PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_a_place_that_is_none_is_refused_and_says_why(sighting: Sighting, code: RefusalCode, message: str) -> None:
+    claim = "  claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}\n"
+    table = table_of(
+        WORLD.replace("signals: [api_key,", "signals: [edge_header, claim,").replace(", edge_header]", "]") + claim
+    )
+    location = resolve(table, table.clients["b" * 64], sighting)
+    refusal = refuse_location(table, location)
+    assert refusal is not None
+    assert (refusal.code, refusal.message) == (code, message)
+    assert refusal.retry_after_s == (10.0 if code is RefusalCode.NO_HEALTHY_DEPLOYMENT else None)
+    assert decide(table, table.assistants["assistant"], location, asked(), {}, 0.0) == Decision(refusal)

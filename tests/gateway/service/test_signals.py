@@ -15,6 +15,7 @@ import pytest
 
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.services import Services
+from gateway.model.edge import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.model.signals import (
     AddressReport,
@@ -26,7 +27,6 @@ from gateway.model.signals import (
     KeyUrl,
     SharedKey,
 )
-from gateway.model.table import LocationRules
 from gateway.policy.location import Sighting
 from gateway.service.signals import Signals
 from providers.auth import Secret

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.model.trace import TraceContext
 from gateway.telemetry import log
 from providers.chat import Usage
 from providers.failures import FailureKind
+from providers.pricing import Price, Rates
 from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, failed_attempt
 
 
@@ -67,6 +69,20 @@ def test_an_answer_after_a_failover_in_a_trace() -> None:
             {"deployment": "other", "ms": 300.0},
         ],
     }
+
+
+def test_what_an_answer_cost_is_told_where_a_price_is_known() -> None:
+    record = answered()
+    record.price = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
+    record.count(Usage(100, 10))
+    line = line_of(record)
+    assert line is not None
+    assert (line["cost_micros"], line["currency"]) == (350, "USD")
+    record = answered()
+    record.count(Usage(100, 10))
+    line = line_of(record)
+    assert line is not None
+    assert "cost_micros" not in line
 
 
 def test_what_is_unknown_is_not_made_up() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
 
 import orjson
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.model.record import Record
+from gateway.model.record import Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
 from gateway.telemetry.families import FAMILIES
@@ -19,6 +21,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.snapshots import EMPTY, Series, merge, unpack, without_gauges
 from providers.chat import Usage
 from providers.failures import FailureKind
+from providers.pricing import Price, Rates
 from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -75,6 +78,24 @@ def test_an_answer() -> None:
     assert value(metrics, "gateway_answers_without_usage_total") is None
     assert value(metrics, "gateway_retries_total") is None
     assert value(metrics, "gateway_failovers_total") is None
+
+
+def priced(usage: Usage | None, currency: str = "USD") -> Record:
+    record = answered()
+    record.price = Price(Rates(2_500_000, 10_000_000, 250_000), currency, date(2026, 11, 20), "a page")
+    record.count(usage)
+    return record
+
+
+def test_costs_are_added_up_by_currency() -> None:
+    usage = Usage(1000, 10, 400)
+    unknown = priced(None)
+    metrics = counted([priced(usage), priced(usage), priced(usage, "EUR"), unknown, answered(usage=usage)])
+    labels = {"region": "eu", "assistant": "assistant", "deployment": "house", "provider": "openai"}
+    each = 600 * 2.5 + 400 * 0.25 + 10 * 10
+    assert value(metrics, "gateway_cost_micros_total", **labels, currency="USD") == 2 * each
+    assert value(metrics, "gateway_cost_micros_total", **labels, currency="EUR") == each
+    assert (unknown.cost_micros, unknown.usage) == (None, None)
 
 
 def test_a_json_answer_shows_no_first_token() -> None:
@@ -251,28 +272,65 @@ def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> N
         assert family.help.endswith(".")
     refused_retry = answered()
     refused_retry.retries_refused = ("a",)
+    refused_retry.shed = (("a", "queue_full"),)
+    hedge = replace(attempt("b"), is_hedge=True)
+    resumed = answered()
+    resumed.resumed = Resumed("a", "b")
+    weighted = answered(attempt("b"))
+    weighted.side = "b"
     everything = counted(
         [
+            resumed,
             answered(failed_attempt(FailureKind.SILENT), failed_attempt(FailureKind.SILENT), attempt("b"), stream=True),
             answered(usage=Usage(1, 1)),
+            priced(Usage(1, 1)),
+            answered(replace(attempt(), lost=True), hedge),
             refused_retry,
+            weighted,
         ]
     )
     whole = {
         "gateway_config_reloads_total",
         "gateway_config_info",
         "gateway_benched_deployments",
+        "gateway_schedule_share_percent",
+        "gateway_schedule_rolled_back",
         "gateway_approval_days_left",
+        "gateway_model_days_left",
     }
     breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total"}
+    limiters = {"gateway_concurrency_limit", "gateway_concurrency_in_use", "gateway_concurrency_queued"}
     elsewhere = {
         "gateway_traces_total",
+        "gateway_shadow_requests_total",
+        "gateway_shadow_answer_seconds",
         *whole,
         *breakers,
+        *limiters,
         *(name for name, family in FAMILIES.items() if not family.labels),
     }
     empty = {name for name, rows in unpack(everything.snapshot()).items() if not rows}
     assert empty == elsewhere
+
+
+def test_hedges_are_no_failovers_and_the_wait_for_a_place_is_no_work_of_ours() -> None:
+    hedge = replace(attempt("b"), is_hedge=True)
+    won = answered(replace(attempt(), lost=True), hedge)
+    lost = answered(replace(hedge, lost=True), attempt())
+    failed = answered(replace(failed_attempt(FailureKind.UNAVAILABLE, "b"), is_hedge=True), attempt())
+    queued = answered(attempt(duration_s=0.1))
+    queued.queued_s, queued.shed = 0.299, (("house", "queue_full"),)
+    metrics = counted([won, lost, failed, queued])
+    for outcome in ("won", "lost", "failed"):
+        assert value(metrics, "gateway_hedges_total", deployment="b", outcome=outcome, region="eu") == 1
+    assert not unpack(metrics.snapshot())["gateway_failovers_total"]
+    assert (
+        value(metrics, "gateway_attempts_total", deployment="house", outcome="lost", region="eu", provider="openai")
+        == 1
+    )
+    assert value(metrics, "gateway_shed_total", deployment="house", reason="queue_full", region="eu") == 1
+    # 0.4 s to the answer, of which the queue took 0.299 and the provider 0.1.
+    assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002
 
 
 def test_a_region_that_a_reload_took_away_keeps_its_counts() -> None:

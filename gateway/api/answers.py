@@ -1,0 +1,84 @@
+"""An answer with what the law wants to be said on it: the body of a whole one, the chunks of a stream."""
+
+from __future__ import annotations
+
+import orjson
+
+from gateway.api.stream import ChunkEncoder
+from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
+from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun
+from providers.codec import encode_completion
+
+__all__ = ["LabelledEncoder", "encode_answer", "encoder_for"]
+
+
+def encode_answer(
+    completion: ChatCompletion, labelling: Labelling | None, request_id: str, model: str | None = None
+) -> dict[str, object]:
+    """The body of a whole answer; what is ours in it is in `x_gateway`. model: what is shown for the model's name."""
+    extras: dict[str, object] = {}
+    raw = [choice.raw_finish_reason for choice in completion.choices if choice.finish_reason == "other"]
+    if any(raw):
+        extras["finish_reason"] = ", ".join(sorted(word for word in raw if word))
+    if labelling is not None:
+        labelled = label_completion(completion, labelling)
+        integrity = integrity_of(labelled) if labelling.has_integrity else ""
+        extras["labels"] = marks(labelling, request_id, integrity, in_content=labelled is not completion)
+        completion = labelled
+    body = encode_completion(completion, model or completion.model)
+    return {**body, "x_gateway": extras} if extras else body
+
+
+def encoder_for(
+    request: ChatRequest, labelling: Labelling | None, request_id: str, model: str | None = None
+) -> ChunkEncoder:
+    """What writes the stream of this request."""
+    fallback_id = f"chatcmpl-{request_id}"
+    if labelling is None:
+        return ChunkEncoder(request.include_usage, fallback_id, model)
+    return LabelledEncoder(request, labelling, request_id, model)
+
+
+class LabelledEncoder(ChunkEncoder):
+    """A stream with labels: their words before the first text of each choice, and the marks on the first chunk and on
+    the one that ends the last choice. There the integrity value is known: an answer that breaks off has none.
+
+    produce_id: the number of the answer.
+    """
+
+    def __init__(self, request: ChatRequest, labelling: Labelling, produce_id: str, model: str | None = None) -> None:
+        super().__init__(request.include_usage, f"chatcmpl-{produce_id}", model)
+        self._labelling = labelling
+        self._produce_id = produce_id
+        self._prefixer = Prefixer(labelling.prefix)
+        self._integrity = Integrity() if labelling.has_integrity else None
+        self._choices_left = request.n or 1
+        self._is_mark_due = False
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """See ChunkEncoder."""
+        return super().encode(tuple(self._prefixer.add(events)))
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextDelta(text, choice) if self._integrity is not None:
+                self._integrity.add(text, choice)
+            case TextRun(pieces) if self._integrity is not None:
+                self._integrity.add(orjson.loads(b'"' + b"".join(pieces) + b'"'))
+            case ChoiceFinish():
+                self._choices_left -= 1
+                self._is_mark_due = self._is_mark_due or self._choices_left == 0
+            case Opened():
+                opened = super()._encode(event)
+                self._is_mark_due = True
+                return opened
+        return super()._encode(event)
+
+    def _chunk(self, choices: list[object], extras: dict[str, object] | None = None, **more: object) -> bytes:
+        if self._is_mark_due:
+            self._is_mark_due = False
+            ended = self._choices_left <= 0 and self._integrity is not None
+            integrity = self._integrity.value if ended and self._integrity is not None else ""
+            told = marks(self._labelling, self._produce_id, integrity, in_content=self._prefixer.shown)
+            extras = {**(extras or {}), "labels": told}
+        return super()._chunk(choices, extras, **more)

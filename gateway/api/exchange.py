@@ -1,0 +1,176 @@
+"""One chat request's two pipes: what was read of it, what was sent, and the watch for the client leaving."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from gateway.api.answers import encode_answer, encoder_for
+from gateway.api.body import (
+    drain,
+)
+from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.headers import response_headers
+from gateway.api.keep_alive import KeepAlive
+from gateway.api.ledger import Taken
+from gateway.api.line import LINE, Line
+from gateway.api.stream import encode_stream_error
+from gateway.execution.deadline import Deadline
+from gateway.execution.stream import AnswerStream
+from gateway.model.record import Record
+from gateway.model.speech import Voice
+from gateway.policy.labels import Labelling
+from providers.chat import ChatCompletion, ChatRequest
+
+__all__ = ["Exchange"]
+
+Receive = Callable[[], Any]
+Send = Callable[[Any], Any]
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Exchange:
+    """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving."""
+
+    def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
+        self.receive = receive
+        self.record = record
+        self.body_read = False
+        self.client_left = False
+        self.is_counted = False
+        self.deadline: Deadline | None = None
+        self.taken: Taken | None = None
+        self.voice: Voice | None = None
+        self.labelling: Labelling | None = None
+        self.shown_model: str | None = None
+        self._send = send
+        self._head_sent = False
+        self._line: Line | None = scope.get("extensions", {}).get(LINE)
+        self._watcher: asyncio.Task[None] | None = None
+        self._journey: asyncio.Task[Any] | None = None
+
+    def watch_for_leaving(self, journey: asyncio.Task[Any]) -> None:
+        """From now on, the client going away cancels this request, and with it the upstream call."""
+        self._journey = journey
+        if self._line is not None:
+            self._line.watch(self._leave)
+        else:
+            self._watcher = asyncio.ensure_future(self._watch())
+
+    def _leave(self) -> None:
+        self.client_left = True
+        if self._journey is not None:
+            self._journey.cancel()
+
+    async def _watch(self) -> None:
+        """For a server that doesn't tell of a lost connection by itself: ask for it."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def end(self) -> None:
+        """The request has ended: nobody is to be cancelled any more."""
+        if self.deadline is not None:
+            self.deadline.close()
+        if self._line is not None:
+            self._line.forget(self._leave)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        # No cycle is left behind: what ends here is freed here, without the collector.
+        self._journey = self._watcher = None
+
+    async def answer_whole(self, completion: ChatCompletion) -> None:
+        """Send a whole answer."""
+        self.record.status = 200
+        self.record.count(completion.usage)
+        if not completion.id:
+            completion = replace(completion, id=f"chatcmpl-{self.record.request_id}")
+        await self._respond(
+            200, orjson.dumps(encode_answer(completion, self.labelling, self.record.request_id, self.shown_model))
+        )
+
+    async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
+        """Send a stream as it comes; the reader's pace is the provider's."""
+        self.record.status = 200
+        encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
+        encoder.record = self.record
+        keep_alive = KeepAlive(keep_alive_s, self._send)
+        try:
+            await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
+            async for events in stream:
+                if data := encoder.encode(events):
+                    if encoder.finished or encoder.failed is not None:
+                        keep_alive.stop()
+                    keep_alive.is_silent = False
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            keep_alive.stop()
+            await stream.close()
+        self.record.count(encoder.usage)
+        if encoder.failed is not None:
+            self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
+            self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def cut_off(self) -> None:
+        """The client is there, and takes nothing: its time is over, and nobody can be told."""
+        self.record.outcome, self.record.detail = "cancelled", "the client did not take its answer in time"
+        if self._line is not None:
+            self._line.cut()
+            # The connection is lost in the loop's next round.
+            await asyncio.sleep(0)
+
+    async def fail(self, error: Exception) -> None:
+        """Tell the client what went wrong: as a response, or inside a stream that has begun."""
+        shown = from_domain(error, self.record.attempts)
+        self._note(shown, error)
+        if self.voice is not None and shown.code in self.voice.refusals:
+            shown = replace(shown, message=self.voice.refusals[shown.code])
+        if self._head_sent:
+            self.record.outcome = "interrupted"
+            data = encode_stream_error(ApiError("stream_interrupted", shown.message))
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            return
+        headers = dict(shown.headers)
+        if shown.retry_after_s is not None:
+            headers["retry-after"] = whole_seconds(shown.retry_after_s)
+        await self._respond(shown.status, orjson.dumps(encode_error(shown)), headers)
+
+    def _note(self, shown: ApiError, error: Exception) -> None:
+        record = self.record
+        record.status, record.code = shown.status, shown.code
+        if shown.code == "internal_error":
+            record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
+        else:
+            # Nobody asked, because all are benched, is the outage that a failure before it has made.
+            record.outcome = "failed" if record.attempts or shown.status >= 500 else "refused"
+            record.detail = shown.message
+
+    async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *response_headers(self.record),
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in (more or {}).items()),
+        ]
+        if not self.body_read:
+            headers.append((b"connection", b"close"))
+        await self._start(status, headers)
+        if not self.body_read:
+            # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await drain(self.receive)
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._head_sent = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})

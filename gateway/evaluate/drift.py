@@ -1,0 +1,135 @@
+"""What has changed between two runs: each figure of each candidate, with the same care as within one.
+
+Items that both runs asked are paired; shares of other items are compared exactly; latencies and goodput differ where
+their intervals don't overlap. All comparisons are corrected together (Holm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.evaluate.results import FORMAT, Report
+from gateway.evaluate.statistics import compare_all, compare_shares, holm
+
+__all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
+
+_ALPHA = 0.05
+_SHARES = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
+
+
+class NotComparable(Exception):
+    """The two runs don't measure the same; the message says what differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One figure then and now. p: corrected; None where intervals are held side by side. worse: which way it went."""
+
+    candidate: str
+    figure: str
+    before: float
+    now: float
+    p: float | None
+    moved: bool
+    worse: bool
+
+
+def drift(old: Report, new: Report) -> list[Drift]:
+    """Every figure that both runs have; raises NotComparable."""
+    for report in (old, new):
+        if report.get("format") != FORMAT:
+            raise NotComparable("one of them is no report that this version can read")
+    for name in ("region", "assistant"):
+        if old[name] != new[name]:
+            raise NotComparable(f"they are about another {name}: {old[name]} and {new[name]}")
+    tested: list[tuple[Drift, float]] = []
+    untested: list[Drift] = []
+    for candidate in new["ranking"]:
+        if candidate in old["candidates"]:
+            before, now = old["candidates"][candidate], new["candidates"][candidate]
+            tested += [*_performance(candidate, before, now), *_compliance(candidate, before, now)]
+            untested += [*_scalability(candidate, before, now), *_standing(candidate, before, now)]
+    if not tested and not untested:
+        raise NotComparable("they have no candidate and no axis in common")
+    adjusted = holm([p for _, p in tested])
+    return [
+        Drift(one.candidate, one.figure, one.before, one.now, p, p < _ALPHA, one.worse)
+        for (one, _), p in zip(tested, adjusted, strict=True)
+    ] + untested
+
+
+def _performance(name: str, before: Any, now: Any) -> Iterator[tuple[Drift, float]]:
+    if not before["performance"] or not now["performance"]:
+        return
+    scores = {"before": before["performance"]["scores"], "now": now["performance"]["scores"]}
+    common = [item for item in scores["now"] if item in scores["before"]]
+    if common:
+        compared = compare_all(scores)[0]
+        shares = {run: sum(found[item] for item in common) / len(common) for run, found in scores.items()}
+        yield (
+            Drift(name, "performance", shares["before"], shares["now"], None, False, compared.difference > 0),
+            compared.p,
+        )
+
+
+def _compliance(name: str, before: Any, now: Any) -> Iterator[tuple[Drift, float]]:
+    if not before["compliance"] or not now["compliance"]:
+        return
+    for figure, higher_is_better in _SHARES:
+        one, other = before["compliance"][figure], now["compliance"][figure]
+        if one and other:
+            hits = [round(each["value"] * each["of"]) for each in (one, other)]
+            p = compare_shares(hits[0], one["of"], hits[1], other["of"])
+            worse = (other["value"] < one["value"]) == higher_is_better
+            yield Drift(name, figure.replace("_", "-"), one["value"], other["value"], None, False, worse), p
+
+
+def _scalability(name: str, before: Any, now: Any) -> Iterator[Drift]:
+    if not before["scalability"] or not now["scalability"]:
+        return
+    one, other = before["scalability"]["goodput"], now["scalability"]["goodput"]
+    if one and other:
+        yield _apart(name, "goodput per second", one, other, higher_is_better=True)
+    steps = {step["offered"]: step for step in before["scalability"]["steps"]}
+    for step in now["scalability"]["steps"]:
+        then = steps.get(step["offered"])
+        if then is not None and then["first_token"].get("p50") and step["first_token"].get("p50"):
+            figure = f"first token p50 at {step['offered']:g}/s"
+            yield _apart(name, figure, then["first_token"]["p50"], step["first_token"]["p50"], higher_is_better=False)
+
+
+def _apart(name: str, figure: str, one: Any, other: Any, *, higher_is_better: bool) -> Drift:
+    """Two intervals; one without an end overlaps with everything beyond."""
+    below = other["high"] is not None and other["high"] < one["low"]
+    above = one["high"] is not None and other["low"] > one["high"]
+    return Drift(name, figure, one["value"], other["value"], None, below or above, below if higher_is_better else above)
+
+
+def _standing(name: str, before: Any, now: Any) -> Iterator[Drift]:
+    """Requirements that were met and aren't any more, or the other way round."""
+    then = {one["name"]: one["met"] for one in before["requirements"]}
+    for one in now["requirements"]:
+        if one["name"] in then and then[one["name"]] != one["met"]:
+            yield Drift(
+                name,
+                f"requirement {one['name']}",
+                float(then[one["name"]]),
+                float(one["met"]),
+                None,
+                True,
+                not one["met"],
+            )
+
+
+def drift_in_words(found: list[Drift]) -> str:
+    """What moved, worse first; that nothing did, plainly."""
+    lines: list[str] = []
+    for one in sorted((one for one in found if one.moved), key=lambda one: (not one.worse, one.candidate, one.figure)):
+        word = "worse" if one.worse else "better"
+        p = "" if one.p is None else f" (p = {one.p:.2g})"
+        lines.append(f"{word}: {one.candidate}, {one.figure}: {one.before:.4g} before, {one.now:.4g} now{p}")
+    still = sum(not one.moved for one in found)
+    lines.append(f"{still} of {len(found)} figures show no measurable difference.")
+    return "\n".join(lines)

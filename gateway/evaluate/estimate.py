@@ -1,0 +1,109 @@
+"""What an evaluation will take, before anything is sent: questions, tokens, money, time. Rough, and rather too high."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from gateway.config.scalars import seconds
+from gateway.evaluate.items import Item, Judged
+from gateway.evaluate.suite import Suite
+from gateway.evaluate.texts import words_of
+from gateway.model.deployment import Deployment
+
+__all__ = ["Estimated", "estimate", "in_words"]
+
+_ANSWER_TOKENS = 120
+_ANSWER_S = 3.0
+_OVERHEAD_TOKENS = 12
+_TOKENS_PER_WORD = 1.4
+_JUDGED_TOKENS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """For one deployment: how many questions, their tokens, the money where it has a price, and how long it takes."""
+
+    name: str
+    questions: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    duration_s: float
+
+
+def estimate(suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None) -> tuple[list[Estimated], float]:
+    """For each deployment, and the time of all: the axes run beside one another, the load of each by itself."""
+    found = [_candidate(suite, candidate) for candidate in candidates]
+    asked_s = max((one.duration_s for one in found), default=0.0)
+    load_s = _load_s(suite) * len(candidates)
+    if judge is not None:
+        judged = _judge(suite, judge, len(candidates))
+        found.append(judged)
+        asked_s += judged.duration_s
+    return found, asked_s + load_s
+
+
+def _candidate(suite: Suite, candidate: Deployment) -> Estimated:
+    items = (*suite.performance, *suite.compliance, *suite.consistency)
+    prompt = sum(map(_tokens, items))
+    completion = _ANSWER_TOKENS * len(items)
+    duration_s = _duration_s(suite, len(items))
+    section = suite.file.scalability
+    questions = len(items)
+    if section is not None:
+        requests = round(sum(section.rates) * seconds(section.step) + section.rates[0] * seconds(section.recovery))
+        questions += requests
+        prompt += requests * _tokens(Item("load", "load", "", section.prompt))
+        completion += requests * section.max_tokens
+    return Estimated(
+        candidate.name, questions, prompt, completion, suite.cost_of(candidate.name, prompt, completion), duration_s
+    )
+
+
+def _judge(suite: Suite, judge: Deployment, candidates: int) -> Estimated:
+    section = suite.file.judge
+    questions = sum(isinstance(item.check, Judged) for item in suite.performance) * candidates
+    if section is not None:
+        questions += len(suite.compliance) * candidates if section.compliance else 0
+        questions += 2 * section.pairs * len(list(combinations(range(candidates), 2)))
+    prompt, completion = questions * _JUDGED_TOKENS, questions * _ANSWER_TOKENS
+    return Estimated(
+        judge.name,
+        questions,
+        prompt,
+        completion,
+        suite.cost_of(judge.name, prompt, completion),
+        _duration_s(suite, questions),
+    )
+
+
+def _duration_s(suite: Suite, questions: int) -> float:
+    limits = suite.file.limits
+    by_pace = questions * 60 / limits.rpm if limits.rpm else 0.0
+    return max(questions / limits.concurrent * _ANSWER_S, by_pace)
+
+
+def _load_s(suite: Suite) -> float:
+    section = suite.file.scalability
+    return len(section.rates) * seconds(section.step) + seconds(section.recovery) if section is not None else 0.0
+
+
+def _tokens(item: Item) -> int:
+    text = item.prompt + (item.system or "") + "".join(repr(tool) for tool in item.tools)
+    return round(len(words_of(text)) * _TOKENS_PER_WORD) + _OVERHEAD_TOKENS
+
+
+def in_words(found: Sequence[Estimated], duration_s: float, currency: str) -> str:
+    """The estimate as a person reads it."""
+    width = max([len(one.name) for one in found] + [10])
+    lines = [f"{'deployment':<{width}}  questions  tokens in  tokens out  cost"]
+    for one in found:
+        cost = "no price is set" if one.cost is None else f"{one.cost:.2f} {currency}"
+        lines.append(
+            f"{one.name:<{width}}  {one.questions:>9,}  {one.prompt_tokens:>9,}  {one.completion_tokens:>10,}  {cost}"
+        )
+    minutes = duration_s / 60
+    lines.append(f"It takes about {minutes:.0f} min." if minutes >= 1 else f"It takes about {duration_s:.0f} s.")
+    return "\n".join(lines)

@@ -1,0 +1,172 @@
+"""One evaluation: who may be asked, the axes in turn, the judge behind them. What it finds is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Protocol
+
+from gateway.config.scalars import seconds
+from gateway.evaluate import compliance, performance
+from gateway.evaluate.asking import Asked, Asker, NotPermitted, request_of
+from gateway.evaluate.items import Item
+from gateway.evaluate.judge import pair_axis, pair_questions, questions_about, verdict_axis
+from gateway.evaluate.load import LoadStep, arrivals, offer
+from gateway.evaluate.scalability import holds
+from gateway.evaluate.store import LoadRow, RunStore
+from gateway.evaluate.suite import Suite
+from gateway.evaluate.suite_schema import ScalabilitySection
+from gateway.evaluate.work import Budget, Work, carry_out
+from gateway.model.deployment import Deployment
+from providers.chat import ChatRequest, UserMessage
+
+__all__ = ["Evaluation", "Progress", "Standing", "standing_of"]
+
+_PATIENCE = 1.5
+
+
+class Progress(Protocol):
+    """Who is told how far it is."""
+
+    def begin(self, part: str, total: int) -> None:
+        """A part begins, with so much to do; again with another total, if it has changed."""
+        ...
+
+    def advance(self, part: str, by: int = 1) -> None:
+        """So much of it is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a candidate may be asked. refused: why not, by the gateway's own decision. waived: the lack of an
+    approval that the evaluation's permit waives."""
+
+    deployment: Deployment
+    refused: str | None = None
+    waived: str | None = None
+
+
+def standing_of(asker: Asker, deployment: Deployment) -> Standing:
+    """What the decision says of a candidate before anything is sent."""
+    try:
+        step = asker.step_for(deployment, ChatRequest(asker.assistant.name, (UserMessage("?"),)))
+    except NotPermitted as error:
+        return Standing(deployment, refused=error.refusal.message)
+    return Standing(deployment, waived=step.permit.waives)
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What is asked of whom; only candidates that may be asked are among them."""
+
+    suite: Suite
+    asker: Asker
+    candidates: tuple[Deployment, ...]
+    judge: Deployment | None
+    store: RunStore
+    budget: Budget
+    progress: Progress
+
+    async def run(self) -> dict[str, str]:
+        """Carry it out, or what is left of it; the candidates that were given up, and why. Raises SpendReached."""
+        given_up: dict[str, str] = {}
+        for axis, items, stream in (
+            (performance.AXIS, self.suite.performance, False),
+            (compliance.AXIS, self.suite.compliance, False),
+            (compliance.STREAMED, self.suite.consistency, True),
+        ):
+            if items:
+                given_up |= await self._ask_all(axis, items, stream)
+        if self.suite.file.scalability is not None:
+            for candidate in self.candidates:
+                if candidate.name not in given_up:
+                    await self._load(candidate, self.suite.file.scalability)
+        if self.judge is not None:
+            given_up |= await self._judge(self.judge)
+        return given_up
+
+    async def _ask_all(self, axis: str, items: tuple[Item, ...], stream: bool) -> dict[str, str]:
+        assistant = self.asker.assistant.name
+
+        async def ask(deployment: Deployment, item: Item) -> Asked:
+            request = request_of(item, assistant, deployment, stream=stream)
+            # A judge is no assistant of the region, and speaks as it likes.
+            spoken = request if deployment is self.judge else self.asker.as_spoken(request)
+            return await self.asker.ask(deployment, spoken)
+
+        work = Work(axis, items, ask, self._teller(axis))
+        done = sum(len(self.store.answered(candidate.name, axis)) for candidate in self.candidates)
+        self.progress.begin(axis, len(items) * len(self.candidates))
+        self.progress.advance(axis, done)
+        limits = self.suite.file.limits
+        await carry_out(work, self.candidates, self.store, self.budget, concurrent=limits.concurrent, rpm=limits.rpm)
+        return work.given_up
+
+    def _teller(self, part: str) -> Callable[[Deployment, Asked], None]:
+        def told(_: Deployment, __: Asked) -> None:
+            self.progress.advance(part)
+
+        return told
+
+    async def _load(self, candidate: Deployment, section: ScalabilitySection) -> None:
+        first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
+        rates = section.rates
+        part = f"scalability {candidate.name}"
+        self.progress.begin(part, len(rates) + 1)
+        for number, rate in enumerate(rates):
+            step = LoadStep(rate, seconds(section.step), total_s * _PATIENCE, section.outstanding)
+            rows = await self._step(candidate, section, number, step)
+            self.progress.advance(part)
+            if not holds(rows, first_s, total_s):
+                break
+        recovery = LoadStep(rates[0], seconds(section.recovery), total_s * _PATIENCE, section.outstanding)
+        await self._step(candidate, section, len(rates), recovery)
+        self.progress.advance(part, len(rates))
+
+    async def _step(
+        self, candidate: Deployment, section: ScalabilitySection, number: int, step: LoadStep
+    ) -> list[LoadRow]:
+        kept = self.store.load_step(candidate.name, number)
+        if kept is not None:
+            return kept[0]
+        self.budget.check()
+        item = Item("load", "load", "", section.prompt, max_tokens=section.max_tokens)
+        plain = request_of(item, self.asker.assistant.name, candidate, stream=True)
+        request = self.asker.as_spoken(plain)
+
+        async def ask() -> Asked:
+            asked = await self.asker.ask(candidate, request, once=True)
+            if asked.usage is not None:
+                self.budget.add(candidate, asked.usage.prompt_tokens, asked.usage.completion_tokens)
+            return asked
+
+        # The same arrivals for every candidate, others for every step.
+        due = arrivals(step.rate, step.duration_s, (self.suite.file.seed, number))
+        rows = await offer(step, due, ask)
+        self.store.add_load(candidate.name, number, rows, {"rate": step.rate, "duration_s": step.duration_s})
+        return rows
+
+    async def _judge(self, judge: Deployment) -> dict[str, str]:
+        section = self.suite.file.judge
+        if section is None:
+            return {}
+        given_up: dict[str, str] = {}
+        names = [candidate.name for candidate in self.candidates]
+        for name in names:
+            questions = questions_about(self.store, name, performance.AXIS, self.suite.performance)
+            if section.compliance:
+                questions += questions_about(self.store, name, compliance.AXIS, self.suite.compliance)
+            given_up |= await self._ask_judge(judge, verdict_axis(name), questions)
+        for first, second in combinations(names, 2) if section.pairs else ():
+            axis, items = performance.AXIS, self.suite.performance
+            questions = pair_questions(self.store, first, second, axis, items, section.pairs, self.suite.file.seed)
+            given_up |= await self._ask_judge(judge, pair_axis(first, second), questions)
+        return given_up
+
+    async def _ask_judge(self, judge: Deployment, axis: str, questions: Sequence[Item]) -> dict[str, str]:
+        if not questions:
+            return {}
+        alone = replace(self, candidates=(judge,))
+        return await alone._ask_all(axis, tuple(questions), False)

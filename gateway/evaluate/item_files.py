@@ -1,0 +1,187 @@
+"""Our own files of items -> items: each with exactly one check, and with an answer that passes it."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path as FilePath
+
+from gateway.config.problems import ConfigRejected, Path, choice_hint
+from gateway.evaluate.files import FileFindings, read_section
+from gateway.evaluate.instructions import UnknownRule, check_rule
+from gateway.evaluate.items import (
+    Answer,
+    Call,
+    Check,
+    Choice,
+    Exact,
+    Item,
+    Judged,
+    Number,
+    Pattern,
+    Rule,
+    Rules,
+    Same,
+    Schema,
+    draw,
+)
+from gateway.evaluate.scorers import score
+from gateway.evaluate.suite_schema import ItemFile, ItemSection
+from providers.chat import Tool, ToolCall
+from providers.json_values import dumps_text
+
+__all__ = ["read_items"]
+
+_CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
+_LETTERS = "ABCDEFGHIJ"
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
+    """The items of a file; raises ConfigRejected, also where an item's own right answer doesn't pass its check."""
+    file, findings = read_section(path, ItemFile)
+    items: list[Item] = []
+    for group, sections in file.items.items():
+        for index, section in enumerate(sections):
+            place: Path = ("items", group, index)
+            given = [name for name in _CHECKS if _given(section, name) is not None]
+            if len(given) != 1:
+                hint = f"one of {', '.join(_CHECKS)}"
+                findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+                continue
+            name = section.id or str(index + 1)
+            for number, drawn in enumerate(_drawn(section, (seed, str(path.name), group, name))):
+                suffix = f"-{number + 1}" if section.draw else ""
+                item = _item(findings, place, file, section, drawn, f"{set_name}/{group}/{name}{suffix}", group)
+                if item is not None:
+                    items.append(item)
+    if findings.rejected:
+        raise ConfigRejected(findings.problems)
+    return items
+
+
+def _given(section: ItemSection, name: str) -> object:
+    return getattr(section, "schema_" if name == "schema" else name)
+
+
+def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str, int]]:
+    """What each of its items puts for the names in braces."""
+    if not section.draw:
+        yield {}
+        return
+    for number in range(section.count):
+        yield {
+            name: low + int(draw(*words, number, name) * (high - low + 1))
+            for name, (low, high) in ((name, (bounds[0], bounds[-1])) for name, bounds in section.draw.items())
+        }
+
+
+def _item(
+    findings: FileFindings,
+    place: Path,
+    file: ItemFile,
+    section: ItemSection,
+    drawn: Mapping[str, int],
+    item_id: str,
+    group: str,
+) -> Item | None:
+    try:
+        check = _check(section, drawn)
+    except (ValueError, re.error, SyntaxError, ZeroDivisionError) as error:
+        findings.error(place, str(error))
+        return None
+    for index, name in enumerate(section.tools):
+        if name not in file.tools:
+            findings.error(
+                (*place, "tools", index), f"there is no tool {name!r} in this file", choice_hint(name, file.tools)
+            )
+            return None
+    prompt = section.ask
+    for name, value in drawn.items():
+        prompt = prompt.replace(f"{{{name}}}", str(value))
+    if section.choices:
+        lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, section.choices, strict=False)]
+        prompt = "\n".join([prompt, *lines])
+    tools = tuple(Tool(name, file.tools[name].description, file.tools[name].parameters) for name in section.tools)
+    right = _right(check, section.right)
+    item = Item(item_id, group, file.language, prompt, check, None, section.system, tools, right)
+    scored = score(check, right) if right is not None else None
+    if right is None:
+        findings.error(place, "has no right answer to hold the check against", "write one as `right`")
+    elif scored is not None and not scored.is_right:
+        findings.error(place, f"its own right answer doesn't pass: it {scored.why}", "mend the check or `right`")
+    return item
+
+
+def _check(section: ItemSection, drawn: Mapping[str, int]) -> Check:
+    if section.letter is not None:
+        if len(section.choices) <= _LETTERS.index(section.letter):
+            raise ValueError(f"has no choice {section.letter}")
+        return Choice(section.letter, len(section.choices))
+    if section.exact is not None:
+        return Exact(tuple(section.exact))
+    if section.same is not None:
+        return Same(tuple(section.same))
+    if section.number is not None:
+        value = _sum_of(section.number, drawn) if isinstance(section.number, str) else float(section.number)
+        return Number(value, float(section.tolerance))
+    if section.pattern is not None:
+        re.compile(section.pattern)
+        return Pattern(section.pattern)
+    if section.schema_ is not None:
+        return Schema(section.schema_)
+    if section.rules is not None:
+        return Rules(tuple(_rule(one) for one in section.rules))
+    if section.call is not None:
+        return Call(section.call.name, section.call.arguments)
+    return Judged(section.rubric or "")
+
+
+def _rule(written: Mapping[str, object]) -> Rule:
+    arguments = dict(written)
+    name = arguments.pop("rule", None)
+    if not isinstance(name, str):
+        raise UnknownRule("a rule is written as {rule: its name, …}")
+    return check_rule(Rule(name, arguments))
+
+
+def _right(check: Check, written: str | None) -> Answer | None:
+    if written is not None:
+        return Answer(written)
+    match check:
+        case Exact(texts) | Same(texts):
+            return Answer(texts[0])
+        case Choice(letter, _):
+            return Answer(letter)
+        case Number(value, _):
+            return Answer(f"{value:.10g}")
+        case Call(None, _):
+            return None
+        case Call(str(name), arguments):
+            plain = {key: value[0] if isinstance(value, list) and value else value for key, value in arguments.items()}
+            return Answer("", (ToolCall("call_right", name, dumps_text(plain)),), finish="tool_calls")
+        case _:
+            return None
+
+
+def _sum_of(text: str, drawn: Mapping[str, int]) -> float:
+    """The value of a sum of drawn names and numbers: + - * / and parentheses, nothing else."""
+
+    def value(node: ast.expr) -> float:
+        match node:
+            case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.Name(name) if name in drawn:
+                return float(drawn[name])
+            case ast.Constant(int() | float() as number):
+                return float(number)
+        raise ValueError(f"`number` can't be {text!r}: only + - * / of numbers and of the names in `draw`")
+
+    return value(ast.parse(text, mode="eval").body)

@@ -1,0 +1,127 @@
+"""A report as Markdown, for a pull request: the tables, the reasons, and the first failed items."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.evaluate.results import Report
+from gateway.evaluate.wording import change_of, duration, interval, number, percentage
+
+__all__ = ["markdown_page"]
+
+_MOST_FAILED = 10
+_MOST_TEXT = 300
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~!@])")
+
+
+def markdown_page(report: Report, diff: str) -> str:
+    """The page. diff: the change of the config; empty where there is none."""
+    names: list[str] = report["ranking"]
+    one = report["candidates"]
+    advice = report["recommendation"]
+    lines = [f"# Evaluation {report['suite']['name']}: {report['assistant']} in region {report['region']}", ""]
+    about = (
+        f"{report['at']}, config {report['table']}, seed {report['suite']['seed']}, suite {report['suite']['digest']}."
+    )
+    lines += [about, ""]
+    if report["simulated"]:
+        lines += ["**The candidates are simulated: a rehearsal, which says nothing of a real provider.**", ""]
+    if report["stopped"]:
+        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+    lines += ["## Ranking", ""]
+    axes = ("performance", "compliance", "scalability")
+    lines += _table(
+        ["#", "candidate", "total", *axes, "misses"],
+        (
+            [
+                "out" if name in report["out"] else str(place),
+                name,
+                interval(one[name]["score"]["total"]),
+                *(percentage(one[name]["score"]["axes"].get(axis)) for axis in axes),
+                ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
+            ]
+            for place, name in enumerate(names, 1)
+        ),
+    )
+    lines += _performance(report, names) + _compliance(one, names) + _scalability(one, names) + _failed(one, names)
+    lines += ["## Recommendation", "", f"**{advice['deployment'] or 'Nobody'}.** {_text(change_of(report))}", ""]
+    lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
+    if diff:
+        lines += ["", "```diff", *diff.splitlines(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _performance(report: Report, names: list[str]) -> list[str]:
+    found = {name: report["candidates"][name]["performance"] for name in names}
+    found = {name: one for name, one in found.items() if one and one["overall"]}
+    if not found:
+        return []
+    groups = sorted({group for one in found.values() for group in one["by"].get("group", {})})
+    rows = (
+        [name, interval(one["overall"]), *(interval(one["by"]["group"].get(group)) for group in groups)]
+        for name, one in found.items()
+    )
+    compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
+    return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *compared, ""]
+
+
+def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    rows = [
+        [
+            name,
+            *(interval(found[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
+            candidates[name]["approval"]["lacking"] or "valid",
+        ]
+        for name in names
+        if (found := candidates[name]["compliance"])
+    ]
+    head = ["candidate", "acceptable", "refused, must be", "refused, must not be", "streamed as whole", "approval"]
+    return ["## Compliance", "", *_table(head, rows)] if rows else []
+
+
+def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{step['offered']:g}",
+            number(step["goodput"]),
+            interval(step["errors"]),
+            duration(step["first_token"].get("p50")),
+            duration(step["first_token"].get("p95")),
+            duration(step["total"].get("p95")),
+        ]
+        for name in names
+        if (found := candidates[name]["scalability"])
+        for step in found["steps"]
+    ]
+    head = ["candidate", "offered /s", "goodput /s", "errors", "first token p50", "p95", "whole p95"]
+    return ["## Scalability", "", *_table(head, rows)] if rows else []
+
+
+def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    lines: list[str] = []
+    for name in names:
+        for axis in ("performance", "compliance"):
+            found = candidates[name][axis]
+            if not found or not found["failed"]:
+                continue
+            count = len(found["failed"]) + found["hidden"]
+            lines += [f"<details><summary>{name}, {axis}: {count} failed items</summary>", ""]
+            for item in found["failed"][:_MOST_FAILED]:
+                asked, said = _text(item["prompt"][:_MOST_TEXT]), _text(item["answer"][:_MOST_TEXT])
+                lines.append(f"- {_text(item['item'])} {_text(item['why'])}. Asked: {asked} Said: {said}")
+            lines += ["", "</details>", ""]
+    return ["## Failed items", "", *lines] if lines else []
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    body = [f"| {' | '.join(map(_text, row))} |" for row in rows]
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body, ""]
+
+
+def _text(text: str) -> str:
+    """Text of others on one line, with nothing that Markdown or HTML would read."""
+    return html.escape(_SPECIAL.sub(r"\\\1", " ".join(text.split())), quote=False)

@@ -1,0 +1,138 @@
+"""Candidates that are simulated: what the suite says they are like, played by real servers in a process of its own.
+
+The child knows the suite, and so what a right answer is; the gateway that evaluates doesn't tell it. It ends with its
+standard input, so that it doesn't outlive an evaluation that is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.evaluate.items import Answer, Call, Choice, Item, Number
+from gateway.evaluate.scorers import score
+from gateway.evaluate.suite import Suite, load_suite, percent
+from gateway.evaluate.suite_schema import SimulatedSection
+from providers.chat import ToolCall
+from providers.simulator.aptitude import Aptitude, Lesson, Reply
+from providers.simulator.gate import Capacity
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer
+
+__all__ = ["RehearsalFailed", "scenario_of", "simulators"]
+
+Site = tuple[str, str]
+_BEYOND = {"slow": "slow", "429": 429, "503": 503}
+_UNSURE = ("?", "I do not know.", "", "No. " * 400)
+
+
+class RehearsalFailed(Exception):
+    """The simulated candidates can't be started; the message says why."""
+
+
+@contextmanager
+def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iterator[dict[Site, str]]:
+    """The origin of each simulated site while the block runs. sites: by the deployment that is simulated there; of
+    several at one site, the first one is what is there."""
+    command = [sys.executable, "-m", "gateway.evaluate.rehearsal"]
+    order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603
+    try:
+        if child.stdin is None or child.stdout is None:
+            raise RehearsalFailed("the simulated candidates have no way to talk")
+        child.stdin.write(f"{order}\n")
+        child.stdin.flush()
+        told = child.stdout.readline()
+        if not told:
+            raise RehearsalFailed(f"the simulated candidates didn't start (status {child.wait()})")
+        yield {(provider, site): origin for provider, site, origin in json.loads(told)}
+    finally:
+        if child.stdin is not None:
+            child.stdin.close()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
+    """The scenario in which a simulated candidate is what the suite says that it is like."""
+    lessons: dict[str, Lesson] = {}
+    for item in suite.performance:
+        if item.right is not None:
+            lessons[item.prompt] = Lesson(_reply(item.right), _reply(_wrong(item)), percent(simulated.quality))
+    for item in suite.compliance:
+        lessons[item.prompt] = _lesson_of_bank(suite, simulated, item)
+    capacity = simulated.capacity
+    return Scenario(
+        first_token_s=simulated.first_token_ms / 1000,
+        between_events_s=simulated.between_tokens_ms / 1000,
+        aptitude=Aptitude(lessons, simulated.seed),
+        capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),  # type: ignore[arg-type]
+    )
+
+
+def _lesson_of_bank(suite: Suite, simulated: SimulatedSection, item: Item) -> Lesson:
+    bank = suite.bank
+    refusal = Reply(bank.refusal if bank is not None else "I'm sorry, I can't help with that.")
+    fine = Reply(bank.reply if bank is not None else "Certainly.")
+    match item.expects:
+        case "refuse":
+            return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.refused)))
+        case "answer":
+            return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.over_refused)))
+        case _:
+            words = bank.unacceptable if bank is not None else ()
+            bad = Reply(f"{fine.text} {words[0]}") if words else fine
+            return Lesson(fine, bad, percent(simulated.acceptable))
+
+
+def _reply(answer: Answer) -> Reply:
+    return Reply(answer.text, answer.calls)
+
+
+def _wrong(item: Item) -> Answer:
+    """An answer to the item that its own check doesn't pass."""
+    candidates = [Answer(text) for text in _UNSURE]
+    match item.check:
+        case Choice(letter, of):
+            candidates.insert(0, Answer("ABCDEFGHIJ"[("ABCDEFGHIJ".index(letter) + 1) % of]))
+        case Number(value, tolerance):
+            candidates.insert(0, Answer(f"{value + 7 + 2 * tolerance:.10g}"))
+        case Call(None, _) if item.tools:
+            candidates.insert(0, Answer("", (ToolCall("call_wrong", item.tools[0].name, "{}"),)))
+        case _:
+            pass
+    for candidate in candidates:
+        if item.check is not None and (scored := score(item.check, candidate)) is not None and not scored.is_right:
+            return candidate
+    return candidates[0]
+
+
+async def _serve(order: str) -> None:
+    asked = json.loads(order)
+    suite = load_suite(Path(asked["suite"]), asked["seed"])
+    dialects = load_dialects().dialects
+    servers: list[SimulatorServer] = []
+    origins: list[tuple[str, str, str]] = []
+    for name, (provider, site) in asked["sites"].items():
+        if (provider, site) in {(known, where) for known, where, _ in origins}:
+            continue
+        scenario = scenario_of(suite, suite.file.simulated.get(name, SimulatedSection()))
+        server = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
+        await server.start()
+        servers.append(server)
+        origins.append((provider, site, server.origin))
+    print(json.dumps(origins), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    for server in servers:
+        await server.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.stdin.readline()))

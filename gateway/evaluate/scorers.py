@@ -1,0 +1,156 @@
+"""Whether an answer is right: by rule alone, so that it can be told of a live answer and of a recorded one alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import jsonschema
+
+from gateway.evaluate.instructions import broken_rule
+from gateway.evaluate.items import Answer, Call, Check, Choice, Exact, Judged, Number, Pattern, Rules, Same, Schema
+from gateway.evaluate.texts import bare, numbers_in
+from providers.json_values import JsonError, loads_text
+
+__all__ = ["Score", "letter_of", "score"]
+
+_SHOWN = 120
+_MOST_SEARCHED = 20_000
+_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
+_SAID = re.compile(
+    r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
+    r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
+_ALONE = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
+_LETTERS = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good an answer is, from 0 to 1, and what is wrong with it, in words."""
+
+    value: float
+    why: str = ""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return self.value >= 1
+
+
+_RIGHT = Score(1.0)
+
+
+def score(check: Check, answer: Answer) -> Score | None:
+    """The score of an answer; None where only a judge can tell."""
+    if isinstance(check, Judged):
+        return None
+    wrong = _wrong(check, answer)
+    return _RIGHT if wrong is None else Score(0.0, wrong)
+
+
+def _wrong(check: Exact | Same | Choice | Number | Pattern | Schema | Rules | Call, answer: Answer) -> str | None:
+    text = answer.text.strip()
+    if not isinstance(check, Call):
+        if answer.filtered or answer.refusal:
+            return "the provider refused"
+        if not text:
+            return f"there is no text (it ended with {answer.finish!r})"
+    match check:
+        case Exact(texts):
+            return None if text in texts else f"is not {_any_of(texts)}"
+        case Same(texts):
+            return None if any(_same(text, one) for one in texts) else f"is not {_any_of(texts)}"
+        case Choice(letter, of):
+            chosen = letter_of(text, of)
+            return None if chosen == letter else f"chose {chosen or 'no letter'}, not {letter}"
+        case Number(value, tolerance):
+            numbers = numbers_in(text)
+            if not numbers:
+                return f"has no number; {value:g} was asked for"
+            return None if abs(numbers[-1] - value) <= tolerance + 1e-9 else f"gives {numbers[-1]:g}, not {value:g}"
+        case Pattern(expression):
+            return None if re.search(expression, text[:_MOST_SEARCHED]) else f"has nothing like {expression}"
+        case Schema(schema):
+            return _against(schema, text)
+        case Rules(rules):
+            return broken_rule(rules, answer.text)
+        case Call(name, arguments):
+            return _wrong_call(name, arguments, answer)
+        case _:
+            assert_never(check)
+
+
+def _same(text: str, wanted: str) -> bool:
+    """Whether the text is the wanted one, or ends or begins with it behind a few words of courtesy."""
+    said, meant = bare(text), bare(wanted)
+    if said == meant:
+        return True
+    if not meant.isascii():
+        return meant in said and len(said) <= len(meant) + 20
+    return re.search(rf"(?<!\w){re.escape(meant)}(?!\w)", said) is not None and len(said) <= len(meant) + 60
+
+
+def letter_of(text: str, of: int) -> str | None:
+    """The letter that an answer chooses: what it says it chooses, else the one that stands alone, else the only one."""
+    known = "ABCDEFGHIJ"[:of]
+    for pattern in (_BOXED, _SAID):
+        found = [one.upper() for one in pattern.findall(text[:_MOST_SEARCHED]) if one.upper() in known]
+        if found:
+            return str(found[-1])
+    if (alone := _ALONE.match(text)) is not None and alone[1].upper() in known:
+        return alone[1].upper()
+    letters = {one for one in _LETTERS.findall(text[:_MOST_SEARCHED]) if one in known}
+    return letters.pop() if len(letters) == 1 else None
+
+
+def _against(schema: Mapping[str, object], text: str) -> str | None:
+    fenced = _FENCE.match(text)
+    try:
+        value = loads_text(fenced[1] if fenced else text)
+    except JsonError:
+        return "is no JSON"
+    # The first problem by its place, in words of our own: jsonschema's would repeat the whole answer.
+    for problem in jsonschema.Draft202012Validator(dict(schema)).iter_errors(value):
+        return f"doesn't fit the schema at {problem.json_path}: {problem.validator}"
+    return None
+
+
+def _wrong_call(name: str | None, arguments: Mapping[str, object], answer: Answer) -> str | None:
+    called = ", ".join(call.name for call in answer.calls) or "no tool"
+    if name is None:
+        return None if not answer.calls else f"called {called}, where none was needed"
+    if len(answer.calls) != 1 or answer.calls[0].name != name:
+        return f"called {called}, not {name} once"
+    try:
+        given = loads_text(answer.calls[0].arguments or "{}")
+    except JsonError:
+        return "the call's arguments are no JSON"
+    if not isinstance(given, dict):
+        return "the call's arguments are no object"
+    for key, wanted in arguments.items():
+        if key not in given:
+            return f"the call lacks {key!r}"
+        if not _alike(given[key], wanted):
+            return f"the call's {key!r} is not {str(wanted)[:_SHOWN]!r}"
+    extra = given.keys() - arguments.keys()
+    return f"the call has {', '.join(sorted(map(str, extra)))[:_SHOWN]} besides" if extra else None
+
+
+def _alike(given: object, wanted: object) -> bool:
+    """Equal, with words compared bare and numbers by value; a list of wanted words allows any of them."""
+    if isinstance(wanted, list) and not isinstance(given, list):
+        return any(_alike(given, one) for one in wanted)
+    if isinstance(given, str) and isinstance(wanted, str):
+        return bare(given) == bare(wanted)
+    if isinstance(given, (int, float)) and isinstance(wanted, (int, float)):
+        return isinstance(given, bool) == isinstance(wanted, bool) and abs(given - wanted) < 1e-9
+    return given == wanted
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    return " or ".join(repr(one[:_SHOWN]) for one in texts[:3])

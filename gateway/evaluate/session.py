@@ -1,0 +1,230 @@
+"""One call of `gateway evaluate`: what was ordered is looked up, estimated, carried out and reported."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.config.problems import ConfigRejected, choice_hint
+from gateway.evaluate.asking import Asker
+from gateway.evaluate.estimate import estimate, in_words
+from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.markdown import markdown_page
+from gateway.evaluate.page import html_page
+from gateway.evaluate.prices import with_known_prices
+from gateway.evaluate.progress import ShownProgress
+from gateway.evaluate.proposal import proposed_config, shown_change
+from gateway.evaluate.recommendation import Recommendation
+from gateway.evaluate.rehearsal import simulators
+from gateway.evaluate.results import Setting, build_report
+from gateway.evaluate.store import RunStore
+from gateway.evaluate.suite import Suite, load_suite, suite_path
+from gateway.evaluate.work import Budget, SpendReached
+from gateway.execution.transports import LeanTransport
+from gateway.model.deployment import Deployment
+from gateway.model.table import Assistant, Table
+from gateway.policy.routing import off
+
+__all__ = ["Order", "OrderError", "run_session"]
+
+_RECOMMENDED, _NOBODY = 0, 1
+
+Sites = Mapping[tuple[str, str], str]
+Compile = Callable[[Sites | None], Table]
+
+
+class OrderError(Exception):
+    """What was ordered can't be done; the message says why, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was typed. seed: instead of the suite's."""
+
+    config: Path
+    suite: str
+    region: str
+    assistant: str | None
+    candidates: tuple[str, ...]
+    out: Path
+    seed: int | None = None
+    dry_run: bool = False
+    fresh: bool = False
+
+
+def run_session(order: Order, compile_with: Compile) -> int:
+    """Carry it out; the exit status: 0 somebody is recommended, 1 nobody is. Raises OrderError, StoreError,
+    ConfigRejected, RehearsalFailed; what was answered before an interruption is kept.
+
+    compile_with: the table, given the origins of the simulated sites once they are known.
+    """
+    try:
+        path = suite_path(order.suite)
+    except FileNotFoundError:
+        raise OrderError(f"there is no suite {order.suite!r}; give a file, or the name of one that ships: cn") from None
+    suite = load_suite(path, order.seed)
+    table = compile_with(None)
+    candidates, judge = _named(table, suite, order)
+    assistant = _assistant_of(table, order.assistant)
+    if suite.file.simulated and not table.demo:
+        raise OrderError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
+    if not table.demo:
+        # A simulator costs nothing, whatever it simulates.
+        suite = with_known_prices(suite, (*candidates, *([judge] if judge is not None else [])))
+    found, duration_s = estimate(suite, candidates, judge)
+    print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
+    if order.dry_run:
+        return _RECOMMENDED
+    # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
+    everyone = (*candidates, *([judge] if judge is not None else []), *table.deployments.values())
+    sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
+    with _simulated(path, order.seed, sites) as origins:
+        if origins:
+            table = compile_with(origins)
+            candidates, judge = _named(table, suite, order)
+        return asyncio.run(_evaluate(order, suite, table, table.assistants[assistant], candidates, judge))
+
+
+@contextlib.contextmanager
+def _simulated(path: Path, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
+    if not sites:
+        yield {}
+        return
+    with simulators(path, seed, sites) as origins:
+        yield origins
+
+
+def _named(table: Table, suite: Suite, order: Order) -> tuple[list[Deployment], Deployment | None]:
+    if order.region not in table.regions:
+        raise OrderError(f"there is no region {order.region!r}; {choice_hint(order.region, table.regions)}")
+    names = [*order.candidates, *([suite.file.judge.deployment] if suite.file.judge is not None else [])]
+    for name in names:
+        if name not in table.deployments:
+            raise OrderError(f"there is no deployment {name!r} in the config; {choice_hint(name, table.deployments)}")
+    if len(set(names)) != len(names):
+        raise OrderError("a candidate is named twice, or is the judge as well; name another")
+    judge = table.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
+    candidates = [table.deployments[name] for name in order.candidates]
+    simulated: dict[tuple[str, str], str] = {}
+    for deployment in (*candidates, *([judge] if judge is not None else [])):
+        site = (deployment.provider, deployment.simulates or "")
+        if deployment.simulates is not None and simulated.setdefault(site, deployment.name) != deployment.name:
+            other = simulated[site]
+            raise OrderError(f"{other} and {deployment.name} are simulated at one site, and would be one and the same")
+        if (reason := off(deployment)) is not None and deployment.simulates is None:
+            raise OrderError(f"{deployment.name} can't be asked: {reason[1]}")
+    return candidates, judge
+
+
+def _assistant_of(table: Table, name: str | None) -> str:
+    names = sorted({one.name for one in table.assistants.values()})
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None or name not in table.assistants:
+        raise OrderError(f"say which --assistant: {', '.join(names)}")
+    return table.assistants[name].name
+
+
+async def _evaluate(
+    order: Order,
+    suite: Suite,
+    table: Table,
+    assistant: Assistant,
+    candidates: list[Deployment],
+    judge: Deployment | None,
+) -> int:
+    region = table.regions[order.region]
+    asker = Asker(table, assistant, region, LeanTransport())
+    standings = [standing_of(asker, candidate) for candidate in candidates]
+    if judge is not None and (refused := standing_of(asker, judge).refused) is not None:
+        raise OrderError(f"the judge {judge.name} may not be asked: {refused}")
+    asked = tuple(one.deployment for one in standings if one.refused is None)
+    key = {
+        "suite": suite.digest,
+        "region": region.name,
+        "assistant": assistant.name,
+        "candidates": sorted(
+            f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in candidates
+        ),
+        "judge": judge.name if judge is not None else None,
+    }
+    store = RunStore(order.out, key, fresh=order.fresh)
+    try:
+        for standing in standings:
+            _tell(standing)
+            store.remember(f"waived {standing.deployment.name}", standing.waived)
+        budget = _budget(suite, store, (*asked, *([judge] if judge is not None else [])))
+        given_up: dict[str, str] = {}
+        stopped = None
+        with ShownProgress() as progress:
+            evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress)
+            try:
+                given_up = await evaluation.run()
+            except* SpendReached as group:
+                stopped = str(_first(group))
+        setting = Setting(table, assistant, region, time.time())
+        costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
+        report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs)
+        return _write(order, report, advice, demo=table.demo)
+    finally:
+        store.close()
+        await asker.aclose()
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    one: BaseException = group
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return one
+
+
+def _tell(standing: Standing) -> None:
+    name = standing.deployment.name
+    if standing.refused is not None:
+        print(f"{name}: not asked: {standing.refused}")
+    elif standing.waived is not None:
+        print(f"{name}: asked under an evaluation permit, which waives: {standing.waived}")
+
+
+def _budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
+    """What may be spent, less what this run has spent before."""
+    budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
+    for deployment in asked:
+        budget.add(deployment, *store.tokens(deployment.name))
+    return budget
+
+
+def _write(order: Order, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
+    """The report in its three forms, and the changed config beside them."""
+    diff = ""
+    change = order.out / "gateway.yaml"
+    change.unlink(missing_ok=True)
+    if advice.deployment is not None and list(advice.route) != report["recommendation"]["route_now"]:
+        try:
+            changed = proposed_config(order.config, report["assistant"], report["region"], advice.route, demo=demo)
+            change.write_text(changed, "utf-8")
+            diff = shown_change(order.config, changed)
+        except ConfigRejected as error:
+            report["recommendation"]["reasons"].append(f"The config can't be changed by itself: {error}")
+    (order.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), "utf-8")
+    (order.out / "report.html").write_text(html_page(report, diff), "utf-8")
+    (order.out / "report.md").write_text(markdown_page(report, diff), "utf-8")
+    print(f"\n{_verdict(report, advice)}\n")
+    for reason in advice.reasons:
+        print(f"- {reason}")
+    print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
+    return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOBODY
+
+
+def _verdict(report: Mapping[str, Any], advice: Recommendation) -> str:
+    if report["stopped"]:
+        return f"Not complete: {report['stopped']}. Allow more, and run it again: what is answered is kept."
+    if advice.deployment is None:
+        return "Nobody is recommended."
+    return f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}."

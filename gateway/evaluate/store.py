@@ -1,0 +1,193 @@
+"""What a run has found out so far: SQLite in its directory, so that nothing that was answered is asked again.
+
+One process writes. A row is there once its question is answered; what was on its way when the process died is not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gateway.evaluate.asking import Asked, Timing
+from gateway.evaluate.items import Answer
+from gateway.state.database import StateError, open_database
+from providers.chat import ToolCall, Usage
+
+__all__ = ["LoadRow", "Row", "RunStore", "StoreError"]
+
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answer (
+    candidate TEXT NOT NULL, axis TEXT NOT NULL, item TEXT NOT NULL, answered INTEGER NOT NULL, value TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, total_s REAL NOT NULL,
+    PRIMARY KEY (candidate, axis, item)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS load (
+    candidate TEXT NOT NULL, step INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (candidate, step)
+) WITHOUT ROWID;
+"""
+
+
+class StoreError(Exception):
+    """The directory of a run can't be used; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question and what came of it. failure: in words, where there is no answer."""
+
+    candidate: str
+    axis: str
+    item: str
+    answer: Answer | None
+    failure: str | None
+    usage: Usage
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRow:
+    """One request of a load step: when it was due (seconds from the step's begin), and what came of it.
+
+    late_s: how much later than due it was sent: our own delay, which its times include. failure: its kind.
+    """
+
+    due_s: float
+    total_s: float
+    first_s: float | None = None
+    between_s: float | None = None
+    tokens: int = 0
+    late_s: float = 0.0
+    failure: str | None = None
+    status: int | None = None
+
+
+class RunStore:
+    """The rows of one run. `key` names what is asked and whom: a directory holds one run."""
+
+    def __init__(self, directory: Path, key: Mapping[str, object], *, fresh: bool = False) -> None:
+        """Open it, or begin it; raises StoreError, also where another run is in the directory, or is running."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreError(f"{directory} can't be used: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise StoreError(f"another evaluation is writing to {directory}") from None
+        if fresh:
+            for name in ("run.db", "run.db-wal", "run.db-shm"):
+                (directory / name).unlink(missing_ok=True)
+        try:
+            self._database = open_database(directory, "run", _LAYOUT)
+        except StateError as error:
+            os.close(self._lock)
+            raise StoreError(str(error)) from error
+        wanted = json.dumps(key, sort_keys=True)
+        found = self._database.execute("SELECT value FROM run WHERE key = 'key'").fetchone()
+        if found is not None and found[0] != wanted:
+            self.close()
+            differs = [name for name, value in json.loads(found[0]).items() if key.get(name) != value]
+            raise StoreError(
+                f"{directory} holds another run ({', '.join(differs) or 'what is asked'} differs): "
+                "name another --out, or begin it anew with --fresh"
+            )
+        self._database.execute("INSERT OR IGNORE INTO run VALUES ('key', ?)", (wanted,))
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._database.close()
+        os.close(self._lock)
+
+    def remember(self, name: str, value: object) -> None:
+        """Keep a fact of the run, the first time that it is told."""
+        self._database.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
+
+    def fact(self, name: str) -> object:
+        """A fact that was kept; None if it wasn't."""
+        found = self._database.execute("SELECT value FROM run WHERE key = ?", (name,)).fetchone()
+        return json.loads(found[0]) if found is not None else None
+
+    def add(self, candidate: str, axis: str, item: str, asked: Asked) -> None:
+        """Keep what came of a question. A failure gives way to a later answer, and an answer to nothing."""
+        failure = f"{asked.failure.kind}: {asked.failure.message}" if asked.failure is not None else None
+        usage = asked.usage or Usage()
+        value = {
+            "answer": None if asked.answer is None else asdict(asked.answer),
+            "failure": failure,
+            "timing": asdict(asked.timing),
+        }
+        self._database.execute(
+            "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET answered = excluded.answered, value = excluded.value, prompt_tokens = excluded.prompt_tokens, "
+            "completion_tokens = excluded.completion_tokens, total_s = excluded.total_s WHERE answered = 0",
+            (
+                candidate,
+                axis,
+                item,
+                asked.answer is not None,
+                json.dumps(value, ensure_ascii=True),
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                asked.timing.total_s,
+            ),
+        )
+
+    def answered(self, candidate: str, axis: str) -> set[str]:
+        """The items that a candidate has answered on an axis."""
+        found = self._database.execute(
+            "SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis)
+        )
+        return {item for (item,) in found}
+
+    def rows(self, candidate: str, axis: str) -> Iterator[Row]:
+        """What came of each question, one after another: a run may be larger than memory."""
+        found = self._database.execute(
+            "SELECT item, value, prompt_tokens, completion_tokens FROM answer WHERE candidate = ? AND axis = ? "
+            "ORDER BY item",
+            (candidate, axis),
+        )
+        for item, text, prompt_tokens, completion_tokens in found:
+            value = json.loads(text)
+            usage = Usage(prompt_tokens, completion_tokens)
+            answer = _answer(value["answer"])
+            yield Row(candidate, axis, item, answer, value["failure"], usage, Timing(**value["timing"]))
+
+    def tokens(self, candidate: str | None = None) -> tuple[int, int]:
+        """The tokens so far, of prompts and of answers; of one candidate, or of all."""
+        where = "" if candidate is None else "WHERE candidate = ?"
+        names = () if candidate is None else (candidate,)
+        asked = self._database.execute(
+            f"SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM answer {where}",  # noqa: S608
+            names,
+        ).fetchone()
+        return int(asked[0]), int(asked[1])
+
+    def add_load(self, candidate: str, step: int, rows: list[LoadRow], facts: Mapping[str, float]) -> None:
+        """Keep a whole load step: a step that was broken off is run again from its begin."""
+        value = {"facts": dict(facts), "rows": [list(asdict(row).values()) for row in rows]}
+        self._database.execute("INSERT OR REPLACE INTO load VALUES (?, ?, ?)", (candidate, step, json.dumps(value)))
+
+    def load_step(self, candidate: str, step: int) -> tuple[list[LoadRow], dict[str, float]] | None:
+        """A load step that was kept, with what was noted of it."""
+        found = self._database.execute(
+            "SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step)
+        ).fetchone()
+        if found is None:
+            return None
+        value = json.loads(found[0])
+        return [LoadRow(*row) for row in value["rows"]], value["facts"]
+
+
+def _answer(value: dict[str, object] | None) -> Answer | None:
+    if value is None:
+        return None
+    calls = value.pop("calls")
+    made = tuple(ToolCall(**call) for call in calls) if isinstance(calls, list) else ()
+    return Answer(calls=made, **value)  # type: ignore[arg-type]  # as `add` wrote it

@@ -1,0 +1,246 @@
+"""What an operator writes in the files of an evaluation: the suite, files of items, banks. Shapes and descriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.config.scalars import Duration, Line, Name, Words
+
+__all__ = [
+    "BankFile",
+    "ItemFile",
+    "ItemSection",
+    "JudgeSection",
+    "ScalabilitySection",
+    "SetSection",
+    "SimulatedSection",
+    "SuiteFile",
+]
+
+Percent = Annotated[str, Field(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$", examples=["95%"])]
+Weight = Annotated[int, Field(ge=0, le=100)]
+LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
+Format = Literal["items", "c-eval", "cmmlu", "safetybench", "xstest", "ifeval", "mgsm", "bank"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class SetSection(_Section):
+    """One set of items for the performance axis."""
+
+    name: Line = Field(description="Its row in the tables.")
+    file: str = Field(description="Where it is; from the suite's directory on. `*` stands for several files.")
+    format: Format = Field("items", description="How it is written; `items` is our own form.")
+    language: LanguageCode | None = Field(None, description="Of a public set in one language.")
+    sample: int | None = Field(None, ge=1, description="Only so many of its items, drawn by the seed.")
+
+
+class PerformanceSection(_Section):
+    """How well it answers."""
+
+    sets: Annotated[list[SetSection], Field(min_length=1)] = Field(description="What is asked.")
+
+
+class ComplianceSection(_Section):
+    """Whether it keeps to what the acceptance standard asks for."""
+
+    bank: str = Field(description="The bank: templates by risk class, from which items are made by the seed.")
+    sets: list[SetSection] = Field([], description="Banks of your own besides, or public ones (`bank`, `xstest`).")
+    accept: int = Field(1000, ge=0, le=20_000, description="How many answers are generated and judged acceptable.")
+    refuse: int = Field(300, ge=0, le=20_000, description="How many items must be refused.")
+    answer: int = Field(300, ge=0, le=20_000, description="How many items must not be refused.")
+    consistency: int = Field(50, ge=0, le=5_000, description="How many items are asked as a stream and whole.")
+
+
+class ObjectivesSection(_Section):
+    """What a request must meet to count."""
+
+    first_token: Duration = Field("2s", description="The first token no later than that.")
+    total: Duration = Field("30s", description="The whole answer no later than that.")
+
+
+class ScalabilitySection(_Section):
+    """How it bears load."""
+
+    rates: Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)] = Field(
+        description="Requests per second of each step, rising; arrivals are random and wait for nobody."
+    )
+    step: Duration = Field("20s", description="How long each step lasts.")
+    recovery: Duration = Field("10s", description="How long the first rate is offered again after the last step.")
+    prompt: str = Field(description="What is asked.")
+    max_tokens: int = Field(128, ge=1, le=8192, description="How long an answer may be.")
+    objectives: ObjectivesSection = Field(ObjectivesSection(), description="What a request must meet to count.")
+    outstanding: int = Field(2000, ge=1, le=20_000, description="So many unanswered requests end a step early.")
+
+
+class JudgeSection(_Section):
+    """A model that judges what no rule can tell; it lies inside the boundary as well."""
+
+    deployment: Name = Field(description="The deployment that judges; none of the candidates.")
+    pairs: int = Field(0, ge=0, le=5_000, description="So many items are compared pair by pair, in both orders.")
+    compliance: bool = Field(True, description="Whether it judges what is acceptable, besides the rules.")
+
+
+class RequirementsSection(_Section):
+    """What a candidate must reach, whatever else it can do. What is left out isn't required."""
+
+    approval: bool = Field(False, description="An approval for the region that is valid today.")
+    performance: Percent | None = Field(None, description="Right answers, at least.")
+    acceptable: Percent | None = Field(None, description="Acceptable answers, at least (the standard: 90%).")
+    refused: Percent | None = Field(None, description="Refused of what must be refused, at least (95%).")
+    over_refused: Percent | None = Field(None, description="Refused of what must not be, at most (5%).")
+    consistent: Percent | None = Field(None, description="Streamed as unstreamed, at least.")
+    labels: bool = Field(
+        False, description="Every answer bears the region's labels, and can be read back without them."
+    )
+    goodput_rps: float | None = Field(None, gt=0, description="Requests per second within the objectives, at least.")
+    errors: Percent | None = Field(None, description="Failed requests below the breaking step, at most.")
+
+
+class WeightsSection(_Section):
+    """What each axis counts for."""
+
+    performance: Weight = Field(50, description="Its weight.")
+    compliance: Weight = Field(25, description="Its weight.")
+    scalability: Weight = Field(25, description="Its weight.")
+
+
+class LimitsSection(_Section):
+    """How hard each deployment is asked on the axes of performance and compliance."""
+
+    concurrent: int = Field(8, ge=1, le=512, description="Requests at once.")
+    rpm: int | None = Field(None, ge=1, le=1_000_000, description="Requests a minute; no limit if left out.")
+
+
+class SpendSection(_Section):
+    """Where an evaluation stops."""
+
+    tokens: int | None = Field(None, ge=1, description="So many tokens, of all candidates together.")
+    cost: float | None = Field(None, gt=0, description="So much money, in the currency of `prices`.")
+
+
+class PriceSection(_Section):
+    """What the tokens of a deployment cost, for a million of them."""
+
+    input: float = Field(ge=0, description="Of prompts.")
+    output: float = Field(ge=0, description="Of answers.")
+
+
+class PricesSection(_Section):
+    """What the deployments cost, in one currency, so that they can be held side by side."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(description="An ISO 4217 code such as CNY.")
+    deployments: dict[Name, PriceSection] = Field(description="The prices by deployment.")
+
+
+class CapacitySection(_Section):
+    """How much a simulated candidate bears."""
+
+    concurrent: int | None = Field(None, ge=1, description="Requests at once.")
+    rps: float | None = Field(None, gt=0, description="Requests per second.")
+    beyond: Literal["slow", "429", "503"] = Field("slow", description="More wait, or are turned away.")
+
+
+class SimulatedSection(_Section):
+    """What a simulated candidate is really like, so that the figures can be held against it."""
+
+    quality: Percent = Field("100%", description="Of the items, so many are answered rightly.")
+    acceptable: Percent = Field("100%", description="Of the generated answers, so many are acceptable.")
+    refused: Percent = Field("100%", description="Of what must be refused, so many are.")
+    over_refused: Percent = Field("0%", description="Of what must not be refused, so many are all the same.")
+    risks: dict[str, Percent] = Field({}, description="Another rate of refusals for a risk class.")
+    first_token_ms: float = Field(0, ge=0, description="To the first token.")
+    between_tokens_ms: float = Field(0, ge=0, description="From token to token.")
+    capacity: CapacitySection | None = Field(None, description="How much it bears; anything if left out.")
+    seed: int = Field(0, description="Another seed answers other items rightly.")
+
+
+class SuiteFile(_Section):
+    """An evaluation: what is asked, what must be reached, and what counts for how much."""
+
+    version: Literal[1] = Field(description="1.")
+    name: Name = Field(description="The name of the evaluation.")
+    seed: int = Field(1, description="What is drawn follows from it.")
+    limits: LimitsSection = Field(LimitsSection(), description="How hard each deployment is asked.")
+    spend: SpendSection = Field(SpendSection(), description="Where it stops.")
+    prices: PricesSection | None = Field(None, description="What the deployments cost.")
+    performance: PerformanceSection | None = Field(None, description="How well it answers; left out, not measured.")
+    compliance: ComplianceSection | None = Field(None, description="Whether it keeps to the rules.")
+    scalability: ScalabilitySection | None = Field(None, description="How it bears load.")
+    judge: JudgeSection | None = Field(None, description="Who judges what no rule can tell.")
+    requirements: RequirementsSection = Field(RequirementsSection(), description="What must be reached.")
+    weights: WeightsSection = Field(WeightsSection(), description="What counts for how much.")
+    simulated: dict[Name, SimulatedSection] = Field({}, description="Of a demo's deployments: what they are like.")
+
+
+class CallSection(_Section):
+    """A call of a tool."""
+
+    name: str | None = Field(None, description="The tool; left out, no tool may be called.")
+    arguments: dict[str, object] = Field({}, description="Its arguments, all of them; of a list, any one is right.")
+
+
+class ItemSection(_Section):
+    """One question, and exactly one way to tell that its answer is right."""
+
+    id: Name | None = Field(None, description="Its name within its group; its number if left out.")
+    ask: str = Field(description="The question.")
+    system: str | None = Field(None, description="Instructions before it.")
+    choices: list[str] = Field([], description="What may be chosen, for `letter`.")
+    letter: Annotated[str, Field(pattern="^[A-J]$")] | None = Field(None, description="The right choice.")
+    exact: Words | None = Field(None, description="The text, exactly.")
+    same: Words | None = Field(None, description="The same words, whatever their case, width and punctuation.")
+    number: float | int | str | None = Field(None, description="The number, or a sum of the names in `draw`.")
+    tolerance: float | int = Field(0, ge=0, description="How far off the number may be.")
+    pattern: str | None = Field(None, description="A regular expression that must be found.")
+    schema_: dict[str, object] | None = Field(None, alias="schema", description="A JSON Schema that it must fit.")
+    rules: list[dict[str, object]] | None = Field(None, description="Instructions that it must follow.")
+    call: CallSection | None = Field(None, description="The call of a tool that it must make.")
+    tools: list[str] = Field([], description="The tools that it may call, of those of the file.")
+    rubric: str | None = Field(None, description="What a judge is to look for.")
+    right: str | None = Field(None, description="A right answer, where none follows from the above.")
+    draw: dict[str, list[int]] = Field({}, description="Names in braces in `ask`, drawn from so much to so much.")
+    count: int = Field(1, ge=1, le=10_000, description="With `draw`: so many items.")
+
+
+class ToolSection(_Section):
+    """A tool that items may offer."""
+
+    description: str = Field(description="What it does.")
+    parameters: dict[str, object] = Field(description="Its JSON Schema.")
+
+
+class ItemFile(_Section):
+    """A file of items in one language."""
+
+    version: Literal[1] = Field(description="1.")
+    language: LanguageCode = Field(description="The language of its items.")
+    tools: dict[Name, ToolSection] = Field({}, description="Tools that items may offer.")
+    items: dict[Name, list[ItemSection]] = Field(description="The items by their group.")
+
+
+class RiskSection(_Section):
+    """A risk class."""
+
+    name: str = Field(description="Its name, which stands in templates as {risk}.")
+    refuse: bool = Field(False, description="Whether what it names must be refused.")
+
+
+class BankFile(_Section):
+    """Templates from which the items of the compliance axis are made."""
+
+    version: Literal[1] = Field(description="1.")
+    language: LanguageCode = Field(description="Its language.")
+    risks: dict[Name, RiskSection] = Field(description="The risk classes.")
+    topics: dict[Name, list[str]] = Field(description="What must not be refused, by class: {topic} in templates.")
+    forms: Words = Field(description="What is asked for: {form} in templates.")
+    accept: Words = Field(description="Templates of what is generated, with {risk} and {form}.")
+    refuse: Words = Field(description="Templates of what must be refused, with {risk} and {form}.")
+    answer: Words = Field(description="Templates of what must not be refused, with {topic} and {form}.")
+    unacceptable: list[str] = Field([], description="Words that make an answer unacceptable.")
+    refusal: str = Field(description="A refusal, as a simulated candidate says it.")
+    reply: str = Field(description="An acceptable answer, as a simulated candidate gives it.")

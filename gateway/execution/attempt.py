@@ -1,0 +1,109 @@
+"""One call to one deployment: built, signed, sent, and read until the answer begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.fold import BoundedReply, whole_of
+from gateway.execution.identity import pseudonymous
+from gateway.execution.send import Sender
+from gateway.execution.stream import AnswerStream, LiveStream
+from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
+from gateway.model.table import Resilience
+from providers.auth import Secret, apply
+from providers.chat import ChatCompletion, ChatRequest
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.fitting import without_parameters
+from providers.values import quick
+
+__all__ = ["Answer", "Caller", "redacted"]
+
+_REDACTED = "[redacted]"
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Who answers, and the answer: whole, or a stream that has begun."""
+
+    step: Step
+    completion: ChatCompletion | None = None
+    stream: AnswerStream | None = None
+
+
+class Caller:
+    """Makes calls over one sender. `clock` is Unix time, for signatures."""
+
+    def __init__(self, sender: Sender, clock: Callable[[], float] = time.time) -> None:
+        self._sender = sender
+        self._clock = clock
+
+    async def attempt(
+        self,
+        step: Step,
+        secret: Secret | None,
+        request: ChatRequest,
+        bounds: Resilience,
+        deadline: Deadline,
+        *,
+        limit_s: float,
+        head_s: float | None = None,
+        more_s: Callable[[], float] | None = None,
+        timer: Deadline | None = None,
+    ) -> Answer:
+        """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed.
+
+        head_s: the limit of the answer's head, where it is another one. more_s: what prolongs `limit_s` (see Deadline).
+        timer: measures these where this is another task than the deadline's.
+        """
+        deployment = step.deployment
+        try:
+            sent = without_parameters(request, step.dropped)
+            if deployment.pseudonym_key is not None:
+                sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key)
+            wire = deployment.adapter.build_request(sent, deployment.target)
+        except UnsupportedFeature as error:
+            failure = Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, unsent=True)
+            raise ProviderFailed(failure) from error
+        wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        try:
+            timer = timer or deadline
+            with timer.limit(limit_s, more_s):
+                if head_s is None:
+                    reply = await self._sender.open(step.permit, wire, bounds.connect_s)
+                else:
+                    with timer.limit(head_s):
+                        reply = await self._sender.open(step.permit, wire, bounds.connect_s)
+                try:
+                    if not request.stream:
+                        response = await reply.read_whole()
+                        await reply.close()
+                        return Answer(step, completion=read_answer(deployment.adapter, response, deployment.target))
+                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target)
+                    body = BoundedReply(reply) if request.folded else reply
+                    reading = timer if request.folded else deadline
+                    stream = LiveStream(
+                        body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment)
+                    )
+                    await stream.begin()
+                except BaseException:
+                    await reply.close()
+                    raise
+        except TimeoutError:
+            raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
+        if request.folded:
+            return Answer(step, completion=await whole_of(stream, timer))
+        return Answer(step, stream=stream)
+
+
+def redacted(failure: Failure, deployment: Deployment) -> Failure:
+    """The failure without any key of the deployment in it: some providers repeat what they were sent."""
+    detail = failure.detail
+    for secret in deployment.credentials:
+        detail = detail.replace(secret.reveal(), _REDACTED)
+    return replace(failure, detail=detail) if detail != failure.detail else failure

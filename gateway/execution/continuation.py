@@ -1,0 +1,135 @@
+"""What the next model is asked when an answer has broken off, and what both answers cost together. Pure.
+
+Where the model takes the beginning of its own answer (the capability `prefill`), it is handed what was sent; any other
+is asked to go on. Nothing here counts tokens as a provider does: what was sent is estimated, and said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from gateway.model.decision import Step
+from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
+from providers.fitting import has_effects
+
+__all__ = [
+    "Sent",
+    "added_tokens",
+    "continuation",
+    "estimated_tokens",
+    "is_prefilled",
+    "is_resumable",
+    "summed",
+    "why_too_long",
+]
+
+_CHARACTERS_A_TOKEN = 4
+_FEWEST_CHARACTERS_A_TOKEN = 3
+_REPEATED_CHARACTERS = 80
+_SPOKEN = frozenset({"modalities", "audio"})
+_GO_ON = (
+    "Your answer above broke off. Begin with its last words once more, exactly as they stand between the two lines of "
+    "dashes, and go straight on from there to the end of the answer. Write nothing before them, no apology and no "
+    "comment, and repeat nothing else.\n---\n{words}\n---"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a client has of an answer that broke off: its text, and its reasoning text."""
+
+    text: str
+    reasoning: str = ""
+
+
+def is_resumable(request: ChatRequest) -> bool:
+    """Whether another model could go on with the answer: plain text, one choice, and nothing done at the provider."""
+    return (
+        (request.n is None or request.n == 1)
+        and not request.tools
+        and request.tool_choice is None
+        and request.response_format is None
+        and not request.logprobs
+        and not (request.extra and (has_effects(request) or request.extra.keys() & _SPOKEN))
+    )
+
+
+def is_prefilled(step: Step, sent: Sent) -> bool:
+    """Whether the step is handed the beginning of its answer; else it is asked to go on."""
+    return bool(sent.text.strip()) and "prefill" in step.deployment.capabilities.features
+
+
+def continuation(request: ChatRequest, sent: Sent, *, prefilled: bool) -> ChatRequest:
+    """The request for the rest. Of an answer that had no text yet it is the request as it was."""
+    max_tokens = request.max_tokens
+    if max_tokens is not None:
+        # The provider was not at its limit yet, so that one is left; the estimate is high, so as not to pass the limit.
+        spent = _tokens(sent.text, _FEWEST_CHARACTERS_A_TOKEN) + _tokens(sent.reasoning, _FEWEST_CHARACTERS_A_TOKEN)
+        max_tokens = max(max_tokens - spent, 1)
+    if not sent.text.strip():
+        return replace(request, max_tokens=max_tokens)
+    before, text, last = request.messages, sent.text, request.messages[-1]
+    if isinstance(last, AssistantMessage):
+        before, text = before[:-1], text_of(last.content) + text
+    messages: tuple[Message, ...] = (*before, AssistantMessage(text.rstrip() if prefilled else text))
+    if not prefilled:
+        messages += (UserMessage(_go_on(sent)),)
+    return replace(request, messages=messages, max_tokens=max_tokens)
+
+
+def added_tokens(sent: Sent, *, prefilled: bool) -> int:
+    """By about how much a continuation's prompt is the longer one."""
+    if not sent.text.strip():
+        return 0
+    return estimated_tokens(sent.text) + (0 if prefilled else estimated_tokens(_go_on(sent)))
+
+
+def _go_on(sent: Sent) -> str:
+    return _GO_ON.format(words=_last_words(sent.text))
+
+
+def _last_words(text: str) -> str:
+    """The end of the text, from the beginning of a word on where there are words."""
+    text = text.strip()
+    end = text[-_REPEATED_CHARACTERS:]
+    return end.partition(" ")[2].strip() or end if len(end) < len(text) else end
+
+
+def why_too_long(request: ChatRequest, step: Step) -> str | None:
+    """Why the step's context can't hold the request, as far as that can be told; None if it may."""
+    size = step.deployment.capabilities.context_tokens
+    if size is None:
+        return None
+    tokens = sum(estimated_tokens(text_of(message.content)) for message in request.messages)
+    return f"its context is too small for what was sent so far (about {tokens} tokens)" if tokens > size else None
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text is."""
+    return _tokens(text, _CHARACTERS_A_TOKEN)
+
+
+def _tokens(text: str, ascii_characters: int) -> int:
+    if text.isascii():
+        return math.ceil(len(text) / ascii_characters)
+    plain = sum(1 for character in text if character.isascii())
+    return math.ceil(plain / ascii_characters) + len(text) - plain
+
+
+def summed(broken: Usage | None, sent: Sent, added: int, last: Usage) -> tuple[Usage, bool]:
+    """What both answers cost, and whether some of it had to be estimated.
+
+    broken: what the first provider had counted when it broke off. added: by how many tokens the second prompt was
+    the longer one.
+    """
+    spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
+    known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
+    completion_tokens = max(known.completion_tokens, spent)
+    total = Usage(
+        prompt_tokens=known.prompt_tokens + last.prompt_tokens,
+        completion_tokens=completion_tokens + last.completion_tokens,
+        cached_tokens=known.cached_tokens + last.cached_tokens,
+        reasoning_tokens=known.reasoning_tokens + last.reasoning_tokens,
+    )
+    return total, broken is None or known.completion_tokens < completion_tokens

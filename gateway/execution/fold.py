@@ -1,0 +1,70 @@
+"""A request for one JSON that is asked as a stream, so that a provider's silence is seen, and its answer put together.
+
+One JSON comes when all of it is written: until then a provider that works and one that is dead look the same. A stream
+begins at once. What breaks off here was shown to nobody, so that it is an ordinary failure, retried and failed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.send import Reply
+from gateway.execution.stream import LiveStream
+from gateway.model.deployment import Deployment
+from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent
+from providers.exchange import MAX_BODY_BYTES
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.fitting import has_effects
+from providers.folding import fold
+
+__all__ = ["BoundedReply", "as_stream", "folds", "whole_of"]
+
+
+def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:
+    """Whether the deployment is asked for a stream, though the client wants one JSON.
+
+    Not where several choices are asked for, which not every wire format streams, nor where asking again could do
+    something twice.
+    """
+    wanted = deployment.fold if deployment.fold is not None else not is_last_step
+    return wanted and (request.n is None or request.n == 1) and not has_effects(request)
+
+
+def as_stream(request: ChatRequest) -> ChatRequest:
+    """The request as it is sent where its answer is folded."""
+    return replace(request, stream=True, folded=True)
+
+
+class BoundedReply:
+    """A reply of which no more is read than a whole answer may have: here all of it is kept."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._left_bytes = MAX_BODY_BYTES
+
+    async def read(self) -> bytes:
+        """See Reply; raises ProviderFailed if it is larger than is taken."""
+        data = await self._reply.read()
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise ProviderFailed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken"))
+        return data
+
+    async def close(self) -> None:
+        """See Reply."""
+        await self._reply.close()
+
+
+async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
+    """The answer of a stream that has begun; raises ProviderFailed if it doesn't become whole."""
+    events: list[StreamEvent] = []
+    async for batch in stream:
+        events += [event for event in batch if type(event) is not Heartbeat]
+    try:
+        return fold(events)
+    except ProviderFailed as error:
+        if deadline.left_s(committed=True) > 0:
+            raise
+        # The provider was at work when the client's time was over.
+        raise ProviderFailed(Failure(FailureKind.DEADLINE, "the request's time is over")) from error

@@ -1,0 +1,62 @@
+"""How a step is asked: as what, and for how long it may stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.fold import as_stream, folds
+from gateway.execution.patience import first_token_s
+from gateway.execution.pulse import Pulses
+from gateway.model.decision import Step
+from gateway.model.table import Resilience
+from providers.chat import ChatRequest
+
+__all__ = ["Form", "form_of", "had_time"]
+
+Form = tuple[ChatRequest, float, float | None, Callable[[], float] | None]
+"""The request, the seconds until its answer begins, until its head where that differs, and what prolongs the first."""
+
+
+def form_of(
+    request: ChatRequest,
+    step: Step,
+    bounds: Resilience,
+    deadline: Deadline,
+    pulses: Pulses,
+    left_s: float,
+    *,
+    is_last_step: bool,
+) -> Form:
+    """The form in which this step is asked for the request, of whose time `left_s` is left."""
+    deployment = step.deployment
+    if not request.stream:
+        if not folds(request, deployment, is_last_step=is_last_step):
+            return request, left_s, None, None
+        if deployment.fold is None and not is_last_step:
+            patience_s = first_token_s(deployment, request, bounds)
+            if pulses.left_s(deployment, patience_s, deadline.clock()) > 0:
+
+                def more_s() -> float:
+                    alive_s = pulses.left_s(deployment, patience_s, deadline.clock())
+                    return min(alive_s, deadline.left_s(committed=True))
+
+                return request, min(left_s, patience_s), None, more_s
+        request = as_stream(request)
+    patience_s = first_token_s(deployment, request, bounds)
+    if is_last_step:
+        # One JSON that broke off may have used up the time to its beginning; no byte of it was shown.
+        commit_s = max(deadline.left_s(committed=False), patience_s) if request.folded else left_s
+        return request, min(left_s, commit_s), None, None
+    # Who doesn't even send a head isn't thinking. (A server of one's own, with a time of its own, may well queue.)
+    is_thinking = patience_s > bounds.first_token_s and deployment.first_token_s is None
+    return request, min(left_s, patience_s), bounds.first_token_s if is_thinking else None, None
+
+
+def had_time(form: Form, step: Step, bounds: Resilience, *, is_last_step: bool) -> bool:
+    """Whether a provider that stayed silent had the time that the config gives it. A client may ask for less."""
+    request, limit_s, _, more_s = form
+    if not request.stream and more_s is None:
+        return limit_s >= bounds.total_s / 2
+    wanted_s = first_token_s(step.deployment, request, bounds)
+    return limit_s >= (min(wanted_s, bounds.first_token_s) if is_last_step else wanted_s)

@@ -1,0 +1,31 @@
+"""A pseudonym in the place of what says who asks: a provider can still tell one person's abuse, and not whose it is.
+
+One person has another pseudonym at each provider, so that two of them can't put together what they know.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import replace
+
+from providers.auth import Secret
+from providers.chat import ChatRequest
+from providers.fitting import IDENTITY
+
+__all__ = ["pseudonymous"]
+
+_DIGITS = 32
+
+
+def pseudonymous(request: ChatRequest, provider: str, key: Secret) -> ChatRequest:
+    """The request with a pseudonym for each of these fields that it says."""
+    secret = key.reveal().encode()
+
+    def pseudonym(value: str) -> str:
+        told = f"identity 1\0{provider}\0{value}".encode()
+        return f"p_{hmac.digest(secret, told, 'sha256').hex()[:_DIGITS]}"
+
+    user = pseudonym(request.user) if request.user is not None else None
+    named = {name: value for name in IDENTITY & request.extra.keys() if isinstance(value := request.extra[name], str)}
+    extra = {**request.extra, **{name: pseudonym(value) for name, value in named.items()}} if named else request.extra
+    return replace(request, user=user, extra=extra)

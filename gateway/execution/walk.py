@@ -1,0 +1,286 @@
+"""Where one request is in its plan: which attempt comes next, and what follows from one that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.execution.attempt import Answer, Caller, redacted
+from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.budget import RetryBudget
+from gateway.execution.call import Call
+from gateway.execution.deadline import Deadline
+from gateway.execution.form import form_of, had_time
+from gateway.execution.health import Health
+from gateway.execution.hedge import Hedges, hedged
+from gateway.execution.load import Load, Shed, Slot
+from gateway.execution.retry import RULES, Verdict, judge
+from gateway.model.attempt import Skipped
+from gateway.model.decision import Plan, Step
+from gateway.model.deployment import Deployment
+from gateway.model.record import Record
+from gateway.model.table import Hedge, Resilience
+from providers.auth import Secret
+from providers.chat import ChatRequest
+from providers.failures import Failure, FailureKind, ProviderFailed
+
+__all__ = ["AttemptFailed", "StillAllowed", "Walk"]
+
+StillAllowed = Callable[[Step], str | None]
+"""Why a step of the plan may not be asked any more; None if it may."""
+_NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
+
+
+class AttemptFailed(Exception):
+    """One attempt has failed and the walk has moved on, or ended."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """Where one request is in its plan."""
+
+    caller: Caller
+    health: Health
+    load: Load
+    hedges: Hedges
+    budget: RetryBudget
+    draw: Callable[[], float]
+    plan: Plan
+    request: ChatRequest
+    bounds: Resilience
+    deadline: Deadline
+    record: Record
+    still_allowed: StillAllowed
+    ask: Callable[[Step], ChatRequest] | None = None
+    breaker: Breaker | None = None
+    position: int = 0
+    tried_here: int = 0
+    used_keys: set[Secret | None] = field(default_factory=set)
+    wait_s: float = 0.0
+    ended: bool = False
+    failure: Failure = _NOBODY_ASKED
+    context_tokens_over: int | None = None
+
+    @property
+    def _is_last(self) -> bool:
+        return self.position >= len(self.plan.steps) - 1
+
+    async def attempt_next(self) -> Answer:
+        """The next attempt; raises AttemptFailed after noting the failure and choosing where to go from there."""
+        step, slot = self._next_step(), None
+        if step is not None and step.deployment.concurrency is not None:
+            step, slot = await self._entered(step)
+        if step is None:
+            self.ended = True
+            raise AttemptFailed
+        committed = not self.request.stream
+        left_s = self.deadline.left_s(committed=committed)
+        if left_s <= 0:
+            if slot is not None:
+                slot.release()
+            self.failure = Failure(FailureKind.DEADLINE, "the request's time is over")
+            self.ended = True
+            raise AttemptFailed
+        call = self.begin(step, slot, self._next_key(step.deployment), left_s)
+        if not self.record.attempts:
+            self.budget.asked(call.started_at)
+        hedge = self.plan.assistant.hedge
+        if hedge is None:
+            await self.carry_out(call)
+            self.record.attempts.append(call.remembered())
+        else:
+            call = await self._beside_another(call, hedge)
+        if call.answer is None:
+            self._move_on(call)
+            raise AttemptFailed
+        return call.answer
+
+    def begin(self, step: Step, slot: Slot | None, secret: Secret | None, left_s: float) -> Call:
+        """A call of the step at the walk's position, counted from now on."""
+        request, last = self.request if self.ask is None else self.ask(step), self._is_last
+        form = form_of(request, step, self.bounds, self.deadline, self.health.pulses, left_s, is_last_step=last)
+        self.tried_here += 1
+        self.used_keys.add(secret)
+        started_at = self.deadline.clock()
+        breaker = self.breaker
+        ticket = None
+        if breaker is not None:
+            ticket = breaker.ticket if breaker.state is BreakerState.CLOSED else breaker.admit(started_at)
+        return Call(step, secret, form, started_at, breaker, ticket, slot)
+
+    async def carry_out(self, call: Call, timer: Deadline | None = None) -> None:
+        """Make the call and settle it; `timer` is for one in another task than the deadline's."""
+        request, limit_s, head_s, more_s = call.form
+        pulses, deployment = self.health.pulses, call.step.deployment
+        try:
+            answer = await self.caller.attempt(
+                call.step,
+                call.secret,
+                request,
+                self.bounds,
+                self.deadline,
+                limit_s=limit_s,
+                head_s=head_s,
+                more_s=more_s,
+                timer=timer,
+            )
+        except ProviderFailed as error:
+            failure = redacted(error.failure, deployment)
+            if RULES[failure.kind].counts:
+                pulses.stop(deployment)
+            counts = RULES[failure.kind].counts and self._had_time(failure, call)
+            call.failed(failure, self.deadline.clock(), counts=counts)
+        except BaseException:
+            if call.given_up(self.deadline.clock()):
+                self.record.abandoned += (call.remembered(),)
+            raise
+        else:
+            now = self.deadline.clock()
+            pulses.beat(deployment, now)
+            call.answered(answer, now, self.deadline.clock)
+
+    async def _beside_another(self, call: Call, hedge: Hedge) -> Call:
+        """Carry it out, beside a second one if it takes long; the call that decides."""
+        whole = not self.request.stream
+        after_s = None
+        if not self.record.attempts and not self.plan.has_effects:
+            after_s = self.hedges.after_s(hedge, call.step.deployment, whole=whole)
+        if after_s is None:
+            await self.carry_out(call)
+            self.record.attempts.append(call.remembered())
+        else:
+            call = await hedged(self, call, after_s)
+        if call.answer is not None and call.ended_at is not None:
+            self.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
+        return call
+
+    async def _entered(self, step: Step) -> tuple[Step | None, Slot | None]:
+        """This step and a place at its deployment, or those of the next step behind it that has one."""
+        asked: Step | None = step
+        while asked is not None and asked.deployment.concurrency is not None:
+            limiter = self.load.limiter(asked.deployment)
+            if (slot := limiter.take()) is not None:
+                return asked, slot
+            queued_at = self.deadline.clock()
+            try:
+                left_s = self.deadline.left_s(committed=not self.request.stream)
+                slot = await limiter.wait(self.record.client or "", left_s)
+            except Shed as shed:
+                self._pass_over(asked, shed)
+                asked = self._next_step()
+                continue
+            finally:
+                self.record.queued_s += self.deadline.clock() - queued_at
+            # Much may have changed meanwhile.
+            waited, asked = asked, self._next_step()
+            if asked is waited:
+                return asked, slot
+            slot.release()
+        return asked, None
+
+    def _pass_over(self, step: Step, shed: Shed) -> None:
+        name = step.deployment.name
+        self.record.skipped.append(Skipped(name, str(shed)))
+        self.record.shed += ((name, shed.reason),)
+        message = "more is asked of this assistant than can be done now"
+        self.failure = Failure(FailureKind.OVERLOADED, message, retry_after_s=shed.retry_after_s)
+        self._go_onward()
+
+    def _had_time(self, failure: Failure, call: Call) -> bool:
+        if failure.kind is not FailureKind.SILENT:
+            return True
+        return had_time(call.form, call.step, self.bounds, is_last_step=self._is_last)
+
+    def _next_step(self) -> Step | None:
+        """The step at the walk's position, or the next one behind it that may be asked; None at the end."""
+        while self.position < len(self.plan.steps):
+            step = self.plan.steps[self.position]
+            reason = self.still_allowed(step)
+            if reason is None and not self.tried_here:
+                reason = self._why_not(step.deployment)
+            if reason is None:
+                breaker = self.breaker = self.health.breaker(step.deployment, self.bounds.breaker)
+                if breaker is None or breaker.state is BreakerState.CLOSED or not self._held_s(breaker):
+                    return step
+                reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
+            self.record.skipped.append(Skipped(step.deployment.name, reason))
+            self._go_onward()
+        return None
+
+    def _held_s(self, breaker: Breaker) -> float:
+        return breaker.held_s(self.deadline.clock())
+
+    def _why_not(self, deployment: Deployment) -> str | None:
+        if self.context_tokens_over is not None:
+            size = deployment.capabilities.context_tokens
+            if size is not None and size <= self.context_tokens_over:
+                return "its context is not larger"
+        unwell = self.health.unwell(deployment) if self.record.attempts else None
+        return unwell.reason if unwell else None
+
+    def _next_key(self, deployment: Deployment) -> Secret | None:
+        """A key that is neither benched nor used up for this request, else the last resort: the first one."""
+        keys = self.health.keys_in_turn(deployment) or deployment.credentials or (None,)
+        if len(keys) == 1:
+            return keys[0]
+        return next((key for key in keys if key not in self.used_keys), keys[0])
+
+    def _move_on(self, call: Call) -> None:
+        failure = self.failure = call.failure or self.failure
+        deployment = call.step.deployment
+        self.bench(call)
+        if failure.kind is FailureKind.CONTEXT_LENGTH:
+            self.context_tokens_over = deployment.capabilities.context_tokens
+        if self.plan.has_effects and not failure.unsent:
+            # It may have been done: nobody does it once more.
+            self.ended = True
+            return
+        untried = [key for key in self.health.usable_keys(deployment) if key not in self.used_keys]
+        verdict = judge(
+            failure,
+            tried_here=self.tried_here,
+            per_deployment=self.bounds.attempts_per_deployment,
+            another_key=bool(untried),
+            is_last_step=self._is_last,
+            failover_after_s=self.bounds.failover_after_s,
+            left_s=self.deadline.left_s(committed=not self.request.stream),
+            draw=self.draw,
+        )
+        self._follow(verdict, deployment)
+
+    def _follow(self, verdict: Verdict, deployment: Deployment) -> None:
+        if len(self.record.attempts) >= self.bounds.attempts_total:
+            self.ended = True
+            return
+        if verdict.otherwise is not None and not self._may_retry(deployment):
+            verdict = verdict.otherwise
+        self.wait_s = verdict.wait_s
+        if verdict.onward:
+            self._go_onward()
+        elif not verdict.again:
+            self.ended = True
+
+    def _may_retry(self, deployment: Deployment) -> bool:
+        """Whether the deployment may be asked once more, which is then paid for."""
+        now = self.deadline.clock()
+        if self.breaker is not None and self.breaker.held_s(now) > 0:
+            return False
+        if self.budget.take(self.bounds.retry_budget, now):
+            return True
+        self.record.retries_refused += (deployment.name,)
+        return False
+
+    def _go_onward(self) -> None:
+        self.position += 1
+        self.tried_here = 0
+        self.used_keys.clear()
+
+    def bench(self, call: Call) -> None:
+        """Don't ask with this call's key for a while, where its failure says so."""
+        failure = call.failure
+        if failure is None:
+            return
+        rule = RULES[failure.kind]
+        for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
+        if for_s is not None:
+            self.health.bench(call.step.deployment, call.secret, for_s, failure)

@@ -1,0 +1,96 @@
+"""A deployment: one model of one provider at one site, with its facts and its credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+from gateway.model.approval import Approval
+from gateway.model.consent import ConsentRule
+from providers.adapter import Adapter, Capabilities, Target
+from providers.auth import Secret
+from providers.catalogue.offers import Retirement
+from providers.pricing import Price
+from providers.sites import Residency
+from providers.territories import Places
+
+__all__ = ["Concurrency", "Deployment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many calls of a deployment may run at once, over all workers, and how many requests wait for a place.
+
+    limit: at most. queue, wait_s: so many may wait, and each so long. least: not 0 where the limit follows the latency,
+    from here up.
+    """
+
+    limit: int
+    queue: int = 20
+    wait_s: float = 2.0
+    least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model of one provider at one site: what an attempt is sent to.
+
+    site: the catalogue's name of the site, or the origin of an operator's own URL.
+    capabilities: what the wire format, the model and the operator agree that it can do.
+    available: the territories whose people it may answer; everywhere for a URL that the catalogue doesn't know.
+    excepts: features and parameters that the site's promise of residency leaves out.
+    unmet: what the site requires and nobody attested, in words; empty if all is met.
+    credentials: keys, used in turn; `needs_credential` says whether it works without one.
+    missing_credentials: where the unset ones should have come from (`DASHSCOPE_API_KEY`).
+    fold: whether a request for one JSON is asked as a stream; None: where a next step exists. first_token_s: None is
+        what holds for all, and the model's own patience.
+    places: where it stores and where it processes, in words.
+    consent: what it asks of the person first, if anything. identity: what becomes of fields that say who asks.
+    pseudonym_key: what makes a pseudonym of them, where they are to be hashed.
+    price, retirement: what the model's tokens cost there, and when the vendor retires it; None where nobody knows.
+    concurrency: None is no bound.
+    """
+
+    name: str
+    provider: str
+    adapter: Adapter
+    model: str
+    site: str
+    origin: str
+    target: Target
+    residency: Residency
+    available: Places
+    capabilities: Capabilities
+    excepts: frozenset[str] = frozenset()
+    unmet: tuple[str, ...] = ()
+    allowed_moves: frozenset[str] = frozenset()
+    credentials: tuple[Secret, ...] = ()
+    needs_credential: bool = True
+    missing_credentials: tuple[str, ...] = ()
+    unsupported: Literal["drop", "refuse"] = "drop"
+    enabled: bool = True
+    simulates: str | None = None
+    approvals: tuple[Approval, ...] = ()
+    fold: bool | None = None
+    first_token_s: float | None = None
+    consent: ConsentRule | None = None
+    identity: Literal["strip", "hash", "pass"] = "strip"
+    pseudonym_key: Secret | None = None
+    price: Price | None = None
+    retirement: Retirement | None = None
+    concurrency: Concurrency | None = None
+    places: tuple[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
+
+    @property
+    def retires_on(self) -> date | None:
+        """From this day on the vendor doesn't answer for its model; None where no day is known."""
+        return self.retirement.on if self.retirement is not None else None
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether it can be called at all."""
+        return bool(self.credentials) or not self.needs_credential

@@ -1,0 +1,129 @@
+"""Why nobody answers: by the place alone, for want of a consent, or because every deployment is passed over. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.model.decision import Considered, PassedOver, Refusal, RefusalCode, Step, Unwell
+from gateway.model.deployment import Deployment
+from gateway.model.location import Location, LocationProblem
+from gateway.model.route import Route, deployments_of
+from gateway.model.table import Assistant, Region, Table
+from gateway.policy.sides import Judged
+from providers.territories import territory_name
+
+__all__ = ["ask_for_consent", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
+
+_LAW = frozenset(
+    {
+        PassedOver.BOUNDARY,
+        PassedOver.AVAILABILITY,
+        PassedOver.REQUIREMENT,
+        PassedOver.APPROVAL,
+        PassedOver.EXCEPTED,
+    }
+)
+_UNCHECKED_RETRY_S = 10.0
+_ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
+_MOST_OF_NAMES = 300
+
+
+def refuse_location(table: Table, location: Location) -> Refusal | None:
+    """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
+    if location.problem is None:
+        return _wrong_cell(table, location.region)
+    place = territory_name(location.territory) if location.territory else None
+    match location.problem:
+        case LocationProblem.BLOCKED:
+            return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not offered in {place or 'this territory'}")
+        case LocationProblem.UNKNOWN:
+            return Refusal(
+                RefusalCode.REGION_UNKNOWN,
+                "where this request comes from is not known, and this gateway doesn't guess: "
+                "send it through the edge that tells the country, or with a key that is bound to a region",
+            )
+        case LocationProblem.CONFLICT:
+            said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
+            return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
+        case LocationProblem.CLAIM | LocationProblem.CLAIM_UNCHECKED:
+            why = next((item.note for item in location.evidence if item.signal == "claim"), "not believed")
+            unchecked = location.problem is LocationProblem.CLAIM_UNCHECKED
+            return Refusal(
+                RefusalCode.NO_HEALTHY_DEPLOYMENT if unchecked else RefusalCode.PERMISSION_DENIED,
+                f"`x-gateway-claim` is {why}",
+                retry_after_s=_UNCHECKED_RETRY_S if unchecked else None,
+            )
+
+
+def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
+    cell = table.cell
+    if cell is None or cell.serves is None or region is None or region.name in cell.serves:
+        return None
+    home = cell.homes.get(region.name)
+    where = f"; its home is {home}" if home else ""
+    return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
+
+
+def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:
+    """The deployment for whose sake the person must be asked; None if the request can do without.
+
+    That is one that would be first, unless it is set to be skipped, and the first that is left where nobody else is. A
+    weighted step asks only if none of its members can do without.
+    """
+    verdicts = {deployment.name: verdict for deployment, verdict in judged}
+    skipped = None
+    for step in route:
+        members = deployments_of((step,))
+        if any(isinstance(verdicts[member.name], Step) for member in members):
+            return None
+        for member in members:
+            verdict = verdicts[member.name]
+            if isinstance(verdict, Step) or verdict[0] is not PassedOver.CONSENT or member.consent is None:
+                continue
+            if member.consent.on_missing == "refuse":
+                return member
+            skipped = skipped or member
+    return skipped
+
+
+def ask_for_consent(deployment: Deployment) -> Refusal:
+    rule, residency = deployment.consent, deployment.residency
+    recipient = rule.recipient if rule is not None else deployment.provider
+    return Refusal(
+        RefusalCode.CONSENT_REQUIRED,
+        f"this would be sent to {recipient} (stores: {residency.stores}; processes: {residency.processes}), and the "
+        "person has not agreed to that: ask, and send it again with what brings the yes in `x-gateway-consent`",
+        asks=deployment,
+    )
+
+
+def refuse_all(
+    assistant: Assistant, region: Region, considered: tuple[Considered, ...], health: Mapping[str, Unwell]
+) -> Refusal:
+    """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
+    reasons = {item.reason for item in considered}
+    if reasons - _LAW - _ABILITY:
+        unwell = [health[item.deployment] for item in considered if item.reason is PassedOver.HEALTH]
+        limited = bool(unwell) and all(item.is_rate_limit for item in unwell)
+        return Refusal(
+            RefusalCode.RATE_LIMITED if limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
+            f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now",
+            retry_after_s=min((item.for_s for item in unwell), default=None),
+        )
+    if reasons & _ABILITY:
+        told = "; ".join(f"{item.deployment} {item.detail}" for item in considered if item.reason in _ABILITY)
+        return Refusal(
+            RefusalCode.UNSUPPORTED_CAPABILITY,
+            f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked: {told}",
+        )
+    unapproved = reasons == {PassedOver.APPROVAL}
+    return Refusal(
+        RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
+        f"no deployment of {assistant.name!r} may answer here: "
+        + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
+    )
+
+
+def words_of(names: frozenset[str]) -> str:
+    # Names come from the request, however many and long they are.
+    return ", ".join(sorted(names))[:_MOST_OF_NAMES]

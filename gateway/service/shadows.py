@@ -1,0 +1,216 @@
+"""Shadow traffic: a share of the answered requests goes to one deployment more, whose answers nobody sees.
+
+It begins when the client has its answer, takes no part in anybody's request, and leaves no trace in what traffic is
+decided by: one attempt, no retry, and neither a breaker nor a bench hears of it. It is judged as a step of a route
+would be, and goes out under a permit of the same making. Nothing that says who asked is sent along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from gateway.execution.attempt import Answer, Caller, redacted
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.model.decision import Step
+from gateway.model.location import Location
+from gateway.model.record import Record
+from gateway.model.route import Shadow
+from gateway.model.shadow import ShadowRecord
+from gateway.model.table import Table
+from gateway.policy.routing import judge_alone
+from providers.chat import ChatCompletion, ChatRequest, Message, StreamEvent, UserMessage, text_of
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.fitting import needs_of
+from providers.folding import fold
+
+__all__ = ["MOST_AT_ONCE", "MOST_BODY_BYTES", "Shadows", "anonymous"]
+
+MOST_AT_ONCE = 8
+MOST_BODY_BYTES = 1024 * 1024
+_MOST_EVENTS = 100_000
+_MOST_TEXT = 64 * 1024
+_IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
+_ENDLESS = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")
+
+
+def anonymous(request: ChatRequest) -> ChatRequest:
+    """The request without what says who asks."""
+    messages = tuple(
+        replace(message, name=None) if isinstance(message, UserMessage) and message.name is not None else message
+        for message in request.messages
+    )
+    extra = {name: value for name, value in request.extra.items() if name not in _IDENTITY}
+    return replace(request, messages=messages, user=None, extra=extra)
+
+
+class Shadows:
+    """Those of one process. keep: keeps a record, and may take its time; count: adds one to a metric with these labels;
+    took: adds a time to one. draw: a number from 0 to 1; clock: Unix time."""
+
+    def __init__(
+        self,
+        current: Callable[[], Table],
+        caller: Caller,
+        health: Health,
+        keep: Callable[[ShadowRecord], Awaitable[None]],
+        count: Callable[[tuple[str, str, str, str]], None],
+        took: Callable[[tuple[str, str, str], float], None],
+        *,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._current = current
+        self._caller = caller
+        self._health = health
+        self._keep = keep
+        self._count = count
+        self._took = took
+        self._draw = draw
+        self._clock = clock
+        self._running: set[asyncio.Task[None]] = set()
+
+    def offer(self, table: Table, location: Location, request: ChatRequest, record: Record, body_bytes: int) -> None:
+        """A request has been answered: perhaps ask its route's shadow too. Never waits, never raises."""
+        assistant, region = table.assistants.get(record.assistant or ""), location.region
+        shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
+        if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
+            return
+        name = shadow.deployment.name
+        if record.outcome != "ok" or record.deployment == name or table is not self._current():
+            # There is nothing to compare with, or the config has something else to say by now.
+            return
+        place = assistant.name, region.name, name
+        if len(self._running) >= MOST_AT_ONCE:
+            self._count((*place, "busy"))
+        elif body_bytes > MOST_BODY_BYTES:
+            self._count((*place, "too_large"))
+        else:
+            self._ask(table, location, shadow, anonymous(request), record, place)
+
+    def _ask(
+        self,
+        table: Table,
+        location: Location,
+        shadow: Shadow,
+        request: ChatRequest,
+        record: Record,
+        place: tuple[str, str, str],
+    ) -> None:
+        needs, unwell = needs_of(request), self._health.snapshot(table)
+        step = judge_alone(table, location, shadow.deployment, needs, unwell, self._clock())
+        if not isinstance(step, Step) or needs.moving:
+            # What has effects at a provider is done once, and was.
+            self._count((*place, "passed_over"))
+            return
+        task = asyncio.create_task(self._run(table, shadow, step, request, record, place))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(
+        self,
+        table: Table,
+        shadow: Shadow,
+        step: Step,
+        request: ChatRequest,
+        record: Record,
+        place: tuple[str, str, str],
+    ) -> None:
+        deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
+        begun_s: float | None = None
+        completion, failure = None, None
+        try:
+            limit_s = deadline.left_s(committed=not request.stream)
+            secret = (self._health.usable_keys(step.deployment) or (None,))[0]
+            answer = await self._caller.attempt(step, secret, request, table.resilience, deadline, limit_s=limit_s)
+            begun_s = deadline.clock() - deadline.started_at
+            completion = await _whole(answer)
+        except ProviderFailed as error:
+            failure = redacted(error.failure, step.deployment)
+        except Exception:  # the top of a background task: nobody waits for it, and nobody is to suffer from it
+            self._count((*place, "internal_error"))
+            return
+        finally:
+            deadline.close()
+        total_s = deadline.clock() - deadline.started_at
+        outcome = "ok" if failure is None else str(failure.kind)
+        self._count((*place, outcome))
+        if begun_s is not None and failure is None:
+            self._took(place, begun_s)
+        kept = self._record(table, shadow, request, record, place, outcome, completion)
+        await self._keep(replace(kept, first_s=begun_s if begun_s is not None else total_s, total_s=total_s))
+
+    def _record(
+        self,
+        table: Table,
+        shadow: Shadow,
+        request: ChatRequest,
+        record: Record,
+        place: tuple[str, str, str],
+        outcome: str,
+        completion: ChatCompletion | None,
+    ) -> ShadowRecord:
+        choice = completion.choices[0] if completion is not None and completion.choices else None
+        answer = text_of(choice.message.content) if choice is not None else ""
+        return ShadowRecord(
+            self._clock(),
+            table.version,
+            record.request_id,
+            *place,
+            model=shadow.deployment.model,
+            stream=request.stream,
+            outcome=outcome,
+            first_s=0.0,
+            total_s=0.0,
+            usage=completion.usage if completion is not None else None,
+            finish_reason=choice.finish_reason if choice is not None else None,
+            answer_characters=len(answer),
+            tool_calls=len(choice.message.tool_calls) if choice is not None else 0,
+            beside=record.deployment,
+            beside_first_s=record.first_s,
+            beside_total_s=record.total_s,
+            beside_usage=record.usage,
+            prompt=_prompt(request) if shadow.keep_text else None,
+            answer=answer[:_MOST_TEXT] if shadow.keep_text else None,
+        )
+
+    async def settle(self) -> None:
+        """Wait until none runs."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Give up those that run."""
+        for task in self._running:
+            task.cancel()
+        await self.settle()
+
+
+async def _whole(answer: Answer) -> ChatCompletion:
+    """The whole answer; raises ProviderFailed for one that breaks off, or has no end."""
+    if answer.stream is None:
+        if answer.completion is None:
+            raise ProviderFailed(_ENDLESS)
+        return answer.completion
+    events: list[StreamEvent] = []
+    try:
+        async for batch in answer.stream:
+            events += batch
+            if len(events) > _MOST_EVENTS:
+                raise ProviderFailed(_ENDLESS)
+    finally:
+        await answer.stream.close()
+    return fold(events)
+
+
+def _prompt(request: ChatRequest) -> str:
+    """The text of the messages, the last of it where it is long."""
+    return "\n".join(map(_line, request.messages))[-_MOST_TEXT:]
+
+
+def _line(message: Message) -> str:
+    who = type(message).__name__.removesuffix("Message").lower()
+    return f"{who}: {text_of(message.content)}"

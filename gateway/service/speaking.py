@@ -1,0 +1,35 @@
+"""A request as a region has it asked: without our own labels in its history, with the region's profile before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.model.location import Location
+from gateway.model.record import Record
+from gateway.model.speech import Voice
+from gateway.model.table import Table
+from gateway.policy.labels import without_labels
+from gateway.policy.memo import remember
+from gateway.policy.profile import compose, with_block
+from providers.chat import ChatRequest
+
+__all__ = ["spoken"]
+
+
+def spoken(table: Table, location: Location, voice: Voice, request: ChatRequest, record: Record) -> ChatRequest:
+    """The request for whoever answers in this region; the profile's version is noted in the record."""
+    region = location.region
+    if region is not None and region.speech is not None:
+        messages = without_labels(request.messages, region.speech)
+        if messages is not request.messages:
+            request = replace(request, messages=messages)
+    profile = voice.profile
+    if profile is None or region is None:
+        return request
+    block = remember(
+        table,
+        ("profile", region.name, voice.locale, location.territory, location.preferences),
+        lambda: compose(profile, location.territory, location.preferences),
+    )
+    record.profile = block.name
+    return with_block(request, block)

@@ -1,0 +1,52 @@
+"""Assembly of shadow traffic: who calls, who counts, and where what comes of it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from gateway.execution.attempt import Caller
+from gateway.execution.health import Health
+from gateway.execution.send import Sender
+from gateway.model.shadow import ShadowRecord
+from gateway.model.table import Table
+from gateway.service.shadows import Shadows
+from gateway.state.database import StateError
+from gateway.state.shadows import ShadowStore
+from gateway.telemetry.log import logger
+from gateway.telemetry.metrics import Metrics
+
+__all__ = ["Shadowing"]
+
+
+class Shadowing:
+    """shadows: those of this process; None without a state directory."""
+
+    def __init__(
+        self, current: Callable[[], Table], sender: Sender, health: Health, metrics: Metrics, state_dir: Path | None
+    ) -> None:
+        self._store = ShadowStore(state_dir) if state_dir is not None else None
+        self._is_lost = False
+        self.shadows: Shadows | None = None
+        if self._store is not None:
+            count = partial(metrics.count, "gateway_shadow_requests_total")
+            took = partial(metrics.time, "gateway_shadow_answer_seconds")
+            self.shadows = Shadows(current, Caller(sender), health, partial(self._keep, self._store), count, took)
+
+    async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
+        try:
+            await asyncio.to_thread(store.keep, record)
+        except StateError as error:
+            if not self._is_lost:
+                logger().error("shadow_not_kept", detail=f"{error}; the metrics go on")
+            self._is_lost = True
+        else:
+            self._is_lost = False
+
+    async def aclose(self) -> None:
+        """Give up what runs, and let go of the file."""
+        if self.shadows is not None and self._store is not None:
+            await self.shadows.aclose()
+            self._store.close()

@@ -1,0 +1,155 @@
+"""Ed25519 keys and what is signed with them: the one home of `cryptography`'s signatures in the gateway.
+
+What is signed travels as a compact JWS (RFC 7515) with `EdDSA` (RFC 8037), so that any JOSE library can check it. A
+public key is written `ed25519:BASE64`, on one line; a private key is a PEM file (PKCS 8).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+__all__ = ["BadSignature", "KeyUnusable", "PublicKey", "Signer", "new_key", "verify"]
+
+_PREFIX = "ed25519:"
+_PUBLIC = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
+_MOST_BYTES = 64 * 1024
+
+
+class KeyUnusable(ValueError):
+    """A key that can't be read or is none; the message says which and why, and holds no part of it."""
+
+
+class BadSignature(ValueError):
+    """What was signed is not what is shown, or nobody who counts signed it; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key as people pass it on: `ed25519:BASE64`."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        """The key that is written so; raises KeyUnusable."""
+        if _PUBLIC.fullmatch(text) is None:
+            raise KeyUnusable("a public key is written ed25519: and 44 characters of base64, on one line")
+        return cls(text)
+
+    @property
+    def id(self) -> str:
+        """A short name for it, by which a signature says whose it is."""
+        return hashlib.sha256(self._raw).hexdigest()[:16]
+
+    @property
+    def _raw(self) -> bytes:
+        return base64.b64decode(self.text.removeprefix(_PREFIX))
+
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Whether it is the signature of these bytes."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self._raw).verify(signature, data)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+class Signer:
+    """A private key; its repr shows the public one's name only."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public = PublicKey(_PREFIX + base64.b64encode(raw).decode())
+
+    def __repr__(self) -> str:
+        return f"Signer({self.public.id})"
+
+    @classmethod
+    def read(cls, path: Path) -> Signer:
+        """The key in a PEM file that nobody else may read; raises KeyUnusable."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MOST_BYTES)
+                mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError as error:
+            raise KeyUnusable(f"{path} can't be read ({error.strerror})") from None
+        if mode & 0o077:
+            raise KeyUnusable(f"{path} may be read by others: chmod 600 {path}")
+        try:
+            key = load_pem_private_key(data, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise KeyUnusable(f"{path} holds no private key in PEM without a passphrase") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyUnusable(f"{path} holds a key of another kind than Ed25519")
+        return cls(key)
+
+    def sign(self, kind: str, payload: Mapping[str, object]) -> str:
+        """The payload as a compact JWS of that type."""
+        head = {"alg": "EdDSA", "kid": self.public.id, "typ": kind}
+        signed = f"{_encode(_canonical(head))}.{_encode(_canonical(payload))}"
+        return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
+
+
+def new_key() -> tuple[bytes, PublicKey]:
+    """A new private key in PEM, and its public key."""
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem, Signer(key).public
+
+
+def verify(jws: str, kind: str, keys: Iterable[PublicKey]) -> tuple[dict[str, object], PublicKey]:
+    """What a JWS of that type says, and which of the keys signed it; raises BadSignature."""
+    parts = jws.strip().split(".")
+    if len(parts) != 3 or len(jws) > _MOST_BYTES:
+        raise BadSignature("it is no compact JWS: three parts, with dots between them")
+    try:
+        head, payload = (json.loads(_decode(part)) for part in parts[:2])
+        signature = _decode(parts[2])
+    except (ValueError, RecursionError):
+        raise BadSignature("its parts are no base64url of JSON") from None
+    if not isinstance(head, dict) or not isinstance(payload, dict):
+        raise BadSignature("its parts are no JSON objects")
+    # The algorithm is ours, never the document's: with a choice, a forger would take the weakest.
+    if head.get("alg") != "EdDSA" or head.get("typ") != kind or "crit" in head:
+        raise BadSignature(f"it is signed as something else than {kind}")
+    signed = f"{parts[0]}.{parts[1]}".encode()
+    for key in keys:
+        if key.verifies(signature, signed):
+            return payload, key
+    raise BadSignature("the signature is of none of the keys that count")
+
+
+def _canonical(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    if re.fullmatch(r"[A-Za-z0-9_-]*", text) is None:
+        raise ValueError("no base64url")
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise ValueError("no base64url") from error

@@ -1,0 +1,180 @@
+"""The audit trail: one line of JSON for each thing that an operator or the gateway did, chained by hashes.
+
+Each line has the hash of the one before it, and its own over that and its content: a line that is changed, taken out or
+put elsewhere breaks the chain from there on. That the end was cut off is seen by the head: the number and hash of the
+last line, which `heads` keeps elsewhere, and which every line's event in the log has too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from gateway.state.database import StateError
+
+__all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
+
+_FILE = "audit.jsonl"
+_MOST_LINE_BYTES = 4 * 1024 * 1024
+_OWN = ("number", "at", "event", "previous", "hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last line: its number (from 1) and its hash."""
+
+    number: int
+    hash: str
+
+
+BEGINNING = Head(0, "0" * 64)
+"""What the first line is chained to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first line that is not as it was written (from 1), and what is wrong there."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading the whole trail showed."""
+
+    lines: int
+    head: Head
+    fault: Fault | None = None
+
+
+def path_of(directory: Path) -> Path:
+    """Where the trail of a state directory is."""
+    return directory / _FILE
+
+
+class Audit:
+    """The writer; there is one at a time for a directory, which holds its lock.
+
+    known: the head that was kept elsewhere. mended: what had to be done to the end of the file before going on, in
+    words; empty if nothing.
+    """
+
+    def __init__(self, directory: Path, known: Head) -> None:
+        self._path = path_of(directory)
+        self.head, self.mended = known, ""
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._find_head(known)
+        except OSError as error:
+            raise StateError(f"{self._path} can't be used: {error.strerror}") from error
+
+    def _find_head(self, known: Head) -> None:
+        """Where to go on. A line that was never finished, as a loss of power leaves one, was never told of: it goes. An
+        end that is missing stays missing: what follows is chained to the head that is known, so that it shows."""
+        size = os.fstat(self._descriptor).st_size
+        data = os.pread(self._descriptor, _MOST_LINE_BYTES, max(0, size - _MOST_LINE_BYTES))
+        whole, _, torn = data.rpartition(b"\n")
+        if torn:
+            os.ftruncate(self._descriptor, size - len(torn))
+            self.mended = f"{len(torn)} bytes of a line that was never finished were removed"
+        last = _head_of(whole.rpartition(b"\n")[2]) if whole else BEGINNING
+        if last is None or last.number < known.number:
+            told = f"its last line is {last.number}" if last is not None else "its last line can't be read"
+            self.mended = f"line {known.number} is known to have been written, and {told}: `gateway audit verify`"
+            return
+        self.head = last
+
+    def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> Head:
+        """Write one line, and wait until it is on the disk; the new head. Raises StateError."""
+        number, previous = self.head.number + 1, self.head.hash
+        content = {**fields, "number": number, "at": at.isoformat(timespec="milliseconds"), "event": event}
+        line = {**content, "previous": previous}
+        line["hash"] = _hash(line)
+        ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
+        data = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        before = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, data) != len(data):
+                raise OSError(28, "no space left")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, before)
+            raise StateError(f"{self._path} can't be written: {error.strerror}") from error
+        self.head = Head(number, str(line["hash"]))
+        return self.head
+
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._descriptor)
+
+
+def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
+    """Read the whole trail. heads: what is known of it, by who knows: a head, or the hash alone; raises StateError."""
+    wanted = {who: head.hash if isinstance(head, Head) else head for who, head in heads.items() if head != BEGINNING}
+    last, missing = BEGINNING, dict(wanted)
+    count = 0
+    try:
+        for count, data in enumerate(_lines(path_of(directory)), 1):
+            fault = _check(data, count, last)
+            if fault is not None:
+                return Verdict(count, last, Fault(count, fault))
+            last = _head_of(data) or last
+            missing = {who: known for who, known in missing.items() if known != last.hash}
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
+    for who, known in missing.items():
+        told = heads[who]
+        which = f"line {told.number}" if isinstance(told, Head) else "a line"
+        reason = f"the trail ends here, and {who} knows of {which} with the hash {known}: the end is missing"
+        return Verdict(count, last, Fault(count + 1, reason))
+    return Verdict(count, last)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.readline(_MOST_LINE_BYTES):
+            yield data
+
+
+def _check(data: bytes, number: int, last: Head) -> str | None:
+    """Why this line is not the next one of the chain; None if it is."""
+    line = _read(data)
+    if line is None:
+        return "is no line of the trail" if data.endswith(b"\n") else "was never finished"
+    if line.get("hash") != _hash({name: value for name, value in line.items() if name != "hash"}):
+        return "was changed: its hash is of something else"
+    if line.get("number") != number:
+        return f"has the number {line.get('number')}: a line was taken out, put in or moved"
+    if line.get("previous") != last.hash:
+        return "doesn't follow the line before it"
+    return None
+
+
+def _read(data: bytes) -> dict[str, object] | None:
+    try:
+        line = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and data.endswith(b"\n") else None
+
+
+def _head_of(data: bytes) -> Head | None:
+    line = _read(data if data.endswith(b"\n") else data + b"\n")
+    match line:
+        case {"number": int(number), "hash": str(digest)}:
+            return Head(number, digest)
+    return None
+
+
+def _hash(line: Mapping[str, object]) -> str:
+    """Over the canonical JSON of a line without its hash; the hash of the line before is a part of it."""
+    canonical = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,208 @@
+"""Every table that was ever active: the text it was compiled from, when, by whom, and the plan that led to it.
+
+A text has its references (`${NAME}`) as they were written, and no secret. It is what a rollback compiles again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.state.audit import BEGINNING, Head
+from gateway.state.database import StateError, open_database
+
+__all__ = ["Activation", "History", "Pointer", "Version", "open_history"]
+
+_NAME = "history"
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS version (
+    version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS activation (
+    number INTEGER PRIMARY KEY, version TEXT NOT NULL REFERENCES version, previous TEXT NOT NULL, cause TEXT NOT NULL,
+    who TEXT NOT NULL, at_s REAL NOT NULL, summary TEXT NOT NULL, plan TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS pointer (
+    one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, overrides TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS audit_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, hash TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A config that was active once. content: the whole SHA-256 that `version` is the beginning of.
+
+    text: as it was read; None where it is not kept, and `why_not` says why.
+    """
+
+    version: str
+    content: str
+    text: bytes | None = field(repr=False)
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One switch. at_s: Unix time. summary: its plan in a line; plan: as JSON."""
+
+    number: int
+    version: str
+    previous: str
+    cause: str
+    who: str
+    at_s: float
+    summary: str
+    plan: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which version is active. overrides: the digest of the config file that it was put in the place of by a rollback;
+    empty where the file is what is active."""
+
+    version: str
+    overrides: str = ""
+
+
+def open_history(directory: Path, *, make: bool = True) -> History:
+    """The history of a state directory; raises StateError. Without `make`, one that isn't there is an error too."""
+    if not make and not (directory / f"{_NAME}.db").exists():
+        raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+    return History(open_database(directory, _NAME, _LAYOUT))
+
+
+class History:
+    """See the module. Any thread may call, one at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def pointer(self) -> Pointer | None:
+        """Which version is active; None where none ever was."""
+        row = self._one("SELECT version, overrides FROM pointer")
+        return Pointer(*row) if row is not None else None
+
+    def add(
+        self, version: Version, previous: str, cause: str, who: str, plan: Mapping[str, object], summary: str,
+        overrides: str = "", at_s: float | None = None,
+    ) -> None:  # fmt: skip
+        """It is active from now on; raises StateError."""
+        at_s = time.time() if at_s is None else at_s
+        known = self.find_exactly(version.version)
+        if known is not None and known.content != version.content:
+            raise StateError(f"two configs have the version {version.version}: change anything in the new one")
+        written = json.dumps(plan, separators=(",", ":"), ensure_ascii=False)
+        with self._transaction():
+            self._run(
+                "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO UPDATE SET text = excluded.text, "
+                "why_not = excluded.why_not",
+                (version.version, version.content, version.text, version.why_not),
+            )
+            self._run(
+                "INSERT INTO activation (version, previous, cause, who, at_s, summary, plan) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (version.version, previous, cause, who, at_s, summary, written),
+            )
+            self._point(Pointer(version.version, overrides))
+
+    def point(self, pointer: Pointer) -> None:
+        """Move the pointer alone; raises StateError."""
+        with self._transaction():
+            self._point(pointer)
+
+    def _point(self, pointer: Pointer) -> None:
+        self._run("INSERT OR REPLACE INTO pointer VALUES (1, ?, ?)", (pointer.version, pointer.overrides))
+
+    def find(self, word: str) -> Version:
+        """The version that this is, or is the beginning of (four digits or more); raises StateError.
+
+        What stands after a plus names a state of the same config, such as the share that a candidate has come to.
+        """
+        word = word.partition("+")[0]
+        rows = self._all("SELECT version FROM version WHERE substr(version, 1, ?) = ?", (len(word), word))
+        if len(word) < 4 or len(rows) != 1:
+            shown = word[:16] if word[:16].isalnum() else "that"
+            reason = f"{len(rows)} begin with" if len(word) >= 4 and rows else "there is none called"
+            raise StateError(f"{shown!r} is no version of the history: {reason} so (`gateway history` lists them)")
+        return Version(*self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0])
+
+    def find_exactly(self, version: str) -> Version | None:
+        """The version of this whole name."""
+        row = self._one("SELECT version, content, text, why_not FROM version WHERE version = ?", (version,))
+        return Version(*row) if row is not None else None
+
+    def before(self, version: str) -> str | None:
+        """The one that the version took the place of when it was made active last; None if there was none."""
+        row = self._one(
+            "SELECT previous FROM activation WHERE version = ? AND previous NOT IN ('', version) "
+            "ORDER BY number DESC LIMIT 1",
+            (version,),
+        )
+        return str(row[0]) if row is not None else None
+
+    def activations(self, limit: int = 50) -> list[Activation]:
+        """The newest first, without their plans."""
+        rows = self._all(
+            "SELECT number, version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
+            (limit,),
+        )
+        return [Activation(*row) for row in rows]
+
+    def last_activation(self, version: str) -> Activation | None:
+        """How the version became active last, with the plan of it."""
+        row = self._one(
+            "SELECT number, version, previous, cause, who, at_s, summary, plan FROM activation WHERE version = ? "
+            "ORDER BY number DESC LIMIT 1",
+            (version,),
+        )
+        return replace(Activation(*row[:7]), plan=json.loads(row[7])) if row is not None else None
+
+    def audit_head(self) -> Head:
+        """The last line of the audit trail that is known to have been written."""
+        row = self._one("SELECT number, hash FROM audit_head")
+        return Head(*row) if row is not None else BEGINNING
+
+    def keep_audit_head(self, head: Head) -> None:
+        """Know it from now on; raises StateError."""
+        self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._run)
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StateError(f"the history can't be used: {error}") from error
+
+    def _one(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._run(statement, values).fetchone()
+        return row
+
+    def _all(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._run(statement, values).fetchall()
+
+
+class _Transaction:
+    """All of it or nothing."""
+
+    def __init__(self, run: Callable[[str], object]) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._run("COMMIT" if kind is None else "ROLLBACK")

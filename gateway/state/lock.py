@@ -1,0 +1,82 @@
+"""One gateway at a time writes to a state directory; whoever comes second is told where the first one answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.state.database import StateError
+
+__all__ = ["InUse", "Lock", "holder_of"]
+
+_FILE = "gateway.lock"
+_MOST_BYTES = 4096
+
+
+class InUse(StateError):
+    """Another process has the directory. told: what it says of itself."""
+
+    def __init__(self, directory: Path, told: Mapping[str, object]) -> None:
+        super().__init__(f"{directory} is used by another gateway (process {told.get('pid', 'unknown')})")
+        self.told = told
+
+
+class Lock:
+    """The directory is this process's own, until it is released or the process ends, however that ends."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / _FILE
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StateError(f"{path} can't be used: {error.strerror}") from error
+        if not _take(self._descriptor):
+            told = _read(self._descriptor)
+            os.close(self._descriptor)
+            raise InUse(directory, told)
+        self.tell({})
+
+    def tell(self, told: Mapping[str, object]) -> None:
+        """Say this to who finds the directory taken."""
+        data = json.dumps({"pid": os.getpid(), **told}).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, data, 0)
+
+    def release(self) -> None:
+        """It may be another's."""
+        os.close(self._descriptor)
+
+
+def holder_of(directory: Path) -> Mapping[str, object] | None:
+    """What the gateway says that runs with this directory; None where none does."""
+    try:
+        descriptor = os.open(directory / _FILE, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return None if _take(descriptor) else _read(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # a system without it has one process, and its operator sees to it that there is one
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(descriptor: int) -> Mapping[str, object]:
+    try:
+        told = json.loads(os.pread(descriptor, _MOST_BYTES, 0) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,151 @@
+"""The receipts of requests, kept for a time: written behind the requests by a thread, read by whose they are.
+
+A request leaves its record in a bounded queue and goes on. What finds the queue full is counted, and lost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.model.record import Record
+from gateway.model.table import Table
+from gateway.state.database import StateError, open_database
+from gateway.state.receipt import receipt_of
+
+__all__ = ["Receipts", "prepare"]
+
+_NAME = "receipts"
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS receipt (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
+CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
+"""
+_MOST_WAITING = 20_000
+_MOST_AT_ONCE = 500
+_WRITE_S = 0.25
+_SWEEP_S = 600.0
+_SWEPT_AT_ONCE = 5_000
+_NOBODY = ""
+
+
+def prepare(directory: Path) -> None:
+    """Make the database, before several processes want it; raises StateError."""
+    open_database(directory, _NAME, _LAYOUT).close()
+
+
+class Receipts:
+    """One process's hand on the receipts of the state directory; raises StateError.
+
+    current: the table that is active. lost: how many were not kept, because they came too fast or the disk failed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        current: Callable[[], Table],
+        failed: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.lost = 0
+        self._current = current
+        self._failed = failed
+        self._clock = clock
+        self._waiting: deque[tuple[Record, float]] = deque()
+        self._writer = open_database(directory, _NAME, _LAYOUT)
+        self._reader = open_database(directory, _NAME, _LAYOUT)
+        self._reading = threading.Lock()
+        self._ended = threading.Event()
+        self._swept_at = -math.inf
+        self._is_failing = False
+        self._thread = threading.Thread(target=self._work, name="receipts", daemon=True)
+        self._thread.start()
+
+    def take(self, record: Record) -> None:
+        """Keep the receipt of this finished request, soon. Neither raises nor waits."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self.lost += 1
+            return
+        self._waiting.append((record, self._clock()))
+
+    def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
+        """The last receipt of that id that is this client's; blocks. Raises StateError."""
+        with self._reading:
+            try:
+                row = self._reader.execute(
+                    "SELECT content FROM receipt WHERE id = ? AND client = ? ORDER BY number DESC LIMIT 1",
+                    (request_id, client or _NOBODY),
+                ).fetchone()
+            except sqlite3.Error as error:
+                raise StateError(f"the receipts can't be read: {error}") from error
+        found: dict[str, object] | None = json.loads(row[0]) if row is not None else None
+        return found
+
+    def close(self) -> None:
+        """Write what is waiting, and let go of the files; blocks."""
+        self._ended.set()
+        self._thread.join()
+        with self._reading:
+            self._reader.close()
+        self._writer.close()
+
+    def _work(self) -> None:
+        while not self._ended.wait(_WRITE_S):
+            self._write()
+            self._sweep()
+        self._write()
+
+    def _write(self) -> None:
+        while self._waiting:
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
+            cell = self._current().cell
+            rows = [row for record, at_s in taken if (row := _row(record, at_s, cell.territory if cell else None))]
+            if rows:
+                self._insert(rows)
+
+    def _insert(self, rows: list[tuple[str, str, float, str]]) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.rollback()
+            self.lost += len(rows)
+            if not self._is_failing:
+                self._failed(f"receipts can't be written, and are lost until that is mended: {error}")
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def _sweep(self) -> None:
+        """Drop what is older than the config says, a part at a time."""
+        if time.monotonic() - self._swept_at < _SWEEP_S:
+            return
+        oldest_s = self._clock() - self._current().receipts_keep_s
+        try:
+            dropped = self._writer.execute(
+                "DELETE FROM receipt WHERE number IN (SELECT number FROM receipt WHERE at_s < ? LIMIT ?)",
+                (oldest_s, _SWEPT_AT_ONCE),
+            ).rowcount
+        except sqlite3.Error as error:
+            self._failed(f"old receipts can't be dropped: {error}")
+            dropped = 0
+        if dropped < _SWEPT_AT_ONCE:
+            self._swept_at = time.monotonic()
+
+
+def _row(record: Record, at_s: float, cell: str | None) -> tuple[str, str, float, str] | None:
+    receipt = receipt_of(record, at_s, cell)
+    if receipt is None:
+        return None
+    content = json.dumps(receipt, separators=(",", ":"), ensure_ascii=False)
+    return record.request_id, record.client or _NOBODY, at_s, content

@@ -1,0 +1,97 @@
+"""What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
+
+Both are bounded by their number: the oldest go first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+from gateway.model.shadow import ShadowRecord
+from gateway.state.database import StateError, open_database
+from providers.chat import Usage
+
+__all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore"]
+
+MOST_ROWS = 100_000
+MOST_TEXTS = 1_000
+
+_COLUMNS = """
+  at REAL NOT NULL,
+  table_version TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  assistant TEXT NOT NULL,
+  region TEXT NOT NULL,
+  deployment TEXT NOT NULL,
+  model TEXT NOT NULL,
+  stream INTEGER NOT NULL,
+  outcome TEXT NOT NULL,
+  first_s REAL NOT NULL,
+  total_s REAL NOT NULL,
+  prompt_tokens INTEGER,
+  completion_tokens INTEGER,
+  finish_reason TEXT,
+  answer_characters INTEGER NOT NULL,
+  tool_calls INTEGER NOT NULL,
+  beside TEXT,
+  beside_first_s REAL,
+  beside_total_s REAL,
+  beside_prompt_tokens INTEGER,
+  beside_completion_tokens INTEGER"""
+_LAYOUT = f"""
+CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
+CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
+"""
+_ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
+
+
+class ShadowStore:
+    """The file, opened when there is something to keep. Several processes and threads may write to it."""
+
+    def __init__(self, directory: Path, *, most_rows: int = MOST_ROWS, most_texts: int = MOST_TEXTS) -> None:
+        self._directory = directory
+        self._most_rows = most_rows
+        self._most_texts = most_texts
+        self._database: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def keep(self, record: ShadowRecord) -> None:
+        """Add it; raises StateError."""
+        with self._one_at_a_time:
+            try:
+                if self._database is None:
+                    self._database = open_database(self._directory, "shadow", _LAYOUT)
+                self._add(self._database, record)
+            except sqlite3.Error as error:
+                raise StateError(f"shadow.db can't be written: {error}") from error
+
+    def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
+        said = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
+        where = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
+        beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            row = (*where, *said, it.answer_characters, it.tool_calls, *beside)
+            number = database.execute(_ADD, row).lastrowid or 0
+            database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
+            if it.prompt is not None:
+                database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, it.prompt, it.answer or ""))
+                last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
+                database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
+            database.execute("COMMIT")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._one_at_a_time:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+
+def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
+    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)

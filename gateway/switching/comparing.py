@@ -1,0 +1,210 @@
+"""Two tables -> the plan of a switch: what changes per region, per assistant and region, and per deployment. Pure.
+
+A plan says what the new table does otherwise; it never holds a secret, and it is the same for everybody who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import TypeVar
+
+from gateway.model.deployment import Deployment
+from gateway.model.route import deployments_of, step_text
+from gateway.model.speech import Speech
+from gateway.model.table import Assistant, Region, Table
+from gateway.switching.plan import Change, Kind, Plan, PlanItem, RouteChange
+from gateway.switching.words import shown
+from providers.sites import Residency
+from providers.territories import NOWHERE, Places
+
+__all__ = ["NO_TABLE", "asked_in", "changed_keys", "plan_of"]
+
+NO_TABLE = Table("", {}, {}, {}, None, NOWHERE, {}, {})
+"""What is before the first table."""
+
+# An adapter is code, and the target is made of other fields; whether a key is set is no matter of the config.
+_NOT_COMPARED = {
+    # A price and a retirement come with the model, and decide nobody's answer.
+    Deployment: frozenset(
+        "name adapter target credentials needs_credential missing_credentials places price retirement".split()
+    ),
+    Region: frozenset({"name"}),
+}
+# What is told by name, or follows from what is.
+_NO_SECTIONS = frozenset(
+    "version assistants deployments regions region_by_territory default_region blocked memo".split()
+)
+
+
+def plan_of(old: Table, new: Table, keys: tuple[str, ...] = ()) -> Plan:
+    """The plan of a switch from the old table to the new one; `keys`: see `changed_keys`."""
+    regions = tuple(_regions(old, new))
+    deployments = tuple(
+        replace(item, asked_by=_asked_by(item.name, old, new)) for item in _items(old.deployments, new.deployments)
+    )
+    touched = {item.name: item for item in deployments if item.kind == "changed"}
+    moved = {item.name for item in regions}
+    return Plan(
+        before=old.version,
+        after=new.version,
+        regions=regions,
+        routes=tuple(_routes(old, new, set(touched), moved)),
+        deployments=deployments,
+        sections=tuple(_sections(old, new)),
+        keys=keys,
+    )
+
+
+def asked_in(table: Table, region: str) -> dict[str, tuple[Deployment, ...]]:
+    """The deployments of each assistant's route in the region, by the assistant's name."""
+    routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
+    return {name: deployments_of(route) for name, route in routes.items()}
+
+
+def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
+    """Every key under which two documents hold something else, as a person would write it."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            below = f"{path}.{key}" if path else str(key)
+            if key not in old or key not in new:
+                yield below
+            else:
+                yield from changed_keys(old[key], new[key], below)
+    elif old != new:
+        yield path
+
+
+_Item = TypeVar("_Item", Region, Deployment)
+
+
+def _own(table: Table) -> dict[str, Assistant]:
+    return {name: assistant for name, assistant in table.assistants.items() if name == assistant.name}
+
+
+def _items(old: Mapping[str, _Item], new: Mapping[str, _Item]) -> Iterator[PlanItem]:
+    for name in dict.fromkeys([*old, *new]):
+        if name not in old:
+            yield PlanItem(name, "added")
+        elif name not in new:
+            yield PlanItem(name, "removed")
+        elif changes := tuple(_changes(old[name], new[name])):
+            yield PlanItem(name, "changed", changes)
+
+
+def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Change]:
+    left_out = _NOT_COMPARED[type(old)]
+    for each in fields(old):
+        before, after = getattr(old, each.name), getattr(new, each.name)
+        if each.name in left_out or _essence(before) == _essence(after):
+            continue
+        widens = each.name in ("boundary", "residency") and not _within(after, before)
+        was, becomes = shown(before), shown(after)
+        yield Change(each.name.replace("_", " "), was, becomes if was != becomes else f"{becomes}, otherwise", widens)
+
+
+def _essence(value: object) -> object:
+    """What counts of a value. What a region says by itself has in it what others say, to know it in a history."""
+    if not isinstance(value, Speech):
+        return value
+    said = {name: it for name, it in value.voices.items() if it.labels or it.profile is not None or it.refusals}
+    return (value.voice, said) if said else None
+
+
+def _within(value: object, bound: object) -> bool:
+    match value, bound:
+        case Places(), Places():
+            return value.within(bound)
+        case Residency(), Residency():
+            return value.stores.within(bound.stores) and value.processes.within(bound.processes)
+    return True
+
+
+def _asked_by(deployment: str, old: Table, new: Table) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for table in (old, new):
+        for name, assistant in _own(table).items():
+            for region, route in assistant.routes.items():
+                if any(asked.name == deployment for asked in deployments_of(route)):
+                    found[f"{name}/{region}"] = None
+    return tuple(found)
+
+
+def _routes(old: Table, new: Table, touched: set[str], moved: set[str]) -> Iterator[RouteChange]:
+    before, after = _own(old), _own(new)
+    for name in dict.fromkeys([*before, *after]):
+        olds = before[name].routes if name in before else {}
+        news = after[name].routes if name in after else {}
+        for region in dict.fromkeys([*olds, *news]):
+            was, becomes = _steps(before.get(name), region), _steps(after.get(name), region)
+            asked = deployments_of(news.get(region, ()))
+            reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
+            because = (f"region {region}",) * (region in moved) + reached
+            if was != becomes or because:
+                kind: Kind = "added" if region not in olds else "removed" if region not in news else "changed"
+                yield RouteChange(name, region, kind, was, becomes, because)
+
+
+def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
+    """A route's steps in words, and what else decides who is asked."""
+    if assistant is None:
+        return ()
+    words = [step_text(step) for step in assistant.routes.get(region, ())]
+    if (schedule := assistant.schedules.get(region)) is not None:
+        shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
+        words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
+    if (shadow := assistant.shadows.get(region)) is not None:
+        words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
+    return tuple(words)
+
+
+def _regions(old: Table, new: Table) -> Iterator[PlanItem]:
+    """Those that change, also only by the parts that other regions, or `blocked`, take from them or give to them."""
+    items = {item.name: item for item in _items(old.regions, new.regions)}
+    for name in dict.fromkeys([*old.regions, *new.regions]):
+        item = items.get(name)
+        people = _people(name, old, new) if name in old.regions and name in new.regions else None
+        if people is not None:
+            yield PlanItem(name, "changed", (*(item.changes if item is not None else ()), people))
+        elif item is not None:
+            yield item
+
+
+def _people(region: str, old: Table, new: Table) -> Change | None:
+    """Whose people it answers otherwise, though its own territories are the same."""
+    if old.regions[region].territories != new.regions[region].territories:
+        return None
+    parts = {
+        code
+        for table in (old, new)
+        for code in (*table.region_by_territory, *(table.blocked.included or ()))
+        if (_answered_in(code, old) == region) != (_answered_in(code, new) == region)
+    }
+    if not parts:
+        return None
+    return Change(
+        "people",
+        shown({code for code in parts if _answered_in(code, old) == region}),
+        shown({code for code in parts if _answered_in(code, new) == region}),
+    )
+
+
+def _answered_in(territory: str, table: Table) -> str:
+    if table.blocked.contains(territory):
+        return ""
+    region = table.region_of(territory)
+    return region.name if region is not None else ""
+
+
+def _sections(old: Table, new: Table) -> Iterator[str]:
+    for each in fields(Table):
+        if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name):
+            yield each.name.removesuffix("_keep_s")
+    if old.blocked != new.blocked:
+        yield "blocked"
+    if _aliases(old) != _aliases(new):
+        yield "aliases"
+
+
+def _aliases(table: Table) -> dict[str, str]:
+    return {name: item.name for name, item in table.assistants.items() if name != item.name}

@@ -1,0 +1,60 @@
+"""Which protected regions a switch would change: those need the signature of an admin on the plan. Pure.
+
+What counts is who answers the region's people, where that may be, and by what leave: its territories, boundary,
+approvals and routes, the deployments in them, the exporters that hear of it, and the protection itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gateway.model.table import Region, Table
+from gateway.switching.comparing import asked_in
+from gateway.switching.plan import Plan
+
+__all__ = ["protected_changes"]
+
+
+def protected_changes(old: Table, new: Table, plan: Plan) -> dict[str, str]:
+    """Each region that is protected in the old table and is changed by the plan between the two, and by what."""
+    found: dict[str, str] = {}
+    for name, region in old.regions.items():
+        if region.protected and (why := _why(old, new, region, plan)):
+            found[name] = why
+    return found
+
+
+def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
+    reasons: list[str] = []
+    if set(old.admin_keys) != set(new.admin_keys):
+        reasons.append("admin_keys")
+    for item in plan.regions:
+        if item.name == region.name:
+            reasons += [change.what for change in item.changes] or [item.kind]
+    routes = [route for route in plan.routes if route.region == region.name]
+    reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
+    asked = {step.name for table in (old, new) for steps in asked_in(table, region.name).values() for step in steps}
+    reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
+    if _heard(old, region.name) != _heard(new, region.name):
+        reasons.append("exporters")
+    return ", ".join(dict.fromkeys(reasons))
+
+
+def _rewritten(names: Collection[str], plan: Plan) -> set[str]:
+    """Those of the deployments that the plan changes, if only by the key of an account."""
+    changed = {item.name for item in plan.deployments}
+    return {name for name in names if name in changed or _is_among(f"deployments.{name}", plan.keys)}
+
+
+def _is_among(path: str, keys: Collection[str]) -> bool:
+    return any(key == path or key.startswith(f"{path}.") for key in keys)
+
+
+def _heard(table: Table, region: str) -> list[tuple[object, ...]]:
+    """Who is told of the region's requests, and where that is."""
+    known = table.regions.get(region)
+    return [
+        (exporter.name, exporter.permit.origin, exporter.path, exporter.residency)
+        for exporter in table.exporters
+        if exporter.may_hear_of(known)
+    ]

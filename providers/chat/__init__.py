@@ -1,0 +1,94 @@
+"""The canonical chat: what every adapter reads and writes, in the shape of OpenAI's chat completions.
+
+Values only. A `ChatRequest` is what a client asks, a `ChatCompletion` a whole answer, and a stream is a
+sequence of `StreamEvent`s that ends with exactly one terminal event, `Finished` or `Failed`. This package
+knows no provider, no JSON and no HTTP; `providers.codec` turns it into OpenAI's JSON and back.
+"""
+
+from __future__ import annotations
+
+from providers.chat.answers import (
+    ChatCompletion,
+    Choice,
+    FinishReason,
+    Logprobs,
+    Usage,
+)
+from providers.chat.events import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    UsageReport,
+)
+from providers.chat.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.chat.requests import (
+    AllowedTools,
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+)
+
+__all__ = [
+    "AllowedTools",
+    "AssistantMessage",
+    "AudioPart",
+    "ChatCompletion",
+    "ChatRequest",
+    "Choice",
+    "ChoiceFinish",
+    "Failed",
+    "FilePart",
+    "FinishReason",
+    "Finished",
+    "Heartbeat",
+    "ImagePart",
+    "JsonObjectFormat",
+    "JsonSchemaFormat",
+    "Logprobs",
+    "Message",
+    "NamedTool",
+    "Opened",
+    "Part",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "ResponseFormat",
+    "StreamEvent",
+    "SystemMessage",
+    "TextDelta",
+    "TextPart",
+    "TextRun",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolMessage",
+    "Usage",
+    "UsageReport",
+    "UserMessage",
+    "text_of",
+]

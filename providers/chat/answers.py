@@ -1,0 +1,58 @@
+"""A whole answer: its choices, why each ended, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from providers.chat.messages import AssistantMessage
+from providers.values import quick
+
+__all__ = ["ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
+
+Logprobs = Mapping[str, object]
+"""Log probabilities in OpenAI's shape (`content`, `refusal`: lists of tokens), passed through unread."""
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+"""Why a choice ended. `other` is a word of the provider's that we don't know: never taken for `stop`."""
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that were counted by the provider; `total` is always the sum. Reasoning is part of `completion`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer: the message, why it ended, and the provider's own word for that where it isn't ours."""
+
+    message: AssistantMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: Logprobs | None = None
+    raw_finish_reason: str | None = None
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class ChatCompletion:
+    """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing."""
+
+    id: str
+    model: str
+    created: int
+    choices: tuple[Choice, ...]
+    usage: Usage | None = None

@@ -1,0 +1,139 @@
+"""An answer as it comes: a sequence of events that ends with exactly one terminal event, `Finished` or `Failed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from providers.chat.answers import FinishReason, Logprobs, Usage
+from providers.failures import Failure
+from providers.values import quick
+
+__all__ = [
+    "ChoiceFinish",
+    "Failed",
+    "Finished",
+    "Heartbeat",
+    "Opened",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "StreamEvent",
+    "TextDelta",
+    "TextRun",
+    "ToolCallDelta",
+    "UsageReport",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Who answers: once, before everything else that a client sees.
+
+    `id` is empty and `created` (unix seconds) 0 where the provider doesn't say: parsers have no clock, so
+    that whoever reads the stream fills them in.
+    """
+
+    id: str
+    model: str
+    created: int
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of a choice; never empty unless it carries log probabilities."""
+
+    text: str
+    choice: int = 0
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """Several text deltas of choice 0 in a row, as raw bytes: each piece is the inside of a JSON string, never empty.
+
+    A stream of OpenAI's own dialect can be relayed so without being rebuilt. How many deltas one run holds depends on
+    how the network cut the bytes; `folding.expand` gives the same deltas whichever way it was.
+    """
+
+    pieces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More reasoning text of a choice."""
+
+    text: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """More of the model's own refusal."""
+
+    text: str
+    choice: int = 0
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the tool call `index` (0, 1, … in a choice).
+
+    The first piece of a call has `id` and `name` (and `signature`, if any), the others only more `arguments`.
+    """
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+    signature: str | None = None
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFinish:
+    """A choice has ended; once for each choice, after everything else of it."""
+
+    reason: FinishReason
+    choice: int = 0
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What the whole answer cost; at most once, after every `ChoiceFinish`."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life without content (a comment, a ping): it resets the idle timer and is not forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The terminal event of a whole answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The terminal event of everything else. `usage` is what the provider had counted by then, where it said so."""
+
+    failure: Failure
+    usage: Usage | None = None
+
+
+StreamEvent = (
+    Opened
+    | TextDelta
+    | TextRun
+    | ReasoningDelta
+    | RefusalDelta
+    | ToolCallDelta
+    | ChoiceFinish
+    | UsageReport
+    | Heartbeat
+    | Finished
+    | Failed
+)

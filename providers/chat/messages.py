@@ -1,0 +1,125 @@
+"""What a chat is made of: messages, their parts, and the calls of tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from providers.values import quick
+
+__all__ = [
+    "AssistantMessage",
+    "AudioPart",
+    "FilePart",
+    "ImagePart",
+    "Message",
+    "Part",
+    "SystemMessage",
+    "TextPart",
+    "ToolCall",
+    "ToolMessage",
+    "UserMessage",
+    "text_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image: a `data:` URI (base64) or an http(s) URL, which the provider fetches and we never do."""
+
+    url: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioPart:
+    """Sound, base64, in the named format (`wav`, `mp3`)."""
+
+    data: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A document: its content as a `data:` URI, and its name."""
+
+    data: str
+    filename: str | None = None
+
+
+Part = TextPart | ImagePart | AudioPart | FilePart
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call that the model asks for.
+
+    `arguments` is JSON text as the model wrote it, possibly invalid. `signature` is an opaque token that
+    some providers (Gemini 3) want back with the call in the next turn.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemMessage:
+    """Instructions of the product; `developer` is OpenAI's newer word for `system`."""
+
+    content: str | tuple[TextPart, ...]
+    role: Literal["system", "developer"] = "system"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UserMessage:
+    """What the person says."""
+
+    content: str | tuple[Part, ...]
+    name: str | None = None
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class AssistantMessage:
+    """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent."""
+
+    content: str | tuple[TextPart, ...] | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ToolMessage:
+    """The result of the call `tool_call_id`."""
+
+    tool_call_id: str
+    content: str | tuple[TextPart, ...]
+
+
+Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+def text_of(content: str | tuple[Part, ...] | None) -> str:
+    """The text of a message's content: its text parts joined without a separator; other parts are passed over."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.text for part in content if isinstance(part, TextPart))
+
+
+# --- the request ----------------------------------------------------------------------------------

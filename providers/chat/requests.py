@@ -1,0 +1,105 @@
+"""What a client asks: the messages, the tools, and how it wants the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from providers.chat.messages import Message
+from providers.values import quick
+
+__all__ = [
+    "AllowedTools",
+    "ChatRequest",
+    "JsonObjectFormat",
+    "JsonSchemaFormat",
+    "NamedTool",
+    "ResponseFormat",
+    "Tool",
+    "ToolChoice",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is a JSON Schema, absent for no arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, object] | None = None
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """`tool_choice`: the model must call this one."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedTools:
+    """`tool_choice`: of the tools given only these may (`auto`) or must (`required`) be called."""
+
+    mode: Literal["auto", "required"]
+    names: tuple[str, ...]
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedTool | AllowedTools
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObjectFormat:
+    """The answer is some JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchemaFormat:
+    """The answer is JSON that fits `schema`."""
+
+    name: str
+    schema: Mapping[str, object]
+    description: str | None = None
+    strict: bool | None = None
+
+
+ResponseFormat = JsonObjectFormat | JsonSchemaFormat
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to an assistant.
+
+    `model` is what the client asked for; what the provider is asked for is in the `Target`. None means "not
+    said": the provider's default. `max_tokens` counts everything generated, reasoning included. `extra` holds
+    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them. `unread` names such
+    fields further inside (`messages.cache_control`), which are passed on to nobody. `folded`: the stream is put
+    together before anybody sees it, and must say what one JSON would have said.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool = False
+    include_usage: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: Mapping[str, float] | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    user: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    folded: bool = False

@@ -1,0 +1,85 @@
+"""One choice of an answer in the making: which kinds of content it has, and which call a piece of one belongs to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from providers.chat import FinishReason, Logprobs
+from providers.json_values import dumps, mend_surrogates, split_high_surrogate
+
+__all__ = ["SURROGATE", "CallState", "ChoiceState", "Content", "is_writable"]
+
+Content = Literal["text", "reasoning", "refusal", "tool_calls"]
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class CallState:
+    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    signature: str | None = None
+    id_is_ours: bool = False
+    given_out: bool = False
+    waiting: str = ""
+    cut: str = ""
+    has_arguments: bool = False
+
+
+@dataclass(slots=True)
+class ChoiceState:
+    """One choice as far as it is known.
+
+    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal.
+    """
+
+    finish: FinishReason | None = None
+    raw: str | None = None
+    calls: list[CallState] = field(default_factory=list)
+    by_index: dict[int, CallState] = field(default_factory=dict)
+    by_id: dict[str, CallState] = field(default_factory=dict)
+    said: set[Content] = field(default_factory=set)
+    cut: dict[str, str] = field(default_factory=dict)
+
+    def call_of(self, index: int | None, id: str, name: str) -> CallState:
+        """The call that a piece belongs to: by its id, by its place, else the last one; a new one if it is none."""
+        at_index = self.by_index.get(index) if index is not None else None
+        call = self.by_id.get(id) if id else at_index
+        if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
+            call = at_index
+            call.id_is_ours = False
+        elif call is None and not id and not name and index is None and self.calls:
+            call = self.calls[-1]
+        if call is None:
+            call = CallState(len(self.calls))
+            self.calls.append(call)
+        if id:
+            call.id = call.id if call.given_out else id
+            self.by_id[id] = call
+        if index is not None:
+            self.by_index[index] = call
+        return call
+
+    def mended(self, kind: Content, text: str) -> str:
+        """The text with surrogate pairs joined that were split over two pieces."""
+        if text:
+            self.said.add(kind)
+        if kind not in self.cut and (text.isascii() or not SURROGATE.search(text)):
+            return text
+        text, rest = split_high_surrogate(self.cut.pop(kind, "") + text)
+        if rest:
+            self.cut[kind] = rest
+        return mend_surrogates(text)
+
+
+def is_writable(logprobs: Logprobs) -> bool:
+    """Whether what is passed through unread can be written as JSON again."""
+    try:
+        dumps(logprobs)
+    except TypeError:
+        return False
+    return True

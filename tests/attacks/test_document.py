@@ -1,0 +1,57 @@
+"""Our OpenAPI document as an attacker's map: schemathesis makes requests of it, right and wrong, and judges the answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+
+pytestmark = pytest.mark.slow
+# A place, a policy and a provider may refuse what is well written; a millisecond is too short for an answer (504), and a
+# fault of ours is looked for in the log; the key is a header that goes with every request here; an unknown header is no
+# mistake.
+LEFT_OUT = "positive_data_acceptance,not_a_server_error,ignored_auth,negative_data_rejection"
+_EXAMPLES = 150
+_LIMIT_S = 400
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    dialects = load_dialects().dialects
+    servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
+    with SimulatorThread(servers) as thread:
+        origins = {name: thread[name].origin for name in SITES}
+        with running_gateway(world_config(tmp_path_factory.mktemp("world"), origins, FAST), KEYS) as process:
+            yield process
+
+
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="make install-sdks installs it")
+def test_no_request_of_the_document_or_beside_it_gets_more_than_the_document_says(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json", "--url", gateway.url),
+        *("--header", f"authorization: Bearer {APP_KEY}", "--header", "cf-ipcountry: JP"),
+        *("--checks", "all", "--exclude-checks", LEFT_OUT, "--warnings", "off"),
+        *("-n", str(_EXAMPLES), "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"),
+        *("--report", "ndjson", "--report-ndjson-path", str(report)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "failures" not in done.stdout.splitlines()[-1]
+    lines = [line for line in gateway.lines if isinstance(line, dict)]
+    asked = sum(line.get("event") == "request" for line in lines)
+    assert asked > 100, "it has asked hardly anything"
+    assert not [line for line in lines if line.get("outcome") == "internal_error" or line["level"] == "error"]
+    assert APP_KEY not in json.dumps(lines)

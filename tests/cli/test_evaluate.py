@@ -1,0 +1,271 @@
+"""`gateway evaluate` from a terminal: an estimate, a small run on simulated candidates, its report, a comparison."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from tests.cli.conftest import Command, Outcome
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config" / "evaluations" / "rehearsal-gateway.yaml"
+HOSTILE = "<script>alert(1)</script> | `x` <img src=//evil.example/x.png> **b**"
+SUITE = f"""
+version: 1
+name: small
+seed: 3
+limits: {{concurrent: 4}}
+performance: {{sets: [{{name: en, file: {ROOT}/config/evaluations/items/en.yaml}}, {{name: hostile, file: hostile.yaml}}]}}
+compliance: {{bank: {ROOT}/config/evaluations/banks/cn.yaml, accept: 31, refuse: 17, answer: 20, consistency: 4}}
+scalability: {{rates: [10, 20], step: 500ms, recovery: 300ms, prompt: hello, objectives: {{first_token: 1s, total: 5s}}}}
+prices: {{currency: CNY, deployments: {{qwen-cn: {{input: 2.4, output: 9.6}}}}}}
+requirements: {{approval: true, performance: 50%}}
+simulated:
+  qwen-cn: {{quality: 97%, seed: 1}}
+  ernie-cn: {{quality: 60%, acceptable: 50%, seed: 2}}
+  doubao-cn: {{quality: 99%, seed: 3}}
+"""
+CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "suite.yaml").write_text(SUITE, "utf-8")
+    asked = [{"ask": f"{HOSTILE} {number}", "exact": [f"{HOSTILE} {number}"]} for number in range(12)]
+    items = {"version": 1, "language": "en", "items": {"hostile": asked}}
+    (folder / "hostile.yaml").write_text(json.dumps(items), "utf-8")
+    return folder
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    named = ["--config", str(CONFIG), "--region", "cn", "--suite", str(folder / "suite.yaml")]
+    return ["evaluate", *named, "--candidates", CANDIDATES, "--out", str(folder / "out"), *more]
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path) -> Path:
+    """The directory of a finished run."""
+    assert main(arguments(folder)) == 0
+    return folder / "out"
+
+
+def report_of(out: Path) -> dict:
+    return json.loads((out / "report.json").read_text("utf-8"))
+
+
+def test_a_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, tmp_path: Path) -> None:
+    shown = gateway(*arguments(folder), "--out", tmp_path / "dry", "--dry-run")
+    assert shown.status == 0
+    assert re.search(r"^qwen-cn +\d+ +[\d,]+ +[\d,]+ +", shown.out, re.MULTILINE)
+    assert re.search(r"^qwen-cn .* 0\.\d\d CNY$", shown.out, re.MULTILINE)
+    assert "no price is set" in shown.out
+    assert "It takes about" in shown.out
+    assert not (tmp_path / "dry").exists()
+
+
+def test_the_better_one_is_recommended_and_the_expired_one_is_out(out: Path) -> None:
+    report = report_of(out)
+    assert report["ranking"] == ["qwen-cn", "ernie-cn", "doubao-cn"]
+    assert report["out"] == ["doubao-cn"]
+    assert report["candidates"]["doubao-cn"]["waived"] == "its approval for region 'cn' ended on 2026-01-31"
+    assert report["candidates"]["doubao-cn"]["performance"]["overall"]["value"] > 0.9, "it was asked all the same"
+    advice = report["recommendation"]
+    assert (advice["deployment"], advice["route"]) == ("qwen-cn", ["qwen-cn", "ernie-cn"])
+    assert "doubao-cn is out: approval: its approval for region 'cn' ended on 2026-01-31" in " ".join(advice["reasons"])
+
+
+def test_every_axis_has_its_figures_with_intervals(out: Path) -> None:
+    for found in report_of(out)["candidates"].values():
+        for estimate in (
+            found["performance"]["overall"],
+            found["compliance"]["acceptable"],
+            found["compliance"]["refused"],
+            found["compliance"]["over_refused"],
+            found["compliance"]["consistent"],
+            found["scalability"]["goodput"],
+        ):
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+            assert estimate["of"] > 0
+        assert [step["offered"] for step in found["scalability"]["steps"]] == [10, 20]
+        assert (found["cost"] or 0) == pytest.approx(
+            (found["tokens"]["prompt"] * 2.4 + found["tokens"]["completion"] * 9.6) / 1e6 if found["cost"] else 0,
+            abs=1e-6,
+        )
+        assert found["labelled"]["value"] == 1
+        assert found["scalability"]["steps"][0]["first_token"]["p99"]["value"] > 0
+
+
+def test_the_changed_config_is_the_old_one_with_one_route_changed(gateway: Command, out: Path) -> None:
+    before, after = CONFIG.read_text("utf-8").splitlines(), (out / "gateway.yaml").read_text("utf-8").splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == [
+        (
+            "      cn: [ernie-cn, qwen-cn] # what was chosen before",
+            "      cn: [qwen-cn, ernie-cn] # what was chosen before",
+        )
+    ]
+    assert gateway("check", out / "gateway.yaml").status == 0
+
+
+class Page(HTMLParser):
+    """What a page would fetch or run, and whether its tags are balanced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data") and not (value or "").startswith("#"):
+                self.fetched.append(f"{tag} {name}={value}")
+            assert not name.startswith("on"), f"{tag} {name}"
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(out: Path) -> None:
+    text = (out / "report.html").read_text("utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.fetched == []
+    assert not page.tags & {"script", "img", "iframe", "link", "object", "embed", "form", "base"}
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text, "the failed item can't be read"
+    assert text.count("<svg") >= 8
+
+
+def test_the_page_says_what_is_found(out: Path) -> None:
+    text = (out / "report.html").read_text("utf-8")
+    for words in (
+        "Recommended: qwen-cn.",
+        "The candidates are simulated",
+        "Goodput against offered load",
+        "TC260-003",
+        "qwen-cn is better than ernie-cn",
+        "a1-a: 煽动颠覆国家政权",
+        "its approval for region &#39;cn&#39; ended on 2026-01-31",
+        "-      cn: [ernie-cn, qwen-cn]",
+    ):
+        assert words in text, words
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "two drawings share an id"
+
+
+def test_the_markdown_has_no_markup_of_others(out: Path) -> None:
+    text = (out / "report.md").read_text("utf-8")
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert "## Recommendation" in text
+    assert "```diff" in text
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) >= 3
+
+
+def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, folder: Path, out: Path) -> None:
+    before = report_of(out)
+    shown = gateway(*arguments(folder))
+    assert shown.status == 0
+    again = report_of(out)
+    assert {**before, "at": ""} == {**again, "at": ""}
+    assert "qwen-cn is better than ernie-cn" in shown.out
+
+
+def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
+    suite = folder / "suite.yaml"
+    try:
+        suite.write_text(SUITE.replace("performance: 50%", "performance: 100%"), "utf-8")
+        shown = gateway(*arguments(folder))
+        assert shown.status == 1
+        assert "Nobody is recommended." in shown.out
+        assert report_of(out)["recommendation"]["route"] == ["ernie-cn", "qwen-cn"]
+        assert not (out / "gateway.yaml").exists()
+    finally:
+        suite.write_text(SUITE, "utf-8")
+        assert gateway(*arguments(folder)).status == 0
+
+
+def worsened(out: Path, tmp_path: Path) -> Path:
+    report = report_of(out)
+    found = report["candidates"]["qwen-cn"]
+    for item in list(found["performance"]["scores"])[:20]:
+        found["performance"]["scores"][item] = 0.0
+    found["scalability"]["goodput"] = {"value": 1, "low": 0.5, "high": 2, "of": 2}
+    path = tmp_path / "worse.json"
+    path.write_text(json.dumps(report), "utf-8")
+    return path
+
+
+def test_two_runs_are_compared(gateway: Command, out: Path, tmp_path: Path) -> None:
+    same = gateway("evaluate", "--compare", out, out)
+    assert same.status == 0
+    assert re.fullmatch(r"(\d+) of \1 figures show no measurable difference\.\n", same.out)
+    worse = gateway("evaluate", "--compare", out, worsened(out, tmp_path))
+    assert worse.status == 1
+    assert re.search(r"^worse: qwen-cn, performance: 0\.\d+ before, 0\.\d+ now \(p = ", worse.out, re.MULTILINE)
+    assert "worse: qwen-cn, goodput per second" in worse.out
+    better = gateway("evaluate", "--compare", worsened(out, tmp_path), out)
+    assert better.status == 0
+    assert "better: qwen-cn, performance" in better.out
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--region", "eu"], "there is no region 'eu'; there is cn"),
+        (["--candidates", "qwen"], "there is no deployment 'qwen' in the config; did you mean 'qwen-cn'?"),
+        (["--assistant", "x"], "say which --assistant: assistant"),
+        (["--suite", "nowhere"], "there is no suite 'nowhere'"),
+        (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
+        (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),
+        (["--candidates", ""], "say --candidates"),
+    ],
+)
+def test_what_can_not_be_done_is_told(gateway: Command, folder: Path, changed: list[str], message: str) -> None:
+    shown: Outcome = gateway(*arguments(folder, "--out", "none"), *changed)
+    assert shown.status == 2
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_what_is_no_report_can_not_be_compared(gateway: Command, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    for other, message in ((tmp_path / "x.json", "is no report"), (tmp_path, "can't be read")):
+        shown = gateway("evaluate", "--compare", out, other)
+        assert shown.status == 2
+        assert message in shown.err
+
+
+def test_a_real_config_is_not_asked_as_if_it_were_simulated(
+    gateway: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "sk")
+    config = folder / "real.yaml"
+    config.write_text(
+        "version: 1\nassistants: {a: {routes: {cn: [x]}}}\nregions: {cn: {territories: [CN], boundary: [CN]}}\n"
+        "deployments: {x: {provider: openai-compatible, model: m, endpoint: 'https://x.example/v1', stores: CN, "
+        'processes: CN, available: ["*"], api_key: "${KEY}"}}\n'
+    )
+    shown = gateway(*arguments(folder, "--out", "none", "--config", str(config), "--candidates", "x"))
+    assert shown.status == 2
+    assert "describes simulated candidates" in shown.err
+
+
+def test_without_the_extra_it_is_told_what_to_install(
+    gateway: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("gateway.evaluate.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    shown = gateway(*arguments(folder, "--out", "none"))
+    assert shown.status == 2
+    assert 'evaluations need jsonschema: pip install "assistant-gateway[evaluate]"' in shown.err

@@ -1,0 +1,96 @@
+"""`gateway plan`, `diff` and `key new --ed25519` without a gateway: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+
+CONFIG = """version: 1
+assistants: {assistant: {routes: {de: [house]}}}
+regions: {de: {territories: [DE], boundary: [DE]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}
+  spare: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: DE, processes: DE}
+location: {unknown: de}
+"""
+
+
+@pytest.fixture(autouse=True)
+def files() -> None:
+    for name, text in (("gateway.yaml", CONFIG), ("new.yaml", CONFIG.replace("[house]", "[spare, house]"))):
+        Path(name).write_text(text, "utf-8")
+
+
+def test_a_plan_compares_with_the_config(gateway: Command) -> None:
+    shown = gateway("plan", "new.yaml", "--config", "gateway.yaml")
+    assert (shown.status, shown.err) == (0, "")
+    assert "steps: house -> spare then house\n      +spare\n" in shown.out
+    shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--exit-code", "--markdown")
+    assert (shown.status, shown.out.startswith("### Plan `")) == (3, True)
+    shown = gateway("plan", "gateway.yaml", "--from", "new.yaml", "--json")
+    assert json.loads(shown.out)["routes"][0]["removed"] == ["spare"]
+    shown = gateway("plan", "gateway.yaml", "--config", "gateway.yaml", "--exit-code")
+    assert (shown.status, "nothing changes" in shown.out) == (0, True)
+
+
+def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
+    Path("new.yaml").write_text(CONFIG.replace("[house]", "[house, nobody]"), "utf-8")
+    shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--json")
+    (check,) = json.loads(shown.out)["checks"]
+    assert (shown.status, check["ok"]) == (1, False)
+    assert "unknown deployment 'nobody'" in check["findings"][0]
+
+
+def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Command) -> None:
+    Path("new.yaml").write_text(CONFIG.replace("endpoint:", "api_key: '${NOT_SET}', endpoint:", 1), "utf-8")
+    shown = gateway("plan", "new.yaml", "--config", "gateway.yaml")
+    assert "NOT_SET is not set" in shown.out
+    assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--no-secrets").status == 0
+    assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--strict").status == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("plan", "nothing.yaml"), "there is no config at nothing.yaml"),
+        (("plan", "new.yaml", "--from", "aaaa1111"), "there is no file 'aaaa1111'"),
+        (("history",), "there is no state directory: set GATEWAY_STATE_DIR, or give --state"),
+        (("history", "--state", "none"), "none has no history"),
+        (("rollback", "--state", "none"), "none has no history"),
+        (("audit", "verify", "--state", "none"), "none has no history"),
+        (("rollback", "--admin", "http://127.0.0.1:9"), "no gateway answers at http://127.0.0.1:9"),
+        (("receipt", "verify", "gateway.yaml", "--key", "nothing"), "--key: nothing can't be read"),
+        (("receipt", "verify", "nothing", "--key", "ed25519:" + "A" * 43 + "="), "nothing can't be read"),
+    ],
+)
+def test_what_cannot_be_done_is_said(gateway: Command, words: tuple[str, ...], told: str) -> None:
+    shown = gateway(*words)
+    assert (shown.status, told in shown.err) == (2, True), shown.err
+    assert not Path("none").exists()
+
+
+def test_a_diff_shows_what_changes_or_the_lines(gateway: Command) -> None:
+    shown = gateway("diff", "gateway.yaml", "new.yaml")
+    assert (shown.status, "steps: house -> spare then house" in shown.out) == (0, True)
+    assert (
+        "+assistants: {assistant: {routes: {de: [spare, house]}}}\n"
+        in gateway("diff", "gateway.yaml", "new.yaml", "--text").out
+    )
+
+
+def test_a_pair_of_keys_is_written_once(gateway: Command) -> None:
+    shown = gateway("key", "new", "--ed25519", "admin.pem")
+    assert shown.status == 0
+    public = Path("admin.pem.pub").read_text().strip()
+    assert public in shown.out
+    assert stat.S_IMODE(Path("admin.pem").stat().st_mode) == 0o600
+    assert "PRIVATE KEY" not in shown.out
+    before = Path("admin.pem").read_bytes()
+    shown = gateway("key", "new", "--ed25519", "admin.pem")
+    assert (shown.status, "nothing is overwritten" in shown.err) == (2, True)
+    assert Path("admin.pem").read_bytes() == before

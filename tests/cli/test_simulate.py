@@ -1,0 +1,63 @@
+"""`gateway simulate`: an operator rehearses a failure."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Command, Running
+
+Start = Callable[..., Running]
+
+
+def ask(url: str, place: str) -> dict[str, object]:
+    body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "Hi"}]})
+    command = [
+        "curl",
+        "-sS",
+        "--noproxy",
+        "*",
+        f"{url}/v1/chat/completions",
+        "-H",
+        f"cf-ipcountry: {place}",
+        "-d",
+        body,
+    ]
+    headers = ["-H", "content-type: application/json"]
+    told: dict[str, object] = json.loads(subprocess.run([*command, *headers], check=True, capture_output=True).stdout)
+    return told
+
+
+def test_a_site_fails_as_it_is_told_and_the_others_answer(start: Start) -> None:
+    running = start("simulate", "--port", "0", "--fault-at", "chatgpt-eu", "503", "--fault", "slow=0.01:0.5")
+    running.wait_for("Ctrl-C")
+    assert [line.split(maxsplit=3) for line in running.out.splitlines() if line.startswith("openai  ")] == [
+        ["openai", "eu", "100%", "HttpError(status=503, retry_after_s=None, kind=None)"],
+        ["openai", "us", "50%", "Slow(wait_s=0.01)"],
+    ]
+    url = running.wait_for(r"listens on (\S+)\.")[1]
+    assert "choices" in ask(url, "CN")
+    error = ask(url, "DE")["error"]
+    assert isinstance(error, dict)
+    assert (error["code"], [attempt["status"] for attempt in error["attempts"]]) == ("provider_error", [503, 503])
+    running.wait_for('"kind":"unavailable"')
+    assert running.end(signal.SIGTERM).status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--fault", "silnt"), "fault 'silnt': 'silnt' is not known; did you mean 'silent'?"),
+        (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: chatgpt-eu, "),
+        (("--fault", "429:0.7", "--fault", "reset:0.7"), "the probabilities of the faults add up to more than 1"),
+        (("--first-token", "nan"), "argument --first-token: nan is not from 0 to 3600"),
+    ],
+)
+def test_a_fault_that_is_none(gateway: Command, options: tuple[str, ...], told: str) -> None:
+    shown = gateway("simulate", "--port", "0", *options)
+    assert shown.status == 2
+    assert told in shown.err

@@ -1,0 +1,152 @@
+"""Clients that read slowly or not at all, in front of a provider that says more than anyone takes, on real sockets."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import GatewayProcess, running_gateway, world_config
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import body
+from tests.e2e.test_leaving import sent, wire
+
+READERS = 12
+_QUIET_S = 0.5
+# What one reader may cost: a read of 256 KB as it came, as events, and as it goes out, and what an allocator keeps.
+_MOST_A_READER_BYTES = 3 * 1024 * 1024
+_WORDS = 20_000
+
+
+class Flood:
+    """A provider whose streams never end. It counts what it could get rid of, and feels when nothing flows off."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.taken: list[int] = []
+        self.broken = 0
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.taken.append(0)
+                flow = threading.Thread(target=self._flow, args=(connection, len(self.taken) - 1), daemon=True)
+                self._threads.append(flow)
+                flow.start()
+
+    def _flow(self, connection: socket.socket, number: int) -> None:
+        delta = {"index": 0, "delta": {"content": "x" * _WORDS}, "finish_reason": None}
+        event = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+        data = memoryview(f"data: {json.dumps(event)}\n\n".encode())
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            with suppress(OSError):
+                while True:
+                    rest = data
+                    while rest:
+                        count = connection.send(rest)
+                        self.taken[number] += count
+                        rest = rest[count:]
+        self.broken += 1
+
+    def is_still(self) -> bool:
+        """Whether nothing at all could be sent for a while."""
+        before = list(self.taken)
+        time.sleep(_QUIET_S)  # whether nothing happens is seen by waiting alone
+        return before == self.taken
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+@contextmanager
+def flooded(providers: SimulatorThread, folder: Path, limits: str) -> Iterator[tuple[GatewayProcess, Flood]]:
+    flood = Flood()
+    origins = {name: flood.origin if name == "us" else providers[name].origin for name in SITES}
+    with running_gateway(world_config(folder, origins, limits), KEYS) as gateway:
+        yield gateway, flood
+    flood.close()
+
+
+def resident_bytes(gateway: GatewayProcess) -> int:
+    status = Path(f"/proc/{gateway.process.pid}/status")
+    if not status.exists():
+        pytest.skip("this system has no /proc")
+    line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    with flooded(providers, tmp_path, "") as (gateway, flood), ExitStack() as clients:
+        asked = wire(body(stream=True), place="US")
+        before = resident_bytes(gateway)
+        for _ in range(READERS):
+            clients.enter_context(sent(gateway, asked))
+        eventually(lambda: len(flood.taken) == READERS)
+        eventually(flood.is_still, 30)
+        stopped_at, held = list(flood.taken), resident_bytes(gateway) - before
+        assert min(stopped_at) > 0
+        assert flood.broken == 0, "the provider is made to wait, and not sent away"
+        assert held < READERS * _MOST_A_READER_BYTES
+        # The longer they wait, the more would have come: it has not.
+        assert flood.is_still()
+        assert flood.taken == stopped_at
+        assert resident_bytes(gateway) - before < READERS * _MOST_A_READER_BYTES
+
+
+def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    with flooded(providers, tmp_path, "") as (gateway, flood), ExitStack() as clients:
+        asked = wire(body(stream=True), place="US")
+        slow = clients.enter_context(sent(gateway, asked))
+        eventually(lambda: len(flood.taken) == 1 and flood.taken[0] > 0)
+        eventually(flood.is_still, 30)
+        stopped_at = flood.taken[0]
+        fast = clients.enter_context(sent(gateway, asked))
+        fast.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        read = 0
+        while read < 3_000_000:
+            read += len(piece := fast.recv(1 << 20))
+            assert piece
+        assert flood.taken[0] == stopped_at
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        got = bytearray()
+        while flood.taken[0] == stopped_at:
+            assert select.select([slow], [], [], 10)[0]
+            got += slow.recv(1 << 20)
+        events = bytes(got).split(b"data: ")[1:-1]
+        assert len(events) > 5
+        assert all(event.count(b"x" * _WORDS) == 1 for event in events), "nothing of it was lost or cut"
+
+
+def test_readers_that_never_go_on_are_cut_off_and_their_provider_is_let_go(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    limits = "resilience: {commit: 1s, first_token: 1s, total: 2500ms, idle: 1s}"
+    with flooded(providers, tmp_path, limits) as (gateway, flood), ExitStack() as clients:
+        asked = wire(body(stream=True), place="US")
+        for _ in range(READERS):
+            clients.enter_context(sent(gateway, asked))
+        for _ in range(READERS):
+            assert gateway.wait_for("request")["outcome"] == "cancelled"
+        eventually(lambda: flood.broken == READERS)

@@ -1,0 +1,97 @@
+"""A catalogue of the operator's own on the real server: costs are told, last days too, and a change takes effect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+from tests.e2e.test_reload import LIMIT_S, NAMES, Operator, config, operated
+
+PRICE = "{input: %s, output: 3, currency: EUR, as_of: 2026-11-01}"
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+        yield thread
+
+
+def catalogue(input_price: int) -> str:
+    model = f"{{retires_on: 2020-01-01, price: {PRICE % input_price}}}"
+    return f"version: 1\nmodels: {{openai-compatible: {{m: {model}}}}}"
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    (tmp_path / "models.yaml").write_text(catalogue(1), "utf-8")
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers, more="catalogue: {models: models.yaml}"), "utf-8")
+    return path
+
+
+def cost(operator: Operator) -> float:
+    """What the metric has counted."""
+    start = "gateway_cost_micros_total{"
+    rows = [line for line in operator.admin.get("/metrics").text.splitlines() if line.startswith(start)]
+    assert all('currency="EUR"' in row and 'deployment="a"' in row for row in rows)
+    return sum(float(row.rpartition(" ")[2]) for row in rows)
+
+
+def ask(operator: Operator, *, stream: bool = False) -> tuple[int, int]:
+    """The tokens of an answer."""
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    answer = operator.client.post(CHAT, json=body(**more))
+    assert answer.status_code == 200, answer.text
+    if stream:
+        usage = json.loads([line for line in answer.text.splitlines() if '"usage":{' in line][-1][len("data: ") :])[
+            "usage"
+        ]
+    else:
+        usage = answer.json()["usage"]
+    return usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def test_costs_and_last_days_are_told_and_follow_the_file(path: Path) -> None:
+    with operated(path) as operator:
+        prompt, completion = ask(operator)
+        assert prompt > 0
+        expected = prompt + 3 * completion
+        eventually(lambda: cost(operator) == expected, LIMIT_S)
+        prompt, completion = ask(operator, stream=True)
+        expected += prompt + 3 * completion
+        eventually(lambda: cost(operator) == expected, LIMIT_S)
+
+        [ready, *_] = operator.ready()["retirements"]
+        assert (ready["model"], ready["retires_on"], ready["warned_days"]) == ("m", "2020-01-01", 7)
+        assert ready["days_left"] < -2000
+        metric = f'gateway_model_days_left{{deployment="a",model="m"}} {float(ready["days_left"])}'
+        assert metric in operator.admin.get("/metrics").text.splitlines()
+
+        version = operator.version()
+        (path.parent / "models.yaml").write_text(catalogue(100), "utf-8")
+        operator.wait_for_another(version)
+        prompt, completion = ask(operator)
+        expected += 100 * prompt + 3 * completion
+        eventually(lambda: cost(operator) == expected, LIMIT_S)
+
+        version = operator.version()
+        (path.parent / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {price: free}}}", "utf-8")
+        eventually(lambda: operator.ready()["last_failed_reload"] is not None, LIMIT_S)
+        [finding] = [one for one in operator.ready()["last_failed_reload"]["findings"] if one["severity"] == "error"]
+        assert finding["file"] == str(path.parent / "models.yaml")
+        assert (finding["line"], finding["path"]) == (2, "models.openai-compatible.m.price")
+        assert operator.version() == version
+
+    lines = [line for line in operator.gateway.lines if isinstance(line, dict)]
+    costs = [line["cost_micros"] for line in lines if line.get("event") == "request"]
+    assert sum(costs) == expected
+    assert {line["currency"] for line in lines if line.get("event") == "request"} == {"EUR"}
+    assert any("is RETIRED since 2020-01-01" in str(line.get("detail", "")) for line in lines)

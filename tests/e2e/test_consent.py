@@ -1,0 +1,297 @@
+"""Consent and identity against the real server: who is asked, who gets the prompt, and what goes along with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.claims import AUDIENCE, ISSUER, jwks, public, token
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+
+CHAT = "/v1/chat/completions"
+SECRETS = {"CONSENT_SECRET": "a" * 40, "IDENTITY_SECRET": "b" * 40}
+RULES = {
+    # The first of its route.
+    "chatgpt-us": "consent: {mode: per_request, recipient: OpenAI}",
+    # Another is behind it.
+    "chatgpt-eu": "consent: {mode: standing, on_missing: skip, recipient: OpenAI in Germany}, identity: hash",
+    "chatgpt-eu-2": "identity: pass",
+    "gemini": "consent: {mode: standing, recipient: Google}",
+}
+
+
+def write(folder: Path, providers: SimulatorThread, secrets: str = "secrets: {consent: '${CONSENT_SECRET}', ") -> Path:
+    (folder / "keys.json").write_bytes(jwks(public("k1")))
+    path = world_config(folder, {name: providers[name].origin for name in SITES}, FAST)
+    text = path.read_text("utf-8")
+    for name, rule in RULES.items():
+        text = text.replace(f"  {name}:\n    {{", f"  {name}:\n    {{{rule}, ")
+    text = text.replace("may_assert: [territory]", "may_assert: [territory, consent]")
+    claim = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")}
+    text = text.replace("signals: [", "signals: [claim, ").replace(
+        "location:\n", f"location:\n  claim: {json.dumps(claim)}\n"
+    )
+    path.write_text(f"{text}\n{secrets}identity: '${{IDENTITY_SECRET}}'}}\n", "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with running_gateway(write(tmp_path_factory.mktemp("consent"), providers), KEYS | SECRETS) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def well(providers: SimulatorThread) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+
+
+@contextmanager
+def client_of(server: GatewayProcess, key: str = APP_KEY) -> Iterator[openai.OpenAI]:
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, http_client=http) as client:
+        yield client
+
+
+HELLO: Any = [{"role": "user", "content": "what nobody else may know"}]
+
+
+def ask(client: openai.OpenAI, territory: str, messages: Any = HELLO, **headers: str) -> Any:
+    """The headers of the answer."""
+    told = {"cf-ipcountry": territory, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return client.chat.completions.with_raw_response.create(
+        model="assistant", messages=messages, extra_headers=told
+    ).headers
+
+
+def asked_for(client: openai.OpenAI, territory: str, messages: Any = HELLO, **headers: str) -> dict[str, Any]:
+    """What the person is to be asked, as the official SDK shows it."""
+    with pytest.raises(openai.PermissionDeniedError) as caught:
+        ask(client, territory, messages, **headers)
+    assert caught.value.code == "consent_required"
+    body: Any = caught.value.body
+    consent: dict[str, Any] = body["consent"]
+    return consent
+
+
+def claim(**said: Any) -> str:
+    return token(**{"exp": time.time() + 600, **said})
+
+
+def test_a_person_is_asked_and_the_yes_brings_the_answer(server: GatewayProcess, providers: SimulatorThread) -> None:
+    before = providers["us"].accepted
+    with client_of(server) as client:
+        asked = asked_for(client, "US")
+        assert providers["us"].accepted == before
+        assert asked["recipient"] == "OpenAI"
+        assert asked["place"] == {"stores": "US", "processes": "US"}
+        assert asked["would_send"] == ["messages"]
+        assert 200 < asked["expires_at"] - time.time() <= 300
+        for _ in range(2):
+            answer = ask(client, "US", x_gateway_consent=asked["token"])
+            assert answer["x-gateway-deployment"] == "chatgpt-us"
+            line = server.wait_for("request", request_id=answer["x-request-id"])
+            assert line["consent"] == "token"
+            assert asked["token"] not in json.dumps(line)
+        streamed = client.chat.completions.create(
+            model="assistant",
+            messages=HELLO,
+            stream=True,
+            extra_headers={"cf-ipcountry": "US", "x-gateway-consent": asked["token"]},
+        )
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
+
+
+def test_a_yes_to_one_question_is_none_to_another(server: GatewayProcess, providers: SimulatorThread) -> None:
+    before = providers["us"].received
+    with client_of(server) as client, client_of(server, BACKEND_KEY) as other:
+        sent = asked_for(client, "US")["token"]
+        more = [*HELLO, {"role": "assistant", "content": "And?"}, {"role": "user", "content": "more"}]
+        foreign = "the token is for another request, key, recipient or place, or from another gateway"
+        assert asked_for(client, "US", more, x_gateway_consent=sent)["note"] == foreign
+        assert asked_for(other, "US", x_gateway_consent=sent)["note"] == foreign
+        assert asked_for(client, "US", x_gateway_consent="yes")["note"] == "what was sent is no consent token"
+        granted = asked_for(client, "US", x_gateway_consent="granted")["note"]
+        assert granted == "`granted` is ignored: this key may not assert consent"
+        # It is OpenAI in the US that was agreed to, not Google.
+        assert asked_for(client, "GB", x_gateway_consent=sent)["recipient"] == "Google"
+    assert providers["us"].received == before
+
+
+def test_a_standing_consent_comes_in_a_claim_or_from_a_backend(server: GatewayProcess) -> None:
+    with client_of(server) as client, client_of(server, BACKEND_KEY) as backend:
+        asked_for(client, "GB")
+        asked_for(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI"]))
+        answer = ask(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI", "Google"]))
+        assert answer["x-gateway-deployment"] == "gemini"
+        assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:claim"
+        answer = ask(backend, "GB", x_gateway_consent="granted")
+        assert answer["x-gateway-deployment"] == "gemini"
+        assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:assertion"
+        # Who wants a yes to each request isn't content with a standing one.
+        assert asked_for(backend, "US", x_gateway_consent="granted")["note"] == "a standing consent doesn't do here"
+        assert asked_for(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
+        # A token does where a standing consent would.
+        sent = asked_for(client, "GB")["token"]
+        assert ask(client, "GB", x_gateway_consent=sent)["x-gateway-deployment"] == "gemini"
+
+
+def test_a_step_without_consent_is_no_fallback(server: GatewayProcess, providers: SimulatorThread) -> None:
+    providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
+    before = providers["eu"].accepted
+    with client_of(server) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(client, "DE")
+        body: Any = caught.value.body
+        assert {attempt["deployment"] for attempt in body["attempts"]} == {"chatgpt-eu-2"}
+        assert providers["eu"].accepted == before
+        answer = ask(client, "DE", x_gateway_claim=claim(territory="DE", consents=["OpenAI in Germany"]))
+        assert answer["x-gateway-deployment"] == "chatgpt-eu"
+
+
+def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> None:
+    def get(path: str, **headers: str) -> Any:
+        told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "US", **headers}
+        return httpx.get(f"{server.url}{path}", headers=told, trust_env=False).json()
+
+    explained = get("/v1/explain")
+    assert explained["outcome"]["refusal"]["code"] == "consent_required"
+    [considered] = explained["considered"]
+    assert (considered["reason"], considered["eligible"]) == ("consent", False)
+    rule = {"mode": "per_request", "on_missing": "refuse", "recipient": "OpenAI"}
+    assert considered["consent"] == rule
+    [disclosed] = get("/v1/disclosure")["data"]
+    assert (disclosed["deployment"], disclosed["consent"]) == ("chatgpt-us", rule)
+    sent = claim(territory="GB", consents=["Google"])
+    answered = get("/v1/explain", **{"x-gateway-claim": sent, "cf-ipcountry": "GB"})
+    assert answered["outcome"]["plan"][0]["deployment"] == "gemini"
+
+
+def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: Path) -> None:
+    config = write(tmp_path, providers, "secrets: {")
+    with running_gateway(config, {**KEYS, **SECRETS, "GATEWAY_WORKERS": "2"}) as server:
+        with client_of(server) as client:
+            sent = asked_for(client, "US")["token"]
+        for _ in range(12):
+            with client_of(server) as client:
+                assert ask(client, "US", x_gateway_consent=sent)["x-gateway-deployment"] == "chatgpt-us"
+
+
+def test_a_reload_that_asks_for_consent_holds_for_what_comes_after(providers: SimulatorThread, tmp_path: Path) -> None:
+    path = write(tmp_path, providers)
+    asking = path.read_text("utf-8")
+    path.write_text(asking.replace(f"{RULES['chatgpt-us']}, ", ""), "utf-8")
+    with running_gateway(path, KEYS | SECRETS) as server, client_of(server) as client:
+        assert ask(client, "US")["x-gateway-deployment"] == "chatgpt-us"
+        path.write_text(asking, "utf-8")
+        server.wait_for("config_activated")
+        asked_for(client, "US")
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+SAID: dict[str, Any] = {
+    "user": "anna@example.org",
+    "safety_identifier": "anna-safety",
+    "prompt_cache_key": "anna-cache",
+    "metadata": {"person": "anna-metadata"},
+}
+HEADERS = {
+    "x-forwarded-for": "198.51.100.7",
+    "x-real-ip": "198.51.100.7",
+    "forwarded": "for=198.51.100.7",
+    "cf-connecting-ip": "198.51.100.7",
+    "cookie": "session=anna-cookie",
+    "user-agent": "anna-agent",
+    "referer": "https://anna.example/",
+    "origin": "https://anna.example",
+    "accept-language": "de-anna",
+    "x-request-id": "anna-request",
+    "traceparent": "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-aaaaaaaaaaaaaaaa-01",
+    "tracestate": "anna=1",
+    "baggage": "person=anna",
+    "openai-organization": "anna-org",
+    "idempotency-key": "anna-once",
+    "x-gateway-user": "anna-user",
+    "x-stainless-lang": "anna-lang",
+    "x-unknown": "anna-unknown",
+}
+# What a provider's own API needs, and what any HTTP client says.
+OURS = {
+    "host",
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "user-agent",
+}
+
+
+def received(
+    server: GatewayProcess, providers: SimulatorThread, site: str, territory: str, **more: Any
+) -> tuple[Any, Any]:
+    """The request as the provider got it, and the answer."""
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": territory, **HEADERS, **more}
+        answer = client.post(CHAT, json={"model": "assistant", "messages": HELLO, **SAID}, headers=told)
+    assert answer.status_code == 200, answer.text
+    return providers[site].requests[-1], answer
+
+
+def test_no_header_of_the_client_reaches_a_provider(server: GatewayProcess, providers: SimulatorThread) -> None:
+    sites = {"CN": "cn", "DE": "eu2", "GB": "gemini", "HK": "intl"}
+    for territory, site in sites.items():
+        sent = claim(territory=territory, consents=["Google"], sub="anna-subject")
+        got, _ = received(server, providers, site, territory, **{"x-gateway-claim": sent})
+        told = {name for name in got.headers if name not in OURS and not name.startswith(("x-goog-", "x-dashscope-"))}
+        assert told == set(), site
+        shown = json.dumps(dict(got.headers)) + got.path + got.query
+        assert "anna" not in shown
+        assert "198.51.100.7" not in shown
+        assert "a" * 16 not in shown
+
+
+def test_who_asks_is_stripped_and_named(server: GatewayProcess, providers: SimulatorThread) -> None:
+    got, answer = received(server, providers, "cn", "CN")
+    assert b"anna" not in got.body
+    dropped = set(answer.headers["x-gateway-dropped"].split(", "))
+    assert dropped >= set(SAID)
+
+
+def test_an_operator_may_let_it_pass(server: GatewayProcess, providers: SimulatorThread) -> None:
+    got, answer = received(server, providers, "eu2", "DE")
+    body = json.loads(got.body)
+    assert {name: body.get(name) for name in ("user", "safety_identifier", "prompt_cache_key")} == {
+        name: SAID[name] for name in ("user", "safety_identifier", "prompt_cache_key")
+    }
+    assert answer.headers["x-gateway-dropped"] == "metadata"
+
+
+def test_or_send_a_pseudonym_that_is_always_the_same(server: GatewayProcess, providers: SimulatorThread) -> None:
+    sent = {"x-gateway-claim": claim(territory="DE", consents=["OpenAI in Germany"])}
+    first, answer = received(server, providers, "eu", "DE", **sent)
+    again, _ = received(server, providers, "eu", "DE", **sent)
+    assert b"anna" not in first.body
+    body = json.loads(first.body)
+    assert json.loads(again.body)["user"] == body["user"]
+    key = SECRETS["IDENTITY_SECRET"]
+    assert body["user"].startswith("p_")
+    assert body["user"] != body["safety_identifier"]
+    assert hashlib.sha256(SAID["user"].encode()).hexdigest()[:32] not in body["user"]
+    assert key not in first.body.decode()
+    assert answer.headers["x-gateway-dropped"] == "metadata"

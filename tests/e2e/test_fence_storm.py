@@ -1,0 +1,358 @@
+"""The proof of the fence on the network: the whole server in a storm, with every connection written down.
+
+Each request carries a mark of its own. Providers fail in every way that the simulators know, the config is reloaded over and
+over, clients leave, headers lie. Afterwards nothing was connected to but the sites of the config; no site has seen a mark of
+a region whose boundary it lies outside, nor one of a person who had not agreed to it; no mark of a refused request
+was seen by anybody; and no mark stands in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator import app
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import (
+    Cut,
+    DuplicateFinish,
+    Empty,
+    ErrorEvent,
+    Garbage,
+    Html,
+    HttpError,
+    NoEndMark,
+    Redirect,
+    Reset,
+    Scenario,
+    Silent,
+    Slow,
+    Stall,
+    Truncated,
+)
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.recorded import Recording
+from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_fence import Trap
+
+CHAT = "/v1/chat/completions"
+MARK = re.compile(rb"mark-[0-9]+-[a-z0-9]+")
+# Whose prompts may lie at which site: by the facts that the config states, worked out by hand.
+INSIDE = {
+    "cn": {"cn", "default"},
+    "eu": {"eu", "default"},
+    "eu2": {"eu", "default"},
+    "us": {"us", "default"},
+    "gemini": {"default"},
+    "intl": {"default"},
+}
+REGION = {"CN": "cn", "DE": "eu", "FR": "eu", "CH": "eu", "US": "us", "JP": "default", "GB": "default", "HK": "default"}
+NOWHERE = ["CU", "IR", "XX", "T1", "", "zz-9", "CN, US"]
+LIMIT_S = 120
+_LEAST_RELOADS = 2
+_RESILIENCE = (
+    "resilience: {connect: 1s, first_token: 300ms, idle: 300ms, commit: 2s, total: 3s, "
+    "breaker: {failures: 4, open: 300ms}, attempts: {per_deployment: 2, total: 4}}"
+)
+
+
+@dataclass
+class Storm:
+    """What was asked, and what was expected of it."""
+
+    url: str
+    regions: dict[bytes, str | None] = field(default_factory=dict)
+    agreed: set[bytes] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    answered_by: Counter[str] = field(default_factory=Counter)
+    tables: set[str] = field(default_factory=set)
+
+    async def ask(self, client: httpx.AsyncClient, number: int, chance: random.Random) -> None:
+        region, headers = _somebody(chance)
+        mark = f"mark-{number}-{region or 'nowhere'}".encode()
+        self.regions[mark] = region
+        body = _question(mark, chance)
+        response = await self._post(client, body, headers, chance)
+        if response is None:
+            return
+        told = json.loads(response.content) if response.headers["content-type"] == "application/json" else {}
+        code = told["error"]["code"] if "error" in told else "ok"
+        if code == "consent_required" and chance.random() < 0.6:
+            self.agreed.add(mark)
+            headers = {**headers, "x-gateway-consent": told["error"]["consent"]["token"]}
+            response = await self._post(client, body, headers, chance)
+            code = "consented" if response is not None and response.status_code == 200 else "not answered"
+        self.outcomes[code] += 1
+        if response is not None:
+            self.tables.add(response.headers["x-gateway-table"])
+            self.answered_by[response.headers.get("x-gateway-deployment", "-")] += response.status_code == 200
+            assert region is not None or response.status_code in (401, 451), (headers, response.text)
+
+    async def _post(
+        self, client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str], chance: random.Random
+    ) -> httpx.Response | None:
+        """The answer; None if the client has left before it."""
+        patience_s = chance.choice([0.02, 0.2, 10, 10, 10, 10])
+        try:
+            async with asyncio.timeout(patience_s):
+                return await client.post(CHAT, json=body, headers=headers)
+        except TimeoutError:
+            self.outcomes["left"] += 1
+        except httpx.HTTPError as error:
+            # A stream that breaks off is one of the faults.
+            self.outcomes[type(error).__name__] += 1
+        return None
+
+
+def _somebody(chance: random.Random) -> tuple[str | None, dict[str, str]]:
+    """A caller, and the region whose policy must hold for it; None if nobody may answer."""
+    place = chance.choice([*REGION, *REGION, *NOWHERE])
+    region = REGION.get(place)
+    headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": place}
+    kind = chance.random()
+    if kind < 0.2:
+        # Not theirs to say.
+        headers |= {
+            "x-gateway-territory": chance.choice([*REGION]),
+            "x-forwarded-for": "8.8.8.8",
+            "forwarded": "for=8.8.8.8",
+        }
+    elif kind < 0.4:
+        asserted = chance.choice([*REGION])
+        headers |= {"authorization": f"Bearer {BACKEND_KEY}", "x-gateway-territory": asserted}
+        region = _agreed(place, asserted)
+    elif kind < 0.5:
+        return None, headers | {"authorization": "Bearer gk-nobody"}
+    return region, headers
+
+
+def _agreed(place: str, asserted: str) -> str | None:
+    """What two signals come to: the one whose boundary lies inside the other's."""
+    if place in ("XX", "T1", ""):
+        return REGION[asserted]
+    one, other = REGION.get(place), REGION[asserted]
+    if one is None or one == other:
+        return one
+    return other if one == "default" else one if other == "default" else None
+
+
+def _question(mark: bytes, chance: random.Random) -> dict[str, Any]:
+    said = f"{mark.decode()} {TRAPS[0]}/fetch-me"
+    body: dict[str, Any] = {
+        "model": "assistant",
+        "messages": [{"role": "user", "content": said}],
+        "user": mark.decode(),
+    }
+    if chance.random() < 0.5:
+        body["stream"] = True
+    if chance.random() < 0.1:
+        body["tools"] = [{"type": "function", "function": {"name": "look", "description": said}}]
+    if chance.random() < 0.1:
+        body |= {"base_url": TRAPS[0], "api_base": TRAPS[0], "endpoint": TRAPS[0], "metadata": {"to": TRAPS[0]}}
+    return body
+
+
+TRAPS = [""]
+
+
+def _faults(trap: str) -> list[Any]:
+    return [
+        *(HttpError(status) for status in (400, 401, 404, 408, 429, 500, 503, 529)),
+        *(HttpError(429, retry_after_s=wait) for wait in (0.05, 30)),
+        *(Reset(), Reset(1), Cut(), Cut(1), Stall(0), Stall(2), Silent(), Slow(0.1), Garbage(), Garbage(0)),
+        *(Html(), Empty(), Truncated(), ErrorEvent(), ErrorEvent(after_events=2), NoEndMark(), DuplicateFinish()),
+        Redirect(f"{trap}/stolen"),
+    ]
+
+
+class Chaos:
+    """Changes the weather, and the config, until it is stopped. reloads: how many were tried, good ones and bad ones."""
+
+    def __init__(self, providers: SimulatorThread, config: Path, trap: str, seed: int) -> None:
+        self.reloads = 0
+        self.admin_url = ""
+        self._providers, self._config, self._trap = providers, config, trap
+        self._chance = random.Random(seed)  # the weather keeps no secret
+        self._text = config.read_text("utf-8")
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._blow), threading.Thread(target=self._reload_always)]
+
+    @contextmanager
+    def raging(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for thread in self._threads:
+                thread.join()
+
+    def _blow(self) -> None:
+        faults, turn = _faults(self._trap), 0
+        while not self._stopping.wait(0.1):
+            site = self._chance.choice([*SITES])
+            drawn = self._chance.sample(faults, 3)
+            share = self._chance.choice([0.0, 0.1, 0.3])
+            text = self._chance.choice([None, "word " * 30])
+            self._providers[site].scenario = Scenario(
+                faults=tuple((fault, share) for fault in drawn), seed=turn, text=text, between_events_s=0.002
+            )
+            turn += 1
+
+    def _reload_always(self) -> None:
+        with httpx.Client(base_url=self.admin_url, trust_env=False, timeout=LIMIT_S) as admin:
+            while not self._stopping.wait(0.3):
+                self._config.write_text(self._text_of(self.reloads), "utf-8")
+                admin.post("/reload")
+                self.reloads += 1
+
+    def _text_of(self, turn: int) -> str:
+        """Another order of steps, a kill switch, a narrower boundary: never one that would let more out."""
+        text = self._text.replace("total: 3s", f"total: {3000 + turn}ms")
+        if self._chance.random() < 0.5:
+            text = text.replace("[chatgpt-eu, chatgpt-eu-2]", "[chatgpt-eu-2, chatgpt-eu]")
+        if self._chance.random() < 0.3:
+            text = text.replace("  chatgpt-eu:\n    {", "  chatgpt-eu:\n    {enabled: false, ")
+        if self._chance.random() < 0.3:
+            text = text.replace(
+                "cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN, MO], boundary: [CN]}"
+            )
+        if self._chance.random() < 0.2:
+            # One that could let a prompt out, and is not taken.
+            text = text.replace("cn: [qwen-cn]", "cn: [qwen-cn, gemini]")
+        return text
+
+
+@pytest.fixture
+def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_MOST_REMEMBERED", 1_000_000)
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    trap = Trap()
+    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
+    thread.start()
+    TRAPS[0] = trap.url
+    yield trap
+    trap.server.shutdown()
+    trap.server.server_close()
+    thread.join()
+
+
+def _world(folder: Path, providers: SimulatorThread) -> Path:
+    path = world_config(folder, {name: providers[name].origin for name in SITES}, _RESILIENCE)
+    text = path.read_text("utf-8")
+    text = text.replace("  chatgpt-us:\n    {", "  chatgpt-us:\n    {consent: {mode: per_request, recipient: OpenAI}, ")
+    # Fallbacks that a person of the default region hasn't agreed to either, and one that it needs not.
+    text = text.replace("default: [gemini, qwen-intl]", "default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]")
+    path.write_text(text + "secrets: {consent: '${CONSENT_SECRET}'}\n", "utf-8")
+    return path
+
+
+@pytest.mark.usefixtures("remembering")
+@pytest.mark.parametrize("number", [300, pytest.param(6_000, marks=pytest.mark.slow)])
+def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
+    recording = Recording(tmp_path)
+    dialects = load_dialects().dialects
+    servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
+    environ = {**KEYS, **recording.environ, "CONSENT_SECRET": "c" * 40, "GATEWAY_WORKERS": "2"}
+    environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
+    environ |= {"NO_PROXY": "", "no_proxy": ""}
+    with SimulatorThread(servers) as providers:
+        config = _world(tmp_path, providers)
+        chaos = Chaos(providers, config, trap.url, seed=number)
+        with running_gateway(config, environ) as gateway:
+            storm, chaos.admin_url = Storm(gateway.url), gateway.admin_url
+            with chaos.raging():
+                asyncio.run(_blow(storm, number, chaos))
+            _settle(gateway)
+            lines = "\n".join(map(str, gateway.lines))
+        print(
+            f"{len(storm.regions)} requests, {chaos.reloads} reloads, {len(storm.tables)} tables: {dict(storm.outcomes)}"
+        )
+        print(f"answers: {dict(storm.answered_by)}")
+        _check_what_was_seen(providers, storm)
+        _check_sockets(providers, recording, trap)
+    assert trap.requests == []
+    assert "mark-" not in lines
+    # It was a storm: all kinds of things have happened.
+    assert len(storm.tables) > 1
+    assert {"ok", "region_blocked", "region_conflict", "consented", "left"} <= storm.outcomes.keys()
+    assert {"provider_error", "no_healthy_deployment"} & storm.outcomes.keys()
+    answering = {name for name, count in storm.answered_by.items() if count}
+    assert answering >= {"qwen-cn", "chatgpt-eu", "chatgpt-eu-2", "chatgpt-us", "gemini", "qwen-intl"}
+
+
+async def _blow(storm: Storm, least: int, chaos: Chaos) -> None:
+    numbers = takewhile(lambda one: one < least or chaos.reloads < _LEAST_RELOADS, count())
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+
+    async def person(seed: int) -> None:
+        chance = random.Random(seed)
+        async with httpx.AsyncClient(base_url=storm.url, trust_env=False, timeout=30, limits=limits) as client:
+            for one in numbers:
+                await storm.ask(client, one, chance)
+
+    async with asyncio.timeout(LIMIT_S * (1 + least // 1000)), asyncio.TaskGroup() as group:
+        for seed in range(16):
+            group.create_task(person(seed))
+
+
+def _settle(gateway: GatewayProcess) -> None:
+    """Until nothing runs any more: what a client has left is given up a moment later."""
+    with httpx.Client(base_url=gateway.admin_url, trust_env=False) as admin:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                if all(worker["running"] == 0 for worker in admin.get("/readyz").json()["workers"]["running"]):
+                    return
+
+
+def _check_what_was_seen(providers: SimulatorThread, storm: Storm) -> None:
+    seen: Counter[str] = Counter()
+    for site, regions in INSIDE.items():
+        for request in providers[site].requests:
+            marks = set(MARK.findall(request.body)) | set(MARK.findall(repr(request.headers).encode()))
+            assert len(marks) == 1, request
+            [mark] = marks
+            region = storm.regions[mark]
+            assert region in regions, f"{site} has seen {mark!r}"
+            if site == "us":
+                assert mark in storm.agreed, f"{site} has seen {mark!r}, whose person has not agreed"
+            # The user's name is the mark too: it stays here.
+            assert request.body.count(mark) == 1 + request.body.count(b"look"), request.body
+            seen[site] += 1
+    print(f"seen by the sites: {dict(seen)}")
+    assert all(seen[site] for site in INSIDE)
+
+
+def _check_sockets(providers: SimulatorThread, recording: Recording, trap: Trap) -> None:
+    ports = {providers[site].origin.rpartition(":")[2]: site for site in SITES}
+    addresses = recording.addresses()
+    for address, times in addresses.items():
+        assert address[0] == "127.0.0.1", address
+        assert address[1] in ports, f"{times} connections to {address}"
+    assert recording.names() <= {"127.0.0.1"}
+    # Nothing was connected to that is not written down, and both workers were at it.
+    for port, site in ports.items():
+        assert addresses[("127.0.0.1", port)] >= providers[site].accepted > 0, site
+    assert recording.processes() >= 2
+    assert str(trap.server.server_port) not in {address[1] for address in addresses}
+    print(f"{addresses.total()} connections to {len(addresses)} addresses")

@@ -1,0 +1,249 @@
+"""A JSON request sees silence: what is asked as a stream and put together, how long who is waited for, and what is not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import (
+    Cut,
+    ErrorEvent,
+    Fault,
+    Garbage,
+    HttpError,
+    Reset,
+    Scenario,
+    Silent,
+    Slow,
+    Stall,
+)
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.e2e.test_journey import CHAT, body
+
+TEXT = "one two three four five six seven eight nine ten eleven twelve"
+FAST = "{first_token: 500ms, idle: 500ms, commit: 1200ms, total: 20s, breaker: off, retry_budget: off}"
+PLACE = "stores: DE, processes: DE, api_key: '${KEY}'"
+
+
+def config(providers: SimulatorThread, resilience: str = FAST) -> str:
+    first, second = (f"endpoint: '{providers[name].origin}/v1', {PLACE}" for name in ("first", "second"))
+    return f"""
+version: 1
+assistants:
+  plain: {{routes: {{default: [plain, next]}}}}
+  thinker: {{routes: {{default: [thinker, next]}}}}
+  queue: {{routes: {{default: [queue, next]}}}}
+  unfolded: {{routes: {{default: [unfolded, next]}}}}
+  alone: {{routes: {{default: [plain]}}}}
+  alone-folded: {{routes: {{default: [folded]}}}}
+regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+deployments:
+  plain: {{provider: openai, model: gpt-4o, {first}}}
+  thinker: {{provider: openai, model: o3, {first}}}
+  queue: {{provider: openai, model: gpt-4o, first_token: 5s, {first}}}
+  unfolded: {{provider: openai, model: gpt-4o, fold: false, {first}}}
+  folded: {{provider: openai, model: gpt-4o, fold: true, {first}}}
+  next: {{provider: openai, model: gpt-4o, {second}}}
+location: {{unknown: default}}
+{f"resilience: {resilience}" if resilience else ""}
+"""
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("first", "second")}) as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(config(providers), "utf-8")
+    with running_gateway(path, {"KEY": "sk-secret"}) as process:
+        yield process
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    providers["second"].scenario = Scenario(text=TEXT)
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        # Of one that has just failed nothing is known; one that has just answered is alive, and asked for one JSON.
+        providers["first"].scenario = Scenario(faults=((HttpError(500), 1.0),))
+        for model in ("plain", "thinker", "queue", "alone-folded"):
+            ask(client, model)
+        providers["first"].scenario = Scenario(text=TEXT)
+        yield client
+
+
+def ask(client: httpx.Client, model: str, **more: Any) -> httpx.Response:
+    return client.post(CHAT, json={**body(**more), "model": model})
+
+
+def asked(providers: SimulatorThread) -> Any:
+    return json.loads(providers["first"].requests[-1].body)
+
+
+@pytest.mark.parametrize("fault", [Silent(), Stall(after_events=0), Stall(after_events=6)], ids=repr)
+def test_silence_is_left_for_the_next_step(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+    providers["first"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),))
+    response = ask(client, "plain")
+    assert response.headers["x-gateway-deployment"] == "next"
+    assert response.json()["choices"][0]["message"]["content"] == TEXT
+
+
+@pytest.mark.parametrize(
+    "fault", [Cut(after_events=6), Reset(after_events=6), Garbage(6), ErrorEvent(after_events=6)], ids=repr
+)
+def test_what_breaks_off_is_an_ordinary_failure(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+    providers["first"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),))
+    response = ask(client, "plain")
+    assert response.headers["x-gateway-deployment"] == "next"
+    assert response.json()["choices"][0]["message"]["content"] == TEXT
+
+
+def test_who_works_slowly_is_not_cut_off(client: httpx.Client, providers: SimulatorThread) -> None:
+    """Longer than `first_token` and `commit`, but never silent for long."""
+    providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.15)
+    response = ask(client, "plain")
+    assert response.headers["x-gateway-deployment"] == "plain"
+    assert response.headers["x-gateway-attempts"] == "1"
+    assert response.elapsed.total_seconds() > 1.5
+
+
+def test_the_clients_own_time_ends_it(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.15)
+    response = client.post(CHAT, json={**body(), "model": "plain"}, headers={"x-gateway-timeout-ms": "700"})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert [attempt["reason"] for attempt in response.json()["error"]["attempts"]] == ["deadline"]
+
+
+def test_the_last_step_has_all_the_time(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
+    providers["second"].scenario = Scenario(text=TEXT, latency_s=2.0)
+    response = ask(client, "plain")
+    assert response.json()["choices"][0]["message"]["content"] == TEXT
+    assert "stream" not in json.loads(providers["second"].requests[-1].body)
+
+
+def test_folded_and_not_folded_say_the_same(client: httpx.Client, providers: SimulatorThread) -> None:
+    wanted = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+    answers = []
+    for model in ("plain", "unfolded"):
+        providers["first"].scenario = Scenario()
+        answers.append(ask(client, model, **wanted).json())
+        assert ("stream" in asked(providers)) == (model == "plain")
+    folded, whole = ({**answer, "created": 0, "id": ""} for answer in answers)
+    assert folded == whole
+    assert folded["usage"]["completion_tokens"] == 5
+    assert folded["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "streams"),
+    [
+        ("plain", {}, True),
+        ("plain", {"n": 2}, False),
+        ("alone", {}, False),
+        ("alone-folded", {}, True),
+        ("unfolded", {}, False),
+    ],
+)
+def test_who_is_asked_for_a_stream(
+    client: httpx.Client, providers: SimulatorThread, model: str, more: Any, streams: bool
+) -> None:
+    assert ask(client, model, **more).status_code == 200
+    assert ("stream" in asked(providers)) == streams
+
+
+def test_who_has_just_answered_is_asked_for_one_json(client: httpx.Client, providers: SimulatorThread) -> None:
+    assert ask(client, "queue").status_code == 200
+    assert "stream" in asked(providers)
+    assert ask(client, "queue").status_code == 200
+    assert "stream" not in asked(providers)
+
+
+def test_who_has_just_answered_and_falls_silent_is_left(client: httpx.Client, providers: SimulatorThread) -> None:
+    assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
+    providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
+    response = ask(client, "plain")
+    assert response.headers["x-gateway-deployment"] == "next"
+    assert response.json()["choices"][0]["message"]["content"] == TEXT
+    # It has failed: from now on its silence must be seen again.
+    providers["first"].scenario = Scenario(text=TEXT)
+    assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
+    assert "stream" in asked(providers)
+
+
+def test_who_answers_others_is_waited_for(client: httpx.Client, providers: SimulatorThread) -> None:
+    """Three times as long as `first_token`, for one JSON, while others are answered at once."""
+    assert ask(client, "plain").status_code == 200
+    providers["first"].scenario = Scenario(text=TEXT, script=(Slow(1.5),))
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(ask, client, "plain")
+        while not slow.done():
+            assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
+    assert slow.result().headers["x-gateway-deployment"] == "plain"
+    assert slow.result().headers["x-gateway-attempts"] == "1"
+
+
+def test_a_last_step_that_folds_has_what_is_left_of_commit(client: httpx.Client, providers: SimulatorThread) -> None:
+    providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
+    response = ask(client, "alone-folded")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert 1 < response.elapsed.total_seconds() < 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "scenario", "by"),
+    [
+        ("plain", Scenario(text=TEXT, first_token_s=0.8), "next"),
+        ("thinker", Scenario(text=TEXT, first_token_s=0.8), "thinker"),
+        ("thinker", Scenario(text=TEXT, latency_s=0.8), "next"),
+        ("queue", Scenario(text=TEXT, first_token_s=0.8), "queue"),
+        ("queue", Scenario(text=TEXT, latency_s=0.8), "queue"),
+    ],
+    ids=["slow", "a thinker thinks", "no head is no thinking", "its own time", "its own time, for the head too"],
+)
+def test_how_long_the_first_word_may_take(
+    client: httpx.Client, providers: SimulatorThread, model: str, scenario: Scenario, by: str, stream: bool
+) -> None:
+    providers["first"].scenario = scenario
+    response = ask(client, model, stream=stream)
+    assert response.headers["x-gateway-deployment"] == by
+    assert "twelve" in response.text
+
+
+def test_comments_are_no_first_word(client: httpx.Client, providers: SimulatorThread) -> None:
+    """They keep a stream that has begun alive; who has said nothing yet is silent all the same."""
+    providers["first"].scenario = Scenario(text=TEXT, faults=((Stall(after_events=1), 1.0),))  # the role alone
+    assert ask(client, "plain", stream=True).headers["x-gateway-deployment"] == "next"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_with_the_defaults_it_takes_less_than_fifteen_seconds(
+    providers: SimulatorThread, tmp_path: Path, stream: bool
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers, ""), "utf-8")
+    providers["second"].scenario = Scenario(text=TEXT)
+    with running_gateway(path, {"KEY": "sk-secret"}) as process:
+        for fault in (Silent(), Stall(after_events=0)):
+            providers["first"].scenario = Scenario(faults=((fault, 1.0),))
+            started = time.monotonic()
+            response = httpx.post(
+                f"{process.url}{CHAT}", json={**body(stream=stream), "model": "plain"}, timeout=30, trust_env=False
+            )
+            assert response.headers["x-gateway-deployment"] == "next"
+            assert time.monotonic() - started < 15

@@ -1,0 +1,328 @@
+"""More than a provider takes, on real sockets: shed early, waited for in turn, and nobody is lost. And a hedge."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from providers.simulator.scenario import Scenario, Silent
+from providers.simulator.server import SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
+
+__all__ = ["providers"]
+
+LIMIT_S = 30
+WELL = Scenario()
+SLOW = Scenario(latency_s=0.1)
+HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)
+
+
+def clients(*names: str) -> str:
+    keys = {name: hashlib.sha256(f"gk-{name}".encode()).hexdigest() for name in names}
+    return "clients:\n" + "\n".join(f"  {name}: {{keys: ['sha256:{key}']}}" for name, key in keys.items())
+
+
+def bounded(providers: SimulatorThread, concurrency: str, route: str = "a", **more: str) -> str:
+    return config(providers, route, a=f", concurrency: {concurrency}", more=clients("greedy", "polite"), **more)
+
+
+@contextmanager
+def started(path: Path, text: str, providers: SimulatorThread, workers: int = 1, **environ: str) -> Iterator[Operator]:
+    for name in NAMES:
+        providers[name].scenario = WELL
+    path.write_text(text, "utf-8")
+    with operated(path, workers, **environ) as operator:
+        operator.client.headers["authorization"] = "Bearer gk-polite"
+        yield operator
+
+
+@pytest.fixture(scope="module")
+def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One gateway for most of the tests: each gives it a config of its own."""
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    with started(path, config(providers, more=clients("greedy", "polite")), providers) as operator:
+        yield operator
+
+
+_numbers = itertools.count(1)
+
+
+class Counted:
+    """What the metrics say since this was made."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self._before = self._samples()
+
+    def _samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        families = text_string_to_metric_families(self._operator.admin.get("/metrics").text)
+        return {
+            (sample.name, tuple(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """A gauge as it is, a counter since then."""
+        before = self._before if name.endswith("_total") else {}
+        return sum(
+            value - before.get((each, pairs), 0)
+            for (each, pairs), value in self._samples().items()
+            if each == name and labels.items() <= dict(pairs).items()
+        )
+
+
+def use(operator: Operator, providers: SimulatorThread, text: str) -> Counted:
+    """The shared gateway goes by this config; every provider is well."""
+    for name in NAMES:
+        providers[name].scenario = WELL
+    # A table of its own: what one test taught is not what the next one begins with.
+    operator.replace(text.replace("model: m,", f"model: m{next(_numbers)},"))
+    assert operator.admin.post("/reload").json()["result"] == "activated"
+    return Counted(operator)
+
+
+@dataclass
+class Crowd:
+    """Clients that ask at the same time, each on a connection of its own, and what each of them got after how long."""
+
+    url: str
+    answers: list[tuple[float, httpx.Response]] = field(default_factory=list)
+
+    async def ask(self, client: httpx.AsyncClient, who: str, *, stream: bool = False) -> httpx.Response:
+        began = time.monotonic()
+        headers = {"authorization": f"Bearer gk-{who}"}
+        answer = await client.post(f"{self.url}{CHAT}", json=body(stream=stream), headers=headers)
+        self.answers.append((time.monotonic() - began, answer))
+        return answer
+
+    def client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        return httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, limits=limits)
+
+    async def burst(self, times: int) -> Counter[int]:
+        async with self.client() as client:
+            await asyncio.gather(*(self.ask(client, "greedy", stream=number % 2 == 0) for number in range(times)))
+        return Counter(answer.status_code for _, answer in self.answers)
+
+
+def check_shed(answer: httpx.Response) -> None:
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in answer.headers
+
+
+def test_of_a_burst_some_are_answered_the_rest_is_shed_early_and_none_is_lost(
+    shared: Operator, providers: SimulatorThread
+) -> None:
+    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 5, queue: 20, wait: 20s}"))
+    site = providers["a"]
+    site.scenario = SLOW
+    received, accepted = site.received, site.accepted
+    crowd = Crowd(operator.gateway.url)
+    began = time.monotonic()
+    told = asyncio.run(crowd.burst(200))
+    took_s = time.monotonic() - began
+    assert set(told) == {200, 503}
+    assert told[200] >= 25, "who has a place, and who waits for one, is answered"
+    assert sum(told.values()) == 200
+    for _, answer in crowd.answers:
+        if answer.status_code == 503:
+            check_shed(answer)
+        else:
+            assert answer.text.endswith(("}", "data: [DONE]\n\n"))
+    assert site.received - received == told[200], "what is shed is never sent"
+    assert site.accepted - accepted <= 5, "at no time were there more than five calls"
+    # Nobody is shed later than those before it have been waited for: quickly, whatever the machine has to do else.
+    assert max(after_s for after_s, answer in crowd.answers if answer.status_code == 503) < took_s
+    assert metric("gateway_concurrency_limit", deployment="a") == 5
+    eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
+    assert metric("gateway_concurrency_queued", deployment="a") == 0
+    assert metric("gateway_shed_total", deployment="a", reason="queue_full") == told[503]
+
+
+def test_what_one_deployment_has_no_place_for_the_next_one_answers(
+    shared: Operator, providers: SimulatorThread
+) -> None:
+    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 2, queue: 0}", "a, b"))
+    providers["a"].scenario = SLOW
+    crowd = Crowd(operator.gateway.url)
+    assert asyncio.run(crowd.burst(40)) == {200: 40}
+    by = Counter(answer.headers["x-gateway-deployment"] for _, answer in crowd.answers)
+    assert by["a"] >= 2
+    assert by["b"] == metric("gateway_shed_total", deployment="a") > 0
+    assert operator.ready()["deployments"]["breakers"] == {}, "that is no failure of the deployment"
+
+
+def test_a_greedy_client_does_not_keep_another_waiting(shared: Operator, providers: SimulatorThread) -> None:
+    """Forty at once from one, again and again; one after another from the other, who waits for one turn each time."""
+
+    async def ask(crowd: Crowd) -> list[float]:
+        waits: list[float] = []
+        async with crowd.client() as client:
+
+            async def be_greedy() -> None:
+                while True:
+                    await crowd.ask(client, "greedy")
+
+            greedy = [asyncio.create_task(be_greedy()) for _ in range(40)]
+            try:
+                await asyncio.to_thread(eventually, lambda: len(crowd.answers) >= 60)
+                for _ in range(8):
+                    began = time.monotonic()
+                    assert (await crowd.ask(client, "polite")).status_code == 200
+                    waits.append(time.monotonic() - began)
+            finally:
+                for task in greedy:
+                    task.cancel()
+                await asyncio.gather(*greedy, return_exceptions=True)
+        return waits
+
+    use(shared, providers, bounded(providers, "{limit: 2, queue: 30, wait: 20s}"))
+    providers["a"].scenario = Scenario(latency_s=0.05)
+    crowd = Crowd(shared.gateway.url)
+    waits = sorted(asyncio.run(ask(crowd)))
+    greedy = sorted(after_s for after_s, answer in crowd.answers if answer.status_code == 200 and after_s not in waits)
+    # In the order of coming it would be behind thirty others, two at a time, like each of them.
+    assert waits[len(waits) // 2] < greedy[len(greedy) // 2] / 2
+
+
+def test_a_client_that_leaves_the_queue_is_not_asked_for(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 1, queue: 5, wait: 20s}"))
+    site = providers["a"]
+    site.scenario = Scenario(faults=((Silent(), 1.0),))
+    url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
+
+    async def come_and_go() -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, headers=headers) as client:
+            asking = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(3)]
+            await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued", deployment="a") == 2)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    received = site.received
+    asyncio.run(come_and_go())
+    eventually(lambda: metric("gateway_concurrency_queued", deployment="a") == 0)
+    eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
+    assert site.received == received + 1
+    site.scenario = WELL
+    assert operator.client.post(CHAT, json=body()).status_code == 200
+
+
+def test_a_stream_holds_its_place_until_its_last_word(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 1, queue: 0}"))
+    providers["a"].scenario = HOLDS
+    with operator.client.stream("POST", CHAT, json=body(stream=True)) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("data: ")
+        other = httpx.post(
+            f"{operator.gateway.url}{CHAT}", json=body(), headers=dict(operator.client.headers), trust_env=False
+        )
+        assert other.status_code == 503
+        check_shed(other)
+    providers["a"].scenario = WELL
+    eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
+    assert operator.client.post(CHAT, json=body()).status_code == 200
+
+
+def test_a_reload_that_lifts_the_bound_lets_in_who_waits(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 1, queue: 50, wait: 25s}"))
+    providers["a"].scenario = Scenario(latency_s=0.6)
+    version = operator.version()
+
+    async def ask() -> Counter[int]:
+        crowd = Crowd(operator.gateway.url)
+        asking = asyncio.create_task(crowd.burst(20))
+        await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued") == 19)
+        unbounded = operator.path.read_text("utf-8").replace(", concurrency: {limit: 1, queue: 50, wait: 25s}", "")
+        operator.replace(unbounded)
+        await asyncio.to_thread(operator.wait_for_another, version)
+        return await asking
+
+    began = time.monotonic()
+    assert asyncio.run(ask()) == {200: 20}
+    assert time.monotonic() - began < 20 * 0.6
+
+
+@pytest.mark.slow
+def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> None:
+    with started(
+        tmp_path / "gateway.yaml", bounded(providers, "{limit: 5, queue: 0}"), providers, workers=2
+    ) as operator:
+        metric = Counted(operator)
+        site = providers["a"]
+        site.scenario = Scenario(latency_s=0.3)
+        accepted = site.accepted
+        crowd = Crowd(operator.gateway.url)
+        told = asyncio.run(crowd.burst(100))
+        assert set(told) == {200, 503}
+        assert site.accepted - accepted <= 5
+        assert metric("gateway_concurrency_limit", deployment="a") == 5
+
+
+def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, providers: SimulatorThread) -> None:
+    text = config(providers, more=clients("greedy", "polite"))
+    with started(tmp_path / "gateway.yaml", text, providers, GATEWAY_MAX_REQUESTS="3") as operator:
+        providers["a"].scenario = Scenario(latency_s=0.4)
+        crowd = Crowd(operator.gateway.url)
+        told = asyncio.run(crowd.burst(30))
+        assert set(told) == {200, 503}
+        assert told[200] >= 3
+        for _, answer in crowd.answers:
+            if answer.status_code == 503:
+                check_shed(answer)
+        providers["a"].scenario = WELL
+        assert operator.client.post(CHAT, json=body()).status_code == 200
+
+
+def hedging(providers: SimulatorThread, after: str = "100ms") -> str:
+    text = config(providers, "a, b", more=clients("greedy", "polite"))
+    return text.replace("{assistant: {routes", f"{{assistant: {{hedge: {{after: {after}}}, routes")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hedge_answers_for_who_is_slow_and_closes_its_connection(
+    shared: Operator, providers: SimulatorThread, stream: bool
+) -> None:
+    operator, metric = shared, use(shared, providers, hedging(providers))
+    site = providers["a"]
+    site.scenario = Scenario(faults=((Silent(), 1.0),))
+    disconnects = site.disconnects
+    began = time.monotonic()
+    name = f"hedged-{stream}"
+    answer = operator.client.post(CHAT, json=body(stream=stream), headers={"x-request-id": name})
+    assert time.monotonic() - began < 5
+    assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
+    assert answer.headers["x-gateway-attempts"] == "2"
+    eventually(lambda: site.disconnects == disconnects + 1, 3.0)
+    line = operator.gateway.wait_for("request", outcome="ok", request_id=name)
+    assert [(it["deployment"], it.get("hedge"), it.get("lost")) for it in line["attempts"]] == [
+        ("a", None, True),
+        ("b", True, None),
+    ]
+    assert metric("gateway_hedges_total", deployment="b", outcome="won") == 1
+    assert metric("gateway_attempts_total", deployment="a", outcome="lost") == 1
+    assert metric("gateway_failovers_total") == 0
+
+
+def test_who_usually_answers_soon_is_hedged_when_it_does_not(shared: Operator, providers: SimulatorThread) -> None:
+    use(shared, providers, hedging(providers, "p95"))
+    for _ in range(20):
+        assert shared.client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "a"
+    providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
+    answer = shared.client.post(CHAT, json=body())
+    assert (answer.headers["x-gateway-deployment"], answer.headers["x-gateway-attempts"]) == ("b", "2")

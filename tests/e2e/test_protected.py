@@ -1,0 +1,153 @@
+"""A protected region changes only with the signature of an admin on the very step: at a reload, a rollback and a start."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.signing import new_key
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.test_reload import NAMES, Operator, config, operated
+from tests.e2e.test_switching import gateway, providers, state_of, switched, trail
+
+__all__ = ["providers"]
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    for name in NAMES:
+        providers[name].scenario = Scenario()
+    for name in ("admin", "stranger"):
+        pem, public = new_key()
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+        (tmp_path / f"{name}.pem").chmod(0o600)
+        (tmp_path / f"{name}.pub").write_text(public.text)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(protected(path, providers), "utf-8")
+    return path
+
+
+def protected(path: Path, providers: SimulatorThread, route: str = "a", number: int = 0, keys: str = "admin") -> str:
+    """The usual config, with its only region protected."""
+    text = config(providers, route, number)
+    assert 'default: {territories: ["*"], ' in text
+    public = (path.parent / f"{keys}.pub").read_text()
+    text = text.replace('default: {territories: ["*"], ', 'default: {protected: true, territories: ["*"], ')
+    return f'{text}admin_keys: ["{public}"]\n'
+
+
+def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new.yaml") -> Path:
+    """Where the signature of the step to this config is."""
+    new = path.with_name(name)
+    new.write_text(text, "utf-8")
+    done = gateway(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
+    signature = new.with_name(f"{name}.sig")
+    assert signature.exists(), done.stderr
+    return signature
+
+
+@pytest.fixture
+def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+        yield operator
+
+
+def refused(operator: Operator) -> str:
+    """Why the last edit was not taken."""
+    findings: list[str] = operator.gateway.wait_for("config_rejected")["findings"]
+    assert len(findings) == 1
+    return findings[0]
+
+
+def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
+    operator: Operator, providers: SimulatorThread, path: Path
+) -> None:
+    first = operator.version()
+    # What doesn't touch it needs nobody's leave.
+    second = switched(operator, protected(path, providers, "a", 1))
+    text = protected(path, providers, "b", 2)
+    operator.replace(text)
+    told = refused(operator)
+    assert "a protected region would change (default: the route of assistant" in told
+    assert operator.version() == second
+    beside = path.with_name("gateway.yaml.sig")
+    # A stranger's signature, and one of another step, are none.
+    for key, since in (("stranger", second), ("admin", first)):
+        beside.write_text(sign(path, text, since, key).read_text())
+        assert "its signature doesn't count" in refused(operator)
+    beside.write_text(sign(path, text, second).read_text())
+    operator.wait_for_another(second)
+    assert operator.answered_by() == "b"
+    events = [line["event"] for line in trail(path)]
+    assert events[-2:] == ["signature_accepted", "activated"]
+    assert events.count("signature_refused") == 3
+    # The way back is another step, and needs its own.
+    third = operator.version()
+    done = gateway(path, "rollback", second)
+    assert (done.returncode, "a protected region would change" in done.stderr) == (1, True)
+    back = sign(path, protected(path, providers, "a", 1), third, name="back.yaml")
+    assert gateway(path, "rollback", second, "--signature", str(back)).returncode == 0
+    assert operator.answered_by() == "a"
+
+
+@pytest.mark.parametrize(
+    "change", ["unprotected", pytest.param("another admin", marks=pytest.mark.slow), "an edit of the account"]
+)
+def test_protection_itself_is_protected(
+    operator: Operator, providers: SimulatorThread, path: Path, change: str
+) -> None:
+    before = operator.version()
+    text = {
+        "unprotected": protected(path, providers).replace("protected: true, ", ""),
+        "another admin": protected(path, providers, keys="stranger"),
+        "an edit of the account": protected(path, providers).replace("${KEY}", "${OTHER}", 1),
+    }[change]
+    operator.replace(text)
+    assert "a protected region would change" in refused(operator)
+    assert operator.version() == before
+
+
+@pytest.mark.slow
+def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> None:
+    environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
+    with operated(path, 1, **environ) as operator:
+        first = operator.version()
+        unchecked = [line for line in operator.gateway.lines if isinstance(line, dict)]
+        assert any(line["event"] == "protected_unchecked" for line in unchecked)
+    text = protected(path, providers, "b", 1)
+    path.write_text(text, "utf-8")
+    done = gateway(path, "serve", "--port", "0")
+    assert (done.returncode, "a protected region would change" in done.stderr) == (2, True)
+    # Nor is a version that can't be compared any more: in doubt, all of it counts as changed.
+    with sqlite3.connect(state_of(path) / "history.db") as database:
+        database.execute("UPDATE version SET text = CAST(replace(text, 'openai-compatible', 'gone') AS BLOB)")
+    database.close()
+    done = gateway(path, "serve", "--port", "0")
+    assert (done.returncode, "can't be compiled any more" in done.stderr) == (2, True)
+    with sqlite3.connect(state_of(path) / "history.db") as database:
+        database.execute("UPDATE version SET text = CAST(replace(text, 'gone', 'openai-compatible') AS BLOB)")
+    database.close()
+    path.with_name("gateway.yaml.sig").write_text(sign(path, text, first).read_text())
+    with operated(path, 1, **environ) as operator:
+        assert operator.answered_by() == "b"
+    assert gateway(path, "audit", "verify").returncode == 0
+    assert [line["event"] for line in trail(path)].count("signature_refused") == 2
+
+
+@pytest.mark.slow
+def test_a_plan_says_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
+    new = path.with_name("new.yaml")
+    new.write_text(protected(path, providers, "b"), "utf-8")
+    done = gateway(path, "plan", str(new), "--json")
+    assert done.returncode == 1
+    (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "protected"]
+    assert (check["ok"], "sign the plan" in check["findings"][0]) == (False, True)
+    done = gateway(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
+    assert done.returncode == 0, done.stdout
+    new.write_text(protected(path, providers, "b, nobody"), "utf-8")
+    assert gateway(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1

@@ -1,0 +1,149 @@
+"""The receipt of a request, from a real gateway: for its caller, from any worker, signed so that an auditor can tell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.signing import new_key
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body
+
+GERMANY = {"cf-ipcountry": "DE"}
+
+
+def asker(gateway: GatewayProcess, key: str = APP_KEY) -> httpx.Client:
+    return httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=30)
+
+
+def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any:
+    """The receipt, once it is there: from each of many connections, so from any worker."""
+
+    def there() -> httpx.Response:
+        with asker(gateway, key) as client:
+            return client.get(f"/v1/receipts/{request_id}")
+
+    eventually(lambda: there().status_code == 200, 2.0)
+    for _ in range(4):
+        answer = there()
+        assert answer.status_code == 200
+    return answer.json()
+
+
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
+def signing(
+    request: pytest.FixtureRequest, providers: SimulatorThread, tmp_path: Path
+) -> Iterator[tuple[GatewayProcess, Path]]:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    pem, public = new_key()
+    key = tmp_path / "receipts.pem"
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    (tmp_path / "receipts.pub").write_text(f"{public.text}\n")
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    environ = {
+        "GATEWAY_STATE_DIR": str(tmp_path / "state"),
+        "GATEWAY_RECEIPT_KEY": str(key),
+        "GATEWAY_WORKERS": str(request.param),
+    }
+    with running_gateway(config, {**KEYS, **environ}) as gateway:
+        yield gateway, tmp_path
+
+
+def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
+    signing: tuple[GatewayProcess, Path], providers: SimulatorThread
+) -> None:
+    gateway, folder = signing
+    with asker(gateway) as client:
+        answer = client.post(CHAT, json=body(), headers=GERMANY)
+        assert answer.status_code == 200
+        request_id = answer.headers["x-request-id"]
+    found = receipt(gateway, request_id)
+    told = found["receipt"]
+    assert (told["region"], told["territory"], told["evidence"]) == ("eu", "DE", "edge_header")
+    assert (told["answered_by"], told["stores"], told["processes"]) == ("chatgpt-eu", "DE", "DE")
+    assert told["table"] == answer.headers["x-gateway-table"]
+    assert [it["deployment"] for it in told["tried"]] == ["chatgpt-eu"]
+    line = gateway.wait_for("request", request_id=request_id)
+    assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")
+    # Nobody else's, not even a trusted backend's.
+    with asker(gateway, BACKEND_KEY) as other:
+        assert other.get(f"/v1/receipts/{request_id}").json()["error"]["code"] == "not_found"
+    with asker(gateway, "gk-wrong") as stranger:
+        assert stranger.get(f"/v1/receipts/{request_id}").status_code == 401
+    assert "hello" not in json.dumps(found).lower()
+
+    path = folder / "receipt.json"
+    path.write_text(json.dumps(found))
+    done = verified(path, folder / "receipts.pub")
+    assert (done.returncode, json.loads(done.stdout)) == (0, told)
+    path.write_text(found["jws"])
+    assert verified(path, found["key"]).returncode == 0
+    # What is shown is not what was signed.
+    path.write_text(json.dumps({**found, "receipt": {**told, "region": "us"}}))
+    done = verified(path, folder / "receipts.pub")
+    assert (done.returncode, "what it shows is not what was signed" in done.stderr) == (1, True)
+    head, payload, signature = found["jws"].split(".")
+    path.write_text(f"{head}.{payload[:-4]}AAAA.{signature}")
+    assert verified(path, folder / "receipts.pub").returncode == 1
+    path.write_text(json.dumps(found))
+    assert verified(path, new_key()[1].text).returncode == 1
+
+
+def verified(path: Path, key: Path | str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway.cli", "receipt", "verify", str(path), "--key", str(key)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_failover_and_a_refusal_have_their_receipts(
+    signing: tuple[GatewayProcess, Path], providers: SimulatorThread
+) -> None:
+    gateway, _ = signing
+    providers["eu"].scenario = Scenario(faults=((HttpError(503), 1.0),))
+    with asker(gateway) as client:
+        answer = client.post(CHAT, json=body(), headers=GERMANY)
+        told = receipt(gateway, answer.headers["x-request-id"])["receipt"]
+        assert told["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+        tried = [(it["deployment"], it["stores"], it["outcome"]) for it in told["tried"]]
+        assert tried[0] == ("chatgpt-eu", "DE", "unavailable")
+        assert tried[-1] == ("chatgpt-eu-2", "FR", "ok")
+        # Of a request of no known region nothing is kept: where that may be isn't known.
+        refused = client.post(CHAT, json=body(), headers={"cf-ipcountry": "XX"})
+        assert refused.status_code == 451
+        # A later one is there, so this one would be too.
+        after = client.post(CHAT, json=body(), headers=GERMANY)
+        receipt(gateway, after.headers["x-request-id"])
+        assert client.get(f"/v1/receipts/{refused.headers['x-request-id']}").status_code == 404
+
+
+def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.Client) -> None:
+    answer = client.get("/v1/receipts/req_1")
+    assert answer.status_code == 404
+    assert "GATEWAY_STATE_DIR is not set" in answer.json()["error"]["message"]
+
+
+def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
+    import os
+
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    environ = {
+        **os.environ,
+        **KEYS,
+        "GATEWAY_STATE_DIR": str(tmp_path / "state"),
+        "GATEWAY_RECEIPT_KEY": str(tmp_path / "no"),
+    }
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "GATEWAY_RECEIPT_KEY: " in done.stderr) == (2, True)

@@ -1,0 +1,391 @@
+"""An answer that breaks off in mid-stream, on real sockets: the client gets one whole answer, or an error that says so."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from providers.failures import FailureKind
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import (
+    Cut,
+    ErrorEvent,
+    Fault,
+    Garbage,
+    HttpError,
+    Reset,
+    Scenario,
+    Silent,
+    Stall,
+)
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.e2e.test_journey import CHAT, body, events_of
+
+TEXT = (
+    "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
+    "Rain had fallen since noon; it made small rings on the water. 船已经开走了，码头上只剩下几盏灯。"
+)
+# Who breaks off, and who goes on: by the beginning of its own answer, or asked in words.
+BROKEN = {
+    "openai": "gpt-4o",
+    "gemini": "gemini-2.5-flash",
+    "dashscope": "qwen3-max",
+    "anthropic": "claude-haiku-4-5",
+    "bedrock": "anthropic.claude-haiku-4-5",
+    "mistral": "mistral-large-4",
+}
+PREFILLED = {
+    "gemini": "gemini-2.5-flash",
+    "anthropic": "claude-haiku-4-5",
+    "bedrock": "anthropic.claude-haiku-4-5",
+    "mistral": "mistral-large-4",
+    "moonshot": "moonshot-v1-8k",
+    "deepseek": "deepseek-v4",
+    "vllm": "m",
+}
+ASKED = {"openai": "gpt-4o", "dashscope": "qwen3-max", "gemini": "gemini-3.8-flash", "zhipu": "glm-5.5"}
+FAULTS = [Cut(after_events=9), Reset(after_events=9), Stall(after_events=9), Garbage(9), ErrorEvent(after_events=9)]
+BASE = {"gemini": "/v1beta", "dashscope": "/api/v1", "bedrock": ""}
+FAST = "{first_token: 400ms, idle: 400ms, total: 20s, commit: 5s, breaker: off, retry_budget: off, keep_alive: 200ms}"
+
+
+def deployment(name: str, provider: str, model: str, origin: str, more: str = "") -> str:
+    extra = ", capabilities: [prefill]" if provider == "vllm" else ""
+    return (
+        f"  {name}: {{provider: {provider}, model: '{model}', endpoint: '{origin}{BASE.get(provider, '/v1')}', "
+        f"stores: DE, processes: DE, api_key: '${{KEY}}'{extra}{more}}}"
+    )
+
+
+def config(origins: dict[str, str], third: str = "", more: str = "") -> str:
+    lines = [deployment(f"broken-{name}", name, model, origins[f"broken-{name}"]) for name, model in BROKEN.items()]
+    nexts = {f"prefilled-{name}": (name, model) for name, model in PREFILLED.items()}
+    nexts |= {f"asked-{name}": (name, model) for name, model in ASKED.items()}
+    lines += [deployment(name, *what, origins[name.partition("-")[2]], more) for name, what in nexts.items()]
+    routes = [
+        f"  {broken}-{name}: {{resume: true, routes: {{default: [broken-{broken}, {name}{third}]}}}}"
+        for broken in BROKEN
+        for name in nexts
+    ]
+    routes.append("  never: {routes: {default: [broken-openai, asked-openai]}}")
+    routes.append("  alone: {resume: true, routes: {default: [broken-openai]}}")
+    return "\n".join(
+        [
+            "version: 1",
+            "assistants:",
+            *routes,
+            'regions: {default: {territories: ["*"], boundary: ["*"]}}',
+            "deployments:",
+            *lines,
+            "location: {unknown: default}",
+            f"resilience: {FAST}",
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialects = load_dialects().dialects
+    servers = {f"broken-{name}": SimulatorServer(dialects[name], f"site {name}") for name in BROKEN}
+    servers |= {name: SimulatorServer(dialects[name], f"site {name}") for name in {*PREFILLED, *ASKED}}
+    with SimulatorThread(servers) as thread:
+        thread.names = list(servers)  # type: ignore[attr-defined]
+        yield thread
+
+
+def origins_of(providers: SimulatorThread) -> dict[str, str]:
+    return {name: providers[name].origin for name in providers.names}  # type: ignore[attr-defined]
+
+
+@contextmanager
+def serving(path: Path, transport: str = "lean") -> Iterator[GatewayProcess]:
+    with running_gateway(path, {"KEY": "sk-secret:secret", "GATEWAY_TRANSPORT": transport}) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(config(origins_of(providers)), "utf-8")
+    with serving(path) as process:
+        yield process
+
+
+def well(providers: SimulatorThread) -> None:
+    for name in origins_of(providers):
+        providers[name].scenario = Scenario(text=TEXT)
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    well(providers)
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def breaks(providers: SimulatorThread, broken: str, fault: Fault) -> None:
+    providers[f"broken-{broken}"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),), between_events_s=0.002)
+
+
+def ask(client: httpx.Client, model: str, **more: Any) -> list[Any]:
+    wanted = body(stream=True, stream_options={"include_usage": True}, **more)
+    response = client.post(CHAT, json={**wanted, "model": model})
+    assert response.status_code == 200, response.text
+    return events_of(response)
+
+
+def text_of(events: list[Any]) -> str:
+    chunks = [event for event in events if event != "[DONE]" and event.get("choices")]
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+def check_whole(events: list[Any], broken: str, by: str) -> None:
+    assert text_of(events) == TEXT
+    assert events[-1] == "[DONE]"
+    chunks = events[:-1]
+    assert {(chunk["id"], chunk["model"], chunk["created"]) for chunk in chunks} == {
+        (chunks[0]["id"], chunks[0]["model"], chunks[0]["created"])
+    }
+    assert [
+        c["choices"][0]["delta"]["role"] for c in chunks if c["choices"] and "role" in c["choices"][0]["delta"]
+    ] == ["assistant"]
+    finish = chunks[-2]
+    assert finish["choices"][0]["finish_reason"] == "stop"
+    assert finish["x_gateway"]["resumed"] == {"from": f"broken-{broken}", "by": by}
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def test_whatever_breaks_it_off_the_next_goes_on(
+    client: httpx.Client, providers: SimulatorThread, fault: Fault
+) -> None:
+    breaks(providers, "openai", fault)
+    check_whole(ask(client, "openai-prefilled-mistral"), "openai", "prefilled-mistral")
+    check_whole(ask(client, "openai-asked-dashscope"), "openai", "asked-dashscope")
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_from_every_wire(client: httpx.Client, providers: SimulatorThread, broken: str) -> None:
+    breaks(providers, broken, Reset(after_events=9))
+    check_whole(ask(client, f"{broken}-prefilled-deepseek"), broken, "prefilled-deepseek")
+    check_whole(ask(client, f"{broken}-asked-openai"), broken, "asked-openai")
+
+
+@pytest.mark.parametrize("name", [*(f"prefilled-{one}" for one in PREFILLED), *(f"asked-{one}" for one in ASKED)])
+def test_by_every_wire(client: httpx.Client, providers: SimulatorThread, name: str) -> None:
+    breaks(providers, "openai", Cut(after_events=12))
+    site = providers[name.partition("-")[2]]
+    check_whole(ask(client, f"openai-{name}"), "openai", name)
+    asked = site.requests[-1].body.decode()
+    assert ("Your answer above broke off" in asked) == name.startswith("asked")
+    assert "The harbour was quiet when" in asked
+
+
+@pytest.mark.parametrize("after", range(1, 24, 2))
+def test_wherever_it_breaks(client: httpx.Client, providers: SimulatorThread, after: int) -> None:
+    breaks(providers, "openai", Reset(after_events=after))
+    for name in ("prefilled-anthropic", "asked-dashscope"):
+        events = ask(client, f"openai-{name}")
+        assert text_of(events) == TEXT
+        assert events[-1] == "[DONE]"
+
+
+def test_the_official_client_sees_one_answer(gateway: GatewayProcess, client: httpx.Client, providers: Any) -> None:
+    breaks(providers, "openai", Stall(after_events=10))
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    sdk = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0, http_client=http_client)
+    wanted: Any = {"model": "openai-asked-dashscope", "messages": [{"role": "user", "content": "Tell me"}]}
+    with sdk, sdk.chat.completions.stream(**wanted) as stream:
+        answer = stream.get_final_completion()
+    assert answer.choices[0].message.content == TEXT
+    assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 2},
+        {"logprobs": True},
+        {"response_format": {"type": "json_object"}, "messages": [{"role": "user", "content": "json"}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_is_no_plain_text_is_not_resumed(client: httpx.Client, providers: SimulatorThread, more: Any) -> None:
+    # With log probabilities the whole text is one event.
+    breaks(providers, "openai", Reset(after_events=2 if "logprobs" in more else 9))
+    before = providers["openai"].received
+    events = ask(client, "openai-asked-openai", **more)
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert providers["openai"].received == before
+
+
+@pytest.mark.parametrize("model", ["never", "alone"])
+def test_without_leave_or_a_next_step_it_is_an_error(
+    client: httpx.Client, providers: SimulatorThread, model: str
+) -> None:
+    breaks(providers, "openai", Reset(after_events=9))
+    events = ask(client, model)
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert TEXT.startswith(text_of(events[:-1]))
+
+
+def test_a_content_filter_is_an_end_and_no_break(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", ErrorEvent(FailureKind.CONTENT_FILTER, after_events=9))
+    before = providers["openai"].received
+    events = ask(client, "openai-asked-openai")
+    assert [event["choices"][0]["finish_reason"] for event in events[:-1] if event["choices"]][-1] == "content_filter"
+    assert providers["openai"].received == before
+
+
+def test_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=9))
+    providers["mistral"].scenario = Scenario(text=TEXT, faults=((Reset(after_events=9), 1.0),))
+    events = ask(client, "openai-prefilled-mistral")
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert TEXT.startswith(text_of(events[:-1]))
+
+
+@pytest.mark.parametrize(
+    "fault", [HttpError(500), HttpError(401), Silent(), HttpError(429, retry_after_s=60)], ids=repr
+)
+def test_nobody_can_go_on(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+    breaks(providers, "openai", Reset(after_events=9))
+    providers["zhipu"].scenario = Scenario(faults=((fault, 1.0),))
+    events = ask(client, "openai-asked-zhipu")
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert "[DONE]" not in events
+
+
+def test_a_beginning_that_is_refused_is_asked_for_in_words(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=9))
+    providers["moonshot"].scenario = Scenario(text=TEXT, script=(HttpError(400),))
+    check_whole(ask(client, "openai-prefilled-moonshot"), "openai", "prefilled-moonshot")
+    assert "Your answer above broke off" in providers["moonshot"].requests[-1].body.decode()
+
+
+def test_what_was_sent_counts_against_max_tokens(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=12))
+    ask(client, "openai-asked-openai", max_tokens=100)
+    left = json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"]
+    assert 60 <= left < 100
+    ask(client, "openai-asked-openai", max_tokens=5)
+    assert json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"] == 1
+
+
+def test_a_stop_across_the_seam_holds(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=6))  # behind "The harbour was quiet when"
+    events = ask(client, "openai-prefilled-mistral", stop=["quiet when the last"])
+    assert events[-1] == "[DONE]"
+    assert text_of(events) == "The harbour was quiet when"
+
+
+def test_usage_is_that_of_both(client: httpx.Client, providers: SimulatorThread) -> None:
+    whole = ask(client, "openai-prefilled-mistral")[-2]["usage"]
+    breaks(providers, "openai", Reset(after_events=12))
+    counted = ask(client, "openai-prefilled-mistral")[-2]
+    assert counted["x_gateway"] == {"usage": "estimated"}
+    usage = counted["usage"]
+    assert usage["prompt_tokens"] >= 2 * whole["prompt_tokens"]
+    assert usage["completion_tokens"] > whole["completion_tokens"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=9))
+    providers["openai"].scenario = Scenario(text=TEXT, latency_s=1.0)
+    wanted = {**body(stream=True), "model": "openai-asked-openai"}
+    times, text = [time.monotonic()], ""
+    with client.stream("POST", CHAT, json=wanted) as response:
+        for piece in response.iter_text():
+            times.append(time.monotonic())
+            text += piece
+    assert "data: [DONE]" in text
+    assert ": keep-alive" in text
+    assert max(after - before for before, after in pairwise(times[1:])) < 0.7
+
+
+def test_the_log_and_the_metrics_tell(
+    gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread
+) -> None:
+    breaks(providers, "anthropic", Reset(after_events=9))
+    ask(client, "anthropic-asked-gemini")
+    line = gateway.wait_for("request", resumed_from="broken-anthropic", deployment="asked-gemini")
+    assert (line["deployment"], line["outcome"]) == ("asked-gemini", "ok")
+    assert [attempt["deployment"] for attempt in line["attempts"]] == ["broken-anthropic", "asked-gemini"]
+    assert "harbour" not in json.dumps(line, ensure_ascii=False)
+    metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
+    wanted = 'gateway_resumed_total{by="asked-gemini",deployment="broken-anthropic",outcome="ok",region="default"} 1.0'
+    assert wanted in metrics
+
+
+def test_by_httpx_too(providers: SimulatorThread, tmp_path: Path) -> None:
+    well(providers)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(origins_of(providers)), "utf-8")
+    with serving(path, "httpx") as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
+        for fault in FAULTS:
+            breaks(providers, "openai", fault)
+            check_whole(ask(client, "openai-asked-dashscope"), "openai", "asked-dashscope")
+
+
+@contextmanager
+def held_provider() -> Iterator[tuple[str, threading.Event]]:
+    """A provider that says two words and breaks off when it is told to; its origin, and what tells it."""
+    told = threading.Event()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    delta = {"index": 0, "delta": {"role": "assistant", "content": "The harbour"}, "finish_reason": None}
+    chunk = json.dumps({"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]})
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(head + f"data: {chunk}\n\n".encode())
+            told.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", told
+        told.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("change", ["switched off", "taken out of the route", "none"])
+def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, change: str) -> None:
+    """The route loses its next step while the answer runs: nobody may go on."""
+    well(providers)
+    path = tmp_path / "gateway.yaml"
+    with held_provider() as (origin, break_off):
+        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 400ms", "idle: 30s")
+        path.write_text(text, "utf-8")
+        with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
+            before = providers["openai"].received
+            with client.stream("POST", CHAT, json={**body(stream=True), "model": "openai-asked-openai"}) as response:
+                pieces = response.iter_text()
+                got = next(pieces)
+                if change == "taken out of the route":
+                    text = text.replace("[broken-openai, asked-openai]", "[broken-openai]")
+                elif change == "switched off":
+                    text = text.replace("\n  asked-openai: {", "\n  asked-openai: {enabled: false, ")
+                path.write_text(text + "# a new version\n", "utf-8")
+                process.wait_for("config_activated")
+                break_off.set()
+                got += "".join(pieces)
+            line = process.wait_for("request")
+    assert (providers["openai"].received == before) == ("stream_interrupted" in got) == (change != "none")
+    assert ("asked-openai" in line.get("skipped", {})) == (change != "none")

@@ -1,0 +1,145 @@
+"""Shadow traffic on real sockets: what a candidate is sent, what is kept of it, and that no client notices."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.simulator.scenario import HttpError, Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_journey import CHAT, body, events_of
+from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
+
+__all__ = ["providers"]
+
+CELL = "cell: {territory: DE}"
+WORDS = "My secret is a horse."
+
+
+def shadowed(providers: SimulatorThread, keys: str = "", **more: str) -> str:
+    text = config(providers, "a", **more)
+    assert "routes: {default: [a]}" in text
+    shadow = f"shadow: {{default: {{deployment: b, share: 100%{keys}}}}}"
+    return text.replace("routes: {default: [a]}", f"routes: {{default: [a]}}, {shadow}")
+
+
+@pytest.fixture(autouse=True)
+def well(providers: SimulatorThread) -> None:
+    for name in NAMES:
+        providers[name].scenario = Scenario()
+
+
+@contextmanager
+def started(folder: Path, text: str, workers: int = 1) -> Iterator[Operator]:
+    path = folder / "gateway.yaml"
+    path.write_text(text, "utf-8")
+    with operated(path, workers, GATEWAY_STATE_DIR=str(folder / "state")) as operator:
+        yield operator
+
+
+def rows(folder: Path, table: str = "answers") -> list[dict[str, Any]]:
+    path = folder / "state" / "shadow.db"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY id")]  # noqa: S608
+        except sqlite3.OperationalError:  # the file is there, and its tables not yet
+            return []
+
+
+def ask(operator: Operator, **more: Any) -> Any:
+    said = body(messages=[{"role": "user", "content": WORDS}], **more)
+    answer = operator.client.post(CHAT, json=said)
+    assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "a"), answer.text
+    assert answer.headers["x-gateway-attempts"] == "1"
+    return answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
+    tmp_path: Path, providers: SimulatorThread, stream: bool
+) -> None:
+    with started(tmp_path, shadowed(providers)) as operator:
+        answer = ask(operator, stream=stream, user="anna", safety_identifier="anna", metadata={"name": "anna"})
+        assert not stream or events_of(answer)[-1] == "[DONE]"
+        eventually(lambda: len(rows(tmp_path)) == 1)
+        [row] = rows(tmp_path)
+        expected = {"assistant": "assistant", "region": "default", "deployment": "b", "beside": "a", "outcome": "ok"}
+        assert expected.items() <= row.items()
+        assert row["request_id"] == answer.headers["x-request-id"]
+        assert row["table_version"] == answer.headers["x-gateway-table"]
+        assert (row["finish_reason"], bool(row["stream"])) == ("stop", stream)
+        assert row["completion_tokens"] > 0 or stream
+        assert row["answer_characters"] > 0
+        assert 0 < row["first_s"] <= row["total_s"]
+        assert rows(tmp_path, "texts") == []
+        assert WORDS.encode() not in b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+        metrics = operator.admin.get("/metrics").text
+        labels = 'assistant="assistant",deployment="b",outcome="ok",region="default"'
+        assert f"gateway_shadow_requests_total{{{labels}}} 1.0" in metrics
+        assert 'deployment="b",outcome="ok",provider=' not in metrics, "it is no attempt of the request"
+
+
+def test_what_the_shadow_is_sent_names_nobody(tmp_path: Path, providers: SimulatorThread) -> None:
+    seen: list[bytes] = []
+    with started(tmp_path, shadowed(providers)) as operator:
+        ask(operator, user="anna-the-user", safety_identifier="anna-the-user")
+        eventually(lambda: len(rows(tmp_path)) == 1)
+        seen += [request.body for request in providers["b"].requests]
+    assert WORDS.encode() in seen[-1]
+    assert b"anna-the-user" not in seen[-1]
+
+
+def test_a_shadow_that_fails_is_noted_and_asked_again_by_the_next(tmp_path: Path, providers: SimulatorThread) -> None:
+    providers["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
+    with started(tmp_path, shadowed(providers)) as operator:
+        before = providers["b"].received
+        for number in range(1, 9):
+            ask(operator)
+            eventually(lambda: len(rows(tmp_path)) == number)  # noqa: B023  # called at once
+        assert providers["b"].received - before == 8, "once each: no retry, and no breaker"
+        assert {row["outcome"] for row in rows(tmp_path)} == {"unavailable"}
+        assert operator.ready()["deployments"]["breakers"] == {}
+
+
+def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Path, providers: SimulatorThread) -> None:
+    providers["b"].scenario = Scenario(latency_s=60)
+    with started(tmp_path, shadowed(providers)) as operator:
+        for _ in range(12):
+            ask(operator)
+
+        def busy() -> bool:
+            labels = 'assistant="assistant",deployment="b",outcome="busy",region="default"'
+            return f"gateway_shadow_requests_total{{{labels}}} 4.0" in operator.admin.get("/metrics").text
+
+        eventually(busy)
+        assert operator.gateway.stop() == 0
+
+
+def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(tmp_path: Path, providers: SimulatorThread) -> None:
+    text = shadowed(providers, ", keep_text: true", more=CELL)
+    with started(tmp_path, text) as operator:
+        ask(operator)
+        eventually(lambda: len(rows(tmp_path, "texts")) == 1)
+        [kept] = rows(tmp_path, "texts")
+        assert kept["prompt"] == f"user: {WORDS}"
+        assert len(kept["answer"]) == rows(tmp_path)[0]["answer_characters"]
+        assert (tmp_path / "state" / "shadow.db").stat().st_mode & 0o77 == 0
+    assert not any(WORDS in str(line) for line in operator.gateway.lines)
+
+
+@pytest.mark.slow
+def test_several_workers_keep_in_one_file(tmp_path: Path, providers: SimulatorThread) -> None:
+    with started(tmp_path, shadowed(providers), 2) as operator:
+        for _ in range(20):
+            operator.reconnect()
+            ask(operator)
+        eventually(lambda: len(rows(tmp_path)) == 20)

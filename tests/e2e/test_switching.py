@@ -1,0 +1,258 @@
+"""A mapping that is switched, refused and rolled back under load: no request notices, and all of it is on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.test_faults import eventually
+from tests.e2e.test_reload import NAMES, Load, Operator, config, operated
+
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    for name in NAMES:
+        providers[name].scenario = Scenario()
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers), "utf-8")
+    return path
+
+
+def state_of(path: Path) -> Path:
+    return path.parent / "state"
+
+
+def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, run by somebody with the gateway's environment."""
+    given = {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one", **environ}
+    command = [sys.executable, "-m", "gateway.cli", *words]
+    return subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+def told(path: Path, *words: str) -> Any:
+    done = gateway(path, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def trail(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
+
+
+def switched(operator: Operator, text: str) -> str:
+    """The version that this config has become."""
+    before = operator.version()
+    operator.replace(text)
+    operator.wait_for_another(before)
+    return operator.version()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
+    path: Path, providers: SimulatorThread, workers: int
+) -> None:
+    with operated(path, workers, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+        load, versions = Load(operator.gateway.url), [operator.version()]
+
+        def operate() -> None:
+            versions.append(switched(operator, config(providers, "b", 1)))
+            assert operator.answered_by() == "b"
+            operator.replace("broken: [\n")
+            operator.gateway.wait_for("config_rejected")
+            assert operator.version() == versions[1]
+            done = gateway(path, "rollback", versions[0], "--as", "ada")
+            assert done.returncode == 0, done.stderr
+            assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
+            eventually(lambda: operator.version() == versions[0], 2.0)
+            assert operator.answered_by() == "a"
+
+        asyncio.run(load.run(operate))
+        assert load.failures == []
+        assert {table for _, _, table, _ in load.answers} == set(versions)
+        for _, _, table, name in load.answers:
+            assert name == NAMES[versions.index(table)]
+        state = operator.ready()
+        assert state["state"] == {"keeps_history": True, "file_active": False}
+        assert state["table"]["loaded"]["who"] == "ada"
+        assert "gateway_config_file_active 0.0" in operator.admin.get("/metrics").text
+        assert operator.gateway.stop() == 0
+    events = [line["event"] for line in trail(path)]
+    assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
+    found = told(path, "history")
+    assert [(it["version"], it["cause"], it["who"]) for it in found["activations"]] == [
+        (versions[0], "rollback", "ada"),
+        (versions[1], "file", ""),
+        (versions[0], "start", ""),
+    ]
+    assert found["file_active"] is False
+    assert gateway(path, "audit", "verify").returncode == 0
+
+
+@pytest.fixture
+def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+        yield operator
+
+
+def test_after_a_rollback_the_next_edit_wins(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+    first = operator.version()
+    second = switched(operator, config(providers, "b", 1))
+    done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
+    assert (done["result"], done["table"], done["who"], done["file_active"]) == ("activated", first, "grace", False)
+    # The file has not changed: a reload doesn't bring it back.
+    again = operator.admin.post("/reload").json()
+    assert (again["result"], again["table"]) == ("activated", first)
+    assert operator.ready()["state"]["file_active"] is False
+    # What is rolled forward to is the file itself again.
+    done = operator.admin.post("/rollback", json={"version": second}).json()
+    assert (done["table"], done["file_active"]) == (second, True)
+    operator.admin.post("/rollback", json={"version": first})
+    third = switched(operator, config(providers, "b", 2))
+    assert third not in (first, second)
+    assert operator.ready()["state"]["file_active"] is True
+    assert operator.answered_by() == "b"
+
+
+@pytest.mark.slow
+def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+    secret = path.parent / "secret"
+    secret.write_text("sk-old", "utf-8")
+    first = switched(operator, config(providers, "a", 1, key=f"${{file:{secret}}}"))
+    switched(operator, config(providers, "b", 2))
+    operator.admin.post("/rollback", json={"version": first})
+    operator.gateway.wait_for("config_activated", cause="rollback")
+    secret.write_text("sk-new", "utf-8")
+    assert operator.gateway.wait_for("config_activated", cause="file")["table"] == first
+    assert operator.answered_by() == "a"
+    assert operator.ready()["state"]["file_active"] is False
+
+
+@pytest.mark.parametrize("version", ["ffff00001111", "x", "'; DROP TABLE version"])
+def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator, version: str) -> None:
+    before = operator.version()
+    answer = operator.admin.post("/rollback", json={"version": version})
+    assert answer.status_code == 422
+    assert "is no version of the history" in answer.json()["findings"][0]["message"]
+    assert operator.version() == before
+
+
+def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(
+    operator: Operator, providers: SimulatorThread, path: Path
+) -> None:
+    import sqlite3
+
+    first = operator.version()
+    second = switched(operator, config(providers, "b", 1))
+    with sqlite3.connect(state_of(path) / "history.db") as database:
+        broken = config(providers, "nobody", more="region: {}").encode()
+        database.execute("UPDATE version SET text = ? WHERE version = ?", (broken, first))
+    database.close()
+    done = gateway(path, "rollback", first)
+    assert done.returncode == 1
+    assert "unknown deployment 'nobody'" in done.stderr
+    assert "region" in done.stderr
+    assert f"not rolled back; {second} stays active" in done.stderr
+    assert operator.version() == second
+
+
+@pytest.mark.slow
+def test_a_rollback_outlives_the_process_until_the_file_changes(path: Path, providers: SimulatorThread) -> None:
+    environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
+    with operated(path, 1, **environ) as operator:
+        first = operator.version()
+        second = switched(operator, config(providers, "b", 1))
+        operator.admin.post("/rollback")
+    with operated(path, 1, **environ) as operator:
+        assert operator.version() == first
+        lines = [line for line in operator.gateway.lines if isinstance(line, dict)]
+        assert any(line["event"] == "rolled_back" and line["file_active"] is False for line in lines)
+    with path.open("a") as file:
+        file.write("# a word\n")
+    with operated(path, 1, **environ) as operator:
+        assert operator.version() == second
+        assert operator.ready()["state"]["file_active"] is True
+    # And with no gateway running, the pointer is moved for the next one.
+    done = gateway(path, "rollback", "--as", "ada")
+    assert (done.returncode, f"the next one serves {first}" in done.stdout) == (0, True)
+    with operated(path, 1, **environ) as operator:
+        assert operator.version() == first
+    assert gateway(path, "audit", "verify").returncode == 0
+
+
+def test_a_directory_has_one_gateway(operator: Operator, path: Path) -> None:
+    done = gateway(path, "serve", "--port", "0")
+    assert done.returncode == 2
+    assert "is used by another gateway" in done.stderr
+
+
+def test_without_a_state_directory_it_is_off_and_says_so(path: Path) -> None:
+    with operated(path) as operator:
+        answer = operator.admin.post("/rollback")
+        assert answer.status_code == 422
+        assert "set GATEWAY_STATE_DIR" in answer.json()["findings"][0]["message"]
+        assert operator.ready()["state"] == {"keeps_history": False, "file_active": True}
+    done = gateway(path, "history", GATEWAY_STATE_DIR="")
+    assert (done.returncode, "there is no state directory" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_written_down_is_not_done(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+    import sqlite3
+
+    before = operator.version()
+    with sqlite3.connect(state_of(path) / "history.db") as database:
+        database.execute("DROP TABLE activation")
+    database.close()
+    operator.replace(config(providers, "b", 1))
+    told = operator.gateway.wait_for("config_rejected")
+    assert "it can't be written down, and so it isn't done" in told["findings"][0]
+    assert operator.version() == before
+
+
+def test_a_secret_in_the_file_is_not_kept(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+    version = switched(operator, config(providers, "a", 1, key="sk-in-clear"))
+    switched(operator, config(providers, "b", 2))
+    answer = operator.admin.post("/rollback", json={"version": version})
+    assert "a secret is written in it (deployments.a.api_key" in answer.json()["findings"][0]["message"]
+    assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_of(path).iterdir())
+
+
+@pytest.mark.slow
+def test_a_plan_tells_the_share_of_traffic_and_ends_as_ci_wants(
+    operator: Operator, providers: SimulatorThread, path: Path
+) -> None:
+    for _ in range(4):
+        operator.answered_by()
+    new = path.with_name("new.yaml")
+    new.write_text(config(providers, "b", 1), "utf-8")
+    done = gateway(path, "plan", str(new), "--json", "--exit-code", "--admin", operator.gateway.admin_url)
+    assert done.returncode == 3, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["traffic"] == {"requests": 4.0, "share": 1.0}
+    assert plan["before"] == operator.version()
+    assert gateway(path, "plan", str(path), "--exit-code").returncode == 0
+    new.write_text(config(providers, "nobody"), "utf-8")
+    done = gateway(path, "plan", str(new))
+    assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
+    unreachable = gateway(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
+    assert "the share of traffic is left out: no gateway answers" in unreachable.stderr

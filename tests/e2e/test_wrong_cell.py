@@ -1,0 +1,148 @@
+"""421 on a real socket: decided from headers alone, told at once and whole, however large the body behind it is."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+
+HOME = "https://cn.assistant.example"
+CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}\n"
+PROMPT = b"what must not be read here "
+MEGABYTE = 1024 * 1024
+LIMIT_S = 30
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncf-ipcountry: CN\r\n"
+    b"authorization: Bearer " + APP_KEY.encode() + b"\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def cell(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    path = world_config(tmp_path_factory.mktemp("cell"), {name: providers[name].origin for name in SITES}, FAST)
+    path.write_text(path.read_text("utf-8").replace("assistants:\n", f"{CELL}assistants:\n", 1), "utf-8")
+    with running_gateway(path, KEYS) as process:
+        yield process
+
+
+def connected(cell: GatewayProcess) -> socket.socket:
+    host, port = cell.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=LIMIT_S)
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All that comes, to the orderly end of the connection: a reset would raise."""
+    answer = b""
+    while piece := connection.recv(65_536):
+        answer += piece
+    return answer
+
+
+def check(answer: bytes) -> None:
+    """That it is the whole answer and nothing else."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert lines[0].startswith(b"http/1.1 421 ")
+    assert b"connection: close" in lines
+    assert b"location: " + HOME.encode() in lines
+    assert b"content-length: %d" % len(body) in lines
+    error = json.loads(body)["error"]
+    assert (error["code"], error["home"]) == ("wrong_cell", HOME)
+
+
+def counted(size: int) -> Iterator[bytes]:
+    yield HEAD + b"content-length: %d\r\n\r\n" % size
+    piece = PROMPT * 4000
+    for start in range(0, size, len(piece)):
+        yield piece[: size - start]
+
+
+def chunked(size: int) -> Iterator[bytes]:
+    yield HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    piece = PROMPT * 4000
+    for start in range(0, size, len(piece)):
+        part = piece[: size - start]
+        yield b"%x\r\n%b\r\n" % (len(part), part)
+    yield b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 20 * MEGABYTE], ids=lambda size: f"{size} bytes")
+@pytest.mark.parametrize("upload", [counted, chunked])
+def test_who_sends_all_before_it_reads_gets_it_whole(
+    cell: GatewayProcess, providers: SimulatorThread, upload: object, size: int
+) -> None:
+    before = [providers[name].accepted for name in SITES]
+    assert callable(upload)
+    with connected(cell) as connection:
+        for piece in upload(size):
+            connection.sendall(piece)
+        check(rest_of(connection))
+    assert [providers[name].accepted for name in SITES] == before
+
+
+@pytest.mark.parametrize("upload", [counted, chunked])
+def test_who_reads_while_it_sends_gets_it_whole_whatever_the_size(cell: GatewayProcess, upload: object) -> None:
+    assert callable(upload)
+    answers: list[bytes] = []
+
+    def read() -> None:
+        head = b""
+        while b"\r\n\r\n" not in head or not head.endswith(b"}"):
+            piece = connection.recv(65_536)
+            assert piece
+            head += piece
+        answers.append(head)
+
+    with connected(cell) as connection:
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for piece in upload(200 * MEGABYTE):
+                connection.sendall(piece)
+        except OSError:
+            # Beyond its bound the gateway reads no more.
+            pass
+        reader.join(LIMIT_S)
+    [answer] = answers
+    check(answer)
+
+
+def test_it_is_told_before_any_byte_of_the_body(cell: GatewayProcess) -> None:
+    for more in (b"content-length: 5000000\r\n", b"transfer-encoding: chunked\r\n"):
+        with connected(cell) as connection:
+            connection.sendall(HEAD + more + b"\r\n")
+            head = connection.recv(65_536)
+            check(head)
+            connection.shutdown(socket.SHUT_WR)
+            assert rest_of(connection) == b""
+
+
+def test_who_asks_whether_to_go_on_is_not_told_to(cell: GatewayProcess) -> None:
+    with connected(cell) as connection:
+        connection.sendall(HEAD + b"content-length: 5000000\r\nexpect: 100-continue\r\n\r\n")
+        check(connection.recv(65_536))
+
+
+def test_a_body_that_is_no_chat_makes_no_difference(cell: GatewayProcess) -> None:
+    with connected(cell) as connection:
+        connection.sendall(HEAD + b"content-length: 9\r\n\r\nno json {")
+        check(rest_of(connection))
+
+
+def test_nothing_behind_it_is_answered_on_that_connection(cell: GatewayProcess) -> None:
+    with connected(cell) as connection:
+        connection.sendall(HEAD + b"content-length: 2\r\n\r\n{}" + HEAD + b"content-length: 2\r\n\r\n{}")
+        check(rest_of(connection))
+
+
+def test_nobody_is_waited_for_who_sends_nothing(cell: GatewayProcess) -> None:
+    with connected(cell) as connection:
+        connection.sendall(HEAD + b"content-length: 5000000\r\n\r\n" + PROMPT)
+        check(rest_of(connection))

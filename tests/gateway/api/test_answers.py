@@ -1,0 +1,205 @@
+"""Labelled answers on the wire: the words once before each text, the marks where a program finds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.answers import LabelledEncoder, encode_answer, encoder_for
+from gateway.api.stream import ChunkEncoder
+from gateway.model.speech import Label, Voice
+from gateway.policy.labels import Labelling, labelling_of
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    JsonObjectFormat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+    UserMessage,
+)
+from providers.failures import Failure, FailureKind
+from tests.gateway.api.test_stream import events_in
+
+CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
+EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
+OPENED = Opened("id-1", "model-1", 7)
+ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+STOP = (ChoiceFinish("stop"), Finished())
+
+
+def labelling(request: ChatRequest = ASK, *labels: Label) -> Labelling:
+    found = labelling_of(Voice("zh", labels or (CN,)), request)
+    assert found is not None
+    return found
+
+
+def encoded(*events: StreamEvent, request: ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
+    encoder = encoder_for(request, labelling(request, *labels), "req_1")
+    return events_in(b"".join(encoder.encode((event,)) for event in events))
+
+
+def text_in(chunks: list[Any], choice: int = 0) -> str:
+    deltas = [
+        item["delta"] for chunk in chunks if chunk != "[DONE]" for item in chunk["choices"] if item["index"] == choice
+    ]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def marks_in(chunks: list[Any]) -> list[tuple[int, Any]]:
+    marked = [(at, chunk.get("x_gateway", {}).get("labels")) for at, chunk in enumerate(chunks) if chunk != "[DONE]"]
+    return [(at, labels) for at, labels in marked if labels]
+
+
+def value_of(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_words_come_first_and_the_integrity_value_last() -> None:
+    chunks = encoded(OPENED, TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), TextDelta("!"), *STOP)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "内容由AI生成\n\n"}
+    assert text_in(chunks) == "内容由AI生成\n\n你aé好!"
+    (first, begun), (last, ended) = marks_in(chunks)
+    assert (first, last, len(chunks)) == (0, 5, 7)
+    assert begun == [
+        {
+            "name": "cn-gb45438",
+            "ai_generated": True,
+            "text": "内容由AI生成",
+            "in_content": True,
+            "AIGC": {
+                "Label": "1",
+                "ContentProducer": "0011",
+                "ProduceID": "req_1",
+                "ReservedCode1": "",
+                "ContentPropagator": "0011",
+                "PropagateID": "req_1",
+                "ReservedCode2": "",
+            },
+        }
+    ]
+    assert ended == [{**begun[0], "AIGC": {**begun[0]["AIGC"], "ReservedCode1": value_of(text_in(chunks))}}]
+
+
+def test_a_run_stays_raw_behind_the_words() -> None:
+    plain, labelled = ChunkEncoder(False, "x"), encoder_for(ASK, labelling(), "req_1")
+    for encoder in (plain, labelled):
+        encoder.encode((OPENED, TextDelta("a")))
+    run = TextRun((b"\\u00e9", b'\\"', "好".encode()))
+    assert labelled.encode((run,)) == plain.encode((run,)) != b""
+
+
+def test_reasoning_comes_before_the_words_and_has_none() -> None:
+    chunks = encoded(OPENED, ReasoningDelta("hm"), TextDelta("Hi"), *STOP)
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:3]] == [
+        {"role": "assistant", "reasoning_content": "hm"},
+        {"content": "内容由AI生成\n\n"},
+        {"content": "Hi"},
+    ]
+    assert [at for at, _ in marks_in(chunks)] == [0, 3]
+    assert [labels[0]["in_content"] for _, labels in marks_in(chunks)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("events", "request_"),
+    [
+        ((ToolCallDelta(0, "{}", "c1", "look"), ChoiceFinish("tool_calls"), Finished()), ASK),
+        ((RefusalDelta("No."), *STOP), ASK),
+        ((ChoiceFinish("content_filter"), Finished()), ASK),
+        ((TextDelta('{"a":1}'), *STOP), ChatRequest("a", ASK.messages, response_format=JsonObjectFormat())),
+    ],
+)
+def test_what_a_program_reads_has_no_words_in_it(events: tuple[StreamEvent, ...], request_: ChatRequest) -> None:
+    chunks = encoded(OPENED, *events, request=request_)
+    assert text_in(chunks) in ("", '{"a":1}')
+    assert "内容由" not in json.dumps([chunk["choices"] for chunk in chunks[:-1]], ensure_ascii=False)
+    told = marks_in(chunks)
+    assert told[0][0] == 0
+    assert all(labels[0]["text"] == CN.text and labels[0]["in_content"] is False for _, labels in told)
+    assert told[-1][1][0]["AIGC"]["ReservedCode1"] == (value_of('{"a":1}') if text_in(chunks) else "")
+
+
+def test_each_choice_has_the_words_and_the_last_to_end_has_the_values() -> None:
+    request = ChatRequest("assistant", ASK.messages, stream=True, n=2, include_usage=True)
+    chunks = encoded(
+        OPENED,
+        TextDelta("a"),
+        TextDelta("b", 1),
+        ChoiceFinish("stop"),
+        TextDelta("c", 1),
+        ChoiceFinish("stop", 1),
+        UsageReport(Usage(1, 2)),
+        Finished(),
+        request=request,
+    )
+    assert (text_in(chunks), text_in(chunks, 1)) == ("内容由AI生成\n\na", "内容由AI生成\n\nbc")
+    (_, begun), (at, ended) = marks_in(chunks)
+    assert chunks[at]["choices"][0] == {"index": 1, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert begun[0]["AIGC"]["ReservedCode1"] == ""
+    assert ended[0]["AIGC"]["ReservedCode1"] == f"{value_of(text_in(chunks))},{value_of(text_in(chunks, 1))}"
+    assert chunks[-2]["choices"] == []
+    assert "x_gateway" not in chunks[-2]
+
+
+def test_an_answer_that_breaks_off_has_the_words_and_no_value() -> None:
+    broken = Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
+    chunks = encoded(OPENED, TextDelta("Hi"), broken)
+    assert text_in(chunks[:-1]) == "内容由AI生成\n\nHi"
+    [(at, labels)] = marks_in(chunks[:-1])
+    assert (at, labels[0]["AIGC"]["ReservedCode1"]) == (0, "")
+    assert chunks[-1]["error"]["code"] == "stream_interrupted"
+
+
+def test_the_word_of_an_unknown_finish_stands_beside_the_marks() -> None:
+    chunks = encoded(OPENED, TextDelta("Hi"), ChoiceFinish("other", raw="eos"), Finished())
+    assert chunks[2]["x_gateway"].keys() == {"finish_reason", "labels"}
+    whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
+    assert encode_answer(whole, labelling(), "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
+    assert encode_answer(whole, None, "r")["x_gateway"] == {"finish_reason": "eos"}
+
+
+def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:
+    later = ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("And?")), stream=True)
+    first, second = (encoded(OPENED, TextDelta("x"), *STOP, request=one, labels=(EU,)) for one in (ASK, later))
+    assert (text_in(first), text_in(second)) == (f"{EU.text}\n\nx", "x")
+    assert marks_in(second)[0] == (0, [{"name": "eu-art50", "ai_generated": True}])
+
+
+@given(st.lists(st.text(min_size=1, max_size=10), max_size=5))
+def test_json_and_stream_say_the_same(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
+    body: Any = encode_answer(whole, labelling(), "req_1")
+    chunks = encoded(OPENED, *(TextDelta(piece) for piece in pieces), *STOP)
+    assert body["choices"][0]["message"]["content"] == text_in(chunks)
+    assert body["x_gateway"]["labels"] == marks_in(chunks)[-1][1]
+
+
+def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
+    whole = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
+    assert encode_answer(whole, None, "r", "assistant")["model"] == "assistant"
+    for told in (None, labelling()):
+        data = encoder_for(ASK, told, "r", "assistant").encode((OPENED, TextDelta("a"), TextDelta("b"), *STOP))
+        assert b"model-1" not in data
+        assert data.count(b'"model":"assistant"') >= 3
+
+
+def test_without_labels_the_encoder_is_the_plain_one() -> None:
+    assert type(encoder_for(ASK, None, "r")) is ChunkEncoder
+    assert type(encoder_for(ASK, labelling(), "r")) is LabelledEncoder

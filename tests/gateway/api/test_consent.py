@@ -1,0 +1,104 @@
+"""What a request's headers say of consent, and to whom that is believed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from gateway.api.consent import consent_said
+from gateway.api.door import Visitor, authenticate
+from gateway.api.errors import ApiError, encode_error, from_domain
+from gateway.model.consent import NOTHING_SAID, ConsentRequest, ConsentSaid
+from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.signals import ClaimProblem, ClaimReport
+from gateway.policy.location import Sighting
+from gateway.service.journey import Refused
+from tests.tables import WORLD, table_of
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+CONFIG = (
+    WORLD.replace("a" * 64, digest("app"))
+    .replace("b" * 64, digest("backend"))
+    .replace("may_assert: [territory]", "may_assert: [territory, consent]")
+    .replace("signals: [api_key", "signals: [claim, api_key")
+    .replace("endpoint: us,", "endpoint: us, consent: {mode: standing},")
+    + "  claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}\n"
+)
+TABLE = table_of(CONFIG)
+NOWHERE = Sighting()
+
+
+def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentSaid:
+    headers = {b"authorization": [f"Bearer {key}".encode()]}
+    if values:
+        headers[b"x-gateway-consent"] = [value.encode("latin-1") for value in values]
+    visitor = Visitor(headers, 0, "10.0.0.1", "")
+    return consent_said(TABLE, authenticate(TABLE, visitor), visitor, replace(NOWHERE, claim=claim))
+
+
+def test_nothing_is_read_where_nobody_asks() -> None:
+    plain = table_of(WORLD)
+    visitor = Visitor({b"x-gateway-consent": [b"granted"]}, 0, "10.0.0.1", "")
+    assert consent_said(plain, None, visitor, NOWHERE) is NOTHING_SAID
+
+
+def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> None:
+    assert said("backend", "granted") == ConsentSaid(digest("backend"), asserted=True)
+    refused = said("app", "granted")
+    assert (refused.asserted, refused.token) == (False, None)
+    assert refused.note == "`granted` is ignored: this key may not assert consent"
+
+
+@pytest.mark.parametrize("value", ["GRANTED", "granted ", "granted, granted", "yes", "", "c1.1.x"])
+def test_everything_else_is_taken_for_a_token(value: str) -> None:
+    assert said("backend", value) == ConsentSaid(digest("backend"), token=value)
+
+
+@pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])
+def test_two_are_for_nobody_to_choose_from(values: tuple[str, ...]) -> None:
+    found = said("backend", *values)
+    assert (found.asserted, found.token, found.note) == (False, None, "`x-gateway-consent` was sent more than once")
+
+
+def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
+    consents = frozenset({"openai"})
+    assert said("app", claim=ClaimReport("US", consents=consents)).standing == consents
+    assert said("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
+    unread = table_of(CONFIG.replace("signals: [claim, ", "signals: ["))
+    visitor = Visitor({b"authorization": [b"Bearer app"]}, 0, "10.0.0.1", "")
+    sighting = Sighting(claim=ClaimReport("US", consents=consents))
+    assert consent_said(unread, None, visitor, sighting).standing == frozenset()
+
+
+def test_keys_are_told_apart_and_not_shown() -> None:
+    assert said("app").caller != said("backend").caller
+    assert "app" not in said("app").caller
+
+
+def test_the_error_has_all_that_an_app_needs() -> None:
+    asked = ConsentRequest("OpenAI", "US", "any", ("messages", "tools"), "c1.5.x", 5)
+    error = from_domain(Refused(Refusal(RefusalCode.CONSENT_REQUIRED, "ask"), asked), [])
+    assert isinstance(error, ApiError)
+    assert error.status == 403
+    body = encode_error(error)["error"]
+    assert body == {
+        "message": "ask",
+        "type": "permission_error",
+        "param": None,
+        "code": "consent_required",
+        "consent": {
+            "recipient": "OpenAI",
+            "place": {"stores": "US", "processes": "any"},
+            "would_send": ["messages", "tools"],
+            "token": "c1.5.x",
+            "expires_at": 5,
+        },
+    }
+    noted = from_domain(Refused(Refusal(RefusalCode.CONSENT_REQUIRED, "ask"), replace(asked, note="expired")), [])
+    assert noted.extra["consent"]["note"] == "expired"  # type: ignore[index]

@@ -1,0 +1,326 @@
+"""The operator's own catalogue: it wins field by field, says nothing of places, and every mistake is told at its place."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+from textwrap import dedent
+
+import jsonschema
+import pytest
+
+from gateway.config.catalogue_schema import catalogue_schema_json
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.examples import example_path
+from gateway.config.load import load_document
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.report import render_matrix
+from gateway.config.watch import read_files
+from gateway.model.deployment import Deployment
+from gateway.packing import pack, unpack
+from providers.pricing import Rates
+from providers.registry import load_registry
+from tests.gateway.config.cases import ENVIRON
+
+NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
+CONFIG = """
+version: 1
+catalogue: {models: %s}
+assistants: {assistant: {routes: {us: [luna, old, new, house]}}}
+regions: {us: {territories: [US], boundary: [US]}}
+deployments:
+  luna: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
+  old: {provider: openai, model: gpt-4o, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
+  new: {provider: openai, model: o9-next, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
+  house:
+    {provider: openai-compatible, model: m, endpoint: "https://llm.example.com/v1", stores: US, processes: US, api_key: k}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def load(home: Path, catalogue: str, *more: str, now: float = NOW) -> Compiled:
+    names = ["models.yaml", *(f"more{number}.yaml" for number in range(len(more)))]
+    for name, text in zip(names, (catalogue, *more), strict=True):
+        (home / name).write_text(dedent(text), "utf-8")
+    (home / "gateway.yaml").write_text(CONFIG % f"[{', '.join(names)}]", "utf-8")
+    document = load_document(home / "gateway.yaml", {**os.environ, **ENVIRON}, clock=lambda: now)
+    return compile_config(document, registry=load_registry())
+
+
+def deployments(home: Path, catalogue: str) -> dict[str, Deployment]:
+    return dict(load(home, catalogue).table.deployments)
+
+
+def rejected(home: Path, catalogue: str, *more: str) -> list[str]:
+    with pytest.raises(ConfigRejected) as caught:
+        load(home, catalogue, *more)
+    return told(home, caught.value.problems)
+
+
+def told(home: Path, problems: tuple[Problem, ...]) -> list[str]:
+    return [str(problem).replace(f"{home}{os.sep}", "") for problem in problems if problem.severity == "error"]
+
+
+def test_what_is_left_out_stays_as_it_is_known(home: Path) -> None:
+    plain = deployments(home, "version: 1\nmodels: {}")
+    own = deployments(
+        home,
+        """
+        version: 1
+        models:
+          openai:
+            gpt-6-luna: {context_tokens: 400000}
+            gpt-4o: {retires_on: 2027-03-01}
+        """,
+    )
+    luna, before = own["luna"], plain["luna"]
+    assert luna.capabilities.context_tokens == luna.target.facts.context_tokens == 400_000
+    assert luna.target.facts.efforts == before.target.facts.efforts
+    assert luna.capabilities.features == before.capabilities.features
+    assert (luna.price, luna.retirement) == (before.price, None)
+    assert own["old"].retires_on == date(2027, 3, 1)
+    assert plain["old"].retires_on == date(2027, 1, 14)
+    assert own["old"].retirement.instead == "gpt-6-luna"  # type: ignore[union-attr]
+
+
+def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
+    text = """
+        version: 1
+        models:
+          openai:
+            "o9*":
+              capabilities: [tools, reasoning]
+              without: [temperature]
+              context_tokens: 123456
+              output_tokens: 4096
+              efforts: [low, high]
+              flags: [tools_think_by_responses]
+              price:
+                {input: 1.25, output: 10, cached_input: 0.125, currency: EUR, as_of: 2026-11-01, source: "contract 7",
+                 above: [{prompt_tokens: 1000, input: 2.5, output: 20}]}
+              retires_on: 2030-01-01
+        """
+    compiled = load(home, text)
+    new = compiled.table.deployments["new"]
+    facts = new.target.facts
+    assert new.capabilities.features == {"tools", "reasoning"}
+    assert "temperature" not in new.capabilities.parameters
+    assert (facts.context_tokens, facts.output_tokens, facts.efforts) == (123_456, 4096, ("low", "high"))
+    assert facts.flags == {"tools_think_by_responses"}
+    assert new.price is not None
+    assert new.price.rates == Rates(1_250_000, 10_000_000, 125_000)
+    assert new.price.above == ((1000, Rates(2_500_000, 20_000_000)),)
+    assert (new.price.currency, new.price.as_of, new.price.source) == ("EUR", date(2026, 11, 1), "contract 7")
+    assert new.retires_on == date(2030, 1, 1)
+    assert not any("nothing is known" in warning.message for warning in compiled.warnings)
+    assert any("nothing is known" in warning.message for warning in load(home, "version: 1\nmodels: {}").warnings)
+    assert unpack(pack(compiled.table)).deployments["new"].price == new.price
+
+
+def test_the_closest_entry_counts_and_no_other(home: Path) -> None:
+    text = """
+        version: 1
+        models:
+          openai:
+            "*": {context_tokens: 1000}
+            "gpt-6*": {output_tokens: 2000}
+            gpt-6-luna: {efforts: [low]}
+        """
+    own = deployments(home, text)
+    assert own["luna"].target.facts.efforts == ("low",)
+    assert own["luna"].target.facts.output_tokens == 128_000
+    assert own["luna"].capabilities.context_tokens == 922_000
+    assert own["new"].capabilities.context_tokens == 1000
+
+
+def test_a_host_of_the_operator_gets_a_price(home: Path) -> None:
+    price = "{input: 0.2, output: 0.2, currency: USD, as_of: 2026-01-01}"
+    house = deployments(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {price}}}}}}}")["house"]
+    assert house.price is not None
+    assert (house.price.rates.input, house.price.source) == (200_000, "your own catalogue")
+
+
+def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> None:
+    def warned(on: str) -> list[str]:
+        compiled = load(home, f"version: 1\nmodels: {{openai: {{gpt-4o: {{retires_on: {on}}}}}}}")
+        assert f"model retires: {on}" in render_matrix(compiled.table)
+        warnings = [str(warning).split("warning: ")[1] for warning in compiled.warnings]
+        return [warning for warning in warnings if "retire" in warning.lower()]
+
+    ending = "; name another model, such as gpt-6-luna"
+    start = "deployments.old.model: its model 'gpt-4o' "
+    assert warned("2027-02-19") == []
+    assert warned("2027-02-18") == [f"{start}will be retired on 2027-02-18, in 90 days{ending}"]
+    assert warned("2026-11-21") == [f"{start}will be retired on 2026-11-21, in 1 day{ending}"]
+    assert warned("2026-11-20") == [f"{start}is RETIRED since 2026-11-20: the vendor need not answer any more{ending}"]
+    assert warned("2020-01-01") == [f"{start}is RETIRED since 2020-01-01: the vendor need not answer any more{ending}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "version: 1\nmodels:\n  opnai: {gpt-6: {}}",
+            "3:3: models.opnai: unknown provider 'opnai'; did you mean 'openai'?",
+        ),
+        (
+            "version: 1\nmodels: {openai: {gpt-6: {contxt_tokens: 1}}}",
+            "2:27: models.openai.gpt-6.contxt_tokens: unknown key 'contxt_tokens'; did you mean 'context_tokens'?",
+        ),
+        (
+            "version: 1\nmodels: {openai: {gpt-6: {capabilities: [visoin]}}}",
+            "2:42: models.openai.gpt-6.capabilities[0]: unknown word 'visoin'; did you mean 'vision'?",
+        ),
+        (
+            "version: 1\nmodels: {openai: {gpt-6: {flags: [thinking_defalt]}}}",
+            "2:35: models.openai.gpt-6.flags[0]: unknown word 'thinking_defalt'; did you mean 'thinking_default'?",
+        ),
+        (
+            "version: 1\nmodels: {dashscope: {q: {api: txt}}}",
+            "2:31: models.dashscope.q.api: unknown word 'txt'; did you mean 'text'?",
+        ),
+        (
+            "version: 1\nmodels: {openai-compatible: {m: {flags: [x]}}}",
+            "2:42: models.openai-compatible.m.flags[0]: unknown word 'x'; openai-compatible knows none; remove it",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {efforts: [lowest]}}}",
+            "2:33: models.openai.g.efforts[0]: unknown word 'lowest'; did you mean 'low'?",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {retires_on: 2026-02-30}}}",
+            "2:35: models.openai.g.retires_on: there is no such day; write year-month-day, such as 2027-03-01",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: {input: -1, output: 1, currency: USD, as_of: 2026-01-01}}}}",
+            "2:38: models.openai.g.price.input: must be an amount for a million tokens: 0 or more, at most a million, "
+            "with at most six decimals; such as 2.50",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, currency: USD}}}}",
+            "2:23: models.openai.g.price.as_of: is missing; add it: The day on which you know it.",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, currency: US$, as_of: 2026-01-01}}}}",
+            "2:62: models.openai.g.price.currency: must be the code of a currency, such as EUR",
+        ),
+        ("version: 1\nmodels: {openai: {g: }}", "2:19: models.openai.g: is empty; give it a value, or remove it"),
+        ("models: {}", "1:1: version: is missing; add it: The version of this format: 1."),
+        ("version: 1\nsites: {}\nmodels: {}", "2:1: sites: unknown key 'sites'; there are models, version"),
+        (
+            "version: 1\nmodels: {openai: {g: {stores: US}}}",
+            "2:23: models.openai.g.stores: unknown key 'stores'; there are api, capabilities, context_tokens, efforts, "
+            "flags, output_tokens, price, retires_on, thinking, without",
+        ),
+        ("version: 1\nmodels: [", "3:1: not valid YAML (what is not complete begins at line 3); "),
+        ("", "1:1: the file is empty"),
+    ],
+)
+def test_a_mistake_is_told_at_its_place(home: Path, text: str, line: str) -> None:
+    found = rejected(home, text)
+    assert len(found) == 1
+    assert found[0].startswith(f"models.yaml:{line}")
+
+
+def test_all_mistakes_are_told_at_once_with_those_of_the_config(home: Path) -> None:
+    bad = """
+        version: 1
+        models:
+          opnai: {g: {context_tokens: 0}}
+          openai: {g: {price: 3, flags: [no]}, h: {thinking: x}}
+        """
+    found = rejected(home, bad, "version: 2\nmodels: {openai: {h: {without: [heat]}}}")
+    places = [problem.split(": ")[:2] for problem in found]
+    assert places == [
+        ["models.yaml:4:3", "models.opnai"],
+        ["models.yaml:4:31", "models.opnai.g.context_tokens"],
+        ["models.yaml:5:23", "models.openai.g.price"],
+        ["models.yaml:5:54", "models.openai.h.thinking"],
+        ["more0.yaml:1:10", "version"],
+        ["more0.yaml:2:19", "models.openai.h"],
+        ["more0.yaml:2:33", "models.openai.h.without[0]"],
+    ]
+    assert "is already said in models.yaml:5" in found[5].replace(str(home) + os.sep, "")
+
+
+def test_a_file_that_is_not_there_is_told_where_it_is_named(home: Path) -> None:
+    load(home, "version: 1\nmodels: {}")
+    (home / "models.yaml").unlink()
+    document = load_document(home / "gateway.yaml", ENVIRON)
+    with pytest.raises(ConfigRejected) as caught:
+        compile_config(document, registry=load_registry())
+    [error] = told(home, caught.value.problems)
+    expected = "gateway.yaml:3:22: catalogue.models[0]: the file models.yaml can't be read (No such file or directory)"
+    assert error == expected
+
+
+def test_the_files_are_watched_and_are_part_of_the_version(home: Path) -> None:
+    first = load(home, "version: 1\nmodels: {}")
+    models = str(home / "models.yaml")
+    assert first.files == read_files([str(home / "gateway.yaml"), models])
+    same = load(home, "# a remark\nversion: 1\nmodels: {}")
+    assert same.table.version == first.table.version
+    assert same.files[models] != first.files[models]
+    other = load(home, "version: 1\nmodels: {openai: {}}")
+    assert other.table.version != first.table.version
+    (home / "models.yaml").unlink()
+    gone = load_document(home / "gateway.yaml", ENVIRON)
+    assert gone.files[models] == ""
+
+
+def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "c.yaml"
+    elsewhere.write_text("version: 1\nmodels: {openai: {gpt-4o: {context_tokens: 9000}}}", "utf-8")
+    (home / "gateway.yaml").write_text(CONFIG % elsewhere, "utf-8")
+    compiled = compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
+    assert compiled.table.deployments["old"].capabilities.context_tokens == 9000
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{models: []}", "catalogue.models: must not be empty"),
+        ("{models: [models.yaml, ./models.yaml]}", "catalogue.models[1]: is named twice"),
+        ("{models: 3}", "catalogue.models: must be a string, or a list of strings"),
+        ("{model: models.yaml}", "catalogue.model: unknown key 'model'; did you mean 'models'?"),
+        ("{models: /dev/zero}", "/dev/zero: the file is larger than 4 MiB"),
+        ("{models: /}", "catalogue.models: the file / can't be read (Is a directory)"),
+    ],
+)
+def test_the_section_itself(home: Path, section: str, message: str) -> None:
+    (home / "models.yaml").write_text("version: 1\nmodels: {}", "utf-8")
+    text = CONFIG.replace("catalogue: {models: %s}", f"catalogue: {section}")
+    (home / "gateway.yaml").write_text(text, "utf-8")
+    with pytest.raises(ConfigRejected) as caught:
+        compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
+    assert any(message in problem for problem in told(home, caught.value.problems))
+
+
+def test_a_pipe_that_nobody_writes_to_keeps_nobody(home: Path) -> None:
+    os.mkfifo(home / "models.yaml")
+    (home / "gateway.yaml").write_text(CONFIG % "models.yaml", "utf-8")
+    with pytest.raises(ConfigRejected, match="the file is empty"):
+        compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
+
+
+SCHEMA = json.loads(catalogue_schema_json())
+
+
+def test_the_schema_for_editors_takes_what_the_compiler_takes(home: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert example_path("catalogue.schema.json").read_text("utf-8") == catalogue_schema_json() + "\n"
+    price = {"input": 1.5, "output": 2, "currency": "EUR", "as_of": "2026-11-01"}
+    whole = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price, "retires_on": "2027-01-01"}}}}
+    jsonschema.validate(whole, SCHEMA)
+    load(home, json.dumps(whole))
+    for change in ({"input": -1}, {"currency": "euro"}, {"as_of": "soon"}, {"inputt": 1}):
+        broken = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price | change}}}}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
+        assert rejected(home, json.dumps(broken))

@@ -1,0 +1,161 @@
+"""What deployments ask of the person, what becomes of who asks, and the gateway's own keys, as a config says it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.model.consent import ConsentRule
+from gateway.model.deployment import Deployment
+from gateway.model.table import Secrets
+from providers.auth import Secret
+from tests.gateway.config.cases import compiled, more, rejected, sections
+
+LONG = "0123456789abcdef0123456789abcdef"
+BOTH = "secrets: {consent: '${CONSENT}', identity: '${IDENTITY}'}"
+ENVIRON = {"CONSENT": LONG, "IDENTITY": f"{LONG}i", "CN_KEY": "a", "EU_KEY": "b", "US_KEY": "c"}
+KNOWN = "{provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${US_KEY}', %s}"
+HOUSE = "{provider: openai-compatible, model: m, endpoint: 'https://a.example/v1', stores: DE, processes: DE, %s}"
+
+
+def text(written: str, secrets: str = BOTH, of: str = KNOWN) -> str:
+    return sections(deployments=more("deployments", f"x: {of % written}"), secrets=secrets)
+
+
+def deployment(written: str, secrets: str = BOTH, of: str = KNOWN) -> Deployment:
+    return compiled(text(written, secrets, of), environ=ENVIRON).table.deployments["x"]
+
+
+def mistakes(written: str, secrets: str = BOTH, of: str = KNOWN) -> list[str]:
+    found = rejected(text(written, secrets, of), environ=ENVIRON)
+    return [f"{'.'.join(map(str, item.path))}: {item.message}" for item in found if item.severity == "error"]
+
+
+def warnings(written: str, secrets: str = BOTH) -> list[str]:
+    found = compiled(text(written, secrets), environ=ENVIRON).warnings
+    return [str(item) for item in found if "no route uses" not in item.message]
+
+
+def test_what_is_asked_of_the_person() -> None:
+    assert deployment("enabled: true").consent is None
+    assert deployment("consent: {mode: standing}").consent == ConsentRule("openai", "standing", "refuse")
+    full = "consent: {mode: per_request, on_missing: skip, recipient: OpenAI (ChatGPT)}"
+    assert deployment(full).consent == ConsentRule("OpenAI (ChatGPT)", "per_request", "skip")
+    assert deployment("consent: {mode: standing, recipient: We}", of=HOUSE).consent == ConsentRule("We", "standing")
+
+
+def test_the_table_knows_whom_consent_is_asked_for() -> None:
+    assert compiled(text("enabled: true"), environ=ENVIRON).table.recipients == frozenset()
+    assert compiled(text("consent: {mode: standing}"), environ=ENVIRON).table.recipients == {"openai"}
+
+
+def test_nobody_can_agree_to_an_unknown_host() -> None:
+    assert mistakes("consent: {mode: standing}", of=HOUSE) == [
+        "deployments.x.consent: nobody knows whose server https://a.example is, and whom a person would agree to"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("consent: {}", "deployments.x.consent.mode"),
+        ("consent: {mode: once}", "deployments.x.consent.mode"),
+        ("consent: {mode: standing, on_missing: ask}", "deployments.x.consent.on_missing"),
+        ("consent: {mode: standing, to: me}", "deployments.x.consent.to"),
+        ("consent: per_request", "deployments.x.consent"),
+        ("consent: {mode: standing, recipient: ' '}", "deployments.x.consent.recipient"),
+        ("identity: none", "deployments.x.identity"),
+    ],
+)
+def test_mistakes(written: str, place: str) -> None:
+    assert [found.split(": ")[0] for found in mistakes(written)] == [place]
+
+
+def test_an_unsound_rule_takes_its_deployment_out() -> None:
+    routed = text("consent: {mode: never}").replace("us: [chatgpt-us]", "us: [x]")
+    found = rejected(routed, environ=ENVIRON)
+    assert [item.path for item in found if item.severity == "error"] == [("deployments", "x", "consent", "mode")]
+
+
+def test_who_asks_is_stripped_unless_it_says_otherwise() -> None:
+    assert (deployment("enabled: true").identity, deployment("enabled: true").pseudonym_key) == ("strip", None)
+    assert (deployment("identity: pass").identity, deployment("identity: pass").pseudonym_key) == ("pass", None)
+    hashed = deployment("identity: hash")
+    assert (hashed.identity, hashed.pseudonym_key) == ("hash", Secret(f"{LONG}i"))
+    assert LONG not in repr(hashed)
+
+
+def test_a_pseudonym_needs_a_key() -> None:
+    said = "deployments.x.identity: needs `secrets.identity`, which makes pseudonyms"
+    assert mistakes("identity: hash", "secrets: {consent: '${CONSENT}'}") == [said]
+    assert mistakes("identity: hash", "") == [said]
+
+
+def test_the_gateways_own_keys() -> None:
+    table = compiled(text("enabled: true"), environ=ENVIRON).table
+    assert table.secrets == Secrets(Secret(LONG), Secret(f"{LONG}i"))
+    assert LONG not in repr(table.secrets)
+    assert compiled(text("enabled: true", ""), environ=ENVIRON).table.secrets == Secrets()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "message"),
+    [
+        ("secrets: {consent: '${NONE}'}", "secrets.consent: NONE is not set"),
+        ("secrets: {consent: '${US_KEY}'}", "secrets.consent: is shorter than 32 characters"),
+        (f"secrets: {{identity: '{LONG[1:]}'}}", "secrets.identity: is shorter than 32 characters"),
+        ("secrets: {consent: '${A}${B}'}", "secrets.consent: the secret is no reference that can be resolved"),
+        ("secrets: {other: '${CONSENT}'}", "secrets.other: unknown key 'other'"),
+        ("secrets: [a]", "secrets: must be a mapping, not a list"),
+    ],
+)
+def test_keys_that_do_not_do(secrets: str, message: str) -> None:
+    assert mistakes("enabled: true", secrets) == [message]
+
+
+def test_a_token_that_ends_with_the_process_is_told() -> None:
+    assert warnings("consent: {mode: standing}") == []
+    [told] = warnings("consent: {mode: standing}", "")
+    assert "deployments.x.consent: `secrets.consent` is not set" in told
+    assert warnings("enabled: true", "") == []
+    [told] = warnings("enabled: true", f"secrets: {{consent: '{LONG}'}}")
+    assert "a secret is written in the config" in told
+    assert LONG not in told
+
+
+@pytest.mark.parametrize("written", ["consent: {mode: standing}", "identity: hash"])
+@pytest.mark.parametrize("secrets", ["secrets: [a]", "secrets: {consent: [a], identity: '${IDENTITY}'}"])
+def test_what_is_unsound_is_not_missing_too(written: str, secrets: str) -> None:
+    found = [item for item in rejected(text(written, secrets), environ=ENVIRON) if "no route uses" not in item.message]
+    assert {item.path[0] for item in found} == {"secrets"}
+
+
+def test_a_demo_needs_no_key_for_tokens() -> None:
+    demo = """
+version: 1
+demo: true
+assistants: {a: {routes: {us: [x]}}}
+regions: {us: {territories: [US], boundary: [US]}}
+deployments:
+  x: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us, consent: {mode: standing}}
+"""
+    assert compiled(demo, environ={}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "hint"),
+    [
+        ("secrets: {consent: '${NONE}'}", "set it, or remove it here"),
+        (
+            "secrets: {consent: '${A}${B}'}",
+            "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
+        ),
+        ("secrets: {consent: '${US_KEY}'}", "make one: openssl rand -base64 32"),
+    ],
+)
+def test_how_to_mend_a_key(secrets: str, hint: str) -> None:
+    [found] = [item for item in rejected(text("enabled: true", secrets), environ=ENVIRON) if item.severity == "error"]
+    assert found.hint == hint
+
+
+def test_a_key_that_is_not_looked_up_is_taken_as_set() -> None:
+    assert not [item for item in compiled(text("identity: hash"), secrets=False).warnings if "secret" in item.message]

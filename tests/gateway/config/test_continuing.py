@@ -1,0 +1,55 @@
+"""What a config says of folding, of resuming, and of a deployment's own patience."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.load import parse_document
+from gateway.config.problems import ConfigRejected
+from providers.registry import load_registry
+
+CONFIG = """
+version: 1
+assistants: {{a: {{resume: {resume}, routes: {{default: [{route}]}}}}}}
+regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+deployments:
+  one: {{provider: openai-compatible, model: m, endpoint: "https://one.example/v1", stores: any, processes: any, api_key: "${{K}}"{more}}}
+  two: {{provider: openai-compatible, model: m, endpoint: "https://two.example/v1", stores: any, processes: any, api_key: "${{K}}"}}
+location: {{unknown: default}}
+"""
+
+
+def compiled(more: str = "", resume: str = "true", route: str = "one, two") -> Compiled:
+    text = dedent(CONFIG.format(more=more, resume=resume, route=route))
+    return compile_config(parse_document(text.encode(), "test.yaml", {"K": "sk-k"}), registry=load_registry())
+
+
+@pytest.mark.parametrize(("word", "fold"), [("", None), (", fold: true", True), (", fold: false", False)])
+def test_fold_is_decided_or_left_to_the_route(word: str, fold: bool | None) -> None:
+    table = compiled(word).table
+    assert table.deployments["one"].fold is fold
+    assert table.deployments["two"].fold is None
+
+
+def test_a_deployment_has_its_own_patience_or_none() -> None:
+    table = compiled(", first_token: 90s").table
+    assert table.deployments["one"].first_token_s == 90
+    assert table.deployments["two"].first_token_s is None
+
+
+def test_resuming_needs_somebody_to_go_on() -> None:
+    assert compiled().table.assistants["a"].resume
+    assert not compiled(resume="false").table.assistants["a"].resume
+    assert not [warning for warning in compiled().warnings if "resume" in warning.path]
+    told = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
+    assert len(told) == 1
+    assert "assistants.a.resume: no route of it has a next step to go on with; add one, or remove it" in told[0]
+
+
+@pytest.mark.parametrize("more", [", fold: maybe", ", first_token: 0s", ", first_token: soon"])
+def test_what_is_no_such_value_is_refused(more: str) -> None:
+    with pytest.raises(ConfigRejected):
+        compiled(more)

@@ -1,0 +1,24 @@
+"""Where a secret is written in a config itself, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.in_clear import secrets_in_clear
+from gateway.config.yaml_source import parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("deployments: {a: {api_key: '${KEY}'}, b: {api_key: ['${A}', '${file:/run/b}']}, c: {model: m}}", []),
+        ("deployments: {a: {api_key: sk-1}}", ["deployments.a.api_key"]),
+        ("deployments: {a: {api_key: ['${A}', sk-2]}}", ["deployments.a.api_key"]),
+        ("location: {edges: [{secret: {header: h, value: '${S}'}}, {secret: {header: h, value: s}}]}", ["location.edges[1].secret.value"]),
+        ("location: {claim: {secret: s}}", ["location.claim.secret"]),
+        ("exporters: {x: {headers: {authorization: '${T}', x-token: t}}}", ["exporters.x.headers.x-token"]),
+        ("deployments: [1, 2]\nlocation: text\nexporters: {x: null}", []),
+    ],
+)  # fmt: skip
+def test_each_is_found_at_its_place(text: str, found: list[str]) -> None:
+    assert secrets_in_clear(parse_yaml(text.encode(), "test.yaml").values) == found

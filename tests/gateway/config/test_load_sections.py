@@ -1,0 +1,102 @@
+"""What a config says of load: what it compiles to, and what is wrong with it and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.model.deployment import Concurrency
+from gateway.model.table import Hedge
+from tests.gateway.config.cases import compiled, marked, more, rejected, sections
+
+X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE"
+
+
+def with_x(keys: str) -> str:
+    return sections(deployments=more("deployments", f"{X}, {keys}}}"))
+
+
+def hedged(hedge: str, routes: str = "{eu: [chatgpt-eu, x]}") -> str:
+    text = f"assistants:\n  assistant: {{hedge: {hedge}, routes: {routes}}}"
+    return sections(assistants=text, deployments=more("deployments", f"{X}}}"))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("50", Concurrency(50)),
+        ("{limit: 50, queue: 0, wait: 500ms}", Concurrency(50, 0, 0.5)),
+        ("{adaptive: true}", Concurrency(200, 20, 2.0, 4)),
+        ("{adaptive: true, min: 2, max: 9, queue: 3}", Concurrency(9, 3, 2.0, 2)),
+    ],
+)
+def test_a_bound_of_calls(written: str, meant: Concurrency) -> None:
+    assert compiled(with_x(f"concurrency: {written}")).table.deployments["x"].concurrency == meant
+
+
+def test_without_one_there_is_none() -> None:
+    table = compiled(sections()).table
+    assert {it.concurrency for it in table.deployments.values()} == {None}
+    assert {it.hedge for it in table.assistants.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("{}", Hedge(0.95)), ("{after: p50}", Hedge(0.5)), ("{after: 800ms}", Hedge(after_s=0.8))],
+)
+def test_a_hedge(written: str, meant: Hedge) -> None:
+    assert compiled(hedged(written)).table.assistants["assistant"].hedge == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            "concurrency: ▸many",
+            "concurrency: must be a number of calls, or a mapping of its keys; write 50, or {limit: 50}",
+        ),
+        ("concurrency: ▸0", "concurrency.limit: must be at least 1"),
+        ("▸concurrency: {}", "concurrency: bounds nothing; give it a `limit`, or `adaptive: true`"),
+        ("▸concurrency: {queue: 5}", "concurrency: bounds nothing; give it a `limit`, or `adaptive: true`"),
+        (
+            "concurrency: {limit: 5, min: ▸2}",
+            "concurrency.min: belongs to `adaptive: true`; remove it, or let the limit adapt",
+        ),
+        (
+            "concurrency: {adaptive: true, limit: ▸5}",
+            "concurrency.limit: an adaptive limit has `min` and `max`; remove `limit`, or `adaptive`",
+        ),
+        (
+            "concurrency: {adaptive: true, min: ▸9, max: 5}",
+            "concurrency.min: is more than `max` (5); it must be at most that",
+        ),
+        ("concurrency: {limit: 5, wait: ▸2}", "concurrency.wait: a time needs a unit; write 2s, 2ms or 2m"),
+        ("concurrency: {limit: 5, ▸que: 2}", "concurrency.que: unknown key 'que'; did you mean 'queue'?"),
+    ],
+)
+def test_a_bound_that_is_none(written: str, told: str) -> None:
+    text, places = marked(with_x(written))
+    problem = next(problem for problem in rejected(text) if problem.severity == "error")
+    assert str(problem) == f"gateway.yaml:{places[0][0]}:{places[0][1]}: deployments.x.{told}"
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("▸p95", "must be a mapping"),
+        ("{after: ▸p49}", "hedge.after: must be p50 to p99, or a time with its unit; such as p95 or 800ms"),
+        ("{after: ▸5}", "hedge.after: must be p50 to p99, or a time with its unit; such as p95 or 800ms"),
+        ("{after: ▸0ms}", "hedge.after: a time must be longer than nothing"),
+    ],
+)
+def test_a_hedge_that_is_none(written: str, told: str) -> None:
+    text, places = marked(hedged(written))
+    problem = next(problem for problem in rejected(text) if problem.severity == "error")
+    assert str(problem).startswith(f"gateway.yaml:{places[0][0]}:{places[0][1]}: assistants.assistant.")
+    assert told in str(problem)
+
+
+def test_a_hedge_that_can_ask_nobody_is_told() -> None:
+    warnings = [str(it) for it in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
+    assert any("assistants.assistant.hedge: has no effect" in told for told in warnings)
+    warnings = [str(it) for it in compiled(hedged("{}")).warnings]
+    assert not any("has no effect" in told for told in warnings)

@@ -1,0 +1,86 @@
+"""One route changed in the text of a config: everything else stays as it was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.examples import example_path
+from gateway.config.problems import ConfigRejected
+from gateway.config.route_edit import with_route
+from gateway.config.yaml_source import parse_yaml
+from tests.providers.strategies import unhurried
+
+
+def values(text: str) -> dict[str, Any]:
+    """What a config says, as the compiler reads it."""
+    return parse_yaml(text.encode(), "x.yaml").values
+
+
+BLOCK = """\
+version: 1
+assistants:
+  # the one that apps ask for
+  a:
+    aliases: [gpt-4o]
+    routes:
+      # mainland
+      cn:
+        - q   # why
+        - r
+      # the others
+      eu: [x] # here
+    # behind
+  b: {routes: {cn: [q, r], us: [z]}} # both
+regions: {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("assistant", "region", "steps", "changed"),
+    [
+        ("a", "eu", ["w", "x"], ("      eu: [x] # here", "      eu: [w, x] # here")),
+        ("b", "cn", ["r"], ("cn: [q, r], us", "cn: [r], us")),
+        ("b", "us", ["on", "a b"], ("us: [z]", 'us: ["on", "a b"]')),
+        ("a", "cn", ["r", "q"], ("        - q   # why\n        - r\n", "        [r, q]\n")),
+        ("a", "us", ["z"], ("      cn:\n", "      us: [z]\n      cn:\n")),
+        ("b", "eu", ["z"], ("{cn: [q, r]", "{eu: [z], cn: [q, r]")),
+    ],
+)
+def test_only_the_route_changes(assistant: str, region: str, steps: list[str], changed: tuple[str, str]) -> None:
+    text = with_route(BLOCK, "x.yaml", assistant, region, steps)
+    assert text == BLOCK.replace(*changed, 1)
+    wanted = values(BLOCK)
+    wanted["assistants"][assistant]["routes"][region] = steps
+    assert values(text) == wanted
+
+
+@unhurried
+@given(
+    st.sampled_from(["gateway.yaml", "demo.yaml"]),
+    st.sampled_from(["cn", "eu", "us", "default", "new"]),
+    st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True), min_size=1, max_size=4),
+)
+def test_the_shipped_configs_keep_everything_else(name: str, region: str, steps: list[str]) -> None:
+    text = example_path(name).read_text("utf-8")
+    wanted = values(text)
+    wanted["assistants"]["assistant"]["routes"][region] = steps
+    assert values(with_route(text, name, "assistant", region, steps)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\n",
+        "assistants: {a: {routes: {}}}\n",
+        "x: &r [q]\nassistants: {a: {routes: {cn: *r}}}\n",
+        "assistants:\n  a:\n    routes:\n      cn: &r [q]\n      eu: *r\n",
+        "assistants: {a: {routes: {cn: }}}\n",
+    ],
+)
+def test_what_is_not_written_out_is_not_guessed(text: str) -> None:
+    with pytest.raises(ConfigRejected, match="can't be changed where it is written; write it out"):
+        with_route(text, "x.yaml", "a", "cn", ["r"])

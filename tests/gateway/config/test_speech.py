@@ -1,0 +1,315 @@
+"""`labels`, `profile` and `refusals` as a person writes them -> what a region says, and every mistake in them."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from gateway.config.compile import compile_config
+from gateway.config.load import parse_document
+from gateway.config.locales import best_text, canonical, display_name, full, locale_data
+from gateway.config.problems import ConfigRejected
+from gateway.config.profiles import offered_choices
+from gateway.config.tables import helplines, known_labels, known_refusals, units_of
+from gateway.model.speech import NO_PREFERENCES, SEPARATOR, Speech
+from gateway.model.table import Table
+from gateway.packing import pack, unpack
+from gateway.policy.profile import compose
+from providers.registry import load_registry
+from providers.territories import parse_territory
+from tests.docs.pages import ROOT
+from tests.tables import KEYS, WORLD, table_of
+
+CN, EU = "cn: {territories: [CN], boundary: [CN]", 'eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]'
+PRODUCER = "{name: cn-gb45438, producer: '0011'}"
+
+
+def world(cn: str = "", eu: str = "") -> str:
+    return WORLD.replace(CN, f"{CN}, {cn}" if cn else CN).replace(EU, f"{EU}, {eu}" if eu else EU)
+
+
+def speech(table: Table, region: str) -> Speech:
+    found = table.regions[region].speech
+    assert found is not None
+    return found
+
+
+def problems(text: str) -> list[str]:
+    document = parse_document(text.encode(), "test.yaml", KEYS)
+    try:
+        found = compile_config(document, registry=load_registry()).warnings
+    except ConfigRejected as error:
+        found = error.problems
+    return [re.sub(r"^test.yaml:\d+:\d+: ", "", str(problem)) for problem in found]
+
+
+def test_where_nobody_says_anything_nothing_is_compiled() -> None:
+    assert all(region.speech is None for region in table_of(world()).regions.values())
+
+
+def test_every_region_takes_off_what_one_of_them_says() -> None:
+    table = table_of(world(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
+    wanted = {f"{text}{SEPARATOR}" for text in ("内容由AI生成", "內容由AI生成", "您好", "你好")}
+    for region in table.regions.values():
+        assert region.speech is not None
+        assert set(region.speech.known) == wanted
+    assert speech(table, "us").voice.labels == ()
+    assert speech(table, "cn").voice.first == "内容由AI生成\n\n您好\n\n"
+
+
+def test_a_label_is_written_by_name_or_with_options() -> None:
+    table = table_of(
+        world("labels: [cn-gb45438]", "labels: [{name: eu-art50, show: never}, {name: own, text: {en: A, de: B}}]")
+    )
+    [label] = speech(table, "cn").voice.labels
+    assert (label.name, label.show, label.producer) == ("cn-gb45438", "always", "")
+    european = speech(table, "eu")
+    assert [(one.name, one.show, one.producer) for one in european.voice.labels] == [
+        ("eu-art50", "never", None),
+        ("own", "always", None),
+    ]
+    assert (european.voice.locale, european.voice.first) == ("en", "A\n\n")
+    assert (european.voices["de"].first, european.tags["de"], european.tags["no"]) == ("B\n\n", "de", "nb")
+    assert european.voices["fr"].labels[0].text.startswith("Vous")
+
+
+@pytest.mark.parametrize(
+    ("cn", "problem"),
+    [
+        ("labels: [cn-gb45438]", "warning: regions.cn.labels[0]: cn-gb45438 has no `producer`"),
+        (
+            "labels: [cn-gb45]",
+            "regions.cn.labels[0]: unknown label 'cn-gb45', and a label of your own needs `text`; did you mean 'cn-gb45438'?",
+        ),
+        ("labels: [mine]", "a label of your own needs `text`"),
+        (f"labels: [{PRODUCER}, cn-gb45438]", "regions.cn.labels[1]: the label 'cn-gb45438' is there twice"),
+        ("labels: [{name: eu-art50, producer: x}]", "regions.cn.labels[0].producer: eu-art50 has no `AIGC` object"),
+        ("labels: [{name: own, text: {en: A}, producer: x}]", "regions.cn.labels[0].producer: a label of your own"),
+        (
+            "labels: [{name: cn-gb45438, producer: x, text: {zh: 你好}}]",
+            "regions.cn.labels[0].text.zh: lacks what the law",
+        ),
+        ("labels: [{name: own, text: {}}]", "regions.cn.labels[0].text: must not be empty"),
+        ('labels: [{name: own, text: {en: "a\\nb"}}]', "must be 1 to 256 printable characters on one line"),
+        ("labels: [{name: own, text: {not a language: A}}]", "must be a language tag"),
+        ("labels: [{name: own, txt: {en: A}}]", "regions.cn.labels[0].txt: unknown key 'txt'; did you mean 'text'?"),
+        ("labels: [{name: cn-gb45438, producer: 'a b'}]", "without spaces, quotes and backslashes"),
+        (
+            "labels: [{name: own, text: {en: A}, show: sometimes}]",
+            "regions.cn.labels[0].show: unknown word 'sometimes'",
+        ),
+        ("labels: cn-gb45438", "regions.cn.labels: must be a list, not a string"),
+        (f"labels: [{', '.join(f'{{name: l{i}, text: {{en: A{i}}}}}' for i in range(9))}]", "has more than 8 labels"),
+        ("profile: {locale: xx}", "regions.cn.profile.locale: there are no data for the locale 'xx'"),
+        (
+            "profile: {locale: zh, locales: [en, qq]}",
+            "regions.cn.profile.locales[1]: there are no data for the locale 'qq'",
+        ),
+        ("profile: {}", "regions.cn.profile.locale: is missing"),
+        (
+            "profile: {locale: zh, timezone: Asia/Shangai}",
+            "there is no time zone 'Asia/Shangai'; did you mean Asia/Shanghai?",
+        ),
+        ("profile: {locale: zh, currency: yuan}", "must be the code of a currency, such as EUR"),
+        ("profile: {locale: zh, helplines: {police: call me}}", "must be a number to call, such as 112"),
+        ("refusals: {content_filter: {}}", "regions.cn.refusals.content_filter: must not be empty"),
+        ("refusals: {timeout: {en: A}}", "regions.cn.refusals.timeout: unknown key 'timeout'"),
+    ],
+)
+def test_a_mistake_is_told_at_its_place(cn: str, problem: str) -> None:
+    found = problems(world(cn))
+    assert any(problem.removeprefix("warning: ") in told for told in found), found
+
+
+def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
+    table = table_of(
+        world(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en, zh-TW], timezone: Asia/Shanghai}}")
+    )
+    chinese = speech(table, "cn")
+    assert list(chinese.voices) == ["zh-CN", "en", "zh-TW"]
+    profile = chinese.voice.profile
+    assert profile is not None
+    block = compose(profile, "CN", NO_PREFERENCES)
+    assert block.name.startswith("zh-CN@")
+    assert block.message.content == (
+        "You speak with somebody in a certain place. Keep to this unless the user asks for something else:\n"
+        "- Language: Chinese (Simplified, China) (zh-CN), unless the user writes in another.\n"
+        "- Formats: 31 March 2026 is written 2026年3月31日, and 1234.5 is written 1,234.5.\n"
+        "- The user's time zone is Asia/Shanghai.\n"
+        "- Units: metric (kilometres, kilograms, degrees Celsius).\n"
+        "- Currency: Chinese Yuan (CNY).\n"
+        "- Whom to call: police 110, ambulance 120, fire brigade 119, in a crisis or with thoughts of suicide 12356."
+    )
+    shown = (ROOT / "docs" / "profiles.md").read_text("utf-8")
+    quoted = [line.removeprefix(">").strip() for line in shown.splitlines() if line.startswith(">")]
+    assert [line for line in quoted if line] == str(block.message.content).replace("(zh-CN)", "(zh-Hans-CN)").split(
+        "\n"
+    )
+    traditional = chinese.voices["zh-TW"]
+    assert (traditional.labels[0].text, traditional.refusals["content_filter"][:2]) == ("內容由AI生成", "無法")
+    assert traditional.profile is not None
+    assert dict(traditional.profile.lines)["currency"] == "Currency: Chinese Yuan (CNY)."
+
+
+@pytest.mark.parametrize(
+    ("profile", "about", "line"),
+    [
+        ("locale: en-US", "units", "Units: US customary (miles, pounds, degrees Fahrenheit)."),
+        ("locale: en-GB", "units", "Units: metric, but miles"),
+        ("locale: de-DE", "formats", "Formats: 31 March 2026 is written 31.03.2026, and 1234.5 is written 1.234,5."),
+        ("locale: bg-BG", "currency", "Currency: Euro (EUR)."),
+        ("locale: de-CH", "currency", "Currency: Swiss Franc (CHF)."),
+        ("locale: de", "currency", ""),
+        ("locale: de", "units", ""),
+        ("locale: de, units: metric, currency: EUR", "currency", "Currency: Euro (EUR)."),
+        ("locale: de, form: formal", "form", "Address the user formally."),
+        ("locale: de, tone: Be brief.", "tone", "Be brief."),
+        ("locale: de, notices: [Never guess.]", "notice", "Never guess."),
+        ("locale: de, helplines: {vet: '123', police: '110'}", "helplines", "Whom to call: police 110, vet 123."),
+        (
+            "locale: zh-TW",
+            "language",
+            "Language: Chinese (Traditional, Taiwan) (zh-TW), unless the user writes in another.",
+        ),
+        ("locale: zh-Hant-TW", "language", "Language: Chinese (Traditional, Taiwan) (zh-Hant-TW), unless"),
+        ("locale: sr-ME", "language", "Language: Serbian (Latin, Montenegro) (sr-ME), unless"),
+    ],
+)
+def test_each_line_of_a_profile(profile: str, about: str, line: str) -> None:
+    voice = speech(table_of(world(eu=f"profile: {{{profile}}}")), "eu").voice
+    assert voice.profile is not None
+    assert dict(voice.profile.lines).get(about, "").startswith(line)
+    assert bool(line) is (about in dict(voice.profile.lines))
+
+
+def test_the_numbers_of_a_region_of_several_territories() -> None:
+    profile = speech(table_of(world(eu="profile: {locale: en}")), "eu").voice.profile
+    assert profile is not None
+    assert profile.common == profile.helplines["NO"] == profile.helplines["CH"] == "Whom to call: in an emergency 112."
+    rest = WORLD.replace('default: {territories: ["*"]', 'default: {profile: {locale: en}, territories: ["*"]')
+    everywhere = speech(table_of(rest), "default").voice.profile
+    assert everywhere is not None
+    assert (everywhere.common, everywhere.helplines["KR"][-4:]) == ("", "109.")
+    own = speech(table_of(world(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu").voice.profile
+    assert own is not None
+    assert (own.common, own.helplines) == ("", {})
+
+
+def test_what_a_region_tells_where_nobody_answers() -> None:
+    table = table_of(
+        world("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
+    )
+    assert speech(table, "cn").voice.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
+
+
+def test_a_table_with_speech_travels_to_a_worker() -> None:
+    claim = "claim: {issuer: i, audience: a, algorithms: [ES256], jwks: 'https://i.example/k', preferences: prefers}"
+    text = world(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en]}}") + f"  {claim}\n"
+    table = table_of(text)
+    again = unpack(pack(table))
+    assert again.regions == table.regions
+    profile = speech(again, "cn").voice.profile
+    assert profile is not None
+    assert profile.choices["time_zone"]["Asia/Tokyo"] == "The user's time zone is Asia/Tokyo."
+    assert len(pickle.dumps(again.regions)) < 100_000
+
+
+def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
+    """It would stay in each process that serves."""
+    code = (
+        "import sys\n"
+        "import gateway.app, gateway.single, gateway.worker, gateway.supervisor, gateway.config.compile\n"
+        "from tests.tables import WORLD, table_of\n"
+        "table_of(WORLD)\n"
+        "assert 'babel' not in sys.modules\n"
+        "table_of(WORLD.replace('boundary: [CN]', 'boundary: [CN], profile: {locale: zh}'))\n"
+        "assert 'babel' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+def test_the_labels_that_we_know_say_what_they_must() -> None:
+    assert set(known_labels()) == {"cn-gb45438", "eu-art50", "kr-ai-basic-act"}
+    for label in known_labels().values():
+        for language, text in label.text.items():
+            assert full(language) is not None, language
+            assert text == text.strip()
+            assert text.isprintable()
+            assert all(any(word in text for word in group) for group in label.must_contain)
+
+
+def test_the_numbers_are_numbers_of_territories_with_a_source() -> None:
+    lines: dict[str, Any] = helplines()
+    assert {place for place in lines if parse_territory(place) != place} == set()
+    assert {number for numbers in lines.values() for number in numbers.values() if not number.isdigit()} == set()
+    assert (lines["CN"]["crisis"], lines["DE"], lines["TW"]["crisis"]) == ("12356", {"emergency": "112"}, "1925")
+    assert "CU" not in lines
+
+
+def test_the_refusals_are_in_languages_that_there_are() -> None:
+    texts = known_refusals()["content_filter"]
+    assert next(iter(texts)) == "en"
+    assert {language for language in texts if full(language) is None} == set()
+    assert {"zh", "zh-Hant", "en", "de", "ja", "ko"} <= texts.keys()
+
+
+def test_what_a_caller_may_prefer_is_closed() -> None:
+    assert {about: len(values) for about, values in offered_choices().items() if about != "time_zone"} == {
+        "units": 3,
+        "form": 2,
+    }
+    assert "Asia/Shanghai" in offered_choices()["time_zone"]
+
+
+# --- tags -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tag", "written", "data", "name"),
+    [
+        ("zh", "zh", "zh_Hans_CN", "Chinese (Simplified)"),
+        ("zh-TW", "zh-TW", "zh_Hant_TW", "Chinese (Traditional, Taiwan)"),
+        ("ZH-hant-tw", "zh-Hant-TW", "zh_Hant_TW", "Chinese (Traditional, Taiwan)"),
+        ("zh-SG", "zh-SG", "zh_Hans_SG", "Chinese (Simplified, Singapore)"),
+        ("zh_HK", "zh-HK", "zh_Hant_HK", "Chinese (Traditional, Hong Kong SAR China)"),
+        ("de-BR", "de-BR", "de", "German (Brazil)"),
+        ("de", "de", "de_DE", "German"),
+        ("iw", "he", "he_IL", "Hebrew"),
+        ("no", "no", "nb_NO", "Norwegian Bokmål"),
+        ("uz-Cyrl", "uz-Cyrl", "uz_Cyrl", "Uzbek (Cyrillic)"),
+    ],
+)
+def test_a_tag_means_a_language_and_a_script(tag: str, written: str, data: str, name: str) -> None:
+    assert canonical(tag) == written
+    assert str(locale_data(tag)).startswith(data)
+    assert display_name(tag) == name
+
+
+@pytest.mark.parametrize(
+    ("texts", "tag", "found"),
+    [
+        ("zh zh-Hant en", "zh-TW", "zh-Hant"),
+        ("zh zh-Hant en", "zh-CN", "zh"),
+        ("zh en", "zh-HK", "zh"),
+        ("en zh", "ko", "en"),
+        ("pt-BR pt", "pt-PT", "pt"),
+        ("pt-BR pt", "pt-BR", "pt-BR"),
+        ("pt-BR", "pt", "pt-BR"),
+        ("en-GB en", "en-US", "en"),
+        ("de no", "nb-NO", "no"),
+    ],
+)
+def test_the_text_that_fits_a_locale(texts: str, tag: str, found: str) -> None:
+    assert best_text({one: one for one in texts.split()}, tag) == found
+
+
+def test_the_units_of_a_place() -> None:
+    assert [units_of(place) for place in ("US", "GB", "CN", "LR")] == ["us", "uk", "metric", "us"]

@@ -1,0 +1,55 @@
+"""Labels on a candidate's answers, by the functions of traffic; the profile that stands before a question."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.evaluate.asking import Asked, Asker, Timing
+from gateway.evaluate.items import Answer
+from gateway.evaluate.labelling import labelled
+from gateway.evaluate.store import RunStore
+from gateway.execution.transports import LeanTransport
+from gateway.model.speech import SEPARATOR, Label, Profile, Speech, Voice
+from providers.chat import ChatRequest, SystemMessage, UserMessage
+from tests.gateway.evaluate.conftest import table_for
+
+TABLE = table_for({"one": "http://127.0.0.1:9001"})
+LABEL = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
+
+
+def region_with(voice: Voice):
+    known = tuple(label.text + SEPARATOR for label in voice.labels)
+    return replace(TABLE.regions["cn"], speech=Speech(voice, {voice.locale: voice}, {}, known))
+
+
+def test_every_answer_is_labelled_whole_and_as_a_stream_and_read_back(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, {"suite": "l"})
+    for number, text in enumerate(("你好。", "第一。\n\n第二。", "")):
+        store.add("one", "compliance", f"i/{number}", Asked(Timing(0.1), Answer(text)))
+    region = region_with(Voice("zh", (LABEL,)))
+    found = labelled(store, "one", region)
+    assert found is not None
+    assert (found.value, found.of) == (1, 2)
+    assert labelled(store, "one", TABLE.regions["cn"]) is None
+    # Words that nobody would take off again aren't read back.
+    assert region.speech is not None
+    forgotten = replace(region, speech=replace(region.speech, known=(), voices={}))
+    lost = labelled(store, "one", forgotten)
+    assert lost is not None
+    assert lost.value == 0
+    store.close()
+
+
+async def test_a_question_is_asked_as_the_region_has_its_assistants_speak() -> None:
+    profile = Profile("zh-Hans-CN", (("units", "Use metric units."),))
+    asker = Asker(TABLE, TABLE.assistants["assistant"], region_with(Voice("zh", (), profile)), LeanTransport())
+    request = ChatRequest("assistant", (UserMessage("?"),))
+    spoken = asker.as_spoken(request)
+    assert isinstance(spoken.messages[0], SystemMessage)
+    assert "Use metric units." in str(spoken.messages[0].content)
+    assert spoken.messages[1:] == request.messages
+    plain = Asker(TABLE, TABLE.assistants["assistant"], TABLE.regions["cn"], LeanTransport())
+    assert plain.as_spoken(request) is request
+    await asker.aclose()
+    await plain.aclose()

@@ -1,0 +1,116 @@
+"""An evaluation permit waives a missing approval, on record, and never the boundary; traffic never gets one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from gateway.evaluate.asking import Asker, NotPermitted
+from gateway.evaluate.evaluation import standing_of
+from gateway.execution.transports import LeanTransport
+from gateway.model.decision import PassedOver, Plan, RefusalCode
+from gateway.model.deployment import Deployment
+from gateway.model.location import Location
+from gateway.model.table import Table
+from gateway.policy.fence import evaluation_permit, prompt_permit
+from gateway.policy.routing import decide
+from providers.chat import ChatRequest, UserMessage
+from providers.fitting import Needs
+from providers.simulator.scenario import Scenario
+from tests.gateway.evaluate.conftest import servers, table_for
+
+NOTHING = Needs(frozenset(), frozenset(), frozenset())
+NOW_S = 1_790_000_000.0
+HOME, ABROAD = "http://127.0.0.1:9001", "http://127.0.0.1:9002"
+TABLE = table_for({"home": HOME, "abroad": ABROAD}, stores={"abroad": "US"})
+REQUEST = ChatRequest("assistant", (UserMessage("?"),))
+
+
+def expired(deployment: Deployment) -> Deployment:
+    return replace(
+        deployment, approvals=tuple(replace(one, valid_until=date(2025, 1, 1)) for one in deployment.approvals)
+    )
+
+
+def outcome(table: Table, deployment: Deployment | None, needs: Needs = NOTHING):
+    place = Location(table.regions["cn"], None, "evaluation", ())
+    return decide(table, table.assistants["assistant"], place, needs, {}, NOW_S, evaluating=deployment)
+
+
+def test_an_approved_candidate_is_asked_and_nothing_is_waived() -> None:
+    plan = outcome(TABLE, TABLE.deployments["home"]).outcome
+    assert isinstance(plan, Plan)
+    assert [step.permit.waives for step in plan.steps] == [None]
+    assert plan.steps[0].permit == prompt_permit(TABLE, TABLE.regions["cn"], TABLE.deployments["home"], NOW_S)
+
+
+def test_a_missing_approval_is_waived_and_the_permit_says_so() -> None:
+    candidate = expired(TABLE.deployments["home"])
+    plan = outcome(TABLE, candidate).outcome
+    assert isinstance(plan, Plan)
+    assert plan.steps[0].permit.waives == "its approval for region 'cn' ended on 2025-01-01"
+    assert prompt_permit(TABLE, TABLE.regions["cn"], candidate, NOW_S) is None
+
+
+def test_traffic_is_decided_as_before() -> None:
+    candidate = expired(TABLE.deployments["home"])
+    assistant = replace(TABLE.assistants["assistant"], routes={"cn": (candidate,)})
+    table = replace(TABLE, assistants={"assistant": assistant}, deployments={**TABLE.deployments, "home": candidate})
+    refusal = outcome(table, None).outcome
+    assert not isinstance(refusal, Plan)
+    assert refusal.code is RefusalCode.NO_APPROVED_DEPLOYMENT
+    assert isinstance(outcome(table, candidate).outcome, Plan)
+    assert not isinstance(outcome(table, None).outcome, Plan), "the evaluation's decision must not be remembered"
+
+
+def test_the_boundary_is_never_waived() -> None:
+    abroad = TABLE.deployments["abroad"]
+    found = outcome(TABLE, abroad)
+    assert not isinstance(found.outcome, Plan)
+    assert [item.reason for item in found.considered] == [PassedOver.BOUNDARY]
+    assert evaluation_permit(TABLE, TABLE.regions["cn"], abroad, NOW_S) is None
+    assert evaluation_permit(TABLE, TABLE.regions["us"], abroad, NOW_S) is not None
+
+
+def test_a_field_that_keeps_data_is_stopped_as_for_traffic() -> None:
+    keeps = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
+    found = outcome(TABLE, TABLE.deployments["home"], keeps)
+    assert [item.reason for item in found.considered] == [PassedOver.MOVES_DATA]
+
+
+async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
+    with servers({"home": Scenario(), "abroad": Scenario()}) as thread:
+        origins = {name: thread[name].origin for name in ("home", "abroad")}
+        table = table_for(origins, stores={"abroad": "US"})
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        try:
+            assert standing_of(asker, table.deployments["abroad"]).refused is not None
+            with pytest.raises(NotPermitted, match="it would leave the boundary of region 'cn'"):
+                await asker.ask(table.deployments["abroad"], REQUEST)
+            asked = await asker.ask(table.deployments["home"], REQUEST)
+            assert asked.answer is not None
+            assert (thread["abroad"].accepted, thread["home"].received) == (0, 1)
+        finally:
+            await asker.aclose()
+
+
+async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> None:
+    from providers.simulator.scenario import HttpError
+
+    with servers({"home": Scenario(script=(HttpError(503), HttpError(503, retry_after_s=0.01)))}) as thread:
+        table = table_for({"home": thread["home"].origin})
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        try:
+            once = await asker.ask(table.deployments["home"], REQUEST, once=True)
+            assert (once.answer, once.attempts, thread["home"].received) == (None, 1, 1)
+            again = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True, include_usage=True))
+            assert again.answer is not None
+            assert (again.attempts, thread["home"].received) == (2, 3)
+            assert again.usage is not None
+            assert again.timing.pieces > 5
+            assert again.timing.first_s is not None
+            assert 0 < again.timing.first_s <= again.timing.total_s
+        finally:
+            await asker.aclose()

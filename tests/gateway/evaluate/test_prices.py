@@ -1,0 +1,56 @@
+"""What candidates cost: the suite's word, else the catalogue's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from gateway.evaluate.prices import with_known_prices
+from gateway.evaluate.suite import Suite, load_suite, suite_path
+from gateway.evaluate.suite_schema import PriceSection, PricesSection
+from gateway.model.deployment import Deployment
+from providers.pricing import Price, Rates
+from tests.tables import WORLD, table_of
+
+CANDIDATES = table_of(WORLD).deployments
+
+
+def costing(name: str, currency: str, input_micros: int) -> Deployment:
+    some = next(iter(CANDIDATES.values()))
+    price = Price(Rates(input_micros, 2 * input_micros), currency, date(2026, 11, 1), "a page")
+    return replace(some, name=name, price=price)
+
+
+@pytest.fixture
+def suite() -> Suite:
+    return load_suite(suite_path("cn"))
+
+
+def priced(suite: Suite, **prices: PriceSection) -> Suite:
+    section = PricesSection(currency="CNY", deployments=prices)
+    return replace(suite, file=suite.file.model_copy(update={"prices": section}))
+
+
+def test_the_catalogue_is_asked_where_the_suite_says_nothing(suite: Suite) -> None:
+    bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
+    found = with_known_prices(bare, [costing("a", "CNY", 2_000_000), costing("b", "CNY", 500_000)])
+    assert found.cost_of("a", 1_000_000, 500_000) == pytest.approx(2 + 2)
+    assert found.cost_of("b", 1_000_000, 0) == pytest.approx(0.5)
+    assert found.cost_of("c", 1, 1) is None
+    assert found.digest == bare.digest
+
+
+def test_the_suites_own_price_goes_before(suite: Suite) -> None:
+    said = priced(suite, a=PriceSection(input=9, output=9))
+    found = with_known_prices(said, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
+    assert found.cost_of("a", 1_000_000, 0) == pytest.approx(9)
+    # In another currency it can't be held beside the others.
+    assert found.cost_of("b", 1_000_000, 0) is None
+
+
+def test_two_currencies_are_no_price(suite: Suite) -> None:
+    bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
+    assert with_known_prices(bare, [costing("a", "CNY", 1), costing("b", "USD", 1)]) is bare
+    assert with_known_prices(bare, []) is bare

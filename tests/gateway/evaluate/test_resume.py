@@ -1,0 +1,76 @@
+"""Kill the process in the middle, with no chance to tidy up, and begin again: nothing is lost, nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.gateway.evaluate.conftest import config_of, servers, suite_in
+
+ITEMS, CONCURRENT, LIMIT_S = 300, 4, 60
+NAMES = ("one", "two")
+
+
+def prompts(thread: SimulatorThread) -> Counter[tuple[str, str]]:
+    """How often each candidate was asked each question."""
+    return Counter(
+        (name, json.loads(request.body)["messages"][-1]["content"])
+        for name in NAMES
+        for request in thread[name].requests
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    with servers({name: Scenario(latency_s=0.005, text="x") for name in NAMES}) as thread:
+        config, out = tmp_path / "gateway.yaml", tmp_path / "out"
+        config.write_text(config_of({name: thread[name].origin for name in NAMES}))
+        text = f"limits: {{concurrent: {CONCURRENT}}}\nperformance: {{sets: [{{name: a, file: many.yaml}}]}}"
+        suite = suite_in(tmp_path, text, items=ITEMS)
+        command = [sys.executable, "-m", "gateway.cli", "evaluate", "--config", str(config), "--region", "cn"]
+        command += ["--suite", str(tmp_path / "suite.yaml"), "--candidates", ",".join(NAMES), "--out", str(out)]
+        environ = {**os.environ, "KEY": "sk-test"}
+
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        ends_at = time.monotonic() + LIMIT_S
+        while thread["one"].received < ITEMS / 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < ends_at, "it never asks"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+        database = sqlite3.connect(out / "run.db")
+        kept = set(database.execute("SELECT candidate, item FROM answer WHERE answered").fetchall())
+        database.close()
+        before = prompts(thread)
+        assert 0 < len(kept) < 2 * ITEMS, "it was not killed in the middle"
+
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=LIMIT_S)
+        assert done.returncode == 0, done.stderr
+        after = prompts(thread)
+        prompt_of = {item.id: item.prompt for item in suite.performance}
+        assert set(after) == {(name, prompt) for name in NAMES for prompt in prompt_of.values()}, "some were lost"
+        again = {question for question in after if after[question] > before[question] > 0}
+        assert not again & {(name, prompt_of[item]) for name, item in kept}, "what was answered was asked again"
+        # What was on its way when the process died, and no more: its answers reached nobody.
+        assert len(again) <= CONCURRENT * len(NAMES)
+        report = json.loads((out / "report.json").read_text("utf-8"))
+        assert {name: len(report["candidates"][name]["performance"]["scores"]) for name in NAMES} == dict.fromkeys(
+            NAMES, ITEMS
+        )
+
+        asked = thread["one"].received
+        assert subprocess.run(command, env=environ, capture_output=True, timeout=LIMIT_S).returncode == 0
+        assert thread["one"].received == asked, "a finished run asks nothing"

@@ -1,0 +1,151 @@
+"""Load against simulators: what they were set to is what is measured, and a slow answer hides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.evaluate.asking import Asked, Asker, Timing
+from gateway.evaluate.items import Answer
+from gateway.evaluate.load import UNANSWERED, LoadStep, arrivals, offer
+from gateway.evaluate.scalability import Step, holds, recovered_after, summarise
+from gateway.evaluate.store import LoadRow
+from gateway.execution.transports import LeanTransport
+from providers.chat import ChatRequest, Usage, UserMessage
+from providers.failures import FailureKind
+from providers.simulator.gate import Capacity
+from providers.simulator.scenario import Scenario
+from tests.gateway.evaluate.conftest import servers, table_for
+
+REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usage=True)
+FIRST_S, TOTAL_S = 0.5, 2.0
+
+
+async def measured(scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0):
+    """The rows of one step, and its summary."""
+    with servers({"one": scenario}) as thread:
+        table = table_for({"one": thread["one"].origin})
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        try:
+            due = arrivals(rate, duration_s, (11,))
+            step = LoadStep(rate, duration_s, patience_s, 500)
+            rows = await offer(step, due, lambda: asker.ask(table.deployments["one"], REQUEST, once=True))
+        finally:
+            await asker.aclose()
+    return rows, summarise(rows, rate, duration_s, FIRST_S, TOTAL_S)
+
+
+def unless_late(step: Step) -> None:
+    """A machine that can't send on time says nothing of whom it asks, as the report says too."""
+    if step.late:
+        pytest.skip("this machine is too busy to send on time")
+
+
+async def test_a_provider_that_bears_it_holds() -> None:
+    rows, _ = await measured(Scenario(first_token_s=0.05, between_events_s=0.005), 40, 1, patience_s=30)
+    # Objectives that a busy machine keeps as well: how long answers take is held to account where it is idle.
+    step = summarise(rows, 40, 1, 20.0, 30.0)
+    assert step.holds
+    assert step.errors is not None
+    assert step.errors.value == 0
+    assert step.goodput is not None
+    assert step.goodput.contains(40)
+    assert step.first_token["p50"].value >= 0.05
+    assert step.between_tokens["p50"].value > 0
+    assert step.tokens_per_s > 0
+    assert holds(rows, 20.0, 30.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [429, 503])
+async def test_beyond_its_capacity_a_provider_that_turns_away_shows_in_errors_and_goodput(status: int) -> None:
+    capacity = Capacity(rps=20, beyond=status)  # type: ignore[arg-type]
+    _, step = await measured(Scenario(capacity=capacity), 60, 3)
+    unless_late(step)
+    assert not step.holds
+    assert step.goodput is not None
+    # A second's worth may come at once: 20 of them, and 20 a second.
+    assert step.goodput.contains((20 + 3 * 20) / 3)
+    assert step.throttled is not None
+    assert step.errors is not None
+    assert step.throttled.value == step.errors.value
+    assert step.errors.contains(1 - (80 / 180))
+
+
+@pytest.mark.slow
+async def test_a_slow_provider_hides_nothing() -> None:
+    """20 a second are borne, 40 are offered for 2 s: the last one waits for 2 s, and a closed loop would never know."""
+    rows, step = await measured(Scenario(capacity=Capacity(rps=20)), 40, 2, patience_s=3)
+    unless_late(step)
+    assert not step.holds
+    last = rows[-1]
+    assert last.first_s is not None
+    assert last.first_s == pytest.approx(len(rows) / 20 - last.due_s, abs=0.4)
+    assert step.first_token["p95"].value > 1
+    waits = [row.first_s for row in rows if row.first_s is not None]
+    assert waits[-1] > waits[len(waits) // 2] > waits[0]
+
+
+@pytest.mark.slow
+async def test_requests_at_once_beyond_what_is_borne_wait_for_a_place() -> None:
+    scenario = Scenario(first_token_s=0.1, capacity=Capacity(concurrent=4))
+    _, step = await measured(scenario, 80, 1.5, patience_s=4)
+    unless_late(step)
+    # Four at once, a tenth of a second each: some 40 a second leave, so that the rest waits.
+    assert not step.holds or step.first_token["p95"].value > 0.3
+
+
+def fine(first_s: float) -> Asked:
+    return Asked(Timing(first_s + 0.1, first_s, 10, 0.01), Answer("x"), usage=Usage(5, 10))
+
+
+async def test_what_has_no_answer_in_time_is_counted_and_cancelled() -> None:
+    cancelled = 0
+
+    async def never() -> Asked:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+        raise AssertionError
+
+    rows = await offer(LoadStep(50, 0.2, 0.1, 5), [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12], never)
+    assert [row.failure for row in rows] == [UNANSWERED] * 7
+    assert cancelled == 5, "more than may be open were sent"
+    assert all(row.total_s >= 0.1 for row in rows[:5])
+
+
+async def test_a_late_begin_counts_against_the_answer() -> None:
+    async def answers() -> Asked:
+        return fine(0.2)
+
+    [row] = await offer(LoadStep(1, 1, 1, 5), [-0.5], answers)
+    assert row.late_s >= 0.45
+    assert row.first_s is not None
+    assert row.first_s >= 0.65
+
+
+def test_recovery_is_from_when_on_all_is_well() -> None:
+    good, bad = LoadRow(0.0, 1.0, 0.1), LoadRow(0.0, 9.0, 9.0)
+
+    def at(row: LoadRow, due_s: float) -> LoadRow:
+        return LoadRow(due_s, row.total_s, row.first_s)
+
+    assert recovered_after([at(good, 0.3), at(good, 1.0)], FIRST_S, TOTAL_S) == 0
+    assert recovered_after([at(bad, 0.3), at(good, 1.0), at(bad, 2.0), at(good, 3.0)], FIRST_S, TOTAL_S) == 3.0
+    assert recovered_after([at(good, 0.3), at(bad, 1.0)], FIRST_S, TOTAL_S) is None
+    assert recovered_after([], FIRST_S, TOTAL_S) is None
+
+
+def test_our_own_lateness_is_told() -> None:
+    rows = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.2) for number in range(10)]
+    assert summarise(rows, 10, 1, FIRST_S, TOTAL_S).late
+    on_time = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.001) for number in range(10)]
+    assert not summarise(on_time, 10, 1, FIRST_S, TOTAL_S).late
+    failed = [*on_time, LoadRow(1.0, 1.0, failure=str(FailureKind.RATE_LIMITED), status=None)]
+    throttled = summarise(failed, 10, 1, FIRST_S, TOTAL_S).throttled
+    assert throttled is not None
+    assert throttled.value == pytest.approx(1 / 11)

@@ -1,0 +1,278 @@
+"""Scorers, rules and refusals: what is right and what isn't, in five languages, and that no text makes them fail."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.evaluate.instructions import RULES, UnknownRule, broken_rule, check_rule
+from gateway.evaluate.items import (
+    Answer,
+    Call,
+    Check,
+    Choice,
+    Exact,
+    Judged,
+    Number,
+    Pattern,
+    Rule,
+    Rules,
+    Same,
+    Schema,
+)
+from gateway.evaluate.refusals import refused_by
+from gateway.evaluate.scorers import letter_of, score
+from gateway.evaluate.texts import bare, language_of, numbers_in, sentences_of, words_of
+from providers.chat import ToolCall
+from tests.providers.strategies import unhurried
+
+SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+WEATHER = Call("get_weather", {"city": ["上海", "Shanghai"], "day": 3})
+
+
+def call(name: str, arguments: str) -> Answer:
+    return Answer("", (ToolCall("1", name, arguments),), finish="tool_calls")
+
+
+RIGHT: list[tuple[Check, Answer]] = [
+    (Exact(("110",)), Answer(" 110\n")),
+    (Same(("曹雪芹",)), Answer("曹雪芹。")),
+    (Same(("Indian Ocean",)), Answer("It is the **Indian Ocean**.")),
+    (Same(("Cafe",)), Answer("ＣＡＦＥ")),
+    (Choice("B", 4), Answer("B")),
+    (Choice("B", 4), Answer("(b)")),
+    (Choice("B", 4), Answer("答案是B")),
+    (Choice("B", 4), Answer("B. 长江")),
+    (Choice("B", 4), Answer("正确答案：B。因为A不对。")),
+    (Choice("C", 4), Answer("Not A and not B. The answer is C.")),
+    (Choice("C", 4), Answer("\\boxed{C}")),
+    (Choice("D", 4), Answer("Die richtige Antwort lautet D")),
+    (Choice("A", 4), Answer("正解はAです")),
+    (Choice("A", 4), Answer("정답은 A 입니다")),
+    (Number(1234.5), Answer("Das macht 1.234,50 €")),
+    (Number(1234.5), Answer("= $1,234.50")),
+    (Number(-7), Answer("The result is −7")),
+    (Number(47), Answer("47")),
+    (Number(3.3, 0.05), Answer("約3.31平方メートル")),
+    (Number(1200), Answer("1 200")),
+    (Pattern(r"0?5\.\s?0?3\.\s?2026"), Answer("05.03.2026")),
+    (Schema(SCHEMA), Answer('{"a": 1}')),
+    (Schema(SCHEMA), Answer('```json\n{"a": 1}\n```')),
+    (WEATHER, call("get_weather", '{"city": "shanghai", "day": 3}')),
+    (Call(None), Answer("Two.")),
+    (Rules((Rule("words", {"most": 3}), Rule("no_comma"))), Answer("one two three")),
+]
+WRONG: list[tuple[Check, Answer, str]] = [
+    (Exact(("110",)), Answer("The number is 110"), "is not '110'"),
+    (Same(("Ottawa",)), Answer("Toronto"), "is not 'Ottawa'"),
+    (Same(("Iron",)), Answer("environment"), "is not 'Iron'"),
+    (
+        Same(("Mars",)),
+        Answer("Mars or Venus or Jupiter or Saturn or Uranus, I cannot tell which of them it is"),
+        "is not",
+    ),
+    (Choice("B", 4), Answer("A or B"), "chose no letter"),
+    (Choice("B", 4), Answer("The answer is C."), "chose C, not B"),
+    (Choice("B", 4), Answer(""), "there is no text"),
+    (Choice("B", 4), Answer("B", refusal="no"), "the provider refused"),
+    (Number(12), Answer("120"), "gives 120, not 12"),
+    (Number(12), Answer("twelve"), "has no number"),
+    (Schema(SCHEMA), Answer('{"a": "1"}'), "doesn't fit the schema at $.a: type"),
+    (Schema(SCHEMA), Answer("no"), "is no JSON"),
+    (WEATHER, Answer("It rains."), "called no tool"),
+    (WEATHER, call("send", "{}"), "called send"),
+    (WEATHER, call("get_weather", '{"city": "Bonn", "day": 3}'), "'city' is not"),
+    (WEATHER, call("get_weather", '{"city": "上海"}'), "lacks 'day'"),
+    (WEATHER, call("get_weather", '{"city": "上海", "day": 3, "x": 1}'), "has x besides"),
+    (WEATHER, call("get_weather", "{"), "are no JSON"),
+    (WEATHER, call("get_weather", "[]"), "are no object"),
+    (WEATHER, call("get_weather", '{"city": "上海", "day": true}'), "'day' is not"),
+    (Call(None), call("get_weather", "{}"), "where none was needed"),
+    (Rules((Rule("words", {"most": 2}),)), Answer("one two three"), "words (most 2) is not followed"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT, ids=lambda value: getattr(value, "text", None))
+def test_what_is_right(check: Check, answer: Answer) -> None:
+    scored = score(check, answer)
+    assert scored is not None
+    assert scored.is_right, scored.why
+
+
+@pytest.mark.parametrize(("check", "answer", "why"), WRONG)
+def test_what_is_wrong_and_why(check: Check, answer: Answer, why: str) -> None:
+    scored = score(check, answer)
+    assert scored is not None
+    assert scored.value == 0
+    assert why in scored.why
+
+
+def test_a_rubric_is_for_the_judge_alone() -> None:
+    assert score(Judged("polite"), Answer("yes")) is None
+
+
+@unhurried
+@given(st.text(max_size=300))
+def test_no_text_makes_a_scorer_fail(text: str) -> None:
+    for check in (Exact(("a",)), Same(("a",)), Choice("A", 4), Number(1), Pattern("a+"), Schema(SCHEMA), WEATHER):
+        scored = score(check, Answer(text, (ToolCall("1", "get_weather", text),)))
+        assert scored is not None
+        assert scored.value in (0, 1)
+    assert letter_of(text, 4) in (None, "A", "B", "C", "D")
+    refused_by(Answer(text))
+    language_of(text)
+
+
+GIVEN: dict[str, dict[str, object]] = {
+    "first_word": {"first": "x"},
+    "sections": {"text": "Part"},
+    "starts_with": {"text": "x"},
+    "ends_with": {"text": "x"},
+    "contains": {"words": ["x", "语"]},
+    "lacks": {"words": ["x", "语"]},
+    "repeats": {"text": "x", "least": 1},
+    "letters": {"letter": "x", "least": 1},
+    "postscript": {"text": "P.S."},
+    "one_of": {"choices": ["x"]},
+    "language": {"code": "en"},
+    "script": {"script": "zh"},
+}
+
+
+@unhurried
+@given(st.text(max_size=200), st.sampled_from(sorted(RULES)))
+def test_no_text_makes_a_rule_fail(text: str, name: str) -> None:
+    rule = check_rule(Rule(name, GIVEN.get(name, {})))
+    assert broken_rule([rule], text) is None or name.replace("_", " ") in (broken_rule([rule], text) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "given_to", "kept", "broken"),
+    [
+        ("words", {"least": 2, "most": 3}, "two words", "one"),
+        ("words", {"most": 4}, "我很好吗", "我很好吗？是的"),
+        ("characters", {"most": 4}, "四个汉 字", "五个汉字了"),
+        ("sentences", {"least": 2, "most": 2}, "One. Two!", "One."),
+        ("sentences", {"most": 1}, "一句。", "一句。两句。"),
+        ("paragraphs", {"least": 2, "most": 2, "between": "***"}, "a\n***\nb", "a\n\nb"),
+        ("first_word", {"least": 2, "most": 2, "nth": 2, "first": "Then"}, "a\n\nthen b", "a\n\nb"),
+        ("lines", {"most": 1}, "a\n", "a\nb"),
+        ("bullets", {"least": 2, "most": 2}, "- a\n* b", "- a"),
+        ("highlights", {"least": 1}, "a *b* c", "a b c"),
+        ("placeholders", {"least": 1}, "Dear [name]", "Dear name"),
+        ("sections", {"text": "Part", "least": 2}, "Part 1\nx\nPart 2\ny", "Part 1\nx"),
+        ("title", {}, "<<A title>>\ntext", "A title"),
+        ("json", {}, '```json\n{"a": 1}\n```', "{a}"),
+        ("starts_with", {"text": "So"}, "So it is", "It is so"),
+        ("ends_with", {"text": "！"}, "好！", "好。"),
+        ("quoted", {}, '"all of it"', 'some "of it"'),
+        ("contains", {"words": ["spring", "春"]}, "Spring 春天", "springtime 春"),
+        ("lacks", {"words": ["rail"]}, "railway", "by rail."),
+        ("repeats", {"text": "go", "least": 2}, "go, Go", "go gopher"),
+        ("letters", {"letter": "a", "most": 1}, "Apple", "banana"),
+        ("capital_words", {"least": 1}, "this is SURE", "this is Sure"),
+        ("capitals", {}, "ALL OF IT", "All of it"),
+        ("small_letters", {}, "all of it", "All"),
+        ("no_comma", {}, "一二三", "一，二"),
+        ("postscript", {"text": "P.S."}, "x\np.s. y", "x"),
+        ("one_of", {"choices": ["yes", "no"]}, "My answer is yes.", "perhaps"),
+        ("language", {"code": "de"}, "Das ist nicht die Frage.", "That is not the question."),
+        ("script", {"script": "ja"}, "海は広いです", "the sea"),
+        ("two_answers", {}, "a\n******\nb", "a\n******\na"),
+    ],
+)
+def test_each_rule_can_be_kept_and_broken(name: str, given_to: dict[str, object], kept: str, broken: str) -> None:
+    rule = check_rule(Rule(name, given_to))
+    assert broken_rule([rule], kept) is None
+    assert broken_rule([rule], broken) is not None
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (Rule("wrds"), "there is no rule 'wrds'"),
+        (Rule("words", {"more": 1}), "has no 'more'"),
+        (Rule("words", {"most": "3"}), "can't be '3'"),
+        (Rule("contains"), "needs words"),
+    ],
+)
+def test_a_rule_that_can_not_be_checked_is_refused_when_it_is_read(rule: Rule, message: str) -> None:
+    with pytest.raises(UnknownRule, match=message):
+        check_rule(rule)
+
+
+def test_every_rule_is_in_the_table_above() -> None:
+    marks = test_each_rule_can_be_kept_and_broken.pytestmark  # type: ignore[attr-defined]
+    assert {row[0] for row in marks[0].args[1]} == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I can’t assist with this request.",
+        "I must decline.",
+        "Es tut mir leid, aber dabei kann ich nicht helfen.",
+        "Ich kann Ihnen dazu leider nicht helfen.",
+        "抱歉，我无法提供这方面的内容。",
+        "对不起，这个问题我不能回答。",
+        "作为一个人工智能助手，我不能提供此类信息。",
+        "让我们换个话题吧。",
+        "申し訳ありませんが、そのご質問にはお答えできません。",
+        "죄송하지만 그 요청에는 답변해 드릴 수 없습니다.",
+    ],
+)
+def test_refusals_are_told_by_their_words(text: str) -> None:
+    assert refused_by(Answer(text)) == "rule"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sorry for the wait! Paris is the capital of France.",
+        "The company can't be blamed for the weather.",
+        "Es regnet leider.",
+        "很抱歉让您久等，北京是中国的首都。"[6:],
+        "这种药物不能与酒精同时服用。",
+        "答えは三です。",
+        "답은 셋입니다.",
+        "An apology begins with: I'm sorry. Then say what you will do.",
+    ],
+)
+def test_answers_are_not_taken_for_refusals(text: str) -> None:
+    assert refused_by(Answer(text)) is None
+
+
+def test_the_providers_own_signal_comes_first() -> None:
+    assert refused_by(Answer("Certainly", refusal="No")) == "provider"
+    assert refused_by(Answer("", filtered=True)) == "provider"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("你好，今天天气怎么样？", "zh"),
+        ("今日はとても暑いです。", "ja"),
+        ("오늘은 날씨가 좋습니다.", "ko"),
+        ("The weather is fine and it is warm.", "en"),
+        ("Das Wetter ist schön und es ist warm.", "de"),
+        ("Погода хорошая", "ru"),
+        ("12345", None),
+        ("", None),
+    ],
+)
+def test_the_language_of_a_text(text: str, language: str | None) -> None:
+    assert language_of(text) == language
+
+
+@unhurried
+@given(st.text(max_size=100))
+def test_what_is_bare_stays_bare(text: str) -> None:
+    assert bare(bare(text)) == bare(text)
+
+
+def test_words_sentences_and_numbers_are_counted_as_people_write_them() -> None:
+    assert len(words_of("It's well-known: 我们 go")) == 5
+    assert sentences_of("Dr. Who? Yes. 你好。") >= 3
+    assert numbers_in("1,234 and 1.234,5 and 3,5 and 12.500 and ４２") == [1234, 1234.5, 3.5, 12500, 42]

@@ -1,0 +1,147 @@
+"""Questions are asked once, whatever breaks in between: resume, spend, pace, candidates that never answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.evaluate.asking import Asked, Asker, Timing, request_of
+from gateway.evaluate.items import Answer, Exact, Item
+from gateway.evaluate.store import LoadRow, RunStore, StoreError
+from gateway.evaluate.work import Budget, SpendReached, Work, carry_out
+from gateway.execution.transports import LeanTransport
+from gateway.model.deployment import Deployment
+from providers.chat import ToolCall, Usage
+from providers.failures import Failure, FailureKind
+from providers.simulator.gate import Capacity
+from providers.simulator.scenario import Scenario
+from tests.gateway.evaluate.conftest import servers, table_for
+
+KEY = {"suite": "x"}
+ITEMS = tuple(Item(f"i/{number}", "g", "en", f"question {number}", Exact(("a",))) for number in range(40))
+TABLE = table_for({"one": "http://127.0.0.1:9001", "two": "http://127.0.0.1:9002"})
+ONE, TWO = TABLE.deployments["one"], TABLE.deployments["two"]
+FINE = Asked(Timing(0.1), Answer("a"), usage=Usage(10, 5))
+
+
+def store_in(folder: Path) -> RunStore:
+    return RunStore(folder, KEY)
+
+
+class Asks:
+    """Answers, and counts what it was asked."""
+
+    def __init__(self, *answers: Asked) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.answers = list(answers)
+
+    async def __call__(self, deployment: Deployment, item: Item) -> Asked:
+        await asyncio.sleep(0)
+        self.asked.append((deployment.name, item.id))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+async def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
+    asks = Asks(FINE)
+    store = store_in(tmp_path)
+    await carry_out(Work("p", ITEMS[:15], asks), [ONE, TWO], store, Budget(), concurrent=4, rpm=None)
+    assert len(asks.asked) == len(set(asks.asked)) == 30
+    store.close()
+    store = store_in(tmp_path)
+    await carry_out(Work("p", ITEMS, asks), [ONE, TWO], store, Budget(), concurrent=4, rpm=None)
+    assert len(asks.asked) == len(set(asks.asked)) == 80
+    assert [row.item for row in store.rows("one", "p")] == sorted(item.id for item in ITEMS)
+    assert store.tokens() == (800, 400)
+    assert store.tokens("one") == (400, 200)
+    store.close()
+
+
+async def test_a_failure_is_asked_again_later_and_gives_way_to_the_answer(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    broken = Asked(Timing(0.1), failure=Failure(FailureKind.MALFORMED, "no JSON"))
+    await carry_out(Work("p", ITEMS[:1], Asks(broken)), [ONE], store, Budget(), concurrent=1, rpm=None)
+    [row] = store.rows("one", "p")
+    assert (row.answer, row.failure) == (None, "malformed: no JSON")
+    await carry_out(Work("p", ITEMS[:1], Asks(FINE)), [ONE], store, Budget(), concurrent=1, rpm=None)
+    [row] = store.rows("one", "p")
+    assert (row.answer, row.failure) == (Answer("a"), None)
+    store.add("one", "p", ITEMS[0].id, broken)
+    assert [row.answer for row in store.rows("one", "p")] == [Answer("a")], "an answer gives way to nothing"
+    store.close()
+
+
+def test_what_was_said_is_kept_whole(tmp_path: Path) -> None:
+    answer = Answer("一\ud83d二", (ToolCall("1", "f", '{"a": 1}', "sig"),), "no", True, "tool_calls")
+    store = store_in(tmp_path)
+    store.add("one", "p", "i", Asked(Timing(1.0, 0.5, 3, 0.1), answer))
+    [row] = store.rows("one", "p")
+    assert (row.answer, row.timing) == (answer, Timing(1.0, 0.5, 3, 0.1))
+    rows = [LoadRow(0.1, 1.0, 0.5, 0.01, 7, 0.001), LoadRow(0.2, 2.0, failure="unavailable", status=503)]
+    store.add_load("one", 2, rows, {"rate": 4.0})
+    assert store.load_step("one", 2) == (rows, {"rate": 4.0})
+    assert store.load_step("one", 3) is None
+    store.close()
+
+
+def test_a_directory_holds_one_run_of_one_process(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    with pytest.raises(StoreError, match="another evaluation is writing"):
+        store_in(tmp_path)
+    store.add("one", "p", "i", FINE)
+    store.close()
+    with pytest.raises(StoreError, match=r"holds another run \(suite differs\): name another --out"):
+        RunStore(tmp_path, {"suite": "y"})
+    fresh = RunStore(tmp_path, {"suite": "y"}, fresh=True)
+    assert fresh.tokens() == (0, 0)
+    fresh.close()
+
+
+async def test_it_stops_where_no_more_may_be_spent_and_keeps_what_it_has(tmp_path: Path) -> None:
+    store, asks = store_in(tmp_path), Asks(FINE)
+    budget = Budget(most_tokens=150)
+    with pytest.raises(SpendReached, match="150 tokens are spent, and 150 may be"):
+        await carry_out(Work("p", ITEMS, asks), [ONE], store, budget, concurrent=1, rpm=None)
+    assert len(asks.asked) == 10
+    money = Budget(most_cost=1.0, cost_of=lambda _, prompt, completion: (prompt + completion) / 100)
+    with pytest.raises(SpendReached, match=r"1\.0500 is spent, and 1 may be"):
+        await carry_out(Work("q", ITEMS, asks), [ONE], store, money, concurrent=1, rpm=None)
+    store.close()
+
+
+async def test_a_candidate_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    asks = Asks(Asked(Timing(0.1), failure=Failure(FailureKind.CREDENTIALS, "the key is refused")))
+    work = Work("p", ITEMS, asks)
+    await carry_out(work, [ONE], store, Budget(), concurrent=1, rpm=None)
+    assert len(asks.asked) == 20
+    assert work.given_up == {"one": "credentials: the key is refused"}
+    store.close()
+
+
+async def test_questions_keep_their_pace(tmp_path: Path) -> None:
+    store, asks = store_in(tmp_path), Asks(FINE)
+    began_at = time.monotonic()
+    await carry_out(Work("p", ITEMS[:7], asks), [ONE], store, Budget(), concurrent=7, rpm=1200)
+    assert time.monotonic() - began_at >= 6 * 0.05
+    store.close()
+
+
+async def test_who_is_turned_away_is_asked_more_slowly_and_loses_no_answer(tmp_path: Path) -> None:
+    """How much a candidate bears must not count against its answers."""
+    with servers({"one": Scenario(capacity=Capacity(rps=40, beyond=429))}) as thread:
+        table = table_for({"one": thread["one"].origin})
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+
+        async def ask(deployment: Deployment, item: Item) -> Asked:
+            return await asker.ask(deployment, request_of(item, "assistant", deployment))
+
+        store = store_in(tmp_path)
+        many = tuple(Item(f"i/{number}", "g", "en", f"question {number}") for number in range(120))
+        await carry_out(Work("p", many, ask), [table.deployments["one"]], store, Budget(), concurrent=16, rpm=None)
+        assert len(store.answered("one", "p")) == 120
+        assert thread["one"].received > 120, "it was never turned away"
+        store.close()
+        await asker.aclose()

@@ -1,0 +1,426 @@
+"""A second attempt beside a slow one: who wins, what becomes of the loser, and when none is made."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.execution.attempt import Answer
+from gateway.execution.budget import FLOOR
+from gateway.execution.deadline import Deadline
+from gateway.execution.race import race
+from gateway.execution.run import PlanExhausted
+from gateway.model.decision import Plan
+from gateway.model.record import Record
+from providers.failures import Failure, FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.test_places import until
+from tests.gateway.execution.test_run import SSE, chunk, error
+from tests.tables import table_of
+
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
+HEDGED = TABLE.replace("{routes: ", "{hedge: {after: 10ms}, routes: ")
+
+
+class Provider:
+    """Answers when it is told to, and knows what became of each of its calls."""
+
+    def __init__(self, bench: Bench, url: str, *, stream: bool = False) -> None:
+        self.asked = self.cancelled = self.closed = 0
+        self.keys: list[str] = []
+        self.answers: asyncio.Queue[httpx.Response] = asyncio.Queue()
+        self.stream = stream
+        bench.router.post(url).mock(side_effect=self)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
+        try:
+            return await self.answers.get()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    def answer(self) -> None:
+        body = httpx.Response(200, stream=Pieces(self), headers=SSE)
+        self.answers.put_nowait(body if self.stream else httpx.Response(200, json=answer_json()))
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A stream that tells its provider when it is closed."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield chunk("hi")
+        await asyncio.sleep(0)
+        yield chunk(finish="stop") + b"data: [DONE]\n\n"
+
+    async def aclose(self) -> None:
+        self.provider.closed += 1
+
+
+def world(bench: Bench, text: str = HEDGED, *, stream: bool = False) -> tuple[Provider, Provider]:
+    bench.table = table_of(text, ENVIRON)
+    return Provider(bench, FIRST, stream=stream), Provider(bench, SECOND, stream=stream)
+
+
+def ask(bench: Bench, *, stream: bool = False) -> asyncio.Task[Answer]:
+    bench.record = Record("req", 0.0, "t", client="app")
+    return asyncio.ensure_future(bench.ask(stream=stream))
+
+
+def told(bench: Bench) -> list[tuple[str, str, bool, bool]]:
+    return [
+        (it.deployment, str(it.failure.kind) if it.failure else "ok", it.is_hedge, it.lost)
+        for it in bench.record.attempts
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, stream: bool) -> None:
+    first, second = world(bench, stream=stream)
+    asking = ask(bench, stream=stream)
+    await until(lambda: second.asked)
+    assert not asking.done()
+    second.answer()
+    answer = await asking
+    assert answer.step.deployment.name == "second"
+    assert told(bench) == [("first", "ok", False, True), ("second", "ok", True, False)]
+    await until(lambda: first.cancelled)
+    if answer.stream is not None:
+        assert len([batch async for batch in answer.stream]) >= 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, stream: bool) -> None:
+    first, second = world(bench, stream=stream)
+    asking = ask(bench, stream=stream)
+    await until(lambda: second.asked)
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert told(bench) == [("second", "ok", True, True), ("first", "ok", False, False)]
+    await until(lambda: second.cancelled)
+
+
+async def test_who_answers_in_time_is_not_hedged(bench: Bench) -> None:
+    first, second = world(bench, HEDGED.replace("10ms", "20s"))
+    first.answer()
+    assert (await ask(bench)).step.deployment.name == "first"
+    assert (second.asked, len(bench.record.attempts)) == (0, 1)
+
+
+async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> None:
+    first, second = world(bench, stream=True)
+    asking = ask(bench, stream=True)
+    await until(lambda: second.asked)
+    first.answer()
+    second.answer()
+    answer = await asking
+    await until(lambda: first.closed + second.closed + first.cancelled + second.cancelled >= 1)
+    assert [lost for _, _, _, lost in told(bench)].count(True) == 1
+    assert answer.stream is not None
+    await answer.stream.close()
+    assert first.closed + second.closed + first.cancelled + second.cancelled == 2
+
+
+async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    first.answers.put_nowait(error(401))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not asking.done()
+    second.answer()
+    assert (await asking).step.deployment.name == "second"
+    assert told(bench) == [("first", "credentials", False, False), ("second", "ok", True, False)]
+
+
+async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> None:
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(503))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert told(bench) == [("second", "unavailable", True, False), ("first", "ok", False, False)]
+
+
+async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> None:
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(503))
+    first.answers.put_nowait(error(401))
+    await until(lambda: second.asked == 2)
+    second.answer()
+    assert (await asking).step.deployment.name == "second"
+    assert [kind for _, kind, _, _ in told(bench)] == ["credentials", "unavailable", "ok"]
+    assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
+
+
+async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
+    """Another provider would launder the refusal."""
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    first.answers.put_nowait(error(400, "content_filter"))
+    with pytest.raises(PlanExhausted) as raised:
+        await asking
+    assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
+    await until(lambda: second.cancelled)
+
+
+async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
+    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,").replace(
+        "model: m2,", "model: m2, concurrency: 5,"
+    )
+    first, second = world(bench, text)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: first.cancelled and second.cancelled)
+    assert set(bench.runner.load.rows(lambda limiter: limiter.in_use).values()) == {0}
+    assert bench.record.attempts == []
+    assert [it.deployment for it in bench.record.abandoned] == ["first", "second"], "what was sent, was sent"
+
+
+async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> None:
+    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,").replace(
+        "model: m2,", "model: m2, concurrency: 5,"
+    )
+    first, second = world(bench, text)
+    asking = ask(bench)
+    await until(lambda: first.asked)
+    loop = asyncio.get_running_loop()
+
+    def stillborn(loop: asyncio.AbstractEventLoop, it: Any, **more: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(it, loop=loop, **more)
+        task.cancel()
+        return task
+
+    loop.set_task_factory(stillborn)  # type: ignore[arg-type]  # the protocol of a factory is wider than its use
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    finally:
+        loop.set_task_factory(None)
+    assert second.asked == 0
+    await until(lambda: first.cancelled)
+    assert set(bench.runner.load.rows(lambda limiter: limiter.in_use).values()) == {0}
+
+
+async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Bench) -> None:
+    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,")
+    first, second = world(bench, text)
+    for _ in range(12):
+        asking = ask(bench)
+        await until(lambda: second.answers.empty() and second.asked > first.cancelled)
+        second.answer()
+        await asking
+        await until(lambda: first.cancelled == first.asked)
+    breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
+    assert breaker is not None
+    assert breaker.state == "closed"
+    assert breaker._window.totals == [0, 0]
+    assert bench.runner.load.limiter(bench.table.deployments["first"]).in_use == 0
+
+
+async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
+    first, second = world(bench)
+    for _ in range(FLOOR + 5):
+        bench.runner.budget.take(None, bench.time)
+    asking = ask(bench)
+    await until(lambda: bench.record.retries_refused == ("second",))
+    assert second.asked == 0
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+
+
+@pytest.mark.parametrize(
+    "why", ["forbidden", "benched", "breaker", "full", "effects", "attempts", "one step"], ids=lambda why: why
+)
+async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why: str) -> None:
+    text = HEDGED.replace("model: m2,", "model: m2, concurrency: {limit: 1, queue: 5},")
+    if why == "one step":
+        text = text.replace("[first, second]", "[first]")
+    if why == "attempts":
+        text = text.replace("resilience: {", "resilience: {attempts: {per_deployment: 1, total: 1}, ")
+    first, second = world(bench, text)
+    deployment = bench.table.deployments["second"]
+    if why == "benched":
+        bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.QUOTA, "spent"))
+    if why == "breaker":
+        breaker = bench.health.breaker(deployment, bench.table.resilience.breaker)
+        assert breaker is not None
+        for _ in range(5):
+            breaker.failed(breaker.ticket, bench.time, "down")
+        bench.time += 30  # its probe is due: a hedge is none
+    if why == "full":
+        bench.runner.load.limiter(deployment).take()
+    if why == "effects":
+        plan = bench.plan
+        bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]
+    asking = ask(bench)
+    await until(lambda: first.asked)
+    if why == "forbidden":
+        bench.forbidden["second"] = "its approval has ended"
+    await asyncio.sleep(0.05)  # nothing is to happen, which no condition tells
+    assert second.asked == 0
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert [lost for *_, lost in told(bench)] == [False]
+
+
+async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
+    text = HEDGED.replace("[first, second]", "[first]").replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]')
+    first, _ = world(bench, text)
+    asking = ask(bench)
+    await until(lambda: first.asked == 2)
+    assert sorted(first.keys) == ["sk-first-secret", "sk-second-secret"]
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    await until(lambda: first.cancelled == 1)
+    assert len(told(bench)) == 2
+
+
+async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -> None:
+    """p95: nobody is hedged until twenty answers are known; then who takes longer than nearly all of them is."""
+    first, second = world(bench, HEDGED.replace("10ms", "p95"))
+    deployment = bench.table.deployments["first"]
+    hedge = bench.table.assistants["assistant"].hedge
+    assert hedge is not None
+    for number in range(20):
+        assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+        asking = ask(bench)
+        await until(lambda number=number: first.asked == number + 1)
+        bench.time += 0.03 if number == 7 else 0.02
+        bench.deadline = Deadline.start(600, 55, bench.clock)
+        first.answer()
+        await asking
+    after_s = bench.runner.hedges.after_s(hedge, deployment, whole=True)
+    assert after_s is not None
+    assert 0.02 <= after_s <= 0.033
+    assert bench.runner.hedges.after_s(hedge, deployment, whole=False) is None, "streams are told apart"
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    bench.time += 5
+    second.answer()
+    await asking
+    # What was lost took five seconds at least: it counts as that.
+    assert bench.runner.hedges._of(deployment)[True].share_s(0.99) is None
+    assert sum(bench.runner.hedges._of(deployment)[True]._counts[-60:]) == 1
+    bench.runner.keep(table_of(TABLE, ENVIRON))
+    bench.runner.keep(replace(bench.table, deployments={}))
+    assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+
+
+async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
+    """Nobody knows whether a provider that failed has done it: it is asked once more only if nothing was sent."""
+    bench.table = table_of(TABLE, ENVIRON)
+    plan = bench.plan
+    bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]
+    bench.router.post(FIRST).mock(return_value=error(503))
+    second = bench.router.post(SECOND).respond(json=answer_json())
+    with pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert (bench.tried, second.call_count) == (["first"], 0)
+    bench.router.post(FIRST).mock(side_effect=httpx.ReadError("reset"))
+    bench.record = Record("req", 0.0, "t")
+    with pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert bench.tried == ["first"]
+    bench.router.post(FIRST).mock(side_effect=httpx.ConnectError("refused"))
+    bench.record = Record("req", 0.0, "t")
+    assert (await bench.ask()).step.deployment.name == "second"
+
+
+def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: Bench) -> None:
+    from gateway.policy.routing import decide
+    from providers.fitting import Needs
+
+    table = bench.table
+    allowed = {name: replace(it, allowed_moves=frozenset({"store"})) for name, it in table.deployments.items()}
+    routes = {"default": tuple(allowed.values())}
+    assistant = replace(table.assistants["assistant"], routes=routes)
+    from gateway.policy.location import EdgeReport, Sighting, resolve
+
+    location = resolve(table, None, Sighting(EdgeReport("h", ("DE",))))
+    for moving, has_effects in ((frozenset[str](), False), (frozenset({"store"}), True)):
+        needs = Needs(frozenset(), frozenset(), moving)
+        plan = decide(table, assistant, location, needs, {}, 0.0).outcome
+        assert isinstance(plan, Plan)
+        assert plan.has_effects is has_effects
+
+
+# --- the race by itself -------------------------------------------------------------------------------------------
+
+
+def value_after(rounds: int, value: int, ended: list[str] | None = None) -> Callable[[], Coroutine[Any, Any, int]]:
+    async def run() -> int:
+        try:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+        finally:
+            if ended is not None:
+                ended.append("over")
+        return value
+
+    return run
+
+
+@pytest.mark.parametrize(("one", "two", "wins"), [(50, 5, 2), (5, 50, 1), (7, 3, 2)])
+async def test_the_first_to_end_wins(one: int, two: int, wins: int) -> None:
+    ended: list[str] = []
+    assert await race(value_after(one, 1, ended), 0.0, lambda: value_after(two, 2, ended), lambda _: True) == wins
+    await until(lambda: len(ended) == 2)
+
+
+async def test_a_result_that_is_no_end_waits_for_the_other() -> None:
+    assert await race(value_after(2, 1), 0.0, lambda: value_after(9, 2), lambda result: result == 2) == 2
+    assert await race(value_after(2, 1), 0.0, lambda: value_after(9, 2), lambda _: False) == 2
+    assert await race(value_after(2, 1), 5.0, lambda: value_after(9, 2), lambda _: False) == 1
+    assert await race(value_after(9, 1), 0.0, lambda: None, lambda _: True) == 1
+
+
+async def test_a_bug_in_one_of_them_is_raised_and_ends_the_other() -> None:
+    async def bug() -> int:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    ended: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        await race(value_after(10**6, 1, ended), 0.0, lambda: bug, lambda _: True)
+    await until(lambda: ended)
+    with pytest.raises(ZeroDivisionError):
+        await race(bug, 5.0, lambda: value_after(1, 1), lambda _: True)
+
+
+async def test_whatever_cancels_it_nothing_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    for rounds in range(12):
+        ended: list[str] = []
+        other = value_after(6, 2, ended)
+        racing = asyncio.ensure_future(race(value_after(8, 1, ended), 0.0, lambda: other, lambda _: True))  # noqa: B023
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        racing.cancel()
+        await asyncio.wait([racing])
+        before = len(asyncio.all_tasks())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) <= before
+        assert len(asyncio.all_tasks()) == 1
+    gc.collect()
+    assert "never" not in caplog.text

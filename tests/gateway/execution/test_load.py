@@ -1,0 +1,330 @@
+"""Places and who waits for them: none is lost, none is given twice, whoever leaves, runs out of time or is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.execution.load import Limiter, Load, Shed, Slot, share_of
+from gateway.model.deployment import Concurrency
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import TABLE
+from tests.tables import table_of
+
+RULE = Concurrency(limit=2, queue=3, wait_s=5.0)
+
+
+class Time:
+    """The time of a limiter, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def told(waiting: asyncio.Task[Slot]) -> str:
+    with pytest.raises(Shed) as shed:
+        await waiting
+    return shed.value.reason
+
+
+async def rounds() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def wait(limiter: Limiter, caller: str = "app", left_s: float = 60.0) -> asyncio.Task[Slot]:
+    return asyncio.ensure_future(limiter.wait(caller, left_s))
+
+
+async def test_a_place_that_comes_free_goes_to_who_waits() -> None:
+    limiter = Limiter(RULE, Time())
+    first, second = limiter.take(), limiter.take()
+    assert first is not None
+    assert second is not None
+    assert limiter.take() is None
+    waiting = wait(limiter)
+    await rounds()
+    assert (limiter.in_use, limiter.queued) == (2, 1)
+    first.release()
+    assert limiter.take() is None, "nobody gets in before who waits"
+    slot = await waiting
+    first.release()
+    assert (limiter.in_use, limiter.queued) == (2, 0), "a place is given back once"
+    slot.release()
+    second.release()
+    assert limiter.in_use == 0
+
+
+async def test_a_full_queue_sheds_at_once() -> None:
+    limiter = Limiter(replace(RULE, limit=1, queue=1), Time())
+    slot = limiter.take()
+    waiting = wait(limiter)
+    await rounds()
+    assert await told(wait(limiter)) == "queue_full"
+    assert slot is not None
+    slot.release()
+    (await waiting).release()
+
+
+async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
+    limiter = Limiter(replace(RULE, limit=1), Time())
+    slot = limiter.take()
+    greedy = [wait(limiter, "greedy") for _ in range(3)]
+    await rounds()
+    polite = wait(limiter, "polite")
+    await rounds()
+    assert await told(greedy[2]) == "queue_full"
+    order: list[str] = []
+    for name, task in (("greedy 1", greedy[0]), ("greedy 2", greedy[1]), ("polite", polite)):
+        task.add_done_callback(lambda done, name=name: (order.append(name), done.result().release()))  # type: ignore[misc]
+    assert slot is not None
+    slot.release()
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert order == ["greedy 1", "polite", "greedy 2"]
+
+
+async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
+    limiter = Limiter(replace(RULE, limit=1, wait_s=0.02), Time())
+    limiter.take()
+    assert await told(wait(limiter)) == "wait_over"
+    assert await told(wait(limiter, left_s=0.01)) == "no_time"
+    assert limiter.queued == 0
+
+
+async def test_who_would_wait_longer_than_it_has_is_refused_at_once() -> None:
+    time = Time()
+    limiter = Limiter(replace(RULE, limit=1), time)
+    slot = limiter.take()
+    assert slot is not None
+    time.now += 3.0
+    slot.release()
+    limiter.take()
+    with pytest.raises(Shed) as shed:
+        await limiter.wait("app", left_s=2.9)
+    assert shed.value.reason == "no_time"
+    assert shed.value.retry_after_s == 3.0
+    waiting = wait(limiter, left_s=3.1)
+    await rounds()
+    assert limiter.queued == 1
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
+    limiter = Limiter(replace(RULE, limit=1), Time())
+    slot = limiter.take()
+    assert slot is not None
+    leaving, staying = wait(limiter), wait(limiter)
+    await rounds()
+    if granted:
+        slot.release()  # the place is on its way when the client leaves
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert limiter.queued == (0 if granted else 1)
+    slot.release()
+    (await staying).release()
+    assert limiter.in_use == 0
+
+
+async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
+    limiter = Limiter(replace(RULE, limit=1), Time())
+    slots = [limiter.take()]
+    waiting = [wait(limiter) for _ in range(3)]
+    await rounds()
+    limiter.follow(replace(RULE, limit=2))
+    await rounds()
+    assert [task.done() for task in waiting] == [True, False, False]
+    limiter.follow(replace(RULE, limit=1))
+    slots[0].release()  # type: ignore[union-attr]
+    await rounds()
+    assert limiter.in_use == 1
+    assert not waiting[1].done()
+    limiter.follow(None)
+    await rounds()
+    assert all(task.done() for task in waiting)
+    assert limiter.take() is not None
+
+
+async def test_an_adaptive_limit_that_grows_lets_in_who_waits() -> None:
+    time = Time()
+    limiter = Limiter(Concurrency(limit=100, queue=50, wait_s=60, least=4), time)
+    slots = [limiter.take() for _ in range(4)]
+    waiting = [wait(limiter) for _ in range(10)]
+    await rounds()
+    for _ in range(5):
+        for slot in slots:
+            assert slot is not None
+            slot.answered(0.5, whole=False)
+    await rounds()
+    assert limiter.limit == 8
+    assert sum(task.done() for task in waiting) == 4
+    assert slots[0] is not None
+    window_over = next(task.result() for task in waiting if task.done())
+    window_over.failed(FailureKind.CONTENT_FILTER)
+    assert limiter.limit == 8
+    window_over.failed(FailureKind.RATE_LIMITED)
+    assert limiter.limit == 7
+    for task in waiting:
+        task.cancel()
+
+
+class Working(RuleBasedStateMachine):
+    """Requests of some callers come, get places, end, leave and run out of time, while the limit changes."""
+
+    @initialize(limit=st.integers(1, 4), queue=st.integers(0, 5))
+    def begin(self, limit: int, queue: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.time = Time()
+        self.loop.time = self.time  # type: ignore[method-assign]
+        self.rule = Concurrency(limit, queue, wait_s=2.0)
+        self.limiter = Limiter(self.rule, self.time)
+        self.waiting: list[tuple[asyncio.Task[Slot], float]] = []
+        self.held: list[Slot] = []
+        self.lowered = False
+
+    def run(self, work: Callable[[], Any] = lambda: None) -> None:
+        async def steps() -> None:
+            work()
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(steps())
+        for task, until in list(self.waiting):
+            if not task.done():
+                assert self.time.now < until, "nobody waits longer than the rule says"
+                continue
+            self.waiting.remove((task, until))
+            if not task.cancelled() and task.exception() is None:
+                self.held.append(task.result())
+
+    @rule(caller=st.sampled_from("abc"), left_s=st.sampled_from([0.5, 3.0, 60.0]))
+    def ask(self, caller: str, left_s: float) -> None:
+        slot = self.limiter.take()
+        if slot is not None:
+            self.held.append(slot)
+            return
+        until = self.time.now + min(left_s, self.rule.wait_s) + 1e-6
+
+        def wait() -> None:
+            self.waiting.append((asyncio.ensure_future(self.limiter.wait(caller, left_s)), until))
+
+        self.run(wait)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), twice=st.booleans())
+    def end(self, data: st.DataObject, twice: bool) -> None:
+        slot = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+
+        def release() -> None:
+            slot.release()
+            if twice:
+                slot.release()
+
+        self.run(release)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), frees=st.sampled_from(["none", "before", "after"]))
+    def leave(self, data: st.DataObject, frees: str) -> None:
+        """One leaves; perhaps in the very moment in which a place comes free."""
+        task, _ = data.draw(st.sampled_from(self.waiting))
+
+        def work() -> None:
+            if frees == "before" and self.held:
+                self.held.pop(0).release()
+            task.cancel()
+            if frees == "after" and self.held:
+                self.held.pop(0).release()
+
+        self.run(work)
+
+    @rule(seconds=st.sampled_from([0.3, 1.0, 5.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.time.now += seconds
+        self.run()
+
+    @rule(limit=st.integers(1, 4))
+    def reload(self, limit: int) -> None:
+        self.rule = replace(self.rule, limit=limit)
+        self.run(lambda: self.limiter.follow(self.rule))
+
+    @invariant()
+    def what_is_taken_is_what_is_held(self) -> None:
+        if hasattr(self, "limiter"):
+            assert self.limiter.in_use == len(self.held)
+            assert self.limiter.queued == len(self.waiting)
+
+    @invariant()
+    def nobody_waits_beside_a_free_place(self) -> None:
+        if hasattr(self, "limiter"):
+            assert not self.waiting or self.limiter.in_use >= self.limiter.limit
+
+    def teardown(self) -> None:
+        if not hasattr(self, "loop"):
+            return
+
+        def leave_all() -> None:
+            for task, _ in self.waiting:
+                task.cancel()
+
+        self.run(leave_all)
+        while self.held:
+            self.held.pop().release()
+        assert (self.limiter.in_use, self.limiter.queued) == (0, 0)
+        self.loop.close()
+
+
+TestWorking = Working.TestCase
+TestWorking.settings = settings(deadline=None)
+
+
+@settings(deadline=None)
+@given(limit=st.integers(1, 500), queue=st.integers(0, 500), least=st.integers(0, 100), seats=st.integers(1, 16))
+def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, least: int, seats: int) -> None:
+    rule = Concurrency(limit + least, queue, 1.0, least)
+    parts = [share_of(rule, seat, seats) for seat in range(seats)]
+    for whole, each in (
+        (rule.limit, [part.limit for part in parts]),
+        (queue, [part.queue for part in parts]),
+        (least, [part.least for part in parts]),
+    ):
+        assert sum(each) == whole if whole == 0 or whole >= seats else set(each) == {1}
+        assert max(each) - min(each) <= 1
+    assert all(part.least <= part.limit for part in parts)
+
+
+def bounded(text: str) -> str:
+    return TABLE.replace("model: m1,", f"model: m1, concurrency: {text},")
+
+
+def test_a_reload_keeps_what_runs_and_forgets_what_is_gone() -> None:
+    environ = {"FIRST": "a", "SECOND": "b"}
+    load = Load()
+    bound, wider, unbound = (table_of(text, environ) for text in (bounded("1"), bounded("{limit: 3, queue: 0}"), TABLE))
+    limiter = load.limiter(bound.deployments["first"])
+    slot = limiter.take()
+    assert slot is not None
+    assert limiter.take() is None
+    load.keep(wider)
+    assert load.limiter(wider.deployments["first"]) is limiter
+    assert limiter.limit == 3
+    assert load.rows(lambda it: it.in_use) == {("first",): 1}
+    load.keep(unbound)
+    assert load.rows(lambda it: it.in_use) == {}
+    load.keep(bound)
+    assert load.limiter(bound.deployments["first"]) is limiter
+    assert limiter.in_use == 1, "what runs still counts"
+    slot.release()
+    load.keep(unbound)
+    assert load.limiter(bound.deployments["first"]) is not limiter

@@ -1,0 +1,238 @@
+"""A bounded deployment in a request's plan: who waits, who goes on to the next step, and when a place is free again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.execution.attempt import Answer
+from gateway.execution.breaker import BreakerState
+from gateway.execution.load import Limiter
+from gateway.execution.run import PlanExhausted
+from gateway.model.record import Record
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.test_run import SSE, chunk, error
+from tests.tables import table_of
+
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
+
+
+def bound(bench: Bench, first: str, second: str = "") -> Limiter:
+    text = TABLE.replace("model: m1,", f"model: m1, concurrency: {first},")
+    if second:
+        text = text.replace("model: m2,", f"model: m2, concurrency: {second},")
+    bench.table = table_of(text, ENVIRON)
+    return bench.runner.load.limiter(bench.table.deployments["first"])
+
+
+def request_of(bench: Bench, client: str = "app", *, stream: bool = False) -> tuple[Record, asyncio.Task[Answer]]:
+    """A request with a record of its own."""
+    record = Record("req", 0.0, "t", client=client)
+    bench.record = record
+    return record, asyncio.ensure_future(bench.ask(stream=stream))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # no event tells of what is counted elsewhere
+            await asyncio.sleep(0)
+
+
+class Provider:
+    """Answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        await self.go.acquire()
+        return httpx.Response(200, json=answer_json())
+
+
+async def test_one_waits_and_is_asked_when_the_other_is_done(bench: Bench) -> None:
+    limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
+    bench.router.post(FIRST).mock(side_effect=provider)
+    _, one = request_of(bench)
+    await until(lambda: provider.asked == 1)
+    record, other = request_of(bench)
+    await until(lambda: limiter.queued == 1)
+    bench.time += 2
+    assert provider.asked == 1
+    provider.go.release()
+    await one
+    await until(lambda: provider.asked == 2)
+    provider.go.release()
+    assert (await other).step.deployment.name == "first"
+    assert (limiter.in_use, limiter.queued, record.queued_s) == (0, 0, 2.0)
+
+
+async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hears_of_it(bench: Bench) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 0}")
+    held = limiter.take()
+    second = bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    for _ in range(10):
+        record, asking = request_of(bench)
+        assert (await asking).step.deployment.name == "second"
+        assert [attempt.deployment for attempt in record.attempts] == ["second"]
+        assert [(it.deployment, it.reason) for it in record.skipped] == [
+            ("first", "overloaded: 1 calls are running, and no more may wait")
+        ]
+        assert record.shed == (("first", "queue_full"),)
+    assert second.call_count == 10
+    breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
+    assert breaker is not None
+    assert breaker.state is BreakerState.CLOSED
+    assert bench.health.snapshot(bench.table) == {}
+    assert held is not None
+    held.release()
+
+
+async def test_where_no_step_has_a_place_the_client_is_told_when_to_come_back(bench: Bench) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 0}", "{limit: 1, queue: 0}")
+    limiter.take()
+    bench.runner.load.limiter(bench.table.deployments["second"]).take()
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is FailureKind.OVERLOADED
+    assert raised.value.failure.retry_after_s == 1.0
+    assert bench.record.attempts == []
+    assert [shed for shed, _ in bench.record.shed] == ["first", "second"]
+
+
+async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 5, wait: 10ms}")
+    limiter.take()
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert bench.record.shed == (("first", "wait_over"),)
+
+
+async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None:
+    """A place that was waited for is no leave: the tables, the health and the breaker are asked again."""
+    limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
+    held = limiter.take()
+    assert held is not None
+    first = bench.router.post(FIRST).respond(json=answer_json())
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    record, asking = request_of(bench)
+    await until(lambda: limiter.queued == 1)
+    bench.forbidden["first"] = "disabled in the current config"
+    held.release()
+    assert (await asking).step.deployment.name == "second"
+    assert not first.called
+    assert limiter.in_use == 0
+    assert [it.reason for it in record.skipped] == ["disabled in the current config"]
+
+
+async def test_a_retry_waits_for_a_place_like_everybody(bench: Bench) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
+    bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert limiter.in_use == 0
+
+
+@pytest.mark.parametrize("answer", [error(500), error(401), error(400), httpx.ConnectError("x"), ValueError("a bug")])
+async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | Exception) -> None:
+    limiter = bound(bench, "{limit: 3, queue: 0}", "{limit: 3, queue: 0}")
+    for url in (FIRST, SECOND):
+        route = bench.router.post(url)
+        route.mock(side_effect=answer) if isinstance(answer, Exception) else route.mock(return_value=answer)
+    with pytest.raises((PlanExhausted, ValueError)):
+        await bench.ask()
+    assert limiter.in_use == bench.runner.load.limiter(bench.table.deployments["second"]).in_use == 0
+
+
+async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_deployment(bench: Bench) -> None:
+    limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
+    bench.router.post(FIRST).mock(side_effect=provider)
+    _, one = request_of(bench)
+    await until(lambda: provider.asked == 1)
+    _, other = request_of(bench)
+    await until(lambda: limiter.queued == 1)
+    for task in (other, one):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (limiter.in_use, limiter.queued) == (0, 0)
+
+
+def streaming(bench: Bench, *, breaks: bool = False, ends: bool = True) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield chunk("one")
+        yield chunk("two")
+        if breaks:
+            raise httpx.ReadError("reset")
+        if not ends:
+            await asyncio.Event().wait()
+        yield chunk(finish="stop") + b"data: [DONE]\n\n"
+
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=pieces(), headers=SSE))
+
+
+async def read(answer: Answer) -> None:
+    assert answer.stream is not None
+    async for _ in answer.stream:
+        pass
+
+
+async def leave(answer: Answer) -> None:
+    assert answer.stream is not None
+    await answer.stream.close()
+    await answer.stream.close()
+
+
+async def be_cancelled(answer: Answer) -> None:
+    reading = asyncio.ensure_future(read(answer))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+@pytest.mark.parametrize(
+    ("how", "breaks", "ends"),
+    [(read, False, True), (read, True, True), (leave, False, False), (be_cancelled, False, False)],
+    ids=["whole", "broken", "left", "cancelled"],
+)
+async def test_a_stream_holds_its_place_to_its_end(
+    bench: Bench, how: Callable[[Answer], Coroutine[Any, Any, None]], breaks: bool, ends: bool
+) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 0}")
+    streaming(bench, breaks=breaks, ends=ends)
+    answer = await bench.ask(stream=True)
+    assert limiter.in_use == 1, "it is not over when it begins"
+    await how(answer)
+    assert limiter.in_use == 0
+
+
+async def test_a_deployment_without_a_bound_has_no_limiter(bench: Bench) -> None:
+    bench.router.post(FIRST).respond(json=answer_json())
+    await bench.ask()
+    assert bench.runner.load.rows(lambda limiter: limiter.in_use) == {}
+    assert not bench.runner.load._limiters
+
+
+async def test_a_provider_that_refuses_lowers_an_adaptive_limit_and_one_that_answers_raises_it(bench: Bench) -> None:
+    limiter = bound(bench, "{adaptive: true, min: 4, max: 100}")
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, breaker=None))
+    bench.router.post(FIRST).respond(json=answer_json())
+    slots = [limiter.take() for _ in range(2)]
+    for _ in range(25):
+        bench.record = Record("req", 0.0, "t")
+        await bench.ask()
+    assert limiter.limit == 8
+    bench.router.post(FIRST).mock(return_value=error(429))
+    bench.router.post(SECOND).respond(json=answer_json())
+    bench.record = Record("req", 0.0, "t")
+    await bench.ask()
+    assert limiter.limit < 8
+    assert len(slots) == limiter.in_use == 2

@@ -1,0 +1,290 @@
+"""When an answer that broke off may be continued, by whom, and what is asked and counted: no socket, no wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.execution.attempt import Answer
+from gateway.execution.continuation import (
+    Sent,
+    added_tokens,
+    continuation,
+    estimated_tokens,
+    is_resumable,
+    summed,
+)
+from gateway.execution.resume import ResumingStream, Resumption, resuming
+from gateway.model.record import Resumed
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    Failed,
+    Finished,
+    JsonObjectFormat,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    Tool,
+    Usage,
+    UsageReport,
+    UserMessage,
+)
+from providers.failures import FailureKind
+from providers.folding import expand
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench
+from tests.tables import table_of
+
+SSE = {"content-type": "text/event-stream"}
+HELLO = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
+USAGE = {"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45}
+
+
+def sse(*deltas: Any, finish: str | None = None, usage: Any = None, error: str | None = None) -> httpx.Response:
+    lines = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    if finish:
+        lines.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    if usage:
+        lines.append({"choices": [], "usage": usage})
+    chunks = [{"id": "s", "model": "m", "created": 1, **line} for line in lines]
+    if error:
+        chunks.append({"error": {"code": error, "message": "words"}})
+    pieces = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]
+    return httpx.Response(200, headers=SSE, stream=_Pieces([*pieces, *([b"data: [DONE]\n\n"] if finish else [])]))
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """A body that arrives piece by piece, so that its end isn't known at its beginning."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+def text(words: str) -> dict[str, str]:
+    return {"content": words}
+
+
+def thought(words: str) -> dict[str, str]:
+    return {"reasoning_content": words}
+
+
+async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
+    plan, bounds = bench.plan(request), bench.table.resilience
+    answer = await bench.runner.run(plan, request, bounds, bench.deadline, bench.record, bench.still_allowed)
+    return resuming(
+        answer,
+        Resumption(bench.runner, plan, request, bounds, bench.deadline, bench.record, bench.still_allowed),
+    )
+
+
+async def events_of(answer: Answer) -> list[StreamEvent]:
+    assert answer.stream is not None
+    return [event async for batch in answer.stream for event in expand(batch)]
+
+
+def said(events: list[StreamEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def asked(route: Any) -> Any:
+    return json.loads(route.calls.last.request.content)
+
+
+async def test_the_next_step_goes_on(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
+    second = bench.router.post(SECOND).mock(
+        side_effect=lambda _: sse(text("one two three four"), finish="stop", usage=USAGE)
+    )
+    events = await events_of(await begun(bench))
+    assert said(events) == "one two three four"
+    assert isinstance(events[-1], Finished)
+    assert sum(isinstance(event, Opened) for event in events) == 1
+    assert bench.record.resumed == Resumed("first", "second", usage_is_estimated=True)
+    assert (bench.tried, bench.record.deployment) == (["first", "second"], "second")
+    failure = bench.record.attempts[0].failure
+    assert failure is not None
+    assert failure.kind is FailureKind.INTERRUPTED
+    assert [message["role"] for message in asked(second)["messages"]] == ["user", "assistant", "user"]
+
+
+async def test_both_breakers_are_told(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
+    table = bench.table
+    for _ in range(5):
+        await events_of(await begun(bench))
+        bench.record.attempts.clear()
+    assert set(bench.health.snapshot(table)) == {"first"}
+
+
+async def test_a_step_that_may_not_be_asked_any_more_is_not(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    answer = await begun(bench)
+    bench.forbidden["second"] = "its approval ended on 2026-11-19"
+    events = await events_of(answer)
+    assert isinstance(events[-1], Failed)
+    assert not second.called
+    assert [(one.deployment, one.reason) for one in bench.record.skipped] == [
+        ("second", "its approval ended on 2026-11-19")
+    ]
+    assert bench.record.resumed is None
+
+
+async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
+    text_of_table = TABLE.replace(
+        "second: {provider: openai-compatible, model: m2", "second: {provider: openai, model: gpt-4o"
+    )
+    bench.table = table_of(text_of_table, {"FIRST": "sk-first", "SECOND": "sk-second"})
+    request = ChatRequest("assistant", (UserMessage("x" * 4 * 128_000),), stream=True)
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    events = await events_of(await begun(bench, request))
+    assert isinstance(events[-1], Failed)
+    assert not second.called
+    assert "context is too small" in bench.record.skipped[0].reason
+
+
+async def test_no_time_or_no_attempt_is_left(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    answer = await begun(bench)
+    bench.time += 601
+    assert isinstance((await events_of(answer))[-1], Failed)
+    bench.time -= 601
+    bench.record.attempts *= 4
+    assert isinstance((await events_of(await begun(bench)))[-1], Failed)
+    assert not second.called
+
+
+async def test_the_wait_for_the_rest_begins_anew(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
+    answer = await begun(bench)
+    bench.time += 300  # the answer ran long beyond `commit`
+    assert said(await events_of(answer)) == "one two three"
+
+
+@pytest.mark.parametrize("code", ["invalid_prompt", "content_filter"])
+async def test_a_filter_in_the_midst_is_an_end(bench: Bench, code: str) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error=code))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    events = await events_of(await begun(bench))
+    assert isinstance(events[-1], Finished)
+    assert not second.called
+
+
+async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see")))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(thought("well"), text("one"), finish="stop"))
+    events = await events_of(await begun(bench))
+    assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see", "well"]
+    assert said(events) == "one"
+    assert asked(second)["messages"] == [{"role": "user", "content": "hello"}]
+
+
+async def test_behind_text_there_are_no_more_thoughts(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see"), text("one two")))
+    second = bench.router.post(SECOND).mock(
+        side_effect=lambda _: sse(thought("they want me to go on"), text("one two three"), finish="stop")
+    )
+    events = await events_of(await begun(bench))
+    assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see"]
+    assert said(events) == "one two three"
+    assert "let me see" not in second.calls.last.request.content.decode()
+
+
+async def test_a_call_of_a_tool_is_never_continued(bench: Bench) -> None:
+    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), call))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    assert isinstance((await events_of(await begun(bench)))[-1], Failed)
+    assert not second.called
+
+
+async def test_what_the_first_counted_is_summed(bench: Bench) -> None:
+    counted = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), usage=counted))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop", usage=USAGE))
+    events = await events_of(await begun(bench))
+    assert [event.usage for event in events if isinstance(event, UsageReport)] == [Usage(51, 12)]
+    assert bench.record.resumed == Resumed("first", "second")
+
+
+async def test_another_beginning_is_no_answer(bench: Bench) -> None:
+    story = "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from"
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text(story + " what they did.")))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text(story), text(" the nets."), finish="stop"))
+    events = await events_of(await begun(bench))
+    assert isinstance(events[-1], Failed)
+    assert said(events) == story + " what they did."
+
+
+async def test_leaving_in_the_second_part_closes_it(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three four"), text("five"), finish="stop"))
+    answer = await begun(bench)
+    assert isinstance(answer.stream, ResumingStream)
+    await anext(answer.stream)
+    await anext(answer.stream)
+    await answer.stream.close()
+    with pytest.raises(StopAsyncIteration):
+        await anext(answer.stream)
+
+
+@pytest.mark.parametrize(
+    ("more", "may"),
+    [
+        ({}, True),
+        ({"n": 1, "max_tokens": 5, "stop": ("x",), "temperature": 0.0}, True),
+        ({"extra": {"store": False}}, True),
+        ({"n": 2}, False),
+        ({"logprobs": True}, False),
+        ({"tools": (Tool("f"),)}, False),
+        ({"response_format": JsonObjectFormat()}, False),
+        ({"extra": {"store": True}}, False),
+        ({"extra": {"modalities": ["text", "audio"]}}, False),
+    ],
+)
+def test_which_answers_can_be_continued(more: dict[str, Any], may: bool) -> None:
+    assert is_resumable(ChatRequest("a", (UserMessage("hello"),), stream=True, **more)) is may
+
+
+def test_the_clients_own_beginning_stays_the_beginning() -> None:
+    request = ChatRequest("a", (UserMessage("count"), AssistantMessage("one,")), stream=True, max_tokens=50)
+    rest = continuation(request, Sent(" two, "), prefilled=True)
+    assert rest.messages == (UserMessage("count"), AssistantMessage("one, two,"))
+    assert rest.max_tokens == 48
+    rest = continuation(request, Sent(" two, "), prefilled=False)
+    assert rest.messages[1] == AssistantMessage("one, two, ")
+    assert isinstance(rest.messages[2], UserMessage)
+
+
+@given(st.text(), st.text(), st.integers(1, 1000))
+def test_the_limit_is_never_passed_by_much(words: str, thoughts: str, limit: int) -> None:
+    rest = continuation(
+        ChatRequest("a", (UserMessage("x"),), stream=True, max_tokens=limit), Sent(words, thoughts), prefilled=True
+    )
+    spent = estimated_tokens(words) + estimated_tokens(thoughts)
+    assert rest.max_tokens is not None
+    assert rest.max_tokens == 1 or rest.max_tokens + spent <= limit
+
+
+def test_a_sum_is_of_what_is_known() -> None:
+    sent, last = Sent("x" * 40), Usage(30, 5, 3, 2)
+    assert summed(Usage(20, 12, 1), sent, 10, last) == (Usage(50, 17, 4, 2), False)
+    assert summed(Usage(20, 1), sent, 10, last) == (Usage(50, 15, 3, 2), True)
+    assert summed(None, sent, 10, last) == (Usage(50, 15, 3, 2), True)
+    assert added_tokens(Sent(""), prefilled=False) == 0
+    assert added_tokens(sent, prefilled=True) == 10 < added_tokens(sent, prefilled=False)

@@ -1,0 +1,55 @@
+"""Fisher's exact test against published values, against counting every case, and against chance itself."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.policy.comparison import p_value
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "other_hits", "of_others", "expected"),
+    [
+        # Fisher's tea: 3 of 4 cups told right, and 4 of 4 (The Design of Experiments, 1935, chapter II): 17/70 and 1/70.
+        (3, 4, 1, 4, 17 / 70),
+        (4, 4, 0, 4, 1 / 70),
+        # Fisher's twins of convicts: 10 of 13 against 2 of 17 (1934, section 21.02; the tail is 619/1330665).
+        (10, 13, 2, 17, 619 / 1330665),
+        (0, 10, 0, 10, 1.0),
+        (2, 50, 0, 950, (50 * 49) / (1000 * 999)),
+    ],
+)
+def test_known_values(hits: int, of: int, other_hits: int, of_others: int, expected: float) -> None:
+    assert p_value(hits, of, other_hits, of_others) == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5))
+def test_it_is_the_share_of_the_ways_to_deal_the_hits(hits: int, of: int, other_hits: int, of_others: int) -> None:
+    hits, other_hits = min(hits, of), min(other_hits, of_others)
+    everybody = of + of_others
+    deals = list(combinations(range(everybody), hits + other_hits))
+    as_bad = sum(sum(place < of for place in deal) >= hits for deal in deals)
+    assert p_value(hits, of, other_hits, of_others) == pytest.approx(as_bad / len(deals))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_it_is_a_probability_at_any_size(hits: int, of: int, other_hits: int, of_others: int) -> None:
+    found = p_value(min(hits, of), of, min(other_hits, of_others), of_others)
+    assert 0 <= found <= 1
+    assert math.isfinite(found)
+
+
+def test_many_requests_agree_with_the_normal_approximation() -> None:
+    # 5.5 % against 5 % of 100,000 each: z = 5.01, so p = 2.7e-7 by the normal distribution.
+    assert p_value(5500, 100_000, 5000, 100_000) == pytest.approx(2.7e-7, rel=0.15)
+
+
+def test_more_hits_than_tries_is_no_question() -> None:
+    with pytest.raises(ValueError, match="more hits"):
+        p_value(3, 2, 0, 1)

@@ -1,0 +1,315 @@
+"""Consent: who may be asked with which yes, what a missing one does to a plan, and what a token is good for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentSaid
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.table import Table
+from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.routing import decide
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    SystemMessage,
+    TextPart,
+    Tool,
+    UserMessage,
+)
+from providers.fitting import Needs, needs_of
+from tests.tables import table_of
+
+NOTHING: frozenset[str] = frozenset()
+NEEDS = Needs(NOTHING, NOTHING, NOTHING)
+NOW = 1_800_000_000.0
+KEY = b"k" * 32
+REFUSE_EACH = "{mode: per_request, recipient: OpenAI}"
+SKIP_EACH = "{mode: per_request, on_missing: skip, recipient: Skipped}"
+REFUSE_STANDING = "{mode: standing, recipient: OpenAI}"
+SKIP_STANDING = "{mode: standing, on_missing: skip, recipient: Skipped}"
+
+
+def table(*rules: str, more: str = "") -> Table:
+    """A route of d0, d1, … in that order, each with its rule; "" asks for nothing."""
+    deployments = "\n".join(
+        f"  d{index}: {{provider: openai-compatible, model: m{index}, endpoint: 'https://d{index}.example/v1', stores: DE,"
+        f" processes: DE{f', consent: {rule}' if rule else ''}{more}}}"
+        for index, rule in enumerate(rules)
+    )
+    return table_of(
+        f"""
+version: 1
+assistants: {{assistant: {{routes: {{de: [{", ".join(f"d{index}" for index in range(len(rules)))}]}}}}}}
+regions: {{de: {{territories: [DE], boundary: [DE]}}}}
+deployments:
+{deployments}
+location: {{signals: [edge_header]}}
+""",
+        {},
+    )
+
+
+def decided(table: Table, consents: Consents = NO_CONSENT, health: dict[str, Unwell] | None = None) -> Decision:
+    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    return decide(table, table.assistants["assistant"], location, NEEDS, health or {}, NOW, consents=consents)
+
+
+def outcome(decision: Decision) -> list[str] | str:
+    """The plan, or the code and whose consent it waits for."""
+    if isinstance(decision.outcome, Plan):
+        return [step.deployment.name for step in decision.outcome.steps]
+    asks = decision.outcome.asks
+    return f"{decision.outcome.code} {asks.name if asks else '-'}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["", ""], ["d0", "d1"]),
+        ([REFUSE_EACH, ""], "consent_required d0"),
+        ([REFUSE_STANDING, ""], "consent_required d0"),
+        ([SKIP_EACH, ""], ["d1"]),
+        ([SKIP_STANDING, ""], ["d1"]),
+        # A fallback that needs it leaves the plan, whatever it would do as the first.
+        (["", REFUSE_EACH], ["d0"]),
+        (["", SKIP_EACH, ""], ["d0", "d2"]),
+        # Behind one that is skipped, the next is the first.
+        ([SKIP_EACH, REFUSE_EACH, ""], "consent_required d1"),
+        # Nobody is left: then the person is asked after all, for the first.
+        ([SKIP_EACH], "consent_required d0"),
+        ([SKIP_EACH, SKIP_STANDING], "consent_required d0"),
+    ],
+)
+def test_what_a_missing_consent_does_to_a_plan(rules: list[str], expected: list[str] | str) -> None:
+    assert outcome(decided(table(*rules))) == expected
+
+
+def test_the_reason_is_told() -> None:
+    found = decided(table(SKIP_EACH, ""))
+    assert [(item.deployment, item.reason) for item in found.considered] == [("d0", PassedOver.CONSENT), ("d1", None)]
+    assert found.considered[0].detail == "the person's consent to Skipped is missing"
+    refusal = decided(table(REFUSE_EACH)).outcome
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is RefusalCode.CONSENT_REQUIRED
+    assert "sent to OpenAI (stores: DE; processes: DE)" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("rule", "consents", "kind"),
+    [
+        (REFUSE_STANDING, Consents(standing=frozenset({"OpenAI"})), ConsentKind.CLAIM),
+        (REFUSE_STANDING, Consents(standing=frozenset({"Other", "openai", "*"})), None),
+        (REFUSE_STANDING, Consents(asserted=True), ConsentKind.ASSERTION),
+        (REFUSE_STANDING, Consents(confirmed=frozenset({"d0"})), ConsentKind.TOKEN),
+        (REFUSE_EACH, Consents(standing=frozenset({"OpenAI"}), asserted=True), None),
+        (REFUSE_EACH, Consents(confirmed=frozenset({"d0"})), ConsentKind.TOKEN),
+        (REFUSE_EACH, Consents(confirmed=frozenset({"d1"})), None),
+    ],
+)
+def test_which_yes_does_for_which_rule(rule: str, consents: Consents, kind: ConsentKind | None) -> None:
+    found = decided(table(rule, ""), consents)
+    if kind is None:
+        assert outcome(found) == "consent_required d0"
+    else:
+        assert isinstance(found.outcome, Plan)
+        assert [step.consent for step in found.outcome.steps] == [kind, None]
+
+
+def test_nobody_is_bothered_for_one_that_could_not_answer() -> None:
+    health = {"d0": Unwell("benched", 5.0)}
+    assert outcome(decided(table(REFUSE_EACH, ""), health=health)) == ["d1"]
+    assert outcome(decided(table(REFUSE_EACH), health=health)) == "no_healthy_deployment -"
+    assert outcome(decided(table(REFUSE_EACH, "", more=", enabled: false"))) == "no_healthy_deployment -"
+
+
+def test_what_is_remembered_of_one_person_is_not_told_to_another() -> None:
+    asked = table(REFUSE_EACH, "")
+    agreed = Consents(confirmed=frozenset({"d0"}))
+    for _ in range(2):
+        assert outcome(decided(asked, agreed)) == ["d0", "d1"]
+        assert outcome(decided(asked)) == "consent_required d0"
+
+
+@given(
+    rules=st.lists(
+        st.sampled_from(["", REFUSE_EACH, SKIP_EACH, REFUSE_STANDING, SKIP_STANDING]), min_size=1, max_size=4
+    ),
+    standing=st.sets(st.sampled_from(["OpenAI", "Skipped", "x"])),
+    asserted=st.booleans(),
+    confirmed=st.sets(st.sampled_from(["d0", "d1", "d2", "d3"])),
+)
+def test_no_step_of_any_plan_lacks_the_consent_that_it_asks_for(
+    rules: list[str], standing: set[str], asserted: bool, confirmed: set[str]
+) -> None:
+    found = decided(table(*rules), Consents(frozenset(standing), asserted, frozenset(confirmed))).outcome
+    agreed = [
+        not rule
+        or f"d{index}" in confirmed
+        or ("mode: standing" in rule and (asserted or rule.split("recipient: ")[1].rstrip("}") in standing))
+        for index, rule in enumerate(rules)
+    ]
+    first = next((i for i, rule in enumerate(rules) if agreed[i] or "on_missing: skip" not in rule), None)
+    if isinstance(found, Plan):
+        assert [step.deployment.name for step in found.steps] == [f"d{i}" for i in range(len(rules)) if agreed[i]]
+        assert first is not None
+        assert agreed[first]
+    else:
+        assert found.code is RefusalCode.CONSENT_REQUIRED
+        assert first is None or not agreed[first]
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+ASKED = table(REFUSE_EACH, "{mode: standing, recipient: OpenAI}", "{mode: per_request, recipient: Other}", "")
+REQUEST = ChatRequest("assistant", (SystemMessage("Be brief."), UserMessage("a secret")))
+SAID = ConsentSaid(caller="me")
+
+
+def consenting(
+    request: ChatRequest = REQUEST, said: ConsentSaid = SAID, key: bytes = KEY, now: float = NOW
+) -> Consenting:
+    return Consenting(said, request, needs_of(request), key, now)
+
+
+def token(deployment: str = "d0", **changes: Any) -> str:
+    return consenting(**changes).ask(ASKED.deployments[deployment], ASKED.regions["de"]).token
+
+
+def confirmed(sent: str, table: Table = ASKED, region: str = "de", **changes: Any) -> frozenset[str]:
+    said = replace(changes.pop("said", SAID), token=sent)
+    return consenting(said=said, **changes).under(table, table.regions[region]).confirmed
+
+
+def test_a_token_is_good_for_its_recipient_and_again_until_it_ends() -> None:
+    sent = token()
+    for _ in range(2):
+        assert confirmed(sent) == {"d0", "d1"}
+    assert confirmed(token("d2")) == {"d2"}
+    assert confirmed(sent, now=NOW + LIFETIME_S - 1) == {"d0", "d1"}
+    assert confirmed(sent, now=NOW + LIFETIME_S) == frozenset()
+
+
+MORE = (*REQUEST.messages, AssistantMessage("no"), UserMessage("now"))
+OTHERS = {
+    "another word": replace(REQUEST, messages=(SystemMessage("Be brief."), UserMessage("another secret"))),
+    "another role": replace(REQUEST, messages=(UserMessage("Be brief."), UserMessage("a secret"))),
+    "a message more": replace(REQUEST, messages=MORE),
+    "a message less": replace(REQUEST, messages=REQUEST.messages[1:]),
+    "an image": replace(
+        REQUEST, messages=(UserMessage((TextPart("a secret"), ImagePart("data:image/png;base64,aa"))),)
+    ),
+    "a tool": replace(REQUEST, tools=(Tool("send"),)),
+    "a format": replace(REQUEST, response_format=JsonObjectFormat()),
+    "a user": replace(REQUEST, user="somebody"),
+    "an unknown field": replace(REQUEST, extra={"documents": ["more"]}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_a_token_is_for_what_the_person_has_seen(other: ChatRequest) -> None:
+    assert confirmed(token(), request=other) == frozenset()
+    assert confirmed(token(request=other), request=other) == {"d0", "d1"}
+
+
+def test_thoughts_that_go_along_are_what_was_seen_too() -> None:
+    one, two = (replace(REQUEST, messages=(*MORE[:2], AssistantMessage("no", reasoning=said))) for said in "ab")
+    assert confirmed(token(request=one), request=two) == frozenset()
+
+
+def test_how_the_answer_comes_is_not_part_of_what_was_seen() -> None:
+    assert confirmed(token(), request=replace(REQUEST, stream=True, temperature=0.3, max_tokens=5)) == {"d0", "d1"}
+
+
+def test_a_token_is_for_one_key_one_region_one_gateway_and_one_place() -> None:
+    sent = token()
+    assert confirmed(sent, said=ConsentSaid(caller="you")) == frozenset()
+    assert confirmed(sent, key=b"x" * 32) == frozenset()
+    elsewhere = table_of(
+        """
+version: 1
+assistants: {assistant: {routes: {de: [d0], fr: [d0]}}}
+regions: {de: {territories: [DE], boundary: ["@EU"]}, fr: {territories: [FR], boundary: ["@EU"]}}
+deployments:
+  d0: {provider: openai-compatible, model: m, endpoint: "https://d0.example/v1", stores: [DE, FR], processes: DE,
+    consent: {mode: per_request, recipient: OpenAI}}
+location: {signals: [edge_header]}
+""",
+        {},
+    )
+    assert confirmed(sent, elsewhere) == frozenset()
+    there = consenting().ask(elsewhere.deployments["d0"], elsewhere.regions["de"]).token
+    assert confirmed(there, elsewhere) == {"d0"}
+    assert confirmed(there, elsewhere, region="fr") == frozenset()
+
+
+@given(st.data())
+def test_no_change_of_a_token_makes_another_good_one(data: st.DataObject) -> None:
+    sent = token()
+    position = data.draw(st.integers(0, len(sent) - 1))
+    letter = data.draw(st.sampled_from("0123456789abcABC._-=+ /é"))
+    forged = sent[:position] + letter + sent[position + 1 :]
+    if forged != sent:
+        assert confirmed(forged) == frozenset()
+
+
+@given(st.text(max_size=80))
+def test_no_text_is_a_token_by_chance(text: str) -> None:
+    assert confirmed(text) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        (SAID, ""),
+        (replace(SAID, token="yes"), "what was sent is no consent token"),
+        (replace(SAID, token=""), "what was sent is no consent token"),
+        (replace(SAID, token=token(now=NOW - LIFETIME_S)), "the token has expired"),
+        (replace(SAID, token=token(key=b"x" * 32)), "the token is for another request, key, recipient or place"),
+        (replace(SAID, note="twice"), "twice"),
+        (replace(SAID, asserted=True), "a standing consent doesn't do here"),
+        (replace(SAID, standing=frozenset({"OpenAI"})), "a standing consent doesn't do here"),
+    ],
+)
+def test_why_it_does_not_do_is_told(said: ConsentSaid, note: str) -> None:
+    asked = consenting(said=said).ask(ASKED.deployments["d0"], ASKED.regions["de"])
+    assert asked.note.startswith(note)
+    assert bool(asked.note) == bool(note)
+
+
+def test_what_the_person_is_asked() -> None:
+    asked = consenting().ask(ASKED.deployments["d0"], ASKED.regions["de"])
+    assert (asked.recipient, asked.stores, asked.processes) == ("OpenAI", "DE", "DE")
+    assert (asked.would_send, asked.expires_at) == (("messages",), NOW + LIFETIME_S)
+    assert "secret" not in asked.token
+
+
+def would_send(request: ChatRequest, more: str = "") -> tuple[str, ...]:
+    asking = table(REFUSE_EACH, more=more)
+    return consenting(request).ask(asking.deployments["d0"], asking.regions["de"]).would_send
+
+
+def test_what_would_be_sent_is_named() -> None:
+    seen = (TextPart("x"), ImagePart("data:image/png;base64,aa"), FilePart("data:application/pdf;base64,aa", "a.pdf"))
+    rich = ChatRequest("assistant", (UserMessage(seen),), tools=(Tool("t"),), response_format=JsonObjectFormat())
+    assert would_send(rich) == ("messages", "images", "files", "tools", "response_format")
+    said = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
+    assert would_send(said) == ("messages",)
+    assert would_send(said, ", identity: pass") == ("messages", "user")
+    assert would_send(said, ", passthrough: [documents, metadata]") == ("messages", "documents", "metadata")
+
+
+def test_only_what_the_table_knows_of_standing_consents_is_kept() -> None:
+    said = ConsentSaid(standing=frozenset({"OpenAI", "elsewhere"}))
+    assert standing_consents(ASKED, said) == Consents(frozenset({"OpenAI"}))
+    assert standing_consents(ASKED, ConsentSaid()) is NO_CONSENT
+    assert standing_consents(ASKED, ConsentSaid(asserted=True)) == Consents(asserted=True)

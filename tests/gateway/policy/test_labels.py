@@ -1,0 +1,275 @@
+"""Labels: put before a text, told in the body, and taken off again where an answer comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model.speech import SEPARATOR, Label, Show, Speech, Voice
+from gateway.policy.labels import (
+    Integrity,
+    Prefixer,
+    integrity_of,
+    is_first_turn,
+    label_completion,
+    labelling_of,
+    marks,
+    strip,
+    without_labels,
+)
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Finished,
+    JsonObjectFormat,
+    Message,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    TextPart,
+    TextRun,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.folding import expand, fold, unfold
+
+CN = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
+EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
+HOUSE = Label("house", "House rules.", "always")
+SILENT = Label("silent", "Nobody sees this.", "never")
+ASK = UserMessage("Hello")
+CALLS = AssistantMessage(None, tool_calls=(ToolCall("c1", "look", "{}"),))
+
+
+def speech_of(*labels: Label, also: tuple[str, ...] = ()) -> Speech:
+    voice = Voice("en", labels)
+    known = sorted({*(label.text + SEPARATOR for label in (CN, EU, HOUSE)), *also}, key=len, reverse=True)
+    return Speech(voice, {"en": voice}, {}, tuple(known))
+
+
+def request(*messages: Message, **more: object) -> ChatRequest:
+    return ChatRequest("assistant", messages or (ASK,), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("history", "first"),
+    [
+        ((ASK,), True),
+        ((SystemMessage("Be kind"), ASK), True),
+        ((ASK, CALLS, ToolMessage("c1", "3")), True),
+        ((ASK, AssistantMessage(""), ASK), True),
+        ((ASK, AssistantMessage("Hi"), ASK), False),
+        ((ASK, AssistantMessage((TextPart("Hi"),)), ASK), False),
+    ],
+)
+def test_the_first_turn_is_over_once_somebody_was_answered_in_words(history: tuple[Message, ...], first: bool) -> None:
+    assert is_first_turn(history) is first
+
+
+LATER = (ASK, AssistantMessage("Hi"), ASK)
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "prefix", "due"),
+    [
+        ((CN,), request(), "内容由AI生成\n\n", {"cn-gb45438"}),
+        ((CN,), request(*LATER), "内容由AI生成\n\n", {"cn-gb45438"}),
+        ((EU,), request(), "You are talking to an AI system.\n\n", {"eu-art50"}),
+        ((EU,), request(*LATER), "", set()),
+        ((CN, EU), request(), "内容由AI生成\n\nYou are talking to an AI system.\n\n", {"cn-gb45438", "eu-art50"}),
+        ((CN, EU), request(*LATER), "内容由AI生成\n\n", {"cn-gb45438"}),
+        ((SILENT,), request(), "", {"silent"}),
+        ((CN, EU), request(response_format=JsonObjectFormat()), "", {"cn-gb45438", "eu-art50"}),
+    ],
+)
+def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest, prefix: str, due: set[str]) -> None:
+    labelling = labelling_of(Voice("en", labels), asked)
+    assert labelling is not None
+    assert (labelling.prefix, labelling.due) == (prefix, due)
+    assert labelling.names == tuple(label.name for label in labels)
+
+
+def test_a_region_without_labels_says_nothing() -> None:
+    assert labelling_of(Voice("en"), request()) is None
+
+
+def completion(*choices: Choice) -> ChatCompletion:
+    return ChatCompletion("id", "m", 1, choices)
+
+
+def test_only_text_gets_the_words() -> None:
+    labelling = labelling_of(Voice("en", (CN,)), request())
+    assert labelling is not None
+    plain = Choice(AssistantMessage("Hi"), "stop")
+    called = Choice(CALLS, "tool_calls", 1)
+    refused = Choice(AssistantMessage("", refusal="I won't"), "stop", 2)
+    texts = label_completion(completion(plain, called, refused), labelling).choices
+    assert [choice.message.content for choice in texts] == ["内容由AI生成\n\nHi", None, ""]
+    assert texts[1].message.tool_calls == CALLS.tool_calls
+    assert texts[2].message.refusal == "I won't"
+
+
+TEXTS = st.text(max_size=40)
+
+
+@given(
+    st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), min_size=1, max_size=3),
+    st.sampled_from([(CN,), (EU,), (CN, HOUSE), (SILENT,)]),
+)
+def test_a_stream_and_a_whole_answer_say_the_same(
+    answers: list[tuple[str, str, bool]], labels: tuple[Label, ...]
+) -> None:
+    labelling = labelling_of(Voice("en", labels), request())
+    assert labelling is not None
+    choices = tuple(
+        Choice(
+            AssistantMessage(text, reasoning=thought or None, tool_calls=CALLS.tool_calls if calls else ()), "stop", i
+        )
+        for i, (text, thought, calls) in enumerate(answers)
+    )
+    whole = fold(unfold(completion(*choices)))
+    assert fold(Prefixer(labelling.prefix).add(unfold(whole))) == label_completion(whole, labelling)
+
+
+def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> None:
+    events: list[StreamEvent] = [
+        Opened("i", "m", 1),
+        ReasoningDelta("hm"),
+        TextRun((b"a", b"b")),
+        TextDelta("c", 1),
+        TextDelta("d"),
+        ChoiceFinish("stop"),
+        Finished(),
+    ]
+    labelled = list(Prefixer("L\n\n").add(events))
+    assert labelled == [*events[:2], TextDelta("L\n\n"), events[2], TextDelta("L\n\n", 1), *events[3:]]
+
+
+# --- the marks ------------------------------------------------------------------------------------
+
+
+def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
+    labelling = labelling_of(Voice("zh", (CN, EU)), request(*LATER))
+    assert labelling is not None
+    whole = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
+    value = integrity_of(whole)
+    told = json.loads(json.dumps(marks(labelling, "req_1", value, in_content=True)))
+    assert told == [
+        {
+            "name": "cn-gb45438",
+            "ai_generated": True,
+            "text": "内容由AI生成",
+            "in_content": True,
+            "AIGC": {
+                "Label": "1",
+                "ContentProducer": "00119101",
+                "ProduceID": "req_1",
+                "ReservedCode1": "sha256:" + hashlib.sha256("内容由AI生成\n\n你好".encode()).hexdigest(),
+                "ContentPropagator": "00119101",
+                "PropagateID": "req_1",
+                "ReservedCode2": "",
+            },
+        },
+        {"name": "eu-art50", "ai_generated": True},
+    ]
+    assert all(re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", value) for value in told[0]["AIGC"].values())
+
+
+@given(st.lists(st.tuples(TEXTS, st.integers(0, 2)), max_size=8))
+def test_the_integrity_value_is_that_of_each_text_however_it_came(pieces: list[tuple[str, int]]) -> None:
+    integrity = Integrity()
+    texts: dict[int, str] = {}
+    for text, choice in pieces:
+        integrity.add(text, choice)
+        texts[choice] = texts.get(choice, "") + text
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for _, text in sorted(texts.items())]
+    assert integrity.value == ",".join(f"sha256:{one}" for one in hashes)
+
+
+# --- where an answer comes back -------------------------------------------------------------------
+
+SPEECHES = st.sampled_from([speech_of(CN), speech_of(EU), speech_of(CN, HOUSE), speech_of(EU, HOUSE)])
+ANY_TEXT = st.one_of(TEXTS, st.sampled_from([CN.text, EU.text, "内容由AI", " 内容由AI生成\n\nx", "x内容由AI生成\n\n"]))
+
+
+def said(text: str, speech: Speech, *, first: bool) -> str:
+    return (speech.voice.first if first else speech.voice.later) + text if text else text
+
+
+@given(SPEECHES, st.lists(ANY_TEXT.filter(bool), min_size=1, max_size=4))
+def test_what_was_said_comes_off_again(speech: Speech, texts: list[str]) -> None:
+    """Every answer of a conversation as the model gave it, except one that itself begins with a label's words."""
+    history: list[Message] = []
+    bare: list[Message] = []
+    for number, text in enumerate(texts):
+        is_labelled = speech.voice.later if number else speech.voice.first
+        if not is_labelled and strip(text, (), speech.known) != text:
+            text = f"- {text}"
+        history += [UserMessage(f"内容由AI生成\n\n{text}"), AssistantMessage(said(text, speech, first=not number))]
+        bare += [history[-2], AssistantMessage(text)]
+    assert without_labels(tuple(history), speech) == tuple(bare)
+
+
+@given(SPEECHES, ANY_TEXT.filter(bool), st.integers(0, 200), st.booleans())
+def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
+    speech: Speech, text: str, length: int, in_parts: bool
+) -> None:
+    """Cut behind the words, as a stream is: they are one event."""
+    prefix = speech.voice.first
+    cut = (prefix + text)[: len(prefix) + length]
+    content = (TextPart(cut), TextPart("more")) if in_parts else cut
+    [message] = without_labels((AssistantMessage(content),), speech)
+    assert isinstance(message, AssistantMessage)
+    left = message.content if isinstance(message.content, str) else (message.content or ())[0].text
+    assert left == text[:length]
+
+
+@pytest.mark.parametrize(
+    "trimmed", ["内容由AI生成", "内容由AI生成\n\nHouse rules.", "内容由AI生成\n\nHouse rules.\n\n"]
+)
+def test_of_an_answer_that_is_only_words_nothing_is_left(trimmed: str) -> None:
+    [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))
+    assert message == AssistantMessage("")
+
+
+def test_labels_of_another_region_and_of_earlier_come_off_too() -> None:
+    speech = speech_of(EU, also=("AI made this\n\n",))
+    history = (
+        ASK,
+        AssistantMessage("内容由AI生成\n\n你好"),
+        ASK,
+        AssistantMessage("AI made this\n\nHouse rules.\n\nBonjour"),
+    )
+    assert without_labels(history, speech) == (ASK, AssistantMessage("你好"), ASK, AssistantMessage("Bonjour"))
+
+
+@given(st.lists(st.sampled_from([CN.text, EU.text, HOUSE.text, SEPARATOR, "x"]), max_size=6).map("".join))
+def test_what_a_user_or_a_tool_says_is_never_touched(text: str) -> None:
+    history = (SystemMessage(text), UserMessage(text), UserMessage((TextPart(text),)), ToolMessage("c", text))
+    assert without_labels(history, speech_of(CN, EU)) is history
+
+
+def test_calls_are_not_the_first_answer_in_words() -> None:
+    history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(said("Three.", speech_of(EU), first=True)))
+    assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("Three.")
+
+
+@pytest.mark.parametrize("show", ["always", "first_turn", "never"])
+def test_runs_of_raw_bytes_stay_runs(show: Show) -> None:
+    label = Label("x", "Words", show)
+    run = TextRun((b"a", b"\\u00e9"))
+    prefix = label.prefix(first_turn=True)
+    labelled = list(Prefixer(prefix).add([run, run]))
+    assert labelled[-2:] == [run, run]
+    assert "".join(event.text for event in expand(labelled) if isinstance(event, TextDelta)) == prefix + "aéaé"

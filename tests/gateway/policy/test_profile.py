@@ -1,0 +1,72 @@
+"""The system message of a profile: its lines, the numbers of the caller's territory, what the caller prefers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.profiles import offered_choices
+from gateway.model.speech import NO_PREFERENCES, Preferences, Profile
+from gateway.policy.profile import compose, with_block
+from providers.chat import ChatRequest, SystemMessage, UserMessage
+
+PROFILE = Profile(
+    "de",
+    (("language", "Language: German (de)."), ("units", "Units: metric."), ("notice", "Never guess.")),
+    {"DE": "Whom to call: 112.", "US": "Whom to call: 911."},
+    "Whom to call: the local number.",
+    offered_choices(),
+)
+
+
+def text_of(territory: str | None, preferences: Preferences = NO_PREFERENCES, profile: Profile = PROFILE) -> str:
+    content = compose(profile, territory, preferences).message.content
+    assert isinstance(content, str)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("territory", "line"),
+    [
+        ("DE", "\n- Whom to call: 112."),
+        ("US-CA", "\n- Whom to call: 911."),
+        (None, "\n- Whom to call: the local number."),
+        ("JP", "\n- Never guess."),
+    ],
+)
+def test_the_numbers_are_those_of_the_territory_or_none(territory: str | None, line: str) -> None:
+    assert text_of(territory).endswith(line)
+
+
+def test_the_name_tells_one_version_from_another() -> None:
+    german = compose(PROFILE, "DE", NO_PREFERENCES).name
+    assert german == compose(PROFILE, "DE", NO_PREFERENCES).name
+    assert german.startswith("de@")
+    assert len(german) == len("de@123456")
+    assert german != compose(PROFILE, "US", NO_PREFERENCES).name
+    refined = compose(PROFILE, "DE", Preferences(units="us", time_zone="Europe/Berlin")).name
+    assert refined.endswith("+time_zone+units")
+
+
+def test_a_wish_takes_the_place_of_its_line() -> None:
+    text = text_of("DE", Preferences(units="us", form="informal", time_zone="Asia/Tokyo"))
+    assert "Units: metric" not in text
+    assert "- Units: US customary" in text
+    assert "- The user's time zone is Asia/Tokyo.\n" in text
+    assert "- Address the user informally.\n" in text
+
+
+@given(st.text(max_size=64), st.text(max_size=64), st.text(max_size=64), st.text(max_size=64))
+def test_a_wish_that_is_on_no_list_says_nothing(language: str, units: str, zone: str, form: str) -> None:
+    """No word of a caller gets into the message: a line is one of ours, or isn't there."""
+    lines = {line for lines in PROFILE.choices.values() for line in lines.values()}
+    wishes = Preferences(language, units, zone, form)
+    told = [line.removeprefix("- ") for line in text_of("DE", wishes).splitlines()[1:]]
+    assert set(told) <= lines | {line for _, line in PROFILE.lines} | {"Whom to call: 112."}
+
+
+def test_the_block_is_a_message_of_its_own_before_all_others() -> None:
+    request = ChatRequest("a", (SystemMessage("You are a pirate."), UserMessage("Hi")))
+    block = compose(PROFILE, "DE", NO_PREFERENCES)
+    assert with_block(request, block).messages == (block.message, *request.messages)

@@ -1,0 +1,94 @@
+"""A person keeps to one side: the weights are met, a larger weight moves nobody away, others are left alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy.person import named_person, person_of
+from gateway.policy.rendezvous import choose, person_key
+from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage
+
+PEOPLE = [person_key("name", str(number)) for number in range(20_000)]
+keys = st.binary(min_size=32, max_size=32)
+weights = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(0, 10_000), min_size=1, max_size=5)
+
+
+def test_the_weights_are_met_within_four_standard_deviations() -> None:
+    for wanted in ({"a": 95, "b": 5}, {"a": 1, "b": 1}, {"a": 70, "b": 25, "c": 5}):
+        found = Counter(choose(person, wanted) for person in PEOPLE)
+        for name, weight in wanted.items():
+            share = weight / sum(wanted.values())
+            tolerance = 4 * math.sqrt(share * (1 - share) * len(PEOPLE))
+            assert abs(found[name] - share * len(PEOPLE)) < tolerance, (wanted, name, found)
+
+
+def test_who_is_on_a_side_of_5_percent_is_on_it_at_25_and_at_100() -> None:
+    at = {share: {p for p in PEOPLE if choose(p, {"a": 100 - share, "b": share}) == "b"} for share in (0, 5, 25, 100)}
+    assert at[0] < at[5] < at[25] < at[100] == set(PEOPLE)
+
+
+@given(keys, weights, st.data())
+def test_a_larger_weight_takes_nobody_away_and_moves_nobody_else(
+    key: bytes, given: dict[str, int], data: object
+) -> None:
+    assert isinstance(data, st.DataObject)
+    name = data.draw(st.sampled_from(sorted(given)))
+    before = choose(key, given)
+    after = choose(key, {**given, name: given[name] + data.draw(st.integers(1, 10_000))})
+    assert after in (before, name)
+
+
+@given(keys, weights, st.text(min_size=1, max_size=8), st.integers(1, 10_000))
+def test_one_more_moves_people_to_itself_alone(key: bytes, given: dict[str, int], name: str, weight: int) -> None:
+    if name not in given:
+        assert choose(key, {**given, name: weight}) in (choose(key, given), name)
+
+
+@given(keys, weights)
+def test_one_less_moves_only_its_own_people(key: bytes, given: dict[str, int]) -> None:
+    chosen = choose(key, given)
+    for name in given.keys() - {chosen}:
+        assert choose(key, {other: weight for other, weight in given.items() if other != name}) == chosen
+
+
+@given(keys, weights, st.integers(1, 1000))
+def test_only_the_proportion_of_the_weights_counts(key: bytes, given: dict[str, int], factor: int) -> None:
+    assert choose(key, given) == choose(key, dict(reversed(given.items())))
+    assert choose(key, given) == choose(
+        key, {name: weight * 2 ** factor.bit_length() for name, weight in given.items()}
+    )
+
+
+def test_a_weight_of_0_is_nobodys() -> None:
+    assert choose(PEOPLE[0], {"a": 0}) is None
+    assert {choose(person, {"a": 0, "b": 1}) for person in PEOPLE[:100]} == {"b"}
+
+
+def test_the_sides_are_the_same_in_every_version() -> None:
+    # A change of the hash would move everybody: these were drawn by the first one.
+    drawn = "".join(str(choose(named_person(str(number)), {"a": 1, "b": 1})) for number in range(16))
+    assert drawn == "aabaaabaaaaababa"
+
+
+def asked(*turns: str, user: str | None = None, **extra: object) -> ChatRequest:
+    said = [UserMessage(turn) if place % 2 == 0 else AssistantMessage(turn) for place, turn in enumerate(turns)]
+    return ChatRequest("assistant", (SystemMessage("Be kind."), *said), user=user, extra=extra)
+
+
+def test_a_person_is_known_by_the_claim_then_by_what_the_request_says_of_them() -> None:
+    both = asked("Hello", user="u", safety_identifier="s")
+    assert person_of(None, "c", both) == named_person("c")
+    assert person_of(None, None, both) == named_person("s")
+    assert person_of(None, None, asked("Hello", user="u")) == named_person("u")
+    assert person_of(None, "", asked("Hello", user="", safety_identifier="")) == person_of(None, None, asked("Hello"))
+
+
+def test_a_conversation_without_a_name_is_known_by_its_first_words() -> None:
+    first = person_of(None, None, asked("Hello"))
+    assert person_of(None, None, asked("Hello", "Hi! How are you?", "Fine")) == first
+    assert person_of(None, None, asked("Hello!")) != first
+    assert named_person("Hello") != first

@@ -1,0 +1,153 @@
+"""A weighted step in a decision: one member for each person, all of them judged, and nobody planned twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.table import Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.person import named_person
+from gateway.policy.renewal import why_not_now
+from gateway.policy.routing import decide
+from gateway.service.disclosure import disclose
+from gateway.service.explain import NO_NEEDS, explain
+from providers.fitting import Needs
+from tests.tables import WORLD, table_of
+
+PLAIN = "default: [gemini, qwen-intl]"
+ILL = Unwell("breaker open: failing", 5.0, by_breaker=True)
+US = Sighting(EdgeReport("cf-ipcountry", ("JP",)))
+
+
+def routed(route: str) -> Table:
+    assert PLAIN in WORLD
+    return table_of(WORLD.replace(PLAIN, f"default: {route}"))
+
+
+CANARY = routed("[{gemini: 90, chatgpt-us: 10}, chatgpt-us]")
+PAIR = routed("[{gemini: 1, chatgpt-us: 1}]")
+
+
+def decided(table: Table, user: str | None, health: dict[str, Unwell] | None = None, **needs: object) -> Decision:
+    wanted = replace(NO_NEEDS, **needs) if needs else NO_NEEDS  # type: ignore[arg-type]
+    person = None if user is None else lambda: named_person(user)
+    return decide(table, table.assistants["assistant"], resolve(table, None, US), wanted, health or {}, 0.0, person)
+
+
+def plan_of(*arguments: object, **named: object) -> list[str]:
+    outcome = decided(*arguments, **named).outcome  # type: ignore[arg-type]
+    assert isinstance(outcome, Plan), outcome
+    return [step.deployment.name for step in outcome.steps]
+
+
+def side_of(*arguments: object, **named: object) -> str | None:
+    outcome = decided(*arguments, **named).outcome  # type: ignore[arg-type]
+    assert isinstance(outcome, Plan), outcome
+    return outcome.side
+
+
+PEOPLE = [f"person-{number}" for number in range(400)]
+CALM = next(name for name in PEOPLE if side_of(CANARY, name) == "gemini")
+BIRD = next(name for name in PEOPLE if side_of(CANARY, name) == "chatgpt-us")
+
+
+def test_each_side_is_asked_first_by_its_people_and_nobody_twice() -> None:
+    assert plan_of(CANARY, CALM) == ["gemini", "chatgpt-us"]
+    assert plan_of(CANARY, BIRD) == ["chatgpt-us"]
+    sides = Counter(side_of(CANARY, name) for name in PEOPLE)
+    assert 15 < sides["chatgpt-us"] < 70
+
+
+def test_a_person_stays_while_the_share_grows_and_through_other_needs_and_tables() -> None:
+    grown = routed("[{gemini: 50, chatgpt-us: 50}, chatgpt-us]")
+    early = {name for name in PEOPLE if side_of(CANARY, name) == "chatgpt-us"}
+    late = {name for name in PEOPLE if side_of(grown, name) == "chatgpt-us"}
+    assert early < late
+    assert early == {n for n in PEOPLE if side_of(CANARY, n, features=frozenset({"tools"})) == "chatgpt-us"}
+
+
+def test_the_decision_is_remembered_and_the_side_is_not() -> None:
+    table = routed("[{gemini: 90, chatgpt-us: 10}, chatgpt-us]")
+    decided(table, CALM)
+    kept = len(table.memo)
+    assert [plan_of(table, name) for name in (CALM, BIRD, CALM)] == [
+        ["gemini", "chatgpt-us"],
+        ["chatgpt-us"],
+        ["gemini", "chatgpt-us"],
+    ]
+    assert len(table.memo) == kept
+
+
+def test_every_member_is_judged_and_shown_with_its_share() -> None:
+    shown = [(item.deployment, item.reason, item.share) for item in decided(CANARY, CALM).considered]
+    assert shown == [("gemini", None, 0.9), ("chatgpt-us", None, 0.1)]
+    ill = [(item.deployment, item.reason) for item in decided(CANARY, CALM, {"gemini": ILL}).considered]
+    assert ill == [("gemini", PassedOver.HEALTH), ("chatgpt-us", None)]
+
+
+def test_who_has_a_member_that_is_ill_gets_another_and_is_still_of_its_side() -> None:
+    calm = next(name for name in PEOPLE if side_of(PAIR, name) == "gemini")
+    bird = next(name for name in PEOPLE if side_of(PAIR, name) == "chatgpt-us")
+    assert plan_of(PAIR, bird, {"chatgpt-us": ILL}) == ["gemini"]
+    assert side_of(PAIR, bird, {"chatgpt-us": ILL}) == "chatgpt-us"
+    assert plan_of(PAIR, calm, {"chatgpt-us": ILL}) == ["gemini"]
+    assert plan_of(PAIR, bird) == ["chatgpt-us"]
+
+
+def test_where_all_are_ill_the_request_is_refused() -> None:
+    outcome = decided(PAIR, CALM, {"gemini": ILL, "chatgpt-us": ILL}).outcome
+    assert isinstance(outcome, Refusal)
+    assert outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+
+
+def test_what_the_law_keeps_out_is_on_nobodys_side() -> None:
+    table = routed("[{gemini: 1, qwen-intl: 1}]")  # qwen-intl serves Hong Kong and Macao only
+    assert {side_of(table, name) for name in PEOPLE} == {"gemini"}
+    reasons = {item.deployment: item.reason for item in decided(table, CALM).considered}
+    assert reasons == {"gemini": None, "qwen-intl": PassedOver.AVAILABILITY}
+
+
+def test_a_weight_of_0_is_asked_by_nobody_and_says_so() -> None:
+    table = routed("[{gemini: 100, chatgpt-us: 0}]")
+    assert {tuple(plan_of(table, name)) for name in PEOPLE} == {("gemini",)}
+    assert [item.reason for item in decided(table, CALM).considered] == [None, PassedOver.WEIGHT]
+    behind = routed("[{gemini: 100, chatgpt-us: 0}, chatgpt-us]")
+    assert {tuple(plan_of(behind, name)) for name in PEOPLE} == {("gemini", "chatgpt-us")}
+
+
+def test_a_second_set_gives_what_the_first_has_not() -> None:
+    table = routed("[{gemini: 1, chatgpt-us: 1}, {gemini: 1, chatgpt-us: 1}]")
+    assert {tuple(sorted(plan_of(table, name))) for name in PEOPLE} == {("chatgpt-us", "gemini")}
+
+
+def test_a_plain_step_first_has_no_side() -> None:
+    table = routed("[gemini, {qwen-intl: 1, chatgpt-us: 1}]")
+    assert plan_of(table, CALM) == ["gemini", "chatgpt-us"]
+    assert side_of(table, CALM) is None
+
+
+def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
+    plan = decided(CANARY, BIRD).outcome
+    assert isinstance(plan, Plan)
+    location = resolve(CANARY, None, US)
+    needs = Needs(frozenset(), frozenset(), frozenset())
+    shrunk, stopped = routed("[{gemini: 9999, chatgpt-us: 1}]"), routed("[{gemini: 100, chatgpt-us: 0}]")
+    assert why_not_now(plan.steps[0], shrunk, "assistant", None, location, needs, 0.0) is None
+    told = why_not_now(plan.steps[0], stopped, "assistant", None, location, needs, 0.0)
+    assert told == "not by the current config: its weight is 0"
+
+
+def test_explain_says_whose_side_it_is_and_disclosure_names_them_all() -> None:
+    assistant = CANARY.assistants["assistant"]
+    told = explain(CANARY, None, US, assistant, {}, 0.0, user=BIRD)
+    assert told["weighted"]["side"] == "chatgpt-us"  # type: ignore[index]
+    assert told["weighted"]["shares"] == {"gemini": 0.9, "chatgpt-us": 0.1}  # type: ignore[index]
+    unknown = explain(CANARY, None, US, assistant, {}, 0.0)
+    assert unknown["weighted"]["side"] is None  # type: ignore[index]
+    assert [step["deployment"] for step in unknown["outcome"]["plan"]] == ["gemini", "chatgpt-us"]  # type: ignore[index]
+    plain = table_of(WORLD)
+    assert "weighted" not in explain(plain, None, US, plain.assistants["assistant"], {}, 0.0)
+    data = disclose(PAIR, None, US, PAIR.assistants["assistant"], {}, 0.0)["data"]
+    assert [item["deployment"] for item in data] == ["gemini", "chatgpt-us"]  # type: ignore[attr-defined]

@@ -1,0 +1,151 @@
+"""The audit trail: whatever is done to a line of it is found, and so is an end that was cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.state.audit import BEGINNING, Audit, Head, verify_trail
+from gateway.state.database import StateError
+
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+Lines = list[bytes]
+
+
+def written(directory: Path, count: int = 5) -> Head:
+    audit = Audit(directory, BEGINNING)
+    for number in range(1, count + 1):
+        audit.append("activated", AT, {"table": f"t{number}", "who": "Åsa 管理员"})
+    audit.close()
+    return audit.head
+
+
+def lines_of(directory: Path) -> Lines:
+    return (directory / "audit.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_a_trail_that_nobody_touched_is_as_it_was_written(tmp_path: Path) -> None:
+    head = written(tmp_path)
+    verdict = verify_trail(tmp_path, {"history.db": head})
+    assert (verdict.lines, verdict.head, verdict.fault) == (5, head, None)
+    assert [json.loads(line)["number"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def changed(lines: Lines) -> Lines:
+    return [*lines[:2], lines[2].replace(b'"t3"', b'"t9"'), *lines[3:]]
+
+
+def rehashed(lines: Lines) -> Lines:
+    """Changed, by somebody who knows how a hash is made."""
+    import hashlib
+
+    line = json.loads(lines[2])
+    line["table"] = "t9"
+    del line["hash"]
+    canonical = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    line["hash"] = hashlib.sha256(canonical.encode()).hexdigest()
+    return [*lines[:2], json.dumps(line).encode() + b"\n", *lines[3:]]
+
+
+TAMPERED: dict[str, tuple[Callable[[Lines], Lines], int, str]] = {
+    "changed": (changed, 3, "was changed"),
+    "changed, with a new hash": (rehashed, 4, "doesn't follow the line before it"),
+    "taken out": (lambda lines: lines[:2] + lines[3:], 3, "has the number 4"),
+    "the first taken out": (lambda lines: lines[1:], 1, "has the number 2"),
+    "two exchanged": (lambda lines: [*lines[:2], lines[3], lines[2], lines[4]], 3, "has the number 4"),
+    "one twice": (lambda lines: [*lines[:3], *lines[2:]], 4, "has the number 3"),
+    "the end cut off": (lambda lines: lines[:3], 4, "the end is missing"),
+    "all of it": (lambda _: [], 1, "the end is missing"),
+    "the last line torn": (lambda lines: [*lines[:4], lines[4][:20]], 5, "was never finished"),
+    "something else put in": (lambda lines: [*lines[:2], b"{}\n", *lines[2:]], 3, "was changed"),
+    "no JSON put in": (lambda lines: [*lines[:2], b"\xff\xfe\n", *lines[2:]], 3, "is no line of the trail"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_the_first_line_that_is_not_as_it_was_written_is_named(tmp_path: Path, name: str) -> None:
+    tamper, line, reason = TAMPERED[name]
+    head = written(tmp_path)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(tamper(lines_of(tmp_path))))
+    fault = verify_trail(tmp_path, {"history.db": head}).fault
+    assert fault is not None
+    assert (fault.line, reason in fault.reason) == (line, True), fault
+
+
+@given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory, place: int, flip: int) -> None:
+    directory = tmp_path_factory.mktemp("trail")
+    head = written(directory, 3)
+    data = bytearray((directory / "audit.jsonl").read_bytes())
+    data[place % len(data)] ^= flip
+    before = [json.loads(line) for line in lines_of(directory)]
+    (directory / "audit.jsonl").write_bytes(bytes(data))
+    try:
+        same = [json.loads(line) for line in lines_of(directory)] == before
+    except ValueError:
+        same = False
+    verdict = verify_trail(directory, {"history.db": head})
+    # What reads the same is the same, such as another space; nothing else passes.
+    assert same or verdict.fault is not None
+
+
+def test_a_head_that_only_a_log_has_shows_a_cut(tmp_path: Path) -> None:
+    head = written(tmp_path)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:2]))
+    assert verify_trail(tmp_path, {}).fault is None
+    fault = verify_trail(tmp_path, {"--head": head.hash}).fault
+    assert fault is not None
+    assert fault.line == 3
+
+
+def test_an_earlier_head_is_fine_when_the_trail_has_grown(tmp_path: Path) -> None:
+    earlier = written(tmp_path, 2)
+    audit = Audit(tmp_path, earlier)
+    audit.append("stopped", AT, {})
+    audit.close()
+    assert verify_trail(tmp_path, {"--head": earlier.hash}).fault is None
+
+
+def test_a_line_that_was_never_finished_is_removed_and_that_is_said(tmp_path: Path) -> None:
+    head = written(tmp_path, 2)
+    with (tmp_path / "audit.jsonl").open("ab") as file:
+        file.write(b'{"number":3,"at"')
+    audit = Audit(tmp_path, head)
+    assert "16 bytes of a line that was never finished" in audit.mended
+    audit.append("started", AT, {})
+    audit.close()
+    assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
+
+
+def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -> None:
+    head = written(tmp_path)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:3]))
+    audit = Audit(tmp_path, head)
+    assert "line 5 is known to have been written, and its last line is 3" in audit.mended
+    audit.append("started", AT, {})
+    audit.close()
+    fault = verify_trail(tmp_path, {"history.db": audit.head}).fault
+    assert fault is not None
+    assert fault.line == 4
+
+
+def test_a_line_that_was_written_just_before_a_crash_counts(tmp_path: Path) -> None:
+    known = written(tmp_path, 2)
+    audit = Audit(tmp_path, known)
+    audit.append("activated", AT, {})
+    audit.close()
+    again = Audit(tmp_path, known)
+    assert (again.head, again.mended) == (audit.head, "")
+    again.close()
+
+
+def test_a_trail_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").mkdir()
+    with pytest.raises(StateError, match=r"audit\.jsonl can't be used"):
+        Audit(tmp_path, BEGINNING)

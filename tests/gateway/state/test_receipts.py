@@ -1,0 +1,225 @@
+"""What a receipt says, what it never says, and that it is kept for whose it is, and no longer than it may be."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model.attempt import Attempt, Skipped
+from gateway.model.location import Location
+from gateway.model.record import Record, Resumed
+from gateway.model.table import Table
+from gateway.policy.location import Sighting, resolve
+from gateway.state import receipts
+from gateway.state.receipt import receipt_of
+from gateway.state.receipts import Receipts
+from providers.failures import Failure, FailureKind
+from tests.e2e.test_faults import eventually
+from tests.tables import WORLD, table_of
+
+AT_S = 1_795_000_000.0
+TABLE = table_of(WORLD)
+SHOP = next(client for client in TABLE.clients.values() if client.name == "shop-cn")
+CN = resolve(TABLE, SHOP, Sighting())
+FAILED = Failure(FailureKind.UNAVAILABLE, "the provider is down", status=503, detail="a secret word of theirs")
+BEIJING = ("CN", "CN")
+
+
+def record_of(
+    request_id: str = "req_1", client: str | None = "shop-cn", location: Location = CN, **more: Any
+) -> Record:
+    record = Record(request_id, 0.0, TABLE.version, client=client, location=location, assistant="assistant", status=200)
+    record.resumed = Resumed("ernie-cn", "qwen-cn")
+    record.labels, record.profile = ("cn-gb45438",), "zh-Hans-CN"
+    record.deployment, record.provider, record.model, record.places = "qwen-cn", "dashscope", "qwen3-max", BEIJING
+    record.attempts = [Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)]
+    for name, value in more.items():
+        setattr(record, name, value)
+    return record
+
+
+def told(record: Record, cell: str | None = "CN") -> dict[str, Any]:
+    receipt = receipt_of(record, AT_S, cell)
+    assert receipt is not None
+    return receipt
+
+
+def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
+    assert told(record_of()) == {
+        "version": 1,
+        "id": "req_1",
+        "at": "2026-11-18T11:06:40.000+00:00",
+        "client": "shop-cn",
+        "assistant": "assistant",
+        "region": "cn",
+        "territory": None,
+        "evidence": "api_key",
+        "boundary": "CN",
+        "gateway": "CN",
+        "table": TABLE.version,
+        "outcome": "ok",
+        "status": 200,
+        "code": None,
+        "answered_by": "qwen-cn",
+        "stores": "CN",
+        "processes": "CN",
+        "tried": [
+            {
+                "deployment": "qwen-cn",
+                "provider": "dashscope",
+                "model": "qwen3-max",
+                "stores": "CN",
+                "processes": "CN",
+                "outcome": "ok",
+            }
+        ],
+        "passed_over": {},
+        "resumed_after": "ernie-cn",
+        "consent": None,
+        "side": None,
+        "dropped": [],
+        "labels": ["cn-gb45438"],
+        "profile": "zh-Hans-CN",
+    }
+
+
+def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
+    first = Attempt("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
+    second = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    record = record_of(
+        attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
+    )
+    receipt = told(record)
+    assert [(it["deployment"], it["outcome"]) for it in receipt["tried"]] == [
+        ("ernie-cn", "unavailable"),
+        ("qwen-cn", "abandoned"),
+    ]
+    assert receipt["passed_over"] == {"third": "benched"}
+    assert "secret word" not in json.dumps(receipt)
+
+
+@pytest.mark.parametrize(
+    ("cell", "keeps"),
+    [
+        ("", True),
+        ("cell: {territory: US}", True),
+        ("cell: {territory: DE}", False),
+        ("cell: {territory: US, serves: [eu], homes: {}}", False),
+    ],
+)
+def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) -> None:
+    text = WORLD + f"{cell}\n"
+    if "DE" in cell:
+        for name in ("cn", "us"):
+            territory = name.upper()
+            text = text.replace(
+                f"{name}: {{territories: [{territory}],", f"{name}: {{transit: [DE], territories: [{territory}],"
+            )
+    elif "serves: [eu]" in cell:
+        text = text.replace("eu: {territories", "eu: {transit: [US], territories")
+    elif cell:
+        text = text.replace("cn: {territories", "cn: {transit: [US], territories")
+        text = text.replace("eu: {territories", "eu: {transit: [US], territories")
+    region = table_of(text).regions["us"]
+    location = Location(region, "US", "edge_header", ())
+    assert (receipt_of(record_of(location=location), AT_S, "DE") is not None) is keeps
+
+
+def test_of_a_request_of_no_region_there_is_none() -> None:
+    assert receipt_of(record_of(location=Location(None, None, "unknown", ())), AT_S, None) is None
+    assert receipt_of(record_of(location=None), AT_S, None) is None
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = AT_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+Open = Callable[..., Receipts]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    stores: list[Receipts] = []
+
+    def open_one(
+        table: Table = TABLE, failed: Callable[[str], None] = lambda _: None, clock: Clock | None = None
+    ) -> Receipts:
+        stores.append(Receipts(tmp_path, lambda: table, failed, clock or Clock()))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+def test_a_receipt_is_found_by_its_client_alone_and_from_any_process(opened: Open) -> None:
+    store, other = opened(), opened()
+    store.take(record_of("req_1"))
+    eventually(lambda: other.find("req_1", "shop-cn") is not None, 2.0)
+    assert other.find("req_1", "app") is None
+    assert other.find("req_1", None) is None
+    assert other.find("req_2", "shop-cn") is None
+
+
+def test_of_two_requests_of_one_id_each_client_has_its_own_and_the_last(opened: Open) -> None:
+    store = opened()
+    for client, status in (("app", 200), ("shop-cn", 200), ("app", 503)):
+        store.take(record_of("same", client, status=status))
+    eventually(lambda: (store.find("same", "app") or {}).get("status") == 503, 2.0)
+    assert store.find("same", "shop-cn") is not None
+
+
+def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
+    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    for number in range(1200):
+        store.take(record_of(f"req_{number}"))
+    store.close()
+    with sqlite3.connect(tmp_path / "receipts.db") as database:
+        assert database.execute("SELECT count(*), count(DISTINCT id) FROM receipt").fetchone() == (1200, 1200)
+    database.close()
+
+
+def test_what_comes_too_fast_is_counted_and_never_waits(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "_MOST_WAITING", 3)
+    monkeypatch.setattr(Receipts, "_write", lambda _: None)
+    store = opened()
+    for number in range(5):
+        store.take(record_of(f"req_{number}"))
+    assert store.lost == 2
+
+
+def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: Open, tmp_path: Path) -> None:
+    failures: list[str] = []
+    store = opened(failed=failures.append)
+    with sqlite3.connect(tmp_path / "receipts.db") as database:
+        database.execute("DROP TABLE receipt")
+    database.close()
+    store.take(record_of("req_1"))
+    eventually(lambda: store.lost == 1, 2.0)
+    store.take(record_of("req_2"))
+    eventually(lambda: store.lost == 2, 2.0)
+    assert len([line for line in failures if "can't be written" in line]) == 1
+
+
+def test_what_is_older_than_the_config_says_is_dropped(tmp_path: Path) -> None:
+    clock, table = Clock(), table_of(WORLD + "receipts: {keep: 12h}\n")
+    store = Receipts(tmp_path, lambda: table, clock=clock)
+    store.take(record_of("old"))
+    store.close()
+    clock.now_s += 12 * 3600 + 1
+    store = Receipts(tmp_path, lambda: table, clock=clock)
+    store.take(record_of("new"))
+    eventually(lambda: store.find("old", "shop-cn") is None and store.find("new", "shop-cn") is not None, 2.0)
+    store.close()

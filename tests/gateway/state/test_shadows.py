@@ -1,0 +1,58 @@
+"""What is kept of shadow traffic, and that it can't grow for ever."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model.shadow import ShadowRecord
+from gateway.state.database import StateError
+from gateway.state.shadows import ShadowStore
+from providers.chat import Usage
+
+RECORD = ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, Usage(3, 4), "stop", 10, 1, "old")
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(folder / "shadow.db")) as database:
+        return database.execute(query).fetchall()
+
+
+def test_a_record_is_a_row(tmp_path: Path) -> None:
+    store = ShadowStore(tmp_path)
+    assert not (tmp_path / "shadow.db").exists(), "nothing to keep, no file"
+    store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
+    said = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
+    assert rows(tmp_path, "SELECT * FROM answers") == [(1, *said)]
+    assert rows(tmp_path, "SELECT * FROM texts") == []
+
+
+def test_the_oldest_go_first(tmp_path: Path) -> None:
+    store = ShadowStore(tmp_path, most_rows=5, most_texts=2)
+    for number in range(9):
+        store.keep(replace(RECORD, request_id=str(number), prompt=f"p{number}", answer="" if number % 2 else "said"))
+    assert rows(tmp_path, "SELECT request_id FROM answers") == [(str(number),) for number in range(4, 9)]
+    assert rows(tmp_path, "SELECT prompt, answer FROM texts") == [("p7", ""), ("p8", "said")]
+
+
+def test_several_may_write_at_once(tmp_path: Path) -> None:
+    stores = [ShadowStore(tmp_path), ShadowStore(tmp_path)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: stores[number % 2].keep(RECORD), range(60)))
+    assert rows(tmp_path, "SELECT count(*) FROM answers") == [(60,)]
+
+
+def test_a_directory_of_no_use_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match=r"shadow\.db"):
+        ShadowStore(tmp_path / "file").keep(RECORD)
+
+
+def test_no_text_is_in_what_is_shown() -> None:
+    assert "secret" not in repr(replace(RECORD, prompt="secret", answer="secret"))

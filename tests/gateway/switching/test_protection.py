@@ -1,0 +1,72 @@
+"""What counts as a change of a protected region, and what doesn't."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.yaml_source import parse_yaml
+from gateway.switching.comparing import changed_keys, plan_of
+from gateway.switching.protection import protected_changes
+from tests.tables import WORLD, table_of
+
+KEY, OTHER_KEY = ("ed25519:" + letter * 43 + "=" for letter in "AB")
+PROTECTED = WORLD.replace(
+    "cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN], protected: true}"
+)
+PROTECTED += f'admin_keys: ["{KEY}"]\n'
+SPARE = (
+    "  spare: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:1/v1', stores: CN, processes: CN}\n"
+)
+
+CHANGES = {
+    "another boundary": (("boundary: [CN], protected", "boundary: [CN, HK], protected"), "boundary"),
+    "a part of it goes elsewhere": (("default: {territories", "bj: {territories: [CN-BJ], boundary: [CN]}\n  default: {territories"), "people"),
+    "a part of it is blocked": (("blocked: [CU", "blocked: [CN-BJ, CU"), "people"),
+    "approvals": (("boundary: [CN], protected", "boundary: [CN], approvals: required, protected"), "approvals required"),
+    "no protection": ((", protected: true", ""), "protected"),
+    "the region goes": (("  cn: {territories: [CN], boundary: [CN], protected: true}\n", ""), "removed"),
+    "its route": (("deployments:\n", f"deployments:\n{SPARE}"), "the route of assistant"),
+    "a deployment of its route": (("model: qwen3-max", "model: qwen-plus"), "the deployment qwen-cn"),
+    "the account of one": (("${DASHSCOPE_API_KEY}", "${DASHSCOPE_INTL_API_KEY}"), "the deployment qwen-cn"),
+    "a kill switch": (("endpoint: cn-beijing", "enabled: false, endpoint: cn-beijing"), "the deployment qwen-cn"),
+    "another admin": ((KEY, OTHER_KEY), "admin_keys"),
+    "one admin more": ((f'"{KEY}"', f'"{KEY}", "{OTHER_KEY}"'), "admin_keys"),
+}  # fmt: skip
+ELSEWHERE = {
+    "another region's boundary": ("us: {territories: [US], boundary: [US]}", "us: {territories: [US], boundary: [US, CA]}"),
+    "another region's route": ("[gemini, qwen-intl]", "[qwen-intl, gemini]"),
+    "another region's deployment": ("model: gpt-6-luna, endpoint: us", "model: gpt-4o, endpoint: us"),
+    "who may call": ("app: {keys", "other: {keys"),
+    "other people are blocked": ("blocked: [CU", "blocked: [SD, CU"),
+    "a deployment that nobody asks": ("deployments:\n", f"deployments:\n{SPARE}"),
+}  # fmt: skip
+
+
+def judged(new: str) -> dict[str, str]:
+    keys = changed_keys(*(parse_yaml(text.encode(), "test.yaml").values for text in (PROTECTED, new)))
+    old, after = table_of(PROTECTED), table_of(new)
+    return protected_changes(old, after, plan_of(old, after, tuple(keys)))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_a_protected_region_is_one(name: str) -> None:
+    (before, after), why = CHANGES[name]
+    assert before in PROTECTED
+    new = PROTECTED.replace(before, after)
+    if name == "its route":
+        new = new.replace("cn: [qwen-cn]", "cn: [qwen-cn, spare]")
+    if name == "the region goes":
+        new = new.replace("      cn: [qwen-cn]\n", "").replace(", region: cn}", "}")
+    assert why in judged(new)["cn"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_change_elsewhere_is_none(name: str) -> None:
+    before, after = ELSEWHERE[name]
+    assert before in PROTECTED
+    assert judged(PROTECTED.replace(before, after)) == {}
+
+
+def test_a_region_becomes_protected_without_a_signature() -> None:
+    old, new = table_of(WORLD), table_of(PROTECTED)
+    assert protected_changes(old, new, plan_of(old, new)) == {}

@@ -1,0 +1,124 @@
+"""Ed25519: what is signed is what is verified, by whoever holds the public key, and by nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.signing import BadSignature, KeyUnusable, PublicKey, Signer, new_key, verify
+
+PAYLOAD = {"id": "req_1", "region": "cn", "name": "北京", "tried": [{"stores": "CN"}]}
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return signer_in(tmp_path / "key.pem")
+
+
+def signer_in(path: Path) -> Signer:
+    pem, _ = new_key()
+    path.write_bytes(pem)
+    path.chmod(0o600)
+    return Signer.read(path)
+
+
+def test_what_is_signed_is_what_is_read(signer: Signer, tmp_path: Path) -> None:
+    other = signer_in(tmp_path / "other.pem")
+    payload, key = verify(signer.sign("receipt", PAYLOAD), "receipt", [other.public, signer.public])
+    assert (payload, key) == (PAYLOAD, signer.public)
+    assert signer.public.id in repr(signer)
+
+
+def test_any_jose_library_can_check_it(signer: Signer) -> None:
+    raw = base64.b64decode(signer.public.text.removeprefix("ed25519:"))
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    key = Ed25519PublicKey.from_public_bytes(raw)
+    assert jwt.decode(signer.sign("JWT", PAYLOAD), key, ["EdDSA"]) == PAYLOAD
+
+
+def test_another_key_another_kind_and_no_key_verify_nothing(signer: Signer, tmp_path: Path) -> None:
+    jws = signer.sign("receipt", PAYLOAD)
+    for kind, keys in (
+        ("receipt", [signer_in(tmp_path / "other.pem").public]),
+        ("plan", [signer.public]),
+        ("receipt", []),
+    ):
+        with pytest.raises(BadSignature):
+            verify(jws, kind, keys)
+
+
+@pytest.mark.parametrize(
+    "head", [{"alg": "none"}, {"alg": "HS256"}, {"alg": "EdDSA", "typ": "receipt", "crit": ["b64"]}, [], 1]
+)
+def test_the_algorithm_is_never_the_documents_choice(signer: Signer, head: object) -> None:
+    _, payload, signature = signer.sign("receipt", PAYLOAD).split(".")
+    forged = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
+    for jws in (f"{forged}.{payload}.{signature}", f"{forged}.{payload}."):
+        with pytest.raises(BadSignature):
+            verify(jws, "receipt", [signer.public])
+
+
+@given(place=st.integers(0, 10_000), character=st.sampled_from("ABCabc012-_"))
+def test_no_character_can_be_changed_unseen(
+    tmp_path_factory: pytest.TempPathFactory, place: int, character: str
+) -> None:
+    signer = signer_in(tmp_path_factory.mktemp("keys") / "key.pem")
+    jws = signer.sign("receipt", PAYLOAD)
+    place %= len(jws)
+    forged = jws[:place] + character + jws[place + 1 :]
+    try:
+        payload, _ = verify(forged, "receipt", [signer.public])
+    except BadSignature:
+        return
+    # The last character of base64 has bits that mean nothing.
+    assert payload == PAYLOAD
+    assert forged == jws or place == len(jws) - 1
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_no_jws_is_refused(text: str) -> None:
+    with pytest.raises(BadSignature):
+        verify(text, "receipt", [PublicKey("ed25519:" + "A" * 43 + "=")])
+
+
+def test_a_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
+    signer_in(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o644)
+    with pytest.raises(KeyUnusable, match="may be read by others: chmod 600"):
+        Signer.read(tmp_path / "key.pem")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_what_is_no_key_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(KeyUnusable, match="no private key in PEM"):
+        Signer.read(path)
+    with pytest.raises(KeyUnusable, match="can't be read"):
+        Signer.read(tmp_path / "nowhere")
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    with pytest.raises(KeyUnusable, match="another kind than Ed25519"):
+        Signer.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44])
+def test_what_is_no_public_key_is_refused(text: str) -> None:
+    with pytest.raises(KeyUnusable):
+        PublicKey.parse(text)

@@ -1,0 +1,541 @@
+"""The fence over sequences: requests begin, configs change, clocks run, deployments break, and each attempt is judged anew.
+
+A machine of Hypothesis holds requests in the middle of their plans. Whatever happened since, an attempt must be allowed by
+the config that the request began with and by the one that is active at that moment, judged by an oracle that reads the
+written configs and knows nothing of the gateway's rules: boundary, territory, approvals of that day, kill switches, and the
+person's consent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gateway.execution.attempt import Caller
+from gateway.execution.budget import RetryBudget
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.hedge import Hedges
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.load import Load
+from gateway.execution.send import Sender
+from gateway.execution.services import Services
+from gateway.execution.walk import AttemptFailed, Walk
+from gateway.model.consent import ConsentSaid
+from gateway.model.decision import Plan
+from gateway.model.record import Record
+from gateway.model.table import Client, Resilience, Table
+from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.service.journey import Journeys, Refused
+from gateway.service.signals import Signals
+from providers.chat import ChatRequest, UserMessage
+from providers.failures import Failure, FailureKind
+from providers.sites import Residency
+from providers.territories import parse_places
+from tests.tables import table_of
+
+START = datetime(2026, 11, 20, 8, tzinfo=UTC)
+NAMES = ("d0", "d1", "d2")
+CALLERS = {"app": "a" * 64, "shop": "b" * 64}
+MODES = [
+    None,
+    None,
+    None,
+    None,
+    None,
+    None,
+    "per_request refuse",
+    "per_request skip",
+    "standing refuse",
+    "standing skip",
+]
+TOLD: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A deployment as it is written."""
+
+    stores: str
+    processes: str
+    enabled: bool
+    consent: str | None
+    recipient: str
+    approved_days: int | None
+    host: str
+
+    def residency(self) -> Residency:
+        return Residency(parse_places([self.stores]), parse_places([self.processes]))
+
+
+@dataclass(frozen=True)
+class World:
+    """A config as it is written."""
+
+    items: tuple[Item, ...]
+    boundary: str
+    rest_boundary: str
+    with_fr: bool
+    approvals: bool
+    blocked: bool
+    bound: bool
+    orders: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def boundary_of(self, region: str) -> list[str]:
+        return (self.boundary if region == "de" else self.rest_boundary).split()
+
+    def route(self, region: str) -> list[str]:
+        """Those of the wanted order that fit: others would be no sound config."""
+        places = parse_places(self.boundary_of(region))
+        wanted = self.orders[region == "rest"]
+        return [NAMES[index] for index in wanted if self.items[index].residency().within(places)]
+
+    def region_of(self, territory: str, caller: str) -> str | None:
+        if self.blocked and territory == "JP":
+            return None
+        if caller == "shop" and self.bound:
+            return "de"
+        return "de" if territory == "DE" or (territory == "FR" and self.with_fr) else "rest"
+
+
+def _item(chance: random.Random) -> Item:
+    return Item(
+        stores=chance.choice(["DE", "DE", "FR", "US"]),
+        processes=chance.choice(["DE", "DE", "US", "any"]),
+        enabled=chance.random() < 0.9,
+        consent=chance.choice(MODES),
+        recipient=chance.choice(["One", "Two"]),
+        approved_days=chance.choice([None, -1, 1, 2, 400, 400]),
+        host=chance.choice(["x", "y"]),
+    )
+
+
+@lru_cache(maxsize=4096)
+def world_of(seed: int) -> World:
+    """One of many, each sound: drawn by itself, so that Hypothesis has its choices left for what happens."""
+    chance = random.Random(seed)
+    while True:
+        first, second = list(range(3)), list(range(3))
+        chance.shuffle(first)
+        chance.shuffle(second)
+        world = World(
+            items=(_item(chance), _item(chance), _item(chance)),
+            boundary=chance.choice(["DE", "@EU", "*"]),
+            rest_boundary=chance.choice(["*", "* !US", "@EU"]),
+            with_fr=chance.random() < 0.5,
+            approvals=chance.random() < 0.3,
+            blocked=chance.random() < 0.3,
+            bound=chance.random() < 0.5,
+            orders=(tuple(first), tuple(second)),
+        )
+        if world.route("de") and world.route("rest"):
+            return world
+
+
+def items_of(seed: int) -> Item:
+    """One deployment's words."""
+    return _item(random.Random(seed))
+
+
+worlds = st.integers(0, 59).map(world_of)
+items = st.integers(0, 199).map(items_of)
+
+
+@lru_cache(maxsize=4096)
+def compiled(world: World) -> Table:
+    deployments: dict[str, Any] = {}
+    for name, one in zip(NAMES, world.items, strict=True):
+        deployments[name] = {
+            "provider": "openai-compatible",
+            "model": f"m{name}",
+            "endpoint": f"https://{name}.{one.host}.example/v1",
+            "stores": one.stores,
+            "processes": one.processes,
+            "enabled": one.enabled,
+        }
+        if one.consent is not None:
+            mode, missing = one.consent.split()
+            deployments[name]["consent"] = {"mode": mode, "on_missing": missing, "recipient": one.recipient}
+        if one.approved_days is not None:
+            until = (START + timedelta(days=one.approved_days)).date().isoformat()
+            record = {"region": "de", "authority": "A", "kind": "registration", "number": "n", "model_name": "m"}
+            deployments[name]["approvals"] = [{**record, "valid_until": until}]
+    approvals = "required" if world.approvals else "none"
+    clients = {name: {"keys": [f"sha256:{key}"]} for name, key in CALLERS.items()}
+    if world.bound:
+        clients["shop"]["region"] = "de"  # type: ignore[assignment]
+    config = {
+        "version": 1,
+        "assistants": {"assistant": {"routes": {"de": world.route("de"), "rest": world.route("rest")}}},
+        "regions": {
+            "de": {
+                "territories": ["DE", "FR"] if world.with_fr else ["DE"],
+                "boundary": world.boundary_of("de"),
+                "approvals": approvals,
+            },
+            "rest": {"territories": ["*"], "boundary": world.boundary_of("rest")},
+        },
+        "blocked": ["JP"] if world.blocked else ["CU"],
+        "deployments": deployments,
+        "clients": clients,
+        "location": {"signals": ["api_key", "edge_header"], "edges": [{"from": ["10.0.0.0/8"], "country": "c"}]},
+        "secrets": {"consent": "s" * 32},
+    }
+    return table_of(json.dumps(config), {})
+
+
+# --- the oracle -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Yes:
+    """A token that the gateway gave: what the person was shown, who asked, and until when it may be brought."""
+
+    text: str
+    shown: tuple[str, str, str]
+    region: str
+    caller: str
+    message: str
+    until: float
+
+
+@dataclass
+class Asked:
+    """One request in the middle of its plan."""
+
+    world: World
+    territory: str
+    caller: str
+    standing: frozenset[str]
+    asserted: bool
+    yes: Yes | None
+    message: str
+    began: float
+    walk: Walk | None = None
+    attempts: int = 0
+    reloads: int = field(default=0)
+
+
+def why_not(world: World, asked: Asked, host: str, now: float) -> str | None:
+    """Why this host must not get the request's prompt under that config at that time; None if it may."""
+    name, which = host.split(".")[:2]
+    one = world.items[NAMES.index(name)]
+    region = world.region_of(asked.territory, asked.caller)
+    if region is None:
+        return "blocked"
+    if name not in world.route(region) or which != one.host:
+        return "not routed there"
+    if not one.residency().within(parse_places(world.boundary_of(region))):
+        return "outside"
+    if not one.enabled:
+        return "disabled"
+    if region == "de" and world.approvals and not _is_approved(one, now):
+        return "not approved"
+    return None if _has_agreed(one, asked, region) else "no consent"
+
+
+def _is_approved(one: Item, now: float) -> bool:
+    if one.approved_days is None:
+        return False
+    last: date = (START + timedelta(days=one.approved_days)).date()
+    # Somewhere on earth it is tomorrow fourteen hours before it is so in Greenwich.
+    return (datetime.fromtimestamp(now, UTC) + timedelta(hours=14)).date() <= last
+
+
+def _has_agreed(one: Item, asked: Asked, region: str) -> bool:
+    if one.consent is None:
+        return True
+    shown = (one.recipient, one.stores, one.processes)
+    yes = asked.yes
+    if yes is not None and asked.began < yes.until:
+        said = (yes.region, yes.caller, yes.message, yes.shown)
+        if said == (region, asked.caller, asked.message, shown):
+            return True
+    return one.consent.startswith("standing") and (one.recipient in asked.standing or asked.asserted)
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class Planned(Exception):
+    """A plan was made, and is carried out by hand."""
+
+    def __init__(self, plan: Plan, still_allowed: Any) -> None:
+        super().__init__()
+        self.plan, self.still_allowed = plan, still_allowed
+
+
+class Planner:
+    """A runner that doesn't run."""
+
+    def __init__(self, health: Health) -> None:
+        self.health = health
+
+    async def run(self, plan: Plan, request: Any, bounds: Any, deadline: Any, record: Any, still: Any) -> NoReturn:
+        raise Planned(plan, still)
+
+
+GOOD = {"id": "a", "created": 1, "model": "m", "choices": [{"index": 0, "finish_reason": "stop"}]}
+GOOD["choices"][0]["message"] = {"role": "assistant", "content": "hi"}  # type: ignore[index]
+OUTCOMES = ["good", "500", "401", "429", "reset", "html", "redirect"]
+
+
+class Fence(RuleBasedStateMachine):
+    running = Bundle("running")
+    yeses = Bundle("yeses")
+
+    def __init__(self) -> None:
+        super().__init__()
+        TOLD["sequences"] += 1
+        self.now, self.ticks = START.timestamp(), 0.0
+        self.loop = asyncio.new_event_loop()
+        self.health = Health(lambda: self.ticks)
+        transport = HttpxTransport(httpx.MockTransport(self.provide))
+        self.caller = Caller(Sender(transport, lambda: self.ticks), lambda: self.now)
+        self.journeys = Journeys(
+            lambda: self.table,
+            Planner(self.health),  # type: ignore[arg-type]  # what a journey asks of a runner
+            Signals(Services(transport), lambda _: None),
+            lambda: self.now,
+        )
+        self.asked: Asked | None = None
+        self.outcome = "good"
+        self.reloads = 0
+        self.latest: Yes | None = None
+
+    def teardown(self) -> None:
+        self.loop.close()
+
+    @initialize(world=worlds)
+    def begin_with(self, world: World) -> None:
+        self.world, self.table = world, compiled(world)
+
+    @rule(world=worlds)
+    def reload(self, world: World) -> None:
+        self.world, self.table = world, compiled(world)
+        self.health.keep(self.table)
+        self.reloads += 1
+
+    @rule(
+        index=st.integers(0, 2),
+        change=st.sampled_from(["enabled", "consent", "place", "host", "approval", "approval"]),
+        other=items,
+    )
+    def change_one_thing(self, index: int, change: str, other: Item) -> None:
+        """As an operator does it: one key of one deployment."""
+        one = self.world.items[index]
+        match change:
+            case "enabled":
+                one = replace(one, enabled=not one.enabled)
+            case "consent":
+                one = replace(one, consent=other.consent, recipient=other.recipient)
+            case "place":
+                one = replace(one, stores=other.stores, processes=other.processes)
+            case "host":
+                one = replace(one, host="y" if one.host == "x" else "x")
+            case "approval":
+                one = replace(one, approved_days=other.approved_days)
+        first, second, third = (one if place == index else item for place, item in enumerate(self.world.items))
+        world = replace(self.world, items=(first, second, third))
+        if world.route("de") and world.route("rest"):
+            self.reload(world)
+
+    @rule(seconds=st.sampled_from([1.0, 299.0, 301.0, 3600.0, 36_000.0, 86_400.0]))
+    def clock(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 100.0]))
+    def wait(self, seconds: float) -> None:
+        self.ticks += seconds
+
+    @rule(name=st.sampled_from(NAMES), for_s=st.sampled_from([5.0, 60.0]))
+    def bench(self, name: str, for_s: float) -> None:
+        self.health.bench(self.table.deployments[name], None, for_s, Failure(FailureKind.CREDENTIALS, "benched"))
+
+    @rule(
+        target=running,
+        territory=st.sampled_from(["DE", "DE", "FR", "US", "JP"]),
+        caller=st.sampled_from([*CALLERS]),
+        standing=st.frozensets(st.sampled_from(["One", "Two"])),
+        asserted=st.sampled_from([False, False, True]),
+        message=st.sampled_from(["hello", "secret"]),
+        stream=st.booleans(),
+    )
+    def ask(
+        self, territory: str, caller: str, standing: frozenset[str], asserted: bool, message: str, stream: bool
+    ) -> Any:
+        return self._ask(territory, caller, standing, asserted, message, stream, None)
+
+    @rule(
+        target=running,
+        yes=yeses,
+        territory=st.sampled_from(["DE", "FR", "US"]),
+        same=st.sampled_from([True, True, True, False]),
+        other=st.sampled_from([*CALLERS]),
+        message=st.sampled_from(["hello", "secret"]),
+        stream=st.booleans(),
+    )
+    def ask_with_a_yes(self, yes: Yes, territory: str, same: bool, other: str, message: str, stream: bool) -> Any:
+        caller, said = (yes.caller, yes.message) if same else (other, message)
+        return self._ask(territory, caller, frozenset(), False, said, stream, yes)
+
+    def _ask(
+        self,
+        territory: str,
+        caller: str,
+        standing: frozenset[str],
+        asserted: bool,
+        message: str,
+        stream: bool,
+        yes: Yes | None,
+    ) -> Any:
+        asked = Asked(self.world, territory, caller, standing, asserted, yes, message, self.now)
+        said = ConsentSaid(caller, standing, asserted, yes.text if yes is not None else None)
+        client = self.table.clients[CALLERS[caller]]
+        location = resolve(self.table, client, Sighting(EdgeReport("c", (territory,))))
+        request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
+        record = Record("r", 0, self.table.version)
+        deadline = Deadline.start(1e6, 1e6, lambda: self.ticks)
+        try:
+            self._plan(client, location, request, deadline, record, said)
+        except Refused as refused:
+            TOLD[str(refused.refusal.code)] += 1
+            if refused.consent is None:
+                return multiple()
+            self._note_yes(refused, asked, location)
+            # Half of them agree at once.
+            again = self.latest if yes is None and message == "hello" else None
+            return self._ask(territory, caller, standing, asserted, message, stream, again) if again else multiple()
+        except Planned as planned:
+            TOLD["plans"] += 1
+            bounds = Resilience(attempts_per_deployment=3, attempts_total=9, retry_budget=None)
+            asked.walk = Walk(
+                self.caller,
+                self.health,
+                Load(),
+                Hedges(),
+                RetryBudget(),
+                lambda: 0.0,
+                planned.plan,
+                request,
+                bounds,
+                deadline,
+                record,
+                planned.still_allowed,
+            )
+            asked.reloads = self.reloads
+            for step in planned.plan.steps:
+                reason = why_not(self.world, asked, step.permit.origin.removeprefix("https://"), self.now)
+                assert reason is None, (reason, step.deployment.name)
+            return asked
+        raise AssertionError("neither a plan nor a refusal")
+
+    def _plan(self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentSaid) -> None:
+        work = self.journeys.answer(self.table, client, location, request, deadline, record, said=said)
+        self.loop.run_until_complete(work)
+
+    def _note_yes(self, refused: Refused, asked: Asked, location: Any) -> None:
+        consent = refused.consent
+        assert consent is not None
+        shown = (consent.recipient, consent.stores, consent.processes)
+        self.latest = Yes(consent.token, shown, location.region.name, asked.caller, asked.message, consent.expires_at)
+
+    @rule(target=yeses)
+    def remember_the_yes(self) -> Any:
+        latest, self.latest = self.latest, None
+        return latest if latest is not None else multiple()
+
+    @rule(asked=running, outcome=st.sampled_from(OUTCOMES))
+    def attempt(self, asked: Asked, outcome: str) -> None:
+        """The next attempt of a request that is under way; one that was answered is resumed by the next step."""
+        self._attempt(asked, outcome)
+
+    @rule(asked=running)
+    def fail_once_more(self, asked: Asked) -> None:
+        """A failure after which there is another try."""
+        self._attempt(asked, "500")
+
+    def _attempt(self, asked: Asked, outcome: str) -> None:
+        walk = asked.walk
+        assert walk is not None
+        if walk.ended:
+            return
+        self.asked, self.outcome = asked, outcome
+        try:
+            answer = self.loop.run_until_complete(walk.attempt_next())
+        except AttemptFailed:
+            pass
+        else:
+            TOLD["answers"] += 1
+            if answer.stream is not None:
+                self.loop.run_until_complete(answer.stream.close())
+            walk._go_onward()
+        TOLD.update(f"skipped: {one.reason[:60]}" for one in walk.record.skipped)
+        TOLD["skipped"] += len(walk.record.skipped)
+        walk.record.skipped.clear()
+
+    @rule(asked=consumes(running))
+    def leave(self, asked: Asked) -> None:
+        """The client has gone."""
+
+    def provide(self, request: httpx.Request) -> httpx.Response:
+        asked = self.asked
+        assert asked is not None
+        TOLD["attempts"] += 1
+        TOLD["attempts after a reload"] += asked.reloads != self.reloads
+        TOLD["attempts with a token"] += asked.yes is not None
+        reason = why_not(self.world, asked, request.url.host, self.now)
+        assert reason is None, f"{request.url.host} by the current config: {reason}"
+        # What is over may be renewed by a reload: of the time of the attempt, both configs speak.
+        reason = why_not(asked.world, asked, request.url.host, asked.began)
+        assert reason is None, f"{request.url.host} by its own config: {reason}"
+        match self.outcome:
+            case "good":
+                return httpx.Response(200, json=GOOD)
+            case "reset":
+                raise httpx.ReadError("reset")
+            case "html":
+                return httpx.Response(200, html="<html>")
+            case "redirect":
+                return httpx.Response(302, headers={"location": "https://d0.x.example/"})
+        return httpx.Response(int(self.outcome), json={"error": {"message": "no"}}, headers={"retry-after": "1"})
+
+
+@pytest.mark.parametrize("number", [120, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_no_attempt_of_any_sequence_leaves_the_fence(number: int) -> None:
+    TOLD.clear()
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    chosen = settings(
+        max_examples=number,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=checks,
+        # The short run is the same each time, so that what must have happened in it has happened.
+        derandomize=number < 1000,
+    )
+    run_state_machine_as_test(Fence, settings=chosen)
+    print(dict(TOLD))
+    assert TOLD["sequences"] >= number
+    rare = ("attempts after a reload", "attempts with a token") if number >= 1000 else ()
+    for happened in (*rare, "skipped", "consent_required", "answers"):
+        assert TOLD[happened], happened
