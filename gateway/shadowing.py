@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.execution.attempt import Caller
 from gateway.execution.health import Health
@@ -14,9 +15,11 @@ from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.service.shadows import Shadows
 from gateway.state.database import StateError
-from gateway.state.shadows import ShadowStore
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.state.shadows import ShadowStore
 
 __all__ = ["Shadowing"]
 
@@ -27,10 +30,13 @@ class Shadowing:
     def __init__(
         self, current: Callable[[], Table], sender: Sender, health: Health, metrics: Metrics, state_dir: Path | None
     ) -> None:
-        self._store = ShadowStore(state_dir) if state_dir is not None else None
+        self._store: ShadowStore | None = None
         self._is_lost = False
         self.shadows: Shadows | None = None
-        if self._store is not None:
+        if state_dir is not None:
+            from gateway.state.shadows import ShadowStore
+
+            self._store = ShadowStore(state_dir)
             count = partial(metrics.count, "gateway_shadow_requests_total")
             took = partial(metrics.time, "gateway_shadow_answer_seconds")
             self.shadows = Shadows(current, Caller(sender), health, partial(self._keep, self._store), count, took)

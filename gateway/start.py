@@ -23,7 +23,6 @@ from gateway.receipt_desk import Keeping, keeping_in
 from gateway.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
 from gateway.state.database import StateError
-from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import configure, logger
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ def _conductor(settings: Settings) -> Conductor:
     """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use."""
     if settings.state_dir is None:
         return Conductor()
+    from gateway.state.schedules import ScheduleStore
+
     try:
         return Conductor(ScheduleStore(settings.state_dir))
     except StateError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from providers.catalogue import territory_data
 
@@ -61,6 +60,8 @@ def _hint(word: str) -> str:
         return f"; did you mean {upper}? Codes are upper case"
     if f"@{upper}" in data.groups:
         return f"; did you mean the group @{upper}?"
+    from difflib import get_close_matches
+
     by_name = {name.lower(): code for code, name in data.names.items()}
     near = get_close_matches(word.lower(), by_name, n=1, cutoff=0.8)
     return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?" if near else ""

@@ -6,8 +6,11 @@ Write-ahead logging lets the workers read while one of them writes. What a state
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["StateError", "open_database"]
 
@@ -24,6 +27,9 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
     layout: `CREATE TABLE IF NOT EXISTS` statements. version: of that layout; a file of a later one is refused, so that
     a rollback of the gateway doesn't misread it. Any thread may use the connection, one at a time.
     """
+    # Not at the top: who only has to know of a StateError is without the library, of which a worker has no use.
+    import sqlite3
+
     path = directory / f"{name}.db"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
