@@ -32,6 +32,7 @@ BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 _DRAIN_TIME_S = 5.0
 _JSON = (b"application/json",)
+_FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -111,9 +112,10 @@ def check_content_headers(visitor: Visitor) -> None:
     encodings = visitor.headers.get(b"content-encoding")
     if encodings and any(value.strip().lower() != b"identity" for value in encodings):
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
-    length = visitor.one(b"content-length")
-    if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
+    # The server has refused two lengths, and one that is no number.
+    for length in visitor.headers.get(b"content-length", ()):
+        if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise _too_large()
 
 
 def _too_large() -> ApiError:

@@ -50,6 +50,7 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 # What a client gets beyond the request's time to take the last of its answer, such as the error that says so.
 _LAST_WORD_S = 1.0
+_NO_LENGTH = (b"0",)
 
 
 class ChatEndpoint:
@@ -199,4 +200,5 @@ class ChatEndpoint:
 
 
 def _has_body(visitor: Visitor) -> bool:
-    return visitor.one(b"content-length") not in (None, "0") or b"transfer-encoding" in visitor.headers
+    headers = visitor.headers
+    return headers.get(b"content-length", _NO_LENGTH) != _NO_LENGTH or b"transfer-encoding" in headers

@@ -94,9 +94,9 @@ def request_id_of(visitor: Visitor) -> str:
 
 def timeout_s_of(visitor: Visitor) -> float | None:
     """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number."""
-    value = visitor.one(b"x-gateway-timeout-ms")
-    if value is None:
+    if b"x-gateway-timeout-ms" not in visitor.headers:
         return None
+    value = visitor.one(b"x-gateway-timeout-ms") or ""
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) == 0:
         raise ApiError("invalid_request", "`x-gateway-timeout-ms` must be a positive whole number of milliseconds")
     return int(value) / 1000

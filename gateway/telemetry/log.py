@@ -71,12 +71,12 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
         grave = _is_grave(record)
         if level > (_LEVELS["warning"] if grave else _LEVELS["info"]):
             return
-        line = {
+        line: dict[str, object] = {
             "timestamp": datetime.now(UTC),
             "level": "warning" if grave else "info",
             "event": "request",
-            **_fields(record),
         }
+        _add_fields(line, record)
         lines.write(orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode())
 
     return write
@@ -84,7 +84,9 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
 
 def _log_request_readably(record: Record) -> None:
     log = logger()
-    (log.warning if _is_grave(record) else log.info)("request", **_fields(record))
+    fields: dict[str, object] = {}
+    _add_fields(fields, record)
+    (log.warning if _is_grave(record) else log.info)("request", **fields)
 
 
 _write_request: Callable[[Record], None] = _log_request_readably
@@ -117,23 +119,22 @@ def log_request(record: Record) -> None:
     _write_request(record)
 
 
-def _fields(record: Record) -> dict[str, object]:
+def _add_fields(fields: dict[str, object], record: Record) -> None:
     location, usage = record.location, record.usage
-    fields: dict[str, object] = {
-        "request_id": record.request_id,
-        **({"trace_id": record.trace.trace_id} if record.trace is not None else {}),
-        "outcome": record.outcome,
-        "status": record.status,
-        "client": record.client,
-        "assistant": record.assistant,
-        "deployment": record.deployment,
-        "provider": record.provider,
-        "model": record.model,
-        "stream": record.stream,
-        "table": record.table,
-        "first_ms": _milliseconds(record.first_s),
-        "total_ms": _milliseconds(record.total_s),
-    }
+    fields["request_id"] = record.request_id
+    if record.trace is not None:
+        fields["trace_id"] = record.trace.trace_id
+    fields["outcome"] = record.outcome
+    fields["status"] = record.status
+    fields["client"] = record.client
+    fields["assistant"] = record.assistant
+    fields["deployment"] = record.deployment
+    fields["provider"] = record.provider
+    fields["model"] = record.model
+    fields["stream"] = record.stream
+    fields["table"] = record.table
+    fields["first_ms"] = _milliseconds(record.first_s)
+    fields["total_ms"] = _milliseconds(record.total_s)
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places
     if record.attempts:
@@ -164,7 +165,6 @@ def _fields(record: Record) -> dict[str, object]:
         fields["labels"] = list(record.labels)
     if record.profile is not None:
         fields["profile"] = record.profile
-    return fields
 
 
 def _is_eventful(record: Record) -> bool:
