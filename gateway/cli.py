@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import __version__, commands, evaluate_commands, provider_commands
+from gateway.config.examples import example_names
 from gateway.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
 
 __all__ = ["main"]
@@ -28,7 +29,7 @@ to begin:
 GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
 are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
 GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S,
-GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operators.md)."""
+GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
 _LONGEST_S = 3600
 
 
@@ -152,7 +153,9 @@ def _add_init(group: Group[argparse.ArgumentParser]) -> None:
     text = "Write gateway.yaml, its JSON Schema for editors, and env.example, the list of keys. Overwrites nothing."
     init = group.add_parser("init", help="write an annotated config to start from", description=text)
     init.add_argument("directory", nargs="?", type=Path, default=Path("."), metavar="DIR", help="where (default: here)")
-    init.add_argument("--example", metavar="NAME", help="start from a common set-up instead; a wrong name lists them")
+    init.add_argument(
+        "--example", metavar="NAME", help=f"start from a common set-up instead: {', '.join(example_names())}"
+    )
     init.set_defaults(run=commands.init)
 
 
@@ -247,12 +250,13 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
 
 def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     text = (
-        "Judge candidates for a region by performance, compliance and scalability, and report who should answer. "
-        "Exit status: 0 somebody is recommended, 1 nobody is; with --compare: 0 nothing got worse, 1 something did."
+        "Judge candidates for a region by performance, compliance and scalability, and\n"
+        "report who should answer. Exit status: 0 somebody is recommended, 1 nobody is;\n"
+        "with --compare: 0 nothing got worse, 1 something did."
     )
     example = (
-        "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn --out reports/cn --dry-run\n\n"
-        "What is answered is kept in --out: the same command goes on where it was broken off."
+        "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn \\\n    --out reports/cn --dry-run\n\n"
+        "What is answered is kept in --out: the same command goes on where it was broken\noff."
     )
     evaluate = group.add_parser(
         "evaluate", help="judge candidates for a region", description=text, epilog=example, formatter_class=_Formatter

@@ -126,7 +126,8 @@ def init(options: argparse.Namespace) -> int:
     write_new(directory, files)
     example = directory / "env.example"
     config, keys = quote(str(directory / "gateway.yaml")), quote(os.path.join(".", example))
-    print(f"\nNext: write your keys into {example}, say in gateway.yaml who answers where, then\n")
+    print(f"\nNext: write your keys into {example}, and say in gateway.yaml who answers where, who may")
+    print("call (`gateway key new`), and what tells where a caller is (`location`). Then\n")
     print(f"  set -a; . {keys}; set +a\n  gateway check {config}\n  gateway serve --config {config}")
     return _OK
 
