@@ -19,7 +19,7 @@ from gateway.config.compile import compile_config
 from gateway.config.load import parse_document
 from gateway.execution.transports import LeanTransport, allow
 from gateway.model.table import Table
-from gateway.serve import server_config
+from gateway.server.serve import server_config
 from providers.registry import load_registry
 from providers.transport.connection import Connection
 from providers.transport.pool import Pool

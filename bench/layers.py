@@ -30,7 +30,7 @@ from gateway.execution.deadline import TimeLimit
 from gateway.execution.transports import LeanTransport
 from gateway.model.permit import Permit
 from gateway.model.table import Table
-from gateway.serve import run
+from gateway.server.serve import run
 from gateway.telemetry.log import configure
 
 _REQUESTS = {"JSON": 400, "stream of 64 events at once": 200, "stream of 64 events at once, translated": 60}

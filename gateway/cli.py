@@ -11,8 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import __version__, commands, evaluate_commands, provider_commands
-from gateway.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
+from gateway import __version__
+from gateway.commands import configs, keys, serving
+from gateway.commands import evaluate as evaluation
+from gateway.commands import providers as provider_commands
+from gateway.commands.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
+from gateway.config.examples import example_names
+from gateway.terminal import CommandError
 
 __all__ = ["main"]
 
@@ -28,7 +33,7 @@ to begin:
 GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
 are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
 GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S,
-GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operators.md)."""
+GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
 _LONGEST_S = 3600
 
 
@@ -42,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         sys.stdout.flush()
-    except commands.CommandError as error:
+    except CommandError as error:
         print(error.shown, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
@@ -94,7 +99,7 @@ def _add_serve(group: Group[argparse.ArgumentParser]) -> None:
     serve.add_argument(
         "--workers", type=int, metavar="N", help="processes on the one socket (default: GATEWAY_WORKERS, or 1)"
     )
-    serve.set_defaults(run=commands.serve)
+    serve.set_defaults(run=serving.serve)
 
 
 def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
@@ -104,7 +109,7 @@ def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
     demo = group.add_parser("demo", help="serve simulated providers: no key, no network", description=text)
     demo.add_argument("--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)")
     _add_listener(demo)
-    demo.set_defaults(run=commands.demo)
+    demo.set_defaults(run=serving.demo)
 
 
 def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
@@ -138,7 +143,7 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
         "--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)"
     )
     _add_listener(simulate)
-    simulate.set_defaults(run=commands.simulate)
+    simulate.set_defaults(run=serving.simulate)
 
 
 def _seconds(text: str) -> float:
@@ -152,8 +157,10 @@ def _add_init(group: Group[argparse.ArgumentParser]) -> None:
     text = "Write gateway.yaml, its JSON Schema for editors, and env.example, the list of keys. Overwrites nothing."
     init = group.add_parser("init", help="write an annotated config to start from", description=text)
     init.add_argument("directory", nargs="?", type=Path, default=Path("."), metavar="DIR", help="where (default: here)")
-    init.add_argument("--example", metavar="NAME", help="start from a common set-up instead; a wrong name lists them")
-    init.set_defaults(run=commands.init)
+    init.add_argument(
+        "--example", metavar="NAME", help=f"start from a common set-up instead: {', '.join(example_names())}"
+    )
+    init.set_defaults(run=configs.init)
 
 
 def _add_check(group: Group[argparse.ArgumentParser]) -> None:
@@ -165,7 +172,7 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({DEFAULT_CONFIG})")
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
     add_no_secrets(check)
-    check.set_defaults(run=commands.check)
+    check.set_defaults(run=configs.check)
 
 
 def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
@@ -178,7 +185,7 @@ def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
     explain.add_argument("--user", metavar="NAME", help="who asks, where a step is weighted: the request's `user`")
     explain.add_argument("--json", action="store_true", help="as GET /v1/explain answers")
     add_no_secrets(explain)
-    explain.set_defaults(run=commands.explain)
+    explain.set_defaults(run=configs.explain)
 
 
 def _add_schema(group: Group[argparse.ArgumentParser]) -> None:
@@ -187,7 +194,7 @@ def _add_schema(group: Group[argparse.ArgumentParser]) -> None:
     form = schema.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as a page for people: every key with its meaning")
     form.add_argument("--catalogue", action="store_true", help="that of a catalogue file of your own instead")
-    schema.set_defaults(run=commands.schema)
+    schema.set_defaults(run=configs.schema)
 
 
 def _add_key(group: Group[argparse.ArgumentParser]) -> None:
@@ -205,7 +212,7 @@ def _add_key(group: Group[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="a pair that signs instead: the private key to FILE, the public one to FILE.pub",
     )
-    new.set_defaults(run=commands.key_new)
+    new.set_defaults(run=keys.new)
 
 
 def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
@@ -247,12 +254,13 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
 
 def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     text = (
-        "Judge candidates for a region by performance, compliance and scalability, and report who should answer. "
-        "Exit status: 0 somebody is recommended, 1 nobody is; with --compare: 0 nothing got worse, 1 something did."
+        "Judge candidates for a region by performance, compliance and scalability, and\n"
+        "report who should answer. Exit status: 0 somebody is recommended, 1 nobody is;\n"
+        "with --compare: 0 nothing got worse, 1 something did."
     )
     example = (
-        "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn --out reports/cn --dry-run\n\n"
-        "What is answered is kept in --out: the same command goes on where it was broken off."
+        "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn \\\n    --out reports/cn --dry-run\n\n"
+        "What is answered is kept in --out: the same command goes on where it was broken\noff."
     )
     evaluate = group.add_parser(
         "evaluate", help="judge candidates for a region", description=text, epilog=example, formatter_class=_Formatter
@@ -269,7 +277,7 @@ def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     evaluate.add_argument(
         "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two finished runs: what has changed"
     )
-    evaluate.set_defaults(run=evaluate_commands.evaluate)
+    evaluate.set_defaults(run=evaluation.evaluate)
 
 
 def _add_listener(parser: argparse.ArgumentParser) -> None:

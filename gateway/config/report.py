@@ -46,6 +46,7 @@ def render_matrix(table: Table, days: Days | None = None) -> str:
     if table.location.country_only:
         countries = ", ".join(sorted(table.location.country_only))
         lines += _wrapped("  believed without their part: ", countries)
+    lines += _unplaced(table)
     for name, assistant in table.assistants.items():
         if name == assistant.name:
             lines += ["", *_assistant(assistant, table, days)]
@@ -61,6 +62,21 @@ def _cell(table: Table) -> Iterator[str]:
         serves = table.cell.serves
         regions = "every region" if serves is None else ", ".join(name for name in table.regions if name in serves)
         yield from _wrapped(f"this cell stands in {table.cell.territory} and serves ", regions)
+
+
+def _unplaced(table: Table) -> Iterator[str]:
+    """A file as `gateway init` writes it compiles, and refuses everybody: whoever reads this should know why."""
+    location, clients = table.location, table.clients.values()
+    told = (
+        location.unknown != "refuse",
+        any(client.region is not None for client in clients),
+        "assertion" in location.signals and any("territory" in client.may_assert for client in clients),
+        "edge_header" in location.signals and bool(location.edges),
+        "claim" in location.signals or "geoip" in location.signals,
+    )
+    if not any(told):
+        mend = "bind a client to a `region`, or set up an edge, a claim or `geoip`"
+        yield from _wrapped("  nobody yet: ", f"nothing tells where a caller is, so every request is refused; {mend}")
 
 
 def _region(region: Region) -> Iterator[str]:

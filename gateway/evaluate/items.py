@@ -30,8 +30,6 @@ __all__ = [
     "filtered_by",
 ]
 
-Language = Literal["zh", "en", "de", "ja", "ko"]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -55,7 +55,7 @@ def recommend(
 def _best(name: str, scores: Scores, requirements: Sequence[Requirement]) -> str:
     axes = ", ".join(f"{axis} {value:.1%}" for axis, value in scores.axes.items())
     total = scores.total.value if scores.total is not None else 0.0
-    met = f" It meets all {len(requirements)} requirements." if requirements else " The suite requires nothing."
+    met = " It meets every requirement." if requirements else " The suite requires nothing."
     return f"{name} has the highest weighted score, {total:.1%} ({axes}).{met}"
 
 

@@ -37,11 +37,13 @@ def refuse_location(table: Table, location: Location) -> Refusal | None:
         case LocationProblem.BLOCKED:
             return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not offered in {place or 'this territory'}")
         case LocationProblem.UNKNOWN:
-            return Refusal(
-                RefusalCode.REGION_UNKNOWN,
-                "where this request comes from is not known, and this gateway doesn't guess: "
-                "send it through the edge that tells the country, or with a key that is bound to a region",
+            mend = (
+                "in this demo, say where you are: the header `cf-ipcountry: DE`, or CN, US, JP, HK"
+                if table.demo
+                else "send it through the edge that tells the country, or with a key that is bound to a region"
             )
+            said = f"where this request comes from is not known, and this gateway doesn't guess: {mend}"
+            return Refusal(RefusalCode.REGION_UNKNOWN, said)
         case LocationProblem.CONFLICT:
             said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
             return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")

@@ -21,6 +21,19 @@ from gateway.telemetry.lines import LineWriter
 __all__ = ["configure", "dropped_lines", "log_request", "logger"]
 
 LogFormat = Literal["auto", "json", "text"]
+# What somebody at a terminal looks for, in that order, before everything else.
+_READ_FIRST = (
+    "status",
+    "outcome",
+    "code",
+    "detail",
+    "region",
+    "why",
+    "assistant",
+    "deployment",
+    "total_ms",
+    "attempts",
+)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -29,7 +42,9 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
     out = stream or sys.stderr
     readable = form == "text" or (form == "auto" and out.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if readable else _render_json
+        structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False, pad_event_to=0)
+        if readable
+        else _render_json
     )
     structlog.configure(
         processors=[
@@ -86,7 +101,9 @@ def _log_request_readably(record: Record) -> None:
     log = logger()
     fields: dict[str, object] = {}
     _add_fields(fields, record)
-    (log.warning if _is_grave(record) else log.info)("request", **fields)
+    known = {name: value for name, value in fields.items() if value is not None and value is not False}
+    first = {name: known[name] for name in _READ_FIRST if name in known}
+    (log.warning if _is_grave(record) else log.info)("request", **{**first, **known})
 
 
 _write_request: Callable[[Record], None] = _log_request_readably

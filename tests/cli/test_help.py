@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from gateway import __version__, cli, commands
+from gateway import __version__, cli
+from gateway.commands import keys
 from tests.cli.conftest import Command
 
 COMMANDS = (
@@ -95,7 +96,7 @@ def test_ctrl_c_is_no_traceback(gateway: Command, monkeypatch: pytest.MonkeyPatc
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "key_new", interrupted)
+    monkeypatch.setattr(keys, "new", interrupted)
     shown = gateway("key", "new")
     assert (shown.status, shown.err) == (130, "")
 

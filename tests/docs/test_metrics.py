@@ -10,20 +10,20 @@ from gateway.telemetry.families import FAMILIES
 from providers.failures import FailureKind
 from tests.docs.pages import ROOT, blocks_of, table_of
 
-OPERATORS = ROOT / "docs" / "operators.md"
+METRICS = ROOT / "docs" / "metrics.md"
 OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_error"}
 
 
 def queries() -> list[str]:
     asked = [row[1].strip("`").replace("\\|", "|") for row in split_rows("| what you want to know | PromQL")]
-    alerts = next(block for block in blocks_of(OPERATORS) if block.title == "alerts.yml")
+    alerts = next(block for block in blocks_of(METRICS) if block.title == "alerts.yml")
     assert alerts.text.count("expr:") == 4
     return [*asked, *re.split(r"- alert:", alerts.text)[1:]]
 
 
 def split_rows(header: str) -> list[list[str]]:
     """Rows whose cells may have an escaped bar."""
-    lines = OPERATORS.read_text("utf-8").splitlines()
+    lines = METRICS.read_text("utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(header))
     rows = []
     for line in lines[start + 2 :]:
@@ -34,7 +34,7 @@ def split_rows(header: str) -> list[list[str]]:
 
 
 def test_the_table_is_the_list_of_the_code() -> None:
-    rows = table_of(OPERATORS, "| metric | kind | labels")
+    rows = table_of(METRICS, "| metric | kind | labels")
     told = {name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}
     assert told == {name: (family.kind, family.labels, family.help) for name, family in FAMILIES.items()}
 
@@ -58,13 +58,13 @@ def test_a_query_asks_for_metrics_labels_and_values_that_exist(query: str) -> No
 
 
 def test_the_outcomes_are_told() -> None:
-    text = OPERATORS.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
+    text = METRICS.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES
 
 
 def test_the_attributes_of_spans_are_those_of_the_code() -> None:
     source = (ROOT / "gateway" / "telemetry" / "otlp.py").read_text("utf-8")
-    traces = OPERATORS.read_text("utf-8").split("### Traces")[1].split("\n## ")[0]
+    traces = METRICS.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
     told = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
     assert told
     assert {name for name in told if f'"{name}"' not in source} == set()
@@ -74,7 +74,7 @@ def test_the_attributes_of_spans_are_those_of_the_code() -> None:
 def test_the_bounds_of_traces_are_those_of_the_code() -> None:
     from gateway.telemetry import export
 
-    traces = OPERATORS.read_text("utf-8").split("### Traces")[1].split("\n## ")[0]
+    traces = METRICS.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
     assert f"every {export._GATHER_S:g} s or {export._MOST_IN_BATCH} requests" in traces
     assert f"within {export._CLOSE_S:g} s" in traces
     assert f"at most {export._MOST_QUEUED:,} requests wait" in traces

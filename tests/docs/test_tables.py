@@ -29,6 +29,8 @@ from tests.docs.pages import ROOT, table_of
 
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATORS = ROOT / "docs" / "operators.md"
+RUNNING = ROOT / "docs" / "running.md"
+FAILURES = ROOT / "docs" / "failures.md"
 ADAPTERS = ROOT / "docs" / "adapters.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
@@ -72,7 +74,7 @@ def test_the_fields_are_those_that_the_sdk_sends() -> None:
 
 
 def test_the_settings_are_those_of_the_process() -> None:
-    rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(OPERATORS, "| setting | default")}
+    rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(RUNNING, "| setting | default")}
     fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
     assert rows == {
         name: f"{default:g}" if isinstance(default, float) else "none" if default is None else str(default)
@@ -81,9 +83,9 @@ def test_the_settings_are_those_of_the_process() -> None:
 
 
 def test_the_bounds_are_those_of_the_schema() -> None:
-    rows = first_words(table_of(OPERATORS, "| key | bounds"))
+    rows = first_words(table_of(FAILURES, "| key | bounds"))
     assert rows == list(ResilienceSection.model_fields)
-    text = OPERATORS.read_text("utf-8")
+    text = FAILURES.read_text("utf-8")
     defaults = ResilienceSection()
     attempts = AttemptsSection()
     assert f"attempts: {{per_deployment: {attempts.per_deployment}, total: {attempts.total}}}" in text
@@ -100,21 +102,24 @@ def test_the_examples_are_those_that_init_knows() -> None:
 
 
 def test_every_section_and_every_refused_word_is_told() -> None:
-    text = OPERATORS.read_text("utf-8")
-    sections = set(GatewaySection.model_fields) - {"version", "demo"}
-    assert sections <= set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
-    refused = text.split("### What this version refuses")[1].split("\n## ")[0]
+    assert set(first_words(table_of(OPERATORS, "| section | what"))) == set(GatewaySection.model_fields) - {
+        "version",
+        "demo",
+    }
+    refused = OPERATORS.read_text("utf-8").split("### What this version refuses")[1].split("\n## ")[0]
     assert set(words(refused)) == unsupported.KEYS
 
 
 def test_the_signals_and_reasons_are_those_of_routing() -> None:
-    assert first_words(table_of(OPERATORS, "| reason | what it means")) == [str(reason) for reason in PassedOver]
-    signals = first_words(table_of(OPERATORS, "| signal | where"))
+    assert first_words(table_of(ROOT / "docs" / "checking.md", "| reason | what it means")) == [
+        str(reason) for reason in PassedOver
+    ]
+    signals = first_words(table_of(ROOT / "docs" / "location.md", "| signal | where"))
     assert signals == list(GatewaySection.model_fields["location"].default.signals)
 
 
 def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
-    rows = table_of(OPERATORS, "| what happened | kind")
+    rows = table_of(FAILURES, "| what happened | kind")
     assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
     for _, kind, again, onward, benched, counts, client in rows:
         rule = RULES[FailureKind(words(kind)[0])]

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.packing import pack, unpack
+from gateway.live.packing import pack, unpack
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import FAST, KEYS, SITES

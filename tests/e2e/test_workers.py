@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.supervisor import next_wait_s
+from gateway.server.supervisor import next_wait_s
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
@@ -186,7 +186,7 @@ def dying_at_start(folder: Path, times: int) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(
         f"""
 import os, sys
-if "gateway.worker" in sys.orig_argv:
+if "gateway.server.worker" in sys.orig_argv:
     for number in range({times}):
         try:
             os.close(os.open(f"{folder}/died-{{number}}", os.O_CREAT | os.O_EXCL))

@@ -92,7 +92,7 @@ async def _watch(gateway: GatewayProcess, series: dict[str, Series]) -> None:
             await asyncio.sleep(1)
             # A compile of the config is a child that comes and goes, and no part of what serves.
             root = gateway.process.pid
-            serving = [each for each in _processes(root) if each == root or "gateway.worker" in _command(each)]
+            serving = [each for each in _processes(root) if each == root or "gateway.server.worker" in _command(each)]
             files = [name for each in serving for name in _descriptors(each)]
             told = (await client.get(f"{gateway.admin_url}/metrics")).text
             series["memory"].values.append(sum(map(_resident_kb, serving)))

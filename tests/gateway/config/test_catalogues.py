@@ -18,8 +18,8 @@ from gateway.config.load import load_document
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.report import render_matrix
 from gateway.config.watch import read_files
+from gateway.live.packing import pack, unpack
 from gateway.model.deployment import Deployment
-from gateway.packing import pack, unpack
 from providers.pricing import Rates
 from providers.registry import load_registry
 from tests.gateway.config.cases import ENVIRON

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.changes import changes_between
+from gateway.live.packing import pack, unpack
 from gateway.model.status import Changes
-from gateway.packing import pack, unpack
 from tests.tables import KEYS, WORLD, table_of
 
 TABLE = table_of(WORLD)

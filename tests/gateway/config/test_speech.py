@@ -16,9 +16,9 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import ConfigRejected
 from gateway.config.profiles import offered_choices
 from gateway.config.tables import helplines, known_labels, known_refusals, units_of
+from gateway.live.packing import pack, unpack
 from gateway.model.speech import NO_PREFERENCES, SEPARATOR, Speech
 from gateway.model.table import Table
-from gateway.packing import pack, unpack
 from gateway.policy.profile import compose
 from providers.registry import load_registry
 from providers.territories import parse_territory
@@ -223,7 +223,7 @@ def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
     """It would stay in each process that serves."""
     code = (
         "import sys\n"
-        "import gateway.app, gateway.single, gateway.worker, gateway.supervisor, gateway.config.compile\n"
+        "import gateway.app, gateway.server.single, gateway.server.worker, gateway.server.supervisor, gateway.config.compile\n"
         "from tests.tables import WORLD, table_of\n"
         "table_of(WORLD)\n"
         "assert 'babel' not in sys.modules\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
@@ -177,6 +179,14 @@ def test_another_cells_region_is_sent_home() -> None:
     refusal = refusal_of(table, "CN")
     assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
     assert plan_of(table, "DE") == ["chatgpt-eu"]
+
+
+def test_a_demo_says_by_which_header_its_caller_tells_a_place() -> None:
+    demo = replace(TABLE, demo=True)
+    refusal = refuse_location(demo, resolve(demo, None, Sighting()))
+    assert refusal is not None
+    assert refusal.code is RefusalCode.REGION_UNKNOWN
+    assert "`cf-ipcountry: DE`" in refusal.message
 
 
 PROBLEMS = {

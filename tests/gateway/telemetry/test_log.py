@@ -110,6 +110,20 @@ def test_lines_for_people_count_none_as_dropped() -> None:
     assert log.dropped_lines() == 0
 
 
+def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_known() -> None:
+    stream, record = io.StringIO(), answered()
+    record.client = None
+    log.configure("text", "info", stream)
+    log.log_request(record)
+    words = stream.getvalue().split()
+    begun = words.index("request") + 1
+    names = [word.partition("=")[0] for word in words[begun:]]
+    assert names[:4] == ["status", "outcome", "region", "why"]
+    assert "None" not in stream.getvalue()
+    assert "client" not in names
+    assert {"request_id", "total_ms", "table"} <= set(names)
+
+
 def test_what_a_library_says_is_a_line_like_every_other() -> None:
     stream = io.StringIO()
     log.configure("json", "info", stream)

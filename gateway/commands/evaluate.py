@@ -1,0 +1,89 @@
+"""What `gateway evaluate` does, once its options are read. What it needs is in an extra, and is imported only here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.commands.options import config_path
+from gateway.terminal import CommandError, compile_file
+
+if TYPE_CHECKING:
+    from gateway.model.table import Table
+
+__all__ = ["evaluate"]
+
+_OK, _WORSE = 0, 1
+_EXTRA = 'pip install "assistant-gateway[evaluate]"'
+_LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Judge candidates, or hold two runs side by side."""
+    try:
+        return _compare(*options.compare) if options.compare else _evaluate(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _LIBRARIES:
+            raise
+        raise CommandError(f"evaluations need {error.name}: {_EXTRA}") from None
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from gateway.config.problems import ConfigRejected
+    from gateway.evaluate.rehearsal import RehearsalFailed
+    from gateway.evaluate.session import Order, OrderError, run_session
+    from gateway.evaluate.store import StoreError
+
+    missing = [name for name in ("region", "candidates", "out") if not getattr(options, name)]
+    if missing:
+        raise CommandError(f"say --{missing[0]} (`gateway evaluate --help` has an example)")
+    config = config_path(options)
+    candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
+    order = Order(
+        config,
+        options.suite or options.region,
+        options.region,
+        options.assistant,
+        candidates,
+        options.out,
+        options.seed,
+        options.dry_run,
+        options.fresh,
+    )
+
+    def compile_with(origins: Mapping[tuple[str, str], str] | None) -> Table:
+        return compile_file(config, simulators=origins).table
+
+    try:
+        return run_session(order, compile_with)
+    except ConfigRejected as error:
+        raise CommandError(str(error)) from None
+    except (OrderError, RehearsalFailed, StoreError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _compare(old: Path, new: Path) -> int:
+    from gateway.evaluate.drift import NotComparable, drift, drift_in_words
+
+    try:
+        found = drift(_report(old), _report(new))
+    except NotComparable as error:
+        raise CommandError(f"the two runs can't be compared: {error}") from None
+    print(drift_in_words(found))
+    return _WORSE if any(one.moved and one.worse for one in found) else _OK
+
+
+def _report(path: Path) -> dict[str, Any]:
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise CommandError(f"{file} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{file} is no report") from None
+    if not isinstance(value, dict):
+        raise CommandError(f"{file} is no report")
+    return value

@@ -1,0 +1,70 @@
+"""`gateway receipt verify`: whether a gateway signed what a receipt says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.terminal import CommandError
+
+__all__ = ["verify"]
+
+_OK, _REFUSED = 0, 1
+_MOST_BYTES = 64 * 1024
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Say whether the receipt in a file was signed by that key, and is what was signed."""
+    from gateway.receipt_desk import KIND
+    from gateway.signing import BadSignature, KeyUnusable, PublicKey
+    from gateway.signing import verify as verified
+
+    try:
+        key = PublicKey.parse(_key(options.key))
+    except KeyUnusable as error:
+        raise CommandError(f"--key: {error}") from None
+    jws, shown = _read(options.file)
+    try:
+        if jws is None:
+            raise BadSignature("it is not signed: the gateway had no GATEWAY_RECEIPT_KEY")
+        receipt, signer = verified(jws, KIND, [key])
+        if shown is not None and shown != receipt:
+            raise BadSignature("what it shows is not what was signed")
+    except BadSignature as error:
+        print(f"gateway: this receipt doesn't count: {error}", file=sys.stderr)
+        return _REFUSED
+    print(json.dumps(receipt, indent=2, ensure_ascii=False))
+    print(f"gateway: signed by the key {signer.id}", file=sys.stderr)
+    return _OK
+
+
+def _key(word: str) -> str:
+    """The key itself, or what a file holds."""
+    if word.startswith("ed25519:"):
+        return word
+    try:
+        return Path(word).read_text("ascii")[:_MOST_BYTES].strip()
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'no text')})") from None
+
+
+def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None]:
+    """The signature in the file, and what is shown beside it: an answer of `GET /v1/receipts/{id}`, or a bare JWS."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise CommandError(f"{path} can't be read ({error.strerror})") from None
+    if not text.startswith("{"):
+        return text, None
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        raise CommandError(f"{path} is no JSON") from None
+    jws, receipt = answer.get("jws"), answer.get("receipt")
+    if not isinstance(receipt, dict):
+        raise CommandError(f"{path} holds no receipt")
+    return jws if isinstance(jws, str) else None, receipt

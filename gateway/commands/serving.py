@@ -1,0 +1,66 @@
+"""`gateway serve`, `demo` and `simulate`: from the options to a process that serves.
+
+Heavy imports stand inside the functions: a command imports what it needs, and `--help` nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.commands.options import settings_of
+from gateway.terminal import CommandError, expect_file
+
+__all__ = ["demo", "serve", "simulate"]
+
+_OK = 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a config."""
+    settings = settings_of(options)
+    expect_file(settings.config)
+    from gateway.live.startup import Opening
+
+    opening = Opening(settings)
+    # While the config is compiled apart, so that nothing of the compiler stays in the process that serves.
+    from gateway.server import start
+    from gateway.telemetry.log import configure, logger
+
+    configure(settings.log_format, settings.log_level)
+    begun = opening.begin()
+    if begun.table.demo:
+        if settings.workers > 1:
+            raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
+        start.serve_demo(settings, settings.config)
+        return _OK
+    for warning in begun.outcome.problems:
+        logger().warning("config", detail=str(warning))
+    start.serve_table(settings, begun)
+    return _OK
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Serve simulated providers."""
+    from gateway.config.examples import example_path
+    from gateway.server import start
+    from gateway.telemetry.log import configure
+
+    settings = settings_of(options)
+    configure(settings.log_format, "warning")
+    start.serve_demo(settings, options.config or example_path("demo.yaml"))
+    return _OK
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Serve simulated providers that fail as they are told to."""
+    from gateway.config.examples import example_path
+    from gateway.server import start
+    from gateway.server.rehearsal import Pace
+    from gateway.telemetry.log import configure
+
+    settings = settings_of(options)
+    configure(settings.log_format, settings.log_level)
+    pace = Pace(options.first_token, options.between_events, options.seed)
+    path = options.config or example_path("demo.yaml")
+    start.serve_demo(settings, path, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
+    return _OK

@@ -1,0 +1,251 @@
+"""`gateway history`, `diff`, `rollback` and `audit`: what was switched, by whom, and back again."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import getpass
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.commands.options import settings_of
+from gateway.commands.plan import client_of, directory_of, opened, plan_between, state_named
+from gateway.terminal import CommandError
+
+if TYPE_CHECKING:
+    from gateway.live.switch_log import State
+    from gateway.settings import Settings
+    from gateway.state.history import Activation, History
+
+__all__ = ["audit_verify", "diff", "history", "rollback"]
+
+_OK, _REFUSED = 0, 1
+
+
+# --- history --------------------------------------------------------------------------------------
+
+
+def history(options: argparse.Namespace) -> int:
+    """List the tables that were active, the newest first, or show one."""
+    from gateway.state.database import StateError
+
+    settings = settings_of(options)
+    try:
+        with opened(settings) as kept:
+            return _show_one(kept, options) if options.version else _list(kept, options)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+
+
+def _list(kept: History, options: argparse.Namespace) -> int:
+    pointer = kept.pointer()
+    found = kept.activations(options.number)
+    if options.json:
+        told = [
+            {**_activation(item), "active": pointer is not None and item.version == pointer.version} for item in found
+        ]
+        overrides = bool(pointer and pointer.overrides)
+        print(json.dumps({"file_active": not overrides, "activations": told}, indent=2, ensure_ascii=False))
+        return _OK
+    marked = False
+    for item in found:
+        is_active = not marked and pointer is not None and item.version == pointer.version
+        marked = marked or is_active
+        who = f" by {item.who}" if item.who else ""
+        print(f"{'*' if is_active else ' '} {item.version}  {_when(item.at_s)}  {item.cause}{who}: {item.summary}")
+    if pointer is not None and pointer.overrides:
+        print("the config file is not active, since a rollback; its next edit wins")
+    return _OK
+
+
+def _show_one(kept: History, options: argparse.Namespace) -> int:
+    from gateway.state.database import StateError
+
+    version = kept.find(options.version)
+    if options.text:
+        if version.text is None:
+            raise StateError(f"the text of version {version.version} is not kept: {version.why_not}")
+        sys.stdout.write(version.text.decode("utf-8", "replace"))
+        return _OK
+    last = kept.last_activation(version.version)
+    told = {**(_activation(last) if last else {}), "content": version.content, "plan": last.plan if last else None}
+    print(json.dumps(told, indent=2, ensure_ascii=False))
+    return _OK
+
+
+def _activation(item: Activation) -> dict[str, object]:
+    names = ("version", "previous", "cause", "who", "summary")
+    told = {name: getattr(item, name) for name in names}
+    return {**told, "at": _when(item.at_s)}
+
+
+def _when(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Say what one version has otherwise than another."""
+    from gateway.config.problems import ConfigRejected
+    from gateway.config.report import render_problems
+    from gateway.switching.rendering import plan_data, plan_text
+
+    settings = settings_of(options)
+    try:
+        old, new = (state_named(word, settings, secrets=False) for word in (options.before, options.after))
+    except ConfigRejected as error:
+        raise CommandError(f"it can't be compiled any more:\n{render_problems(error.problems)}") from None
+    if options.text:
+        sys.stdout.writelines(_lines_between(old, new))
+        return _OK
+    made = replace(plan_between(old, new, False), checks=())
+    print(json.dumps(plan_data(made), indent=2, ensure_ascii=False) if options.json else plan_text(made))
+    return _OK
+
+
+def _lines_between(old: State, new: State) -> Iterable[str]:
+    return difflib.unified_diff(_lines_of(old), _lines_of(new), old.table.version, new.table.version)
+
+
+def _lines_of(state: State) -> list[str]:
+    text = state.written.text if state.written is not None else b""
+    return text.decode("utf-8", "replace").splitlines(keepends=True)
+
+
+# --- rollback -------------------------------------------------------------------------------------
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Make an earlier version active: in the running gateway, or for the next one that starts."""
+    from gateway.state.lock import holder_of
+
+    settings = settings_of(options)
+    who: str = options.operator or _user()
+    signature = _read_given(options.signature)
+    url = options.admin
+    if url is None and settings.state_dir is not None:
+        holder = holder_of(settings.state_dir)
+        if holder is not None:
+            url = str(holder.get("admin") or "") or None
+            if url is None:
+                raise CommandError("a gateway is just starting with this state directory; try again")
+    if url is None:
+        return _roll_back_at_rest(options.version, who, signature, settings)
+    return _roll_back_running(url, options.version, who, signature, settings)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return ""
+
+
+def _read_given(path: Path | None) -> str | None:
+    from gateway.live.switch_log import read_signature
+
+    if path is None:
+        return None
+    found = read_signature(path)
+    if found is None:
+        raise CommandError(f"there is no signature in {path}")
+    return found
+
+
+def _roll_back_running(url: str, version: str | None, who: str, signature: str | None, settings: Settings) -> int:
+    from gateway.commands.admin_client import NotReached
+
+    content = {name: value for name, value in (("version", version), ("signature", signature)) if value is not None}
+    try:
+        _, answer = client_of(url, settings).post("/rollback", content, who)
+    except NotReached as error:
+        raise CommandError(str(error)) from None
+    if answer["result"] != "activated":
+        findings = answer.get("findings")
+        for finding in findings if isinstance(findings, list) else []:
+            if finding.get("severity") == "error":
+                print(
+                    f"gateway: {finding.get('path') or finding.get('file')}: {finding.get('message')}", file=sys.stderr
+                )
+        print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
+        return _REFUSED
+    print(f"{answer.get('table')} is active")
+    if behind := answer.get("workers_behind"):
+        print(f"workers that have not confirmed it yet: {behind}")
+    _say_file(settings, bool(answer.get("file_active")))
+    return _OK
+
+
+def _roll_back_at_rest(version: str | None, who: str, signature: str | None, settings: Settings) -> int:
+    from gateway.config.report import render_problems
+    from gateway.live.packing import unpack
+    from gateway.live.startup import compiled_apart, judge_from
+    from gateway.live.switch_log import NotSigned, State, SwitchLog, told_once
+    from gateway.state.database import StateError
+
+    directory = directory_of(settings)
+    try:
+        with opened(settings):
+            pass  # what isn't there must not be made by looking for it
+        switch_log = SwitchLog(directory)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    pointer = switch_log.pointer()
+    if pointer is None:
+        switch_log.close()
+        raise CommandError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+    try:
+        aside = switch_log.wanted(version, pointer.version, settings.config)
+        name = f"version {aside.version.version}"
+        outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
+        if outcome.table is None:
+            print(render_problems(outcome.problems), file=sys.stderr)
+            return _REFUSED
+        new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
+        before = switch_log.history.find_exactly(pointer.version)
+        judged = judge_from(before, new, settings.config, signature)
+        switch_log.switched(judged, new, "rollback", who, aside.overrides)
+    except NotSigned as error:
+        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
+        print(f"gateway: {error}", file=sys.stderr)
+        return _REFUSED
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    finally:
+        switch_log.close()
+    print(f"no gateway runs with {directory}; the next one serves {aside.version.version}")
+    _say_file(settings, not aside.overrides)
+    return _OK
+
+
+def _say_file(settings: Settings, is_active: bool) -> None:
+    if not is_active:
+        print(f"{settings.config} is not active any more; its next edit wins")
+
+
+# --- audit ----------------------------------------------------------------------------------------
+
+
+def audit_verify(options: argparse.Namespace) -> int:
+    """Say whether the audit trail is as it was written."""
+    from gateway.state.audit import Head, verify_trail
+    from gateway.state.database import StateError
+
+    settings = settings_of(options)
+    try:
+        with opened(settings) as kept:
+            heads: dict[str, Head | str] = {"history.db": kept.audit_head()}
+        if options.head is not None:
+            heads["--head"] = options.head
+        verdict = verify_trail(directory_of(settings), heads)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    if verdict.fault is not None:
+        print(f"line {verdict.fault.line} {verdict.fault.reason}")
+        return _REFUSED
+    print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
+    return _OK

@@ -1,0 +1,95 @@
+"""An order -> what came of its compile. Run as a program, it is the child that `compiler` starts.
+
+It imports no more than it needs: how soon a change takes effect is, for the most part, how long this takes to start.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.watch import Reading
+from gateway.config.written import Written
+from gateway.live.packing import TableNotPortable, pack
+
+__all__ = ["Order", "Outcome", "compile_here", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to compile. simulators: the origin of each simulated site, if this is a demo.
+
+    text: in place of what stands in the file; the file is watched all the same. name: what problems call it then.
+    secrets: whether they are looked up; a table without them is fit to compare, not to serve. written: whether the
+    outcome is to have what was compiled, too.
+    """
+
+    path: str
+    demo: bool = False
+    simulators: Mapping[tuple[str, str], str] | None = None
+    text: bytes | None = field(default=None, repr=False)
+    name: str = ""
+    secrets: bool = True
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it. table: packed, with its secrets; None where the problems have a mistake among them.
+
+    files: what stood in each file that was read. at_rest: whether none of them changed in the meantime.
+    written: what was compiled, if there is a table and that was asked for.
+    """
+
+    problems: tuple[Problem, ...]
+    files: Reading
+    at_rest: bool = True
+    table: bytes | None = field(default=None, repr=False)
+    written: Written | None = None
+
+
+def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
+    """The outcome of a compile in this process."""
+    from gateway.config.compile import compile_config
+    from gateway.config.load import parse_document, read_config
+    from gateway.config.watch import MISSING, digest, read_files
+    from providers.registry import load_registry
+
+    files: Reading = {order.path: MISSING}
+    try:
+        if order.text is None:
+            data = read_config(order.path)
+            files = {order.path: digest(data)}
+            document = parse_document(data, order.path, environ, secrets=order.secrets)
+            files = document.files
+        else:
+            files = read_files([order.path])
+            document = parse_document(order.text, order.name, environ, secrets=order.secrets)
+            files = {**document.files, **files}
+            del files[order.name]
+        compiled = compile_config(document, registry=load_registry(), simulators=order.simulators, demo=order.demo)
+        packed = pack(compiled.table)
+    except ConfigRejected as error:
+        return Outcome(error.problems, files, read_files(files) == files)
+    except TableNotPortable as error:
+        return Outcome((Problem(order.path, 0, 0, (), str(error)),), files)
+    return Outcome(
+        compiled.warnings, files, read_files(files) == files, packed, compiled.written if order.written else None
+    )
+
+
+def main() -> None:
+    """One order, one outcome."""
+    order: Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # our parent wrote it
+    sys.stdout.buffer.write(pickle.dumps(compile_here(order, os.environ), pickle.HIGHEST_PROTOCOL))
+
+
+if __name__ == "__main__":
+    # Under its own name, so that what is pickled here can be found by who reads it.
+    from gateway.live.compiling import main as compile_one
+
+    compile_one()

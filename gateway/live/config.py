@@ -1,0 +1,288 @@
+"""The live config: notices that its files have changed, compiles them elsewhere, and makes the result the active table.
+
+A config that can't be used changes nothing: the last good table stays, and what is wrong is logged, counted and kept
+for who asks. How a table becomes active (in this process, or in its workers) is a parameter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.config.changes import changes_between
+from gateway.config.problems import Problem
+from gateway.config.watch import Reading, Watch, read_files
+from gateway.config.written import Written
+from gateway.live.compiler import CompileFailed, compile_apart
+from gateway.live.compiling import Order, Outcome
+from gateway.live.packing import pack, unpack
+from gateway.live.reload_log import finding_of, log_reload
+from gateway.live.reminders import remind
+from gateway.live.switch_log import (
+    Aside,
+    NotSigned,
+    State,
+    SwitchLog,
+    judge,
+    read_signature,
+    signature_file,
+    told_once,
+)
+from gateway.model.status import Cause, Changes, Finding, Reload
+from gateway.model.table import Table
+from gateway.state.database import StateError
+from gateway.telemetry.log import logger
+
+__all__ = ["POLL_S", "Activate", "Live"]
+
+POLL_S = 0.25
+
+Activate = Callable[[bytes, Table], Awaitable[tuple[int, ...]]]
+"""Makes a table, given packed and as it is, the active one; the value is the workers that haven't confirmed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What came of a compile, ready to be taken; state: None where it can't be. is_unsigned: it lacks a signature."""
+
+    problems: tuple[Problem, ...]
+    findings: tuple[Finding, ...]
+    state: State | None
+    changes: Changes
+    is_unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Who wants a change, and how. signature: on the plan, where it doesn't stand beside the config."""
+
+    cause: Cause
+    who: str = ""
+    signature: str | None = field(default=None, repr=False)
+
+
+class Live:
+    """The active table, how it came to be, and the last try that failed since.
+
+    stage: makes of a table as it is written the one with the shares that its schedules are at.
+    switch_log: where switches are kept; None where there is no state directory. aside: the rollback that holds.
+    written: what the table was compiled from.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        table: Table,
+        warnings: tuple[Problem, ...],
+        files: Reading,
+        *,
+        why_not: Callable[[Table], str | None] = lambda _: None,
+        stage: Callable[[Table], Table] = lambda table: table,
+        switch_log: SwitchLog | None = None,
+        aside: Aside | None = None,
+        written: Written | None = None,
+        compile_order: Callable[[Order], Awaitable[Outcome]] = compile_apart,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._stage = stage
+        self.table = stage(table)
+        self.failed: Reload | None = None
+        self.reloads: Counter[tuple[str, str]] = Counter()
+        findings = tuple(map(finding_of, warnings))
+        self.loaded = Reload("start", True, self.table.version, datetime.now(UTC), 0.0, findings)
+        self._order = order
+        self._state = State(table, written, told_once(warnings))
+        self._switch_log = switch_log
+        self._aside = aside
+        self._watch = Watch({**files, **self._read_signature()})
+        self._why_not = why_not
+        self._compile = compile_order
+        self._wait = wait
+        self._activate: Activate = _nowhere
+        self._one_at_a_time = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, activate: Activate) -> None:
+        """Begin to watch; needs a running loop."""
+        self._activate = activate
+        work = (self.watch(), self._obey(), remind(lambda: self.table))
+        self._tasks = [asyncio.create_task(each) for each in work]
+
+    async def stop(self) -> None:
+        """Watch no longer. A reload that is under way is given up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether what is switched is kept, and can be rolled back."""
+        return self._switch_log is not None
+
+    @property
+    def file_is_active(self) -> bool:
+        """Whether the config file is what is served; not so after a rollback, until the file changes."""
+        return self._aside is None
+
+    def request(self) -> None:
+        """Reload as soon as may be, as SIGHUP asks for."""
+        self._wanted.set()
+
+    async def _obey(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._safely(self.reload("sighup"))
+
+    async def watch(self) -> None:
+        """Look at the files again and again, and reload when they have changed and come to rest."""
+        while True:
+            await self._wait(POLL_S)
+            await self._safely(self._look())
+
+    async def _look(self) -> None:
+        reading = await asyncio.to_thread(read_files, self._watch.paths)
+        if not self._watch.settled(reading):
+            return
+        async with self._one_at_a_time:
+            started_at = time.monotonic()
+            aside = self._still_aside(reading)
+            outcome = await self._outcome(aside)
+            # What was compiled may already be something else than what had come to rest; a later look will tell.
+            if outcome.at_rest and _agree(reading, outcome.files):
+                await self._apply(_Wish("file"), aside, outcome, started_at)
+
+    async def _safely(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except Exception as error:  # the top of a background task: the next change must be noticed all the same
+            logger().error("config_watch_failed", detail=f"{type(error).__name__}: {error}")
+
+    async def reload(self, cause: Cause, who: str = "") -> Reload:
+        """Compile what is there now, and make it active if it can be. After a rollback, the file counts again once it
+        has changed; until then it is what was rolled back to that is compiled again."""
+        async with self._one_at_a_time:
+            started_at = time.monotonic()
+            aside = self._still_aside(await asyncio.to_thread(read_files, [self._order.path]))
+            return await self._apply(_Wish(cause, who), aside, await self._outcome(aside), started_at)
+
+    async def restage(self) -> tuple[int, ...]:
+        """Give the active config the shares that its schedules are at by now; the workers that haven't confirmed it."""
+        async with self._one_at_a_time:
+            table = self._stage(self._state.table)
+            if table.version == self.table.version:
+                return ()
+            packed = await asyncio.to_thread(pack, table)
+            self.table = table
+            return await self._activate(packed, table)
+
+    async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
+        """Make a version of the history active, the one before this if none is named, by today's environment."""
+        wish = _Wish("rollback", who, signature)
+        async with self._one_at_a_time:
+            started_at = time.monotonic()
+            try:
+                aside = await asyncio.to_thread(self._find_version, version)
+            except StateError as error:
+                outcome = Outcome(self._problem(str(error)), self._watch.known)
+                return await self._apply(wish, self._aside, outcome, started_at)
+            outcome = await self._outcome(aside)
+            # What the file says is put aside as it was when this was asked; an edit since then is news.
+            seen = replace(outcome, files={**outcome.files, self._order.path: aside.file})
+            return await self._apply(wish, aside, seen, started_at)
+
+    def _find_version(self, version: str | None) -> Aside:
+        if self._switch_log is None:
+            raise StateError("there is no history to go back in: set GATEWAY_STATE_DIR")
+        return self._switch_log.wanted(version, self._state.table.version, Path(self._order.path))
+
+    def _still_aside(self, reading: Reading) -> Aside | None:
+        """The rollback, if it holds for files that read so."""
+        aside = self._aside
+        return aside if aside is not None and reading.get(self._order.path) == aside.file else None
+
+    async def _apply(self, wish: _Wish, aside: Aside | None, outcome: Outcome, started_at: float) -> Reload:
+        # Whatever takes long for a thousand deployments is done beside the loop; so is what waits for a disk.
+        prepared = await asyncio.to_thread(self._prepare, wish, aside, outcome)
+        done = Reload(wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who)
+        if outcome.table is not None and prepared.state is not None:
+            self._state, self._aside = prepared.state, aside if aside is not None and aside.overrides else None
+            table = self.table = self._stage(prepared.state.table)
+            packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
+            behind = await self._activate(packed, table)
+            done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
+        elif self._switch_log is not None:
+            await asyncio.to_thread(self._keep_rejected, self._switch_log, wish, prepared)
+        self._watch.acted_on({**outcome.files, **self._read_signature()})
+        done = replace(done, duration_s=time.monotonic() - started_at)
+        self._note(done, prepared.problems)
+        return done
+
+    def _prepare(self, wish: _Wish, aside: Aside | None, outcome: Outcome) -> _Prepared:
+        problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
+        if outcome.table is not None:
+            state = State(unpack(outcome.table), outcome.written, told_once(problems))
+            changes = changes_between(self._state.table, state.table)
+            reason = self._why_not(state.table)
+            if reason is None and self._switch_log is not None:
+                try:
+                    self._keep(self._switch_log, wish, aside, state)
+                except StateError as error:
+                    reason = f"it can't be written down, and so it isn't done: {error}"
+                except NotSigned as error:
+                    reason, is_unsigned = str(error), True
+            if reason is not None:
+                problems, state = (*problems, *self._problem(reason)), None
+        return _Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned)
+
+    def _keep(self, switch_log: SwitchLog, wish: _Wish, aside: Aside | None, state: State) -> None:
+        """Write down that this is about to be active; raises StateError, NotSigned."""
+        beside = signature_file(Path(self._order.path))
+        judged = judge(self._state, state, time.time(), lambda: wish.signature or read_signature(beside))
+        switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
+
+    def _keep_rejected(self, switch_log: SwitchLog, wish: _Wish, prepared: _Prepared) -> None:
+        errors = [str(problem) for problem in prepared.problems if problem.severity == "error"]
+        try:
+            switch_log.rejected(wish.cause, wish.who, self.table.version, errors, unsigned=prepared.is_unsigned)
+        except StateError as error:
+            logger().error("audit_failed", detail=str(error))
+
+    def _problem(self, reason: str) -> tuple[Problem, ...]:
+        return (Problem(self._order.path, 0, 0, (), reason),)
+
+    def _read_signature(self) -> dict[str, str]:
+        """What stands beside the config, where that can matter: a signature that comes late is a change too."""
+        if self._switch_log is None or not any(region.protected for region in self.table.regions.values()):
+            return {}
+        return read_files([str(signature_file(Path(self._order.path)))])
+
+    async def _outcome(self, aside: Aside | None) -> Outcome:
+        order = aside.instead_of(self._order) if aside is not None else self._order
+        try:
+            return await self._compile(order)
+        except CompileFailed as error:
+            known = await asyncio.to_thread(read_files, self._watch.paths)
+            return Outcome((Problem(self._order.path, 0, 0, (), str(error)),), known)
+
+    def _note(self, done: Reload, problems: tuple[Problem, ...]) -> None:
+        self.reloads[done.cause, done.result] += 1
+        log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
+        if not done.activated:
+            self.failed = done
+            return
+        self.loaded, self.failed = done, None
+
+
+async def _nowhere(_: bytes, __: Table) -> tuple[int, ...]:
+    return ()
+
+
+def _agree(one: Reading, other: Reading) -> bool:
+    return all(one[path] == other[path] for path in one.keys() & other.keys())

@@ -1,0 +1,183 @@
+"""What a gateway begins with: its config or, after a rollback that still holds, the version that it was rolled back to;
+and the state directory, if there is one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.live.compiler import CompileFailed, Compiling
+from gateway.live.compiling import Order, Outcome
+from gateway.live.packing import unpack
+from gateway.model.table import Table
+from gateway.settings import Settings
+from gateway.state.database import StateError
+from gateway.terminal import CommandError, rejected
+
+if TYPE_CHECKING:
+    from gateway.live.switch_log import Aside, Judged, State, SwitchLog
+    from gateway.state.audit import Head
+    from gateway.state.history import Version
+
+__all__ = ["Beginning", "Opening", "compiled_apart", "judge_from"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The table with what came of its compile, where its switches are kept, and the rollback that it is due to."""
+
+    table: Table
+    outcome: Outcome
+    switch_log: SwitchLog | None = None
+    aside: Aside | None = None
+
+
+class Opening:
+    """The state directory is opened, and the compile goes on, while the rest of the process is still being loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._config = settings.config
+        self._switch_log: SwitchLog | None = None
+        self._aside: Aside | None = None
+        order = Order(str(self._config), written=settings.state_dir is not None)
+        if settings.state_dir is not None:
+            from gateway.live.switch_log import SwitchLog
+
+            try:
+                self._switch_log = SwitchLog(settings.state_dir, _tell)
+                self._aside = self._switch_log.aside(self._config)
+            except StateError as error:
+                raise CommandError(str(error)) from None
+        self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order)
+
+    def begin(self) -> Beginning:
+        """Raises CommandError where nothing can be served."""
+        try:
+            outcome = self._compiling.outcome()
+        except CompileFailed as error:
+            raise CommandError(f"{self._config}: {error}") from None
+        if outcome.table is None:
+            raise self._rejected(outcome)
+        begun = Beginning(unpack(outcome.table), outcome, self._switch_log, self._aside)
+        if self._switch_log is None:
+            return begun
+        if begun.table.demo:
+            self._switch_log.close()
+            return replace(begun, switch_log=None)
+        try:
+            _note(begun, self._switch_log, self._config)
+        except StateError as error:
+            raise CommandError(str(error)) from None
+        if self._aside is not None:
+            begun = replace(
+                begun, outcome=replace(outcome, files={**outcome.files, str(self._config): self._aside.file})
+            )
+        return begun
+
+    def _rejected(self, outcome: Outcome) -> CommandError:
+        told = rejected(outcome.problems)
+        if self._aside is None:
+            return told
+        return CommandError(
+            f"{self._config} was put aside by a rollback to version {self._aside.version.version}, which can't be used "
+            f"any more:\n{told.shown}\nchange {self._config}, and it counts again"
+        )
+
+
+def _tell(head: Head, event: str) -> None:
+    """The head in the log: where logs are shipped elsewhere, the end of the trail can't be cut off unseen."""
+    from gateway.telemetry.log import logger
+
+    logger().info("audit", entry=event, number=head.number, hash=head.hash)
+
+
+def _note(begun: Beginning, switch_log: SwitchLog, config: Path) -> None:
+    """Write down what is served from now on; raises StateError, CommandError where that needs a signature."""
+    from gateway.live.switch_log import Judged, NotSigned, State, told_once
+    from gateway.switching.plan import Plan
+    from gateway.telemetry.log import logger
+
+    pointer, version = switch_log.pointer(), begun.table.version
+    new = State(begun.table, begun.outcome.written, told_once(begun.outcome.problems))
+    switch_log.begin({"table": version, "config": str(config), "pid": os.getpid()})
+    if begun.aside is not None:
+        detail = f"{config} is not what is active, since a rollback; the next edit of it wins"
+        logger().warning("rolled_back", table=version, file_active=False, detail=detail)
+    elif pointer is None or pointer.version != version:
+        before = switch_log.history.find_exactly(pointer.version) if pointer is not None else None
+        try:
+            judged = judge_from(before, new, config)
+        except NotSigned as error:
+            switch_log.rejected("start", "", pointer.version if pointer else "", [str(error)], unsigned=True)
+            raise CommandError(str(error)) from None
+        if before is None and any(region.protected for region in begun.table.regions.values()):
+            detail = (
+                "there is no config before this one to compare it with: its protected regions are taken as they are"
+            )
+            logger().warning("protected_unchecked", table=version, detail=detail)
+        switch_log.switched(judged, new, "start", "")
+    elif pointer.overrides:
+        # The file has been changed to what was rolled back to.
+        switch_log.switched(Judged(Plan(version, version), {}), new, "start", "")
+
+
+def compiled_apart(text: bytes, name: str, config: Path, *, secrets: bool) -> Outcome:
+    """What comes of the compile of this text, in a process of its own; raises StateError where none can be had."""
+    try:
+        return Compiling(Order(str(config), text=text, name=name, secrets=secrets, written=True)).outcome()
+    except CompileFailed as error:
+        raise StateError(f"{name}: {error}") from None
+
+
+def judge_from(before: Version | None, new: State, config: Path, signature: str | None = None) -> Judged:
+    """The plan of a switch from a version of the history; raises NotSigned, StateError.
+
+    No secret is looked up for it: whether one is set is no matter of the config.
+    """
+    from gateway.live.switch_log import Judged, State, judge, read_signature, signature_file, told_once
+    from gateway.switching.comparing import NO_TABLE
+    from gateway.switching.plan import Plan
+
+    def signed() -> str | None:
+        return signature or read_signature(signature_file(config))
+
+    if before is None or new.written is None:
+        return judge(State(NO_TABLE, None), new, time.time(), signed)
+    states = []
+    for version, text in ((before.version, before.text), (new.written.version, new.written.text)):
+        outcome = compiled_apart(text, f"version {version}", config, secrets=False) if text is not None else None
+        if outcome is None or outcome.table is None:
+            return Judged(Plan(before.version, new.table.version), *_uncompared(before, new, signed()))
+        states.append(State(unpack(outcome.table), outcome.written, told_once(outcome.problems)))
+    return judge(states[0], states[1], time.time(), signed)
+
+
+def _uncompared(before: Version, new: State, jws: str | None) -> tuple[Mapping[str, str], str]:
+    """The protected regions of a version that doesn't compile any more, and who lets them change: in doubt, all do."""
+    from gateway.config.yaml_source import parse_yaml
+    from gateway.live.switch_log import NotSigned
+    from gateway.signing import BadSignature
+    from gateway.switching.signatures import signer_of
+
+    if before.text is None or new.written is None:
+        return {}, ""
+    values: dict[str, Any] = parse_yaml(before.text, before.version).values
+    regions = values.get("regions")
+    named = regions.items() if isinstance(regions, dict) else ()
+    protected = {name: "it can't be compared" for name, it in named if isinstance(it, dict) and it.get("protected")}
+    if not protected:
+        return {}, ""
+    try:
+        if jws is None:
+            raise BadSignature("there is none")
+        signer = signer_of(jws, values.get("admin_keys") or (), before.content, new.written.content)
+    except BadSignature as error:
+        raise NotSigned(
+            f"{', '.join(protected)}: protected, and version {before.version} can't be compiled any more, so that "
+            f"every change needs a signature: {error}"
+        ) from None
+    return protected, signer

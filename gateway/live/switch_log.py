@@ -1,0 +1,229 @@
+"""What is kept of the switches of one gateway: the history, the audit trail, and the rule that a protected region's
+change is signed. It blocks, so it is called beside the loop, by one caller at a time.
+
+What can't be written down doesn't happen: a switch is noted before it takes effect.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.config.in_clear import secrets_in_clear
+from gateway.config.problems import Problem, dotted
+from gateway.config.watch import digest, read_files
+from gateway.config.written import Written
+from gateway.live.compiling import Order
+from gateway.model.table import Table
+from gateway.state.audit import Audit, Head
+from gateway.state.database import StateError
+from gateway.state.history import History, Pointer, Version, open_history
+from gateway.state.lock import Lock
+from gateway.switching.checks import checks_of
+from gateway.switching.comparing import changed_keys, plan_of
+from gateway.switching.plan import Plan
+from gateway.switching.protection import protected_changes
+from gateway.switching.rendering import in_short, plan_data
+
+__all__ = [
+    "Aside",
+    "Judged",
+    "NotSigned",
+    "State",
+    "SwitchLog",
+    "judge",
+    "read_signature",
+    "signature_file",
+    "told_once",
+]
+
+_MOST_SIGNATURE_BYTES = 16 * 1024
+_MOST_FINDINGS = 20
+_MOST_NAMED = 200
+
+
+class NotSigned(Exception):
+    """A protected region would change, and nobody who counts has signed that; the message says what and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A table with what it was compiled from, and the warnings of that, without their places."""
+
+    table: Table
+    written: Written | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A rollback: this version is active in place of the config file. file: the digest of what stood there then."""
+
+    version: Version
+    file: str
+
+    @property
+    def overrides(self) -> str:
+        """The digest again; empty where the file says the same as the version, so that nothing is put aside."""
+        return "" if self.version.text is not None and digest(self.version.text) == self.file else self.file
+
+    def instead_of(self, order: Order) -> Order:
+        """The order for this version, where the file would be compiled."""
+        return replace(order, text=self.version.text, name=f"version {self.version.version}")
+
+
+def told_once(problems: Iterable[Problem]) -> tuple[str, ...]:
+    """The warnings without their lines, so that one that has only moved is no news."""
+    found = (f"{dotted(it.path)}: {it.message}" for it in problems if it.severity == "warning")
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A switch that may be. protected: the protected regions that it changes; signer: the key that lets it."""
+
+    plan: Plan
+    protected: Mapping[str, str]
+    signer: str = ""
+
+
+def judge(old: State, new: State, now_s: float, signature: Callable[[], str | None]) -> Judged:
+    """The plan of a switch; raises NotSigned where it needs a signature that isn't there."""
+    warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
+    before = old.written.values if old.written is not None else {}
+    after = new.written.values if new.written is not None else {}
+    plan = plan_of(old.table, new.table, tuple(changed_keys(before, after)))
+    plan = replace(plan, checks=checks_of(old.table, new.table, warnings, now_s))
+    protected = protected_changes(old.table, new.table, plan)
+    if not protected or old.written is None or new.written is None:
+        return Judged(plan, protected)
+    told = "; ".join(f"{name}: {why}" for name, why in protected.items())
+    jws = signature()
+    if jws is None:
+        raise NotSigned(
+            f"a protected region would change ({told}): sign the plan with `gateway plan --sign KEYFILE`, and put the "
+            "signature beside the config"
+        )
+    from gateway.signing import BadSignature  # heavy, and few configs have a protected region
+    from gateway.switching.signatures import signer_of
+
+    try:
+        signer = signer_of(jws, old.table.admin_keys, old.written.content, new.written.content)
+    except BadSignature as error:
+        raise NotSigned(f"a protected region would change ({told}), and its signature doesn't count: {error}") from None
+    return Judged(plan, protected, signer)
+
+
+def signature_file(config: Path) -> Path:
+    """Where the signature of a config's change is looked for."""
+    return config.with_name(f"{config.name}.sig")
+
+
+def read_signature(path: Path) -> str | None:
+    """What stands there, None if nothing does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip() or None
+    except OSError:
+        return None
+
+
+class SwitchLog:
+    """The history and the audit trail of a state directory that is ours; raises StateError."""
+
+    def __init__(
+        self, directory: Path, told: Callable[[Head, str], None] = lambda _, __: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self.lock = Lock(directory)
+        self._clock = clock
+        self._told = told
+        # At the end of the process, the thread of a switch may not have come back yet.
+        self._one_at_a_time = threading.RLock()
+        try:
+            self.history: History = open_history(directory)
+            self._audit = Audit(directory, self.history.audit_head())
+        except StateError:
+            self.lock.release()
+            raise
+
+    def begin(self, fields: Mapping[str, object]) -> None:
+        """The gateway has started; raises StateError."""
+        if self._audit.mended:
+            self.note("audit_mended", {"detail": self._audit.mended})
+        self.note("started", fields)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        with self._one_at_a_time:
+            self._audit.close()
+            self.history.close()
+            self.lock.release()
+
+    def note(self, event: str, fields: Mapping[str, object]) -> None:
+        """One line of the audit trail; raises StateError."""
+        with self._one_at_a_time:
+            head = self._audit.append(event, datetime.fromtimestamp(self._clock(), UTC), fields)
+            self.history.keep_audit_head(head)
+        self._told(head, event)
+
+    def switched(self, judged: Judged, new: State, cause: str, who: str, overrides: str = "") -> None:
+        """The table of `new` is about to be active; raises StateError where that can't be written down."""
+        plan, written = judged.plan, new.written
+        if written is None:
+            return
+        told = {"table": plan.after, "content": written.content, "previous": plan.before, "cause": cause, "who": who}
+        if plan.before == plan.after:
+            self.note("reloaded", told)
+            self.history.point(Pointer(plan.after, overrides))
+            return
+        secrets = secrets_in_clear(written.values)
+        version = Version(
+            written.version,
+            written.content,
+            None if secrets else written.text,
+            f"a secret is written in it ({', '.join(secrets[:3])})" if secrets else "",
+        )
+        if judged.signer:
+            self.note(
+                "signature_accepted", {"table": plan.after, "regions": dict(judged.protected), "key": judged.signer}
+            )
+        changes = {"changes": in_short(plan), "keys": list(plan.keys[:_MOST_NAMED])}
+        unsigned = {"unsigned_regions": list(judged.protected)} if judged.protected and not judged.signer else {}
+        self.note("rolled_back" if cause == "rollback" else "activated", {**told, **changes, **unsigned})
+        for name in plan.switched_off:
+            self.note("kill_switch", {"deployment": name, "table": plan.after, "cause": cause, "who": who})
+        self.history.add(
+            version, plan.before, cause, who, plan_data(plan), in_short(plan), overrides, at_s=self._clock()
+        )
+
+    def rejected(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
+        """A try that changed nothing; raises StateError."""
+        event = "signature_refused" if unsigned else "rejected"
+        shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
+        self.note(event, {"cause": cause, "who": who, "table": active, **shown})
+
+    def wanted(self, word: str | None, active: str, config: Path) -> Aside:
+        """The version that a rollback from the active one means, whose text is kept; raises StateError."""
+        name = word or self.history.before(active)
+        if name is None:
+            raise StateError("there is no version before this one; `gateway history` lists what there is")
+        found = self.history.find(name)
+        if found.text is None:
+            raise StateError(f"version {found.version} can't be compiled again: {found.why_not}")
+        return Aside(found, read_files([str(config)])[str(config)])
+
+    def aside(self, config: Path) -> Aside | None:
+        """The rollback that holds, as the config file is still the one that was put aside; raises StateError."""
+        pointer = self.pointer()
+        if pointer is None or not pointer.overrides or read_files([str(config)])[str(config)] != pointer.overrides:
+            return None
+        return Aside(self.history.find(pointer.version), pointer.overrides)
+
+    def pointer(self) -> Pointer | None:
+        """Which version was active last."""
+        return self.history.pointer()

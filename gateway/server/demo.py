@@ -1,0 +1,168 @@
+"""The demo: the gateway on simulated providers, with no key and no network.
+
+Each simulated site is a real HTTP server on its own loopback port, so that everything between a client and a
+provider's wire format is the real thing. Three requests, from three places, show what it is about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.api.admin import Guard
+from gateway.app import Gateway
+from gateway.config.compile import Compiled
+from gateway.live.compiling import Order
+from gateway.live.config import Live
+from gateway.live.scheduler import Scheduler
+from gateway.server.serve import url_of
+from gateway.server.single import serve_single
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer
+
+__all__ = ["run_demo"]
+
+Sites = dict[tuple[str, str], str]
+_PLACES = (
+    ("China", "CN", "你好！你是谁？"),
+    ("Germany", "DE", "Hello! Who are you?"),
+    ("United States", "US", "Hello! Who are you?"),
+)
+_COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
+_ANSWER_WIDTH = 34
+
+
+async def run_demo(
+    listener: socket.socket,
+    admin: tuple[socket.socket, Guard],
+    scenarios: Mapping[tuple[str, str], Scenario],
+    compile_with: Callable[[Sites], Compiled],
+    order_with: Callable[[Sites], Order],
+    grace_s: float,
+    say: Callable[[str], None],
+    on_shown: Callable[[], None],
+    scheduler: Scheduler,
+    state_dir: Path | None,
+    *,
+    rehearsal: bool = False,
+) -> None:
+    """Serve until interrupted.
+
+    scenarios: of each simulated site. compile_with, order_with: compile the config, now and later, once the simulators'
+    ports are known. rehearsal: no question is asked, since nobody may answer; the scenarios' faults are told instead.
+    on_shown: called when all of that has been said.
+    """
+    dialects = load_dialects().dialects
+    async with contextlib.AsyncExitStack() as stack:
+        origins: Sites = {}
+        for provider, site in sorted(scenarios):
+            scenario = scenarios[provider, site]
+            simulator = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
+            origins[provider, site] = (await stack.enter_async_context(simulator)).origin
+        compiled = compile_with(origins)
+
+        async def show() -> None:
+            url, assistant = url_of(listener), next(iter(compiled.table.assistants))
+            say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+            say(_faults(scenarios) if rehearsal else await _answers(url, assistant))
+            _invite(url, url_of(admin[0]), assistant, say)
+            on_shown()
+
+        live = Live(order_with(origins), compiled.table, compiled.warnings, compiled.files, stage=scheduler.stage)
+        await serve_single(Gateway(live.table, state_dir=state_dir), listener, grace_s, live, admin, show, scheduler)
+
+
+async def _answers(url: str, assistant: str) -> str:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        rows = [await _ask(client, assistant, *place) for place in _PLACES]
+    return _table([_COLUMNS, *(row.cells() for row in rows)])
+
+
+def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
+    rows = [
+        (provider, site, f"{share:.0%}" if fault else "", repr(fault) if fault else "well")
+        for (provider, site), scenario in sorted(scenarios.items())
+        for fault, share in scenario.faults or ((None, 1.0),)
+    ]
+    return _table([("provider", "site", "share", "fault"), *rows])
+
+
+def _invite(url: str, admin_url: str, assistant: str, say: Callable[[str], None]) -> None:
+    say("\nAsk it yourself. The header is what an edge would say about where you are: DE, US, JP, HK, CU, ...\n")
+    say(
+        f"  curl -i {url}/v1/chat/completions \\\n"
+        "    -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
+        f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
+    )
+    say(f"Why it answers so:  curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
+    say(f"API documentation:  {url}/docs")
+    say(f"For operators:      curl {admin_url}/readyz")
+    say("Stop:               Ctrl-C")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    place: str
+    region: str
+    why: str
+    deployment: str
+    provider: str
+    answer: str
+    elapsed_ms: float
+
+    def cells(self) -> tuple[str, ...]:
+        answer = _first_words(self.answer)
+        return (self.place, self.region, self.why, self.deployment, self.provider, answer, f"{self.elapsed_ms:.1f}")
+
+
+async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory: str, question: str) -> _Row:
+    body = {"model": assistant, "messages": [{"role": "user", "content": question}]}
+    headers = {"cf-ipcountry": territory}
+    started_at = time.perf_counter()
+    response = await client.post("/v1/chat/completions", json=body, headers=headers)
+    elapsed_ms = (time.perf_counter() - started_at) * 1000
+    explained: Any = (await client.get("/v1/explain", params={"assistant": assistant}, headers=headers)).json()
+    answer: Any = response.json()
+    deployment = response.headers.get("x-gateway-deployment", "-")
+    return _Row(
+        place,
+        response.headers.get("x-gateway-region", "-"),
+        response.headers.get("x-gateway-why", "-"),
+        deployment,
+        next((item["provider"] for item in explained["considered"] if item["deployment"] == deployment), "-"),
+        answer["choices"][0]["message"]["content"] if response.is_success else answer["error"]["message"],
+        elapsed_ms,
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _first_words(text: str) -> str:
+    """As much of the text as fits its column."""
+    if _width(text) <= _ANSWER_WIDTH:
+        return text
+    while _width(text) >= _ANSWER_WIDTH:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - _width(cell))
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal uses: Chinese characters and full-width punctuation take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

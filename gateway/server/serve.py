@@ -1,0 +1,193 @@
+"""Run the application under uvicorn: bind first, serve, finish what is running on SIGTERM, exit 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from gateway.server.protocol import GatewayProtocol
+
+__all__ = ["BindError", "GatewayServer", "bind", "run", "server_config", "serving_beside", "settle", "url_of"]
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+_COLLECT = (20_000, 20, 50)
+_BESIDE_GRACE_S = 1.0
+_SWITCH_S = 0.001
+
+
+class BindError(OSError):
+    """The address can't be bound; the message says what to do."""
+
+
+def bind(host: str, port: int, option: str = "port") -> socket.socket:
+    """A listening socket, made before anything else starts, so that a busy port is the first news; raises BindError.
+
+    option: the one that names another port.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise BindError(f"the host {host!r} is no address of this machine: {error.strerror}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise BindError(_bind_message(host, port, option, error)) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _bind_message(host: str, port: int, option: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"port {port} is reserved for root; take another one with --{option}"
+    if error.errno != errno.EADDRINUSE:
+        return f"{host} can't be bound ({error.strerror}); give an address of this machine"
+    example = "make run PORT=9000" if option == "port" else "GATEWAY_ADMIN_PORT=9001; 0 for a free one"
+    return (
+        f"port {port} on {host} is taken by another program ({error.strerror}); "
+        f"stop that one, or take another port with --{option} ({example})"
+    )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a program on this machine reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison, not a bind
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def server_config(app: Any, grace_s: float) -> uvicorn.Config:
+    """How uvicorn runs the application. It never touches the peer's address: what a proxy says is judged by us."""
+    return uvicorn.Config(
+        app,
+        http=GatewayProtocol,
+        ws="none",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+    )
+
+
+def settle() -> None:
+    """Have the interpreter keep requests waiting as little as may be; for a process that has started up."""
+    # What start-up made lives as long as the process: the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+    # A new table is unpacked beside the loop: requests wait for the interpreter's lock no longer than this.
+    sys.setswitchinterval(_SWITCH_S)
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, which on SIGTERM and SIGINT finishes what is running and then lets the process end with 0.
+
+    on_started: awaited when it takes connections. on_stopping: called when it is told to stop.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        on_stopping: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._on_stopping = on_stopping
+        self._after_start: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's own, don't raise the signal again after a clean end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return len(self.server_state.tasks)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal that ends the process; the second SIGINT doesn't wait for what is running."""
+        self._on_stopping()
+        super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """As at a SIGTERM."""
+        self._on_stopping()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept, then tell who waits for it."""
+        await super().startup(sockets)
+        settle()
+        if self.started and self._on_started is not None:
+            self._after_start = asyncio.ensure_future(self._on_started())
+            self._after_start.add_done_callback(self._stop_if_failed)
+
+    def _stop_if_failed(self, started: asyncio.Task[None]) -> None:
+        self.should_exit = self.should_exit or (not started.cancelled() and started.exception() is not None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is running; what failed right after the start is raised once all is closed."""
+        await super().shutdown(sockets)
+        if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
+            self._after_start.result()
+
+
+class _Beside(uvicorn.Server):
+    """A second server in one process: signals are the first one's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving_beside(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve this application too, on a socket of its own, for as long as the block runs."""
+    config = server_config(app, _BESIDE_GRACE_S)
+    config.lifespan = "off"
+    server = _Beside(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end on uvloop where there is one."""
+    if sys.platform == "win32":
+        asyncio.run(main)
+        return
+    import uvloop
+
+    uvloop.run(main)

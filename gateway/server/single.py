@@ -1,0 +1,105 @@
+"""One process that does it all: serves, watches its config, and answers its operator."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from gateway.api.admin import Guard, build_admin
+from gateway.app import Gateway
+from gateway.live.config import Live
+from gateway.live.scheduler import Scheduler
+from gateway.model.status import Reload, Status, WorkerStatus
+from gateway.model.table import Table
+from gateway.server.serve import GatewayServer, server_config, serving_beside
+from gateway.telemetry.facts import expose
+
+__all__ = ["serve_single"]
+
+_SEAT = 1
+
+
+async def serve_single(
+    gateway: Gateway,
+    listener: socket.socket,
+    grace_s: float,
+    live: Live,
+    admin: tuple[socket.socket, Guard],
+    on_started: Callable[[], Coroutine[Any, Any, None]],
+    scheduler: Scheduler | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `on_started` is awaited when it takes connections."""
+    server = GatewayServer(server_config(gateway, grace_s), on_started, gateway.drain)
+    admin_listener, guard = admin
+    scheduler = scheduler or Scheduler()
+    control = _Control(gateway, server, live, scheduler)
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
+    async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
+        await server.serve([listener])
+
+
+@asynccontextmanager
+async def _watching(live: Live, gateway: Gateway, scheduler: Scheduler) -> Any:
+    async def counts() -> list[bytes]:
+        return [gateway.metrics.snapshot()]
+
+    async def activate(_: bytes, table: Table) -> tuple[int, ...]:
+        gateway.activate(table)
+        return ()
+
+    live.start(activate)
+    scheduler.start(counts, live.restage)
+    try:
+        yield
+    finally:
+        await scheduler.stop()
+        await live.stop()
+
+
+class _Control:
+    """What the admin listener of a single process speaks for."""
+
+    def __init__(self, gateway: Gateway, server: GatewayServer, live: Live, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._gateway = gateway
+        self._server = server
+        self._live = live
+
+    async def status(self) -> Status:
+        """See Control."""
+        gateway, live = self._gateway, self._live
+        told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unwell()
+        worker = WorkerStatus(_SEAT, os.getpid(), *told)
+        return Status(
+            live.table,
+            live.loaded,
+            live.failed,
+            live.reloads,
+            gateway.is_draining,
+            (worker,),
+            schedules=self._scheduler.status(),
+            schedules_off=self._scheduler.off,
+            keeps_history=live.keeps_history,
+            file_is_active=live.file_is_active,
+            at_s=time.time(),
+        )
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """See Control."""
+        # The snapshot is the loop's own; to make a text of it takes longer than requests may wait.
+        return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
+
+    async def reload(self, who: str) -> Reload:
+        """See Control."""
+        return await self._live.reload("admin", who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.rollback(version, who, signature)

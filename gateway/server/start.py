@@ -1,0 +1,244 @@
+"""From settings and a compiled config to a process that serves: its listeners, its live config, its workers."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.api.admin import Guard
+from gateway.live.compiling import Order
+from gateway.live.config import Live
+from gateway.live.packing import pack
+from gateway.live.scheduler import Scheduler
+from gateway.model.table import Table
+from gateway.receipt_desk import Keeping, keeping_in
+from gateway.server.channel import Serve
+from gateway.server.serve import BindError, bind, run, url_of
+from gateway.settings import Settings
+from gateway.state.database import StateError
+from gateway.telemetry.log import configure, logger
+from gateway.terminal import CommandError, compile_file
+
+if TYPE_CHECKING:
+    from gateway.live.startup import Beginning
+    from gateway.live.switch_log import SwitchLog
+    from gateway.server.rehearsal import Pace
+
+__all__ = ["serve_demo", "serve_table"]
+
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def serve_table(settings: Settings, begun: Beginning) -> None:
+    """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
+    try:
+        _serve_table(settings, begun)
+    finally:
+        if begun.switch_log is not None:
+            _close(begun.switch_log)
+
+
+def _close(switch_log: SwitchLog) -> None:
+    try:
+        switch_log.note("stopped", {"pid": os.getpid()})
+    except StateError as error:
+        logger().error("audit_failed", detail=str(error))
+    switch_log.close()
+
+
+def _serve_table(settings: Settings, begun: Beginning) -> None:
+    table, outcome = begun.table, begun.outcome
+    if (reason := _why_not(settings, table)) is not None:
+        raise CommandError(reason)
+    keeping = _keeping(settings)
+    listener, admin_listener, guard = _listeners(settings)
+    scheduler = _scheduler(settings)
+    live = Live(
+        Order(str(settings.config), written=begun.switch_log is not None),
+        table,
+        outcome.problems,
+        outcome.files,
+        why_not=lambda table: _why_not_from_now_on(settings, table),
+        stage=scheduler.stage,
+        switch_log=begun.switch_log,
+        aside=begun.aside,
+        written=outcome.written,
+    )
+    if begun.switch_log is not None:
+        begun.switch_log.lock.tell({"admin": url_of(admin_listener)})
+
+    def listening(**more: int) -> None:
+        told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
+        logger().info("listening", **told, table=live.table.version, **more)
+
+    if settings.workers > 1 and outcome.table is not None:
+        packed = outcome.table if live.table is table else pack(live.table)
+        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler)
+        return
+
+    async def started() -> None:
+        listening()
+
+    from gateway.app import Gateway, transport_named
+    from gateway.server.single import serve_single
+
+    gateway = Gateway(
+        live.table,
+        transport_named(settings.transport),
+        state_dir=settings.state_dir,
+        keeping=keeping,
+        most_requests=settings.max_requests,
+    )
+    run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started, scheduler))
+
+
+def _serve_with_workers(
+    settings: Settings,
+    packed: bytes,
+    listener: socket.socket,
+    live: Live,
+    admin: tuple[socket.socket, Guard],
+    listening: Callable[..., None],
+    scheduler: Scheduler,
+) -> None:
+    from gateway.server.supervisor import supervise
+
+    kept = tuple(str(path) if path is not None else None for path in (settings.state_dir, settings.receipt_key))
+    told = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
+    serve = Serve(packed, *told, secrets.token_hex(32), *kept)
+    on_listening = functools.partial(listening, workers=settings.workers)
+    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler)
+    if status:
+        raise SystemExit(status)
+
+
+def _scheduler(settings: Settings) -> Scheduler:
+    """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use."""
+    if settings.state_dir is None:
+        return Scheduler()
+    from gateway.state.schedules import ScheduleStore
+
+    try:
+        return Scheduler(ScheduleStore(settings.state_dir))
+    except StateError as error:
+        raise CommandError(str(error)) from None
+
+
+def _keeping(settings: Settings) -> Keeping | None:
+    """Where receipts are kept, and by what key they are signed; raises CommandError for a key that is none."""
+    if settings.state_dir is None:
+        if settings.receipt_key is not None:
+            logger().warning("receipts", detail="GATEWAY_RECEIPT_KEY has no effect: GATEWAY_STATE_DIR is not set")
+        return None
+    from gateway.signing import KeyUnusable
+    from gateway.state.receipts import prepare
+
+    try:
+        prepare(settings.state_dir)
+        return keeping_in(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
+    except KeyUnusable as error:
+        raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
+
+
+def serve_demo(
+    settings: Settings,
+    path: Path,
+    faults: Sequence[str] = (),
+    faults_at: Sequence[tuple[str, str]] = (),
+    pace: Pace | None = None,
+) -> None:
+    """Serve simulated providers to the end, with the faults that they are told to have; raises CommandError.
+
+    pace: of a rehearsal; None for a demo.
+    """
+    from gateway.server.demo import run_demo
+    from gateway.server.rehearsal import Pace, RehearsalError, rehearse
+
+    try:
+        scenarios = rehearse(compile_file(path, demo=True).table, faults, faults_at, pace or Pace())
+    except RehearsalError as error:
+        raise CommandError(str(error)) from None
+    listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
+    demo = run_demo(
+        listener,
+        (admin_listener, guard),
+        scenarios,
+        lambda origins: compile_file(path, demo=True, simulators=origins),
+        lambda origins: Order(str(path), True, origins),
+        settings.grace_s,
+        lambda text: print(text, flush=True),
+        lambda: configure(settings.log_format, settings.log_level),
+        _scheduler(settings),
+        settings.state_dir,
+        rehearsal=pace is not None,
+    )
+    run(demo)
+
+
+def _why_not(settings: Settings, table: Table) -> str | None:
+    """Why this table can't be served with these settings."""
+    if table.clients or _is_loopback(settings.host):
+        return None
+    return (
+        f"this config has no clients, so it serves this machine only, and {settings.host} is open to others: "
+        "add `clients` (gateway key new makes a key), or bind 127.0.0.1"
+    )
+
+
+def _why_not_from_now_on(settings: Settings, table: Table) -> str | None:
+    """Why this table can't take the place of the one that is served."""
+    if table.demo:
+        return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
+    return _why_not(settings, table)
+
+
+def _listeners(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, socket.socket, Guard]:
+    """The public listener, the admin listener and its guard; raises CommandError where one of them can't be had."""
+    listener = _bind(settings.host, settings.port)
+    try:
+        return listener, *_admin(settings, or_a_free_port=or_a_free_port)
+    except CommandError:
+        listener.close()
+        raise
+
+
+def _bind(host: str, port: int, option: str = "port") -> socket.socket:
+    try:
+        return bind(host, port, option)
+    except BindError as error:
+        raise CommandError(str(error)) from None
+
+
+def _admin(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, Guard]:
+    """The admin listener's socket and guard; raises CommandError."""
+    host, chosen = settings.admin_host, "admin_port" in settings.model_fields_set
+    token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
+    if token is None and not _is_loopback(host):
+        raise CommandError(
+            f"the admin listener on {host} is open to others: set GATEWAY_ADMIN_TOKEN, which its callers must send, "
+            "or bind it to 127.0.0.1 (GATEWAY_ADMIN_HOST)"
+        )
+    # Who takes whatever port is free for clients, as tests do, doesn't want a fixed one here either.
+    port = 0 if settings.port == 0 and not chosen else settings.admin_port
+    names = _THIS_MACHINE | {f"[{host}]" if ":" in host else host.lower()}
+    if or_a_free_port and not chosen:
+        try:
+            return bind(host, port, "admin-port"), Guard(token, names)
+        except BindError:
+            port = 0
+    return _bind(host, port, "admin-port"), Guard(token, names)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

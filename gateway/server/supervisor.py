@@ -1,0 +1,271 @@
+"""Keeps worker processes serving one socket: starts them, replaces the ones that die, stops them all.
+
+It takes no client's connection itself; it has the live config and the admin listener. What it and a worker say to each
+other is in `channel`, what it asks of all of them in `pool`; a worker's life is in `worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.api.admin import Guard, build_admin
+from gateway.api.ledger import Ledger, open_shared_memory
+from gateway.live.compiler import our_environment
+from gateway.live.config import Live
+from gateway.live.scheduler import Scheduler
+from gateway.model.status import Reload, Status
+from gateway.model.table import Table
+from gateway.server.channel import Activated, Channel, Ready, Report, Serve, Stop
+from gateway.server.serve import serving_beside
+from gateway.server.worker_pool import Worker, WorkerPool
+from gateway.telemetry.facts import expose
+from gateway.telemetry.log import configure, logger
+from gateway.telemetry.whole_lines import whole_lines
+
+__all__ = ["next_wait_s", "supervise"]
+
+_OK, _FAILED = 0, 1
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_STEADY_S = 30.0
+# So many starts of each worker may fail, with no worker up, before it is clear that none ever will be.
+_TRIES = 5
+# What a worker may take beyond the grace time to close its connections and end, before it is killed.
+_OVERTIME_S = 3.0
+_COUNT_S = 10.0
+
+
+def next_wait_s(last_wait_s: float, lived_s: float) -> float:
+    """How long to wait with the next start: ever longer, until a worker has lived for a while."""
+    if lived_s >= _STEADY_S:
+        return _FIRST_WAIT_S
+    return min(max(_FIRST_WAIT_S, 2 * last_wait_s), _LONGEST_WAIT_S)
+
+
+def supervise(
+    listener: socket.socket,
+    workers: int,
+    serve: Serve,
+    live: Live,
+    admin: tuple[socket.socket, Guard],
+    on_listening: Callable[[], None],
+    scheduler: Scheduler,
+) -> int:
+    """Serve with so many processes until SIGTERM or SIGINT. `on_listening` is called once, when all take connections.
+
+    The value is the exit status: 0, or 1 if no worker could start, or one didn't end by itself.
+    """
+    configure(serve.log_format, serve.log_level, whole_lines(sys.stderr.fileno()))
+    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler).run(*admin))
+
+
+class _Supervisor:
+    """See `supervise`."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        workers: int,
+        serve: Serve,
+        live: Live,
+        on_listening: Callable[[], None],
+        scheduler: Scheduler,
+    ) -> None:
+        self._listener = listener
+        self._seats = range(1, workers + 1)
+        self._ledger_descriptor = open_shared_memory(workers)
+        self._ledger = Ledger.shared(self._ledger_descriptor)
+        self._serve = serve
+        self._live = live
+        self._scheduler = scheduler
+        self._on_listening: Callable[[], None] | None = on_listening
+        self._pool = WorkerPool()
+        self._stopping = asyncio.Event()
+        self._failed_starts = 0
+        self._restarts = 0
+        self._exit_status = _OK
+
+    async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
+        """Until all have stopped; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._live.request)
+        self._live.start(self._activate)
+        self._scheduler.start(self._pool.snapshots, self._live.restage)
+        counting = asyncio.create_task(self._count())
+        async with serving_beside(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
+            for seat in self._seats:
+                seats.create_task(self._keep(seat))
+        counting.cancel()
+        await self._scheduler.stop()
+        await self._live.stop()
+        return self._exit_status
+
+    async def status(self) -> Status:
+        """See Control."""
+        live, workers = self._live, await self._pool.status()
+        told = live.table, live.loaded, live.failed, live.reloads
+        processes = self._stopping.is_set(), workers, len(self._seats), self._restarts
+        return Status(
+            *told,
+            *processes,
+            schedules=self._scheduler.status(),
+            schedules_off=self._scheduler.off,
+            keeps_history=live.keeps_history,
+            file_is_active=live.file_is_active,
+            at_s=time.time(),
+        )
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """See Control."""
+        snapshots = await self._pool.snapshots()
+        return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
+
+    async def _count(self) -> None:
+        """Know from time to time what each worker has counted: one that is killed can't tell any more."""
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            await self._pool.snapshots()
+
+    async def reload(self, who: str) -> Reload:
+        """See Control."""
+        return await self._live.reload("admin", who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.rollback(version, who, signature)
+
+    async def _activate(self, packed: bytes, table: Table) -> tuple[int, ...]:
+        # First of all for the workers to come: one that starts right now is told by its channel's next message.
+        self._serve = replace(self._serve, table=packed)
+        return await self._pool.activate(packed, table.version)
+
+    async def _keep(self, seat: int) -> None:
+        """One worker after the other, until all stop."""
+        loop = asyncio.get_running_loop()
+        wait_s = 0.0
+        while not self._stopping.is_set():
+            started_at = loop.time()
+            try:
+                worker = await self._start(seat)
+            except OSError as error:
+                logger().error("worker_failed", worker=seat, detail=f"no process can be started: {error.strerror}")
+                self._note_failed_start()
+            else:
+                await self._watch(worker)
+            wait_s = next_wait_s(wait_s, loop.time() - started_at)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+
+    async def _start(self, seat: int) -> Worker:
+        """A worker that has been told what to serve; raises OSError."""
+        ours, theirs = socket.socketpair()
+        descriptors = (self._listener.fileno(), theirs.fileno(), self._ledger_descriptor)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                *("-m", "gateway.server.worker", *map(str, descriptors), str(seat - 1)),
+                stdin=DEVNULL,
+                pass_fds=descriptors,
+                # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which tells the workers.
+                process_group=0,
+                env=our_environment(),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = Worker(seat, process, await Channel.over(ours))
+        self._pool.join(worker)
+        worker.channel.send(self._serve)
+        if self._stopping.is_set():
+            worker.channel.send(Stop())
+        return worker
+
+    async def _watch(self, worker: Worker) -> None:
+        """Until it has ended, and what that means."""
+        while (message := await worker.channel.receive()) is not None:
+            match message:
+                case Ready(table):
+                    worker.table = table
+                    self._note_ready(worker)
+                case Activated() | Report():
+                    self._pool.heard(worker, message)
+                case _:
+                    raise ValueError(f"a worker doesn't say {type(message).__name__}")
+        status = await _end_of(worker.process)
+        worker.channel.close()
+        self._ledger.leave(worker.seat - 1)
+        self._pool.leave(worker)
+        log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
+        if self._stopping.is_set():
+            log.info("worker_exited")
+            # One that was still starting is ended by the signal itself, where a service manager sends it to all.
+            if status not in (0, -signal.SIGTERM, -signal.SIGINT):
+                self._exit_status = _FAILED
+            return
+        self._restarts += 1
+        log.warning("worker_exited", detail="another is started in its place")
+        if not worker.ready:
+            self._note_failed_start()
+
+    def _note_ready(self, worker: Worker) -> None:
+        worker.ready = True
+        self._failed_starts = 0
+        logger().info("worker_ready", worker=worker.seat, pid=worker.process.pid)
+        if self._on_listening is not None and self._pool.ready == len(self._seats):
+            self._on_listening()
+            self._on_listening = None
+
+    def _note_failed_start(self) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < _TRIES * len(self._seats) or self._pool.ready or self._stopping.is_set():
+            return
+        logger().error(
+            "workers_failed",
+            detail=f"no worker could start, {self._failed_starts} times in a row; each said why on standard error, "
+            "above; `gateway serve` without --workers shows whether one process can serve",
+        )
+        self._exit_status = _FAILED
+        self._stop()
+
+    def _on_signal(self, number: int) -> None:
+        if not self._stopping.is_set():
+            self._stop()
+        elif number == signal.SIGINT:
+            # A second Ctrl-C means now: a worker that is stopping leaves what is running at a SIGINT.
+            for worker in self._pool:
+                worker.send_signal(signal.SIGINT)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._listener.close()
+        self._pool.tell(Stop())
+        asyncio.get_running_loop().call_later(self._serve.grace_s + _OVERTIME_S, self._kill)
+
+    def _kill(self) -> None:
+        for worker in self._pool:
+            logger().warning(
+                "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
+            )
+            worker.send_signal(signal.SIGKILL)
+
+
+async def _end_of(process: Process) -> int:
+    """The exit status of a process that has let go of its channel; it has nothing more to do."""
+    try:
+        return await asyncio.wait_for(process.wait(), _OVERTIME_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()

@@ -1,0 +1,72 @@
+"""What the person at the terminal is told where something can't run like that, and how a file becomes a table there.
+
+Heavy imports stand inside the functions: a command imports what it needs, and `--help` nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.config.compile import Compiled
+    from gateway.config.problems import Problem
+
+__all__ = ["CommandError", "compile_file", "expect_file", "rejected"]
+
+
+class CommandError(Exception):
+    """The command can't be run like that; the person at the terminal is told how to mend it."""
+
+    status = 2
+
+    @property
+    def shown(self) -> str:
+        """What is printed."""
+        return f"gateway: {self}"
+
+
+class _Rejected(CommandError):
+    """The config is wrong; every problem is told at its place in the file."""
+
+    status = 1
+
+    @property
+    def shown(self) -> str:
+        return str(self)
+
+
+def compile_file(
+    path: Path,
+    *,
+    simulators: Mapping[tuple[str, str], str] | None = None,
+    demo: bool = False,
+    resolve_secrets: bool = True,
+) -> Compiled:
+    """The compiled config; raises CommandError for one that isn't there or can't be used."""
+    from gateway.config.compile import compile_config
+    from gateway.config.load import load_document
+    from gateway.config.problems import ConfigRejected
+    from providers.registry import load_registry
+
+    expect_file(path)
+    try:
+        document = load_document(path, os.environ, secrets=resolve_secrets)
+        return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
+    except ConfigRejected as error:
+        raise rejected(error.problems) from None
+
+
+def expect_file(path: Path) -> None:
+    """Raises CommandError where there is no such config."""
+    if not path.exists():
+        raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
+
+
+def rejected(problems: tuple[Problem, ...]) -> CommandError:
+    """What is told of a config with these problems."""
+    from gateway.config.report import render_problems
+
+    return _Rejected(render_problems(problems))

@@ -1,0 +1,360 @@
+"""The live config, with a compile and a clock of the test's own; and what a real reload costs the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.app import Gateway
+from gateway.config.compile import compile_config
+from gateway.config.load import load_document
+from gateway.live.compiler import CompileFailed, compile_apart
+from gateway.live.compiling import Order, Outcome, compile_here
+from gateway.live.config import Live
+from gateway.live.packing import unpack
+from gateway.model.deployment import Deployment
+from gateway.model.table import Table
+from gateway.server.serve import settle
+from providers.registry import load_registry
+from tests.tables import KEYS, WORLD
+
+MENDED = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
+
+
+class Files:
+    """A config file, and a gateway's live config on it. Each `look` is one poll."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gateway.yaml"
+        self.path.write_text(WORLD, "utf-8")
+        self.compiled: list[str] = []
+        self.before_outcome = lambda: None
+        self._looks: asyncio.Queue[None] = asyncio.Queue()
+        self._looked = asyncio.Event()
+        self.activated: list[Table] = []
+        document = load_document(self.path, KEYS)
+        compiled = compile_config(document, registry=load_registry())
+        self.live = Live(
+            Order(str(self.path)),
+            compiled.table,
+            compiled.warnings,
+            compiled.files,
+            why_not=self.why_not,
+            compile_order=self.compile,
+            wait=self.wait,
+        )
+        self.refused: str | None = None
+
+    def why_not(self, _: Table) -> str | None:
+        return self.refused
+
+    async def compile(self, order: Order) -> Outcome:
+        self.compiled.append(self.path.read_text("utf-8"))
+        outcome = compile_here(order, KEYS)
+        self.before_outcome()
+        return outcome
+
+    async def wait(self, _: float) -> None:
+        self._looked.set()
+        await self._looks.get()
+
+    async def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self._looked.wait()
+            self._looked.clear()
+            self._looks.put_nowait(None)
+        await self._looked.wait()
+
+    async def activate(self, packed: bytes, table: Table) -> tuple[int, ...]:
+        assert unpack(packed).version == table.version
+        self.activated.append(table)
+        return ()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def log() -> Iterator[list[structlog.typing.EventDict]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def test_an_edit_is_taken_at_the_second_equal_look(files: Files) -> None:
+    files.live.start(files.activate)
+    await files.look(3)
+    assert files.compiled == []
+    files.path.write_text(MENDED, "utf-8")
+    await files.look()
+    assert files.compiled == []
+    await files.look()
+    assert files.compiled == [MENDED]
+    await files.look(3)
+    assert len(files.compiled) == 1
+    assert files.live.table is files.activated[0]
+    assert (files.live.loaded.cause, files.live.loaded.changes.sections) == ("file", ("blocked",))
+    await files.live.stop()
+
+
+async def test_what_is_compiled_must_be_what_had_come_to_rest(files: Files) -> None:
+    """Somebody begins to write between the second look and the compile."""
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    files.before_outcome = lambda: None
+    await files.look()
+    half = WORLD[: WORLD.index("clients:")]
+    original = files.compile
+
+    async def late(order: Order) -> Outcome:
+        files.path.write_text(half, "utf-8")
+        return await original(order)
+
+    files.live._compile = late
+    await files.look()
+    assert files.compiled == [half]
+    assert files.activated == []
+    files.live._compile = original
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(3)
+    assert [table.blocked.contains("AQ") for table in files.activated] == [True]
+    assert files.live.reloads == {("file", "activated"): 1}
+    await files.live.stop()
+
+
+async def test_what_changes_during_the_compile_waits_for_a_later_look(files: Files) -> None:
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    files.before_outcome = lambda: None
+    edits = [MENDED + "# more\n"]
+
+    async def slow(order: Order) -> Outcome:
+        outcome = compile_here(order, KEYS)
+        if edits:
+            files.path.write_text(edits.pop(), "utf-8")
+            outcome = replace(outcome, at_rest=False)
+        return outcome
+
+    files.live._compile = slow
+    await files.look(2)
+    assert files.activated == []
+    await files.look(2)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_a_mistake_is_told_once_and_mended(files: Files, log: list[structlog.typing.EventDict]) -> None:
+    files.live.start(files.activate)
+    before = files.live.table
+    files.path.write_text("nonsense: [\n", "utf-8")
+    await files.look(6)
+    assert len(files.compiled) == 1
+    assert files.live.table is before
+    assert files.live.failed is not None
+    assert files.live.failed.findings[0].line > 0
+    (line,) = [line for line in log if line["event"] == "config_rejected"]
+    assert (line["log_level"], line["errors"], line["table"]) == ("error", 1, before.version)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert files.live.failed is None
+    assert files.live.loaded.table == files.live.table.version != before.version
+    assert files.live.reloads == {("file", "rejected"): 1, ("file", "activated"): 1}
+    await files.live.stop()
+
+
+async def test_what_may_not_be_served_is_a_mistake(files: Files) -> None:
+    files.live.start(files.activate)
+    files.refused = "not on this address"
+    files.path.write_text(MENDED, "utf-8")
+    done = await files.live.reload("admin")
+    assert not done.activated
+    assert files.activated == []
+    assert done.findings[-1].message == "not on this address"
+    await files.live.stop()
+
+
+async def test_a_compiler_that_fails_is_a_mistake(files: Files) -> None:
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed("the process that compiles it ended with status -9")
+
+    files.live._compile = broken
+    done = await files.live.reload("sighup")
+    assert not done.activated
+    assert done.findings[0].message.endswith("status -9")
+    assert done.table == files.live.table.version
+
+
+async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
+    files.live.start(files.activate)
+
+    async def broken(_: Order) -> Outcome:
+        raise RuntimeError("a bug")
+
+    good, files.live._compile = files.live._compile, broken
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert [line["detail"] for line in log if line["event"] == "config_watch_failed"] == ["RuntimeError: a bug"]
+    files.live._compile = good
+    await files.look(2)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_reloads_wait_for_each_other(files: Files) -> None:
+    files.live.start(files.activate)
+    order: list[str] = []
+
+    async def slow(given: Order) -> Outcome:
+        order.append("begins")
+        await asyncio.sleep(0)
+        outcome = compile_here(given, KEYS)
+        order.append("ends")
+        return outcome
+
+    files.live._compile = slow
+    await asyncio.gather(*(files.live.reload("admin") for _ in range(3)))
+    assert order == ["begins", "ends"] * 3
+    await files.live.stop()
+
+
+# --- the child ------------------------------------------------------------------------------------
+
+
+async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(WORLD, "utf-8")
+    apart, here = await compile_apart(Order(str(path))), compile_here(Order(str(path)), os.environ)
+    assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
+    assert apart.table is not None
+    assert here.table is not None
+    assert unpack(apart.table).deployments == unpack(here.table).deployments
+    path.write_text("version: 2\n", "utf-8")
+    refused = await compile_apart(Order(str(path)))
+    assert refused.table is None
+    assert refused.problems
+    assert KEYS["GEMINI_API_KEY"] not in repr(apart)
+
+
+async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(CompileFailed, match="ended with status 1"):
+        await compile_apart(Order("gateway.yaml"))
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with pytest.raises(CompileFailed, match="no process can be started"):
+        await compile_apart(Order("gateway.yaml"))
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def large(number: int, mark: str = "") -> str:
+    deployments = "\n".join(
+        f"  d{index}: {{provider: openai-compatible, model: m{index}{mark}, stores: DE, processes: DE, "
+        f"endpoint: 'https://h{index}.example/v1', api_key: k}}"
+        for index in range(number)
+    )
+    routes = "\n".join(f"  a{index}: {{routes: {{de: [d{index}]}}}}" for index in range(number))
+    return (
+        f"version: 1\nassistants:\n{routes}\nregions: {{de: {{territories: [DE], boundary: [DE]}}}}\n"
+        f"deployments:\n{deployments}\nlocation: {{unknown: de}}\n"
+    )
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """The interpreter as it is while a gateway serves."""
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    settle()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("settled")
+async def test_a_reload_of_a_thousand_deployments_never_keeps_the_loop_for_ten_milliseconds(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(large(1000), "utf-8")
+    compiled = compile_config(load_document(path, os.environ), registry=load_registry())
+    gateway, live = Gateway(compiled.table), Live(Order(str(path)), compiled.table, compiled.warnings, compiled.files)
+
+    async def activate(_: bytes, table: Table) -> tuple[int, ...]:
+        gateway.activate(table)
+        return ()
+
+    live.start(activate)
+    longest: list[float] = []
+
+    async def tick() -> None:
+        """The loop's own time between two of its turns: what other programs take of the machine doesn't count."""
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            longest.append(time.thread_time() - before)
+
+    for mark in "xyz":
+        path.write_text(large(1000, mark), "utf-8")
+        ticking = asyncio.create_task(tick())
+        assert (await live.reload("admin")).activated
+        ticking.cancel()
+    await live.stop()
+    assert len(longest) > 20
+    assert max(longest) < 0.010
+    assert gateway.table.deployments["d7"].model == "m7z"
+
+
+@pytest.mark.slow
+async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
+    """Tables are freed once nobody uses them, and memory stays where it is."""
+    gateway = Gateway(files.live.table)
+    outcomes = []
+    for mark in ("a", "b"):
+        files.path.write_text(WORLD.replace("gemini-3.8-flash", f"gemini-{mark}"), "utf-8")
+        outcomes.append(compile_here(Order(str(files.path)), KEYS))
+    numbers = iter(range(10_000))
+
+    async def alternate(_: Order) -> Outcome:
+        return outcomes[next(numbers) % 2]
+
+    async def activate(_: bytes, table: Table) -> tuple[int, ...]:
+        gateway.activate(table)
+        return ()
+
+    files.live._compile = alternate
+    files.live.start(activate)
+
+    def living() -> int:
+        gc.collect()
+        return sum(isinstance(found, Deployment) for found in gc.get_objects())
+
+    async def reload(times: int) -> None:
+        for _ in range(times):
+            assert (await files.live.reload("admin")).activated
+
+    with structlog.testing.capture_logs() as lines:
+        await reload(50)
+        lines.clear()
+        tracemalloc.start()
+        await reload(2)
+        lines.clear()
+        objects, memory = living(), tracemalloc.get_traced_memory()[0]
+        await reload(1000)
+        lines.clear()
+        assert living() == objects
+        grown = tracemalloc.get_traced_memory()[0] - memory
+    tracemalloc.stop()
+    await files.live.stop()
+    assert grown < 50_000

@@ -1,0 +1,98 @@
+"""Messages between two processes arrive as they were sent, and the end of a process is noticed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.compile import compile_config
+from gateway.config.load import load_document
+from gateway.live.packing import TableNotPortable, pack, unpack
+from gateway.model.decision import Unwell
+from gateway.model.table import Table
+from gateway.server.channel import (
+    Activate,
+    Activated,
+    Ask,
+    Channel,
+    Message,
+    Ready,
+    Report,
+    Serve,
+    Stop,
+)
+from providers.registry import load_registry
+
+EXAMPLE = Path(__file__).parents[3] / "config" / "gateway.yaml"
+SECRET = "sk-of-a-vendor"
+
+
+@pytest.fixture
+def table() -> Table:
+    environ = {**os.environ, "DASHSCOPE_API_KEY": SECRET}
+    return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).table
+
+
+async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
+    here, there = [await Channel.over(end) for end in socket.socketpair()]
+    unwell = {
+        "house": Unwell("benched: the provider refuses our key", 2.5, True),
+        "b": Unwell("open", 1.0, False, True),
+    }
+    sent: list[Message] = [
+        Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
+        Activate(1, pack(table)),
+        Ask(2, metrics=True),
+        Stop(),
+        Ready("abc"),
+        Activated(1, "abc"),
+        Report(2, "abc", 3, False, unwell, b"bytes\nof any kind\0"),
+        Report(3, "abc", 0, True, {}),
+    ]
+    for message in sent:
+        here.send(message)
+    assert [await there.receive() for _ in sent] == sent
+    here.close()
+    assert await there.receive() is None
+    there.close()
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [b"", b'{"type": "re', b'{"type": "report", "payload_bytes": 9}\n123'],
+    ids=["nothing", "half a line", "half of what follows it"],
+)
+async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    channel = await Channel.over(ours)
+    channel.send(Stop())
+    assert theirs.recv(1, socket.MSG_PEEK), "it leaves with a message unread"
+    theirs.sendall(unread)
+    theirs.close()
+    assert await channel.receive() is None
+    channel.send(Stop())
+    channel.close()
+
+
+def test_a_table_is_the_same_in_another_process(table: Table) -> None:
+    there = unpack(pack(table))
+    names = [name for name in Table.__dataclass_fields__ if name != "memo"]
+    assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
+    assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
+    assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
+
+
+def test_an_adapter_that_cannot_travel_is_told(table: Table) -> None:
+    class Local:
+        """Of a class that no other process can find."""
+
+    local: Any = Local()
+    name, deployment = next(iter(table.deployments.items()))
+    other = replace(table, deployments={name: replace(deployment, adapter=local)})
+    with pytest.raises(TableNotPortable, match="make that adapter an object of a class at the top of its module"):
+        pack(other)

@@ -1,0 +1,874 @@
+"""The door to the network on real sockets: what clients may send, and what becomes of everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httpx
+import pytest
+import uvloop
+from uvicorn.server import ServerState
+
+from gateway.api.line import LINE
+from gateway.app import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.server import protocol as module
+from gateway.server.protocol import GatewayProtocol
+from gateway.server.serve import server_config
+from tests.tables import table_of
+
+LIMIT_S = 10.0
+CHAT = b"/v1/chat/completions"
+FLOOD_BYTES = 64 * 1024 * 1024
+
+
+# --- both ends ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Heard:
+    """One request as an application hears it."""
+
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = b""
+    lost: threading.Event = field(default_factory=threading.Event)
+
+
+class App:
+    """Remembers what it hears; what it answers is in the path."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+        self.go_on = threading.Event()
+        self.sent_bytes = 0
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        heard = Heard(scope["method"], scope["path"], scope["headers"])
+        self.heard.append(heard)
+        scope["extensions"][LINE].watch(heard.lost.set)
+        if scope["path"] not in ("/early", "/drain"):
+            await self._read(receive)
+        if scope["path"] in ("/wait", "/large"):
+            await self._leave_or_word()
+        await getattr(self, f"_{scope['path'][1:]}", self._answer)(scope, receive, send)
+
+    async def _read(self, receive: Callable[[], Any]) -> None:
+        heard, more = self.heard[-1], True
+        while more:
+            message = await receive()
+            heard.body += message.get("body", b"")
+            more = message.get("more_body", False)
+
+    async def _leave_or_word(self) -> None:
+        """Wait for the test's word, or for the client to leave."""
+        while not self.go_on.is_set() and not self.heard[-1].lost.is_set():  # noqa: ASYNC110  # set in other threads
+            await asyncio.sleep(0.002)
+
+    async def _answer(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        path = scope["path"]
+        status, body = 200, json.dumps({"heard": len(self.heard), "path": path}).encode()
+        headers = [(b"content-type", b"application/json")]
+        if path in ("/204", "/304"):
+            status, body = int(path[1:]), b""
+        elif path != "/stream":
+            headers.append((b"content-length", b"%d" % len(body)))
+        if path == "/early":
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if path == "/begun":
+            await send({"type": "http.response.body", "body": body[:3], "more_body": True})
+            await self._leave_or_word()
+            body = body[3:]
+        if scope["method"] == "HEAD" and path == "/echo":
+            body = b""
+        for piece in (body[:3], body[3:]) if path == "/stream" else (body,):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _large(self, _: Any, __: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """A whole answer at once, larger than what a connection takes in."""
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % FLOOD_BYTES)]}
+        )
+        await send({"type": "http.response.body", "body": bytes(FLOOD_BYTES), "more_body": False})
+
+    async def _drain(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """The answer first, and then the body."""
+        headers = [(b"content-length", b"3"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"big", "more_body": True})
+        await self._read(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _twice(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """A whole answer, and then more."""
+        await self._answer(scope, receive, send)
+        await send({"type": "http.response.body", "body": b"more", "more_body": False})
+
+    async def _short(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """Less than is announced."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        await send({"type": "http.response.body", "body": b"short", "more_body": False})
+
+    async def _split(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """A header with a line break in it."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\r\nx-evil: c")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _flood(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """64 MB."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        self.sent_bytes = 0
+        while self.sent_bytes < FLOOD_BYTES:
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            self.sent_bytes += 65_536
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Door:
+    """Our protocol before an application, in a thread with a loop of its own."""
+
+    def __init__(self, app: Any, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self._app = app
+        self._new_loop = new_loop
+        self._ready = threading.Event()
+        self._state = ServerState()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(LIMIT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=self._new_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        config = server_config(self._app, 1)
+        config.load()
+        server = await self._loop.create_server(lambda: GatewayProtocol(config, self._state, {}), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for connection in tuple(self._state.connections):
+            connection.transport.abort()
+        if self._state.tasks:
+            await asyncio.wait(tuple(self._state.tasks))
+
+
+@dataclass
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """The status and the code of our envelope, whose every member is there."""
+        error = json.loads(self.body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert self.headers["content-type"] == "application/json"
+        return self.status, error["code"]
+
+
+class Conversation:
+    """A client's end, byte for byte."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        self._read = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *parts: bytes) -> Self:
+        for part in parts:
+            try:
+                self.socket.sendall(part)
+            except ConnectionError:
+                break
+        return self
+
+    def _more(self) -> bool:
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        self._read += data
+        return bool(data)
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self._read:
+            assert self._more(), f"the connection ended at {self._read[-200:]!r}"
+        part, _, self._read = self._read.partition(mark)
+        return part
+
+    def exactly(self, count: int) -> bytes:
+        while len(self._read) < count:
+            assert self._more(), f"the connection ended at {self._read[-200:]!r}"
+        part, self._read = self._read[:count], self._read[count:]
+        return part
+
+    def response(self, *, has_body: bool = True) -> Response:
+        """The next response; what is framed wrongly fails here or in the one behind it."""
+        head, *lines = self.until(b"\r\n\r\n").split(b"\r\n")
+        assert head.startswith(b"HTTP/1.1 "), head
+        headers = {name.decode().lower(): value.decode() for name, value in (line.split(b": ", 1) for line in lines)}
+        body = b""
+        if has_body and headers.get("transfer-encoding") == "chunked":
+            while size := int(self.until(b"\r\n"), 16):
+                body += self.exactly(size)
+                assert self.exactly(2) == b"\r\n"
+            assert self.exactly(2) == b"\r\n"
+        elif has_body and "content-length" in headers:
+            body = self.exactly(int(headers["content-length"]))
+        elif has_body:
+            body = self.rest()
+        return Response(int(head.split(b" ")[1]), headers, body)
+
+    def rest(self) -> bytes:
+        """Everything until the connection ends, which it must."""
+        while self._more():
+            pass
+        rest, self._read = self._read, b""
+        return rest
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.001)
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="module", params=list(LOOPS.values()), ids=list(LOOPS))
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    found: Callable[[], asyncio.AbstractEventLoop] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[App, Door]]:
+    app = App()
+    with Door(app, new_loop) as door:
+        yield app, door
+
+
+@pytest.fixture
+def app(server: tuple[App, Door]) -> App:
+    server[0].heard.clear()
+    server[0].go_on.clear()
+    return server[0]
+
+
+@pytest.fixture
+def client(server: tuple[App, Door], app: App) -> Iterator[Conversation]:
+    with Conversation(server[1].port) as conversation:
+        yield conversation
+
+
+@pytest.fixture(autouse=True)
+def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", True)
+
+
+def post(path: bytes = b"/echo", body: bytes = b"hello", *lines: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % (path, len(body))
+    return head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+
+
+def get(path: bytes = b"/echo") -> bytes:
+    return b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path
+
+
+# --- what is well formed --------------------------------------------------------------------------
+
+
+def test_requests_one_after_another_share_a_connection(client: Conversation, app: App) -> None:
+    for number in range(1, 5):
+        answer = client.send(post(body=b"n%d" % number)).response()
+        assert (answer.status, json.loads(answer.body)["heard"]) == (200, number)
+        assert "connection" not in answer.headers
+    assert [heard.body for heard in app.heard] == [b"n1", b"n2", b"n3", b"n4"]
+    assert not any(heard.lost.is_set() for heard in app.heard)
+
+
+def test_requests_sent_at_once_are_answered_in_order(client: Conversation, app: App) -> None:
+    client.send(b"".join(post(b"/%d" % number if number % 3 else b"/stream") for number in range(12)))
+    paths = [json.loads(client.response().body)["path"] for _ in range(12)]
+    assert paths == [f"/{number}" if number % 3 else "/stream" for number in range(12)]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 20, 47, 48, 49])
+def test_wherever_a_request_is_cut_it_is_the_same(client: Conversation, app: App, cut: int) -> None:
+    whole = post(b"/echo", b"hello", b"x-a: b")
+    client.send(whole[:cut])
+    time.sleep(0.005)
+    assert client.send(whole[cut:]).response().status == 200
+    assert (app.heard[0].body, app.heard[0].path) == (b"hello", "/echo")
+    assert (b"x-a", b"b") in app.heard[0].headers
+
+
+def test_chunks_are_a_body(client: Conversation, app: App) -> None:
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    client.send(head + b"3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n" + get())
+    assert client.response().status == client.response().status == 200
+    assert app.heard[0].body == b"hello"
+
+
+def test_what_comes_in_trailers_is_no_header(client: Conversation, app: App) -> None:
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    client.send(head + b"2\r\nhi\r\n0\r\ncf-ipcountry: US\r\nauthorization: Bearer x\r\n\r\n" + get())
+    assert client.response().status == client.response().status == 200
+    assert [name for name, _ in app.heard[0].headers] == [b"host", b"transfer-encoding"]
+    assert [name for name, _ in app.heard[1].headers] == [b"host"]
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(client: Conversation, app: App) -> None:
+    client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+    assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
+    assert client.send(b"hello").response().status == 200
+    assert app.heard[0].body == b"hello"
+
+
+def test_a_client_that_asks_first_and_is_refused_is_not_told_to_go_on(client: Conversation) -> None:
+    client.send(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+    answer = client.response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+
+
+@pytest.mark.parametrize("version", [b" HTTP/1.0\r\n", b" HTTP/1.0\r\nconnection: keep-alive\r\n", b"\r\n"])
+@pytest.mark.parametrize("path", [b"/echo", b"/stream", b"/204"])
+def test_old_clients_get_an_answer_that_they_can_read(client: Conversation, path: bytes, version: bytes) -> None:
+    client.send(b"GET %b%b\r\n" % (path, version))
+    answer = client.response()
+    assert "transfer-encoding" not in answer.headers
+    assert answer.headers["connection"] == "close"
+    assert client.rest() == b""
+    if path != b"/204":
+        assert json.loads(answer.body)["path"] == path.decode()
+
+
+def test_a_version_that_we_do_not_speak_gets_an_answer_with_an_end(client: Conversation) -> None:
+    client.send(b"GET /stream HTTP/2.0\r\nconnection: keep-alive\r\n\r\n")
+    assert json.loads(client.response().body)["path"] == "/stream"
+
+
+def test_what_is_added_to_a_whole_answer_is_not_sent(client: Conversation) -> None:
+    assert json.loads(client.send(get(b"/twice")).response().body)["path"] == "/twice"
+    assert client.rest() == b""
+
+
+def test_an_answer_shorter_than_announced_is_cut(client: Conversation) -> None:
+    client.send(get(b"/short") + get())
+    client.until(b"\r\n\r\n")
+    assert client.rest() == b"short"
+
+
+def test_no_header_gets_into_an_answer_through_another(client: Conversation) -> None:
+    assert b"x-evil" not in client.send(get(b"/split")).rest()
+
+
+def test_a_client_that_does_not_read_holds_the_answer_back(client: Conversation, app: App) -> None:
+    client.send(get(b"/flood"))
+    before = -1
+    while before != app.sent_bytes or not before:
+        before = app.sent_bytes
+        time.sleep(0.01)
+    assert before < FLOOD_BYTES // 2
+    received = 0
+    while received < FLOOD_BYTES:
+        received += len(client.socket.recv(1 << 20))
+
+
+@pytest.mark.parametrize("method", [b"POST", b"HEAD"])
+@pytest.mark.parametrize("path", [b"/204", b"/304"])
+def test_what_has_no_body_is_followed_by_the_next(client: Conversation, path: bytes, method: bytes) -> None:
+    client.send(b"%b %b HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path) + get())
+    first = client.response(has_body=False)
+    assert first.status == int(path[1:])
+    assert "transfer-encoding" not in first.headers
+    assert json.loads(client.response().body)["heard"] == 2
+
+
+@pytest.mark.parametrize("path", [b"/echo", b"/stream"])
+def test_head_is_followed_by_the_next(client: Conversation, path: bytes) -> None:
+    client.send(b"HEAD %b HTTP/1.1\r\nhost: x\r\n\r\n" % path + get())
+    assert client.response(has_body=False).status == 200
+    assert json.loads(client.response().body)["heard"] == 2
+
+
+def test_an_early_answer_closes_and_is_not_reset_away(client: Conversation) -> None:
+    answer = client.send(post(b"/early", b"x" * 200_000)).response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/a%2Fb?c=d", "/a/b"),
+        (b"http://evil.test/echo", "/echo"),
+        (b"/\xe2\x82\xac", None),
+        (b"/a b", None),
+        (b"*", "*"),
+    ],
+)
+def test_a_target_is_a_path_or_refused(client: Conversation, app: App, target: bytes, path: str | None) -> None:
+    answer = client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target).response()
+    if path is None:
+        assert answer.error == (400, "invalid_request")
+        assert app.heard == []
+    else:
+        assert (answer.status, app.heard[0].path) == (200, path)
+
+
+# --- what is no HTTP ------------------------------------------------------------------------------
+
+ECHO = b"POST /echo HTTP/1.1\r\nhost: x\r\n"
+SMUGGLED = b"POST /evil HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+BAD = {
+    "no HTTP": b"hello\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 60,
+    "SSH": b"SSH-2.0-x\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a response": b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "a version that is none": b"GET / HTTP/3.7\r\nhost: x\r\n\r\n",
+    "a method that is none": b"GRAB / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "connect": b"CONNECT evil.test:443 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "no host": b"POST /echo HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+    "two hosts": ECHO + b"Host: x\r\ncontent-length: 0\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET /echo HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
+    "a NUL in a header": ECHO + b"x: a\0b\r\n\r\n",
+    "a carriage return in a header": ECHO + b"x: a\rb\r\n\r\n",
+    "a header without a colon": ECHO + b"xyz\r\n\r\n",
+    "a folded header": ECHO + b"x: a\r\n b\r\n\r\n",
+    "two lengths": ECHO + b"content-length: 0\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
+    "a list of lengths": ECHO + b"content-length: 0, %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
+    "a length with a plus": ECHO + b"content-length: +5\r\n\r\nhello" + SMUGGLED,
+    "a length below zero": ECHO + b"content-length: -1\r\n\r\n" + SMUGGLED,
+    "a length beyond 64 bits": ECHO + b"content-length: 18446744073709551617\r\n\r\nx" + SMUGGLED,
+    "a length and chunks": ECHO + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "chunks and a length": ECHO + b"transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "chunked and then another": ECHO + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "chunked behind a tab": ECHO + b"transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "a blank before the colon": ECHO + b"content-length : 5\r\n\r\nhello" + SMUGGLED,
+    "a blank before the chunks' colon": ECHO + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "line feeds alone": b"POST /echo HTTP/1.1\nhost: x\ncontent-length: 0\n\n" + SMUGGLED,
+    "a line feed behind a header": ECHO + b"x: y\ncontent-length: 0\r\n\r\n" + SMUGGLED,
+}
+BAD_CHUNKS = {
+    "no number": b"zz\r\nhi\r\n0\r\n\r\n",
+    "below zero": b"-1\r\nhi\r\n0\r\n\r\n",
+    "with 0x": b"0x2\r\nhi\r\n0\r\n\r\n",
+    "beyond 64 bits": b"1" + b"0" * 16 + b"2\r\nhi\r\n0\r\n\r\n",
+    "shorter than said": b"2\r\nhi!\r\n0\r\n\r\n",
+    "line feeds alone": b"2\nhi\n0\n\n",
+}
+
+
+@pytest.mark.parametrize("wire", BAD.values(), ids=BAD)
+def test_what_is_no_http_is_refused_in_our_envelope(client: Conversation, app: App, wire: bytes) -> None:
+    answer = client.send(wire).response()
+    assert answer.error == (400, "invalid_request")
+    assert answer.headers["connection"] == "close"
+    assert client.rest() == b""
+    assert app.heard == []
+
+
+@pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_a_body_that_is_framed_wrongly_ends_the_connection(client: Conversation, app: App, chunks: bytes) -> None:
+    answer = client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + SMUGGLED).response()
+    assert answer.error == (400, "invalid_request")
+    assert client.rest() == b""
+    assert [heard.path for heard in app.heard] in ([], ["/echo"])
+    for heard in app.heard:
+        assert heard.lost.wait(LIMIT_S)
+
+
+def test_a_transfer_encoding_that_is_none_gets_no_answer_from_behind(client: Conversation, app: App) -> None:
+    answer = client.send(ECHO + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED).response()
+    assert answer.error == (400, "invalid_request")
+    assert client.rest() == b""
+    assert [(heard.path, heard.body) for heard in app.heard] in ([], [("/echo", b"")])
+
+
+@pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_an_answer_before_a_body_that_is_framed_wrongly_is_the_only_one(client: Conversation, chunks: bytes) -> None:
+    client.send(ECHO.replace(b"/echo", b"/drain") + b"transfer-encoding: chunked\r\n\r\n")
+    answer = client.response()
+    assert (answer.status, answer.body) == (413, b"big")
+    assert client.send(chunks).rest() == b""
+
+
+def test_a_wrong_body_behind_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\n")
+    eventually(lambda: len(app.heard) == 1)
+    assert client.send(b"zz\r\n").rest() == b""
+    assert [heard.path for heard in app.heard] == ["/wait"]
+
+
+def test_an_answer_that_has_begun_is_cut_and_not_mixed_with_a_refusal(client: Conversation, app: App) -> None:
+    client.send(get(b"/begun"))
+    head = client.until(b"\r\n\r\n")
+    assert b"200" in head
+    assert client.exactly(3) == b'{"h'
+    client.send(b"garbage\r\n\r\n")
+    assert client.rest() == b""
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+def test_a_refusal_is_not_taken_for_the_answer_to_another(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait"))
+    eventually(lambda: len(app.heard) == 1)
+    client.send(b"garbage\r\n\r\n")
+    assert client.rest() == b""
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+def test_behind_an_answer_garbage_gets_its_refusal(client: Conversation) -> None:
+    assert client.send(get()).response().status == 200
+    assert client.send(b"garbage\r\n\r\n").response().error == (400, "invalid_request")
+    assert client.rest() == b""
+
+
+@pytest.mark.parametrize("framing", [b"content-length: %d" % len(SMUGGLED), b"transfer-encoding: chunked"])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_body_behind_an_upgrade_is_no_request_of_its_own(
+    client: Conversation, app: App, framing: bytes, later: bool
+) -> None:
+    head = (
+        ECHO + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n" + framing + b"\r\n\r\n"
+    )
+    client.send(head)
+    if later:
+        time.sleep(0.01)
+    client.send(SMUGGLED)
+    answer = client.response()
+    assert answer.error == (400, "invalid_request")
+    assert "upgrade" in json.loads(answer.body)["error"]["message"]
+    assert client.rest() == b""
+    assert app.heard == []
+
+
+def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: Conversation, app: App) -> None:
+    client.send(b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + SMUGGLED)
+    answer = client.response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+    assert [heard.path for heard in app.heard] == ["/echo"]
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+FLOODS = {
+    "a header": (b"GET / HTTP/1.1\r\nx: ", b"a" * 4096),
+    "headers": (b"GET / HTTP/1.1\r\n", b"x: y\r\n" * 700),
+    "a path": (b"GET /", b"a" * 4096),
+    "a query": (b"GET /?", b"a" * 4096),
+    "a method": (b"", b"\r\n" * 2048),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
+def test_a_head_without_end_is_refused(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+    client.send(start, *[more] * 80)
+    answer = client.response()
+    assert answer.error == (431, "headers_too_large")
+    assert answer.headers["connection"] == "close"
+    assert app.heard == []
+
+
+LONG_BODIES = {
+    "a trailer": (b"2\r\nhi\r\n0\r\nx: ", b"a" * 4096),
+    "trailers": (b"2\r\nhi\r\n0\r\n", b"x: y\r\n" * 700),
+    "a chunk's extension": (b"2;x=", b"a" * 4096),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), LONG_BODIES.values(), ids=LONG_BODIES)
+def test_what_of_a_body_is_no_body_is_bounded(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+    client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + start)
+    client.send(*[more] * 80)
+    assert client.response().error == (431, "headers_too_large")
+    assert client.rest() == b""
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+def test_a_head_without_end_behind_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait"), b"GET / HTTP/1.1\r\nx: ", *[b"a" * 4096] * 80)
+    assert client.rest() == b""
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+def test_a_large_body_is_not_taken_for_a_large_head(client: Conversation, app: App) -> None:
+    large = b"x" * 3_000_000
+    assert client.send(post(body=large) + get()).response().status == 200
+    assert client.response().status == 200
+    assert len(app.heard[0].body) == len(large)
+    chunks = b"".join(b"2;extension\r\nhi\r\n" for _ in range(20_000)) + b"0\r\n\r\n"
+    assert client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + get()).response().status == 200
+    assert client.response().status == 200
+    assert app.heard[2].body == b"hi" * 20_000
+
+
+def test_a_head_of_60_kb_is_taken(client: Conversation, app: App) -> None:
+    for _ in range(3):
+        request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 60_000
+        assert client.send(request[:50_000], request[50_000:] + b"\r\n\r\n").response().status == 200
+
+
+def test_few_requests_wait_behind_one(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + get() * 20_000)
+    assert client.rest() == b""
+    assert [heard.path for heard in app.heard] == ["/wait"]
+
+
+def test_some_requests_may_wait_behind_one(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + get() * 30)
+    eventually(lambda: len(app.heard) == 1)
+    app.go_on.set()
+    assert [client.response().status for _ in range(31)] == [200] * 31
+
+
+@pytest.mark.parametrize("start", [b"", b"POST /v1/chat", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
+def test_a_head_that_comes_too_slowly_is_refused(
+    client: Conversation, server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
+    with Conversation(server[1].port) as slow:
+        answer = slow.send(start).response()
+        assert answer.error == (408, "request_timeout")
+        assert slow.rest() == b""
+    assert app.heard == []
+
+
+def test_dripping_does_not_lengthen_the_time(
+    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
+    with Conversation(server[1].port) as slow:
+        started_at = time.monotonic()
+        slow.send(b"GET / HTTP/1.1\r\nx: ")
+        for _ in range(50):
+            slow.send(b"a")
+            time.sleep(0.005)
+        assert slow.response().error == (408, "request_timeout")
+        assert time.monotonic() - started_at < LIMIT_S
+    assert app.heard == []
+
+
+def test_the_second_head_has_a_time_of_its_own(
+    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
+    with Conversation(server[1].port) as slow:
+        assert slow.send(get()).response().status == 200
+        # Between requests nobody hurries a client.
+        time.sleep(0.1)
+        assert slow.send(get()).response().status == 200
+        assert slow.send(b"GET / HT").response().error == (408, "request_timeout")
+
+
+def test_a_head_that_has_come_may_be_thought_about(
+    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
+    with Conversation(server[1].port) as patient:
+        patient.send(get(b"/wait"))
+        time.sleep(0.08)
+        app.go_on.set()
+        assert patient.response().status == 200
+
+
+def test_a_body_has_more_time_than_a_head(server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
+    with Conversation(server[1].port) as slow:
+        for part in (post()[:-4], b"e", b"l", b"l"):
+            slow.send(part)
+            time.sleep(0.02)
+        assert slow.send(b"o").response().status == 200
+    assert app.heard[0].body == b"hello"
+
+
+# --- who leaves -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "half", "reset"])
+@pytest.mark.parametrize("path", [b"/wait", b"/begun"])
+def test_the_line_tells_of_a_client_that_leaves(client: Conversation, app: App, path: bytes, how: str) -> None:
+    """A half-closed connection counts as left: a client that has gone looks no different."""
+    client.send(get(path))
+    eventually(lambda: len(app.heard) == 1)
+    assert not app.heard[0].lost.is_set()
+    if how == "half":
+        client.socket.shutdown(socket.SHUT_WR)
+    else:
+        if how == "reset":
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.socket.close()
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, Door], app: App) -> None:
+    with Conversation(server[1].port) as client:
+        client.send(get(b"/wait"))
+        eventually(lambda: len(app.heard) == 1)
+        # The door's own connection: its time is set before its first answer starts the timer.
+        door = next(iter(server[1]._state.connections))
+        door.timeout_keep_alive = 0.15
+        app.go_on.set()
+        assert client.response().status == 200
+        started_at = time.monotonic()
+        while time.monotonic() - started_at < 0.3:
+            # Requests put it off, though none of them touches the timer.
+            assert client.send(get()).response().status == 200
+        last_at = time.monotonic()
+        assert client.rest() == b""
+        assert 0.1 < time.monotonic() - last_at < LIMIT_S
+
+
+@pytest.mark.parametrize("line", [b"", b"connection: close\r\n"])
+def test_an_answer_that_nobody_reads_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
+    with Conversation(server[1].port) as client:
+        client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
+        eventually(lambda: len(app.heard) == 1)
+        door = next(iter(server[1]._state.connections))
+        door.timeout_keep_alive = 0.05
+        app.go_on.set()
+        # Nothing is read, and the client doesn't leave.
+        eventually(lambda: not server[1]._state.connections)
+        assert app.heard[0].lost.is_set()
+
+
+async def test_a_connection_that_ended_leaves_no_timer() -> None:
+    class Ended(asyncio.Transport):
+        def close(self) -> None:
+            pass
+
+    door = GatewayProtocol(server_config(App(), 1), ServerState(), {})
+    door.connection_made(Ended())
+    timer = door._head_timer
+    assert timer is not None
+    door._watch_idling(LIMIT_S)
+    idle = door.timeout_keep_alive_task
+    assert idle is not None
+    door.connection_lost(None)
+    assert timer.cancelled()
+    assert idle.cancelled()
+
+
+def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:
+    client.send(get()).response()
+    client.send(get(b"/wait"))
+    eventually(lambda: len(app.heard) == 2)
+    client.socket.close()
+    assert app.heard[1].lost.wait(LIMIT_S)
+
+
+def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Conversation, app: App) -> None:
+    client.send(post(b"/echo", b"x" * 100)[:-50])
+    eventually(lambda: len(app.heard) == 1)
+    client.socket.close()
+    assert app.heard[0].lost.wait(LIMIT_S)
+
+
+# --- the gateway behind it ------------------------------------------------------------------------
+
+TABLE = """
+version: 1
+assistants: {assistant: {routes: {default: [house]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
+location: {unknown: default}
+"""
+
+
+class Provider:
+    """Remembers what the gateway asks, and answers."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.prompts.append(json.loads(request.content)["messages"][0]["content"])
+        choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"id": "a", "created": 1, "model": "m", "choices": [choice]})
+
+
+@contextmanager
+def gateway(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[Provider, Door]]:
+    provider = Provider()
+    with Door(Gateway(table_of(TABLE, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop) as door:
+        yield provider, door
+
+
+def chat(prompt: str, *lines: bytes) -> bytes:
+    body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": prompt}]}).encode()
+    return post(CHAT, body, b"content-type: application/json", *lines)
+
+
+def test_the_provider_hears_at_most_what_the_gateway_understood(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    inner = chat("smuggled")
+    length, type_ = b"content-length: %d\r\n", b"content-type: application/json\r\n"
+    start = b"POST " + CHAT + b" HTTP/1.1\r\nhost: x\r\n" + type_
+    attacks = [
+        start + length % 0 + length % len(inner) + b"\r\n" + inner,
+        start + length % 5 + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+        start + b"transfer-encoding: chunked\r\n" + length % 5 + b"\r\n0\r\n\r\n" + inner,
+        start + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n" + inner,
+        start.replace(b"\r\n", b"\n") + b"\n" + inner,
+        start + b"connection: upgrade\r\nupgrade: h2c\r\n" + length % len(inner) + b"\r\n" + inner,
+    ]
+    with gateway(new_loop) as (provider, door):
+        for attack in attacks:
+            with Conversation(door.port) as client:
+                assert client.send(attack).response().status == 400
+                assert client.rest() == b""
+        assert provider.prompts == []
+        with Conversation(door.port) as client:
+            # A whole request inside the body of another is a body.
+            assert client.send(post(CHAT, inner, type_[:-2])).response().error == (400, "invalid_request")
+            client.send(chat("one") + chat("two") + get(b"/healthz") + chat("three"))
+            assert [client.response().status for _ in range(4)] == [200] * 4
+        assert provider.prompts == ["one", "two", "three"]
+
+
+def test_a_trailer_says_nothing_about_the_caller(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Without client keys a forwarding header is refused; in a trailer it is not even seen."""
+    body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
+    head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    chunks = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\nx-forwarded-for: 1.2.3.4\r\n\r\n" % (len(body), body)
+    with gateway(new_loop) as (provider, door), Conversation(door.port) as client:
+        assert client.send(head + chunks).response().status == 200
+        assert client.send(chat("two", b"x-forwarded-for: 1.2.3.4")).response().error == (403, "permission_denied")
+    assert provider.prompts == ["hi"]
