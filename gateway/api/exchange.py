@@ -150,8 +150,7 @@ class Exchange:
         if shown.code == "internal_error":
             record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
         else:
-            # Nobody asked, because all are benched, is the outage that a failure before it has made.
-            record.outcome = "failed" if record.attempts or shown.status >= 500 else "refused"
+            record.outcome = "failed" if _is_failure(shown, record) else "refused"
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
@@ -174,3 +173,9 @@ class Exchange:
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _is_failure(shown: ApiError, record: Record) -> bool:
+    """Whether an operator is to hear of it. A request that is wrong isn't that, whoever found it out. Nobody asked,
+    because all are benched, is the outage that a failure before it has made; a limit is ours, or the provider's."""
+    return shown.status >= 500 or (shown.code == "rate_limited" and bool(record.attempts))
