@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.execution.attempt import Caller
 from gateway.execution.health import Health
+from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
@@ -25,7 +26,13 @@ class Shadowing:
     """shadows: those of this process; None without a state directory."""
 
     def __init__(
-        self, current: Callable[[], Table], sender: Sender, health: Health, metrics: Metrics, state_dir: Path | None
+        self,
+        current: Callable[[], Table],
+        sender: Sender,
+        health: Health,
+        load: Load,
+        metrics: Metrics,
+        state_dir: Path | None,
     ) -> None:
         self._store = ShadowStore(state_dir) if state_dir is not None else None
         self._is_lost = False
@@ -33,7 +40,8 @@ class Shadowing:
         if self._store is not None:
             count = partial(metrics.count, "gateway_shadow_requests_total")
             took = partial(metrics.time, "gateway_shadow_answer_seconds")
-            self.shadows = Shadows(current, Caller(sender), health, partial(self._keep, self._store), count, took)
+            keep = partial(self._keep, self._store)
+            self.shadows = Shadows(current, Caller(sender), health, keep, count, took, load)
 
     async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
         try:

@@ -1,10 +1,14 @@
 """What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
 
+What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`. docs/canary.md
+has every column.
+
 Both are bounded by their number: the oldest go first.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from pathlib import Path
@@ -43,6 +47,7 @@ _COLUMNS = """
 _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
 """
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
 
@@ -78,8 +83,12 @@ class ShadowStore:
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:
                 database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, it.prompt, it.answer or ""))
+                if it.refusal is not None or it.calls:
+                    calls = json.dumps([{"name": name, "arguments": text} for name, text in it.calls])
+                    database.execute("INSERT INTO extras VALUES (?, ?, ?)", (number, it.refusal, calls))
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
                 database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
+                database.execute("DELETE FROM extras WHERE id < (SELECT min(id) FROM texts)")
             database.execute("COMMIT")
         except BaseException:
             database.execute("ROLLBACK")
