@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, transaction
 from providers.chat import Usage
 
 __all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore"]
@@ -76,8 +76,7 @@ class ShadowStore:
         said = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
         where = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
         beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(database):
             row = (*where, *said, it.answer_characters, it.tool_calls, *beside)
             number = database.execute(_ADD, row).lastrowid or 0
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
@@ -89,10 +88,6 @@ class ShadowStore:
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
                 database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
                 database.execute("DELETE FROM extras WHERE id < (SELECT min(id) FROM texts)")
-            database.execute("COMMIT")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
 
     def close(self) -> None:
         """Let go of the file."""
