@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["StateError", "open_database", "open_to_read", "transaction"]
@@ -54,20 +54,24 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
     path = directory / f"{name}.db"
     try:
         path.open("rb").close()
-        try:
-            return _for_reading(path, path, version)
-        except sqlite3.OperationalError:
-            # Beside a database of this kind SQLite keeps files of its own, and may not have been able to.
-            with tempfile.TemporaryDirectory() as folder:
-                for end in ("", "-wal"):
-                    if Path(f"{path}{end}").exists():
-                        shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))
-                with closing(_for_reading(Path(folder, "copy.db"), path, version)) as copied:
-                    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-                    copied.backup(memory)
-                    return memory
+        # SQLite keeps files of its own beside it. It may not be able to make them, and is not to leave any behind.
+        if Path(f"{path}-shm").exists():
+            with suppress(sqlite3.OperationalError):
+                return _for_reading(path, path, version)
+        return _copied(path, version)
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be read: {error}") from error
+
+
+def _copied(path: Path, version: int) -> sqlite3.Connection:
+    with tempfile.TemporaryDirectory() as folder:
+        for end in ("", "-wal"):
+            if Path(f"{path}{end}").exists():
+                shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))
+        with closing(_for_reading(Path(folder, "copy.db"), path, version)) as copied:
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            copied.backup(memory)
+            return memory
 
 
 def _for_reading(path: Path, known_as: Path, version: int) -> sqlite3.Connection:
