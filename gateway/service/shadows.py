@@ -14,10 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from gateway.execution.attempt import Answer, Caller, redacted
+from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.load import Load
+from gateway.execution.redaction import redacted
 from gateway.model.decision import Step
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -152,7 +153,7 @@ class Shadows:
             begun_s = deadline.clock() - deadline.started_at
             completion = await _whole(answer)
         except ProviderFailed as error:
-            failure = redacted(error.failure, step.deployment)
+            failure = redacted(error.failure, step.deployment, request)
         except Exception:  # the top of a background task: nobody waits for it, and nobody is to suffer from it
             self._count((*place, "internal_error"))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -318,6 +319,7 @@ async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
     assert exchange.error == (500, "internal_error")
     assert b"secret" not in exchange.content
     assert exchange.record.outcome == "internal_error"
+    assert re.fullmatch(r"RuntimeError at test_chat\.py:\d+, in broken", exchange.record.detail or "")
 
 
 # --- streams that break ---------------------------------------------------------------------------
