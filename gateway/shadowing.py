@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from gateway.execution.attempt import Caller
 from gateway.execution.health import Health
+from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.service.shadows import Shadows
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
 
@@ -28,7 +29,13 @@ class Shadowing:
     """shadows: those of this process; None without a state directory."""
 
     def __init__(
-        self, current: Callable[[], Table], sender: Sender, health: Health, metrics: Metrics, state_dir: Path | None
+        self,
+        current: Callable[[], Table],
+        sender: Sender,
+        health: Health,
+        load: Load,
+        metrics: Metrics,
+        state_dir: Path | None,
     ) -> None:
         self._store: ShadowStore | None = None
         self._is_lost = False
@@ -39,7 +46,8 @@ class Shadowing:
             self._store = ShadowStore(state_dir)
             count = partial(metrics.count, "gateway_shadow_requests_total")
             took = partial(metrics.time, "gateway_shadow_answer_seconds")
-            self.shadows = Shadows(current, Caller(sender), health, partial(self._keep, self._store), count, took)
+            keep = partial(self._keep, self._store)
+            self.shadows = Shadows(current, Caller(sender), health, keep, count, took, load)
 
     async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
         try:

@@ -85,10 +85,14 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
     add_errors(app, "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
     guarded = APIRouter(dependencies=[Depends(guard.check)])
 
+    @app.head("/health")
+    @app.get("/health")
+    @app.head("/healthz")
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @guarded.head("/readyz")
     @guarded.get("/readyz")
     async def readyz() -> JSONResponse:
         status = await control.status()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import Any
 
 import orjson
@@ -166,10 +168,9 @@ class Exchange:
         record = self.record
         record.status, record.code = shown.status, shown.code
         if shown.code == "internal_error":
-            record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
+            record.outcome, record.detail = "internal_error", _place_of(error)
         else:
-            # Nobody asked, because all are benched, is the outage that a failure before it has made.
-            record.outcome = "failed" if record.attempts or shown.status >= 500 else "refused"
+            record.outcome = "failed" if _is_failure(shown, record) else "refused"
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
@@ -193,3 +194,16 @@ class Exchange:
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _is_failure(shown: ApiError, record: Record) -> bool:
+    """Whether an operator is to hear of it. A request that is wrong isn't that, whoever found it out. Nobody asked,
+    because all are benched, is the outage that a failure before it has made; a limit is ours, or the provider's."""
+    return shown.status >= 500 or (shown.code == "rate_limited" and bool(record.attempts))
+
+
+def _place_of(error: Exception) -> str:
+    """What a fault of ours is, and where. Not its words: they may be those of the request."""
+    frames = extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{place}"

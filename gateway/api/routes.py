@@ -78,6 +78,8 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
 
 
 def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", include_in_schema=False)
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:

@@ -39,6 +39,8 @@ def serve_table(settings: Settings, begun: Beginning) -> None:
     """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
     try:
         _serve_table(settings, begun)
+    except StateError as error:
+        raise CommandError(str(error)) from None
     finally:
         if begun.switch_log is not None:
             _close(begun.switch_log)
