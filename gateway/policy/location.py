@@ -200,7 +200,8 @@ def _territory(table: Table, signal: Signal, values: tuple[str, ...], parts: tup
 
 
 def _with_part(code: str, parts: tuple[str, ...]) -> str:
-    """The code with its part behind it (`US-CA`), itself if no part is told; raises TerritoryError."""
+    """The code with its part behind it (`US-CA`), or the part's own (`HK` for CN and HK), itself if no part is told;
+    raises TerritoryError."""
     named = {part.strip(" \t").upper() for part in parts}
     if len(named) > 1:
         raise TerritoryError("several parts of a country at once")
@@ -208,7 +209,8 @@ def _with_part(code: str, parts: tuple[str, ...]) -> str:
     whole = {each if each.startswith(f"{code[:2]}-") else f"{code[:2]}-{each}" for each in part if each}
     if parent(code) is not None and whole != {code}:
         raise TerritoryError("a part of a part")
-    return whole.pop() if whole else code
+    named_so = whole.pop() if whole else code
+    return territory_data().aliases.get(named_so, named_so)
 
 
 def _is_split(table: Table, territory: str) -> bool:
