@@ -14,6 +14,7 @@ from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Table
 from gateway.policy.location import CLAIM_PROBLEMS, EdgeNote, EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
+from providers.territories import parse_places
 from tests.tables import WORLD, table_of
 
 TABLE = table_of(WORLD)
@@ -316,6 +317,48 @@ def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
     assert located(Sighting(EdgeReport("h", ("US",))), ACCEPTING) == ("us", "US", "edge_header")
     assert located(Sighting(EdgeReport("h", ("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
     assert located(Sighting(EdgeReport("h", ("UA",), ("43",))), ACCEPTING)[0] == "blocked"
+
+
+# California's prompts stay in California, so that its region is the stricter one.
+STRICT = table_of(WORLD.replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US-CA]}\n  us: {terr"))
+
+
+def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
+    country, part = Sighting(EdgeReport("h", ("US",))), Sighting(EdgeReport("h", ("US",), ("NY",)))
+    assert located(country, STRICT) == ("ca", "US", "edge_header")
+    assert located(part, STRICT) == ("us", "US-NY", "edge_header")
+    won = next(item for item in resolve(STRICT, None, country).evidence if item.decided)
+    assert won.note.endswith("the stricter one counts")
+
+
+def test_no_region_is_the_stricter_one() -> None:
+    country = Sighting(EdgeReport("h", ("US",)))
+    refusing = replace(STRICT, location=replace(STRICT.location, conflict="refuse"))
+    assert located(country, refusing) == ("unknown", None, "unknown")
+    us, ca = STRICT.regions["us"], STRICT.regions["ca"]
+    # Without approvals, the smaller boundary is not the stricter region.
+    asking = replace(us, approvals_required=True)
+    apart = replace(ca, boundary=parse_places(["CA"]))
+    for mine, parts in ((asking, ca), (us, apart), (us, replace(ca, boundary=us.boundary))):
+        regions = {**STRICT.region_by_territory, "US": mine, "US-CA": parts}
+        assert located(country, replace(STRICT, region_by_territory=regions)) == ("unknown", None, "unknown")
+    both = {**STRICT.region_by_territory, "US": us, "US-CA": replace(ca, approvals_required=True)}
+    assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
+
+
+@pytest.mark.parametrize("table", [SPLIT, STRICT])
+def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> None:
+    edge = EdgeReport("h", ("US",))
+    known = replace(table, location=replace(table.location, signals=("edge_header", "claim", "geoip")))
+    assert located(Sighting(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
+    assert located(Sighting(edge, address=AddressReport("US", "CA")), known) == ("ca", "US-CA", "geoip")
+    assert located(Sighting(edge, address=AddressReport("DE")), known)[0] in ("unknown", "conflict")
+
+
+def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
+    edge = Sighting(EdgeReport("h", ("US",)))
+    assert located(edge, SPLIT, CLIENTS["shop-cn"]) == ("cn", None, "api_key")
+    assert located(replace(edge, edge=EdgeReport("h", ("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
 
 
 def test_of_a_country_and_its_part_the_part_says_more() -> None:
