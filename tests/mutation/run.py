@@ -2,6 +2,7 @@
 
     .venv/bin/python -m tests.mutation.run                       every module of MODULES
     .venv/bin/python -m tests.mutation.run gateway/policy/fence.py
+    .venv/bin/python -m tests.mutation.run --quick gateway/policy/fence.py     without asking again for those that live
 
 Each mutant runs in a process of its own. It is put into a module that is imported already, in a child of a process that has
 collected the tests; what lives there, and what can't be put in so, is asked for again in a child that imports everything
@@ -45,9 +46,10 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/consent.py": _policy("consent"),
     "gateway/policy/fence.py": _policy("fence", "renewal", "approvals", "routing"),
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_answers.py"],
-    "gateway/policy/location.py": _policy("location"),
+    "gateway/policy/location.py": _policy("location", "fence", "routing"),
     "gateway/policy/memo.py": _policy("location", "routing", "consent", "approvals"),
     "gateway/policy/pace.py": _policy("pace"),
+    "gateway/policy/parts.py": _policy("location", "renewal"),
     "gateway/policy/person.py": _policy("rendezvous", "sides"),
     "gateway/policy/profile.py": [*_policy("profile"), "tests/gateway/config/test_speech.py"],
     "gateway/policy/refusals.py": _policy("routing", "location", "consent", "approvals"),
@@ -55,7 +57,8 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/renewal.py": _policy("renewal", "fence"),
     "gateway/policy/routing.py": [
         *_policy("routing", "approvals", "sides", "fence", "consent"),
-        "tests/gateway/test_request_fields.py",
+        "tests/gateway/evaluate/test_permits.py",
+        "tests/gateway/service/test_shadows.py",
     ],
     "gateway/policy/schedule.py": _policy("schedule"),
     "gateway/policy/sides.py": _policy("sides", "routing"),
@@ -182,18 +185,21 @@ def _status_with(session: Any, module: ModuleType, mutant: Mutant) -> int:
     return 0
 
 
-def outcomes_of(path: str, mutants: Sequence[Mutant], tests: Sequence[str]) -> Iterator[tuple[Mutant, str]]:
-    """What the tests say of each. One that lives is asked for again in the slow way, which forgets nothing."""
+def outcomes_of(
+    path: str, mutants: Sequence[Mutant], tests: Sequence[str], *, quick: bool = False
+) -> Iterator[tuple[Mutant, str]]:
+    """What the tests say of each. One that lives is asked for again in the slow way, which forgets nothing; not if it is
+    to be `quick`."""
     import pytest
 
     source = (ROOT / path).read_text("utf-8")
-    quick = [mutant for mutant in mutants if can_be_swapped(source, mutant.line)]
+    swapped = [mutant for mutant in mutants if can_be_swapped(source, mutant.line)]
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        numbers = {id(mutant): number for number, mutant in enumerate(quick)}
-        plugin = _Swapping(path, quick, lambda it, said: _write(writing, f"{numbers[id(it)]} {said}\n"))
+        numbers = {id(mutant): number for number, mutant in enumerate(swapped)}
+        plugin = _Swapping(path, swapped, lambda it, said: _write(writing, f"{numbers[id(it)]} {said}\n"))
         _be_silent()
         os._exit(int(pytest.main([*_OPTIONS, *dict.fromkeys(tests)], plugins=[plugin])))
     os.close(writing)
@@ -202,12 +208,10 @@ def outcomes_of(path: str, mutants: Sequence[Mutant], tests: Sequence[str]) -> I
         for line in lines:
             number, _, said = line.strip().partition(" ")
             told.add(int(number))
-            if said != "survived":
-                yield quick[int(number)], said
-            else:
-                yield quick[int(number)], outcome_of(path, quick[int(number)], tests)
+            mutant = swapped[int(number)]
+            yield mutant, outcome_of(path, mutant, tests) if said == "survived" and not quick else said
     os.waitpid(child, 0)
-    left = [mutant for number, mutant in enumerate(quick) if number not in told]
+    left = [mutant for number, mutant in enumerate(swapped) if number not in told]
     for mutant in [*left, *(mutant for mutant in mutants if not can_be_swapped(source, mutant.line))]:
         yield mutant, outcome_of(path, mutant, tests)
 
@@ -230,15 +234,19 @@ def main() -> None:
     assert all((hypothesis, jwt, openai, pydantic, pytest, yaml))
     # A child that fails needs no smallest example, and none from another child.
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
-    hypothesis.settings.register_profile("mutation", database=None, phases=phases)
+    hypothesis.settings.register_profile(
+        "mutation", database=None, phases=phases, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
     hypothesis.settings.load_profile("mutation")
-    chosen = sys.argv[1:] or list(MODULES)
+    quick = "--quick" in sys.argv
+    chosen = [path for path in sys.argv[1:] if path != "--quick"] or list(MODULES)
     for path in chosen:
         tests = MODULES[path]
         if outcome_of(path, None, tests) != "survived":
             sys.exit(f"{path}: its tests fail without any mutant")
         killed = total = 0
-        for mutant, outcome in outcomes_of(path, list(mutants_of((ROOT / path).read_text("utf-8"))), tests):
+        mutants = list(mutants_of((ROOT / path).read_text("utf-8")))
+        for mutant, outcome in outcomes_of(path, mutants, tests, quick=quick):
             total += 1
             killed += outcome != "survived"
             if outcome == "survived":
