@@ -1,4 +1,5 @@
-"""Countries of which a part is blocked, or has a region of its own, and signals that tell the country alone. Pure."""
+"""Territories with rules of their own: parts of a country that are blocked or have a region, and signals that tell the
+country alone; and countries that prompts may not leave. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from dataclasses import replace
 from gateway.model.location import Evidence
 from gateway.model.table import Region, Table
 from providers.catalogue import territory_data
-from providers.territories import TerritoryError, parent
+from providers.territories import Places, TerritoryError, parent
 
-__all__ = ["blocked_among", "is_split", "region_in", "with_part"]
+__all__ = ["blocked_among", "is_split", "kept_at_home", "region_in", "with_part"]
 
 
 def with_part(code: str, parts: tuple[str, ...]) -> str:
@@ -53,6 +54,13 @@ def _regions_of_parts(table: Table, territory: str) -> list[Region]:
 
 def _is_as_strict(region: Region, other: Region) -> bool:
     return region.boundary.within(other.boundary) and region.approvals_required >= other.approvals_required
+
+
+def kept_at_home(region: Region, territory: str) -> Places | None:
+    """Where prompts from this territory must stay, though the region's boundary is wider: a region that names nobody
+    has not decided that they may leave. None where that is no question."""
+    country = parent(territory) or territory
+    return Places(frozenset({country})) if region.is_default and country in territory_data().stays else None
 
 
 def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:

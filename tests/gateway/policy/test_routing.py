@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
 from gateway.model.location import Location
 from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.model.table import Table
+from gateway.policy.fence import prompt_permit
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
-from gateway.policy.routing import decide
+from gateway.policy.routing import decide, judge_alone
 from providers.fitting import Needs
 from providers.territories import parse_places
 from tests.tables import KEYS, WORLD, table_of
@@ -72,6 +73,40 @@ def test_where_nobody_is_available_the_law_refuses() -> None:
     refusal = refusal_of(TABLE, "RU")
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert "doesn't serve Russia" in refusal.message
+
+
+NO_CN = (
+    WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", "").replace("      cn: [qwen-cn]\n", "")
+    .replace("  shop-cn: ", "  shop: ").replace(", region: cn", ", region: default")
+)  # fmt: skip
+HOUSE = "  house: {provider: openai-compatible, endpoint: 'https://h.example', model: m, stores: PLACE, processes: PLACE, api_key: k}\n"
+
+
+@pytest.mark.parametrize("territory", ["CN", "CN-BJ", "RU"])
+def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(territory: str) -> None:
+    """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
+    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
+    abroad = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    found = decision(abroad, territory)
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    (told,) = found.considered
+    country = {"C": "mainland China", "R": "Russia"}[territory[0]]
+    assert (told.reason, told.detail) == (
+        PassedOver.BOUNDARY,
+        f"prompts must not leave {country}, and no region names it",
+    )
+    at_home = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", territory[:2]) + "clients:\n"))
+    assert plan_of(at_home, territory) == ["house"]
+    for other in ("HK", "TW", "JP"):
+        assert plan_of(abroad, other) == ["house"]
+
+
+def test_a_region_that_names_a_territory_decides_for_itself() -> None:
+    routed = NO_CN.replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      far: [house]")
+    named = routed.replace("regions:\n", 'regions:\n  far: {territories: [CN, RU], boundary: ["*"]}\n')
+    table = table_of(named.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    assert plan_of(table, "CN") == plan_of(table, "RU") == ["house"]
 
 
 def test_a_region_without_a_route_is_refused() -> None:
@@ -181,6 +216,18 @@ def test_nobody_answers_a_place_that_is_none() -> None:
     nowhere = Location(None, None, "x", ())
     outcome = decide(TABLE, TABLE.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
     assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
+
+
+def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
+    cell = table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")
+    gemini = cell.deployments["gemini"]
+    no_answer = (PassedOver.BOUNDARY, "the caller gets no answer here")
+    for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport("h", ("CN",))))):
+        assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
+    japan = resolve(cell, None, Sighting(EdgeReport("h", ("JP",))))
+    step = judge_alone(cell, japan, gemini, asked(), {}, 0.0)
+    assert isinstance(step, Step)
+    assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
 
 
 def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
