@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 
 from gateway.api.limits import allowance_headers
@@ -34,9 +35,12 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
         pairs.append((b"x-gateway-dropped", ", ".join(names)[:1024].encode()))
     if record.labels:
         pairs.append((b"x-gateway-labels", ", ".join(record.labels).encode()))
-    if record.first_s is not None:
+    took_s = record.first_s
+    if took_s is None and record.attempts:
+        took_s = time.monotonic() - record.started_at  # nobody has answered: the time until that was known
+    if took_s is not None:
         provider_s = record.attempts[-1].duration_s if record.attempts else 0.0
-        own_s = max(record.first_s - sum([attempt.duration_s for attempt in record.attempts]), 0.0)
+        own_s = max(took_s - sum([attempt.duration_s for attempt in record.attempts]), 0.0)
         timing = f"provider;dur={provider_s * 1000:.1f}, gateway;dur={own_s * 1000:.1f}"
         pairs.append((b"server-timing", timing.encode()))
     return pairs
