@@ -84,6 +84,7 @@ class ChatEndpoint:
         table = self._journeys.current()
         record = Record("", started_at, table.version)
         exchange = Exchange(scope, receive, send, record)
+        exchange.blocked_by = table.blocked_by
         try:
             await self._serve(scope, table, exchange)
         except ClientGone:

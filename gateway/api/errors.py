@@ -17,7 +17,7 @@ from gateway.model.consent import ConsentRequest
 from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
-__all__ = ["STATUS", "ApiError", "encode_error", "from_domain"]
+__all__ = ["STATUS", "ApiError", "blocking_link", "encode_error", "from_domain"]
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -187,6 +187,11 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
         "status": failure.status if failure else None,
         "duration_ms": round(attempt.duration_s * 1000, 1),
     }
+
+
+def blocking_link(error: ApiError, page: str | None) -> dict[str, str]:
+    """The header that names who refuses by law or policy (RFC 7725, section 4), where the operator has said it."""
+    return {"link": f'<{page}>; rel="blocked-by"'} if error.status == 451 and page is not None else {}
 
 
 def whole_seconds(retry_after_s: float) -> str:

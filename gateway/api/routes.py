@@ -19,7 +19,7 @@ from starlette.routing import Route
 from gateway.api.chat import ChatEndpoint
 from gateway.api.consent import consent_said
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of
-from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.lost import hint_for
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
 from gateway.api.person import told_user
@@ -62,7 +62,7 @@ def build_routes(
     _add_explain(app, journeys)
     _add_disclosure(app, journeys)
     _add_receipts(app, journeys, receipts)
-    add_errors(app, hint_for)
+    add_errors(app, hint_for, lambda: journeys.current().blocked_by)
     _document(app, journeys.current().demo)
     return app
 
@@ -197,12 +197,13 @@ def named_assistant(table: Table, client: Client | None, name: str | None) -> As
     return find_assistant(table, client, name if name is not None else names[0], "assistant")
 
 
-def add_errors(app: FastAPI, hint: Callable[[str], str]) -> None:
-    """Every error of the application in the usual envelope; `hint` tells who is lost at a path what there is."""
+def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[], str | None] = lambda: None) -> None:
+    """Every error of the application in the usual envelope; `hint` tells who is lost at a path what there is, and
+    `blocked_by` names the page of who refuses by law or policy."""
 
     def respond(request: Request, error: ApiError) -> JSONResponse:
         request_id = getattr(request.state, "request_id", None) or request_id_of(headers_of(request.scope))
-        headers = {"x-request-id": request_id, **error.headers}
+        headers = {"x-request-id": request_id, **error.headers, **blocking_link(error, blocked_by())}
         if error.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(error.retry_after_s)
         return JSONResponse(

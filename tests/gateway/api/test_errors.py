@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.errors import STATUS, ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
@@ -129,6 +129,14 @@ def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
     assert shown.retry_after_s == (9.0 if later else None)
     assert (shown.headers, shown.extra) == ({}, {})
+
+
+def test_who_refuses_by_law_is_named_where_that_is_known_and_nowhere_else() -> None:
+    page = "https://assistant.example/where"
+    for code, status in STATUS.items():
+        expected = {"link": f'<{page}>; rel="blocked-by"'} if status == 451 else {}
+        assert blocking_link(ApiError(code, "words"), page) == expected
+        assert blocking_link(ApiError(code, "words"), None) == {}
 
 
 def test_another_cell_is_named_twice() -> None:

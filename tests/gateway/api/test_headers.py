@@ -47,6 +47,7 @@ def test_all_that_is_known_is_told() -> None:
         "x-gateway-dropped": "logprobs, seed",
         "x-gateway-labels": "cn-gb45438, house",
         "server-timing": "provider;dur=100.0, gateway;dur=4.0",
+        "openai-processing-ms": "304",
     }
 
 

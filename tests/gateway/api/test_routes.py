@@ -23,6 +23,8 @@ def hashed(name: str) -> str:
 
 TEXT = f"""
 version: 1
+blocked: [CU]
+blocked_by: https://assistant.example/where
 assistants:
   assistant: {{aliases: [gpt-4o], routes: {{eu: [{{a: 1, b: 1}}], default: [{{a: 1, b: 1}}]}}}}
   house-only: {{routes: {{eu: [a]}}}}
@@ -131,6 +133,14 @@ async def test_a_client_is_not_told_where_servers_inside_stand_nor_whence_keys_c
     assert '"detail":"no credential"' in told
     for secret in ("inside.example", "NOT_SET_ANYWHERE"):
         assert secret not in told
+
+
+async def test_the_page_of_who_refuses_stands_on_every_451() -> None:
+    for method, path, body in (("POST", CHAT, HELLO), ("GET", "/v1/models", None), ("GET", "/v1/disclosure", None)):
+        blocked = await ask(method, f"{path}?assistant=assistant", body=body, cf_ipcountry="CU")
+        assert blocked.status_code == 451
+        assert blocked.headers["link"] == '<https://assistant.example/where>; rel="blocked-by"'
+    assert "link" not in (await ask("GET", "/v1/models/nothing")).headers
 
 
 # --- who the person is ----------------------------------------------------------------------------
