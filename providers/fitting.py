@@ -7,7 +7,7 @@ as the deployment says. A field that *moves data* is refused, unless the site's 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from operator import attrgetter
@@ -46,6 +46,7 @@ __all__ = [
     "moves_data",
     "needs_of",
     "thinks_unseen",
+    "why_it_moves",
     "without_parameters",
 ]
 
@@ -138,8 +139,18 @@ _FITS = Fit(frozenset(), frozenset(), frozenset())
 @cache
 def moves_data() -> frozenset[str]:
     """The names of request fields that move or keep data."""
+    return frozenset(_moves())
+
+
+def why_it_moves(name: str) -> str:
+    """What such a field does with data: `store` "keeps the conversation at the provider"."""
+    return _moves()[name]
+
+
+@cache
+def _moves() -> Mapping[str, str]:
     data: Any = read("fields")
-    return frozenset(data["moves_data"])
+    return dict(data["moves_data"])
 
 
 # Messages that need nothing where their content is text.
