@@ -7,6 +7,9 @@ reading, so that memory stays bounded. What comes after the end of a response ma
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+from collections.abc import Callable
 
 import httptools
 
@@ -20,7 +23,10 @@ _NO_BODY = (204, 304)
 
 
 class Connection(asyncio.Protocol):
-    """A connection that has been made; `begin` sends a request, `head` and `read` give its response."""
+    """A connection that has been made; `begin` sends a request, `head` and `read` give its response.
+
+    pending: called with 0, whether the system has something of the server's that the loop hasn't read yet.
+    """
 
     __slots__ = (
         "_bare_bytes",
@@ -40,6 +46,7 @@ class Connection(asyncio.Protocol):
         "headers",
         "idle_since",
         "loop",
+        "pending",
         "status",
         "transport",
     )
@@ -48,6 +55,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.pending: Callable[[float], object] = _nothing
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
@@ -81,6 +89,12 @@ class Connection(asyncio.Protocol):
             and not self._paused
             and not self.transport.get_write_buffer_size()
         )
+
+    def watch(self, sock: socket.socket) -> None:
+        """This is the connection's socket: from now on `pending` looks at it, which costs a third of a microsecond."""
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self.pending = poll.poll
 
     def begin(self, request: bytes, *, head_only: bool = False) -> None:
         """Send a request; the connection must be new or `reusable`. head_only: its response has no body (HEAD)."""
@@ -251,6 +265,10 @@ class Connection(asyncio.Protocol):
         self._complete = True
         if not self._parser.should_keep_alive():
             self._reusable = False
+
+
+def _nothing(_: float) -> None:
+    pass
 
 
 def _bad(error: Exception) -> TransportError:
