@@ -14,7 +14,7 @@ from gateway.execution.form import form_of, had_time
 from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges, hedged
 from gateway.execution.load import Load, Shed, Slot
-from gateway.execution.retry import RULES, Verdict, judge
+from gateway.execution.retry import MOST_BENCH_S, RULES, Verdict, judge
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
@@ -289,4 +289,4 @@ class Walk:
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.health.bench(call.step.deployment, call.secret, for_s, failure)
+            self.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)
