@@ -34,9 +34,13 @@ _BY_STATUS = {
     404: FailureKind.MODEL_NOT_FOUND,
     408: FailureKind.UNAVAILABLE,
     409: FailureKind.UNAVAILABLE,
+    410: FailureKind.MODEL_NOT_FOUND,
     413: FailureKind.INVALID_REQUEST,
     422: FailureKind.INVALID_REQUEST,
+    424: FailureKind.UNAVAILABLE,
+    425: FailureKind.UNAVAILABLE,
     429: FailureKind.RATE_LIMITED,
+    451: FailureKind.GEO_REFUSED,
 }
 _SHOULD_RETRY = {"true": True, "false": False}
 """A provider's own word, which its SDK takes before any status (openai-python 3.51, `_should_retry` in
@@ -44,12 +48,14 @@ _SHOULD_RETRY = {"true": True, "false": False}
 
 
 def by_status(status: int) -> FailureKind:
-    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either."""
+    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either.
+
+    Nor is another 4xx (405, 415, 421, …): it is about how the gateway speaks to what stands there. The client has no
+    part in that, so that the words aren't for it to read, and somebody else may be asked.
+    """
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    if status >= 500:
-        return FailureKind.UNAVAILABLE
-    return FailureKind.INVALID_REQUEST if status >= 400 else FailureKind.MALFORMED
+    return FailureKind.UNAVAILABLE if status >= 500 else FailureKind.MALFORMED
 
 
 def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:

@@ -322,7 +322,7 @@ def classified(status: int, body: object = b"", headers: dict[str, str] | None =
         (500, "INTERNAL", FailureKind.UNAVAILABLE),
         (503, "UNAVAILABLE", FailureKind.UNAVAILABLE),
         (504, "DEADLINE_EXCEEDED", FailureKind.UNAVAILABLE),
-        (418, "TEAPOT", FailureKind.INVALID_REQUEST),
+        (418, "TEAPOT", FailureKind.MALFORMED),
         (503, None, FailureKind.UNAVAILABLE),
     ],
 )

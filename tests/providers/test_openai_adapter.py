@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Adapter, Target, WireResponse
 from providers.adapters.openai import ADAPTER, COMPATIBLE, OpenAIAdapter
+from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
@@ -240,6 +241,20 @@ def test_a_call_without_a_name_is_no_answer() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.MALFORMED
+
+
+@pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("vllm")], ids=lambda it: it.name)
+@pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "content_filter"])
+def test_a_choice_that_ended_without_a_message_is_no_empty_text(adapter: Adapter, finish: str) -> None:
+    body = {"id": "r", "model": "m", "created": 1, "choices": [{"index": 0, "finish_reason": finish}]}
+    response = WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
+    if finish == "content_filter":
+        # A filter may leave nothing.
+        assert adapter.parse_response(response, PLAIN).choices[0].finish_reason == "content_filter"
+        return
+    with pytest.raises(ProviderFailed) as raised:
+        adapter.parse_response(response, PLAIN)
+    assert raised.value.failure.kind is FailureKind.MALFORMED
 
 
 def test_a_hundred_choices_and_calls_stay_apart() -> None:
