@@ -28,13 +28,15 @@ from gateway.evaluate.items import (
     draw,
 )
 from gateway.evaluate.scorers import score
-from gateway.evaluate.suite_schema import ItemFile, ItemSection
+from gateway.evaluate.suite_schema import CheckSection, ItemFile, ItemSection
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
 
-__all__ = ["read_items"]
+__all__ = ["WRONG_CHECK", "check_of", "has_one_check", "read_items"]
 
 _CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
+WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
+"""What is raised by a check that can't be."""
 _LETTERS = "ABCDEFGHIJ"
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -51,10 +53,7 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     for group, sections in file.items.items():
         for index, section in enumerate(sections):
             place: Path = ("items", group, index)
-            given = [name for name in _CHECKS if _given(section, name) is not None]
-            if len(given) != 1:
-                hint = f"one of {', '.join(_CHECKS)}"
-                findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+            if not has_one_check(findings, place, section):
                 continue
             name = section.id or str(index + 1)
             for number, drawn in enumerate(_drawn(section, (seed, str(path.name), group, name))):
@@ -67,8 +66,13 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     return items
 
 
-def _given(section: ItemSection, name: str) -> object:
-    return getattr(section, "schema_" if name == "schema" else name)
+def has_one_check(findings: FileFindings, place: Path, section: CheckSection) -> bool:
+    """Whether it has, which is noted where it hasn't."""
+    given = [name for name in _CHECKS if getattr(section, "schema_" if name == "schema" else name) is not None]
+    if len(given) != 1:
+        hint = f"one of {', '.join(_CHECKS)}"
+        findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+    return len(given) == 1
 
 
 def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str, int]]:
@@ -93,8 +97,8 @@ def _item(
     group: str,
 ) -> Item | None:
     try:
-        check = _check(section, drawn)
-    except (ValueError, re.error, SyntaxError, ZeroDivisionError) as error:
+        check = check_of(section, drawn)
+    except WRONG_CHECK as error:
         findings.error(place, str(error))
         return None
     for index, name in enumerate(section.tools):
@@ -120,7 +124,8 @@ def _item(
     return item
 
 
-def _check(section: ItemSection, drawn: Mapping[str, int]) -> Check:
+def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
+    """The check of a section that has one; raises ValueError, re.error, SyntaxError, ZeroDivisionError."""
     if section.letter is not None:
         if len(section.choices) <= _LETTERS.index(section.letter):
             raise ValueError(f"has no choice {section.letter}")

@@ -148,8 +148,8 @@ class _Lane:
         Who is turned away while others are answered has had no turn yet: only tries count between which nobody got an
         answer. So how much a candidate bears doesn't decide how many of its answers there are.
         """
-        in_vain, answers = 0, self.answers
-        for _ in range(_MOST_TRIES):
+        in_vain, answers, tried = 0, self.answers, 0
+        while True:
             pace = await self.pace.wait()
             asked = await self.work.ask(self.candidate, item)
             failure = asked.failure
@@ -157,15 +157,14 @@ class _Lane:
             if failure is None or asked.answer is not None or most == 1:
                 self.pace.answered()
                 return asked
-            in_vain += 1
+            in_vain, tried = in_vain + 1, tried + 1
             if _is_turned_away(failure):
                 self.pace.turned_away(pace, failure.retry_after_s)
                 if self.answers != answers:
                     in_vain, answers = 1, self.answers
-            if in_vain >= most or self._is_over():
+            if in_vain >= most or tried >= _MOST_TRIES or self._is_over():
                 return asked
             await self.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (in_vain - 1)))
-        return asked
 
     def _is_over(self) -> bool:
         return self.failed_in_a_row >= _GIVES_UP_AFTER or self._is_spent()
