@@ -105,7 +105,11 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
         if (found := candidates[name]["compliance"])
     ]
     head = ["candidate", "acceptable", "refused, must be", "refused, must not be", "streamed as whole", "approval"]
-    return ["## Compliance", "", *_table(head, rows)] if rows else []
+    if not rows:
+        return []
+    read = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
+    told = [] if read else ["No judge read the answers: acceptable only means that no listed word is in an answer.", ""]
+    return ["## Compliance", "", *_table(head, rows), *told]
 
 
 def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:

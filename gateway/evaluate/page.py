@@ -10,12 +10,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway.evaluate.charts import COLOURS, bars, curves, distributions, scatter
+from gateway.evaluate.charts import COLOURS, bars, curves, distributions, over_time, scatter
 from gateway.evaluate.results import Report
 from gateway.evaluate.wording import change_of, duration, interval, number, percentage
 
 __all__ = ["html_page", "shadow_html"]
 
+_FEWEST_SAMPLES = 8
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -87,6 +88,8 @@ def _drawings(report: Report) -> dict[str, list[str]]:
         first = {name: ones[0]["histogram"] for name, ones in steps.items() if ones[0]["histogram"]}
         if first:
             found["scalability"].append(distributions("First token at the lowest rate", first, colours))
+    memory = report.get("memory_mb", ())
+    found["run"] = [over_time("Memory of this process", memory)] if len(memory) >= _FEWEST_SAMPLES else []
     found["performance"] += _cost_against_quality(one, colours, report["currency"])
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,7 +57,10 @@ def build_report(
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
     unacceptable = suite.bank.unacceptable if suite.bank is not None else ()
-    compliances = compliance.score_compliance(store, asked, suite.compliance, unacceptable, verdict)
+    has_judge = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
+    compliances = compliance.score_compliance(
+        store, asked, suite.compliance, unacceptable, verdict, has_judge=has_judge
+    )
     loads = {}
     section = suite.file.scalability
     if section is not None:
@@ -83,6 +86,9 @@ def build_report(
     ranking = order(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, found, scores, requirements, comparisons, route)
+    if suite.file.compliance is not None and not has_judge and suite.file.compliance.accept:
+        reason = _nobody_read(len(unacceptable))
+        advice = replace(advice, reasons=(*advice.reasons, reason))
     report = {
         "format": FORMAT,
         "suite": {"name": suite.name, "digest": suite.digest, "seed": suite.file.seed},
@@ -146,6 +152,11 @@ def shadow_report(
     }
     plain: dict[str, Any] = _plain(report)
     return plain
+
+
+def _nobody_read(words: int) -> str:
+    told = f"what has none of {words} listed words" if words else "told by nobody, as the bank has no words"
+    return f"No judge read the answers: acceptable is {told}. Name a judge in the suite, and have people read a sample."
 
 
 def _moment(now_s: float) -> str:

@@ -15,6 +15,7 @@ from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.evaluate.asking import Asker
 from gateway.evaluate.estimate import estimate, in_words
 from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
 from gateway.evaluate.page import html_page
 from gateway.evaluate.prices import with_known_prices
@@ -180,16 +181,18 @@ async def _evaluate(
             store.remember(f"waived {standing.deployment.name}", standing.waived)
         budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else [])))
         given_up: dict[str, str] = {}
-        stopped = None
+        stopped, footprint = None, Footprint()
         with ShownProgress() as progress:
             evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
             try:
-                given_up = await evaluation.run()
+                async with footprint.kept():
+                    given_up = await evaluation.run()
             except* SpendReached as group:
                 stopped = str(first_of(group))
         setting = Setting(table, assistant, region, time.time())
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
         report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs)
+        report["memory_mb"] = footprint.samples
         return _write(order, report, advice, demo=table.demo)
     finally:
         store.close()

@@ -159,6 +159,10 @@ def test_a_thousand_items_and_five_candidates_take_less_than_two_minutes_and_lit
         assert sum(thread[name].received for name in names) == 5000
     print(f"5,000 items: {took_s:.1f} s, {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB")
     assert took_s < 120
+    memory = report_of(tmp_path / "out")["memory_mb"]
+    a_fifth = next(mb for at_s, mb in memory if at_s >= memory[-1][0] / 5)
+    print("memory:", memory[0], a_fifth, memory[-1])
+    assert max(mb for _, mb in memory) < a_fifth + 10, "it grows with the number of questions"
     for found in report_of(tmp_path / "out")["candidates"].values():
         overall = found["performance"]["overall"]
         assert overall["of"] == 1000
