@@ -6,6 +6,7 @@ Chemists call it a blank. Times of a candidate have that share in them, and the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -65,11 +66,16 @@ class Blank:
     async def beside(self) -> AsyncIterator[list[float]]:
         """What it takes to the first token, in seconds, as often as it is asked while the block runs."""
         found: list[float] = []
+        due = time.monotonic()
 
         async def measure() -> None:
+            nonlocal due
             while True:
-                found.append(await self._first_s())
-                await asyncio.sleep(_BETWEEN_S)
+                # As for load: a sample counts from when it was due, so that no stall can hide between two of them.
+                late_s = time.monotonic() - due
+                found.append(late_s + await self._first_s())
+                due += _BETWEEN_S
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
 
         task = asyncio.create_task(measure())
         try:
@@ -78,6 +84,8 @@ class Blank:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            if (waited_s := time.monotonic() - due) > 0:
+                found.append(waited_s)  # it would have taken that at least
 
 
 def own_share(found: list[float]) -> tuple[float, float]:
