@@ -78,7 +78,7 @@ class Client:
             raise ProviderFailed(_broken_off(error)) from error
         finally:
             await response.aclose()
-        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target)
+        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The events as they come; the last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
@@ -87,7 +87,7 @@ class Client:
         except ProviderFailed as error:
             yield Failed(error.failure)
             return
-        reader = AnswerReader(self._adapter, self._head(response), self._target)
+        reader = AnswerReader(self._adapter, self._head(response), self._target, request.stop)
         try:
             async for chunk in response.aiter_bytes():
                 for event in reader.feed(chunk):

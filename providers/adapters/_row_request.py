@@ -57,6 +57,8 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
     body["messages"] = encode_messages(request, row, target.facts)
+    if tools:
+        body = {**rule.with_tools, **body}
     if choice is not None:
         body["tool_choice"] = choice
     forced, thinking = thinking_fields(request, row, target.facts)
@@ -114,8 +116,14 @@ def _check_features(request: ChatRequest, row: Row) -> None:
 
 
 def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
-    """The request with its numbers brought into what the vendor takes; a stop that is too long is refused."""
+    """The request with its numbers brought into what the vendor takes; what can't be brought there is refused."""
     changes: dict[str, float | int] = {}
+    most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
+    if request.n is not None and request.n > 1:
+        if most_choices is not None and request.n > most_choices:
+            raise UnsupportedFeature("n", f"this provider gives at most {most_choices} choices")
+        if request.tools and not rule.n_beside_tools:
+            raise UnsupportedFeature("n", "this provider gives one choice beside tools")
     for name, (low, high) in rule.bounds.items():
         value = getattr(request, name, None)
         if value is not None and not low <= value <= high:

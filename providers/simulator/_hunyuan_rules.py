@@ -128,6 +128,7 @@ def as_openai(body: Mapping[str, object]) -> dict[str, object]:
         "temperature": body.get("Temperature"),
         "top_p": body.get("TopP"),
         "seed": body.get("Seed"),
+        "stop": body.get("Stop"),
     }
     tools = [_tool(read_map(as_map(tool), "Function")) for tool in read_list(body, "Tools")]
     if tools:
