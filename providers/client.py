@@ -30,9 +30,9 @@ __all__ = ["Client"]
 class Client:
     """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own.
 
-    `project` is your cloud project, where the site's path wants one.
+    `project` is your cloud project or workspace, where the site's path or host wants one.
 
-    Raises KeyError for a site that the adapter doesn't know, OriginError for a URL that can't be sent to.
+    Raises KeyError for a site that the adapter doesn't know, OriginError for a host that can't be sent to.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Client:
             raise ValueError("give a site of the catalogue or a URL, and not both")
         if site is not None:
             known = adapter.sites[site]
-            self._origin, base_path, pins = known.origin, known.base_path, known.pins
+            self._origin, base_path, pins = known.origin_of(project or ""), known.base_path, known.pins
             base_path = base_path.replace(f"/{PROJECT}/", f"/{quote(project or PROJECT, safe=':')}/")
         else:
             self._origin, path = parse_origin(url or "")

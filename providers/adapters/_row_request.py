@@ -57,8 +57,8 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
     body["messages"] = encode_messages(request, row, target.facts)
-    if tools:
-        body = {**rule.with_tools, **body}
+    for name, value in rule.with_tools.items() if tools else ():
+        body.setdefault(name, value)
     if choice is not None:
         body["tool_choice"] = choice
     forced, thinking = thinking_fields(request, row, target.facts)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, text_of
 
-__all__ = ["alternating"]
+__all__ = ["NOTHING_SAID", "alternating"]
 
-_NOTHING_SAID = AssistantMessage("…")
+NOTHING_SAID = "…"
 """Stands between a tool's result and a person who speaks before the assistant has: both are the same side, and nothing
 that either said may be left out. A blank is refused by some."""
 
@@ -26,7 +26,7 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
             case UserMessage() if isinstance(last, UserMessage):
                 turns[-1] = replace(last, content=_joined(last.content, message.content))
             case UserMessage() if isinstance(last, ToolMessage):
-                turns += [_NOTHING_SAID, message]
+                turns += [AssistantMessage(NOTHING_SAID), message]
             case AssistantMessage() if not _said(message) and not message.tool_calls:
                 continue
             case AssistantMessage() if isinstance(last, AssistantMessage):

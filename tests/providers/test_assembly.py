@@ -358,6 +358,14 @@ def test_an_id_that_comes_late_does_not_split_a_call_but_a_second_one_does() -> 
     ) == [(0, "call_id_0", "f", "124"), (1, "other", "g", "3")]
 
 
+def test_calls_that_share_a_place_and_have_no_id_are_told_apart_by_their_names() -> None:
+    assert calls_of(
+        {"index": 0, "name": "f", "arguments": '{"a":1}'},
+        {"index": 0, "name": "g", "arguments": "{}"},
+        {"index": 0, "name": "g", "arguments": ""},
+    ) == [(0, "call_id_0", "f", '{"a":1}'), (1, "call_id_1", "g", "{}")]
+
+
 def test_a_call_waits_for_its_name() -> None:
     made = assembler()
     made.tool_call("{", index=0)

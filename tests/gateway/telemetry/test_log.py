@@ -65,6 +65,7 @@ def test_an_answer_after_a_failover_in_a_trace() -> None:
                 "kind": "unavailable",
                 "status": 503,
                 "detail": "the provider's own words",
+                "provider_request_id": "req_up-1",
             },
             {"deployment": "other", "ms": 300.0},
         ],
