@@ -37,12 +37,21 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
     if is_event_stream(response.headers):
         parser = adapter.stream_parser(target)
-        completion = fold([*parser.feed(response.body), *parser.close()])
+        completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
     else:
         completion = adapter.parse_response(response, target)
     if stop and (left_in := stops_left_in(adapter, stop)):
         completion = trimmed(completion, left_in)
     return completion if completion.created else replace(completion, created=int(response.received_at))
+
+
+def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
+    """The events with the provider's id of the call in a failure: a stream itself may not know it."""
+    last = events[-1] if events else None
+    if not isinstance(last, Failed) or last.failure.request_id is not None:
+        return events
+    failed = replace(last.failure, request_id=request_id_of(head.headers))
+    return (*events[:-1], replace(last, failure=failed))
 
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:
@@ -84,7 +93,7 @@ class AnswerReader:
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
             if events and events[-1].__class__ is Failed:
-                events = self._identified(events)
+                events = _identified(events, self._head)
             return events if self._opened else self._open(events)
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
@@ -98,7 +107,7 @@ class AnswerReader:
         if self._done:
             return ()
         if self._parser is not None:
-            events = self._identified(self._parser.close())
+            events = _identified(self._parser.close(), self._head)
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
             return events if self._opened else self._open(events)
@@ -111,14 +120,6 @@ class AnswerReader:
             )
         except ProviderFailed as error:
             return (Failed(error.failure),)
-
-    def _identified(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
-        """The events with the provider's id of the call in a failure: a stream itself may not know it."""
-        last = events[-1] if events else None
-        if not isinstance(last, Failed) or last.failure.request_id is not None:
-            return events
-        failed = replace(last.failure, request_id=request_id_of(self._head.headers))
-        return (*events[:-1], replace(last, failure=failed))
 
     def _open(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The parser's first events, with the moment of the answer where the provider names none."""
