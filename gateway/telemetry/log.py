@@ -180,6 +180,7 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
         fields["lost"] = True
     if failure is not None:
         told = {
+            "model": attempt.model,
             "kind": failure.kind,
             "status": failure.status,
             "code": failure.code,

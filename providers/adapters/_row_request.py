@@ -38,10 +38,11 @@ def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple
     rule = row.requests
     if rule.path_by:
         return _PATHS[rule.path_by](target)
-    path = rule.path
+    base, path = target.base_path, rule.path
     if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
-        path = rule.prefill.path
-    return target.base_path + path, tuple(rule.query.items())
+        # It stands beside the version that a URL may name, not below it.
+        base, path = base.removesuffix("/v1"), rule.prefill.path
+    return base + path, tuple(rule.query.items())
 
 
 def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, object]:

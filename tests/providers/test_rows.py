@@ -456,3 +456,12 @@ def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
 def test_what_is_no_text_is_not(body: bytes, headers: dict[str, str]) -> None:
     failure = adapter_named("deepseek").classify_error(WireResponse(502, headers, body, 0))
     assert (failure.kind, failure.detail) == (FailureKind.UNAVAILABLE, "")
+
+
+@pytest.mark.parametrize("base_path", ["", "/v1"])
+def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
+    adapter = adapter_named("deepseek")
+    begun = replace(ASK, messages=(UserMessage("Tell."), AssistantMessage("Once")))
+    at = target(adapter, "deepseek-v4-pro", base_path)
+    assert adapter.build_request(begun, at).path == "/beta/chat/completions"
+    assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"

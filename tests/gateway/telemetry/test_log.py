@@ -62,6 +62,7 @@ def test_an_answer_after_a_failover_in_a_trace() -> None:
             {
                 "deployment": "house",
                 "ms": 200.0,
+                "model": "m-1",
                 "kind": "unavailable",
                 "status": 503,
                 "detail": "the provider's own words",
