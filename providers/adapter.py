@@ -22,6 +22,7 @@ from providers.wire import WireRequest, WireResponse
 __all__ = [
     "Adapter",
     "Capabilities",
+    "EndsBehindStop",
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
@@ -134,4 +135,14 @@ class KnowsOffers(Protocol):
     @property
     def offers(self) -> Offers:
         """Empty where nothing is known."""
+        ...
+
+
+@runtime_checkable
+class EndsBehindStop(Protocol):
+    """What an adapter may add, whose provider stops behind the words of `stop` and leaves them in the text."""
+
+    @property
+    def ends_behind_stop(self) -> bool:
+        """Whether it does: then who reads the answer takes them off (`providers.stops`)."""
         ...

@@ -80,8 +80,9 @@ class Caller:
                     if not request.stream:
                         response = await reply.read_whole()
                         await reply.close()
-                        return Answer(step, completion=read_answer(deployment.adapter, response, deployment.target))
-                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target)
+                        completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
+                        return Answer(step, completion=completion)
+                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                     body = BoundedReply(reply) if request.folded else reply
                     reading = timer if request.folded else deadline
                     stream = LiveStream(

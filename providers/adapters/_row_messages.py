@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from providers.adapters._row import Row
+from providers.adapters._turns import alternating
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
@@ -23,6 +24,7 @@ from providers.chat import (
     text_of,
 )
 from providers.codec.encode_request import encode_message
+from providers.failures import UnsupportedFeature
 
 __all__ = ["encode_messages"]
 
@@ -31,11 +33,15 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[dict[str, object]]:
-    """The conversation as the vendor wants it."""
+    """The conversation as the vendor wants it; raises UnsupportedFeature for one that is too long."""
     rule = row.requests
     messages: Sequence[Message] = request.messages
     if rule.system == "first":
         messages = _system_first(messages)
+    if rule.turns == "alternate":
+        messages = alternating(messages)
+    if rule.most_messages is not None and len(messages) > rule.most_messages:
+        raise UnsupportedFeature("messages", f"this provider takes at most {rule.most_messages} messages")
     if rule.call_ids:
         messages = _with_short_ids(messages)
     encoded = [_message(message, row, facts) for message in messages]

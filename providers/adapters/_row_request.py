@@ -38,10 +38,11 @@ def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple
     rule = row.requests
     if rule.path_by:
         return _PATHS[rule.path_by](target)
-    path = rule.path
+    base, path = target.base_path, rule.path
     if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
-        path = rule.prefill.path
-    return target.base_path + path, tuple(rule.query.items())
+        # It stands beside the version that a URL may name, not below it.
+        base, path = base.removesuffix("/v1"), rule.prefill.path
+    return base + path, tuple(rule.query.items())
 
 
 def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, object]:
@@ -57,6 +58,8 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
     body["messages"] = encode_messages(request, row, target.facts)
+    for name, value in rule.with_tools.items() if tools else ():
+        body.setdefault(name, value)
     if choice is not None:
         body["tool_choice"] = choice
     forced, thinking = thinking_fields(request, row, target.facts)
@@ -114,8 +117,14 @@ def _check_features(request: ChatRequest, row: Row) -> None:
 
 
 def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
-    """The request with its numbers brought into what the vendor takes; a stop that is too long is refused."""
+    """The request with its numbers brought into what the vendor takes; what can't be brought there is refused."""
     changes: dict[str, float | int] = {}
+    most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
+    if request.n is not None and request.n > 1:
+        if most_choices is not None and request.n > most_choices:
+            raise UnsupportedFeature("n", f"this provider gives at most {most_choices} choices")
+        if request.tools and not rule.n_beside_tools:
+            raise UnsupportedFeature("n", "this provider gives one choice beside tools")
     for name, (low, high) in rule.bounds.items():
         value = getattr(request, name, None)
         if value is not None and not low <= value <= high:

@@ -25,7 +25,10 @@ def thinking_fields(
     form = row.thinking.get(facts.thinking or "default")
     if form is None or ("thinking_only" in facts.flags and not form.effort):
         return {}, {}
-    if form.forced_off and _must_call(request) and "thinking_only" not in facts.flags:
+    unthinking = (form.forced_off and _must_call(request)) or (
+        request.response_format is not None and "json_without_thinking" in facts.flags
+    )
+    if unthinking and "thinking_only" not in facts.flags:
         return (form.off if "reasoning" in facts.features else {}), {}
     effort = request.reasoning_effort
     if effort is None:

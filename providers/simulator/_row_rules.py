@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
+from providers.adapters._turns import NOTHING_SAID
 from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
+from providers.simulator.turns import out_of_turn
 
 __all__ = ["Objection", "as_openai", "objections"]
 
@@ -99,6 +101,11 @@ def _about_messages(
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
+    roles = [str(message.get("role")) for message in messages]
+    if rule.turns == "alternate" and (wrong := out_of_turn(roles)) is not None:
+        yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
+    if rule.most_messages is not None and len(messages) > rule.most_messages:
+        yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
@@ -145,6 +152,8 @@ def _about_content(content: object, details: frozenset[str], able: frozenset[str
 
 def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
+    if tools and not row.requests.n_beside_tools and body.get("n") not in (None, 1):
+        yield Objection("n must be 1 where tools are given", "n")
     strict = "strict_tools" in row.capabilities.parameters
     if any(tool.get("parameters") is None or (not strict and "strict" in tool) for tool in tools):
         yield Objection("tools: every function needs parameters, and nothing that is not known", "tools")
@@ -220,7 +229,8 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     plain = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "n"}
     plain |= {"logprobs", "top_logprobs"}
     kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
-    kept["messages"] = [_plain_message(as_map(entry), row) for entry in read_list(body, "messages")]
+    messages = [as_map(entry) for entry in read_list(body, "messages")]
+    kept["messages"] = [_plain_message(message, row) for message in messages if not _says_nothing(message, row)]
     kept |= {"stream_options": {"include_usage": True}} if body.get("stream") is True else {}
     words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
     choice: Any = body.get("tool_choice")
@@ -230,6 +240,11 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     if form is not None and (effort := _effort(body, form)) is not None:
         kept["reasoning_effort"] = effort
     return kept
+
+
+def _says_nothing(message: Mapping[str, object], row: Row) -> bool:
+    """Whether it only keeps two people of one side apart, as vendors want it."""
+    return row.requests.turns == "alternate" and message == {"role": "assistant", "content": NOTHING_SAID}
 
 
 def _plain_message(message: Mapping[str, object], row: Row) -> Mapping[str, object]:

@@ -367,3 +367,101 @@ def test_text_before_the_finish_is_given_out_at_once() -> None:
     parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
     events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello"]
+
+
+# --- rules of single vendors ----------------------------------------------------------------------
+
+CALL = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))
+
+
+def spoken(provider: str, model: str, *messages: Any) -> list[tuple[str, object]]:
+    body = sent(provider, model, replace(TOOLS, messages=messages))
+    return [(message["role"], message["content"]) for message in body["messages"]]
+
+
+@pytest.mark.parametrize(("provider", "model"), [("qianfan", "ernie-5.1"), ("hunyuan-compatible", "hunyuan-a13b")])
+def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provider: str, model: str) -> None:
+    said = spoken(
+        provider,
+        model,
+        SystemMessage("A"),
+        UserMessage("one"),
+        SystemMessage("B"),
+        UserMessage("two"),
+        AssistantMessage("x"),
+        CALL,
+        ToolMessage("call_1", "noon"),
+        UserMessage("and?"),
+        AssistantMessage(""),
+        UserMessage("well?"),
+    )
+    assert said == [
+        ("system", "A\n\nB"),
+        ("user", "one\n\ntwo"),
+        ("assistant", "x"),
+        ("tool", "noon"),
+        ("assistant", "…"),
+        ("user", "and?\n\nwell?"),
+    ]
+
+
+def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
+    turns = [UserMessage("q"), AssistantMessage("a")] * 20
+    assert len(spoken("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
+    with pytest.raises(UnsupportedFeature, match="at most 40"):
+        spoken("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
+
+
+def test_several_answers_are_never_fewer_than_asked_for() -> None:
+    assert sent("dashscope-compatible", "qwen-plus", replace(ASK, n=4))["n"] == 4
+    for asked in (replace(ASK, n=5), replace(TOOLS, n=2)):
+        with pytest.raises(UnsupportedFeature) as raised:
+            sent("dashscope-compatible", "qwen-plus", asked)
+        assert raised.value.feature == "n"
+
+
+def test_calls_may_be_parallel_unless_the_client_says_otherwise() -> None:
+    assert sent("dashscope-compatible", "qwen-plus", TOOLS)["parallel_tool_calls"] is True
+    asked = replace(TOOLS, parallel_tool_calls=False)
+    assert sent("dashscope-compatible", "qwen-plus", asked)["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in sent("dashscope-compatible", "qwen-plus")
+
+
+def test_the_compatible_mode_knows_the_models_of_the_native_one() -> None:
+    json = replace(ASK, messages=(UserMessage("json"),), response_format=JsonObjectFormat(), reasoning_effort="high")
+    assert sent("dashscope-compatible", "qwen-plus", json)["enable_thinking"] is False
+    assert sent("dashscope-compatible", "qwen3.7-plus", json)["enable_thinking"] is True
+    for model in ("qwq-plus", "deepseek-r1", "qwen3.8-omni-flash"):
+        body = sent("dashscope-compatible", model)
+        assert body["stream"] is True, "it answers in streams alone"
+        assert "enable_thinking" not in body
+
+
+def test_ark_s_least_effort_is_none() -> None:
+    body = sent("ark", "doubao-seed-2-1-pro-260915", replace(ASK, reasoning_effort="minimal"))
+    assert (body["thinking"], body.get("reasoning_effort")) == ({"type": "disabled"}, None)
+
+
+@pytest.mark.parametrize("body", [b'"Invalid token"', b"Invalid token", b"  Invalid token\n"])
+def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
+    failure = adapter_named("siliconflow").classify_error(WireResponse(401, {}, body, 0))
+    assert failure.kind is FailureKind.CREDENTIALS
+    assert failure.detail.endswith(": Invalid token")
+    assert "token" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"), [(b"<html>x", {"content-type": "text/html"}), (b"<x/>", {}), (b'{"a', {})]
+)
+def test_what_is_no_text_is_not(body: bytes, headers: dict[str, str]) -> None:
+    failure = adapter_named("deepseek").classify_error(WireResponse(502, headers, body, 0))
+    assert (failure.kind, failure.detail) == (FailureKind.UNAVAILABLE, "")
+
+
+@pytest.mark.parametrize("base_path", ["", "/v1"])
+def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
+    adapter = adapter_named("deepseek")
+    begun = replace(ASK, messages=(UserMessage("Tell."), AssistantMessage("Once")))
+    at = target(adapter, "deepseek-v4-pro", base_path)
+    assert adapter.build_request(begun, at).path == "/beta/chat/completions"
+    assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"
