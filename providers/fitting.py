@@ -261,8 +261,10 @@ def fit(
 
 
 def _thinks(needs: Needs, facts: ModelFacts) -> bool:
-    """Whether the model will reason: because it is asked to, or because it does unless it is asked not to."""
-    return not needs.unthinking and ("reasoning_effort" in needs.parameters or "thinking_default" in facts.flags)
+    """Whether the model will reason: because it is asked to, does unless it is asked not to, or can't do without."""
+    if needs.unthinking and (not facts.efforts or "none" in facts.efforts):
+        return False
+    return "reasoning_effort" in needs.parameters or "thinking_default" in facts.flags
 
 
 @cache

@@ -253,7 +253,6 @@ def test_the_last_event_ends_it_before_the_connection_does() -> None:
         ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
         ("guardrail_intervened", "content_filter", "guardrail_intervened"),
         ("content_filtered", "content_filter", "content_filtered"),
-        ("malformed_tool_use", "tool_calls", "malformed_tool_use"),
     ],
 )
 def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
@@ -262,6 +261,10 @@ def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
 
 
 def test_output_that_is_unusable_is_no_answer() -> None:
+    for word in ("malformed_tool_use", "malformed_model_output"):
+        with pytest.raises(ProviderFailed) as caught:
+            ADAPTER.parse_response(whole(stopReason=word), TARGET)
+        assert (caught.value.failure.kind, caught.value.failure.code) == (FailureKind.MALFORMED, word)
     last = events(event("messageStop", stopReason="malformed_model_output"))[-1]
     assert isinstance(last, Failed)
     assert last.failure.kind is FailureKind.MALFORMED
