@@ -23,10 +23,13 @@ from providers.chat import (
 from providers.failures import UnsupportedFeature
 from providers.json_values import embed_object
 
-__all__ = ["PlainChoice", "arguments_of", "results_in_order", "safe_call_id", "spoken", "tools_of"]
+__all__ = ["SILENT", "PlainChoice", "arguments_of", "results_in_order", "safe_call_id", "spoken", "tools_of"]
 
 PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A choice of tools where a format has no word for some of them: those are left out of the list instead."""
+
+SILENT = "."
+"""What a person says who says nothing, where a format wants a text that isn't blank."""
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _MOST_CHARACTERS = 64

@@ -185,6 +185,9 @@ def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> 
     forces = isinstance(choice, dict) or choice in ("required", "any")
     if thinks and forces and form.forced_off:
         yield Objection("Thinking mode does not support this tool_choice", "tool_choice")
+    silent = asked == "none" or (asked is None and "thinking_default" not in facts.flags)
+    if "tools_without_thinking" in facts.flags and body.get("tools") and not silent:
+        yield Objection("Function tools with reasoning_effort are not supported", form.effort)
     if thinks and form.streamed and body.get("stream") is not True:
         yield Objection("enable_thinking must be set to false for non-streaming calls", "enable_thinking")
     effort = body.get(form.effort) if form.effort else None

@@ -106,8 +106,8 @@ def test_a_whole_request() -> None:
                 "content": [
                     {"text": "See"},
                     {"image": {"format": "jpeg", "source": {"bytes": "QUJD"}}},
-                    {"document": {"format": "pdf", "name": "a b c pdf 2", "source": {"bytes": "JVBERg=="}}},
-                    {"document": {"format": "txt", "name": "document 3", "source": {"bytes": "QUJD"}}},
+                    {"document": {"format": "pdf", "name": "a b c pdf 1", "source": {"bytes": "JVBERg=="}}},
+                    {"document": {"format": "txt", "name": "document 2", "source": {"bytes": "QUJD"}}},
                 ],
             },
             {
@@ -124,6 +124,29 @@ def test_a_whole_request() -> None:
         "inferenceConfig": {"maxTokens": 64000, "temperature": 1, "stopSequences": ["END"]},
         "toolConfig": {"tools": [{"toolSpec": spec}], "toolChoice": {"any": {}}},
     }
+
+
+def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them() -> None:
+    paper = FilePart("data:application/pdf;base64,JVBERg==", "a.pdf")
+    body = sent(UserMessage((paper,)), AssistantMessage("Read."), UserMessage((TextPart("Again"), paper)))
+    first, _, last = (turn["content"] for turn in body["messages"])
+    assert [first[0]["document"]["name"], last[1]["document"]["name"]] == ["a pdf 1", "a pdf 2"]
+    assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
+
+
+def test_a_conversation_begins_with_a_turn_of_the_user() -> None:
+    body = sent(AssistantMessage("Welcome!"), UserMessage("Hi"))
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
+    assert body["messages"][0]["content"] == [{"text": "."}]
+
+
+def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
+    with pytest.raises(UnsupportedFeature, match="blanks"):
+        sent(UserMessage("Hi"), stop=("\n",))
+    nova = "amazon.nova-pro-v1:0"
+    asked = ChatRequest("assistant", (UserMessage("Hi"),), stop=("\n",))
+    wire = ADAPTER.build_request(asked, replace(TARGET, model=nova, facts=model_facts(ADAPTER.models, nova)))
+    assert json.loads(wire.body)["inferenceConfig"] == {"stopSequences": ["\n"]}
 
 
 def test_what_only_some_models_have_goes_beside() -> None:
