@@ -22,6 +22,7 @@ from providers.wire import WireRequest, WireResponse
 __all__ = [
     "Adapter",
     "Capabilities",
+    "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
@@ -114,6 +115,16 @@ class Adapter(Protocol):
 
     def classify_error(self, response: WireResponse) -> Failure:
         """What a response with a status of 400 or more means; never raises, whatever the body."""
+        ...
+
+
+@runtime_checkable
+class KnowsBasePath(Protocol):
+    """What an adapter may add: where the vendor's API lies at a host that an operator writes without a path."""
+
+    @property
+    def usual_base_path(self) -> str:
+        """`/openai/v1`; empty for that of the vendor's first site, else `/v1`."""
         ...
 
 

@@ -17,7 +17,15 @@ from providers.adapters._anthropic_schema import strict_schema
 from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._thoughts import Thought, unpack
-from providers.adapters._tool_loops import SILENT, PlainChoice, arguments_of, safe_call_id, spoken, tools_of
+from providers.adapters._tool_loops import (
+    SILENT,
+    PlainChoice,
+    arguments_of,
+    safe_call_id,
+    silences,
+    spoken,
+    tools_of,
+)
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -189,12 +197,11 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
                 say("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
-    if not turns:
-        raise UnsupportedFeature("system_only", "the provider wants a message of the user's that is not blank")
+    before, behind = silences([role for role, _ in turns], messages)
+    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": SILENT}])]
+    turns = [*(silent if before else []), *turns, *(silent if behind else [])]
     if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
         turns[-1][1][-1] = {"text": text.rstrip()}
-    if turns[0][0] == "assistant":
-        turns.insert(0, ("user", [{"text": SILENT}]))
     for _, blocks in turns:
         if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
             # No document is taken without a word about it.

@@ -77,9 +77,11 @@ class Requests:
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
     reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
     if there is none. json_word: a JSON format needs the word in a message. most_stops, stop_characters: bounds of stop.
+    base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
 
+    base_path: str = ""
     path: str = "/chat/completions"
     path_by: str = ""
     query: Mapping[str, str] = field(default_factory=dict)

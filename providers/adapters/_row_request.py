@@ -158,13 +158,8 @@ def _tool(tool: Tool, strict: bool) -> Tool:
 
 
 def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Azure has two APIs: under `/openai` the deployment is a part of the path, else it is the body's model.
-
-    A bare host, whose path is `/v1` at any other vendor, has the newer one at `/openai/v1`.
-    """
-    base = target.base_path.rstrip("/")
-    if base in ("", "/v1"):
-        return "/openai/v1/chat/completions", ()
+    """Azure has two APIs: under `/openai` the deployment is a part of the path, else it is the body's model."""
+    base = target.base_path
     if base.endswith("/openai"):
         if target.model in ("", ".", ".."):
             raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")

@@ -88,12 +88,27 @@ def test_system_texts_stand_apart_wherever_they_come_and_blank_ones_are_left_out
     assert body["messages"] == [{"role": "user", "content": [text("Hi"), text("Hi")]}]
 
 
-def test_blank_texts_are_left_out_and_nothing_but_them_is_refused() -> None:
+def test_blank_texts_are_left_out() -> None:
     assert turns(HI, AssistantMessage(""), UserMessage((TextPart(""), TextPart("Still?")))) == [
         {"role": "user", "content": [text("Hi"), text("Still?")]}
     ]
-    assert refused(asked(SystemMessage("Be brief."))) == "system_only"
-    assert refused(asked(UserMessage("  "))) == "system_only"
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ((SystemMessage("Be brief."),), ["user"]),
+        ((UserMessage("  "),), ["user"]),
+        ((AssistantMessage("Welcome!"), HI), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello."), SystemMessage("Say more.")), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello."), UserMessage("")), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello,")), ["user", "assistant"]),
+    ],
+)
+def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...], roles: list[str]) -> None:
+    said = turns(*messages, model=OLD)
+    assert [turn["role"] for turn in said] == roles
+    assert [text(".")] in [turn["content"] for turn in said] or len(said) == 2
 
 
 def test_results_come_first_in_the_turn_after_their_calls_in_the_order_of_the_calls() -> None:
@@ -153,14 +168,6 @@ def test_a_history_of_calls_without_tools_names_them_and_lets_none_be_called() -
     assert body["tools"] == [{"name": "get_weather", "input_schema": {"type": "object", "properties": {}}}]
     assert body["tool_choice"] == {"type": "none"}
     assert "tools" not in sent(asked())
-
-
-def test_a_conversation_begins_with_a_turn_of_the_user() -> None:
-    assert turns(AssistantMessage("Welcome!"), HI) == [
-        {"role": "user", "content": [text(".")]},
-        {"role": "assistant", "content": [text("Welcome!")]},
-        {"role": "user", "content": [text("Hi")]},
-    ]
 
 
 def test_a_blank_result_is_an_empty_one() -> None:

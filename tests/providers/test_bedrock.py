@@ -134,10 +134,18 @@ def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them()
     assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
 
 
-def test_a_conversation_begins_with_a_turn_of_the_user() -> None:
-    body = sent(AssistantMessage("Welcome!"), UserMessage("Hi"))
-    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
-    assert body["messages"][0]["content"] == [{"text": "."}]
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (AssistantMessage("Welcome!"), UserMessage("Hi")),
+        (SystemMessage("Be brief."),),
+        (UserMessage("Hi"), AssistantMessage("Hello."), SystemMessage("Say more.")),
+    ],
+)
+def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...]) -> None:
+    turns = sent(*messages)["messages"]
+    assert (turns[0]["role"], turns[-1]["role"]) == ("user", "user")
+    assert [{"text": "."}] in [turn["content"] for turn in turns]
 
 
 def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
@@ -188,7 +196,6 @@ def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> Non
         (UserMessage((ImagePart("https://example.com/a.png"),)), "image_url"),
         (UserMessage((ImagePart("data:image/svg+xml;base64,QUJD"),)), "vision"),
         (UserMessage((FilePart("data:application/zip;base64,QUJD"),)), "file"),
-        (UserMessage(" "), "system_only"),
         (ToolMessage("x", "y"), "tools"),
     ],
 )

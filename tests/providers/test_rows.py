@@ -244,20 +244,18 @@ def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
 @pytest.mark.parametrize(
     ("base_path", "path"),
     [
-        ("/v1", "/openai/v1/chat/completions"),
-        ("", "/openai/v1/chat/completions"),
         ("/openai/v1", "/openai/v1/chat/completions"),
         ("/openai", "/openai/deployments/my-gpt/chat/completions"),
         ("/openai/deployments/my-gpt", "/openai/deployments/my-gpt/chat/completions"),
-        ("/openai/deployments/other/", "/openai/deployments/other/chat/completions"),
+        ("/openai/deployments/other", "/openai/deployments/other/chat/completions"),
         ("/proxy/openai", "/proxy/openai/deployments/my-gpt/chat/completions"),
     ],
 )
 def test_every_way_to_write_azure_s_endpoint_leads_to_one_of_its_two_apis(base_path: str, path: str) -> None:
-    """A bare host's base path is /v1, as everywhere else."""
     adapter = adapter_named("azure")
     wire = adapter.build_request(ASK, target(adapter, "my-gpt", base_path))
     assert (wire.path, dict(wire.query)) == (path, {"api-version": "2024-10-21"} if "deployments" in path else {})
+    assert adapter.usual_base_path == "/openai/v1"
 
 
 @pytest.mark.parametrize("effort", [None, "none", "high"])
