@@ -71,8 +71,9 @@ class Requests:
     max_tokens: the field of the limit. rename: our parameter -> the vendor's. bounds: the numbers that are taken; what
     lies beyond is brought to the nearest. constants, streaming, streaming_tools: fields that are always sent, with a
     stream, with tools in a stream. stream_options: whether usage in a stream must be, and can be, asked for.
-    system: `first` joins all instructions in one message at the beginning. details: the words
-    for an image's detail, where `image_detail` is among the parameters.
+    system: `first` joins all instructions in one message at the beginning. strict_turns: no answer is blank, one stands
+    between a tool's result and the user, and the last turn is a user's, a tool's, or an answer to be continued.
+    details: the words for an image's detail, where `image_detail` is among the parameters.
     choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
     reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
@@ -94,6 +95,7 @@ class Requests:
     stream_options: bool = True
     developer: bool = False
     system: str = "any"
+    strict_turns: bool = False
     details: frozenset[str] = frozenset({"low", "high"})
     choices: Mapping[str, str] = field(default_factory=dict)
     call_ids: str = ""

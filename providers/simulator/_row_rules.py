@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
@@ -99,6 +100,8 @@ def _about_messages(
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
+    if rule.strict_turns:
+        yield from _about_turns(messages)
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
@@ -125,6 +128,19 @@ def _about_messages(
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
         yield from _about_content(message.get("content"), details, able, place)
+
+
+def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
+    """What a vendor says of who speaks when, where it minds."""
+    for before, message in pairwise([{}, *messages]):
+        roles = before.get("role"), message.get("role")
+        if roles == ("tool", "user") or (roles[1] == "system" and roles[0] not in (None, "system")):
+            yield Objection(f"Unexpected role '{roles[1]}' after role '{roles[0]}'", "messages")
+        if roles[1] == "assistant" and not message.get("content") and not message.get("tool_calls"):
+            yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
+    last = messages[-1] if messages else {}
+    if last.get("role") not in ("user", "tool") and not last.get("prefix"):
+        yield Objection("Expected last role User or Tool (or Assistant with prefix True) for serving", "messages")
 
 
 def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:

@@ -25,6 +25,7 @@ from providers.chat import (
     FilePart,
     Finished,
     JsonObjectFormat,
+    Message,
     NamedTool,
     SystemMessage,
     TextDelta,
@@ -38,6 +39,7 @@ from providers.failures import FailureKind, UnsupportedFeature
 from providers.fitting import fit, needs_of
 from providers.folding import fold
 from providers.registry import load_registry
+from providers.simulator._row_rules import objections
 from providers.simulator.registry import load_dialects
 from providers.simulator.rows import RowDialect, dialect_of
 
@@ -230,6 +232,31 @@ def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
     with pytest.raises(UnsupportedFeature) as raised:
         adapter.build_request(request_, target(adapter, model, "/openai" if provider == "azure" else "/v1"))
     assert raised.value.feature == feature
+
+
+CALLED = AssistantMessage(None, tool_calls=(ToolCall("aB3dE5gH7", "get_time", "{}"),))
+NOON = ToolMessage("aB3dE5gH7", "12:00")
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ((SystemMessage("Be brief."),), "system user"),
+        ((UserMessage("Hi"), AssistantMessage(""), UserMessage("Hi?")), "user user"),
+        ((UserMessage("Hi"), AssistantMessage("Yes"), SystemMessage("Go on.")), "system user assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON, UserMessage("And?")), "user assistant tool assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON), "user assistant tool"),
+        ((UserMessage("Hi"), AssistantMessage("Well,")), "user assistant"),
+        ((UserMessage("Hi"), AssistantMessage(" ")), "user"),
+        ((UserMessage("Hi"), AssistantMessage(None, refusal="No."), UserMessage("Why?")), "user assistant user"),
+    ],
+)
+def test_a_vendor_that_minds_who_speaks_when_hears_what_it_takes(messages: tuple[Message, ...], roles: str) -> None:
+    asked = replace(TOOLS, messages=messages)
+    body = sent("mistral", "mistral-large-4", asked)
+    assert [message["role"] for message in body["messages"]] == roles.split()
+    adapter = adapter_named("mistral")
+    assert not [*objections(body, adapter.row, target(adapter, "mistral-large-4").facts, "/v1/chat/completions")]
 
 
 def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
