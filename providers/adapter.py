@@ -23,6 +23,7 @@ __all__ = [
     "Adapter",
     "Capabilities",
     "EndsBehindStop",
+    "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
@@ -115,6 +116,16 @@ class Adapter(Protocol):
 
     def classify_error(self, response: WireResponse) -> Failure:
         """What a response with a status of 400 or more means; never raises, whatever the body."""
+        ...
+
+
+@runtime_checkable
+class KnowsBasePath(Protocol):
+    """What an adapter may add: where the vendor's API lies at a host that an operator writes without a path."""
+
+    @property
+    def usual_base_path(self) -> str:
+        """`/openai/v1`; empty for that of the vendor's first site, else `/v1`."""
         ...
 
 

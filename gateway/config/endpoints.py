@@ -16,7 +16,7 @@ from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.services import is_this_machine
-from providers.adapter import Adapter
+from providers.adapter import Adapter, KnowsBasePath
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
@@ -142,8 +142,7 @@ class Endpoints:
         except OriginError as error:  # the URL may hold a password, so it is not shown
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
-        usual = next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)
-        base_path = usual if written is None else written
+        base_path = _usual_base_path(adapter) if written is None else written
         site = self._owner(section.provider, origin)
         if site is None:
             return self._own_server(name, section, origin, base_path)
@@ -228,3 +227,9 @@ class Endpoints:
         if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)
+
+
+def _usual_base_path(adapter: Adapter) -> str:
+    """Where the API lies at a host that is written without a path."""
+    known = adapter.usual_base_path if isinstance(adapter, KnowsBasePath) else ""
+    return known or next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)

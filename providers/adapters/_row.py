@@ -74,15 +74,19 @@ class Requests:
     streaming, streaming_tools: fields that are always sent, with a stream, with tools in a stream. with_tools: fields
     that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
     and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
-    makes people (or tools) and the assistant speak in turn. details: the words for an image's detail, where
-    `image_detail` is among the parameters. most_messages: after that. n_beside_tools: whether both can be asked for.
+    makes people (or tools) and the assistant speak in turn. strict_turns: no answer is blank, one stands between a
+    tool's result and the user, and the last turn is a user's, a tool's, or an answer to be continued. details: the
+    words for an image's detail, where `image_detail` is among the parameters. most_messages: after that.
+    n_beside_tools: whether both can be asked for.
     choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
     reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
     if there is none. json_word: a JSON format needs the word in a message. most_stops, stop_characters: bounds of stop.
+    base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
 
+    base_path: str = ""
     path: str = "/chat/completions"
     path_by: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +103,7 @@ class Requests:
     turns: str = ""
     most_messages: int | None = None
     n_beside_tools: bool = True
+    strict_turns: bool = False
     details: frozenset[str] = frozenset({"low", "high"})
     choices: Mapping[str, str] = field(default_factory=dict)
     call_ids: str = ""

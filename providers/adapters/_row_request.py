@@ -30,7 +30,8 @@ __all__ = ["encode_body", "place_of"]
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 _AZURE_VERSION = "2024-10-21"
 """The last dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
-_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format", "n", "logprobs", "top_logprobs")
+_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
+_OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
 def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -85,6 +86,9 @@ def _is_said(name: str, row: Row) -> bool:
         return False
     if name == row.requests.max_tokens:
         return "max_tokens" in row.capabilities.parameters
+    if name in _OF_FEATURES:
+        # Who has no such feature has no such field, and is asked for one choice without them in any case.
+        return _OF_FEATURES[name] in row.capabilities.features
     return name in _STRUCTURE or name in row.capabilities.parameters
 
 
@@ -163,13 +167,13 @@ def _tool(tool: Tool, strict: bool) -> Tool:
 
 
 def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Azure has two APIs: under `/openai` the deployment is a part of the path, elsewhere it is the body's model."""
-    if not target.base_path.endswith("/openai"):
-        return f"{target.base_path}/chat/completions", ()
-    if target.model in ("", ".", ".."):
-        raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
-    path = f"{target.base_path}/deployments/{quote(target.model, safe='')}/chat/completions"
-    return path, (("api-version", _AZURE_VERSION),)
+    """Azure has two APIs: under `/openai` the deployment is a part of the path, else it is the body's model."""
+    base = target.base_path
+    if base.endswith("/openai"):
+        if target.model in ("", ".", ".."):
+            raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
+        base = f"{base}/deployments/{quote(target.model, safe='')}"
+    return f"{base}/chat/completions", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
 
 
 _PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": _azure}

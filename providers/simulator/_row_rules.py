@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
@@ -106,6 +107,8 @@ def _about_messages(
         yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
+    if rule.strict_turns:
+        yield from _about_turns(messages)
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
@@ -132,6 +135,19 @@ def _about_messages(
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
         yield from _about_content(message.get("content"), details, able, place)
+
+
+def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
+    """What a vendor says of who speaks when, where it minds."""
+    for before, message in pairwise([{}, *messages]):
+        roles = before.get("role"), message.get("role")
+        if roles == ("tool", "user") or (roles[1] == "system" and roles[0] not in (None, "system")):
+            yield Objection(f"Unexpected role '{roles[1]}' after role '{roles[0]}'", "messages")
+        if roles[1] == "assistant" and not message.get("content") and not message.get("tool_calls"):
+            yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
+    last = messages[-1] if messages else {}
+    if last.get("role") not in ("user", "tool") and not last.get("prefix"):
+        yield Objection("Expected last role User or Tool (or Assistant with prefix True) for serving", "messages")
 
 
 def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:
@@ -194,6 +210,9 @@ def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> 
     forces = isinstance(choice, dict) or choice in ("required", "any")
     if thinks and forces and form.forced_off:
         yield Objection("Thinking mode does not support this tool_choice", "tool_choice")
+    silent = asked == "none" or (asked is None and "thinking_default" not in facts.flags)
+    if "tools_without_thinking" in facts.flags and body.get("tools") and not silent:
+        yield Objection("Function tools with reasoning_effort are not supported", form.effort)
     if thinks and form.streamed and body.get("stream") is not True:
         yield Objection("enable_thinking must be set to false for non-streaming calls", "enable_thinking")
     effort = body.get(form.effort) if form.effort else None

@@ -28,7 +28,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind, ProviderFailed
-from providers.fitting import FEATURES, PARAMETERS
+from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
 from providers.folding import fold
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
@@ -75,6 +75,39 @@ def test_regional_hosts_are_the_catalogue_s() -> None:
 
 
 # --- what it sends --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "sent"),
+    [
+        ("gpt-6-luna", "max", "max"),
+        ("gpt-6-luna", "minimal", "none"),
+        ("gpt-6-astra", "none", "low"),
+        ("gpt-5.4-mini", "max", "xhigh"),
+        ("gpt-5.1", "xhigh", "high"),
+        ("gpt-5-mini", "none", "minimal"),
+        ("o3", "minimal", "low"),
+        ("some-model", "max", "max"),
+    ],
+)
+def test_an_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) -> None:
+    assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
+
+
+def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -> None:
+    asked = replace(TOOLS, reasoning_effort="none", stop=("x",))
+    facts = target("gpt-6-astra").facts
+    assert fit(needs_of(asked), ADAPTER.capabilities, facts).unsupported == {"stop"}
+    wire = ADAPTER.build_request(asked, target("gpt-6-astra"))
+    assert (wire.path, json.loads(wire.body)["reasoning"]) == ("/v1/responses", {"effort": "low"})
+
+
+def test_a_refusal_in_the_history_has_a_content_and_is_text_where_nobody_knows_refusals() -> None:
+    said = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
+    refused = {"role": "assistant", "content": "", "refusal": "No."}
+    assert body(said, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
+    plain = {"role": "assistant", "content": "No."}
+    assert body(said, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
 
 
 def test_asks_for_the_deployment_s_model_at_its_path() -> None:

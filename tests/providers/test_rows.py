@@ -25,6 +25,7 @@ from providers.chat import (
     FilePart,
     Finished,
     JsonObjectFormat,
+    Message,
     NamedTool,
     SystemMessage,
     TextDelta,
@@ -35,8 +36,10 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind, UnsupportedFeature
+from providers.fitting import fit, needs_of
 from providers.folding import fold
 from providers.registry import load_registry
+from providers.simulator._row_rules import objections
 from providers.simulator.registry import load_dialects
 from providers.simulator.rows import RowDialect, dialect_of
 
@@ -229,6 +232,69 @@ def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
     with pytest.raises(UnsupportedFeature) as raised:
         adapter.build_request(request_, target(adapter, model, "/openai" if provider == "azure" else "/v1"))
     assert raised.value.feature == feature
+
+
+CALLED = AssistantMessage(None, tool_calls=(ToolCall("aB3dE5gH7", "get_time", "{}"),))
+NOON = ToolMessage("aB3dE5gH7", "12:00")
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ((SystemMessage("Be brief."),), "system user"),
+        ((UserMessage("Hi"), AssistantMessage(""), UserMessage("Hi?")), "user user"),
+        ((UserMessage("Hi"), AssistantMessage("Yes"), SystemMessage("Go on.")), "system user assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON, UserMessage("And?")), "user assistant tool assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON), "user assistant tool"),
+        ((UserMessage("Hi"), AssistantMessage("Well,")), "user assistant"),
+        ((UserMessage("Hi"), AssistantMessage(" ")), "user"),
+        ((UserMessage("Hi"), AssistantMessage(None, refusal="No."), UserMessage("Why?")), "user assistant user"),
+    ],
+)
+def test_a_vendor_that_minds_who_speaks_when_hears_what_it_takes(messages: tuple[Message, ...], roles: str) -> None:
+    asked = replace(TOOLS, messages=messages)
+    body = sent("mistral", "mistral-large-4", asked)
+    assert [message["role"] for message in body["messages"]] == roles.split()
+    adapter = adapter_named("mistral")
+    assert not [*objections(body, adapter.row, target(adapter, "mistral-large-4").facts, "/v1/chat/completions")]
+
+
+def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
+    """One choice without log probabilities is what every vendor gives; frameworks say so all the same."""
+    asked = replace(ASK, n=1, logprobs=False)
+    said = {"n": 1, "logprobs": False}
+    assert not said.keys() & sent("zhipu", "glm-5.3", asked).keys()
+    assert said.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
+    assert said.items() <= sent("azure", "my-gpt", asked).items()
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path"),
+    [
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/openai", "/openai/deployments/my-gpt/chat/completions"),
+        ("/openai/deployments/my-gpt", "/openai/deployments/my-gpt/chat/completions"),
+        ("/openai/deployments/other", "/openai/deployments/other/chat/completions"),
+        ("/proxy/openai", "/proxy/openai/deployments/my-gpt/chat/completions"),
+    ],
+)
+def test_every_way_to_write_azure_s_endpoint_leads_to_one_of_its_two_apis(base_path: str, path: str) -> None:
+    adapter = adapter_named("azure")
+    wire = adapter.build_request(ASK, target(adapter, "my-gpt", base_path))
+    assert (wire.path, dict(wire.query)) == (path, {"api-version": "2024-10-21"} if "deployments" in path else {})
+    assert adapter.usual_base_path == "/openai/v1"
+
+
+@pytest.mark.parametrize("effort", [None, "none", "high"])
+def test_a_model_that_takes_no_tools_while_it_thinks_does_not_think_about_them(effort: str | None) -> None:
+    adapter = adapter_named("azure")
+    facts = target(adapter, "gpt-5.6-luna").facts
+    asked = replace(TOOLS, reasoning_effort=effort)
+    assert sent("azure", "gpt-5.6-luna", asked)["reasoning_effort"] == "none"
+    dropped = fit(needs_of(asked), adapter.capabilities, facts).unsupported
+    assert dropped == ({"reasoning_effort"} if effort == "high" else frozenset())
+    assert sent("azure", "gpt-5.6-luna", replace(ASK, reasoning_effort="high"))["reasoning_effort"] == "high"
+    assert "reasoning_effort" not in sent("azure", "my-gpt", TOOLS)
 
 
 def test_a_json_format_with_its_word_is_sent() -> None:
