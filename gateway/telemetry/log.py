@@ -172,7 +172,7 @@ def _fields(record: Record) -> dict[str, object]:
     if record.queued_s:
         fields["queued_ms"] = _milliseconds(record.queued_s)
     if record.skipped:
-        fields["skipped"] = {skipped.deployment: skipped.reason for skipped in record.skipped}
+        fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
     if record.consent is not None:
         fields["consent"] = record.consent
     if record.dropped:
@@ -196,7 +196,7 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     if attempt.lost:
         fields["lost"] = True
     if failure is not None:
-        told = {"kind": failure.kind, "status": failure.status, "code": failure.code, "detail": failure.detail}
+        told = {"kind": str(failure.kind), "status": failure.status, "code": failure.code, "detail": failure.detail}
         fields |= {name: value for name, value in told.items() if value}
     return fields
 
