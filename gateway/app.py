@@ -85,7 +85,7 @@ class Gateway:
         self._runner = Runner(self._sender, self._health, load)
         journeys = Journeys(lambda: self.table, self._runner, self._signals, consent_key=consent_key)
         self.metrics = self._observing.metrics
-        self._shadowing = Shadowing(lambda: self.table, self._sender, self._health, self.metrics, state_dir)
+        self._shadowing = Shadowing(lambda: self.table, self._sender, self._health, load, self.metrics, state_dir)
         self._chat = ChatEndpoint(
             journeys, self._observing, ClientLimits(ledger), self._shadowing.shadows, most_requests
         )

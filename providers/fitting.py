@@ -164,14 +164,16 @@ def _features(request: ChatRequest) -> set[str]:
                 features.update(_part_features(part))
     if request.tools:
         features.add("tools")
-    if isinstance(request.tool_choice, NamedTool):
-        features.add("tool_choice_named")
-    elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
-        features.add("tool_choice_required")
-    if isinstance(request.response_format, JsonObjectFormat):
-        features.add("json_object")
-    elif isinstance(request.response_format, JsonSchemaFormat):
-        features.add("json_schema")
+    if request.tool_choice is not None:
+        if isinstance(request.tool_choice, NamedTool):
+            features.add("tool_choice_named")
+        elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
+            features.add("tool_choice_required")
+    if request.response_format is not None:
+        if isinstance(request.response_format, JsonObjectFormat):
+            features.add("json_object")
+        elif isinstance(request.response_format, JsonSchemaFormat):
+            features.add("json_schema")
     if request.n is not None and request.n > 1:
         features.add("n")
     if request.logprobs:
@@ -203,7 +205,8 @@ def _parameters(request: ChatRequest) -> set[str]:
             parameters.add("message_name")
         if type(message) is UserMessage and type(message.content) is tuple and any(map(_has_detail, message.content)):
             parameters.add("image_detail")
-    parameters.update(request.extra, request.unread)
+    if request.extra or request.unread:
+        parameters.update(request.extra, request.unread)
     return parameters
 
 

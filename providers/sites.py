@@ -152,9 +152,13 @@ def _host(name: str, *, bracketed: bool) -> str | None:
     if not bracketed and not _NUMBER.fullmatch(name.rpartition(".")[2]):
         return name if _HOST.fullmatch(name) else None
     try:
-        return f"[{IPv6Address(name)}]" if bracketed and "%" not in name else str(IPv4Address(name))
+        if not bracketed or "%" in name:
+            return str(IPv4Address(name))
+        address = IPv6Address(name)
     except ValueError:
         return None
+    # An IPv4 address dressed as IPv6 leads to the same server (RFC 4291, section 2.5.5.2).
+    return str(address.ipv4_mapped or f"[{address}]")
 
 
 @cache

@@ -62,8 +62,9 @@ class EventStreamParser:
         return self._assembler.take()
 
     def _take(self, items: list[SseItem], *, at_end: bool) -> None:
+        assembler = self._assembler
         for item in items:
-            if self._assembler.done:
+            if assembler.done:
                 return
             if type(item) is ServerSentEvent and item.data.startswith(b"{"):
                 self._take_event(item, at_end)

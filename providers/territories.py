@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from providers.catalogue import territory_data
 
@@ -47,9 +46,15 @@ def territory_name(territory: str) -> str:
 def parse_territory(word: str) -> str:
     """The territory code that `word` is; raises TerritoryError with the nearest code."""
     data = territory_data()
-    if word in data.names or (_SUBDIVISION.fullmatch(word) and word[:2] in data.names):
+    if word in data.names or _is_part(word):
         return word
     raise TerritoryError(f"{word!r} is no territory (ISO 3166){_hint(word)}")
+
+
+def _is_part(word: str) -> bool:
+    """Whether it is the code of a part of a country, and not another code of what is a territory itself (CN-HK)."""
+    data = territory_data()
+    return _SUBDIVISION.fullmatch(word) is not None and word[:2] in data.names and word not in data.aliases
 
 
 def _hint(word: str) -> str:
@@ -57,10 +62,12 @@ def _hint(word: str) -> str:
     upper = word.upper().strip()
     if upper in data.aliases:
         return f"; did you mean {data.aliases[upper]}?"
-    if upper in data.names or (_SUBDIVISION.fullmatch(upper) and upper[:2] in data.names):
+    if upper in data.names or _is_part(upper):
         return f"; did you mean {upper}? Codes are upper case"
     if f"@{upper}" in data.groups:
         return f"; did you mean the group @{upper}?"
+    from difflib import get_close_matches
+
     by_name = {name.lower(): code for code, name in data.names.items()}
     near = get_close_matches(word.lower(), by_name, n=1, cutoff=0.8)
     return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?" if near else ""

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from gateway.api.errors import ApiError
 from gateway.api.readiness import readiness, readiness_word, reload_report, unwell_by_deployment
-from gateway.api.routes import add_errors, named_assistant
+from gateway.api.routes import NO_TELEMETRY, add_errors, named_assistant
 from gateway.model.decision import Unwell
 from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
 from gateway.model.table import Client, Table
@@ -81,14 +81,18 @@ class Guard:
 
 def build_admin(control: Control, guard: Guard) -> FastAPI:
     """The application."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     add_errors(app, "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
     guarded = APIRouter(dependencies=[Depends(guard.check)])
 
+    @app.head("/health")
+    @app.get("/health")
+    @app.head("/healthz")
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @guarded.head("/readyz")
     @guarded.get("/readyz")
     async def readyz() -> JSONResponse:
         status = await control.status()

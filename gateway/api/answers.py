@@ -17,9 +17,10 @@ def encode_answer(
 ) -> dict[str, object]:
     """The body of a whole answer; what is ours in it is in `x_gateway`. model: what is shown for the model's name."""
     extras: dict[str, object] = {}
-    raw = [choice.raw_finish_reason for choice in completion.choices if choice.finish_reason == "other"]
-    if any(raw):
-        extras["finish_reason"] = ", ".join(sorted(word for word in raw if word))
+    if raw := [
+        word for choice in completion.choices if choice.finish_reason == "other" if (word := choice.raw_finish_reason)
+    ]:
+        extras["finish_reason"] = ", ".join(sorted(raw))
     if labelling is not None:
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
@@ -58,6 +59,11 @@ class LabelledEncoder(ChunkEncoder):
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """See ChunkEncoder."""
         return super().encode(tuple(self._prefixer.add(events)))
+
+    def _texts(self, texts: list[str]) -> bytes:
+        if self._integrity is not None:
+            self._integrity.add("".join(texts))
+        return super()._texts(texts)
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:

@@ -25,13 +25,12 @@ from gateway.api.door import (
     authenticate,
     headers_of,
     request_id_of,
-    sighting_of,
     timeout_s_of,
 )
 from gateway.api.errors import ApiError
 from gateway.api.exchange import Exchange
 from gateway.api.limits import ClientLimits
-from gateway.api.place import locate, sighted, voice_of
+from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
 from gateway.model.consent import NOTHING_SAID
@@ -51,6 +50,7 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 # What a client gets beyond the request's time to take the last of its answer, such as the error that says so.
 _LAST_WORD_S = 1.0
+_NO_LENGTH = (b"0",)
 
 
 class ChatEndpoint:
@@ -112,18 +112,26 @@ class ChatEndpoint:
         record = exchange.record
         visitor, client = self._admit(scope, table, exchange)
         # Awaited where it has to be: most tables have no signal beyond the headers, and each call of a request counts.
-        beyond = table.location.beyond_headers
-        sighting = await sighted(table, visitor, self._journeys.signals) if beyond else sighting_of(table, visitor)
-        location = _place(table, client, sighting, record)
+        if table.location.beyond_headers:
+            sighting, location = await self._seek(table, client, visitor, record)
+        else:
+            sighting, location, refused = placed(table, client, visitor)
+            record.location = location
+            if refused is not None:
+                raise refused
         exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
-            asked_at = time.monotonic()
-            body = await read_body(exchange.receive, held, deadline)
-            record.upload_s = time.monotonic() - asked_at
+            body = exchange.whole_body()
+            if body is None:
+                asked_at = time.monotonic()
+                body = await read_body(exchange.receive, held, deadline)
+                record.upload_s = time.monotonic() - asked_at
+            else:
+                held.add(len(body))
             exchange.body_read = True
             while (current := self._journeys.current()) is not table:
                 # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
@@ -131,8 +139,7 @@ class ChatEndpoint:
                 table = current
                 record.table = table.version
                 client = authenticate(table, visitor)
-                sighting = await sighted(table, visitor, self._journeys.signals)
-                location = _place(table, client, sighting, record)
+                sighting, location = await self._seek(table, client, visitor, record)
             request, body_bytes = decode_request(parse_json(body)), len(body)
             del body
             record.stream = request.stream
@@ -151,18 +158,30 @@ class ChatEndpoint:
             exchange.shown_model = record.assistant
         if voice is not None and (labelling := labelling_of(voice, request)) is not None:
             exchange.labelling, record.labels = labelling, labelling.names
-        try:
-            with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
-                if answer.completion is not None:
-                    await exchange.answer_whole(answer.completion)
-                elif answer.stream is not None:
-                    await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
-        except TimeoutError:
-            await exchange.cut_off()
+        whole = exchange.written(answer.completion) if answer.completion is not None else None
+        if whole is None or not exchange.answer_at_once(whole):
+            try:
+                with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
+                    if whole is not None:
+                        await exchange.answer_whole(whole)
+                    elif answer.stream is not None:
+                        await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
+            except TimeoutError:
+                await exchange.cut_off()
         if self._shadows is not None:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(table, location, asked, record, body_bytes)
+
+    async def _seek(
+        self, table: Table, client: Client | None, visitor: Visitor, record: Record
+    ) -> tuple[Sighting, Location]:
+        """Where it comes from; raises what a place that gets no answer is told."""
+        sighting = await sighted(table, visitor, self._journeys.signals)
+        record.location, refused = locate(table, client, sighting)
+        if refused is not None:
+            raise refused
+        return sighting, record.location
 
     def _admit(self, scope: Any, table: Table, exchange: Exchange) -> tuple[Visitor, Client | None]:
         """Who asks, and whether it may ask so much."""
@@ -180,12 +199,6 @@ class ChatEndpoint:
         return visitor, client
 
 
-def _place(table: Table, client: Client | None, sighting: Sighting, record: Record) -> Location:
-    record.location, refused = locate(table, client, sighting)
-    if refused is not None:
-        raise refused
-    return record.location
-
-
 def _has_body(visitor: Visitor) -> bool:
-    return visitor.one(b"content-length") not in (None, "0") or b"transfer-encoding" in visitor.headers
+    headers = visitor.headers
+    return headers.get(b"content-length", _NO_LENGTH) != _NO_LENGTH or b"transfer-encoding" in headers

@@ -10,14 +10,15 @@ import hmac
 import itertools
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
 from gateway.api.forwarded import Address, parse_address, read_client_ip
-from gateway.model.edge import Edge, EdgeSecret
+from gateway.model.edge import ASSERTION, Edge, EdgeSecret
 from gateway.model.signals import AddressReport
 from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
@@ -47,7 +48,7 @@ _FORWARDING = re.compile(
 # Unique over processes and time; drawn once, because asking the system for chance costs more than the rest of an id.
 _PROCESS = os.urandom(8).hex()
 _NUMBERS = itertools.count(1)
-Headers = dict[bytes, list[bytes]]
+Headers = Mapping[bytes, tuple[bytes, ...]]
 
 
 @quick
@@ -73,13 +74,14 @@ class Visitor:
 def headers_of(scope: Any) -> Visitor:
     """The visitor of an ASGI scope."""
     pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
-    headers: Headers = {name: [value] for name, value in pairs}
+    headers: dict[bytes, tuple[bytes, ...]] = {name: (value,) for name, value in pairs}
     if len(headers) != len(pairs):
         # A name that comes twice, which few requests have.
-        headers = {}
+        values: dict[bytes, list[bytes]] = {}
         for name, value in pairs:
-            headers.setdefault(name, []).append(value)
-    size = sum([len(name) + len(value) for name, value in pairs])
+            values.setdefault(name, []).append(value)
+        headers = {name: tuple(held) for name, held in values.items()}
+    size = len(b"".join(chain.from_iterable(pairs)))
     client = scope.get("client")
     return Visitor(headers, size, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
 
@@ -92,9 +94,9 @@ def request_id_of(visitor: Visitor) -> str:
 
 def timeout_s_of(visitor: Visitor) -> float | None:
     """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number."""
-    value = visitor.one(b"x-gateway-timeout-ms")
-    if value is None:
+    if b"x-gateway-timeout-ms" not in visitor.headers:
         return None
+    value = visitor.one(b"x-gateway-timeout-ms") or ""
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) == 0:
         raise ApiError("invalid_request", "`x-gateway-timeout-ms` must be a positive whole number of milliseconds")
     return int(value) / 1000
@@ -170,7 +172,7 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
 
 def sighting_of(table: Table, visitor: Visitor) -> Sighting:
     """What the headers say about the place: those of a trusted peer for that, and any assertion."""
-    asserted = visitor.all(b"x-gateway-territory")
+    asserted = visitor.all(ASSERTION.encode())
     edges = table.location.edges
     if not edges:
         return Sighting(asserted=asserted)
@@ -229,7 +231,7 @@ def _unproven(secret: EdgeSecret, visitor: Visitor) -> EdgeNote:
     One that shows nothing is somebody else of the same network. A wrong or second secret is a doubt: it may be what a
     client sent through the edge to have it disbelieved.
     """
-    values = visitor.headers.get(secret.header.encode(), [])
+    values = visitor.headers.get(secret.header.encode(), ())
     if not values:
         return EdgeNote.STRANGER_WITHIN
     shown = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))

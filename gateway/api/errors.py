@@ -169,7 +169,9 @@ def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:
     extra: dict[str, object] = {}
     if STATUS[code] >= 429:
         extra["attempts"] = [_attempt(attempt) for attempt in attempts]
-    return ApiError(code, message, failure.param, retry_after_s, headers, extra)
+    # Where in the request a mistake is: of any other failure the provider's words stay inside.
+    param = failure.param if STATUS[code] == 400 else None
+    return ApiError(code, message, param, retry_after_s, headers, extra)
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:

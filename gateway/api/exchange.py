@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import Any
 
 import orjson
@@ -17,7 +19,7 @@ from gateway.api.errors import ApiError, encode_error, from_domain, whole_second
 from gateway.api.headers import response_headers
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
-from gateway.api.line import LINE, Line
+from gateway.api.line import CYCLE, LINE, Cycle, Line
 from gateway.api.stream import encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream
@@ -30,6 +32,7 @@ __all__ = ["Exchange"]
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
+_NO_EXTENSIONS: Mapping[str, Any] = {}
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -53,7 +56,9 @@ class Exchange:
         self.shown_model: str | None = None
         self._send = send
         self._head_sent = False
-        self._line: Line | None = scope.get("extensions", {}).get(LINE)
+        extensions = scope.get("extensions", _NO_EXTENSIONS)
+        self._line: Line | None = extensions.get(LINE)
+        self._cycle: Cycle | None = extensions.get(CYCLE)
         self._watcher: asyncio.Task[None] | None = None
         self._journey: asyncio.Task[Any] | None = None
 
@@ -87,22 +92,36 @@ class Exchange:
         # No cycle is left behind: what ends here is freed here, without the collector.
         self._journey = self._watcher = None
 
-    async def answer_whole(self, completion: ChatCompletion) -> None:
-        """Send a whole answer."""
-        self.record.status = 200
-        self.record.count(completion.usage)
+    def whole_body(self) -> bytes | None:
+        """The request's body, if all of it is here already."""
+        return self._cycle.whole_body() if self._cycle is not None else None
+
+    def written(self, completion: ChatCompletion) -> bytes:
+        """A whole answer as it is sent, which is about to happen."""
+        record = self.record
+        record.status = 200
+        record.count(completion.usage)
         if not completion.id:
-            completion = replace(completion, id=f"chatcmpl-{self.record.request_id}")
-        await self._respond(
-            200, orjson.dumps(encode_answer(completion, self.labelling, self.record.request_id, self.shown_model))
-        )
+            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
+        return orjson.dumps(encode_answer(completion, self.labelling, record.request_id, self.shown_model))
+
+    def answer_at_once(self, body: bytes) -> bool:
+        """Send a whole answer if the client takes it without a wait; whether it did."""
+        if self._cycle is None or not self._cycle.respond(200, self._headers(body), body):
+            return False
+        self._head_sent = True
+        return True
+
+    async def answer_whole(self, body: bytes) -> None:
+        """Send a whole answer, however long the client takes."""
+        await self._respond(200, body)
 
     async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
         encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
-        keep_alive = KeepAlive(keep_alive_s, self._send)
+        keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
             async for events in stream:
@@ -110,7 +129,8 @@ class Exchange:
                     if encoder.finished or encoder.failed is not None:
                         keep_alive.stop()
                     keep_alive.is_silent = False
-                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                    if cycle is None or not cycle.write(data):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             keep_alive.stop()
             await stream.close()
@@ -148,19 +168,15 @@ class Exchange:
         record = self.record
         record.status, record.code = shown.status, shown.code
         if shown.code == "internal_error":
-            record.outcome, record.detail = "internal_error", f"{type(error).__name__}: {error}"
+            record.outcome, record.detail = "internal_error", _place_of(error)
         else:
-            # Nobody asked, because all are benched, is the outage that a failure before it has made.
-            record.outcome = "failed" if record.attempts or shown.status >= 500 else "refused"
+            record.outcome = "failed" if _is_failure(shown, record) else "refused"
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *response_headers(self.record),
-            *((name.encode(), value.encode("latin-1", "replace")) for name, value in (more or {}).items()),
-        ]
+        headers = self._headers(body)
+        if more:
+            headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         if not self.body_read:
             headers.append((b"connection", b"close"))
         await self._start(status, headers)
@@ -171,6 +187,23 @@ class Exchange:
             body = b""
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
+    def _headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        length = b"%d" % len(body)
+        return [(b"content-type", b"application/json"), (b"content-length", length), *response_headers(self.record)]
+
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _is_failure(shown: ApiError, record: Record) -> bool:
+    """Whether an operator is to hear of it. A request that is wrong isn't that, whoever found it out. Nobody asked,
+    because all are benched, is the outage that a failure before it has made; a limit is ours, or the provider's."""
+    return shown.status >= 500 or (shown.code == "rate_limited" and bool(record.attempts))
+
+
+def _place_of(error: Exception) -> str:
+    """What a fault of ours is, and where. Not its words: they may be those of the request."""
+    frames = extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{place}"

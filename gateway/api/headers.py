@@ -35,9 +35,11 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
     if record.labels:
         pairs.append((b"x-gateway-labels", ", ".join(record.labels).encode()))
     if record.first_s is not None:
-        provider_s = record.attempts[-1].duration_s if record.attempts else 0.0
-        own_s = max(record.first_s - sum([attempt.duration_s for attempt in record.attempts]), 0.0)
-        timing = f"provider;dur={provider_s * 1000:.1f}, gateway;dur={own_s * 1000:.1f}"
+        provider_s, own_s = 0.0, record.first_s
+        for attempt in record.attempts:
+            provider_s = attempt.duration_s
+            own_s -= provider_s
+        timing = f"provider;dur={provider_s * 1000:.1f}, gateway;dur={own_s * 1000 if own_s > 0 else 0.0:.1f}"
         pairs.append((b"server-timing", timing.encode()))
     return pairs
 

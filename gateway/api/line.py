@@ -1,13 +1,31 @@
-"""The connection that a request came on, as far as the request may know of it: that it has been lost, or is to be."""
+"""What a request may know of its connection beyond ASGI: that it has been lost, and what is there without waiting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
-__all__ = ["LINE", "Line"]
+__all__ = ["CYCLE", "LINE", "Cycle", "Line"]
 
 LINE = "gateway.line"
-"""Where our server puts it: this key of an ASGI scope's `extensions`."""
+CYCLE = "gateway.cycle"
+"""Where our server puts them: these keys of an ASGI scope's `extensions`."""
+
+
+class Cycle(Protocol):
+    """One request on its connection, for what needs no wait, and so no timer and no turn of the loop."""
+
+    def whole_body(self) -> bytes | None:
+        """The request's body if all of it has arrived, which is then as good as received; else None."""
+        ...
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole response if the client takes it without a wait; else do nothing, and say so by False."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Write more of the response's body, likewise."""
+        ...
 
 
 class Line:

@@ -9,12 +9,16 @@ from gateway.model.location import Location
 from gateway.model.speech import Voice
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting, resolve
+from gateway.policy.memo import remember
 from gateway.policy.refusals import refuse_location
 from gateway.policy.voice import choose_voice
 from gateway.service.journey import Refused
 from gateway.service.signals import Signals
 
-__all__ = ["locate", "sighted", "voice_of"]
+__all__ = ["locate", "placed", "sighted", "voice_of"]
+
+# Longer heads are judged each time: a caller chooses them, and must not choose how much is remembered.
+_MOST_REMEMBERED_BYTES = 2048
 
 
 async def sighted(table: Table, visitor: Visitor, signals: Signals) -> Sighting:
@@ -25,13 +29,36 @@ async def sighted(table: Table, visitor: Visitor, signals: Signals) -> Sighting:
     return await signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
 
 
+def placed(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sighting, Location, Refused | None]:
+    """`sighting_of` and `locate` in one, for a table whose signals are all in the headers.
+
+    Remembered by what those two read: the same caller comes from the same place over and over.
+    """
+    if visitor.header_bytes > _MOST_REMEMBERED_BYTES:
+        sighting = sighting_of(table, visitor)
+        return sighting, *locate(table, client, sighting)
+    name = client.name if client is not None else None
+    key = ("placed", name, visitor.peer, *map(visitor.headers.get, table.location.read_headers))
+    sighting, location = remember(table, key, lambda: _place(table, client, visitor))
+    return sighting, location, _refused(table, location)
+
+
+def _place(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sighting, Location]:
+    sighting = sighting_of(table, visitor)
+    return sighting, resolve(table, client, sighting)
+
+
 def locate(table: Table, client: Client | None, sighting: Sighting) -> tuple[Location, Refused | None]:
     """Where it is, and what to raise if that place gets no answer, whatever is asked."""
     location = resolve(table, client, sighting)
     if sighting.claim is not None and sighting.claim.preferences is not None:
         location = replace(location, preferences=sighting.claim.preferences)
+    return location, _refused(table, location)
+
+
+def _refused(table: Table, location: Location) -> Refused | None:
     refusal = refuse_location(table, location)
-    return location, Refused(refusal) if refusal is not None else None
+    return Refused(refusal) if refusal is not None else None
 
 
 def voice_of(location: Location, visitor: Visitor) -> Voice | None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -34,9 +35,12 @@ from gateway.service.journey import (
     not_found,
 )
 
-__all__ = ["CHAT_PATH", "add_errors", "build_routes", "named_assistant"]
+__all__ = ["CHAT_PATH", "NO_TELEMETRY", "add_errors", "build_routes", "named_assistant"]
 
 CHAT_PATH = "/v1/chat/completions"
+NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
+"""FastAPI's own telemetry is off: environment variables would choose where it goes, which is the config's to say, as an
+exporter with a place."""
 _AssistantName = Annotated[str | None, Query(description="A name; the only assistant, if there is one.")]
 
 
@@ -50,6 +54,7 @@ def build_routes(
         version=version,
         summary="One chat endpoint, answered by region.",
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
         openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
@@ -73,6 +78,8 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
 
 
 def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", include_in_schema=False)
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:

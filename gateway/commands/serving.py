@@ -25,17 +25,22 @@ def serve(options: argparse.Namespace) -> int:
     # While the config is compiled apart, so that nothing of the compiler stays in the process that serves.
     from gateway.server import start
     from gateway.telemetry.log import configure, logger
+    from gateway.telemetry.outlet import finish_all
 
     configure(settings.log_format, settings.log_level)
-    begun = opening.begin()
-    if begun.table.demo:
-        if settings.workers > 1:
-            raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
-        start.serve_demo(settings, settings.config)
-        return _OK
-    for warning in begun.outcome.problems:
-        logger().warning("config", detail=str(warning))
-    start.serve_table(settings, begun)
+    try:
+        begun = opening.begin()
+        if begun.table.demo:
+            if settings.workers > 1:
+                raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
+            start.serve_demo(settings, settings.config)
+            return _OK
+        for warning in begun.outcome.problems:
+            logger().warning("config", detail=str(warning))
+        start.serve_table(settings, begun)
+    finally:
+        # Why it can't be served is the last that is read.
+        finish_all()
     return _OK
 
 

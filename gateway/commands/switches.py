@@ -236,11 +236,15 @@ def audit_verify(options: argparse.Namespace) -> int:
     from gateway.state.database import StateError
 
     settings = settings_of(options)
+    heads: dict[str, Head | str] = {"--head": options.head} if options.head is not None else {}
     try:
-        with opened(settings) as kept:
-            heads: dict[str, Head | str] = {"history.db": kept.audit_head()}
-        if options.head is not None:
-            heads["--head"] = options.head
+        try:
+            with opened(settings) as kept:
+                heads["history.db"] = kept.audit_head()
+        except StateError as error:
+            if not heads:
+                raise
+            print(f"gateway: {error}; the trail is held to --head alone", file=sys.stderr)
         verdict = verify_trail(directory_of(settings), heads)
     except StateError as error:
         raise CommandError(str(error)) from None

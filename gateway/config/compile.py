@@ -16,6 +16,7 @@ from gateway.config.findings import Findings
 from gateway.config.in_clear import secrets_in_clear
 from gateway.config.load import Document
 from gateway.config.location import compile_location
+from gateway.config.origins import StatedFacts
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.regions import compile_regions
 from gateway.config.routes import compile_assistants
@@ -59,7 +60,8 @@ def compile_config(
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell, document.read_at_s)
-    endpoints = Endpoints(findings, registry, simulators, demo)
+    stated = StatedFacts(findings)
+    endpoints = Endpoints(findings, registry, simulators, demo, stated)
     days = days_at(document.read_at_s)
     secrets = compile_secrets(draft, findings, document.references)
     findings.problems.extend(document.catalogues.problems(findings))
@@ -77,7 +79,7 @@ def compile_config(
         location=compile_location(draft, findings, document, regions, demo=demo),
         resilience=_resilience(findings, draft.config.resilience),
         cell=cell,
-        exporters=compile_exporters(draft, findings, regions, cell, deployments, registry, document.references),
+        exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),
         cors=compile_cors(draft, findings),
         secrets=secrets,
         demo=demo,

@@ -7,10 +7,11 @@ operator states.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gateway.config.findings import Findings
+from gateway.config.origins import StatedFacts
 from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.sections.routing import DeploymentSection
@@ -45,7 +46,7 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Endpoints:
-    """Reads endpoints, and remembers the facts that were stated for each origin.
+    """Reads endpoints. stated: what the operator says of servers that no catalogue knows.
 
     simulators: the origin of each simulated (provider, site); None where they aren't started, as in a check.
     """
@@ -54,7 +55,7 @@ class Endpoints:
     registry: Registry
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
-    _stated: dict[str, tuple[str, Residency]] = field(default_factory=dict)
+    stated: StatedFacts
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """The endpoint of the deployment `name`, None after reporting why there is none."""
@@ -205,10 +206,6 @@ class Endpoints:
         if len(places) < 2 or in_project is None:
             return None
         residency = Residency(places["stores"], places["processes"])
-        other, facts = self._stated.setdefault(origin, (name, residency))
-        if facts != residency:
-            line = self.findings.line(("deployments", other))
-            message = f"{origin} stores and processes elsewhere in deployment {quoted(other)} (line {line})"
-            self.findings.error((*path, "endpoint"), message, "one server has one set of facts; state the same in both")
+        if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)

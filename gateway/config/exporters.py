@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from gateway.config.findings import Findings
+from gateway.config.origins import StatedFacts
 from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
@@ -13,7 +14,6 @@ from gateway.config.regions import Regions
 from gateway.config.sections.exporters import ExporterSection
 from gateway.config.services import ServiceUrl, read_service
 from gateway.config.validate import Draft
-from gateway.model.deployment import Deployment
 from gateway.model.exporter import Exporter
 from gateway.model.table import Cell, Region
 from providers.auth import Secret
@@ -36,7 +36,7 @@ def compile_exporters(
     findings: Findings,
     regions: Regions,
     cell: Cell | None,
-    deployments: Mapping[str, Deployment],
+    stated: StatedFacts,
     registry: Registry,
     references: Mapping[str, Resolution],
 ) -> tuple[Exporter, ...]:
@@ -59,7 +59,7 @@ def compile_exporters(
         headers, missing = _headers(findings, path, section, references)
         if service is None or residency is None:
             continue
-        if not _is_sound_place(findings, path, service, residency, deployments, registry):
+        if not _is_sound_place(findings, path, service, residency, stated, registry):
             continue
         told = _regions(draft, findings, path, section, regions, cell, residency)
         compiled.append(
@@ -96,7 +96,7 @@ def _is_sound_place(
     path: Path,
     service: ServiceUrl,
     residency: Residency,
-    deployments: Mapping[str, Deployment],
+    stated: StatedFacts,
     registry: Registry,
 ) -> bool:
     """One origin has one set of facts, whoever names it; a vendor of models is no collector."""
@@ -108,13 +108,7 @@ def _is_sound_place(
     if owner is not None:
         findings.error((*path, "endpoint"), f"is a host of the provider {quoted(owner)}, not a collector")
         return False
-    for other in deployments.values():
-        if other.origin == origin and other.residency != residency:
-            line = findings.line(("deployments", other.name))
-            message = f"{origin} stores and processes elsewhere in deployment {quoted(other.name)} (line {line})"
-            findings.error((*path, "endpoint"), message, "one server has one set of facts; state the same in both")
-            return False
-    return True
+    return stated.agree(path, origin, residency)
 
 
 def _regions(

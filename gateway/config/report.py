@@ -13,6 +13,7 @@ from gateway.model.exporter import Exporter
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import Schedule
 from gateway.model.table import Assistant, Region, Table
+from providers.catalogue import territory_data
 from providers.sites import Residency
 from providers.territories import Places
 
@@ -40,7 +41,7 @@ def render_matrix(table: Table, days: Days | None = None) -> str:
     over right now whatever the request. Without days, approvals are not judged."""
     lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
     for region in table.regions.values():
-        lines += _region(region)
+        lines += _region(region, table)
     if table.blocked.included:
         lines += _wrapped("  blocked: ", str(table.blocked))
     if table.location.country_only:
@@ -79,10 +80,13 @@ def _unplaced(table: Table) -> Iterator[str]:
         yield from _wrapped("  nobody yet: ", f"nothing tells where a caller is, so every request is refused; {mend}")
 
 
-def _region(region: Region) -> Iterator[str]:
+def _region(region: Region, table: Table) -> Iterator[str]:
     people = "everywhere else" if region.is_default else str(region.territories)
     yield from _wrapped(f"  {region.name}: ", people)
     yield from _wrapped("      boundary: ", str(region.boundary))
+    kept = [code for code in sorted(territory_data().stays) if _has(table, region, code)]
+    if region.is_default and kept:
+        yield from _wrapped("      prompts stay in the territory itself: ", ", ".join(kept))
     if region.transit.included:
         yield from _wrapped("      passes through: ", f"{region.transit} (no receipt is kept there)")
     if region.approvals_required:
@@ -96,6 +100,10 @@ def _region(region: Region) -> Iterator[str]:
             yield from _wrapped("      labels: ", ", ".join(labels))
         if region.speech.voice.profile is not None:
             yield from _wrapped("      profile: ", ", ".join(voices))
+
+
+def _has(table: Table, region: Region, territory: str) -> bool:
+    return table.region_of(territory) is region and not table.blocked.contains(territory)
 
 
 def _assistant(assistant: Assistant, table: Table, days: Days | None) -> Iterator[str]:

@@ -20,8 +20,6 @@ Pure: it knows no clock.
 
 from __future__ import annotations
 
-from statistics import median
-
 from gateway.model.deployment import Concurrency
 
 __all__ = ["AdaptiveLimit"]
@@ -101,6 +99,9 @@ class AdaptiveLimit:
 
     def _close(self) -> None:
         """The window is full: learn from it, and begin the next one."""
+        # Here and not at the top: most configs bound nothing by latency, and the library of fractions is large.
+        from statistics import median
+
         whole = len(self._samples[True]) > len(self._samples[False])
         latency_s = median(self._samples[whole])
         quiet_s = self._quiet_s[whole]

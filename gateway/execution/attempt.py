@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of
 from gateway.execution.identity import pseudonymous
+from gateway.execution.redaction import redacted
 from gateway.execution.send import Sender
 from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.model.decision import Step
-from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
 from providers.auth import Secret, apply
 from providers.chat import ChatCompletion, ChatRequest
@@ -21,9 +21,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed, Unsupported
 from providers.fitting import without_parameters
 from providers.values import quick
 
-__all__ = ["Answer", "Caller", "redacted"]
-
-_REDACTED = "[redacted]"
+__all__ = ["Answer", "Caller"]
 
 
 @quick
@@ -88,7 +86,7 @@ class Caller:
                     body = BoundedReply(reply) if request.folded else reply
                     reading = timer if request.folded else deadline
                     stream = LiveStream(
-                        body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment)
+                        body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment, request)
                     )
                     await stream.begin()
                 except BaseException:
@@ -99,11 +97,3 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
-
-
-def redacted(failure: Failure, deployment: Deployment) -> Failure:
-    """The failure without any key of the deployment in it: some providers repeat what they were sent."""
-    detail = failure.detail
-    for secret in deployment.credentials:
-        detail = detail.replace(secret.reveal(), _REDACTED)
-    return replace(failure, detail=detail) if detail != failure.detail else failure

@@ -108,12 +108,12 @@ class Deadline:
 
 
 class TimeLimit:
-    """`with deadline.limit(seconds): …`: a cheap asyncio.timeout, made anew for each use.
+    """`with deadline.limit(seconds): …`: a cheap asyncio.timeout, for one block after another with other `seconds`.
 
     A cancellation from elsewhere stays one.
     """
 
-    __slots__ = ("_before", "_deadline", "_loop", "_more_s", "_seconds", "_task", "at", "expired", "outer")
+    __slots__ = ("_before", "_deadline", "_loop", "_more_s", "_task", "at", "expired", "outer", "seconds")
 
     def __init__(
         self,
@@ -125,17 +125,17 @@ class TimeLimit:
     ) -> None:
         self._more_s = more_s
         self._deadline = deadline
-        self._seconds = seconds
+        self.seconds = seconds
         self._loop = loop
         self._task = task
-        self.expired = False
 
     def __enter__(self) -> None:
         deadline = self._deadline
+        self.expired = False
         self._before = self._task.cancelling()
         self.outer = deadline._innermost
         deadline._innermost = self
-        self.at = at = self._loop.time() + (self._seconds if self._seconds > 0 else 0)
+        self.at = at = self._loop.time() + (self.seconds if self.seconds > 0 else 0)
         if deadline._timer is None or at < deadline._timer_at:
             deadline._watch(self._loop, at)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from gateway.execution.deadline import Deadline
+from gateway.execution.deadline import Deadline, TimeLimit
 from providers.adapter import StreamParser
 from providers.chat import (
     ChoiceFinish,
@@ -29,6 +29,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 __all__ = ["AnswerStream", "Body", "LiveStream"]
 
 _TAIL_S = 0.1
+_TERMINAL = (Finished, Failed)
 _REAL = (TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
@@ -85,6 +86,7 @@ class LiveStream:
         self._deadline = deadline
         self._idle_s = idle_s
         self._redact = redact
+        self._limit: TimeLimit | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._ended = False
         self._has_tail = False
@@ -120,7 +122,7 @@ class LiveStream:
         if not chunk:
             return self._finish()
         events = self._parser.feed(chunk)
-        if events and isinstance(events[-1], Finished | Failed):
+        if events and isinstance(events[-1], _TERMINAL):
             self._ended = True
             self._has_tail = isinstance(events[-1], Finished)
         return events
@@ -129,7 +131,7 @@ class LiveStream:
         """The parser's last events; a stranger's parser that forgets the terminal one would keep us here for ever."""
         events = self._parser.close()
         self._ended = True
-        return events if events and isinstance(events[-1], Finished | Failed) else (*events, Failed(_ENDLESS))
+        return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
 
     def __aiter__(self) -> LiveStream:
         return self
@@ -140,10 +142,21 @@ class LiveStream:
         if self._first:
             first, self._first = self._first, ()
             return first
+        deadline, idle_s = self._deadline, self._idle_s
+        limit = self._limit = self._limit or deadline.limit(idle_s)
         try:
             while not self._ended:
-                if events := await self._next():
-                    return events
+                left_s = deadline.total_at - deadline.clock()
+                limit.seconds = idle_s if idle_s < left_s else left_s
+                try:
+                    with limit:
+                        chunk = await self._reply.read()
+                except TimeoutError:
+                    return self._cut(_STALLED if left_s > idle_s else _OVER_TIME)
+                except ProviderFailed as error:
+                    return self._cut(error.failure)
+                if events := self._take(chunk):
+                    return self._shown(events) if self._ended else events
             if self._has_tail:
                 self._has_tail = False
                 await self._read_tail()
@@ -158,20 +171,6 @@ class LiveStream:
         with suppress(TimeoutError, ProviderFailed), self._deadline.limit(_TAIL_S):
             while await self._reply.read():
                 pass
-
-    async def _next(self) -> tuple[StreamEvent, ...]:
-        deadline = self._deadline
-        idle_s = self._idle_s
-        left_s = deadline.total_at - deadline.clock()
-        try:
-            with deadline.limit(idle_s if idle_s < left_s else left_s):
-                chunk = await self._reply.read()
-        except TimeoutError:
-            return self._cut(_STALLED if left_s > idle_s else _OVER_TIME)
-        except ProviderFailed as error:
-            return self._cut(error.failure)
-        events = self._take(chunk)
-        return self._shown(events) if self._ended else events
 
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The events as a client may see them: a late content filter is an end, not a break."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Protocol
 
 from gateway.model.permit import AnyPermit, Permit, ServicePermit
@@ -122,10 +123,13 @@ class _Pooled:
     def __init__(self, response: PooledResponse) -> None:
         self._response = response
         self.status = response.status
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-        headers = dict(pairs)
+        # Decoded all at once; no header holds a line break.
+        words = b"\n".join(chain.from_iterable(response.headers)).decode("latin-1").split("\n")
+        headers = dict(zip(words[::2], words[1::2], strict=False))
         # Almost no answer has a header twice.
-        self.headers: Mapping[str, str] = headers if len(headers) == len(pairs) else joined(pairs)
+        if len(headers) * 2 < len(words):
+            headers = joined([*zip(words[::2], words[1::2], strict=True)])
+        self.headers: Mapping[str, str] = headers
         self._decoder: Decoder | None = None
         if "content-encoding" in self.headers:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.execution.attempt import Answer, Caller, redacted
+from gateway.execution.attempt import Answer, Caller
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.budget import RetryBudget
 from gateway.execution.call import Call
@@ -14,6 +14,7 @@ from gateway.execution.form import form_of, had_time
 from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges, hedged
 from gateway.execution.load import Load, Shed, Slot
+from gateway.execution.redaction import redacted
 from gateway.execution.retry import RULES, Verdict, judge
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
@@ -125,7 +126,7 @@ class Walk:
                 timer=timer,
             )
         except ProviderFailed as error:
-            failure = redacted(error.failure, deployment)
+            failure = redacted(error.failure, deployment, request)
             if RULES[failure.kind].counts:
                 pulses.stop(deployment)
             counts = RULES[failure.kind].counts and self._had_time(failure, call)

@@ -67,7 +67,7 @@ class _Wish:
 
 
 class Live:
-    """The active table, how it came to be, and the last try that failed since.
+    """The active table, how it came to be, and the last try to load the config that failed since.
 
     stage: makes of a table as it is written the one with the shares that its schedules are at.
     switch_log: where switches are kept; None where there is no state directory. aside: the rollback that holds.
@@ -275,7 +275,9 @@ class Live:
         self.reloads[done.cause, done.result] += 1
         log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
         if not done.activated:
-            self.failed = done
+            if done.cause != "rollback":
+                # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
+                self.failed = done
             return
         self.loaded, self.failed = done, None
 

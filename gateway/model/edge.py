@@ -9,8 +9,10 @@ from typing import Literal
 from gateway.model.signals import ClaimRules, GeoIpRules
 from providers.auth import Secret
 
-__all__ = ["Edge", "EdgeSecret", "LocationRules", "Network", "Signal"]
+__all__ = ["ASSERTION", "Edge", "EdgeSecret", "LocationRules", "Network", "Signal"]
 
+ASSERTION = "x-gateway-territory"
+"""The header in which a backend asserts where the person is."""
 Signal = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
 """What can tell a caller's place. `api_key` is the region that the caller's key is bound to."""
 Network = IPv4Network | IPv6Network
@@ -54,6 +56,7 @@ class LocationRules:
     signals: those that are set up. hops: networks of the proxies that may stand in a list of addresses.
     country_only: countries of which a part has a rule of its own, and which are believed without their part.
     beyond_headers: whether a signal needs more than to be read: a claim to be checked, an address to be looked up.
+    read_headers: every header that tells of a place, or shows who tells it, as it arrives.
     """
 
     signals: tuple[Signal, ...] = ("api_key", "assertion", "edge_header")
@@ -65,6 +68,10 @@ class LocationRules:
     hops: tuple[Network, ...] = ()
     country_only: frozenset[str] = frozenset()
     beyond_headers: bool = field(init=False)
+    read_headers: tuple[bytes, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "beyond_headers", self.claim is not None or self.geoip is not None)
+        secrets = [edge.secret.header for edge in self.edges if edge.secret is not None]
+        names = {ASSERTION, *secrets, *(name for edge in self.edges for name in edge.headers)}
+        object.__setattr__(self, "read_headers", tuple(name.encode() for name in sorted(names)))

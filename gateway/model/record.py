@@ -36,9 +36,9 @@ class Resumed:
 class Record:
     """One request. No prompt, no answer, no key ever stands in it. Times are seconds.
 
-    outcome: `ok`, `refused` (ours or the client's fault), `failed` (the providers', or nobody could be asked),
-    `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward error code,
-    None for an answer.
+    outcome: `ok`, `refused` (ours, or the client's fault, whoever found it out), `failed` (the providers', or nobody
+    could be asked), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward
+    error code, None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
     consent: what a step of its plan rests on, where one asks for the person's consent.
     queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.

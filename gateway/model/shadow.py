@@ -14,7 +14,8 @@ class ShadowRecord:
     """One request that a shadow was asked, and the answer that its client got, beside it. Times are seconds.
 
     at_s: Unix time. outcome: `ok`, or the kind of failure. first_s: until the answer began; a whole JSON answer.
-    prompt, answer: only where the config keeps them.
+    prompt, answer, refusal (the provider's own words for one) and calls (of tools: their names and arguments): only
+    where the config keeps text.
     """
 
     at_s: float
@@ -38,3 +39,5 @@ class ShadowRecord:
     beside_usage: Usage | None = None
     prompt: str | None = field(default=None, repr=False)
     answer: str | None = field(default=None, repr=False)
+    refusal: str | None = field(default=None, repr=False)
+    calls: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.model.approval import Approval
 from gateway.model.deployment import Deployment
@@ -204,7 +205,7 @@ class Table:
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = 30 * 86_400.0
     recipients: frozenset[str] = field(init=False)
-    memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)

@@ -204,4 +204,4 @@ def strip(text: str, expected: tuple[str, ...], known: tuple[str, ...]) -> str:
     while (found := next((prefix for prefix in left if text.startswith(prefix)), None)) is not None:
         text = text[len(found) :]
         left.remove(found)
-    return "" if any(text == prefix.rstrip() for prefix in left) else text
+    return "" if any(text.rstrip() == prefix.rstrip() and prefix.startswith(text) for prefix in left) else text

@@ -16,11 +16,12 @@ from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
+from gateway.policy.parts import blocked_among, is_split, region_in, with_part
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "blocked_among", "resolve"]
+__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve"]
 
 _SHOWN_CHARACTERS = 40
 _MOST_WORDS = 4
@@ -81,13 +82,14 @@ NOWHERE = Sighting()
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """One signal as read. `unknown`: somebody hides, so that weaker signals don't count. `doubtful`: it is believed,
-    and can't be read, so that nothing else counts either."""
+    and can't be read, so that nothing else counts either. `vague`: a country, of which only the part has a region."""
 
     evidence: Evidence
     region: Region | None = None
     speaks: bool = False
     unknown: bool = False
     doubtful: bool = False
+    vague: bool = False
 
 
 def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
@@ -188,33 +190,16 @@ def _territory(table: Table, signal: Signal, values: tuple[str, ...], parts: tup
     if code in data.hidden:
         return _Reading(Evidence(signal, said, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
     try:
-        territory = parse_territory(_with_part(code, parts))
+        territory = parse_territory(with_part(code, parts))
     except TerritoryError:
         return _Reading(Evidence(signal, said, note="in doubt: no territory code"), doubtful=True)
-    region = table.region_of(territory)
+    region = region_in(table, territory)
     name = region.name if region else None
-    if _is_split(table, territory) and territory not in table.location.country_only:
-        note = "in doubt: a part of this country is in another region, and which part is not known"
-        return _Reading(Evidence(signal, said, territory, note=note), doubtful=True)
-    return _Reading(Evidence(signal, said, territory, name), region, speaks=True)
-
-
-def _with_part(code: str, parts: tuple[str, ...]) -> str:
-    """The code with its part behind it (`US-CA`), itself if no part is told; raises TerritoryError."""
-    named = {part.strip(" \t").upper() for part in parts}
-    if len(named) > 1:
-        raise TerritoryError("several parts of a country at once")
-    part = (named - territory_data().unknown - {""}) or {code[3:]}
-    whole = {each if each.startswith(f"{code[:2]}-") else f"{code[:2]}-{each}" for each in part if each}
-    if parent(code) is not None and whole != {code}:
-        raise TerritoryError("a part of a part")
-    return whole.pop() if whole else code
-
-
-def _is_split(table: Table, territory: str) -> bool:
-    """Whether a part of this country is in another region than the country itself."""
-    own = table.region_of(territory)
-    return any(parent(code) == territory and region is not own for code, region in table.region_by_territory.items())
+    if not is_split(table, territory):
+        return _Reading(Evidence(signal, said, territory, name), region, speaks=True)
+    note = "a part of this country is in another region, and which part is not known"
+    note = f"{note}: the stricter one counts" if region is not None else f"in doubt: {note}"
+    return _Reading(Evidence(signal, said, territory, name, note), region, speaks=True, vague=region is None)
 
 
 def _shown(values: tuple[str, ...]) -> str:
@@ -222,20 +207,6 @@ def _shown(values: tuple[str, ...]) -> str:
     text = ", ".join(values)[: _SHOWN_CHARACTERS + 1]
     clean = "".join(character if " " <= character <= "~" else "?" for character in text)
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
-
-
-def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
-    """The first signal that points to a blocked territory, or to a country that has a blocked part."""
-    for item in evidence:
-        if item.territory is None:
-            continue
-        if table.blocked.contains(item.territory):
-            return replace(item, note="blocked")
-        if item.territory in table.location.country_only:
-            continue
-        if any(parent(code) == item.territory for code in table.blocked.included or ()):
-            return replace(item, note="a part of this country is blocked, and which part is not known")
-    return None
 
 
 def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
@@ -260,6 +231,8 @@ def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...
     # Of a country and a part of it, the part says more.
     named = {parent(voice.evidence.territory) for voice in voices if voice.evidence.territory}
     voices = [voice for voice in voices if voice.evidence.territory not in named]
+    if any(voice.vague for voice in voices):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     first = voices[0]
     regions = {voice.evidence.region for voice in voices}
     if len(regions) > 1:

@@ -7,7 +7,7 @@ what callers can vary (their territory, an assertion) from growing it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from gateway.model.table import Table
 
@@ -21,7 +21,8 @@ def remember(table: Table, key: Hashable, make: Callable[[], _T]) -> _T:
     """What `make` gives, called once for each key of this table. Keys begin with a word that names the function."""
     memo = table.memo
     if key in memo:
-        return cast(_T, memo[key])
+        known: _T = memo[key]
+        return known
     if len(memo) >= MOST_ENTRIES:
         memo.clear()
     made = make()

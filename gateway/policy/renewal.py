@@ -15,7 +15,7 @@ from gateway.model.decision import Step
 from gateway.model.location import Location
 from gateway.model.table import Client, Region, Table
 from gateway.policy.fence import still_permitted
-from gateway.policy.location import blocked_among
+from gateway.policy.parts import blocked_among, region_in
 from gateway.policy.routing import decide
 from providers.fitting import Needs
 
@@ -70,4 +70,4 @@ def _region_now(current: Table, location: Location, client: Client | None) -> Re
         return current.regions.get(client.region)
     if location.assumed:
         return current.regions.get(current.location.unknown)
-    return current.region_of(location.territory) if location.territory is not None else None
+    return region_in(current, location.territory) if location.territory is not None else None

@@ -19,6 +19,7 @@ from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
+from gateway.policy.parts import kept_at_home
 from gateway.policy.refusals import ask_for_consent, refuse_all, refuse_location, who_is_to_be_asked, words_of
 from gateway.policy.sides import take_side, weigh
 from providers.fitting import IDENTITY, PARAMETERS, Needs, fit
@@ -160,6 +161,8 @@ def _law(region: Region, location: Location, deployment: Deployment, now_s: floa
     if territory is not None:
         if not deployment.available.contains(territory):
             return PassedOver.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
+        if (kept := kept_at_home(region, territory)) is not None and not deployment.residency.within(kept):
+            return PassedOver.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region names it"
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return PassedOver.AVAILABILITY, (
             f"{deployment.provider} doesn't serve every territory of region {region.name!r}, "

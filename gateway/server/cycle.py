@@ -8,6 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.api.line import CYCLE
+
 __all__ = ["GatewayCycle", "News"]
 
 _NO_BODY = (204, 304)
@@ -61,8 +63,33 @@ class GatewayCycle(RequestResponseCycle):
         if not self.response_started:
             self._start(message["status"], message["headers"])
             return
-        body: bytes = message.get("body", b"")
-        more_body: bool = message.get("more_body", False)
+        self._write(message.get("body", b""), message.get("more_body", False))
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """See `Cycle`."""
+        if self.flow.write_paused or self.disconnected or self.response_started:
+            return False
+        self._start(status, headers)
+        self._write(body, more_body=False)
+        return True
+
+    def write(self, data: bytes) -> bool:
+        """See `Cycle`."""
+        if self.flow.write_paused or self.disconnected or self.response_complete or not self.response_started:
+            return False
+        self._write(data, more_body=True)
+        return True
+
+    def whole_body(self) -> bytes | None:
+        """See `Cycle`."""
+        if self.more_body or self.disconnected or self.response_complete or self.waiting_for_100_continue:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        self.flow.resume_reading()
+        return body
+
+    def _write(self, body: bytes, more_body: bool) -> None:
         if self.chunked_encoding:
             content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more_body:
@@ -104,6 +131,8 @@ class GatewayCycle(RequestResponseCycle):
         self._head = STATUS_LINE[status] + block + b"\r\n"
 
     def _complete(self) -> None:
+        # The scope has this cycle, and this cycle the scope: what ends here is freed here, without the collector.
+        self.scope["extensions"].pop(CYCLE, None)
         if self._is_counted and self.expected_content_length != 0:
             raise RuntimeError("a response body differs from its content-length")
         self.response_complete = True

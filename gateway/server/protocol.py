@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.api.errors import ApiError, encode_error
-from gateway.api.line import LINE, Line
+from gateway.api.line import CYCLE, LINE, Line
 from gateway.server.cycle import GatewayCycle, News
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
@@ -79,7 +79,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_WAITING:
             raise ValueError("too many requests wait for the answer to the one before")
         super().on_message_begin()
-        self.scope["extensions"] = {LINE: self._line}  # type: ignore[dict-item]  # ASGI allows any value
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -127,6 +126,7 @@ class GatewayProtocol(HttpToolsProtocol):
             version != "1.0" and self.parser.should_keep_alive(),
             self.on_response_complete,
         )
+        scope["extensions"] = {LINE: self._line, CYCLE: cycle}  # type: ignore[dict-item]  # ASGI allows any value
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:

@@ -22,7 +22,6 @@ from gateway.server.channel import Serve
 from gateway.server.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
 from gateway.state.database import StateError
-from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import configure, logger
 from gateway.terminal import CommandError, compile_file
 
@@ -40,6 +39,8 @@ def serve_table(settings: Settings, begun: Beginning) -> None:
     """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
     try:
         _serve_table(settings, begun)
+    except StateError as error:
+        raise CommandError(str(error)) from None
     finally:
         if begun.switch_log is not None:
             _close(begun.switch_log)
@@ -123,6 +124,8 @@ def _scheduler(settings: Settings) -> Scheduler:
     """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use."""
     if settings.state_dir is None:
         return Scheduler()
+    from gateway.state.schedules import ScheduleStore
+
     try:
         return Scheduler(ScheduleStore(settings.state_dir))
     except StateError as error:

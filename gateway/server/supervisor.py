@@ -27,8 +27,8 @@ from gateway.server.channel import Activated, Channel, Ready, Report, Serve, Sto
 from gateway.server.serve import serving_beside
 from gateway.server.worker_pool import Worker, WorkerPool
 from gateway.telemetry.facts import expose
-from gateway.telemetry.log import configure, logger
-from gateway.telemetry.whole_lines import whole_lines
+from gateway.telemetry.log import dropped_lines, logger
+from gateway.telemetry.snapshots import pack
 
 __all__ = ["next_wait_s", "supervise"]
 
@@ -62,7 +62,6 @@ def supervise(
 
     The value is the exit status: 0, or 1 if no worker could start, or one didn't end by itself.
     """
-    configure(serve.log_format, serve.log_level, whole_lines(sys.stderr.fileno()))
     return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler).run(*admin))
 
 
@@ -127,6 +126,7 @@ class _Supervisor:
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         snapshots = await self._pool.snapshots()
+        snapshots.append(pack({"gateway_log_lines_dropped_total": {(): [dropped_lines()]}}))
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
 
     async def _count(self) -> None:

@@ -21,7 +21,6 @@ from gateway.receipt_desk import keeping_in
 from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
 from gateway.server.serve import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
-from gateway.telemetry.whole_lines import whole_lines
 
 __all__ = ["main"]
 
@@ -49,7 +48,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, ledger: Ledger
     order = await channel.receive()
     if not isinstance(order, Serve):
         return
-    configure(order.log_format, order.log_level, whole_lines(sys.stderr.fileno()))
+    configure(order.log_format, order.log_level)
     state_dir = Path(order.state_dir) if order.state_dir is not None else None
     keeping, consent_key = keeping_in(order.state_dir, order.receipt_key), bytes.fromhex(order.consent_key)
     gateway = Gateway(

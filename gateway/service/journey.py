@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 
 from gateway.execution.attempt import Answer
@@ -70,6 +69,8 @@ def find_assistant(table: Table, client: Client | None, name: str) -> Assistant:
 
 def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
     """What to raise for a name that is none of the known ones."""
+    from difflib import get_close_matches
+
     return AssistantNotFound(name, tuple(get_close_matches(name[:200], sorted(known), n=_MOST_NEAREST, cutoff=0.5)))
 
 

@@ -2,7 +2,8 @@
 
 It begins when the client has its answer, takes no part in anybody's request, and leaves no trace in what traffic is
 decided by: one attempt, no retry, and neither a breaker nor a bench hears of it. It is judged as a step of a route
-would be, and goes out under a permit of the same making. Nothing that says who asked is sent along.
+would be, and goes out under a permit of the same making. Nothing that says who asked is sent along. Where the
+deployment takes so many calls at once it takes one of those places, and waits for none.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from gateway.execution.attempt import Answer, Caller, redacted
+from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
+from gateway.execution.load import Load
+from gateway.execution.redaction import redacted
 from gateway.model.decision import Step
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -23,7 +26,16 @@ from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.routing import judge_alone
-from providers.chat import ChatCompletion, ChatRequest, Message, StreamEvent, UserMessage, text_of
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Message,
+    StreamEvent,
+    ToolCall,
+    UserMessage,
+    text_of,
+)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import needs_of
 from providers.folding import fold
@@ -50,7 +62,8 @@ def anonymous(request: ChatRequest) -> ChatRequest:
 
 class Shadows:
     """Those of one process. keep: keeps a record, and may take its time; count: adds one to a metric with these labels;
-    took: adds a time to one. draw: a number from 0 to 1; clock: Unix time."""
+    took: adds a time to one. load: the places at deployments, which requests take too. draw: a number from 0 to 1;
+    clock: Unix time."""
 
     def __init__(
         self,
@@ -60,6 +73,7 @@ class Shadows:
         keep: Callable[[ShadowRecord], Awaitable[None]],
         count: Callable[[tuple[str, str, str, str]], None],
         took: Callable[[tuple[str, str, str], float], None],
+        load: Load | None = None,
         *,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
@@ -70,6 +84,7 @@ class Shadows:
         self._keep = keep
         self._count = count
         self._took = took
+        self._load = load or Load()
         self._draw = draw
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
@@ -107,9 +122,17 @@ class Shadows:
             # What has effects at a provider is done once, and was.
             self._count((*place, "passed_over"))
             return
+        slot = None
+        if step.deployment.concurrency is not None:
+            slot = self._load.limiter(step.deployment).take()
+            if slot is None:
+                self._count((*place, "busy"))
+                return
         task = asyncio.create_task(self._run(table, shadow, step, request, record, place))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        if slot is not None:
+            task.add_done_callback(lambda _: slot.release())
 
     async def _run(
         self,
@@ -130,7 +153,7 @@ class Shadows:
             begun_s = deadline.clock() - deadline.started_at
             completion = await _whole(answer)
         except ProviderFailed as error:
-            failure = redacted(error.failure, step.deployment)
+            failure = redacted(error.failure, step.deployment, request)
         except Exception:  # the top of a background task: nobody waits for it, and nobody is to suffer from it
             self._count((*place, "internal_error"))
             return
@@ -155,7 +178,8 @@ class Shadows:
         completion: ChatCompletion | None,
     ) -> ShadowRecord:
         choice = completion.choices[0] if completion is not None and completion.choices else None
-        answer = text_of(choice.message.content) if choice is not None else ""
+        message = choice.message if choice is not None else AssistantMessage()
+        answer = text_of(message.content)
         return ShadowRecord(
             self._clock(),
             table.version,
@@ -169,13 +193,15 @@ class Shadows:
             usage=completion.usage if completion is not None else None,
             finish_reason=choice.finish_reason if choice is not None else None,
             answer_characters=len(answer),
-            tool_calls=len(choice.message.tool_calls) if choice is not None else 0,
+            tool_calls=len(message.tool_calls),
             beside=record.deployment,
             beside_first_s=record.first_s,
             beside_total_s=record.total_s,
             beside_usage=record.usage,
             prompt=_prompt(request) if shadow.keep_text else None,
             answer=answer[:_MOST_TEXT] if shadow.keep_text else None,
+            refusal=message.refusal[:_MOST_TEXT] if shadow.keep_text and message.refusal is not None else None,
+            calls=_calls(message.tool_calls) if shadow.keep_text else (),
         )
 
     async def settle(self) -> None:
@@ -204,6 +230,18 @@ async def _whole(answer: Answer) -> ChatCompletion:
     finally:
         await answer.stream.close()
     return fold(events)
+
+
+def _calls(calls: Iterable[ToolCall]) -> tuple[tuple[str, str], ...]:
+    """The name and the arguments of each, as long as all of them together are no longer than a text may be."""
+    kept: list[tuple[str, str]] = []
+    left = _MOST_TEXT
+    for call in calls:
+        left -= len(call.name) + len(call.arguments)
+        if left < 0:
+            break
+        kept.append((call.name, call.arguments))
+    return tuple(kept)
 
 
 def _prompt(request: ChatRequest) -> str:

@@ -99,6 +99,8 @@ class Audit:
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
         data = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         before = os.fstat(self._descriptor).st_size
+        if not self._is_in_place():
+            raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
         try:
             if os.write(self._descriptor, data) != len(data):
                 raise OSError(28, "no space left")
@@ -108,6 +110,13 @@ class Audit:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
         self.head = Head(number, str(line["hash"]))
         return self.head
+
+    def _is_in_place(self) -> bool:
+        """Whether what is written is what is found there: a file that was removed takes lines as willingly."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Write no more."""

@@ -6,16 +6,18 @@ Write-ahead logging lets the workers read while one of them writes. What a state
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["StateError", "open_database"]
+from gateway.state.errors import StateError
+
+__all__ = ["StateError", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
-
-
-class StateError(Exception):
-    """The state directory, or a file in it, can't be used; the message says which and why."""
 
 
 def open_database(directory: Path, name: str, layout: str, *, version: int = 1) -> sqlite3.Connection:
@@ -32,16 +34,70 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if found > version:
-                raise StateError(
-                    f"{path} was written by a later version of the gateway (layout {found}, not {version})"
-                )
+            found = _layout_of(connection, path, version)
             connection.executescript(layout)
-            connection.execute(f"PRAGMA user_version = {version}")
+            if found != version:
+                connection.execute(f"PRAGMA user_version = {version}")
         except BaseException:
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be used: {error}") from error
     return connection
+
+
+def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
+    """The database `name`.db, which must be there, for who may not write to it, or can't: an auditor, or on a disk that
+    is full, or for reading alone. Raises StateError."""
+    path = directory / f"{name}.db"
+    try:
+        path.open("rb").close()
+        # SQLite keeps files of its own beside it. It may not be able to make them, and is not to leave any behind.
+        if Path(f"{path}-shm").exists():
+            with suppress(sqlite3.OperationalError):
+                return _for_reading(path, path, version)
+        return _copied(path, version)
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"{path} can't be read: {error}") from error
+
+
+def _copied(path: Path, version: int) -> sqlite3.Connection:
+    with tempfile.TemporaryDirectory() as folder:
+        for end in ("", "-wal"):
+            if Path(f"{path}{end}").exists():
+                shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))
+        with closing(_for_reading(Path(folder, "copy.db"), path, version)) as copied:
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            copied.backup(memory)
+            return memory
+
+
+def _for_reading(path: Path, known_as: Path, version: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_S, isolation_level=None, uri=True)
+    try:
+        _layout_of(connection, known_as, version)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _layout_of(connection: sqlite3.Connection, path: Path, version: int) -> int:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > version:
+        raise StateError(f"{path} was written by a later version of the gateway (layout {found}, not {version})")
+    return found
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, also where it is the end of it that fails; raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # On a full disk SQLite has gone back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, open_to_read, transaction
 
 __all__ = ["Activation", "History", "Pointer", "Version", "open_history"]
 
@@ -73,10 +74,13 @@ class Pointer:
 
 
 def open_history(directory: Path, *, make: bool = True) -> History:
-    """The history of a state directory; raises StateError. Without `make`, one that isn't there is an error too."""
-    if not make and not (directory / f"{_NAME}.db").exists():
+    """The history of a state directory; raises StateError. Without `make`, it is to be read alone, and one that isn't
+    there is an error too."""
+    if make:
+        return History(open_database(directory, _NAME, _LAYOUT))
+    if not (directory / f"{_NAME}.db").exists():
         raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
-    return History(open_database(directory, _NAME, _LAYOUT))
+    return History(open_to_read(directory, _NAME))
 
 
 class History:
@@ -178,8 +182,13 @@ class History:
         """Know it from now on; raises StateError."""
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._run)
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with transaction(self._connection):
+                yield
+        except sqlite3.Error as error:
+            raise StateError(f"the history can't be used: {error}") from error
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -193,16 +202,3 @@ class History:
 
     def _all(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         return self._run(statement, values).fetchall()
-
-
-class _Transaction:
-    """All of it or nothing."""
-
-    def __init__(self, run: Callable[[str], object]) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        self._run("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._run("COMMIT" if kind is None else "ROLLBACK")

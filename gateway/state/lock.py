@@ -37,13 +37,21 @@ class Lock:
             told = _read(self._descriptor)
             os.close(self._descriptor)
             raise InUse(directory, told)
-        self.tell({})
+        self._path = path
+        try:
+            self.tell({})
+        except StateError:
+            self.release()
+            raise
 
     def tell(self, told: Mapping[str, object]) -> None:
-        """Say this to who finds the directory taken."""
+        """Say this to who finds the directory taken; raises StateError."""
         data = json.dumps({"pid": os.getpid(), **told}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, data, 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, data, 0)
+        except OSError as error:
+            raise StateError(f"{self._path} can't be written: {error.strerror}") from error
 
     def release(self) -> None:
         """It may be another's."""

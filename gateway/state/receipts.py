@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.model.record import Record
 from gateway.model.table import Table
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, transaction
 from gateway.state.receipt import receipt_of
 
 __all__ = ["Receipts", "prepare"]
@@ -113,12 +113,9 @@ class Receipts:
 
     def _insert(self, rows: list[tuple[str, str, float, str]]) -> None:
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
-            self._writer.execute("COMMIT")
+            with transaction(self._writer):
+                self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.rollback()
             self.lost += len(rows)
             if not self._is_failing:
                 self._failed(f"receipts can't be written, and are lost until that is mended: {error}")

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gateway.model.schedule import Phase, Progress, Tally
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, transaction
 
 __all__ = ["Kept", "ScheduleStore"]
 
@@ -58,14 +58,9 @@ class ScheduleStore:
                 raise StateError(f"canary.db can't be written: {error}") from error
 
     def _replace(self, rows: Sequence[tuple[str, ...]]) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._database):
             self._database.execute("DELETE FROM schedules")
             self._database.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", rows)
-            self._database.execute("COMMIT")
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,16 +1,20 @@
 """What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
 
+What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`. docs/canary.md
+has every column.
+
 Both are bounded by their number: the oldest go first.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, transaction
 from providers.chat import Usage
 
 __all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore"]
@@ -43,6 +47,7 @@ _COLUMNS = """
 _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
 """
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
 
@@ -71,19 +76,18 @@ class ShadowStore:
         said = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
         where = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
         beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(database):
             row = (*where, *said, it.answer_characters, it.tool_calls, *beside)
             number = database.execute(_ADD, row).lastrowid or 0
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:
                 database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, it.prompt, it.answer or ""))
+                if it.refusal is not None or it.calls:
+                    calls = json.dumps([{"name": name, "arguments": text} for name, text in it.calls])
+                    database.execute("INSERT INTO extras VALUES (?, ?, ?)", (number, it.refusal, calls))
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
                 database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
-            database.execute("COMMIT")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
+                database.execute("DELETE FROM extras WHERE id < (SELECT min(id) FROM texts)")
 
     def close(self) -> None:
         """Let go of the file."""

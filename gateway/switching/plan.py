@@ -77,7 +77,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a switch would do. `before` and `after` are versions, `before` empty where there is none.
+    """What a switch would do. `before` and `after` are versions, `before` empty where there is none, and `after` where
+    the new config doesn't compile.
 
     sections: other keys of the config that hold something else. keys: every key whose value differs, as it is written.
     requests: how many were counted for the shares; None where nobody has.

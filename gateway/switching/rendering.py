@@ -12,14 +12,15 @@ __all__ = ["in_short", "plan_data", "plan_markdown", "plan_text"]
 _WIDTH = 100
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 _MOST_KEYS = 40
+_UNKNOWN = "unknown"
 
 
 def plan_data(plan: Plan) -> dict[str, object]:
     """The plan as JSON shows it, and the history keeps it."""
     return {
         "before": plan.before or None,
-        "after": plan.after,
-        "changes": not plan.is_empty,
+        "after": plan.after or None,
+        "changes": not plan.is_empty if plan.after else None,
         "ok": plan.ok,
         "regions": [_item_data(item) for item in plan.regions],
         "routes": [_route_data(route) for route in plan.routes],
@@ -65,9 +66,9 @@ def in_short(plan: Plan) -> str:
 
 def plan_text(plan: Plan) -> str:
     """The plan for a terminal."""
-    lines = [f"plan {plan.before or 'nothing'} -> {plan.after}", *_traffic(plan)]
+    lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}", *_traffic(plan)]
     if plan.is_empty:
-        lines += ["", "nothing changes"]
+        lines += ["", _if_empty(plan)]
     if plan.routes:
         lines += ["", "assistants and regions"]
     for route in plan.routes:
@@ -91,6 +92,10 @@ def plan_text(plan: Plan) -> str:
         for finding in check.findings:
             lines += _wrapped("         ", finding)
     return "\n".join(lines)
+
+
+def _if_empty(plan: Plan) -> str:
+    return "nothing changes" if plan.after else "what it would change isn't known: it doesn't compile"
 
 
 def _traffic(plan: Plan) -> Iterator[str]:
@@ -142,10 +147,10 @@ def plan_markdown(plan: Plan) -> str:
     """The plan as a comment of a pull request."""
     failed = [check.name for check in plan.checks if not check.ok]
     verdict = f"**fails: {', '.join(failed)}**" if failed else "all checks pass"
-    lines = [f"### Plan `{plan.before or 'nothing'}` → `{plan.after}`: {verdict}", ""]
+    lines = [f"### Plan `{plan.before or 'nothing'}` → `{plan.after or _UNKNOWN}`: {verdict}", ""]
     lines += [line for text in _traffic(plan) for line in (f"It {text}.", "")]
     if plan.is_empty:
-        lines += ["Nothing changes.", ""]
+        lines += [f"{_if_empty(plan).capitalize()}.", ""]
     if plan.routes:
         lines += ["| assistant | region | what | requests |", "|---|---|---|---|"]
         for route in plan.routes:

@@ -9,7 +9,6 @@ from gateway.model.approval import days_at, terms_of
 from gateway.model.retirement import farewells_of
 from gateway.model.schedule import Phase
 from gateway.model.status import Status
-from gateway.telemetry.exposition import render
 from gateway.telemetry.snapshots import Series, merge, pack
 
 __all__ = ["expose"]
@@ -17,6 +16,9 @@ __all__ = ["expose"]
 
 def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:
     """The metrics of all processes and of the gateway itself: the body and its content type, by an Accept header."""
+    # Here and not at the top: a gateway whose metrics nobody asks for is the smaller for it.
+    from gateway.telemetry.exposition import render
+
     return render(merge([*snapshots, pack(_facts(status))]), accept)
 
 

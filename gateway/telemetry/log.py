@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -17,6 +17,7 @@ import structlog
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
 from gateway.telemetry.lines import LineWriter
+from gateway.telemetry.outlet import outlet_to
 
 __all__ = ["configure", "dropped_lines", "log_request", "logger"]
 
@@ -34,12 +35,13 @@ _READ_FIRST = (
     "total_ms",
     "attempts",
 )
+_STANDARD_ERROR = 2
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Set up the process's logging; `auto` means text on a terminal and JSON anywhere else."""
-    out = stream or sys.stderr
+    out = stream or _standard_error()
     readable = form == "text" or (form == "auto" and out.isatty())
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False, pad_event_to=0)
@@ -55,15 +57,27 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        # One write a line: another thread's can't get into the middle of it.
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
         root.addHandler(_FromLibraries(logging.WARNING))
-    global _write_request, _lines
+    global _out, _write_request, _lines
+    _out = out
     _lines = None if readable else LineWriter(out)
     _write_request = _log_request_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
+
+
+def _standard_error() -> TextIO:
+    """The process's own, by a way that holds up nobody; where another has taken its place, as in tests, that one."""
+    try:
+        is_own = sys.stderr.fileno() == _STANDARD_ERROR
+    except (OSError, ValueError):
+        is_own = False
+    out: TextIO = sys.stderr
+    return cast(TextIO, outlet_to(_STANDARD_ERROR)) if is_own else out
 
 
 class _FromLibraries(logging.Handler):
@@ -86,12 +100,12 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
         grave = _is_grave(record)
         if level > (_LEVELS["warning"] if grave else _LEVELS["info"]):
             return
-        line = {
+        line: dict[str, object] = {
             "timestamp": datetime.now(UTC),
             "level": "warning" if grave else "info",
             "event": "request",
-            **_fields(record),
         }
+        _add_fields(line, record)
         lines.write(orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode())
 
     return write
@@ -99,18 +113,21 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
 
 def _log_request_readably(record: Record) -> None:
     log = logger()
-    known = {name: value for name, value in _fields(record).items() if value is not None and value is not False}
+    fields: dict[str, object] = {}
+    _add_fields(fields, record)
+    known = {name: value for name, value in fields.items() if value is not None and value is not False}
     first = {name: known[name] for name in _READ_FIRST if name in known}
     (log.warning if _is_grave(record) else log.info)("request", **{**first, **known})
 
 
 _write_request: Callable[[Record], None] = _log_request_readably
 _lines: LineWriter | None = None
+_out: TextIO | None = None
 
 
 def dropped_lines() -> int:
-    """How many lines of requests could not be written, because nobody reads them any more."""
-    return _lines.dropped if _lines is not None else 0
+    """How many lines could not be written, because nobody reads them any more."""
+    return _lines.dropped if _lines is not None else getattr(_out, "dropped_lines", 0)
 
 
 def _is_grave(record: Record) -> bool:
@@ -134,23 +151,22 @@ def log_request(record: Record) -> None:
     _write_request(record)
 
 
-def _fields(record: Record) -> dict[str, object]:
+def _add_fields(fields: dict[str, object], record: Record) -> None:
     location, usage = record.location, record.usage
-    fields: dict[str, object] = {
-        "request_id": record.request_id,
-        **({"trace_id": record.trace.trace_id} if record.trace is not None else {}),
-        "outcome": record.outcome,
-        "status": record.status,
-        "client": record.client,
-        "assistant": record.assistant,
-        "deployment": record.deployment,
-        "provider": record.provider,
-        "model": record.model,
-        "stream": record.stream,
-        "table": record.table,
-        "first_ms": _milliseconds(record.first_s),
-        "total_ms": _milliseconds(record.total_s),
-    }
+    fields["request_id"] = record.request_id
+    if record.trace is not None:
+        fields["trace_id"] = record.trace.trace_id
+    fields["outcome"] = record.outcome
+    fields["status"] = record.status
+    fields["client"] = record.client
+    fields["assistant"] = record.assistant
+    fields["deployment"] = record.deployment
+    fields["provider"] = record.provider
+    fields["model"] = record.model
+    fields["stream"] = record.stream
+    fields["table"] = record.table
+    fields["first_ms"] = _milliseconds(record.first_s)
+    fields["total_ms"] = _milliseconds(record.total_s)
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places
     if record.attempts:
@@ -181,11 +197,13 @@ def _fields(record: Record) -> dict[str, object]:
         fields["labels"] = list(record.labels)
     if record.profile is not None:
         fields["profile"] = record.profile
-    return fields
 
 
 def _is_eventful(record: Record) -> bool:
-    return any(attempt.failure is not None or attempt.lost for attempt in record.attempts)
+    for attempt in record.attempts:  # noqa: SIM110  # a generator would cost more than the loop, for each request
+        if attempt.failure is not None or attempt.lost:
+            return True
+    return False
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:

@@ -112,7 +112,8 @@ class Metrics:
             row.first_token[bisect_left(FIRST_TOKEN_BOUNDS_S, first_s)] += 1
             row.first_token[-1] += int(first_s * 1e6)
         if len(record.attempts) == 1:
-            own_s = max(first_s - record.upload_s - record.queued_s - record.attempts[0].duration_s, 0.0)
+            own_s = first_s - record.upload_s - record.queued_s - record.attempts[0].duration_s
+            own_s = own_s if own_s > 0 else 0.0
             row.overhead[bisect_left(OVERHEAD_BOUNDS_S, own_s)] += 1
             row.overhead[-1] += int(own_s * 1e6)
         if record.cost_micros is not None and record.price is not None:

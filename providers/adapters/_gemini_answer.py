@@ -109,16 +109,21 @@ class ChunkReader:
         self._assembler = assembler
         self._model = model
         self._answered: set[int] = set()
+        self._counts: Mapping[str, object] = {}
 
-    def read(self, chunk: Mapping[str, object]) -> None:
+    def read(self, chunk: Mapping[str, object], _event: str = "message") -> None:
         """One chunk, or one whole answer."""
         assembler = self._assembler
+        usage = chunk.get("usageMetadata")
+        if usage and type(usage) is dict:
+            # Every chunk counts anew from the beginning; only the last count is read.
+            if not self._counts:
+                assembler.usage(self._usage)
+            self._counts = usage
         if assembler.opened and (text := _only_text(chunk)):
             # Nearly every chunk of a stream: it says nothing but this.
             self._answered.add(0)
             assembler.text(text)
-            if usage := read_map(chunk, "usageMetadata"):
-                assembler.usage(lambda: read_usage(usage))
             return
         if chunk.get("error"):
             assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
@@ -130,9 +135,9 @@ class ChunkReader:
             self._candidate(as_map(entry))
         if not candidates and (blocked := read_str(read_map(chunk, "promptFeedback"), "blockReason")):
             assembler.finish("content_filter", 0, blocked[:100])
-        if usage := read_map(chunk, "usageMetadata"):
-            # Every chunk counts anew from the beginning; only the last count is read.
-            assembler.usage(lambda: read_usage(usage))
+
+    def _usage(self) -> Usage:
+        return read_usage(self._counts)
 
     def _candidate(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0

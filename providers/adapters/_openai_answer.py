@@ -86,15 +86,16 @@ _NO_HTTP_ERROR = 200
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     """The whole answer of a 2xx JSON body; raises ProviderFailed."""
     try:
-        body = as_map(loads(response.body))
+        value = loads(response.body)
     except JsonError:
-        body = {}
+        value = None
+    body: Mapping[str, object] = value if type(value) is dict else {}
     if body.get("error"):
         raise ProviderFailed(classify(body, response))
-    if not read_list(body, "choices"):
+    if not body.get("choices") or type(body["choices"]) is not list:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
-    usage = read_map(body, "usage")
-    if plain := plain_completion(body, read_usage(usage) if usage else None):
+    usage = body.get("usage")
+    if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
         return plain
     assembler = Assembler(model)
     read_chunk(assembler, body, "message")

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage
-from providers.json_values import as_map
 
 __all__ = ["plain_completion"]
 
@@ -21,14 +20,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
     """The answer of a body in the plain form, None for any other."""
-    id, model, created, entries = body.get("id"), body.get("model"), body.get("created"), body.get("choices")
-    if not (isinstance(id, str) and id and isinstance(model, str) and model and type(created) is int):
+    take = body.get
+    id, model, created, entries = take("id"), take("model"), take("created"), take("choices")
+    if not (type(id) is str and id and type(model) is str and model and type(created) is int):
         return None
-    if not isinstance(entries, list) or not entries:
+    if type(entries) is not list or not entries:
         return None
     choices: list[Choice] = []
     for position, entry in enumerate(entries):
-        choice = _plain_choice(as_map(entry), position)
+        choice = _plain_choice(entry, position) if type(entry) is dict else None
         if choice is None:
             return None
         choices.append(choice)

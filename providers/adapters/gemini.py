@@ -83,8 +83,7 @@ class GeminiAdapter(Catalogued):
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
-        reader = ChunkReader(assembler, target.model)
-        return EventStreamParser(assembler, lambda chunk, _: reader.read(chunk))
+        return EventStreamParser(assembler, ChunkReader(assembler, target.model).read)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

@@ -22,13 +22,15 @@ class CatalogueError(ValueError):
 @dataclass(frozen=True, slots=True)
 class TerritoryData:
     """names: code -> English name; groups: `@EU` -> codes; aliases: codes that people write -> the right one;
-    unknown, hidden: what is said instead of a country where nobody knows it, and where somebody hides it."""
+    unknown, hidden: what is said instead of a country where nobody knows it, and where somebody hides it. stays: whose
+    people's prompts may not leave the territory."""
 
     names: Mapping[str, str]
     groups: Mapping[str, frozenset[str]]
     aliases: Mapping[str, str]
     unknown: frozenset[str]
     hidden: frozenset[str]
+    stays: frozenset[str]
 
 
 @cache
@@ -47,4 +49,5 @@ def territory_data() -> TerritoryData:
         aliases=data["aliases"],
         unknown=frozenset(data["not_a_country"]["unknown"]),
         hidden=frozenset(data["not_a_country"]["hidden"]),
+        stays=frozenset(data["stays"]["territories"]),
     )

@@ -50,7 +50,14 @@ def encode_request(
     request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
 ) -> dict[str, object]:
     """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
-    body: dict[str, object] = {"model": model, "messages": [encode_message(message) for message in request.messages]}
+    messages = [
+        # What most messages are, without the call.
+        {"role": "user", "content": message.content}
+        if type(message) is UserMessage and type(message.content) is str and message.name is None
+        else encode_message(message)
+        for message in request.messages
+    ]
+    body: dict[str, object] = {"model": model, "messages": messages}
     for name, value in zip(_PLAIN, _plain_of(request), strict=True):
         if value is not None:
             body[name] = value

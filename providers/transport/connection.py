@@ -27,6 +27,7 @@ class Connection(asyncio.Protocol):
         "_buffered",
         "_chunks",
         "_complete",
+        "_end",
         "_error",
         "_framed",
         "_head_done",
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
         "headers",
         "idle_since",
         "loop",
+        "on_body",
         "status",
         "transport",
     )
@@ -48,6 +50,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._chunks: list[bytes] = []
+        self._end: int | None = None
+        # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
+        # what else there is to do `data_received` does once a read.
+        self.on_body = self._chunks.append
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
@@ -65,7 +72,8 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = 0
         self._framed = False
         self._until_close = False
-        self._chunks: list[bytes] = []
+        self._chunks.clear()
+        self._end = None
         self._buffered = 0
         self._paused = False
 
@@ -111,7 +119,7 @@ class Connection(asyncio.Protocol):
                 self._waiter = None
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
+        chunks.clear()
         self._buffered = 0
         if self._paused:
             self._paused = False
@@ -153,12 +161,18 @@ class Connection(asyncio.Protocol):
                 # llhttp would take RTSP and ICE, too.
                 raise BadResponse("the response doesn't begin with HTTP")
             self._bare_bytes += len(data)
+            before = len(self._chunks)
             self._parser.feed_data(data)
+            if len(self._chunks) > before:
+                self._bare_bytes = 0
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
             if not self._complete:
                 self._break(_bad(error))
-        if self._bare_bytes > MAX_HEAD_BYTES and not self._complete and self._error is None:
+        if self._end is not None:
+            # What stands behind the end is no part of this body.
+            del self._chunks[self._end :]
+        elif self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
             # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
             self._break(_too_large())
         # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
@@ -231,14 +245,8 @@ class Connection(asyncio.Protocol):
         if self._head_only:
             # The parser, which can't be told, waits for a body now: it is fit for nothing more.
             self._complete = True
+            self._end = 0
             self._reusable = False
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        if self._complete:
-            return
-        self._bare_bytes = 0
-        self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         """The response is whole, or an interim one is over and the real one is awaited."""
@@ -249,6 +257,7 @@ class Connection(asyncio.Protocol):
             self._framed = False
             return
         self._complete = True
+        self._end = len(self._chunks)
         if not self._parser.should_keep_alive():
             self._reusable = False
 

@@ -44,6 +44,10 @@ def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
     (check,) = json.loads(shown.out)["checks"]
     assert (shown.status, check["ok"]) == (1, False)
     assert "unknown deployment 'nobody'" in check["findings"][0]
+    assert (json.loads(shown.out)["changes"], json.loads(shown.out)["after"]) == (None, None)
+    for form in ((), ("--markdown",)):
+        shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", *form)
+        assert (shown.status, "othing changes" in shown.out, "isn't known" in shown.out) == (1, False, True)
 
 
 def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Command) -> None:

@@ -154,6 +154,8 @@ def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator, versio
     assert answer.status_code == 422
     assert "is no version of the history" in answer.json()["findings"][0]["message"]
     assert operator.version() == before
+    assert operator.ready()["last_failed_reload"] is None, "there is nothing to mend in the config"
+    assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
 
 
 def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(

@@ -2,14 +2,16 @@
 
     .venv/bin/python -m tests.mutation.run                       every module of MODULES
     .venv/bin/python -m tests.mutation.run gateway/policy/fence.py
+    .venv/bin/python -m tests.mutation.run --quick gateway/policy/fence.py     without asking again for those that live
 
-Each mutant runs in a process of its own, forked from one that has imported what tests need, but neither the package under
-test nor the tests. It is killed if a test fails, or if they take too long. What survives is printed with its line; the ones
-that are known to change nothing are in `EQUAL`, with the reason.
+Each mutant runs in a process of its own. It is put into a module that is imported already, in a child of a process that has
+collected the tests; what lives there, and what can't be put in so, is asked for again in a child that imports everything
+anew. It is killed if a test fails, or if they take too long. What survives is printed with its line.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -17,42 +19,78 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.swap import can_be_swapped, swap
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 120
-_POLICY = ["tests/gateway/policy"]
+LIMIT_S = 240
+_OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore", "--hypothesis-seed=0"]
 _BROKEN = "tests/gateway/config/test_broken_configs.py"
-_CONFIG = [
-    "tests/gateway/config/test_compile.py",
-    "tests/gateway/config/test_fence.py",
-    "tests/gateway/config/test_shipped.py",
-]
+_COMPILE = "tests/gateway/config/test_compile.py"
+_FENCED = "tests/gateway/config/test_fence.py"
+
+
+def _policy(*names: str) -> list[str]:
+    return [f"tests/gateway/policy/test_{name}.py" for name in names]
+
+
+# Each module's own tests first: most mutants see no others.
 MODULES: dict[str, list[str]] = {
-    "gateway/policy/fence.py": ["tests/gateway/policy/test_fence.py", *_POLICY, "tests/gateway/test_stateful_fence.py"],
-    "gateway/policy/renewal.py": [*_POLICY, "tests/gateway/test_stateful_fence.py"],
+    "gateway/policy/claims.py": _policy("claims"),
+    "gateway/policy/comparison.py": _policy("comparison"),
+    "gateway/policy/consent.py": _policy("consent"),
+    "gateway/policy/fence.py": _policy("fence", "renewal", "approvals", "routing"),
+    "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_answers.py"],
+    "gateway/policy/location.py": _policy("location", "fence", "routing"),
+    "gateway/policy/memo.py": _policy("location", "routing", "consent", "approvals"),
+    "gateway/policy/pace.py": _policy("pace"),
+    "gateway/policy/parts.py": _policy("location", "renewal"),
+    "gateway/policy/person.py": _policy("rendezvous", "sides"),
+    "gateway/policy/profile.py": [*_policy("profile"), "tests/gateway/config/test_speech.py"],
+    "gateway/policy/refusals.py": _policy("routing", "location", "consent", "approvals"),
+    "gateway/policy/rendezvous.py": _policy("rendezvous"),
+    "gateway/policy/renewal.py": _policy("renewal", "fence"),
     "gateway/policy/routing.py": [
-        "tests/gateway/policy/test_routing.py",
-        *_POLICY,
-        "tests/gateway/test_request_fields.py",
+        *_policy("routing", "approvals", "sides", "fence", "consent"),
+        "tests/gateway/evaluate/test_permits.py",
+        "tests/gateway/service/test_shadows.py",
     ],
-    "gateway/policy/consent.py": ["tests/gateway/policy/test_consent.py"],
-    "gateway/policy/location.py": ["tests/gateway/policy/test_location.py", *_POLICY],
-    "gateway/policy/claims.py": ["tests/gateway/policy/test_claims.py"],
-    "gateway/policy/memo.py": _POLICY,
-    "gateway/policy/pace.py": ["tests/gateway/policy/test_pace.py"],
-    "gateway/config/routes.py": [_BROKEN, *_CONFIG],
-    "gateway/config/regions.py": [_BROKEN, *_CONFIG],
-    "gateway/config/cells.py": [_BROKEN, *_CONFIG],
-    "gateway/config/endpoints.py": [_BROKEN, *_CONFIG],
-    "gateway/config/deployments.py": ["tests/gateway/config/test_compile.py", *_CONFIG],
-    "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", *_CONFIG],
-    "gateway/config/location.py": [_BROKEN, *_CONFIG],
+    "gateway/policy/schedule.py": _policy("schedule"),
+    "gateway/policy/sides.py": _policy("sides", "routing"),
+    "gateway/policy/voice.py": _policy("voice"),
+    "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _COMPILE],
+    "gateway/config/boundary.py": [_BROKEN, _COMPILE],
+    "gateway/config/canaries.py": [_BROKEN, _COMPILE],
+    "gateway/config/cells.py": [_BROKEN, _COMPILE],
+    "gateway/config/clients.py": [_BROKEN, _COMPILE],
     "gateway/config/consent.py": ["tests/gateway/config/test_consent.py"],
+    "gateway/config/deployments.py": [_COMPILE, _BROKEN, "tests/gateway/config/test_approval_records.py"],
+    "gateway/config/endpoints.py": [
+        _BROKEN,
+        _COMPILE,
+        "tests/gateway/config/test_projects.py",
+        "tests/gateway/config/test_pinned_sites.py",
+    ],
+    "gateway/config/exporters.py": ["tests/gateway/config/test_exporters.py", _BROKEN],
+    "gateway/config/location.py": [_BROKEN, _COMPILE, "tests/gateway/config/test_signals.py"],
+    "gateway/config/places.py": [_BROKEN, _COMPILE],
+    "gateway/config/regions.py": ["tests/gateway/config/test_borders.py", _BROKEN, _COMPILE],
+    "gateway/config/routes.py": [_BROKEN, _COMPILE, "tests/gateway/config/test_approval_records.py"],
+    "gateway/config/services.py": [
+        "tests/gateway/config/test_signals.py",
+        "tests/gateway/config/test_exporters.py",
+        _BROKEN,
+    ],
+    "gateway/config/signals.py": ["tests/gateway/config/test_signals.py", _BROKEN],
+    "gateway/model/approval.py": [*_policy("approvals"), "tests/gateway/config/test_approval_records.py"],
+    "gateway/model/exporter.py": ["tests/gateway/config/test_exporters.py", "tests/gateway/telemetry"],
+    "providers/sites.py": ["tests/providers/test_sites.py", _BROKEN, _COMPILE],
+    "providers/territories.py": ["tests/providers/test_territories.py", _BROKEN, _COMPILE],
 }
 
 
@@ -73,11 +111,15 @@ class _Mutated(importlib.abc.Loader, importlib.abc.MetaPathFinder):
 
 
 def outcome_of(path: str, mutant: Mutant | None, tests: Sequence[str]) -> str:
-    """What the tests say: `killed`, `survived`, or `too long`."""
+    """What the tests say: `killed`, `survived`, or `too long`. Everything under test is imported anew, which is slow."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         _be_tested(path, mutant, tests)
+    return _awaited(child)
+
+
+def _awaited(child: int) -> str:
     deadline = time.monotonic() + LIMIT_S
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -93,21 +135,89 @@ def outcome_of(path: str, mutant: Mutant | None, tests: Sequence[str]) -> str:
 def _be_tested(path: str, mutant: Mutant | None, tests: Sequence[str]) -> None:
     import pytest
 
-    sink = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(sink, number)
+    _be_silent()
     if mutant is not None:
         name = path.removesuffix(".py").replace("/", ".")
         sys.meta_path.insert(0, _Mutated(name, ROOT / path, mutant.source))
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore", "--hypothesis-seed=0"]
     status = 0
     try:
         # The likeliest to notice come first, and most mutants see no others.
         for test in dict.fromkeys(tests):
-            status = status or int(pytest.main([*options, test]))
+            status = status or int(pytest.main([*_OPTIONS, test]))
     except BaseException:  # a mutant may break anything
         status = 1
     os._exit(status)
+
+
+def _be_silent() -> None:
+    sink = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(sink, number)
+
+
+class _Swapping:
+    """Instead of running the tests that pytest has collected: runs them for each mutant, in a child of its own."""
+
+    def __init__(self, path: str, mutants: Sequence[Mutant], tell: Callable[[Mutant, str], None]) -> None:
+        self._path, self._mutants, self._tell = path, mutants, tell
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        module = importlib.import_module(self._path.removesuffix(".py").replace("/", "."))
+        for mutant in self._mutants:
+            child = os.fork()
+            if child == 0:
+                os.setpgid(0, 0)
+                _be_silent()
+                os._exit(_status_with(session, module, mutant))
+            self._tell(mutant, _awaited(child))
+        return True
+
+
+def _status_with(session: Any, module: ModuleType, mutant: Mutant) -> int:
+    try:
+        swap(module, mutant.source)
+        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return 1
+    except BaseException:  # a mutant may break anything
+        return 1
+    return 0
+
+
+def outcomes_of(
+    path: str, mutants: Sequence[Mutant], tests: Sequence[str], *, quick: bool = False
+) -> Iterator[tuple[Mutant, str]]:
+    """What the tests say of each. One that lives is asked for again in the slow way, which forgets nothing; not if it is
+    to be `quick`."""
+    import pytest
+
+    source = (ROOT / path).read_text("utf-8")
+    swapped = [mutant for mutant in mutants if can_be_swapped(source, mutant.line)]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        numbers = {id(mutant): number for number, mutant in enumerate(swapped)}
+        plugin = _Swapping(path, swapped, lambda it, said: _write(writing, f"{numbers[id(it)]} {said}\n"))
+        _be_silent()
+        os._exit(int(pytest.main([*_OPTIONS, *dict.fromkeys(tests)], plugins=[plugin])))
+    os.close(writing)
+    told = set()
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            number, _, said = line.strip().partition(" ")
+            told.add(int(number))
+            mutant = swapped[int(number)]
+            yield mutant, outcome_of(path, mutant, tests) if said == "survived" and not quick else said
+    os.waitpid(child, 0)
+    left = [mutant for number, mutant in enumerate(swapped) if number not in told]
+    for mutant in [*left, *(mutant for mutant in mutants if not can_be_swapped(source, mutant.line))]:
+        yield mutant, outcome_of(path, mutant, tests)
+
+
+def _write(pipe: int, line: str) -> None:
+    os.write(pipe, line.encode())
 
 
 def main() -> None:
@@ -122,14 +232,21 @@ def main() -> None:
     import yaml
 
     assert all((hypothesis, jwt, openai, pydantic, pytest, yaml))
-    chosen = sys.argv[1:] or list(MODULES)
+    # A child that fails needs no smallest example, and none from another child.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        "mutation", database=None, phases=phases, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    hypothesis.settings.load_profile("mutation")
+    quick = "--quick" in sys.argv
+    chosen = [path for path in sys.argv[1:] if path != "--quick"] or list(MODULES)
     for path in chosen:
         tests = MODULES[path]
         if outcome_of(path, None, tests) != "survived":
             sys.exit(f"{path}: its tests fail without any mutant")
         killed = total = 0
-        for mutant in mutants_of((ROOT / path).read_text("utf-8")):
-            outcome = outcome_of(path, mutant, tests)
+        mutants = list(mutants_of((ROOT / path).read_text("utf-8")))
+        for mutant, outcome in outcomes_of(path, mutants, tests, quick=quick):
             total += 1
             killed += outcome != "survived"
             if outcome == "survived":

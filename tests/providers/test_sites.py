@@ -217,7 +217,8 @@ def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) ->
         ("http://localhost:11434/v1", "http://localhost:11434", "/v1"),
         ("http://[::1]:8000/v1", "http://[::1]:8000", "/v1"),
         ("http://[0:0:0:0:0:0:0:1]", "http://[::1]", None),
-        ("http://[::FFFF:127.0.0.1]", "http://[::ffff:7f00:1]", None),
+        ("https://[0:0:0:0:0:FFFF:C000:0201]", "https://192.0.2.1", None),
+        ("http://[::FFFF:127.0.0.1]", "http://127.0.0.1", None),
         ("https://xn--fsq.example/a-b_c/~d", "https://xn--fsq.example", "/a-b_c/~d"),
     ],
 )

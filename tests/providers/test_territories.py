@@ -201,6 +201,8 @@ def test_codes_are_taken_as_they_are(word: str) -> None:
         ("UK", "did you mean GB?"),
         ("uk", "did you mean GB?"),
         ("EL", "did you mean GR?"),
+        ("CN-TW", "did you mean TW?"),
+        ("us-pr", "did you mean PR?"),
         ("de", "did you mean DE? Codes are upper case"),
         (" DE", "did you mean DE? Codes are upper case"),
         ("us-ca", "did you mean US-CA? Codes are upper case"),
@@ -262,3 +264,13 @@ def test_the_data_of_the_world() -> None:
     assert not data.names.keys() & (data.aliases.keys() | data.unknown | data.hidden)
     assert all(len(code) == 2 and code.isupper() for code in data.names)
     assert len(set(data.names.values())) == len(data.names)
+
+
+def test_one_place_has_one_code() -> None:
+    """A part of a country that is a territory itself is written in one way only, and that one is known."""
+    data = territory_data()
+    assert {"CN-HK": "HK", "CN-MO": "MO", "CN-TW": "TW", "US-PR": "PR"}.items() <= data.aliases.items()
+    for other, code in data.aliases.items():
+        assert parse_territory(code) == code
+        with pytest.raises(TerritoryError, match=f"did you mean {code}"):
+            parse_territory(other)

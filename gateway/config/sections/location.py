@@ -92,6 +92,6 @@ class LocationSection(Section):
     accept_country_only: list[str] = Field(
         [],
         description="Countries of which a part is blocked or has a region of its own, and that are believed where a "
-        "signal doesn't tell the part. Without it they are refused.",
+        "signal doesn't tell the part. Without it they get the strictest of these regions, or are refused.",
     )
     unknown: str = Field("refuse", description="Where no signal gives a region: refuse, or the region to take.")

@@ -107,7 +107,9 @@ async def test_when_it_is_not_ready_the_status_says_so(told: Told, change: dict[
     told.now = replace(told.now, **change)
     answer = await client(told).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, word)
-    assert (await client(told).get("/healthz")).status_code == 200
+    assert (await client(told).head("/readyz")).status_code == 503
+    for path in ("/healthz", "/health"):
+        assert (await client(told).get(path)).status_code == (await client(told).head(path)).status_code == 200
 
 
 async def test_a_reload_is_answered_with_what_became_of_it(told: Told) -> None:

@@ -32,7 +32,7 @@ GONE = {"type": "http.disconnect"}
 
 
 def visitor(**headers: str) -> Visitor:
-    pairs = {name.replace("_", "-").encode(): [value.encode("latin-1")] for name, value in headers.items()}
+    pairs = {name.replace("_", "-").encode(): (value.encode("latin-1"),) for name, value in headers.items()}
     return Visitor(pairs, 0, "127.0.0.1", "")
 
 

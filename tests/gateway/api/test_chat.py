@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -275,6 +276,31 @@ async def test_the_time_that_a_client_gives_is_kept() -> None:
     assert exchange.record.outcome == "failed"
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "outward", "outcome"),
+    [
+        (400, None, "invalid_request", "refused"),
+        (400, "context_length_exceeded", "context_length_exceeded", "refused"),
+        (400, "content_filter", "content_filter", "refused"),
+        (429, None, "rate_limited", "failed"),
+        (401, None, "provider_error", "failed"),
+    ],
+)
+async def test_what_is_wrong_with_the_request_itself_is_no_failure_of_a_provider(
+    status: int, code: str | None, outward: str, outcome: str
+) -> None:
+    async def provide(_: httpx.Request) -> httpx.Response:
+        error = {"message": "no", "type": "x", "param": None, "code": code}
+        return httpx.Response(status, json={"error": error}, headers={"retry-after": "900"})
+
+    exchange = Exchange(provide)
+    await exchange.run()
+    assert exchange.error is not None
+    assert exchange.error[1] == outward
+    assert len(exchange.record.attempts) == 1
+    assert exchange.record.outcome == outcome
+
+
 async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     exchange = Exchange(whole)
     table = table_of(TABLE.replace("api_key:", "enabled: false, api_key:"), {"KEY": "sk-secret"})
@@ -293,6 +319,7 @@ async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
     assert exchange.error == (500, "internal_error")
     assert b"secret" not in exchange.content
     assert exchange.record.outcome == "internal_error"
+    assert re.fullmatch(r"RuntimeError at test_chat\.py:\d+, in broken", exchange.record.detail or "")
 
 
 # --- streams that break ---------------------------------------------------------------------------

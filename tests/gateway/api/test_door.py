@@ -352,3 +352,30 @@ def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:
     table = table_of(text.replace("CF-IPCountry}", "C, subdivision: Part, client_ip: Real}"))
     for name in ("c", "part", "real"):
         assert refusal_of(table, visit((name, "x"))) == (403, "permission_denied")
+
+
+class Noting(dict[bytes, tuple[bytes, ...]]):
+    """Headers that know which of them were looked for."""
+
+    def __init__(self, *pairs: tuple[bytes, tuple[bytes, ...]]) -> None:
+        super().__init__(pairs)
+        self.read: set[bytes] = set()
+
+    def get(self, name: bytes, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        assert isinstance(name, bytes)
+        self.read.add(name)
+        return super().__contains__(name)
+
+
+@pytest.mark.parametrize("table", [TABLE, SECRET_EDGE, FULL, WITHOUT_CLIENTS])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.7", "8.8.8.8"])
+def test_what_is_remembered_of_a_place_is_told_apart_by_every_header_that_tells_of_one(table: Table, peer: str) -> None:
+    """`placed` remembers by these names: a header that is read and isn't among them would move callers."""
+    every = [(name, (b"DE",)) for name in table.location.read_headers]
+    for headers in (Noting(), Noting(*every), *(Noting(one) for one in every)):
+        sighting_of(table, Visitor(headers, 0, peer, ""))
+        assert headers.read <= set(table.location.read_headers)

@@ -275,3 +275,19 @@ def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> Non
         (1, None),
         (1, None),
     ]
+
+
+@given(st.lists(st.one_of(texts.filter(bool).map(TextDelta), st.builds(TextDelta, texts.filter(bool), st.just(1)))))
+@unhurried
+def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: list[TextDelta]) -> None:
+    """Also those with quotes, commas and backslashes, of which the seams between them are made."""
+    events: list[StreamEvent] = [
+        OPENED,
+        *deltas,
+        TextDelta('","'),
+        TextDelta('\\","\\'),
+        ChoiceFinish("stop"),
+        Finished(),
+    ]
+    together, apart = ChunkEncoder(False, "fallback"), ChunkEncoder(False, "fallback")
+    assert together.encode(tuple(events)) == b"".join([apart.encode((event,)) for event in events])

@@ -577,6 +577,26 @@ DEPLOYMENTS = {
         "deployments.y.endpoint: https://llm.example stores and processes elsewhere in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
+    "one server of this machine, under its three names": deployment(
+        f"x: {{provider: openai-compatible, model: m, endpoint: 'http://localhost:8000', {OWN}}}\n"
+        "  y: {provider: openai-compatible, model: n, endpoint: ▸'http://127.0.0.1:8000', stores: FR, processes: FR}\n"
+        "  z: {provider: openai-compatible, model: n, endpoint: ▸'http://[::1]:8000/v2', stores: FR, processes: FR}\n"
+        "  other: {provider: openai-compatible, model: n, endpoint: 'http://127.0.0.1:8001', stores: FR, processes: FR}",
+        "deployments.y.endpoint: http://127.0.0.1:8000 stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+        "deployments.z.endpoint: http://[::1]:8000 stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+    ),
+    "one server, its address dressed as IPv6": deployment(
+        f"x: {{provider: openai-compatible, model: m, endpoint: 'https://192.0.2.1', {OWN}}}\n"
+        "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://[::ffff:c000:201]/v1', stores: FR, processes: FR}",
+        "deployments.y.endpoint: https://192.0.2.1 stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+    ),
+    "a part that is a territory of its own": deployment(
+        "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸CN-HK, processes: CN}",
+        "deployments.x.stores: 'CN-HK' is no territory (ISO 3166); did you mean HK?",
+    ),
     "a place that is none": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
         "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",

@@ -144,6 +144,15 @@ def test_one_server_has_one_set_of_facts() -> None:
     assert told_of(sections(deployments=house, assistants=routes, exporters=same)) == []
 
 
+def test_two_exporters_at_one_server_state_the_same() -> None:
+    first = f"t: {{{URL}, {DE}, regions: [eu]}}"
+    (told,) = told_of(
+        written(first, "u: {endpoint: 'https://OTEL.example.de:443/u', stores: FR, processes: DE, regions: [eu]}")
+    )
+    assert told.startswith("https://otel.example.de stores and processes elsewhere in exporter 't' (line ")
+    assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
+
+
 def test_a_secret_in_the_file_is_warned_of() -> None:
     (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{authorization: Bearer-abc}}}}"))
     assert told.startswith("a secret is written in the config")

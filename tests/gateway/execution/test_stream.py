@@ -199,13 +199,13 @@ async def test_silence_is_a_stall() -> None:
 
 async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     limits_s: list[float] = []
-    limit = Deadline.limit
+    enter = TimeLimit.__enter__
 
-    def noted(deadline: Deadline, seconds: float) -> TimeLimit:
-        limits_s.append(seconds)
-        return limit(deadline, seconds)
+    def noted(limit: TimeLimit) -> None:
+        limits_s.append(limit.seconds)
+        enter(limit)
 
-    monkeypatch.setattr(Deadline, "limit", noted)
+    monkeypatch.setattr(TimeLimit, "__enter__", noted)
     stream, _ = live(WHOLE[0], *[b": alive\n\n"] * 6, *WHOLE[1:], idle_s=5)
     assert ending(await all_of(stream)) is None
     # Each read has the whole time that a stream may be silent; what stands behind the end has less.

@@ -138,6 +138,12 @@ def test_what_is_remembered_of_one_person_is_not_told_to_another() -> None:
     for _ in range(2):
         assert outcome(decided(asked, agreed)) == ["d0", "d1"]
         assert outcome(decided(asked)) == "consent_required d0"
+    # Nor what was decided for one who has said yes to somebody, to one who has said it to somebody else.
+    both = table(REFUSE_EACH, SKIP_EACH)
+    for _ in range(2):
+        assert outcome(decided(both, Consents(confirmed=frozenset({"d0"})))) == ["d0"]
+        assert outcome(decided(both, Consents(confirmed=frozenset({"d1"})))) == "consent_required d0"
+        assert outcome(decided(both, Consents(confirmed=frozenset({"d0", "d1"})))) == ["d0", "d1"]
 
 
 @given(

@@ -236,7 +236,7 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
 
 
 @pytest.mark.parametrize(
-    "trimmed", ["内容由AI生成", "内容由AI生成\n\nHouse rules.", "内容由AI生成\n\nHouse rules.\n\n"]
+    "trimmed", ["内容由AI生成", "内容由AI生成\n", "内容由AI生成\n\nHouse rules.", "内容由AI生成\n\nHouse rules.\n\n"]
 )
 def test_of_an_answer_that_is_only_words_nothing_is_left(trimmed: str) -> None:
     [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))

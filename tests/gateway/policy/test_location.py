@@ -14,6 +14,7 @@ from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Table
 from gateway.policy.location import CLAIM_PROBLEMS, EdgeNote, EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
+from providers.territories import parse_places
 from tests.tables import WORLD, table_of
 
 TABLE = table_of(WORLD)
@@ -272,6 +273,109 @@ def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
     assert any(item.note.startswith("in doubt: ") for item in location.evidence)
 
 
+# --- what is on record ----------------------------------------------------------------------------
+
+BACKEND, SHOP = "backend", "shop-cn"
+ON_RECORD: dict[str, tuple[str | None, Sighting, tuple[str, ...]]] = {
+    "a key of a region": (SHOP, Sighting(), ("api_key: shop-cn -> cn *",)),
+    "a claim without a place": (None, Sighting(claim=ClaimReport(None)), ("claim: silent: it names no territory",)),
+    "a claim that is not believed": (
+        None,
+        Sighting(claim=claimed(problem=ClaimProblem.EXPIRED)),
+        ("claim: not believed: it has expired",),
+    ),
+    "an assertion of a stranger": (
+        None,
+        Sighting(asserted=("CN", "DE")),
+        ("assertion: CN, DE ignored: this key may not assert a territory",),
+    ),
+    "an edge without its secret": (
+        None,
+        Sighting(None, EdgeNote.STRANGER_WITHIN),
+        ("edge_header: ignored: the edge's secret is missing",),
+    ),
+    "an edge that says nothing": (
+        None,
+        Sighting(EdgeReport("h", ("",))),
+        ("edge_header: silent: it doesn't know the territory",),
+    ),
+    "an edge that says a part": (None, Sighting(EdgeReport("h", ("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
+    "an edge with an empty part": (None, Sighting(EdgeReport("h", ("US",), ("",))), ("edge_header: US -> us *",)),
+    "an edge with two parts": (
+        None,
+        Sighting(EdgeReport("h", ("US",), ("", "NY"))),
+        ("edge_header: US, , NY in doubt: no territory code",),
+    ),
+    "Tor": (
+        None,
+        Sighting(EdgeReport("h", ("T1",))),
+        ("edge_header: T1 hidden: Tor, or an anonymous proxy; no territory",),
+    ),
+    "an address that is silent": (None, Sighting(address=AddressReport(note="silent: x")), ("geoip: silent: x",)),
+    "an address that hides": (
+        None,
+        Sighting(address=AddressReport("FR", hidden=True, note="hidden: x")),
+        ("geoip: FR hidden: x",),
+    ),
+    "an address in doubt": (
+        None,
+        Sighting(address=AddressReport("FR", doubtful=True, note="in doubt: x")),
+        ("geoip: FR in doubt: x",),
+    ),
+    "a blocked one": (None, seen("CU"), ("edge_header: CU -> default blocked *",)),
+}
+
+
+@pytest.mark.parametrize("name", ON_RECORD)
+def test_what_each_signal_said_is_on_record(name: str) -> None:
+    who, sighting, told = ON_RECORD[name]
+    location = resolve(ALL, CLIENTS[who] if who else None, sighting)
+    shown = []
+    for item in location.evidence:
+        points = f"-> {item.region}" if item.region else ""
+        words = [f"{item.signal}:", item.said, points, item.note, "*" if item.decided else ""]
+        shown.append(" ".join(word for word in words if word))
+    assert tuple(shown) == told
+    if location.region is None:
+        problem = location.problem
+        by = "claim" if problem is LocationProblem.CLAIM else "unknown"
+        assert location.why == ("edge_header" if problem is LocationProblem.BLOCKED else by)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a" * 40, "a" * 40),
+        ("a" * 41, "a" * 40 + "..."),
+        ("a b~c", "a b~c"),
+        ("a\x1fb\x7fc", "a?b?c"),
+        ("é", "?"),
+    ],
+)
+def test_what_was_said_is_shown_short_and_in_visible_ascii(said: str, shown: str) -> None:
+    assert resolve(ALL, None, Sighting(asserted=(said,))).evidence[0].said == shown
+
+
+def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
+    table = replace(ALL, location=replace(ALL.location, signals=("edge_header",)))
+    location = resolve(table, CLIENTS["shop-cn"], seen("CN"))
+    assert (location.territory, location.why) == ("CN", "api_key")
+    told = [(item.signal, item.region, item.decided) for item in location.evidence]
+    assert told == [("api_key", "cn", True), ("edge_header", "cn", False)]
+
+
+def test_a_place_of_no_region_beside_one_of_a_region_is_a_conflict() -> None:
+    table = table_of(
+        WORLD.replace('  default: {territories: ["*"], boundary: ["*"]}\n', "").replace(
+            "      default: [gemini, qwen-intl]\n", ""
+        )
+    )
+    for edge, asserted in (("JP", "DE"), ("DE", "JP")):
+        location = resolve(table, CLIENTS["backend"], seen(edge, (asserted,)))
+        assert (location.problem, location.why) == (LocationProblem.CONFLICT, "conflict")
+    assert resolve(table, CLIENTS["backend"], seen("JP", ("BR",))).problem is LocationProblem.BLOCKED
+
+
 # --- parts of countries ---------------------------------------------------------------------------
 
 SPLIT = table_of(
@@ -297,6 +401,11 @@ ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozens
         (("UA",), ("30",), ("default", "UA-30", "edge_header")),
         (("UA",), (), ("blocked", "UA", "edge_header")),
         (("UK",), ("ENG",), ("default", "GB-ENG", "edge_header")),
+        (("CN",), ("HK",), ("default", "HK", "edge_header")),
+        (("CN",), ("cn-tw",), ("default", "TW", "edge_header")),
+        (("CN-MO",), (), ("default", "MO", "edge_header")),
+        (("CN",), ("BJ",), ("cn", "CN-BJ", "edge_header")),
+        (("US",), ("PR",), ("default", "PR", "edge_header")),
         (("DE",), ("BE",), ("eu", "DE-BE", "edge_header")),
         (("DE",), ("",), ("eu", "DE", "edge_header")),
     ],
@@ -311,6 +420,49 @@ def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
     assert located(Sighting(EdgeReport("h", ("US",))), ACCEPTING) == ("us", "US", "edge_header")
     assert located(Sighting(EdgeReport("h", ("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
     assert located(Sighting(EdgeReport("h", ("UA",), ("43",))), ACCEPTING)[0] == "blocked"
+
+
+# California's prompts stay in California, so that its region is the stricter one.
+STRICT = table_of(WORLD.replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US-CA]}\n  us: {terr"))
+
+
+def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
+    country, part = Sighting(EdgeReport("h", ("US",))), Sighting(EdgeReport("h", ("US",), ("NY",)))
+    assert located(country, STRICT) == ("ca", "US", "edge_header")
+    assert located(part, STRICT) == ("us", "US-NY", "edge_header")
+    won = next(item for item in resolve(STRICT, None, country).evidence if item.decided)
+    assert won.note.endswith("the stricter one counts")
+
+
+def test_no_region_is_the_stricter_one() -> None:
+    country = Sighting(EdgeReport("h", ("US",)))
+    refusing = replace(STRICT, location=replace(STRICT.location, conflict="refuse"))
+    assert located(country, refusing) == ("unknown", None, "unknown")
+    us, ca = STRICT.regions["us"], STRICT.regions["ca"]
+    # Without approvals, the smaller boundary is not the stricter region.
+    asking = replace(us, approvals_required=True)
+    apart = replace(ca, boundary=parse_places(["CA"]))
+    for mine, parts in ((asking, ca), (us, apart), (us, replace(ca, boundary=us.boundary))):
+        regions = {**STRICT.region_by_territory, "US": mine, "US-CA": parts}
+        assert located(country, replace(STRICT, region_by_territory=regions)) == ("unknown", None, "unknown")
+    both = {**STRICT.region_by_territory, "US": us, "US-CA": replace(ca, approvals_required=True)}
+    assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
+
+
+@pytest.mark.parametrize("table", [SPLIT, STRICT])
+def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> None:
+    edge = EdgeReport("h", ("US",))
+    known = replace(table, location=replace(table.location, signals=("edge_header", "claim", "geoip")))
+    assert located(Sighting(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
+    assert located(Sighting(edge, address=AddressReport("US", "CA")), known) == ("ca", "US-CA", "geoip")
+    elsewhere = located(Sighting(edge, address=AddressReport("DE")), known)
+    assert elsewhere[0] == ("unknown" if table is SPLIT else "conflict")
+
+
+def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
+    edge = Sighting(EdgeReport("h", ("US",)))
+    assert located(edge, SPLIT, CLIENTS["shop-cn"]) == ("cn", None, "api_key")
+    assert located(replace(edge, edge=EdgeReport("h", ("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
 
 
 def test_of_a_country_and_its_part_the_part_says_more() -> None:

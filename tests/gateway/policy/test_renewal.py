@@ -63,6 +63,28 @@ def test_a_change_of_something_else_allows_it(territory: str, key: str | None) -
     assert verdict(changed(), territory, key) is None
 
 
+CALIFORNIA = ("  us: {terr", "  ca: {territories: [US-CA], boundary: [PLACES]}\n  us: {terr")
+
+
+def split(places: str) -> tuple[str, str]:
+    return CALIFORNIA[0], CALIFORNIA[1].replace("PLACES", places)
+
+
+def test_a_country_that_has_been_split_is_another_place_where_the_part_is_not_known() -> None:
+    for places in ("US", "US-CA", "CA"):
+        assert verdict(changed(split(places)), "US") == ELSEWHERE, places
+        assert verdict(changed(split(places)), "US-NY") is None, places
+    accepting = ("location:\n", "location:\n  accept_country_only: [US]\n")
+    assert verdict(changed(split("US"), accepting), "US") is None
+
+
+def test_who_was_given_the_stricter_region_of_a_split_country_keeps_it() -> None:
+    routed = ("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [house]")
+    house = "  house: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: US-CA, processes: US-CA, api_key: k}"
+    strict = WORLD.replace(*split("US-CA")).replace(*routed).replace("clients:\n", f"{house}\nclients:\n")
+    assert verdict(changed(of=strict), "US", table=table_of(strict)) is None
+
+
 NOT_THIS_CLIENT = "the current config doesn't let this client ask"
 ELSEWHERE = "the current config has the caller in another region, or in none"
 GERMAN = '["@EEA", CH], boundary'

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
+from gateway.model.location import Location
 from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.model.table import Table
+from gateway.policy.fence import prompt_permit
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
-from gateway.policy.routing import decide
+from gateway.policy.routing import decide, judge_alone
 from providers.fitting import Needs
+from providers.territories import parse_places
 from tests.tables import KEYS, WORLD, table_of
 
 NOTHING: frozenset[str] = frozenset()
@@ -70,6 +73,40 @@ def test_where_nobody_is_available_the_law_refuses() -> None:
     refusal = refusal_of(TABLE, "RU")
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert "doesn't serve Russia" in refusal.message
+
+
+NO_CN = (
+    WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", "").replace("      cn: [qwen-cn]\n", "")
+    .replace("  shop-cn: ", "  shop: ").replace(", region: cn", ", region: default")
+)  # fmt: skip
+HOUSE = "  house: {provider: openai-compatible, endpoint: 'https://h.example', model: m, stores: PLACE, processes: PLACE, api_key: k}\n"
+
+
+@pytest.mark.parametrize("territory", ["CN", "CN-BJ", "RU"])
+def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(territory: str) -> None:
+    """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
+    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
+    abroad = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    found = decision(abroad, territory)
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    (told,) = found.considered
+    country = {"C": "mainland China", "R": "Russia"}[territory[0]]
+    assert (told.reason, told.detail) == (
+        PassedOver.BOUNDARY,
+        f"prompts must not leave {country}, and no region names it",
+    )
+    at_home = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", territory[:2]) + "clients:\n"))
+    assert plan_of(at_home, territory) == ["house"]
+    for other in ("HK", "TW", "JP"):
+        assert plan_of(abroad, other) == ["house"]
+
+
+def test_a_region_that_names_a_territory_decides_for_itself() -> None:
+    routed = NO_CN.replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      far: [house]")
+    named = routed.replace("regions:\n", 'regions:\n  far: {territories: [CN, RU], boundary: ["*"]}\n')
+    table = table_of(named.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    assert plan_of(table, "CN") == plan_of(table, "RU") == ["house"]
 
 
 def test_a_region_without_a_route_is_refused() -> None:
@@ -157,6 +194,90 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     client = next(client for client in wider.clients.values() if client.region == "cn")
     found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {}, 0.0)
     assert found.considered[0].reason is PassedOver.AVAILABILITY
+
+
+def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> None:
+    """A region of `*` names no territory, and one that is taken for want of evidence may have none of its people."""
+    bound = table_of(
+        WORLD.replace("shop-cn: {", "shop: {keys: ['sha256:" + "d" * 64 + "'], region: default}\n  shop-cn: {")
+    )
+    client = bound.clients["d" * 64]
+    found = decide(bound, bound.assistants["assistant"], resolve(bound, client, Sighting()), asked(), {}, 0.0)
+    assert isinstance(found.outcome, Plan)
+    assert [step.deployment.name for step in found.outcome.steps] == ["gemini", "qwen-intl"]
+    narrow = WORLD.replace("us: {territories: [US], b", "us: {territories: [US, CU, PR], b").replace("[CU, IR", "[IR")
+    assumed = table_of(narrow.replace("location:\n", "location:\n  unknown: us\n"))
+    place = resolve(assumed, None, Sighting())
+    assert place.assumed
+    assert isinstance(decide(assumed, assumed.assistants["assistant"], place, asked(), {}, 0.0).outcome, Plan)
+
+
+def test_nobody_answers_a_place_that_is_none() -> None:
+    nowhere = Location(None, None, "x", ())
+    outcome = decide(TABLE, TABLE.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
+    assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
+
+
+def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
+    cell = table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")
+    gemini = cell.deployments["gemini"]
+    no_answer = (PassedOver.BOUNDARY, "the caller gets no answer here")
+    for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport("h", ("CN",))))):
+        assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
+    japan = resolve(cell, None, Sighting(EdgeReport("h", ("JP",))))
+    step = judge_alone(cell, japan, gemini, asked(), {}, 0.0)
+    assert isinstance(step, Step)
+    assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
+
+
+def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
+    narrow = replace(TABLE.regions["us"], boundary=parse_places(["US-CA"]))
+    table = replace(TABLE, regions={**TABLE.regions, "us": narrow}, region_by_territory={"US": narrow})
+    found = decision(table, "US")
+    assert isinstance(found.outcome, Refusal)
+    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    (told,) = found.considered
+    assert (told.reason, told.detail) == (PassedOver.BOUNDARY, "it would leave the boundary of region 'us'")
+
+
+def test_words_of_a_callers_own_are_not_remembered() -> None:
+    table = table_of(WORLD)
+    decision(table, "US")
+    size = len(table.memo)
+    for number in range(5):
+        decision(table, "US", asked(parameters=(f"made_up_{number}",)))
+    assert len(table.memo) == size
+    decision(table, "US", asked(parameters=("seed",)))
+    assert len(table.memo) == size + 1
+
+
+def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
+    said = asked(parameters=("user", "safety_identifier", "metadata"))
+    secret = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
+    for identity, dropped in (
+        ("identity: strip", {"user", "safety_identifier", "metadata"}),
+        ("identity: strip, passthrough: [user]", {"safety_identifier", "metadata"}),
+        ("identity: hash", {"metadata"}),
+        ("identity: hash, passthrough: [metadata]", set()),
+        ("identity: pass", {"metadata"}),  # which this adapter doesn't know
+        ("identity: pass, passthrough: [metadata]", set()),
+    ):
+        outcome = decision(
+            table_of(WORLD.replace("endpoint: us,", f"endpoint: us, {identity},") + secret), "US", said
+        ).outcome
+        assert isinstance(outcome, Plan)
+        assert outcome.steps[0].dropped == dropped, identity
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "detail"),
+    [
+        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, "no credential: DASHSCOPE_API_KEY is not set"),
+        (WORLD.replace(', api_key: "${DASHSCOPE_API_KEY}"', ""), KEYS, "no credential: api_key is not set"),
+    ],
+)
+def test_a_missing_credential_is_named(text: str, environ: dict[str, str], detail: str) -> None:
+    assert [item.detail for item in decision(table_of(text, environ), "CN").considered] == [detail]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from gateway.execution.attempt import Caller
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.model.record import Record
 from gateway.model.route import Shadow
@@ -59,6 +61,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.health = Health()
+        self.load = Load()
         sender = Sender(HttpxTransport(httpx.MockTransport(self._provide)))
         self.shadows = Shadows(
             lambda: self.table,
@@ -67,6 +70,7 @@ class Scene:
             self._keep,
             lambda labels: self.counts.append(labels[-1]),
             lambda _, seconds: self.times.append(seconds),
+            self.load,
             draw=lambda: self.drawn,
             clock=lambda: 0.0,
         )
@@ -161,6 +165,56 @@ async def test_what_is_large_is_left_out() -> None:
     scene = Scene()
     await scene.offer(body_bytes=MOST_BODY_BYTES + 1)
     assert (scene.asked, scene.counts) == ([], ["too_large"])
+
+
+async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_none() -> None:
+    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: {limit: 1, queue: 5}"}))
+    limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
+    taken: list[int] = []
+    provide = scene._provide
+
+    def watched(request: httpx.Request) -> httpx.Response:
+        taken.append(limiter.in_use)
+        return provide(request)
+
+    scene.shadows._caller._sender = Sender(HttpxTransport(httpx.MockTransport(watched)))
+    await scene.offer()
+    scene.answer = httpx.Response(503)
+    await scene.offer()
+    assert (taken, limiter.in_use) == ([1, 1], 0), "held while it is asked, whatever comes of it, and then free again"
+    busy = limiter.take()
+    assert busy is not None
+    await scene.offer()
+    assert (len(taken), limiter.queued, scene.counts) == (2, 0, ["ok", "unavailable", "busy"])
+
+
+async def test_one_that_is_given_up_before_it_began_holds_no_place() -> None:
+    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: 1"}))
+    limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
+    offering = asyncio.create_task(scene.offer())
+    await asyncio.sleep(0)
+    assert limiter.in_use == 1
+    await scene.shadows.aclose()
+    await offering
+    await asyncio.sleep(0)
+    assert limiter.in_use == 0
+
+
+async def test_what_is_more_than_text_is_kept_where_text_is() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": '{"of": "x"}'}}
+    message = {"role": "assistant", "content": None, "refusal": "I can't", "tool_calls": [call, {**call, "id": "d"}]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    answer = httpx.Response(200, json={**ANSWER, "choices": [choice]})
+    scene = Scene(answer=answer)
+    await scene.offer()
+    table = shadowed()
+    assistant = table.assistants["assistant"]
+    keeping = {"default": replace(assistant.shadows["default"], keep_text=True)}
+    scene = Scene(replace(table, assistants={"assistant": replace(assistant, shadows=keeping)}), answer=answer)
+    await scene.offer()
+    [kept] = scene.kept
+    assert (kept.answer, kept.refusal, kept.calls) == ("", "I can't", (("look_up", '{"of": "x"}'),) * 2)
+    assert kept.tool_calls == 2
 
 
 def test_nothing_says_who_asked() -> None:

@@ -149,3 +149,19 @@ def test_a_trail_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(StateError, match=r"audit\.jsonl can't be used"):
         Audit(tmp_path, BEGINNING)
+
+
+@pytest.mark.parametrize("lost", ["removed", "moved away", "replaced"])
+def test_a_trail_that_is_not_in_its_place_any_more_takes_no_line(tmp_path: Path, lost: str) -> None:
+    audit = Audit(tmp_path, BEGINNING)
+    audit.append("started", AT, {})
+    path = tmp_path / "audit.jsonl"
+    if lost == "removed":
+        path.unlink()
+    else:
+        path.rename(tmp_path / "audit.jsonl.1")
+    if lost == "replaced":
+        path.write_bytes((tmp_path / "audit.jsonl.1").read_bytes())
+    with pytest.raises(StateError, match="was moved or removed"):
+        audit.append("activated", AT, {})
+    audit.close()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, open_database, open_to_read, transaction
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
 
@@ -38,3 +40,45 @@ def test_a_directory_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(StateError, match="can't be used"):
         open_database(tmp_path / "state", "history", LAYOUT)
+
+
+@pytest.mark.parametrize("can_share", [True, False])
+def test_who_only_reads_needs_no_place_to_write(tmp_path: Path, can_share: bool) -> None:
+    with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
+        writer.execute("INSERT INTO line VALUES ('first')")
+        if not can_share:
+            # What a directory that can't be written comes to: SQLite finds no place for its own file.
+            (tmp_path / "history.db-shm").unlink()
+            (tmp_path / "history.db-shm").mkdir()
+        found = sorted(path.name for path in tmp_path.iterdir())
+        with closing(open_to_read(tmp_path, "history")) as reader:
+            assert reader.execute("SELECT text FROM line").fetchall() == [("first",)], (
+                "also what is in the log of writes"
+            )
+            if can_share:
+                with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                    reader.execute("DELETE FROM line")
+        assert sorted(path.name for path in tmp_path.iterdir()) == found
+
+
+def test_who_only_reads_is_told_what_is_no_database_and_what_is_too_new(tmp_path: Path) -> None:
+    open_database(tmp_path, "history", LAYOUT, version=2).close()
+    (tmp_path / "other.db").write_bytes(b"no database at all, however long it is" * 100)
+    for name, told in (("history", "by a later version"), ("other", "not a database"), ("missing", "No such file")):
+        with pytest.raises(StateError, match=told):
+            open_to_read(tmp_path, name)
+
+
+def test_a_transaction_whose_end_fails_is_gone_and_the_next_one_is_not_in_it() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.executescript(
+            "PRAGMA foreign_keys = ON; CREATE TABLE one (id INTEGER PRIMARY KEY);"
+            "CREATE TABLE other (one INTEGER REFERENCES one DEFERRABLE INITIALLY DEFERRED);"
+        )
+        with pytest.raises(sqlite3.IntegrityError), transaction(database):
+            database.execute("INSERT INTO other VALUES (5)")
+        with transaction(database):
+            database.execute("INSERT INTO one VALUES (1)")
+        assert database.execute("SELECT (SELECT count(*) FROM one), (SELECT count(*) FROM other)").fetchall() == [
+            (1, 0)
+        ]

@@ -87,3 +87,14 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
+
+
+def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(StateError, match=r"gateway\.lock can't be written: No space left"):
+            Lock(tmp_path)
+    Lock(tmp_path).release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -41,6 +42,26 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
     assert rows(tmp_path, "SELECT prompt, answer FROM texts") == [("p7", ""), ("p8", "said")]
 
 
+def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -> None:
+    store = ShadowStore(tmp_path, most_texts=2)
+    said = replace(RECORD, prompt="p", answer="", refusal="no", calls=(("look", '{"at": "é"}'), ("look", "")))
+    for record in (said, replace(said, refusal=None), replace(RECORD, prompt="p", answer="only text"), said):
+        store.keep(record)
+    calls = [{"name": "look", "arguments": '{"at": "é"}'}, {"name": "look", "arguments": ""}]
+    assert [(number, json.loads(text)) for number, text in rows(tmp_path, "SELECT id, calls FROM extras")] == [
+        (4, calls)
+    ]
+    assert rows(tmp_path, "SELECT id, refusal FROM extras JOIN texts USING (id)") == [(4, "no")]
+
+
+def test_the_page_has_every_column(tmp_path: Path) -> None:
+    ShadowStore(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
+    page = (Path(__file__).parents[3] / "docs" / "canary.md").read_text("utf-8")
+    for table in ("answers", "texts", "extras"):
+        for (name,) in rows(tmp_path, f"SELECT name FROM pragma_table_info('{table}')"):  # noqa: S608  # constants
+            assert f"`{name}`" in page
+
+
 def test_several_may_write_at_once(tmp_path: Path) -> None:
     stores = [ShadowStore(tmp_path), ShadowStore(tmp_path)]
     with ThreadPoolExecutor(8) as pool:
@@ -55,4 +76,6 @@ def test_a_directory_of_no_use_is_said(tmp_path: Path) -> None:
 
 
 def test_no_text_is_in_what_is_shown() -> None:
-    assert "secret" not in repr(replace(RECORD, prompt="secret", answer="secret"))
+    assert "secret" not in repr(
+        replace(RECORD, prompt="secret", answer="secret", refusal="secret", calls=(("secret", "secret"),))
+    )

@@ -1,0 +1,61 @@
+"""A log that nobody reads any more, though it is open: every request is answered, and the gateway ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.servers import world_config
+from tests.e2e.test_journey import CHAT, body
+from tests.e2e.test_workers import HEADERS
+
+pytestmark = pytest.mark.slow  # starts many processes
+
+LIMIT_S = 30
+# A pipe of one page is full after a handful of requests.
+PIPE_BYTES = 4096
+REQUESTS = 60
+
+
+@contextmanager
+def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A gateway whose log is read as far as to the line that it listens."""
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
+    environ = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", "GATEWAY_WORKERS": str(workers)}
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, pipesize=PIPE_BYTES) as process:
+        try:
+            assert process.stderr is not None
+            lines = (json.loads(line) for line in process.stderr)
+            yield process, next(line for line in lines if line["event"] == "listening")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_log_reader_that_hangs_holds_up_nobody(providers: SimulatorThread, tmp_path: Path, workers: int) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    with unread(config, workers) as (process, listening), httpx.Client(trust_env=False, timeout=LIMIT_S) as client:
+        url, admin = listening["url"], listening["admin"]
+        answers = [client.post(f"{url}{CHAT}", json=body(), headers=HEADERS).status_code for _ in range(REQUESTS)]
+        assert answers == [200] * REQUESTS
+        # The supervisor, and whoever switches, have lines of their own to write.
+        for _ in range(2):
+            assert client.post(f"{admin}/reload").json()["result"] == "activated"
+        assert client.get(f"{admin}/readyz").json()["status"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0

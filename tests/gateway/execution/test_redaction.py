@@ -1,0 +1,86 @@
+"""What a provider says of a failure goes into the log: without our keys, and without what people have said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.execution.redaction import redacted, without_quotes
+from gateway.model.deployment import Deployment
+from providers.chat import AssistantMessage, ChatRequest, SystemMessage, ToolCall, UserMessage
+from providers.failures import Failure, FailureKind
+from tests.tables import WORLD, table_of
+
+QUOTED = "[from the request]"
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Deployment:
+    return table_of(WORLD).deployments["chatgpt-us"]
+
+
+def said(detail: str, code: str | None = None, param: str | None = None) -> Failure:
+    return Failure(FailureKind.INVALID_REQUEST, "wrong", detail=detail, status=400, code=code, param=param)
+
+
+REQUEST = ChatRequest(
+    "assistant",
+    (
+        SystemMessage("Be brief."),
+        UserMessage("My neighbour Anna Sommer has diabetes, what may she eat?"),
+        AssistantMessage(None, tool_calls=(ToolCall("c", "look_up", '{"of": "Anna Sommer, born 1961"}'),)),
+        UserMessage("糖尿病患者可以吃什么水果呢"),
+        UserMessage("Hi"),
+    ),
+    user="anna-1961",
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("`temperature` must be at most 2", "`temperature` must be at most 2"),
+        (
+            "Invalid value at 'contents[0].parts[0].text': \"My neighbour Anna Sommer has diabetes, what may she eat?\"",
+            f"Invalid value at 'contents[0].parts[0].text': \"{QUOTED}\"",
+        ),
+        ("can't answer 'Anna Sommer has diabetes'", f"can't answer '{QUOTED}'"),
+        ("the text 糖尿病患者可以吃什么… is refused", f"the text {QUOTED}… is refused"),
+        ("the message 'Hi' is too short; this is high", f"the message '{QUOTED}' is too short; this is high"),
+        ("no such user anna-1961", f"no such user {QUOTED}"),
+        ('arguments {"of": "Anna Sommer, born 1961"} don\'t fit', f"arguments {QUOTED} don't fit"),
+    ],
+)
+def test_what_is_quoted_of_the_request_is_left_out(deployment: Deployment, told: str, kept: str) -> None:
+    failure = redacted(said(told, told, told), deployment, REQUEST)
+    assert (failure.detail, failure.code, failure.param) == (kept, kept, kept)
+
+
+def test_a_key_is_left_out_wherever_it_stands(deployment: Deployment) -> None:
+    key = deployment.credentials[0].reveal()
+    failure = redacted(said(f"{key} is wrong", f"bad_{key}", key), deployment, REQUEST)
+    assert (failure.detail, failure.code, failure.param) == ("[redacted] is wrong", "bad_[redacted]", "[redacted]")
+
+
+def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:
+    for failure in (said(""), said("too long", "context_length_exceeded", "messages")):
+        assert redacted(failure, deployment, REQUEST) is failure
+
+
+def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployment: Deployment) -> None:
+    long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
+    failure = redacted(said("you said 'abab'", "abab", "abab"), deployment, long)
+    assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
+
+
+@given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
+@example("abc", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "b", 3)
+def test_no_long_part_of_the_request_remains(before: str, text: str, after: str, start: int) -> None:
+    kept = without_quotes(before + text[start:] + after, (text,))
+    for place in range(len(text) - 23):
+        part = text[place : place + 24]
+        if not any(letter.isspace() for letter in part):
+            assert part not in kept
