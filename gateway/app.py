@@ -134,6 +134,9 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
+            scope = {**scope, "method": "GET"}
         await self._rest(scope, receive, send)
 
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

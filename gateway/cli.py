@@ -277,6 +277,9 @@ def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     evaluate.add_argument(
         "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two finished runs: what has changed"
     )
+    evaluate.add_argument(
+        "--shadow", type=Path, metavar="DIR", help="score what a shadow recorded in this state directory instead"
+    )
     evaluate.set_defaults(run=evaluation.evaluate)
 
 

@@ -22,6 +22,8 @@ from providers.wire import WireRequest, WireResponse
 __all__ = [
     "Adapter",
     "Capabilities",
+    "EndsBehindStop",
+    "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
@@ -118,6 +120,16 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
+class KnowsBasePath(Protocol):
+    """What an adapter may add: where the vendor's API lies at a host that an operator writes without a path."""
+
+    @property
+    def usual_base_path(self) -> str:
+        """`/openai/v1`; empty for that of the vendor's first site, else `/v1`."""
+        ...
+
+
+@runtime_checkable
 class KnowsModels(Protocol):
     """What an adapter may add: facts of the provider's models, by name or glob pattern."""
 
@@ -134,4 +146,14 @@ class KnowsOffers(Protocol):
     @property
     def offers(self) -> Offers:
         """Empty where nothing is known."""
+        ...
+
+
+@runtime_checkable
+class EndsBehindStop(Protocol):
+    """What an adapter may add, whose provider stops behind the words of `stop` and leaves them in the text."""
+
+    @property
+    def ends_behind_stop(self) -> bool:
+        """Whether it does: then who reads the answer takes them off (`providers.stops`)."""
         ...

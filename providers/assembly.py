@@ -208,10 +208,22 @@ class Assembler:
         return self._usage() if callable(self._usage) else self._usage
 
     def fail(self, failure: Failure) -> None:
-        """The answer can't become whole."""
-        if not self.done:
-            self._events.append(Failed(failure, self._counted()))
-            self.done = True
+        """The answer can't become whole; but a filter that steps in after something was said has ended it so."""
+        if self.done:
+            return
+        if failure.kind is FailureKind.CONTENT_FILTER and self.opened:
+            self._end_filtered(failure.code)
+            return
+        self._events.append(Failed(failure, self._counted()))
+        self.done = True
+
+    def _end_filtered(self, code: str | None) -> None:
+        unfinished = [number for number, state in self._choices.items() if not state.finish]
+        for number in unfinished or list(self._choices):
+            self.finish("content_filter", number, code)
+        for state in self._choices.values():
+            state.calls = [call for call in state.calls if call.given_out]
+        self.complete()
 
     def _give(self, event: StreamEvent) -> None:
         if self.done:

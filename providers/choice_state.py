@@ -29,6 +29,11 @@ class CallState:
     cut: str = ""
     has_arguments: bool = False
 
+    def is_another(self, name: str) -> bool:
+        """Whether a piece with this name is of another call: a server that gives each the same place, and no id, tells
+        them apart by nothing else."""
+        return bool(name and self.name) and name != self.name and (self.id_is_ours or not self.id)
+
 
 @dataclass(slots=True)
 class ChoiceState:
@@ -48,6 +53,8 @@ class ChoiceState:
     def call_of(self, index: int | None, id: str, name: str) -> CallState:
         """The call that a piece belongs to: by its id, by its place, else the last one; a new one if it is none."""
         at_index = self.by_index.get(index) if index is not None else None
+        if at_index is not None and not id and at_index.is_another(name):
+            at_index = None
         call = self.by_id.get(id) if id else at_index
         if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
             call = at_index

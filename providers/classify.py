@@ -10,7 +10,7 @@ from providers.json_values import JsonError, as_map, loads, mend_surrogates
 from providers.rate_limits import LimitHeaders, read_limits, wait_s
 from providers.retry_after import retry_after_s
 
-__all__ = ["MESSAGES", "by_code", "by_status", "error_object", "failure", "is_html"]
+__all__ = ["MESSAGES", "by_code", "by_status", "error_object", "failure", "is_html", "plain_text", "request_id_of"]
 
 MESSAGES: dict[FailureKind, str] = {
     FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
@@ -34,22 +34,38 @@ _BY_STATUS = {
     404: FailureKind.MODEL_NOT_FOUND,
     408: FailureKind.UNAVAILABLE,
     409: FailureKind.UNAVAILABLE,
+    410: FailureKind.MODEL_NOT_FOUND,
     413: FailureKind.INVALID_REQUEST,
     422: FailureKind.INVALID_REQUEST,
+    424: FailureKind.UNAVAILABLE,
+    425: FailureKind.UNAVAILABLE,
     429: FailureKind.RATE_LIMITED,
+    451: FailureKind.GEO_REFUSED,
 }
+_MOST_DETAIL = 2000
+_REQUEST_IDS = (
+    "x-request-id",
+    "request-id",
+    "x-tc-requestid",
+    "apim-request-id",
+    "x-ds-trace-id",
+    "x-siliconcloud-trace-id",
+    "x-amzn-requestid",
+)
 _SHOULD_RETRY = {"true": True, "false": False}
 """A provider's own word, which its SDK takes before any status (openai-python 3.51, `_should_retry` in
 `_base_client.py`, read in November 2026)."""
 
 
 def by_status(status: int) -> FailureKind:
-    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either."""
+    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either.
+
+    Nor is another 4xx (405, 415, 421, …): it is about how the gateway speaks to what stands there. The client has no
+    part in that, so that the words aren't for it to read, and somebody else may be asked.
+    """
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    if status >= 500:
-        return FailureKind.UNAVAILABLE
-    return FailureKind.INVALID_REQUEST if status >= 400 else FailureKind.MALFORMED
+    return FailureKind.UNAVAILABLE if status >= 500 else FailureKind.MALFORMED
 
 
 def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
@@ -81,17 +97,34 @@ def failure(
         retry_after = retry_after_s(response.headers, response.received_at)
     if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
         retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
+    detail = detail or plain_text(response)
     return Failure(
         kind=kind,
         message=MESSAGES.get(kind, kind.value),
-        detail=mend_surrogates((detail or "")[:2000]),
+        detail=mend_surrogates((detail or "")[:_MOST_DETAIL]),
         status=response.status,
         code=mend_surrogates(code[:200]) if code else None,
         retry_after_s=retry_after,
-        request_id=mend_surrogates(request_id[:200]) if request_id else response.headers.get("x-request-id"),
+        request_id=mend_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=mend_surrogates(param[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
     )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The provider's own id of the call, under the first of its usual names that is there."""
+    return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), None)
+
+
+def plain_text(response: WireResponse) -> str:
+    """What an error says whose body is no JSON object, but a text, or a JSON string; of an answer, nothing."""
+    if response.status < 400 or is_html(response):
+        return ""
+    start = response.body[: 4 * _MOST_DETAIL].strip()
+    if start.startswith((b"{", b"[", b"<")):
+        return ""
+    text = start.decode("utf-8", "replace")
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def error_object(body: bytes) -> dict[str, object]:

@@ -30,9 +30,9 @@ __all__ = ["Client"]
 class Client:
     """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own.
 
-    `project` is your cloud project, where the site's path wants one.
+    `project` is your cloud project or workspace, where the site's path or host wants one.
 
-    Raises KeyError for a site that the adapter doesn't know, OriginError for a URL that can't be sent to.
+    Raises KeyError for a site that the adapter doesn't know, OriginError for a host that can't be sent to.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Client:
             raise ValueError("give a site of the catalogue or a URL, and not both")
         if site is not None:
             known = adapter.sites[site]
-            self._origin, base_path, pins = known.origin, known.base_path, known.pins
+            self._origin, base_path, pins = known.origin_of(project or ""), known.base_path, known.pins
             base_path = base_path.replace(f"/{PROJECT}/", f"/{quote(project or PROJECT, safe=':')}/")
         else:
             self._origin, path = parse_origin(url or "")
@@ -78,7 +78,7 @@ class Client:
             raise ProviderFailed(_broken_off(error)) from error
         finally:
             await response.aclose()
-        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target)
+        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The events as they come; the last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
@@ -87,7 +87,7 @@ class Client:
         except ProviderFailed as error:
             yield Failed(error.failure)
             return
-        reader = AnswerReader(self._adapter, self._head(response), self._target)
+        reader = AnswerReader(self._adapter, self._head(response), self._target, request.stop)
         try:
             async for chunk in response.aiter_bytes():
                 for event in reader.feed(chunk):

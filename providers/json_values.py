@@ -42,15 +42,15 @@ class JsonError(ValueError):
 def loads(data: bytes | bytearray | memoryview | str) -> object:
     """The parsed value of a provider's JSON; raises JsonError.
 
-    Falls back to the standard library for two things that vendors do send and orjson refuses: a surrogate pair
-    that was split over two events, and NaN or Infinity (vLLM's log probabilities), which become null, as does a
-    number beyond every float.
+    Falls back to the standard library for what vendors do send and orjson refuses: a surrogate pair that was split
+    over two events; NaN or Infinity (vLLM's log probabilities), which become null, as does a number beyond every
+    float; and a byte order mark, which a reader may pass over (RFC 8259, section 8.1).
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            text = data if isinstance(data, str) else bytes(data).decode("utf-8")
+            text = data if isinstance(data, str) else bytes(data).decode("utf-8-sig")
             return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise JsonError("not valid JSON") from error

@@ -47,7 +47,11 @@ def load_registry() -> Registry:
 
 
 def check_adapter(candidate: object) -> Adapter:
-    """The candidate, if it has the members of an adapter; raises TypeError naming what it lacks."""
+    """The candidate, if it has the members of an adapter; a class stands for what it makes without arguments.
+
+    Raises TypeError naming what it lacks.
+    """
+    candidate = candidate() if isinstance(candidate, type) else candidate
     members = ("name", "capabilities", "sites", "auth")
     methods = ("build_request", "parse_response", "stream_parser", "classify_error")
     missing = [name for name in members if not hasattr(candidate, name)]

@@ -10,11 +10,13 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["moment_of", "now_of", "parse_duration_s", "positive", "retry_after_s"]
 
+_MOST_S = 31 * 86_400.0
+"""Beyond it a wait is nonsense: limits are of a minute, a day or a month."""
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | None:
-    """Seconds to wait, None where nothing (or nonsense) is said; a moment in the past is None too.
+    """Seconds to wait, None where nothing (or nonsense) is said; a moment in the past is None too, and one years ahead.
 
     `retry-after-ms` and `x-ms-retry-after-ms` (milliseconds) win over `retry-after` (RFC 9110, section 10.2.3:
     seconds, here also with a fraction, or a date). A date is compared with the provider's own `date` header where
@@ -23,18 +25,19 @@ def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | Non
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         wait = positive(headers.get(name))
         if wait is not None:
-            return wait / 1000
+            return _sane(wait / 1000)
     value = headers.get("retry-after")
     if value is None:
         return None
     seconds = positive(value)
     if seconds is not None:
-        return seconds
+        return _sane(seconds)
     moment = moment_of(value)
-    if moment is None:
-        return None
-    now = now_of(headers, received_at)
-    return moment - now if moment > now else None
+    return _sane(moment - now_of(headers, received_at)) if moment is not None else None
+
+
+def _sane(wait_s: float) -> float | None:
+    return wait_s if 0 < wait_s <= _MOST_S else None
 
 
 def now_of(headers: Mapping[str, str], received_at: float) -> float:

@@ -34,6 +34,7 @@ PROJECT = "PROJECT"
 """Stands in a site's base path for the operator's own project there, which is a segment of every path."""
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -76,7 +77,7 @@ class Site:
     """One named host.
 
     origin: `https://us.api.openai.com`; base_path: the prefix of every path there, such as `/v1`; a segment PROJECT in
-        it is the operator's own project.
+        it is the operator's own project. Where it is the first label of the host, that is the operator's own too.
     hosts: patterns of further hosts with the same facts (a vendor's per-workspace names).
     residency: of every model without a scope of its own, so the widest.
     excepts: capabilities and parameters that the vendor leaves out of its promise of residency.
@@ -105,6 +106,19 @@ class Site:
             if any(fnmatchcase(model, pattern) for pattern in scope.models):
                 return scope.residency
         return self.residency
+
+    def origin_of(self, project: str) -> str:
+        """The origin, with the operator's project in it where it wants one; raises OriginError for what is no label."""
+        if not self.wants_project_in_host:
+            return self.origin
+        if not _LABEL.fullmatch(project):
+            raise OriginError("must be one label of a host name: letters, digits and hyphens")
+        return self.origin.replace(f"//{PROJECT}.", f"//{project.lower()}.")
+
+    @property
+    def wants_project_in_host(self) -> bool:
+        """Whether every customer has a host of their own here."""
+        return self.origin.startswith(f"https://{PROJECT}.")
 
     def owns(self, origin: str) -> bool:
         """Whether the origin is this site's, whatever its scheme and port say."""

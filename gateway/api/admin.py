@@ -82,7 +82,7 @@ class Guard:
 def build_admin(control: Control, guard: Guard) -> FastAPI:
     """The application."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
-    add_errors(app, "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
+    add_errors(app, lambda _: "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
     guarded = APIRouter(dependencies=[Depends(guard.check)])
 
     @app.head("/health")

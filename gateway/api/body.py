@@ -119,7 +119,8 @@ def check_content_headers(visitor: Visitor) -> None:
 
 
 def _too_large() -> ApiError:
-    return ApiError("request_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
+    limit = f"{MAX_BODY_BYTES // 2**20} MB ({MAX_BODY_BYTES} bytes)"
+    return ApiError("request_too_large", f"the body is larger than {limit}: send less, or smaller images")
 
 
 async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> bytes:

@@ -30,6 +30,7 @@ from gateway.api.door import (
 from gateway.api.errors import ApiError
 from gateway.api.exchange import Exchange
 from gateway.api.limits import ClientLimits
+from gateway.api.person import user_asserted
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline
@@ -83,6 +84,7 @@ class ChatEndpoint:
         table = self._journeys.current()
         record = Record("", started_at, table.version)
         exchange = Exchange(scope, receive, send, record)
+        exchange.blocked_by = table.blocked_by
         try:
             await self._serve(scope, table, exchange)
         except ClientGone:
@@ -150,6 +152,8 @@ class ChatEndpoint:
             voice = exchange.voice = voice_of(location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
             subject = sighting.claim.subject if sighting.claim is not None else None
+            if subject is None and client is not None and client.may_assert:
+                subject = user_asserted(client, visitor)
             answer = await self._journeys.answer(
                 table, client, location, request, deadline, record, voice, subject, said
             )

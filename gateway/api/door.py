@@ -40,6 +40,7 @@ __all__ = [
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_HEADER_BYTES = 64 * 1024
+_MOST_MS = 999_999_999
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 _FORWARDING = re.compile(
     r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
@@ -97,8 +98,11 @@ def timeout_s_of(visitor: Visitor) -> float | None:
     if b"x-gateway-timeout-ms" not in visitor.headers:
         return None
     value = visitor.one(b"x-gateway-timeout-ms") or ""
-    if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) == 0:
-        raise ApiError("invalid_request", "`x-gateway-timeout-ms` must be a positive whole number of milliseconds")
+    if len(set(visitor.all(b"x-gateway-timeout-ms"))) > 1:
+        raise ApiError("invalid_request", "`x-gateway-timeout-ms` was sent more than once, with different values")
+    if not value.isascii() or not value.isdigit() or len(value) > len(str(_MOST_MS)) or int(value) == 0:
+        message = f"`x-gateway-timeout-ms` must be a whole number of milliseconds between 1 and {_MOST_MS}"
+        raise ApiError("invalid_request", message)
     return int(value) / 1000
 
 
@@ -109,7 +113,7 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
     if visitor.query and any(
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(visitor.query, keep_blank_values=True)
     ):
-        raise ApiError("invalid_api_key", "keys are not taken from the query, where they end up in logs: use a header")
+        raise _no_key("keys are not taken from the query, where they end up in logs: use `authorization: Bearer KEY`")
     if table.demo:
         return None
     if not table.clients:
@@ -121,7 +125,7 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
         # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
         client = table.clients.get(_hash(key.encode("utf-8")))
     if client is None:
-        raise ApiError("invalid_api_key", "this key is not known here")
+        raise _no_key("this key is not known here: send one that this gateway's operator gave you, not a provider's")
     return client
 
 
@@ -145,13 +149,18 @@ def _key_of(visitor: Visitor) -> str:
     for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise ApiError("invalid_api_key", "`authorization` must be `Bearer KEY`")
+            raise _no_key("`authorization` must be `Bearer KEY`")
         keys.add(key.strip())
     if not keys:
-        raise ApiError("invalid_api_key", "no key was sent: use `authorization: Bearer KEY`")
+        raise _no_key("no key was sent: use `authorization: Bearer KEY`")
     if len(keys) > 1:
-        raise ApiError("invalid_api_key", "two different keys were sent; send one")
+        raise _no_key("two different keys were sent; send one")
     return keys.pop()
+
+
+def _no_key(message: str) -> ApiError:
+    """A 401 names the scheme that would do (RFC 9110, section 15.5.2)."""
+    return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
 def _only_from_here(table: Table, visitor: Visitor) -> None:

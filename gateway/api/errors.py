@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
 from gateway.model.consent import ConsentRequest
 from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
-__all__ = ["STATUS", "ApiError", "encode_error", "from_domain"]
+__all__ = ["STATUS", "ApiError", "blocking_link", "encode_error", "from_domain"]
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -72,6 +73,8 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.DEADLINE: "deadline_exceeded",
     FailureKind.OVERLOADED: "overloaded",
 }
+# Who reads `error.attempts` shall find it, also where nobody was asked.
+_LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
 _DEFAULT_RETRY_S = 1.0
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
@@ -100,7 +103,9 @@ def encode_error(error: ApiError) -> dict[str, object]:
     """OpenAI's envelope."""
     status = error.status
     kind = _TYPE_BY_STATUS.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
-    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    body: dict[str, object] = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    if error.code in _LISTS_ATTEMPTS:
+        body["attempts"] = []
     return {"error": {**body, **error.extra}}
 
 
@@ -126,7 +131,7 @@ def _from_not_found(error: AssistantNotFound) -> ApiError:
     name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
     near = " or ".join(repr(one) for one in error.nearest)
     hint = f"did you mean {near}?" if near else "GET /v1/models lists those that there are"
-    return ApiError("model_not_found", f"there is no assistant {name!r} for this key; {hint}", "model")
+    return ApiError("model_not_found", f"there is no assistant {name!r} for this key; {hint}", error.param)
 
 
 def _from_refusal(error: Refused) -> ApiError:
@@ -139,7 +144,7 @@ def _from_refusal(error: Refused) -> ApiError:
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
-    return ApiError(refusal.code, refusal.message, None, retry_after_s, headers, extra)
+    return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
 
 
 def _encode_consent(asked: ConsentRequest) -> dict[str, object]:
@@ -163,7 +168,9 @@ def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:
     if failure.kind is FailureKind.INVALID_REQUEST and failure.detail:
         # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
         message = f"{message}: {failure.detail[:500]}"
-    retry_after_s = (failure.retry_after_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
+    # Nobody asks a key that is benched: who comes back before finds what it has found now.
+    benched_s = RULES[failure.kind].bench_s
+    retry_after_s = (failure.retry_after_s or benched_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
     # What has no place now may have one soon: SDKs shall ask again.
     headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}
     extra: dict[str, object] = {}
@@ -182,6 +189,11 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
         "status": failure.status if failure else None,
         "duration_ms": round(attempt.duration_s * 1000, 1),
     }
+
+
+def blocking_link(error: ApiError, page: str | None) -> dict[str, str]:
+    """The header that names who refuses by law or policy (RFC 7725, section 4), where the operator has said it."""
+    return {"link": f'<{page}>; rel="blocked-by"'} if error.status == 451 and page is not None else {}
 
 
 def whole_seconds(retry_after_s: float) -> str:

@@ -185,11 +185,15 @@ MESSAGES = {
     "invalid_request": ("`messages[0].content` is required", "messages[0].content"),
     "context_length_exceeded": ("the prompt is too long", None),
     "unsupported_capability": (
-        "no eligible deployment of 'assistant' in region 'cn' can do what is asked: qwen-cn can't do vision",
-        None,
+        "no eligible deployment of 'assistant' in region 'cn' can do what is asked (qwen-cn: can't do vision): see "
+        "`messages`",
+        "messages",
     ),
     "content_filter": ("the provider's safety system refused this", None),
-    "invalid_api_key": ("this key is not known here", None),
+    "invalid_api_key": (
+        "this key is not known here: send one that this gateway's operator gave you, not a provider's",
+        None,
+    ),
     "permission_denied": ("this gateway has no client keys, so it serves its own machine only", None),
     "consent_required": (
         "this would be sent to OpenAI (stores: US; processes: US), and the person has not agreed to that: ask, and "
@@ -199,7 +203,7 @@ MESSAGES = {
     "model_not_found": ("there is no assistant 'asistant' for this key; did you mean 'assistant'?", "model"),
     "method_not_allowed": ("GET is not allowed here; use POST", None),
     "request_timeout": ("the body did not arrive within 60 seconds", None),
-    "request_too_large": ("the body is larger than 33554432 bytes", None),
+    "request_too_large": ("the body is larger than 32 MB (33554432 bytes): send less, or smaller images", None),
     "unsupported_media_type": ("send `content-type: application/json`, not 'text/plain'", None),
     "wrong_cell": ("this cell doesn't serve the region 'cn'; its home is https://cn.assistant.example", None),
     "rate_limited": ("the provider limits the rate of requests", None),
@@ -214,7 +218,10 @@ MESSAGES = {
     "no_eligible_deployment": ("no deployment of 'assistant' may answer here", None),
     "internal_error": ("something went wrong inside the gateway; the request id finds it in the log", None),
     "provider_error": ("the provider failed", None),
-    "no_healthy_deployment": ("no deployment of 'assistant' in region 'eu' can be asked right now", None),
+    "no_healthy_deployment": (
+        "no deployment of 'assistant' in region 'eu' can be asked right now: they fail, or are switched off",
+        None,
+    ),
     "overloaded": ("this gateway has as many streams open as it can", None),
     "deadline_exceeded": ("the provider did not answer in time", None),
 }

@@ -15,7 +15,7 @@ from gateway.api.answers import encode_answer, encoder_for
 from gateway.api.body import (
     drain,
 )
-from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
@@ -54,6 +54,7 @@ class Exchange:
         self.voice: Voice | None = None
         self.labelling: Labelling | None = None
         self.shown_model: str | None = None
+        self.blocked_by: str | None = None
         self._send = send
         self._head_sent = False
         extensions = scope.get("extensions", _NO_EXTENSIONS)
@@ -159,7 +160,7 @@ class Exchange:
             data = encode_stream_error(ApiError("stream_interrupted", shown.message))
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
-        headers = dict(shown.headers)
+        headers = {**shown.headers, **blocking_link(shown, self.blocked_by)}
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
         await self._respond(shown.status, orjson.dumps(encode_error(shown)), headers)

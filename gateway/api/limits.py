@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, whole_seconds
 from gateway.api.ledger import ROWS, Ledger, Row, Taken
 from gateway.model.record import Allowance, Record
 from gateway.model.table import Client, Limits
@@ -41,9 +41,10 @@ class ClientLimits:
         if taken.is_leave:
             return taken
         if taken.wait_ns:
-            message = f"this client may ask {rpm} times a minute, and has"
-            raise ApiError("rate_limited", message, retry_after_s=taken.wait_ns / _NS)
-        message = f"this client has {limits.concurrent} requests running, as many as it may"
+            wait_s = taken.wait_ns / _NS
+            message = f"this client may ask {rpm} times a minute, and has: ask again in {whole_seconds(wait_s)} s"
+            raise ApiError("rate_limited", message, retry_after_s=wait_s)
+        message = f"this client has {limits.concurrent} requests running, as many as it may: wait until one has ended"
         raise ApiError("rate_limited", message, retry_after_s=1)
 
     def _row_of(self, name: str, now_ns: int) -> Row:

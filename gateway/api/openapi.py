@@ -27,6 +27,12 @@ _ERROR = {
                 "param": {"type": ["string", "null"], "description": "The place in the request, if there is one."},
                 "code": {"type": "string", "description": "Decide by this.", "enum": sorted(STATUS)},
                 "consent": {"type": "object", "description": "With `consent_required`: what to ask the person."},
+                "home": {"type": "string", "description": "With `wrong_cell`: the URL of the one that serves you."},
+                "attempts": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "With 502, 503 and 504, and a provider's 429: who was asked, and what came of it.",
+                },
             },
         }
     },
@@ -74,10 +80,12 @@ DEMO_PLACE = {
 _MILLISECONDS = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _HEADERS = {
     "x-gateway-territory": "The person's territory, such as DE: from a backend whose key may assert it.",
+    "x-gateway-user": "Who the person is to you, in any word that stays: from a backend whose key may assert it.",
     "x-gateway-claim": "A signed token about the person, where the operator has named an issuer.",
     "x-gateway-consent": "The token of a `consent_required`, once the person has agreed; or `granted`, from a backend.",
     "x-gateway-timeout-ms": "Shortens the time that this request may take.",
     "x-request-id": "Comes back, and stands in the log.",
+    "traceparent": "Your trace (W3C): the gateway's spans go on with it. No provider sees it.",
 }
 
 

@@ -20,10 +20,14 @@ from starlette.routing import Route
 from gateway.api.chat import ChatEndpoint
 from gateway.api.consent import consent_said
 from gateway.api.door import Visitor, authenticate, headers_of, request_id_of
-from gateway.api.errors import ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.lost import hint_for
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
+from gateway.api.person import told_user
 from gateway.api.place import locate, sighted
-from gateway.model.table import Assistant, Client, Table
+from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.table import Assistant, Client, Region, Table
+from gateway.policy.refusals import not_offered
 from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
 from gateway.service.journey import (
@@ -63,9 +67,7 @@ def build_routes(
     _add_explain(app, journeys)
     _add_disclosure(app, journeys)
     _add_receipts(app, journeys, receipts)
-    add_errors(
-        app, "there are POST /v1/chat/completions, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
-    )
+    add_errors(app, hint_for, lambda: journeys.current().blocked_by)
     _document(app, journeys.current().demo)
     return app
 
@@ -78,6 +80,7 @@ def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client
 
 
 def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
+    # `/health` is where those look who have run another gateway.
     @app.head("/health", include_in_schema=False)
     @app.get("/health", include_in_schema=False)
     @app.head("/healthz", include_in_schema=False)
@@ -85,7 +88,6 @@ def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz", tags=["health"], summary="Can it serve?", responses={503: {"description": "It is about to end."}}
     )
@@ -96,33 +98,34 @@ def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
     created = int(time.time())
 
-    async def offered(request: Request) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-        """What can be asked by every name that works, and the headers that say who is told so."""
+    def entry(name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
+
+    async def asked(request: Request) -> tuple[dict[str, Assistant], Region, dict[str, str]]:
+        """What this caller may ask by every name that works, where it is, and the headers that say so."""
         table, visitor, client = _visit(request, journeys)
         location, refused = locate(table, client, await sighted(table, visitor, journeys.signals))
-        if refused is not None:
-            raise refused
-        region = location.region.name if location.region else ""
-        entries: dict[str, dict[str, object]] = {
-            name: {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
-            for name, assistant in sorted(assistants_of(table, client).items())
-            if region in assistant.routes
-        }
-        told = {"x-gateway-region": region, "x-gateway-why": location.why, "x-gateway-table": table.version}
-        return entries, {"x-request-id": request.state.request_id, **told}
+        if refused is not None or location.region is None:
+            raise refused or Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+        told = {"x-gateway-region": location.region.name, "x-gateway-why": location.why}
+        told |= {"x-request-id": request.state.request_id, "x-gateway-table": table.version}
+        return assistants_of(table, client), location.region, told
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
-        entries, told = await offered(request)
-        return JSONResponse({"object": "list", "data": list(entries.values())}, headers=told)
+        assistants, region, told = await asked(request)
+        offered = [entry(name) for name, assistant in sorted(assistants.items()) if region.name in assistant.routes]
+        return JSONResponse({"object": "list", "data": offered}, headers=told)
 
     # An id may hold what would otherwise end it, such as a slash, written %2F.
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
-        entries, told = await offered(request)
-        if name not in entries:
-            raise not_found(name, entries)
-        return JSONResponse(entries[name], headers=told)
+        assistants, region, told = await asked(request)
+        if name not in assistants:
+            raise not_found(name, assistants)
+        if region.name not in assistants[name].routes:
+            raise Refused(not_offered(assistants[name], region))
+        return JSONResponse(entry(name), headers=told)
 
 
 def _add_explain(app: FastAPI, journeys: Journeys) -> None:
@@ -138,9 +141,21 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
         found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
-        said, now_s, reveal = consent_said(table, client, visitor, sighting), journeys.clock(), found.reveal_model
-        told = explain(table, client, sighting, found, health, now_s, user=user, reveal_model=reveal, said=said)
-        return JSONResponse(told, headers={"x-request-id": request.state.request_id, "x-gateway-table": table.version})
+        said, (name, known) = consent_said(table, client, visitor, sighting), told_user(client, visitor, sighting)
+        explained = explain(
+            table,
+            client,
+            sighting,
+            found,
+            health,
+            journeys.clock(),
+            user=name or user,
+            reveal_model=found.reveal_model,
+            to_operator=False,
+            said=said,
+        )
+        told = {"x-request-id": request.state.request_id, "x-gateway-table": table.version}
+        return JSONResponse({**explained, **known}, headers=told)
 
 
 def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:
@@ -186,15 +201,16 @@ def named_assistant(table: Table, client: Client | None, name: str | None) -> As
     names = sorted({found.name for found in assistants_of(table, client).values()})
     if name is None and len(names) != 1:
         raise ApiError("invalid_request", f"say which `assistant`: one of {', '.join(names)}", "assistant")
-    return find_assistant(table, client, name if name is not None else names[0])
+    return find_assistant(table, client, name if name is not None else names[0], "assistant")
 
 
-def add_errors(app: FastAPI, hint: str) -> None:
-    """Every error of the application in the usual envelope; `hint` tells who is lost what there is."""
+def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[], str | None] = lambda: None) -> None:
+    """Every error of the application in the usual envelope; `hint` tells who is lost at a path what there is, and
+    `blocked_by` names the page of who refuses by law or policy."""
 
     def respond(request: Request, error: ApiError) -> JSONResponse:
         request_id = getattr(request.state, "request_id", None) or request_id_of(headers_of(request.scope))
-        headers = {"x-request-id": request_id, **error.headers}
+        headers = {"x-request-id": request_id, **error.headers, **blocking_link(error, blocked_by())}
         if error.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(error.retry_after_s)
         return JSONResponse(
@@ -211,7 +227,7 @@ def add_errors(app: FastAPI, hint: str) -> None:
             message = f"{request.method} is not allowed here" + (f"; use {allowed}" if allowed else "")
             return respond(request, ApiError("method_not_allowed", message, headers={"allow": allowed}))
         if status == 404:
-            return respond(request, ApiError("not_found", f"there is nothing at this path; {hint}"))
+            return respond(request, ApiError("not_found", f"there is nothing at this path; {hint(request.url.path)}"))
         return respond(request, ApiError("invalid_request", str(getattr(error, "detail", error))))
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:

@@ -12,6 +12,7 @@ from gateway.commands.options import config_path
 from gateway.terminal import CommandError, compile_file
 
 if TYPE_CHECKING:
+    from gateway.evaluate.session import Compile
     from gateway.model.table import Table
 
 __all__ = ["evaluate"]
@@ -34,13 +35,37 @@ def evaluate(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from gateway.config.problems import ConfigRejected
     from gateway.evaluate.rehearsal import RehearsalFailed
-    from gateway.evaluate.session import Order, OrderError, run_session
+    from gateway.evaluate.session import OrderError
     from gateway.evaluate.store import StoreError
 
-    missing = [name for name in ("region", "candidates", "out") if not getattr(options, name)]
+    config = config_path(options)
+
+    def compile_with(origins: Mapping[tuple[str, str], str] | None) -> Table:
+        return compile_file(config, simulators=origins).table
+
+    needed = ("region", "out") if options.shadow else ("region", "candidates", "out")
+    missing = [name for name in needed if not getattr(options, name)]
     if missing:
         raise CommandError(f"say --{missing[0]} (`gateway evaluate --help` has an example)")
-    config = config_path(options)
+    try:
+        return _run(options, config, compile_with)
+    except ConfigRejected as error:
+        raise CommandError(str(error)) from None
+    except (OrderError, RehearsalFailed, StoreError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
+    from gateway.evaluate.session import Order, OrderError, run_session
+    from gateway.evaluate.shadow_session import ShadowOrder, run_shadow
+
+    if options.shadow:
+        if options.candidates or options.seed is not None:
+            raise OrderError("--shadow asks no candidates and draws nothing: leave out --candidates and --seed")
+        asked = (options.suite, options.region, options.assistant)
+        return run_shadow(
+            ShadowOrder(options.shadow, *asked, options.out, options.dry_run, options.fresh), compile_with
+        )
     candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
     order = Order(
         config,
@@ -53,16 +78,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.dry_run,
         options.fresh,
     )
-
-    def compile_with(origins: Mapping[tuple[str, str], str] | None) -> Table:
-        return compile_file(config, simulators=origins).table
-
-    try:
-        return run_session(order, compile_with)
-    except ConfigRejected as error:
-        raise CommandError(str(error)) from None
-    except (OrderError, RehearsalFailed, StoreError) as error:
-        raise CommandError(str(error)) from None
+    return run_session(order, compile_with)
 
 
 def _compare(old: Path, new: Path) -> int:

@@ -172,6 +172,8 @@ async def _ask(table: Table, deployment: Deployment) -> int:
         status, verdict = _OK, f"it answered: {said!r}"
     except ProviderFailed as error:
         status, verdict = _FAILED, f"it failed ({error.failure.kind}): {error.failure.message}"
+        if error.failure.detail:
+            verdict += f"\n  {error.failure.detail}"
     finally:
         await log.aclose()
     mask = masking(log, wire.headers, deployment.credentials)

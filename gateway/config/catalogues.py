@@ -21,7 +21,7 @@ from gateway.config.yaml_tree import Source
 from providers.adapter import Adapter, KnowsModels
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.offers import Retirement
-from providers.fitting import FEATURES, PARAMETERS
+from providers.fitting import FEATURES, IMPLIED, PARAMETERS
 from providers.pricing import Price, Rates
 from providers.registry import Registry
 
@@ -144,7 +144,7 @@ def _check_providers(findings: Findings, registry: Registry) -> None:
 def _check_words(findings: Findings, path: Path, section: OwnModelSection, adapter: Adapter) -> None:
     """A quirk exists only where the adapter knows it: the words of all its models are those that there are."""
     known = list((adapter.models if isinstance(adapter, KnowsModels) else {}).values())
-    parameters = PARAMETERS | adapter.capabilities.parameters
+    parameters = PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
     lists: tuple[tuple[str, Iterable[str] | None, Iterable[str]], ...] = (
         ("capabilities", section.capabilities, FEATURES | adapter.capabilities.features),
         ("without", section.without, parameters),

@@ -85,6 +85,7 @@ def compile_config(
         demo=demo,
         admin_keys=tuple(draft.config.admin_keys),
         receipts_keep_s=age_s(draft.config.receipts.keep),
+        blocked_by=draft.config.blocked_by,
     )
     _check_protection(draft, findings)
     if findings.rejected:

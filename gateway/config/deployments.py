@@ -26,7 +26,7 @@ from providers.adapter import Adapter, Capabilities, KnowsModels, KnowsOffers, T
 from providers.auth import NoAuth, Secret, secret_problem
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.offers import Offers
-from providers.fitting import FEATURES, moves_data
+from providers.fitting import FEATURES, moves_data, parameters_of
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places
 
@@ -170,7 +170,7 @@ def _capabilities(
         features = frozenset(section.capabilities)
     return Capabilities(
         features=adapter.capabilities.features & features,
-        parameters=adapter.capabilities.parameters - facts.without,
+        parameters=parameters_of(adapter.capabilities, facts),
         context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
     )
 

@@ -16,7 +16,7 @@ from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.services import is_this_machine
-from providers.adapter import Adapter
+from providers.adapter import Adapter, KnowsBasePath
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
@@ -69,7 +69,22 @@ class Endpoints:
         if text is not None and ":" in text:
             return self._url(name, section, adapter, text)
         site = self._site((*path, "endpoint"), text, section, adapter)
-        return self._at(path, section, site, site.origin) if site is not None else None
+        if site is None:
+            return None
+        origin = self._own_host(path, section, site)
+        return self._at(path, section, site, origin) if origin is not None else None
+
+    def _own_host(self, path: Path, section: DeploymentSection, site: Site) -> str | None:
+        """The site's origin, with the operator's own label where it wants one; None after reporting its lack."""
+        if site.wants_project_in_host and section.project is None:
+            message = f"is missing: every customer of {section.provider} has a host of their own at {site.name}"
+            self.findings.error((*path, "project"), message, "write the id of your workspace")
+            return None
+        try:
+            return site.origin_of(section.project or "")
+        except OriginError as error:
+            self.findings.error((*path, "project"), str(error), "write the id of your workspace")
+            return None
 
     def _simulator(self, path: Path, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         if section.endpoint != SIMULATOR:
@@ -127,8 +142,7 @@ class Endpoints:
         except OriginError as error:  # the URL may hold a password, so it is not shown
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
-        usual = next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)
-        base_path = usual if written is None else written
+        base_path = _usual_base_path(adapter) if written is None else written
         site = self._owner(section.provider, origin)
         if site is None:
             return self._own_server(name, section, origin, base_path)
@@ -170,13 +184,17 @@ class Endpoints:
             message = f"leads to another place than the site {site.name}: its path ends in /{behind}"
             self.findings.error((*path, "endpoint"), message, f"write the site's name, {site.name}, and the `project`")
             return None
-        path_there = self._in_project(path, section, site.base_path if base_path is None else base_path)
+        in_host = site.wants_project_in_host and section.endpoint == site.name
+        base_path = site.base_path if base_path is None else base_path
+        path_there = self._in_project(path, section, base_path, in_host=in_host)
         return Endpoint(origin, path_there, residency, site) if sound and path_there is not None else None
 
-    def _in_project(self, path: Path, section: DeploymentSection, base_path: str) -> str | None:
+    def _in_project(
+        self, path: Path, section: DeploymentSection, base_path: str, *, in_host: bool = False
+    ) -> str | None:
         """The path with the operator's project in it, where the provider wants one; None after reporting its lack."""
         if PROJECT not in base_path.split("/"):
-            if section.project is not None:
+            if section.project is not None and not in_host:
                 self.findings.error((*path, "project"), "this endpoint's path takes no project", "remove it")
                 return None
             return base_path
@@ -209,3 +227,9 @@ class Endpoints:
         if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)
+
+
+def _usual_base_path(adapter: Adapter) -> str:
+    """Where the API lies at a host that is written without a path."""
+    known = adapter.usual_base_path if isinstance(adapter, KnowsBasePath) else ""
+    return known or next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)

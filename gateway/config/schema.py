@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.config.scalars import AdminKey, Name, Visible
+from gateway.config.scalars import AdminKey, DocumentUrl, Name, Visible
 from gateway.config.sections.base import Section
 from gateway.config.sections.callers import ClientSection, CorsSection
 from gateway.config.sections.catalogue import CatalogueSection
@@ -34,6 +34,9 @@ class GatewaySection(Section):
     assistants: dict[Visible, AssistantSection] = Field(description="What clients ask for, by name.")
     regions: dict[Name, RegionSection] = Field(description="Territories under one policy, by name.")
     blocked: list[str] = Field([], description="Territories that nobody answers.")
+    blocked_by: DocumentUrl | None = Field(
+        None, description="A page of yours that says who refuses and why: named in the `Link` header of each 451."
+    )
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
     clients: dict[Name, ClientSection] = Field(
         {}, description="Who may call, by name. Without any, the gateway serves this machine only."

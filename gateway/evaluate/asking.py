@@ -17,15 +17,15 @@ from gateway.execution.health import Health
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
 from gateway.execution.transports import Transport
-from gateway.model.decision import Plan, Refusal, Step
+from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.speech import NO_PREFERENCES
 from gateway.model.table import Assistant, Region, Resilience, Table
-from gateway.policy.fence import evaluation_permit
+from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.profile import compose, with_block
-from gateway.policy.routing import decide
+from gateway.policy.routing import decide, judge_alone
 from providers.chat import (
     ChatRequest,
     Message,
@@ -98,7 +98,11 @@ def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bo
 
 
 class Asker:
-    """Asks the candidates of one region as the given assistant. `clock` is Unix time."""
+    """Asks the candidates of one region as the given assistant. `clock` is Unix time.
+
+    of_people: people's own words are in what is asked, so that nothing is waived: a deployment is judged as a step of
+    a route is, its approval and a consent that it needs included.
+    """
 
     def __init__(
         self,
@@ -107,11 +111,15 @@ class Asker:
         region: Region,
         transport: Transport,
         clock: Callable[[], float] = time.time,
+        *,
+        of_people: bool = False,
     ) -> None:
         self.table = table
-        self.assistant = assistant
+        # A second attempt beside a slow one would be traffic's answer, and not the candidate's.
+        self.assistant = replace(assistant, hedge=None)
         self.region = region
         self._clock = clock
+        self._of_people = of_people
         self._sender = Sender(transport)
         self._runner = Runner(self._sender, Health())
         self._location = Location(region, None, "evaluation", ())
@@ -127,7 +135,12 @@ class Asker:
         return with_block(request, compose(speech.voice.profile, None, NO_PREFERENCES))
 
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
-        """The step to this candidate, under an evaluation permit; raises NotPermitted."""
+        """The step to this candidate, under an evaluation permit, or that of traffic; raises NotPermitted."""
+        if self._of_people:
+            alone = judge_alone(self.table, self._location, deployment, needs_of(request), {}, self._clock())
+            if isinstance(alone, Step):
+                return alone
+            raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))
         decision = decide(
             self.table,
             self.assistant,
@@ -159,8 +172,9 @@ class Asker:
             deadline.close()
 
     def _still_allowed(self, step: Step) -> str | None:
-        permit = evaluation_permit(self.table, self.region, step.deployment, self._clock())
-        return None if permit is not None else "outside the boundary"
+        mint = prompt_permit if self._of_people else evaluation_permit
+        permit = mint(self.table, self.region, step.deployment, self._clock())
+        return None if permit is not None else "not permitted any more"
 
     async def aclose(self) -> None:
         """Close every connection."""

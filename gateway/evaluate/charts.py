@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-__all__ = ["COLOURS", "bars", "curves", "distributions", "scatter"]
+__all__ = ["COLOURS", "bars", "curves", "distributions", "over_time", "scatter"]
 
 # Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -121,6 +121,18 @@ def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: M
         _legend(axes)
 
     return _drawn(title, 3.4, draw)
+
+
+def over_time(title: str, samples: Sequence[Sequence[float]]) -> str:
+    """Memory in MB over the seconds of a run, from zero, so that flat looks flat."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([at for at, _ in samples], [value for _, value in samples], color=COLOURS[0], linewidth=1.2)
+        axes.set_ylim(bottom=0, top=1.25 * max(value for _, value in samples))
+        axes.set_xlabel("seconds since the run began")
+        axes.set_ylabel("MB")
+
+    return _drawn(title, 2.2, draw)
 
 
 def _duration(value: float, _: object) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.config.scalars import seconds
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.asking import Asked, Asker, NotPermitted, request_of
+from gateway.evaluate.blank import Blank, own_share
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import pair_axis, pair_questions, questions_about, verdict_axis
 from gateway.evaluate.load import LoadStep, arrivals, offer
@@ -59,7 +60,10 @@ def standing_of(asker: Asker, deployment: Deployment) -> Standing:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What is asked of whom; only candidates that may be asked are among them."""
+    """What is asked of whom; only candidates that may be asked are among them.
+
+    blank: the origin of a server that answers at once, where the candidates have one among them.
+    """
 
     suite: Suite
     asker: Asker
@@ -68,6 +72,7 @@ class Evaluation:
     store: RunStore
     budget: Budget
     progress: Progress
+    blank: str | None = None
 
     async def run(self) -> dict[str, str]:
         """Carry it out, or what is left of it; the candidates that were given up, and why. Raises SpendReached."""
@@ -80,9 +85,10 @@ class Evaluation:
             if items:
                 given_up |= await self._ask_all(axis, items, stream)
         if self.suite.file.scalability is not None:
-            for candidate in self.candidates:
-                if candidate.name not in given_up:
-                    await self._load(candidate, self.suite.file.scalability)
+            async with Blank.open(self.blank) as blank:
+                for candidate in self.candidates:
+                    if candidate.name not in given_up:
+                        await self._load(candidate, self.suite.file.scalability, blank)
         if self.judge is not None:
             given_up |= await self._judge(self.judge)
         return given_up
@@ -110,23 +116,23 @@ class Evaluation:
 
         return told
 
-    async def _load(self, candidate: Deployment, section: ScalabilitySection) -> None:
+    async def _load(self, candidate: Deployment, section: ScalabilitySection, blank: Blank) -> None:
         first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
         rates = section.rates
         part = f"scalability {candidate.name}"
         self.progress.begin(part, len(rates) + 1)
         for number, rate in enumerate(rates):
             step = LoadStep(rate, seconds(section.step), total_s * _PATIENCE, section.outstanding)
-            rows = await self._step(candidate, section, number, step)
+            rows = await self._step(candidate, section, number, step, blank)
             self.progress.advance(part)
             if not holds(rows, first_s, total_s):
                 break
         recovery = LoadStep(rates[0], seconds(section.recovery), total_s * _PATIENCE, section.outstanding)
-        await self._step(candidate, section, len(rates), recovery)
+        await self._step(candidate, section, len(rates), recovery, blank)
         self.progress.advance(part, len(rates))
 
     async def _step(
-        self, candidate: Deployment, section: ScalabilitySection, number: int, step: LoadStep
+        self, candidate: Deployment, section: ScalabilitySection, number: int, step: LoadStep, blank: Blank
     ) -> list[LoadRow]:
         kept = self.store.load_step(candidate.name, number)
         if kept is not None:
@@ -144,8 +150,11 @@ class Evaluation:
 
         # The same arrivals for every candidate, others for every step.
         due = arrivals(step.rate, step.duration_s, (self.suite.file.seed, number))
-        rows = await offer(step, due, ask)
-        self.store.add_load(candidate.name, number, rows, {"rate": step.rate, "duration_s": step.duration_s})
+        async with blank.beside() as beside:
+            rows = await offer(step, due, ask)
+        own_s, own_most_s = own_share(beside)
+        facts = {"rate": step.rate, "duration_s": step.duration_s, "own_s": own_s, "own_most_s": own_most_s}
+        self.store.add_load(candidate.name, number, rows, facts)
         return rows
 
     async def _judge(self, judge: Deployment) -> dict[str, str]:
@@ -158,14 +167,15 @@ class Evaluation:
             questions = questions_about(self.store, name, performance.AXIS, self.suite.performance)
             if section.compliance:
                 questions += questions_about(self.store, name, compliance.AXIS, self.suite.compliance)
-            given_up |= await self._ask_judge(judge, verdict_axis(name), questions)
+            given_up |= await self.ask_judge(judge, verdict_axis(name), questions)
         for first, second in combinations(names, 2) if section.pairs else ():
             axis, items = performance.AXIS, self.suite.performance
             questions = pair_questions(self.store, first, second, axis, items, section.pairs, self.suite.file.seed)
-            given_up |= await self._ask_judge(judge, pair_axis(first, second), questions)
+            given_up |= await self.ask_judge(judge, pair_axis(first, second), questions)
         return given_up
 
-    async def _ask_judge(self, judge: Deployment, axis: str, questions: Sequence[Item]) -> dict[str, str]:
+    async def ask_judge(self, judge: Deployment, axis: str, questions: Sequence[Item]) -> dict[str, str]:
+        """Ask the judge what it hasn't answered yet, under this name; that it was given up, and why."""
         if not questions:
             return {}
         alone = replace(self, candidates=(judge,))

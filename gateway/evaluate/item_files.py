@@ -28,13 +28,16 @@ from gateway.evaluate.items import (
     draw,
 )
 from gateway.evaluate.scorers import score
-from gateway.evaluate.suite_schema import ItemFile, ItemSection
+from gateway.evaluate.suite_schema import CheckSection, ItemFile, ItemSection
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
 
-__all__ = ["read_items"]
+__all__ = ["WRONG_CHECK", "check_of", "has_one_check", "read_items"]
 
 _CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
+_DRAWN_AGAIN = 1000
+WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
+"""What is raised by a check that can't be."""
 _LETTERS = "ABCDEFGHIJ"
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -51,10 +54,7 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     for group, sections in file.items.items():
         for index, section in enumerate(sections):
             place: Path = ("items", group, index)
-            given = [name for name in _CHECKS if _given(section, name) is not None]
-            if len(given) != 1:
-                hint = f"one of {', '.join(_CHECKS)}"
-                findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+            if not has_one_check(findings, place, section):
                 continue
             name = section.id or str(index + 1)
             for number, drawn in enumerate(_drawn(section, (seed, str(path.name), group, name))):
@@ -67,20 +67,31 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     return items
 
 
-def _given(section: ItemSection, name: str) -> object:
-    return getattr(section, "schema_" if name == "schema" else name)
+def has_one_check(findings: FileFindings, place: Path, section: CheckSection) -> bool:
+    """Whether it has, which is noted where it hasn't."""
+    given = [name for name in _CHECKS if getattr(section, "schema_" if name == "schema" else name) is not None]
+    if len(given) != 1:
+        hint = f"one of {', '.join(_CHECKS)}"
+        findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+    return len(given) == 1
 
 
 def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str, int]]:
-    """What each of its items puts for the names in braces."""
+    """What each of its items puts for the names in braces; no two alike, as long as there are others."""
     if not section.draw:
         yield {}
         return
+    bounds = {name: (ends[0], ends[-1]) for name, ends in section.draw.items()}
+    seen: set[tuple[int, ...]] = set()
+    found: dict[str, int] = {}
     for number in range(section.count):
-        yield {
-            name: low + int(draw(*words, number, name) * (high - low + 1))
-            for name, (low, high) in ((name, (bounds[0], bounds[-1])) for name, bounds in section.draw.items())
-        }
+        for again in range(_DRAWN_AGAIN):
+            place = (*words, number, again) if again else (*words, number)
+            found = {name: low + int(draw(*place, name) * (high - low + 1)) for name, (low, high) in bounds.items()}
+            if tuple(found.values()) not in seen:
+                break
+        seen.add(tuple(found.values()))
+        yield found
 
 
 def _item(
@@ -93,8 +104,8 @@ def _item(
     group: str,
 ) -> Item | None:
     try:
-        check = _check(section, drawn)
-    except (ValueError, re.error, SyntaxError, ZeroDivisionError) as error:
+        check = check_of(section, drawn)
+    except WRONG_CHECK as error:
         findings.error(place, str(error))
         return None
     for index, name in enumerate(section.tools):
@@ -103,14 +114,12 @@ def _item(
                 (*place, "tools", index), f"there is no tool {name!r} in this file", choice_hint(name, file.tools)
             )
             return None
-    prompt = section.ask
-    for name, value in drawn.items():
-        prompt = prompt.replace(f"{{{name}}}", str(value))
+    prompt = _filled(section.ask, drawn)
     if section.choices:
         lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, section.choices, strict=False)]
         prompt = "\n".join([prompt, *lines])
     tools = tuple(Tool(name, file.tools[name].description, file.tools[name].parameters) for name in section.tools)
-    right = _right(check, section.right)
+    right = _right(check, None if section.right is None else _filled(section.right, drawn))
     item = Item(item_id, group, file.language, prompt, check, None, section.system, tools, right)
     scored = score(check, right) if right is not None else None
     if right is None:
@@ -120,28 +129,47 @@ def _item(
     return item
 
 
-def _check(section: ItemSection, drawn: Mapping[str, int]) -> Check:
+def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
+    """The check of a section that has one; raises ValueError, re.error, SyntaxError, ZeroDivisionError."""
     if section.letter is not None:
         if len(section.choices) <= _LETTERS.index(section.letter):
             raise ValueError(f"has no choice {section.letter}")
         return Choice(section.letter, len(section.choices))
     if section.exact is not None:
-        return Exact(tuple(section.exact))
+        return Exact(tuple(_filled(one, drawn) for one in section.exact))
     if section.same is not None:
-        return Same(tuple(section.same))
+        return Same(tuple(_filled(one, drawn) for one in section.same))
     if section.number is not None:
         value = _sum_of(section.number, drawn) if isinstance(section.number, str) else float(section.number)
         return Number(value, float(section.tolerance))
     if section.pattern is not None:
-        re.compile(section.pattern)
-        return Pattern(section.pattern)
+        pattern = _filled(section.pattern, drawn)
+        re.compile(pattern)
+        return Pattern(pattern)
     if section.schema_ is not None:
         return Schema(section.schema_)
     if section.rules is not None:
         return Rules(tuple(_rule(one) for one in section.rules))
     if section.call is not None:
-        return Call(section.call.name, section.call.arguments)
+        return Call(section.call.name, {name: _given(value, drawn) for name, value in section.call.arguments.items()})
     return Judged(section.rubric or "")
+
+
+def _filled(text: str, drawn: Mapping[str, int]) -> str:
+    """The text with what was drawn for the names in braces."""
+    for name, value in drawn.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
+
+
+def _given(value: object, drawn: Mapping[str, int]) -> object:
+    """An argument of a call with what was drawn: a name in braces alone is the number itself."""
+    if isinstance(value, list):
+        return [_given(one, drawn) for one in value]
+    if not isinstance(value, str):
+        return value
+    alone = value[1:-1] if value.startswith("{") and value.endswith("}") else ""
+    return drawn[alone] if alone in drawn else _filled(value, drawn)
 
 
 def _rule(written: Mapping[str, object]) -> Rule:

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.evaluate.results import Report
 from gateway.evaluate.wording import change_of, duration, interval, number, percentage
 
-__all__ = ["markdown_page"]
+__all__ = ["markdown_page", "shadow_markdown"]
 
 _MOST_FAILED = 10
 _MOST_TEXT = 300
@@ -54,6 +54,32 @@ def markdown_page(report: Report, diff: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shadow_markdown(report: Report) -> str:
+    """The page of what a shadow recorded."""
+    lines = [f"# Shadow traffic: {report['assistant']} in region {report['region']}", ""]
+    lines += [f"Recorded from {report['from']} until {report['until']}; config {report['table']}.", ""]
+    if report["simulated"]:
+        lines += ["**The deployments are simulated: this says nothing of a real provider.**", ""]
+    if report["stopped"]:
+        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+    lines += [*(f"- {_text(line)}" for line in report["words"]), ""]
+    shadows: dict[str, Any] = report["shadows"]
+    figures = ("answered", "acceptable", "refused", "in_language")
+    rows = (
+        [name, str(one["requests"]), str(one["texts"]), *(interval(one[key]) for key in figures)]
+        for name, one in shadows.items()
+    )
+    head = ["shadow", "requests", "with text", "answered", "acceptable", "refused", "in the question's language"]
+    lines += _table(head, rows)
+    for name, one in shadows.items():
+        if one["failed"]:
+            count = len(one["failed"]) + one["hidden"]
+            lines += [f"<details><summary>{_text(name)}: {count} failed</summary>", ""]
+            lines += [_item(item) for item in one["failed"][:_MOST_FAILED]]
+            lines += ["", "</details>", ""]
+    return "\n".join(lines) + "\n"
+
+
 def _performance(report: Report, names: list[str]) -> list[str]:
     found = {name: report["candidates"][name]["performance"] for name in names}
     found = {name: one for name, one in found.items() if one and one["overall"]}
@@ -79,7 +105,11 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
         if (found := candidates[name]["compliance"])
     ]
     head = ["candidate", "acceptable", "refused, must be", "refused, must not be", "streamed as whole", "approval"]
-    return ["## Compliance", "", *_table(head, rows)] if rows else []
+    if not rows:
+        return []
+    read = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
+    told = [] if read else ["No judge read the answers: acceptable only means that no listed word is in an answer.", ""]
+    return ["## Compliance", "", *_table(head, rows), *told]
 
 
 def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:
@@ -110,11 +140,14 @@ def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
                 continue
             count = len(found["failed"]) + found["hidden"]
             lines += [f"<details><summary>{name}, {axis}: {count} failed items</summary>", ""]
-            for item in found["failed"][:_MOST_FAILED]:
-                asked, said = _text(item["prompt"][:_MOST_TEXT]), _text(item["answer"][:_MOST_TEXT])
-                lines.append(f"- {_text(item['item'])} {_text(item['why'])}. Asked: {asked} Said: {said}")
+            lines += [_item(item) for item in found["failed"][:_MOST_FAILED]]
             lines += ["", "</details>", ""]
     return ["## Failed items", "", *lines] if lines else []
+
+
+def _item(item: dict[str, str]) -> str:
+    asked, said = _text(item["prompt"][:_MOST_TEXT]), _text(item["answer"][:_MOST_TEXT])
+    return f"- {_text(item['item'])} {_text(item['why'])}. Asked: {asked} Said: {said}"
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:

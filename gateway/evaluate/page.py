@@ -10,17 +10,39 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway.evaluate.charts import COLOURS, bars, curves, distributions, scatter
+from gateway.evaluate.charts import COLOURS, bars, curves, distributions, over_time, scatter
 from gateway.evaluate.results import Report
 from gateway.evaluate.wording import change_of, duration, interval, number, percentage
 
-__all__ = ["html_page"]
+__all__ = ["html_page", "shadow_html"]
 
+_FEWEST_SAMPLES = 8
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def html_page(report: Report, diff: str) -> str:
     """The page. diff: the change of the config, in the form of `diff -u`; empty where there is none."""
+    return _page("report.html.j2", r=report, drawings=_drawings(report), diff=diff, change=change_of(report))
+
+
+def shadow_html(report: Report) -> str:
+    """The page of what a shadow recorded."""
+    drawn: list[str] = []
+    shadows: dict[str, Any] = report["shadows"]
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(shadows)}
+    figures = (
+        ("answered", "Answered"),
+        ("acceptable", "Acceptable"),
+        ("refused", "Refused"),
+        ("in_language", "In the language of the question"),
+    )
+    for key, title in figures:
+        values = {name: one[key] for name, one in shadows.items() if one[key]}
+        drawn += [bars(title, values, colours, None, "%")] if values else []
+    return _page("shadow.html.j2", r=report, drawings=drawn)
+
+
+def _page(name: str, **values: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -29,9 +51,7 @@ def html_page(report: Report, diff: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"pct": percentage, "interval": interval, "time": duration, "number": number}
-    drawings = _drawings(report)
-    template = environment.get_template("report.html.j2")
-    return template.render(r=report, drawings=drawings, diff=diff, change=change_of(report))
+    return environment.get_template(name).render(**values)
 
 
 def _drawings(report: Report) -> dict[str, list[str]]:
@@ -68,6 +88,8 @@ def _drawings(report: Report) -> dict[str, list[str]]:
         first = {name: ones[0]["histogram"] for name, ones in steps.items() if ones[0]["histogram"]}
         if first:
             found["scalability"].append(distributions("First token at the lowest rate", first, colours))
+    memory = report.get("memory_mb", ())
+    found["run"] = [over_time("Memory of this process", memory)] if len(memory) >= _FEWEST_SAMPLES else []
     found["performance"] += _cost_against_quality(one, colours, report["currency"])
     return found
 

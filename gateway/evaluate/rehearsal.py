@@ -25,9 +25,11 @@ from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer
 
-__all__ = ["RehearsalFailed", "scenario_of", "simulators"]
+__all__ = ["BLANK", "RehearsalFailed", "scenario_of", "simulators"]
 
 Site = tuple[str, str]
+BLANK: Site = ("openai-compatible", "blank")
+"""A server among the simulated ones that answers at once: what their process and ours add to a time together."""
 _BEYOND = {"slow": "slow", "429": 429, "503": 503}
 _UNSURE = ("?", "I do not know.", "", "No. " * 400)
 
@@ -68,10 +70,12 @@ def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
             lessons[item.prompt] = Lesson(_reply(item.right), _reply(_wrong(item)), percent(simulated.quality))
     for item in suite.compliance:
         lessons[item.prompt] = _lesson_of_bank(suite, simulated, item)
-    capacity = simulated.capacity
+    capacity, p95_ms = simulated.capacity, simulated.first_token_p95_ms
     return Scenario(
         first_token_s=simulated.first_token_ms / 1000,
+        first_token_p95_s=None if p95_ms is None else p95_ms / 1000,
         between_events_s=simulated.between_tokens_ms / 1000,
+        seed=simulated.seed,
         aptitude=Aptitude(lessons, simulated.seed),
         capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),  # type: ignore[arg-type]
     )
@@ -128,6 +132,10 @@ async def _serve(order: str) -> None:
         await server.start()
         servers.append(server)
         origins.append((provider, site, server.origin))
+    blank = SimulatorServer(dialects[BLANK[0]], BLANK[1], Scenario(text="Yes."))
+    await blank.start()
+    servers.append(blank)
+    origins.append((*BLANK, blank.origin))
     print(json.dumps(origins), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for server in servers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from gateway.evaluate.ranking import Found, Scores, judge_requirements, order, s
 from gateway.evaluate.recommendation import Recommendation, recommend
 from gateway.evaluate.scalability import score_scalability
 from gateway.evaluate.scorers import Score
+from gateway.evaluate.shadow_traffic import Recorded, ShadowScores, shadow_in_words
 from gateway.evaluate.standards import approval_of, fence_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite
@@ -25,7 +26,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.table import Assistant, Region, Table
 
-__all__ = ["FORMAT", "Report", "Setting", "build_report"]
+__all__ = ["FORMAT", "Report", "Setting", "build_report", "shadow_report"]
 
 FORMAT = 1
 Report = Mapping[str, Any]
@@ -56,7 +57,10 @@ def build_report(
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
     unacceptable = suite.bank.unacceptable if suite.bank is not None else ()
-    compliances = compliance.score_compliance(store, asked, suite.compliance, unacceptable, verdict)
+    has_judge = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
+    compliances = compliance.score_compliance(
+        store, asked, suite.compliance, unacceptable, verdict, has_judge=has_judge
+    )
     loads = {}
     section = suite.file.scalability
     if section is not None:
@@ -82,6 +86,9 @@ def build_report(
     ranking = order(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, found, scores, requirements, comparisons, route)
+    if suite.file.compliance is not None and not has_judge and suite.file.compliance.accept:
+        reason = _nobody_read(len(unacceptable))
+        advice = replace(advice, reasons=(*advice.reasons, reason))
     report = {
         "format": FORMAT,
         "suite": {"name": suite.name, "digest": suite.digest, "seed": suite.file.seed},
@@ -93,7 +100,7 @@ def build_report(
         "region": setting.region.name,
         "assistant": setting.assistant.name,
         "table": setting.table.version,
-        "at": datetime.fromtimestamp(setting.now_s, UTC).isoformat(timespec="seconds"),
+        "at": _moment(setting.now_s),
         "simulated": setting.table.demo,
         "stopped": stopped,
         "weights": suite.file.weights.model_dump(),
@@ -112,6 +119,48 @@ def build_report(
         "recommendation": {**asdict(advice), "route_now": route},
     }
     return _plain(report), advice
+
+
+def shadow_report(
+    suite: Suite,
+    table: Table,
+    assistant: Assistant,
+    region: Region,
+    judge: Deployment | None,
+    kept: Sequence[Recorded],
+    scores: Mapping[str, ShadowScores],
+    stopped: str | None,
+    now_s: float,
+) -> dict[str, Any]:
+    """The report of what a shadow recorded."""
+    report = {
+        "format": FORMAT,
+        "kind": "shadow",
+        "suite": {"name": suite.name, "digest": suite.digest},
+        "region": region.name,
+        "assistant": assistant.name,
+        "table": table.version,
+        "at": _moment(now_s),
+        "simulated": table.demo,
+        "from": _moment(kept[0][1].at_s),
+        "until": _moment(kept[-1][1].at_s),
+        "keeps_text": assistant.shadows[region.name].keep_text,
+        "judge": judge.name if judge is not None else None,
+        "stopped": stopped,
+        "shadows": dict(scores),
+        "words": [line for name, one in scores.items() for line in shadow_in_words(name, one)],
+    }
+    plain: dict[str, Any] = _plain(report)
+    return plain
+
+
+def _nobody_read(words: int) -> str:
+    told = f"what has none of {words} listed words" if words else "told by nobody, as the bank has no words"
+    return f"No judge read the answers: acceptable is {told}. Name a judge in the suite, and have people read a sample."
+
+
+def _moment(now_s: float) -> str:
+    return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="seconds")
 
 
 def _candidate(

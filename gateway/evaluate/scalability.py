@@ -6,7 +6,8 @@ with the first step that doesn't.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.evaluate.load import UNANSWERED
@@ -25,7 +26,9 @@ _LATE_S = 0.05
 class Step:
     """One step of the ramp. Times are seconds; latencies are of answered requests and of those given up.
 
-    late: whether our own machine sent so late that the times say more about it than about the deployment.
+    own_s, own_most_s: what our own machine adds to a time, but for one time in twenty, and at the most. The intervals
+    of times reach down by it: that of a median by the first, those of the high quantiles by the second.
+    late: whether our own machine was so late that the times say more about it than about the deployment.
     """
 
     offered: float
@@ -39,6 +42,8 @@ class Step:
     first_token: dict[str, Estimate] = field(default_factory=dict)
     between_tokens: dict[str, Estimate] = field(default_factory=dict)
     total: dict[str, Estimate] = field(default_factory=dict)
+    own_s: float = 0.0
+    own_most_s: float = 0.0
     late: bool = False
     histogram: tuple[float, ...] = ()
 
@@ -76,14 +81,19 @@ def holds(rows: Sequence[LoadRow], first_s: float, total_s: float) -> bool:
     return bool(rows) and good >= HOLDS * len(rows)
 
 
-def summarise(rows: Sequence[LoadRow], offered: float, duration_s: float, first_s: float, total_s: float) -> Step:
-    """What one step says."""
+def summarise(rows: Sequence[LoadRow], facts: Mapping[str, float], first_s: float, total_s: float) -> Step:
+    """What one step says. facts: rate, duration_s; own_s and own_most_s, which our own machine adds to a time."""
+    offered, duration_s = facts["rate"], facts["duration_s"]
+    own = facts.get("own_s", 0.0), facts.get("own_most_s", 0.0)
     good = sum(counts(row, first_s, total_s) for row in rows)
     failed = sum(row.failure is not None for row in rows)
     throttled = sum(row.status in _TURNED_AWAY or row.failure == FailureKind.RATE_LIMITED for row in rows)
     answered = [row for row in rows if row.failure is None or row.failure == UNANSWERED]
     first = [row.first_s if row.first_s is not None else row.total_s for row in answered]
-    between = [row.between_s for row in rows if row.between_s is not None]
+    streamed = [row for row in rows if row.between_s is not None and row.tokens > 1]
+    # Either end of a stream may be late by our own share, which all times between its tokens have together.
+    gaps = statistics.median(row.tokens for row in streamed) - 1 if streamed else 1
+    apart = own[0] / gaps, own[1] / gaps
     totals = [row.total_s for row in answered]
     late = sorted(row.late_s for row in rows)
     busy_s = max([duration_s, *(row.due_s + row.total_s for row in rows if row.failure is None)])
@@ -97,17 +107,25 @@ def summarise(rows: Sequence[LoadRow], offered: float, duration_s: float, first_
         share(failed, len(rows)),
         share(throttled, len(rows)),
         sum(row.tokens for row in rows) / busy_s,
-        _quantiles(first),
-        _quantiles(between),
-        _quantiles(totals),
-        bool(late) and late[int(0.95 * (len(late) - 1))] > _LATE_S,
+        _quantiles(first, own),
+        _quantiles([row.between_s or 0.0 for row in streamed], apart, apart),
+        _quantiles(totals, own),
+        *own,
+        own[0] > _LATE_S or (bool(late) and late[int(0.95 * (len(late) - 1))] > _LATE_S),
         tuple(first),
     )
 
 
-def _quantiles(values: Sequence[float]) -> dict[str, Estimate]:
-    found = {name: quantile(values, p) for name, p in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-    return {name: one for name, one in found.items() if one is not None}
+def _quantiles(
+    values: Sequence[float], below: tuple[float, float], above: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Estimate]:
+    """The quantiles, the interval of the median wider by the first of each two, those of the others by the second."""
+    found: dict[str, Estimate] = {}
+    for name, p in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+        one, which = quantile(values, p), name != "p50"
+        if one is not None:
+            found[name] = Estimate(one.value, max(0.0, one.low - below[which]), one.high + above[which], one.of)
+    return found
 
 
 def score_scalability(
@@ -125,7 +143,7 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
         if kept is None:
             break
         rows, facts = kept
-        step = summarise(rows, facts["rate"], facts["duration_s"], first_s, total_s)
+        step = summarise(rows, facts, first_s, total_s)
         result.steps.append(step)
         if step.goodput is not None and (result.goodput is None or step.goodput.value > result.goodput.value):
             result.goodput = step.goodput
@@ -138,7 +156,7 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
     recovery = store.load_step(name, steps)
     if recovery is not None:
         rows, facts = recovery
-        result.recovery = summarise(rows, facts["rate"], facts["duration_s"], first_s, total_s)
+        result.recovery = summarise(rows, facts, first_s, total_s)
         result.recovered_s = recovered_after(rows, first_s, total_s)
     return result
 

@@ -15,13 +15,14 @@ from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.evaluate.asking import Asker
 from gateway.evaluate.estimate import estimate, in_words
 from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
 from gateway.evaluate.page import html_page
 from gateway.evaluate.prices import with_known_prices
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.proposal import proposed_config, shown_change
 from gateway.evaluate.recommendation import Recommendation
-from gateway.evaluate.rehearsal import simulators
+from gateway.evaluate.rehearsal import BLANK, simulators
 from gateway.evaluate.results import Setting, build_report
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite, load_suite, suite_path
@@ -31,7 +32,17 @@ from gateway.model.deployment import Deployment
 from gateway.model.table import Assistant, Table
 from gateway.policy.routing import off
 
-__all__ = ["Order", "OrderError", "run_session"]
+__all__ = [
+    "Compile",
+    "Order",
+    "OrderError",
+    "assistant_of",
+    "budget_of",
+    "choose_suite",
+    "first_of",
+    "run_session",
+    "simulated",
+]
 
 _RECOMMENDED, _NOBODY = 0, 1
 
@@ -64,14 +75,10 @@ def run_session(order: Order, compile_with: Compile) -> int:
 
     compile_with: the table, given the origins of the simulated sites once they are known.
     """
-    try:
-        path = suite_path(order.suite)
-    except FileNotFoundError:
-        raise OrderError(f"there is no suite {order.suite!r}; give a file, or the name of one that ships: cn") from None
-    suite = load_suite(path, order.seed)
+    path, suite = choose_suite(order.suite, order.seed)
     table = compile_with(None)
     candidates, judge = _named(table, suite, order)
-    assistant = _assistant_of(table, order.assistant)
+    assistant = assistant_of(table, order.assistant)
     if suite.file.simulated and not table.demo:
         raise OrderError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
     if not table.demo:
@@ -84,16 +91,27 @@ def run_session(order: Order, compile_with: Compile) -> int:
     # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
     everyone = (*candidates, *([judge] if judge is not None else []), *table.deployments.values())
     sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
-    with _simulated(path, order.seed, sites) as origins:
+    with simulated(path, order.seed, sites) as origins:
         if origins:
             table = compile_with(origins)
             candidates, judge = _named(table, suite, order)
-        return asyncio.run(_evaluate(order, suite, table, table.assistants[assistant], candidates, judge))
+        blank = origins.get(BLANK)
+        return asyncio.run(_evaluate(order, suite, table, table.assistants[assistant], candidates, judge, blank))
+
+
+def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
+    """The suite of a file or of a name, and where it is; raises OrderError, ConfigRejected."""
+    try:
+        path = suite_path(name)
+    except FileNotFoundError:
+        raise OrderError(f"there is no suite {name!r}; give a file, or the name of one that ships: cn") from None
+    return path, load_suite(path, seed)
 
 
 @contextlib.contextmanager
-def _simulated(path: Path, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
-    if not sites:
+def simulated(path: Path | None, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
+    """The origins of the simulated sites while the block runs; none where there is no such site."""
+    if not sites or path is None:
         yield {}
         return
     with simulators(path, seed, sites) as origins:
@@ -122,7 +140,8 @@ def _named(table: Table, suite: Suite, order: Order) -> tuple[list[Deployment], 
     return candidates, judge
 
 
-def _assistant_of(table: Table, name: str | None) -> str:
+def assistant_of(table: Table, name: str | None) -> str:
+    """The name of the assistant that is meant; raises OrderError."""
     names = sorted({one.name for one in table.assistants.values()})
     if name is None and len(names) == 1:
         return names[0]
@@ -138,6 +157,7 @@ async def _evaluate(
     assistant: Assistant,
     candidates: list[Deployment],
     judge: Deployment | None,
+    blank: str | None,
 ) -> int:
     region = table.regions[order.region]
     asker = Asker(table, assistant, region, LeanTransport())
@@ -159,25 +179,28 @@ async def _evaluate(
         for standing in standings:
             _tell(standing)
             store.remember(f"waived {standing.deployment.name}", standing.waived)
-        budget = _budget(suite, store, (*asked, *([judge] if judge is not None else [])))
+        budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else [])))
         given_up: dict[str, str] = {}
-        stopped = None
+        stopped, footprint = None, Footprint()
         with ShownProgress() as progress:
-            evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress)
+            evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
             try:
-                given_up = await evaluation.run()
+                async with footprint.kept():
+                    given_up = await evaluation.run()
             except* SpendReached as group:
-                stopped = str(_first(group))
+                stopped = str(first_of(group))
         setting = Setting(table, assistant, region, time.time())
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
         report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs)
+        report["memory_mb"] = footprint.samples
         return _write(order, report, advice, demo=table.demo)
     finally:
         store.close()
         await asker.aclose()
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+def first_of(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The first exception in the groups."""
     one: BaseException = group
     while isinstance(one, BaseExceptionGroup):
         one = one.exceptions[0]
@@ -192,7 +215,7 @@ def _tell(standing: Standing) -> None:
         print(f"{name}: asked under an evaluation permit, which waives: {standing.waived}")
 
 
-def _budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
+def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
     """What may be spent, less what this run has spent before."""
     budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
     for deployment in asked:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.evaluate.asking import Asked, Timing
 from gateway.evaluate.items import Answer
@@ -108,6 +109,19 @@ class RunStore:
     def remember(self, name: str, value: object) -> None:
         """Keep a fact of the run, the first time that it is told."""
         self._database.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
+
+    def remember_all(self, facts: Iterable[tuple[str, object]]) -> None:
+        """Keep all of them, or none."""
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            rows = ((name, json.dumps(value)) for name, value in facts)
+            self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", rows)
+
+    def facts(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """The facts whose names begin like that, and what follows in the name."""
+        where = "WHERE substr(key, 1, ?) = ?"
+        for name, value in self._database.execute(f"SELECT key, value FROM run {where}", (len(prefix), prefix)):  # noqa: S608  # constant
+            yield name[len(prefix) :], json.loads(value)
 
     def fact(self, name: str) -> object:
         """A fact that was kept; None if it wasn't."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,25 @@ from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
 from gateway.evaluate.banks import Bank, read_bank
 from gateway.evaluate.files import FileFindings, read_section, reject
-from gateway.evaluate.item_files import read_items
-from gateway.evaluate.items import Item, Judged, draw
+from gateway.evaluate.item_files import WRONG_CHECK, check_of, has_one_check, read_items
+from gateway.evaluate.items import Call, Check, Item, Judged, draw
 from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.suite_schema import SetSection, SuiteFile
 
-__all__ = ["Suite", "load_suite", "percent", "suite_path"]
+__all__ = ["PromptCheck", "Suite", "load_suite", "percent", "suite_path"]
 
 _BANKS = frozenset({"bank", "xstest"})
 _PRICED_TOKENS = 1_000_000
 _FORMS_OF_A_SET = frozenset({"items", "c-eval", "cmmlu", "safetybench", "ifeval", "mgsm"})
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCheck:
+    """What the answers to prompts must be like in which this expression is found; None: to all of them."""
+
+    name: str
+    when: str | None
+    check: Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class Suite:
     consistency: tuple[Item, ...]
     bank: Bank | None
     digest: str
+    shadow: tuple[PromptCheck, ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,20 +78,27 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     file, findings = read_section(path, SuiteFile)
     if seed is not None:
         file = file.model_copy(update={"seed": seed})
-    if file.performance is None and file.compliance is None and file.scalability is None:
-        findings.error((), "nothing is measured", "write performance, compliance or scalability")
+    measured = (file.performance, file.compliance, file.scalability, file.shadow)
+    if all(section is None for section in measured):
+        findings.error((), "nothing is measured", "write performance, compliance, scalability or shadow")
     if file.spend.cost is not None and file.prices is None:
         findings.error(("spend", "cost"), "there are no prices to reckon it by", "write them under prices")
     rates = file.scalability.rates if file.scalability is not None else []
     if rates != sorted(set(rates)):
         findings.error(("scalability", "rates"), "must rise from step to step")
+    for name, one in file.simulated.items():
+        if one.first_token_p95_ms is not None and not 0 < one.first_token_ms <= one.first_token_p95_ms:
+            place = ("simulated", name, "first_token_p95_ms")
+            findings.error(place, "can't be below first_token_ms, which can't be 0 beside it")
     performance = _performance(path, file, findings)
     compliance, bank = _compliance(path, file, findings)
+    shadow = _shadow(file, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     count = file.compliance.consistency if file.compliance is not None else 0
     consistency = _drawn(compliance, count, file.seed, "consistency")
-    return Suite(file, performance, compliance, consistency, bank, _digest(file, (*performance, *compliance)))
+    digest = _digest(file, (*performance, *compliance))
+    return Suite(file, performance, compliance, consistency, bank, digest, shadow)
 
 
 def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[Item, ...]:
@@ -112,6 +130,29 @@ def _compliance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[tu
             continue
         items += _set_items(path, one, file.seed)
     return _unique(path, items), bank
+
+
+def _shadow(file: SuiteFile, findings: FileFindings) -> tuple[PromptCheck, ...]:
+    found: list[PromptCheck] = []
+    for index, section in enumerate(file.shadow.checks if file.shadow is not None else ()):
+        place = ("shadow", "checks", index)
+        if not has_one_check(findings, place, section):
+            continue
+        try:
+            re.compile(section.when or "")
+            one = PromptCheck(section.name, section.when, check_of(section, {}))
+        except WRONG_CHECK as error:
+            findings.error(place, str(error))
+            continue
+        if isinstance(one.check, Call):
+            findings.error((*place, "call"), "can't be told: of calls only their number is recorded")
+        if isinstance(one.check, Judged) and file.judge is None:
+            findings.error((*place, "rubric"), "there is no judge", "name one under judge")
+        found.append(one)
+    names = [one.name for one in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        findings.error(("shadow", "checks"), f"two checks are called {twice!r}")
+    return tuple(found)
 
 
 def _set_items(suite: Path, section: SetSection, seed: int) -> tuple[Item, ...]:

@@ -10,11 +10,13 @@ from gateway.config.scalars import Duration, Line, Name, Words
 
 __all__ = [
     "BankFile",
+    "CheckSection",
     "ItemFile",
     "ItemSection",
     "JudgeSection",
     "ScalabilitySection",
     "SetSection",
+    "ShadowCheckSection",
     "SimulatedSection",
     "SuiteFile",
 ]
@@ -153,10 +155,49 @@ class SimulatedSection(_Section):
     refused: Percent = Field("100%", description="Of what must be refused, so many are.")
     over_refused: Percent = Field("0%", description="Of what must not be refused, so many are all the same.")
     risks: dict[str, Percent] = Field({}, description="Another rate of refusals for a risk class.")
-    first_token_ms: float = Field(0, ge=0, description="To the first token.")
+    first_token_ms: float = Field(0, ge=0, description="To the first token, half of the time.")
+    first_token_p95_ms: float | None = Field(
+        None, gt=0, description="To the first token, nineteen of twenty times; if left out, always the same."
+    )
     between_tokens_ms: float = Field(0, ge=0, description="From token to token.")
     capacity: CapacitySection | None = Field(None, description="How much it bears; anything if left out.")
     seed: int = Field(0, description="Another seed answers other items rightly.")
+
+
+class CallSection(_Section):
+    """A call of a tool."""
+
+    name: str | None = Field(None, description="The tool; left out, no tool may be called.")
+    arguments: dict[str, object] = Field({}, description="Its arguments, all of them; of a list, any one is right.")
+
+
+class CheckSection(_Section):
+    """One way to tell that an answer is right."""
+
+    choices: list[str] = Field([], description="What may be chosen, for `letter`.")
+    letter: Annotated[str, Field(pattern="^[A-J]$")] | None = Field(None, description="The right choice.")
+    exact: Words | None = Field(None, description="The text, exactly.")
+    same: Words | None = Field(None, description="The same words, whatever their case, width and punctuation.")
+    number: float | int | str | None = Field(None, description="The number, or a sum of the names in `draw`.")
+    tolerance: float | int = Field(0, ge=0, description="How far off the number may be.")
+    pattern: str | None = Field(None, description="A regular expression that must be found.")
+    schema_: dict[str, object] | None = Field(None, alias="schema", description="A JSON Schema that it must fit.")
+    rules: list[dict[str, object]] | None = Field(None, description="Instructions that it must follow.")
+    call: CallSection | None = Field(None, description="The call of a tool that it must make.")
+    rubric: str | None = Field(None, description="What a judge is to look for.")
+
+
+class ShadowCheckSection(CheckSection):
+    """What the recorded answers to some prompts must be like."""
+
+    name: Name = Field(description="Its row in the tables.")
+    when: str | None = Field(None, description="A regular expression found in the prompt; left out, every one.")
+
+
+class ShadowSection(_Section):
+    """What answers that a shadow recorded are held against; items with the same question are besides."""
+
+    checks: list[ShadowCheckSection] = Field([], description="Each with exactly one check, as an item has.")
 
 
 class SuiteFile(_Section):
@@ -171,37 +212,20 @@ class SuiteFile(_Section):
     performance: PerformanceSection | None = Field(None, description="How well it answers; left out, not measured.")
     compliance: ComplianceSection | None = Field(None, description="Whether it keeps to the rules.")
     scalability: ScalabilitySection | None = Field(None, description="How it bears load.")
+    shadow: ShadowSection | None = Field(None, description="What recorded answers are held against.")
     judge: JudgeSection | None = Field(None, description="Who judges what no rule can tell.")
     requirements: RequirementsSection = Field(RequirementsSection(), description="What must be reached.")
     weights: WeightsSection = Field(WeightsSection(), description="What counts for how much.")
     simulated: dict[Name, SimulatedSection] = Field({}, description="Of a demo's deployments: what they are like.")
 
 
-class CallSection(_Section):
-    """A call of a tool."""
-
-    name: str | None = Field(None, description="The tool; left out, no tool may be called.")
-    arguments: dict[str, object] = Field({}, description="Its arguments, all of them; of a list, any one is right.")
-
-
-class ItemSection(_Section):
+class ItemSection(CheckSection):
     """One question, and exactly one way to tell that its answer is right."""
 
     id: Name | None = Field(None, description="Its name within its group; its number if left out.")
     ask: str = Field(description="The question.")
     system: str | None = Field(None, description="Instructions before it.")
-    choices: list[str] = Field([], description="What may be chosen, for `letter`.")
-    letter: Annotated[str, Field(pattern="^[A-J]$")] | None = Field(None, description="The right choice.")
-    exact: Words | None = Field(None, description="The text, exactly.")
-    same: Words | None = Field(None, description="The same words, whatever their case, width and punctuation.")
-    number: float | int | str | None = Field(None, description="The number, or a sum of the names in `draw`.")
-    tolerance: float | int = Field(0, ge=0, description="How far off the number may be.")
-    pattern: str | None = Field(None, description="A regular expression that must be found.")
-    schema_: dict[str, object] | None = Field(None, alias="schema", description="A JSON Schema that it must fit.")
-    rules: list[dict[str, object]] | None = Field(None, description="Instructions that it must follow.")
-    call: CallSection | None = Field(None, description="The call of a tool that it must make.")
     tools: list[str] = Field([], description="The tools that it may call, of those of the file.")
-    rubric: str | None = Field(None, description="What a judge is to look for.")
     right: str | None = Field(None, description="A right answer, where none follows from the above.")
     draw: dict[str, list[int]] = Field({}, description="Names in braces in `ask`, drawn from so much to so much.")
     count: int = Field(1, ge=1, le=10_000, description="With `draw`: so many items.")

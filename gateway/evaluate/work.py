@@ -6,12 +6,12 @@ Memory doesn't grow with the number of questions: each worker takes one, asks it
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.evaluate.asking import Asked, NotPermitted, Timing
 from gateway.evaluate.items import Item
+from gateway.evaluate.pace import Pace
 from gateway.evaluate.store import RunStore
 from gateway.model.deployment import Deployment
 from providers.failures import Failure, FailureKind
@@ -19,11 +19,23 @@ from providers.failures import Failure, FailureKind
 __all__ = ["Ask", "Budget", "SpendReached", "Work", "carry_out"]
 
 _GIVES_UP_AFTER = 20
-_TRIES = 8
-_NOT_NOW = frozenset({FailureKind.RATE_LIMITED, FailureKind.UNAVAILABLE, FailureKind.CONNECT})
-_SLOWEST_S, _SLOWER_S, _SETTLES_S, _FASTER = 4.0, 0.02, 0.25, 0.98
+# How often a question is asked until its failure counts, by what is the matter.
+_TRIES = {
+    FailureKind.RATE_LIMITED: 8,
+    FailureKind.OVERLOADED: 8,
+    FailureKind.UNAVAILABLE: 8,
+    FailureKind.CONNECT: 8,
+    FailureKind.SILENT: 3,
+    FailureKind.INTERRUPTED: 3,
+    FailureKind.MALFORMED: 3,
+}
+_MOST_TRIES = 32
+_TURNED_AWAY = frozenset({FailureKind.RATE_LIMITED, FailureKind.OVERLOADED})
+_BUSY = frozenset({503, 529})
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 4.0
 
 Ask = Callable[[Deployment, Item], Awaitable[Asked]]
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class SpendReached(Exception):
@@ -75,12 +87,13 @@ async def carry_out(
     *,
     concurrent: int,
     rpm: int | None,
-    extra: Mapping[str, tuple[Item, ...]] | None = None,
+    sleep: Sleep = asyncio.sleep,
 ) -> None:
-    """Ask every candidate what it hasn't answered yet. extra: items of one candidate alone. Raises SpendReached."""
+    """Ask every candidate what it hasn't answered yet. Raises SpendReached."""
+    least_s = 60 / rpm if rpm is not None else 0.0
     async with asyncio.TaskGroup() as group:
         lanes = [
-            _Lane(work, candidate, _left(work, candidate, store, (extra or {}).get(candidate.name)), store, budget, rpm)
+            _Lane(work, candidate, _left(work, candidate, store), store, budget, Pace(least_s, sleep=sleep), sleep)
             for candidate in candidates
         ]
         for lane in lanes:
@@ -92,30 +105,30 @@ async def carry_out(
     budget.check()
 
 
-def _left(work: Work, candidate: Deployment, store: RunStore, own: tuple[Item, ...] | None) -> Iterator[Item]:
+def _left(work: Work, candidate: Deployment, store: RunStore) -> Iterator[Item]:
     done = store.answered(candidate.name, work.axis)
-    return (item for item in (work.items if own is None else own) if item.id not in done)
+    return (item for item in work.items if item.id not in done)
+
+
+def _is_turned_away(failure: Failure) -> bool:
+    """Whether the failure says that too much is asked at once, and not that something is broken."""
+    return failure.kind in _TURNED_AWAY or (failure.kind is FailureKind.UNAVAILABLE and failure.status in _BUSY)
 
 
 @dataclass(slots=True)
 class _Lane:
-    """The workers of one candidate share it: what is left, the pace, how it goes.
-
-    between_s: the least time from one question to the next. It doubles where the candidate says "not now" and shrinks
-    with each answer: how much it bears is measured elsewhere, and must not count against its answers here.
-    """
+    """The workers of one candidate share it: what is left, the pace, how it goes. answers: how many there are."""
 
     work: Work
     candidate: Deployment
     left: Iterator[Item]
     store: RunStore
     budget: Budget
-    rpm: int | None
+    pace: Pace
+    sleep: Sleep
     failed_in_a_row: int = 0
     last_failure: str = ""
-    next_at: float = 0.0
-    between_s: float = 0.0
-    slowed_at: float = 0.0
+    answers: int = 0
 
     async def run(self) -> None:
         """Ask one question after another until none is left, or it makes no sense to go on."""
@@ -130,34 +143,28 @@ class _Lane:
             self._note(item, asked)
 
     async def _ask(self, item: Item) -> Asked:
-        for tried in range(_TRIES):
-            await self._pace()
+        """Ask until there is an answer, or a failure that counts against the candidate.
+
+        Who is turned away while others are answered has had no turn yet: only tries count between which nobody got an
+        answer. So how much a candidate bears doesn't decide how many of its answers there are.
+        """
+        in_vain, answers, tried = 0, self.answers, 0
+        while True:
+            pace = await self.pace.wait()
             asked = await self.work.ask(self.candidate, item)
-            if asked.failure is None or asked.failure.kind not in _NOT_NOW:
-                self.between_s = self.between_s * _FASTER if self.between_s > _SLOWER_S else 0.0
+            failure = asked.failure
+            most = _TRIES.get(failure.kind, 1) if failure is not None else 1
+            if failure is None or asked.answer is not None or most == 1:
+                self.pace.answered()
                 return asked
-            self._slow_down(asked.failure)
-            if tried == _TRIES - 1 or self._is_over():
+            in_vain, tried = in_vain + 1, tried + 1
+            if _is_turned_away(failure):
+                self.pace.turned_away(pace, failure.retry_after_s)
+                if self.answers != answers:
+                    in_vain, answers = 1, self.answers
+            if in_vain >= most or tried >= _MOST_TRIES or self._is_over():
                 return asked
-            await asyncio.sleep(min(_SLOWEST_S, _SETTLES_S * 2**tried))
-        raise AssertionError("the last try returns")
-
-    def _slow_down(self, failure: Failure) -> None:
-        now = time.monotonic()
-        self.next_at = max(self.next_at, now + (failure.retry_after_s or 0.0))
-        # Those who asked at the same time are all told the same.
-        if now >= self.slowed_at + max(self.between_s, _SETTLES_S):
-            self.between_s = min(_SLOWEST_S, max(_SLOWER_S, self.between_s * 2))
-            self.slowed_at = now
-
-    async def _pace(self) -> None:
-        # Evenly from the begin: a provider that counts seconds would turn away a minute's worth at once.
-        between_s = max(self.between_s, 60 / self.rpm if self.rpm is not None else 0.0)
-        if between_s or self.next_at:
-            now = time.monotonic()
-            at = max(self.next_at, now)
-            self.next_at = at + between_s
-            await asyncio.sleep(at - now)
+            await self.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (in_vain - 1)))
 
     def _is_over(self) -> bool:
         return self.failed_in_a_row >= _GIVES_UP_AFTER or self._is_spent()
@@ -178,4 +185,5 @@ class _Lane:
             self.last_failure = f"{asked.failure.kind}: {asked.failure.message}"
         else:
             self.failed_in_a_row = 0
+            self.answers += 1
         self.work.told(self.candidate, asked)

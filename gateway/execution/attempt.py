@@ -51,12 +51,11 @@ class Caller:
         *,
         limit_s: float,
         head_s: float | None = None,
-        more_s: Callable[[], float] | None = None,
         timer: Deadline | None = None,
     ) -> Answer:
         """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed.
 
-        head_s: the limit of the answer's head, where it is another one. more_s: what prolongs `limit_s` (see Deadline).
+        head_s: the limit of the answer's head, where it is another one.
         timer: measures these where this is another task than the deadline's.
         """
         deployment = step.deployment
@@ -71,7 +70,7 @@ class Caller:
         wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         try:
             timer = timer or deadline
-            with timer.limit(limit_s, more_s):
+            with timer.limit(limit_s):
                 if head_s is None:
                     reply = await self._sender.open(step.permit, wire, bounds.connect_s)
                 else:
@@ -81,8 +80,9 @@ class Caller:
                     if not request.stream:
                         response = await reply.read_whole()
                         await reply.close()
-                        return Answer(step, completion=read_answer(deployment.adapter, response, deployment.target))
-                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target)
+                        completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
+                        return Answer(step, completion=completion)
+                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                     body = BoundedReply(reply) if request.folded else reply
                     reading = timer if request.folded else deadline
                     stream = LiveStream(

@@ -65,13 +65,10 @@ class Deadline:
                 raise RuntimeError("a deadline needs a task")
         return self._task
 
-    def limit(self, seconds: float, more_s: Callable[[], float] | None = None) -> TimeLimit:
-        """`with deadline.limit(seconds): …` raises TimeoutError if the block takes longer.
-
-        more_s: asked when the time is over; the seconds that there still are, 0 or less for none.
-        """
+    def limit(self, seconds: float) -> TimeLimit:
+        """`with deadline.limit(seconds): …` raises TimeoutError if the block takes longer."""
         task = self._task or self.task
-        return TimeLimit(self, seconds, self._loop or asyncio.get_running_loop(), task, more_s)
+        return TimeLimit(self, seconds, self._loop or asyncio.get_running_loop(), task)
 
     def apart(self) -> Deadline:
         """The same one for another task."""
@@ -98,7 +95,7 @@ class Deadline:
         limit = self._innermost
         while limit is not None:
             if not limit.expired:
-                if limit.at <= over_at and not limit.is_prolonged(over_at):
+                if limit.at <= over_at:
                     limit.expire()
                 elif next_at is None or limit.at < next_at:
                     next_at = limit.at
@@ -113,7 +110,7 @@ class TimeLimit:
     A cancellation from elsewhere stays one.
     """
 
-    __slots__ = ("_before", "_deadline", "_loop", "_more_s", "_task", "at", "expired", "outer", "seconds")
+    __slots__ = ("_before", "_deadline", "_loop", "_task", "at", "expired", "outer", "seconds")
 
     def __init__(
         self,
@@ -121,9 +118,7 @@ class TimeLimit:
         seconds: float,
         loop: asyncio.AbstractEventLoop,
         task: asyncio.Task[object],
-        more_s: Callable[[], float] | None = None,
     ) -> None:
-        self._more_s = more_s
         self._deadline = deadline
         self.seconds = seconds
         self._loop = loop
@@ -138,14 +133,6 @@ class TimeLimit:
         self.at = at = self._loop.time() + (self.seconds if self.seconds > 0 else 0)
         if deadline._timer is None or at < deadline._timer_at:
             deadline._watch(self._loop, at)
-
-    def is_prolonged(self, over_at: float) -> bool:
-        """Whether there is more time after all, which it then has."""
-        more_s = self._more_s() if self._more_s is not None else 0.0
-        if more_s <= _RESOLUTION_S:
-            return False
-        self.at = over_at + more_s
-        return True
 
     def expire(self) -> None:
         """The time is over: end the block."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import as_stream, folds
 from gateway.execution.patience import first_token_s
@@ -14,8 +12,9 @@ from providers.chat import ChatRequest
 
 __all__ = ["Form", "form_of", "had_time"]
 
-Form = tuple[ChatRequest, float, float | None, Callable[[], float] | None]
-"""The request, the seconds until its answer begins, until its head where that differs, and what prolongs the first."""
+Form = tuple[ChatRequest, float, float | None, bool]
+"""The request, the seconds until its answer begins, and until its head where that differs; whether it is asked for one
+JSON because it is known to be quick, so that no answer in that time is silence."""
 
 
 def form_of(
@@ -32,31 +31,26 @@ def form_of(
     deployment = step.deployment
     if not request.stream:
         if not folds(request, deployment, is_last_step=is_last_step):
-            return request, left_s, None, None
+            return request, left_s, None, False
         if deployment.fold is None and not is_last_step:
             patience_s = first_token_s(deployment, request, bounds)
-            if pulses.left_s(deployment, patience_s, deadline.clock()) > 0:
-
-                def more_s() -> float:
-                    alive_s = pulses.left_s(deployment, patience_s, deadline.clock())
-                    return min(alive_s, deadline.left_s(committed=True))
-
-                return request, min(left_s, patience_s), None, more_s
+            if pulses.is_quick(deployment, patience_s, deadline.clock()):
+                return request, min(left_s, patience_s), None, True
         request = as_stream(request)
     patience_s = first_token_s(deployment, request, bounds)
     if is_last_step:
         # One JSON that broke off may have used up the time to its beginning; no byte of it was shown.
         commit_s = max(deadline.left_s(committed=False), patience_s) if request.folded else left_s
-        return request, min(left_s, commit_s), None, None
+        return request, min(left_s, commit_s), None, False
     # Who doesn't even send a head isn't thinking. (A server of one's own, with a time of its own, may well queue.)
     is_thinking = patience_s > bounds.first_token_s and deployment.first_token_s is None
-    return request, min(left_s, patience_s), bounds.first_token_s if is_thinking else None, None
+    return request, min(left_s, patience_s), bounds.first_token_s if is_thinking else None, False
 
 
 def had_time(form: Form, step: Step, bounds: Resilience, *, is_last_step: bool) -> bool:
     """Whether a provider that stayed silent had the time that the config gives it. A client may ask for less."""
-    request, limit_s, _, more_s = form
-    if not request.stream and more_s is None:
+    request, limit_s, _, is_quick = form
+    if not request.stream and not is_quick:
         return limit_s >= bounds.total_s / 2
     wanted_s = first_token_s(step.deployment, request, bounds)
     return limit_s >= (min(wanted_s, bounds.first_token_s) if is_last_step else wanted_s)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from providers.failures import Failure, FailureKind
 
-__all__ = ["RULES", "Rule", "Verdict", "backoff_s", "judge"]
+__all__ = ["MOST_BENCH_S", "RULES", "Rule", "Verdict", "backoff_s", "judge"]
+
+MOST_BENCH_S = 3600.0
+"""Whatever time a provider names: then one request looks whether it is as bad as that. Nobody else could find out."""
 
 _BASE_S = 0.5
 _CAP_S = 8.0

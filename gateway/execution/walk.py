@@ -15,7 +15,7 @@ from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges, hedged
 from gateway.execution.load import Load, Shed, Slot
 from gateway.execution.redaction import redacted
-from gateway.execution.retry import RULES, Verdict, judge
+from gateway.execution.retry import MOST_BENCH_S, RULES, Verdict, judge
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
@@ -111,7 +111,7 @@ class Walk:
 
     async def carry_out(self, call: Call, timer: Deadline | None = None) -> None:
         """Make the call and settle it; `timer` is for one in another task than the deadline's."""
-        request, limit_s, head_s, more_s = call.form
+        request, limit_s, head_s, is_quick = call.form
         pulses, deployment = self.health.pulses, call.step.deployment
         try:
             answer = await self.caller.attempt(
@@ -122,22 +122,25 @@ class Walk:
                 self.deadline,
                 limit_s=limit_s,
                 head_s=head_s,
-                more_s=more_s,
                 timer=timer,
             )
         except ProviderFailed as error:
-            failure = redacted(error.failure, deployment, request)
+            failure, now = redacted(error.failure, deployment, request), self.deadline.clock()
+            counts = RULES[failure.kind].counts and self._had_time(failure, call)
+            if is_quick and failure.kind is FailureKind.SILENT:
+                # It may have been at work: from now on that is to be seen.
+                pulses.beat(deployment, now, limit_s)
             if RULES[failure.kind].counts:
                 pulses.stop(deployment)
-            counts = RULES[failure.kind].counts and self._had_time(failure, call)
-            call.failed(failure, self.deadline.clock(), counts=counts)
+            call.failed(failure, now, counts=counts)
         except BaseException:
             if call.given_up(self.deadline.clock()):
                 self.record.abandoned += (call.remembered(),)
             raise
         else:
             now = self.deadline.clock()
-            pulses.beat(deployment, now)
+            if call.step is not self.plan.steps[-1]:
+                pulses.beat(deployment, now, 0.0 if self.request.stream else now - call.started_at)
             call.answered(answer, now, self.deadline.clock)
 
     async def _beside_another(self, call: Call, hedge: Hedge) -> Call:
@@ -190,6 +193,9 @@ class Walk:
     def _had_time(self, failure: Failure, call: Call) -> bool:
         if failure.kind is not FailureKind.SILENT:
             return True
+        if call.form[3] and self.health.pulses.has_answered_since(call.step.deployment, call.started_at):
+            # Others have been answered meanwhile: it isn't the deployment that is silent.
+            return False
         return had_time(call.form, call.step, self.bounds, is_last_step=self._is_last)
 
     def _next_step(self) -> Step | None:
@@ -284,4 +290,4 @@ class Walk:
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.health.bench(call.step.deployment, call.secret, for_s, failure)
+            self.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)

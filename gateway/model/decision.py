@@ -109,7 +109,7 @@ class Refusal:
     """Nobody may, or can, answer; `message` is for the client.
 
     home: the URL of the cell that serves the region. retry_after_s: when asking again may help. asks: the deployment
-    that would be asked, had the person agreed.
+    that would be asked, had the person agreed. param: the one place of the request that is the matter, if there is one.
     """
 
     code: RefusalCode
@@ -117,6 +117,7 @@ class Refusal:
     home: str | None = None
     retry_after_s: float | None = None
     asks: Deployment | None = None
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

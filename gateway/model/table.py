@@ -183,6 +183,7 @@ class Table:
     region_by_territory: every territory that a region names; others are in `default_region`, or in none.
     demo: simulated providers only, any peer is an edge, any key or none.
     admin_keys: the public keys that may sign a change of a protected region. receipts_keep_s: for how long.
+    blocked_by: the page of who refuses by law or policy, if the operator names one.
     recipients: whom some deployment asks the person's consent for; empty if none does.
     memo: results of pure functions of this table, which `policy.memo` keeps and bounds; no part of its value.
     """
@@ -204,6 +205,7 @@ class Table:
     demo: bool = False
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = 30 * 86_400.0
+    blocked_by: str | None = None
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 

@@ -10,8 +10,8 @@ __all__ = ["named_person", "person_of"]
 
 
 def person_of(client: Client | None, subject: str | None, request: ChatRequest) -> bytes:
-    """The key of the person behind a request: the subject of the signed claim, else what the request says of its user,
-    else the client and the first words of the conversation, which come again with each of its turns."""
+    """The key of the person behind a request: the subject of the signed claim or a backend's word for it, else what
+    the request says of its user, else the client and the conversation's first words, which come again each turn."""
     said = request.extra.get("safety_identifier")
     name = subject or (said if isinstance(said, str) else "") or request.user
     if name:

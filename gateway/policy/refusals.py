@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from gateway.model.decision import Considered, PassedOver, Refusal, RefusalCode, Step, Unwell
 from gateway.model.deployment import Deployment
@@ -10,9 +10,10 @@ from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
 from gateway.policy.sides import Judged
+from providers.fitting import Needs
 from providers.territories import territory_name
 
-__all__ = ["ask_for_consent", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
+__all__ = ["ask_for_consent", "not_offered", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
 
 _LAW = frozenset(
     {
@@ -26,6 +27,22 @@ _LAW = frozenset(
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 _MOST_OF_NAMES = 300
+# Where in a request each feature is asked for.
+_PLACES = {
+    "tools": "tools",
+    "tool_choice_named": "tool_choice",
+    "tool_choice_required": "tool_choice",
+    "vision": "messages",
+    "image_url": "messages",
+    "audio": "messages",
+    "file": "messages",
+    "prefill": "messages",
+    "json_object": "response_format",
+    "json_schema": "response_format",
+    "n": "n",
+    "logprobs": "logprobs",
+    "reasoning": "reasoning_effort",
+}
 
 
 def refuse_location(table: Table, location: Location) -> Refusal | None:
@@ -55,6 +72,12 @@ def refuse_location(table: Table, location: Location) -> Refusal | None:
                 f"`x-gateway-claim` is {why}",
                 retry_after_s=_UNCHECKED_RETRY_S if unchecked else None,
             )
+
+
+def not_offered(assistant: Assistant, region: Region) -> Refusal:
+    """The assistant has no route there."""
+    message = f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
+    return Refusal(RefusalCode.REGION_BLOCKED, message)
 
 
 def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
@@ -100,30 +123,52 @@ def ask_for_consent(deployment: Deployment) -> Refusal:
 
 
 def refuse_all(
-    assistant: Assistant, region: Region, considered: tuple[Considered, ...], health: Mapping[str, Unwell]
+    assistant: Assistant,
+    region: Region,
+    considered: tuple[Considered, ...],
+    health: Mapping[str, Unwell],
+    needs: Needs,
 ) -> Refusal:
     """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
     reasons = {item.reason for item in considered}
     if reasons - _LAW - _ABILITY:
         unwell = [health[item.deployment] for item in considered if item.reason is PassedOver.HEALTH]
         limited = bool(unwell) and all(item.is_rate_limit for item in unwell)
+        why = "their providers limit the rate of requests" if limited else "they fail, or are switched off"
         return Refusal(
             RefusalCode.RATE_LIMITED if limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
-            f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now",
+            f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now: {why}",
             retry_after_s=min((item.for_s for item in unwell), default=None),
         )
     if reasons & _ABILITY:
-        told = "; ".join(f"{item.deployment} {item.detail}" for item in considered if item.reason in _ABILITY)
-        return Refusal(
-            RefusalCode.UNSUPPORTED_CAPABILITY,
-            f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked: {told}",
-        )
+        return _unable(assistant, region, considered, needs)
     unapproved = reasons == {PassedOver.APPROVAL}
     return Refusal(
         RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
         f"no deployment of {assistant.name!r} may answer here: "
         + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
     )
+
+
+def _unable(assistant: Assistant, region: Region, considered: tuple[Considered, ...], needs: Needs) -> Refusal:
+    """What is asked is beyond everyone: a reason that many have is told once. param: the one place of the request."""
+    names: dict[str, list[str]] = {}
+    for item in considered:
+        if item.reason in _ABILITY:
+            names.setdefault(item.detail, []).append(item.deployment)
+    told = "; ".join(f"{', '.join(those)}: {detail}" for detail, those in names.items())
+    reasons = {item.reason for item in considered} & _ABILITY
+    places: Set[str] = set()
+    if reasons == {PassedOver.MOVES_DATA}:
+        places = needs.moving
+    elif reasons == {PassedOver.CAPABILITY}:
+        places = {_PLACES[feature] for feature in needs.features}
+    param = next(iter(places)) if len(places) == 1 else None
+    see = f": see `{param}`" if param is not None and param not in told else ""
+    message = (
+        f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked ({told}){see}"
+    )
+    return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
 
 
 def words_of(names: frozenset[str]) -> str:

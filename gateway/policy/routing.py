@@ -20,9 +20,16 @@ from gateway.model.table import Assistant, Region, Table
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
 from gateway.policy.parts import kept_at_home
-from gateway.policy.refusals import ask_for_consent, refuse_all, refuse_location, who_is_to_be_asked, words_of
+from gateway.policy.refusals import (
+    ask_for_consent,
+    not_offered,
+    refuse_all,
+    refuse_location,
+    who_is_to_be_asked,
+    words_of,
+)
 from gateway.policy.sides import take_side, weigh
-from providers.fitting import IDENTITY, PARAMETERS, Needs, fit
+from providers.fitting import IDENTITY, PARAMETERS, Needs, fit, why_it_moves
 from providers.territories import territory_name
 
 __all__ = ["decide", "judge_alone", "off"]
@@ -57,11 +64,7 @@ def decide(
         return _concluded(table, assistant, region, (evaluating,), [standing], needs, health, nobodys)
     route = assistant.routes.get(region.name)
     if not route:
-        return Decision(
-            Refusal(
-                RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
-            )
-        )
+        return Decision(not_offered(assistant, region))
     # Approvals count by the day, so that what is remembered of one day is asked for on no other.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
@@ -116,7 +119,7 @@ def _concluded(
     if steps:
         return take_side(Decision(Plan(assistant, region, steps, has_effects=bool(needs.moving)), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
-    return Decision(refuse_all(assistant, region, passed_over, health), judged)
+    return Decision(refuse_all(assistant, region, passed_over, health, needs), judged)
 
 
 def judge_alone(
@@ -200,7 +203,7 @@ def _judge(
     if fitted.missing:
         return PassedOver.CAPABILITY, f"can't do {words_of(fitted.missing)}"
     if fitted.moving:
-        return PassedOver.MOVES_DATA, f"{words_of(fitted.moving)} would move or keep data at the provider"
+        return PassedOver.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(fitted.moving))
     dropped = fitted.unsupported | (needs.parameters & deployment.excepts) if bounded else fitted.unsupported
     if dropped and deployment.unsupported == "refuse":
         return PassedOver.PARAMETER, f"has no {words_of(dropped)}, and is set to refuse rather than drop"

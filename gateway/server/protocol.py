@@ -43,6 +43,7 @@ class GatewayProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
         self._line = Line()
         self._bare_bytes = 0
         self._wrong = "this is no valid HTTP/1.1 request"
@@ -72,7 +73,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._await_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
             # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
-            self._refuse(ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -143,7 +144,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""
-        self._refuse(ApiError("invalid_request", self._wrong))
+        # A target of such a length is no URL to the parser, before anybody has counted its bytes.
+        is_long = len(self.url or b"") >= MAX_HEAD_BYTES
+        self._refuse(_too_large() if is_long else ApiError("invalid_request", self._wrong))
 
     def on_response_complete(self) -> None:
         """See uvicorn: a request that waited begins, or the connection is idle from now on.
@@ -221,6 +224,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             return True
         return cycle.more_body and not cycle.response_started and not self.pipeline
+
+
+def _too_large() -> ApiError:
+    return ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes")
 
 
 def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from textwrap import wrap
 
 from gateway.model.consent import NOTHING_SAID, ConsentSaid
-from gateway.model.decision import Considered, Decision, Plan, Refusal, Unwell
+from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, Unwell
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location
 from gateway.model.table import Assistant, Client, Table
@@ -37,12 +37,14 @@ def explain(
     *,
     user: str | None = None,
     reveal_model: bool = True,
+    to_operator: bool = True,
     said: ConsentSaid = NOTHING_SAID,
 ) -> dict[str, object]:
     """What would become of a request from there for that assistant: by the same functions that traffic uses.
 
     user: what the request would say of its user; a signed claim's subject goes before it. said: what it says of
-    consent; a token is for one request, so that only standing consents count here.
+    consent; a token is for one request, so that only standing consents count here. to_operator: a client isn't told
+    where servers of the operator's own stand, nor how the gateway comes by its keys.
     """
     location = resolve(table, client, sighting)
     name, agreed = _person(sighting, user), standing_consents(table, said)
@@ -51,8 +53,8 @@ def explain(
         "table": table.version,
         "assistant": assistant.name,
         "location": _location(location),
-        "outcome": _outcome(decision, reveal_model=reveal_model),
-        "considered": [_considered(table, item) for item in decision.considered],
+        "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
+        "considered": [_considered(table, item, to_operator=to_operator) for item in decision.considered],
         **({"weighted": _weighted(decision, name is not None)} if decision.lanes else {}),
     }
 
@@ -96,7 +98,7 @@ def _location(location: Location) -> dict[str, object]:
     }
 
 
-def _outcome(decision: Decision, *, reveal_model: bool) -> dict[str, object]:
+def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> dict[str, object]:
     outcome = decision.outcome
     if isinstance(outcome, Plan):
         return {
@@ -105,7 +107,7 @@ def _outcome(decision: Decision, *, reveal_model: bool) -> dict[str, object]:
                     "deployment": step.deployment.name,
                     "provider": step.deployment.provider,
                     "model": step.deployment.model if reveal_model else None,
-                    "site": step.deployment.site,
+                    "site": step.deployment.site if to_operator or _has_public_site(step.deployment) else None,
                     "stores": str(step.deployment.residency.stores),
                     "processes": str(step.deployment.residency.processes),
                 }
@@ -113,6 +115,11 @@ def _outcome(decision: Decision, *, reveal_model: bool) -> dict[str, object]:
             ]
         }
     return {"refusal": {"code": outcome.code, "message": outcome.message}}
+
+
+def _has_public_site(deployment: Deployment) -> bool:
+    """Whether its site is a name of the catalogue, and not the address of a server that only the operator knows."""
+    return deployment.site != deployment.origin
 
 
 def consent_of(deployment: Deployment) -> dict[str, object] | None:
@@ -123,13 +130,14 @@ def consent_of(deployment: Deployment) -> dict[str, object] | None:
     return {"mode": rule.mode, "on_missing": rule.on_missing, "recipient": rule.recipient}
 
 
-def _considered(table: Table, item: Considered) -> dict[str, object]:
+def _considered(table: Table, item: Considered, *, to_operator: bool) -> dict[str, object]:
+    hidden = not to_operator and item.reason is PassedOver.CREDENTIAL
     return {
         "deployment": item.deployment,
         "provider": item.provider,
         "eligible": item.reason is None,
         "reason": item.reason,
-        "detail": item.detail,
+        "detail": "no credential" if hidden else item.detail,
         **({"share": round(item.share, 6)} if item.share is not None else {}),
         "consent": consent_of(table.deployments[item.deployment]),
     }

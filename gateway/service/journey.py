@@ -33,12 +33,14 @@ _MOST_NEAREST = 3
 
 
 class AssistantNotFound(Exception):
-    """The client asks for an assistant that it doesn't have; `nearest` are names of those that it has."""
+    """The client asks for an assistant that it doesn't have; `nearest` are names of those that it has. param: where
+    it said the name."""
 
-    def __init__(self, name: str, nearest: tuple[str, ...]) -> None:
+    def __init__(self, name: str, nearest: tuple[str, ...], param: str = "model") -> None:
         super().__init__(name)
         self.name = name
         self.nearest = nearest
+        self.param = param
 
 
 class Refused(Exception):
@@ -59,19 +61,20 @@ def assistants_of(table: Table, client: Client | None) -> dict[str, Assistant]:
     }
 
 
-def find_assistant(table: Table, client: Client | None, name: str) -> Assistant:
+def find_assistant(table: Table, client: Client | None, name: str, param: str = "model") -> Assistant:
     """The assistant of that name or alias; raises AssistantNotFound, which knows only this caller's assistants."""
     assistant = table.assistants.get(name)
     if assistant is not None and (client is None or client.may_ask(assistant.name)):
         return assistant
-    raise not_found(name, assistants_of(table, client))
+    raise not_found(name, assistants_of(table, client), param)
 
 
-def not_found(name: str, known: Iterable[str]) -> AssistantNotFound:
+def not_found(name: str, known: Iterable[str], param: str = "model") -> AssistantNotFound:
     """What to raise for a name that is none of the known ones."""
     from difflib import get_close_matches
 
-    return AssistantNotFound(name, tuple(get_close_matches(name[:200], sorted(known), n=_MOST_NEAREST, cutoff=0.5)))
+    nearest = get_close_matches(name[:200], sorted(known), n=_MOST_NEAREST, cutoff=0.5)
+    return AssistantNotFound(name, tuple(nearest), param)
 
 
 class Journeys:

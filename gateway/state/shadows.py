@@ -3,7 +3,7 @@
 What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`. docs/canary.md
 has every column.
 
-Both are bounded by their number: the oldest go first.
+Both are bounded by their number: the oldest go first. Who reads them changes nothing, also while the gateway writes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError, open_database, transaction
+from gateway.state.database import StateError, open_database, open_to_read, transaction
 from providers.chat import Usage
 
-__all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore"]
+__all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore", "recorded"]
 
 MOST_ROWS = 100_000
 MOST_TEXTS = 1_000
@@ -49,6 +51,10 @@ CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
 """
+_READ = (
+    "SELECT answers.*, prompt, answer, refusal, calls "
+    "FROM answers LEFT JOIN texts USING (id) LEFT JOIN extras USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
+)
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
 
 
@@ -99,3 +105,46 @@ class ShadowStore:
 
 def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
     return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
+
+
+def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
+    """What was kept of one route's shadow, the oldest first, each with its number; raises StateError."""
+    try:
+        with closing(open_to_read(directory, "shadow")) as database:
+            database.row_factory = sqlite3.Row
+            for row in database.execute(_READ, (assistant, region)):
+                yield row["id"], _record(row)
+    except sqlite3.Error as error:
+        raise StateError(f"{directory / 'shadow.db'} can't be read: {error}") from error
+
+
+def _record(row: sqlite3.Row) -> ShadowRecord:
+    return ShadowRecord(
+        row["at"],
+        row["table_version"],
+        row["request_id"],
+        row["assistant"],
+        row["region"],
+        row["deployment"],
+        row["model"],
+        bool(row["stream"]),
+        row["outcome"],
+        row["first_s"],
+        row["total_s"],
+        _usage(row["prompt_tokens"], row["completion_tokens"]),
+        row["finish_reason"],
+        row["answer_characters"],
+        row["tool_calls"],
+        row["beside"],
+        row["beside_first_s"],
+        row["beside_total_s"],
+        _usage(row["beside_prompt_tokens"], row["beside_completion_tokens"]),
+        row["prompt"],
+        row["answer"] if row["prompt"] is not None else None,
+        row["refusal"],
+        tuple((call["name"], call["arguments"]) for call in json.loads(row["calls"] or "[]")),
+    )
+
+
+def _usage(prompt_tokens: int | None, completion_tokens: int | None) -> Usage | None:
+    return Usage(prompt_tokens or 0, completion_tokens or 0) if prompt_tokens is not None else None

@@ -214,7 +214,14 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     if attempt.lost:
         fields["lost"] = True
     if failure is not None:
-        told = {"kind": str(failure.kind), "status": failure.status, "code": failure.code, "detail": failure.detail}
+        told = {
+            "model": attempt.model,
+            "kind": str(failure.kind),
+            "status": failure.status,
+            "code": failure.code,
+            "detail": failure.detail,
+            "provider_request_id": failure.request_id,
+        }
         fields |= {name: value for name, value in told.items() if value}
     return fields
 

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._thoughts import Thought, unpack
-from providers.adapters._tool_loops import arguments_of, safe_call_id, spoken
+from providers.adapters._tool_loops import SILENT, arguments_of, safe_call_id, silences, spoken
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -52,7 +52,8 @@ def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
 def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
     """The turns of user and assistant; raises UnsupportedFeature where calls and their results don't fit together.
 
-    Neighbours of one role become one turn, and blank texts are left out: the vendor refuses them.
+    Neighbours of one role become one turn, and blank texts are left out: the vendor refuses them. Where
+    nothing remains that a user said, and one must have, a silent one stands.
     """
     turns: list[_Turn] = []
     for message, results in spoken(messages):
@@ -67,8 +68,9 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
             case _:
                 assert_never(message)
     _mend_prefill(turns)
-    if not turns:
-        raise UnsupportedFeature("system_only", "the provider wants a message of the user's that is not blank")
+    before, behind = silences([turn.role for turn in turns], messages)
+    silent = _Turn("user", [_text(SILENT)])
+    turns = [*([silent] if before else []), *turns, *([silent] if behind else [])]
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
@@ -166,4 +168,4 @@ def _call(call: ToolCall) -> dict[str, object]:
 
 
 def _result(call: ToolCall, text: str) -> dict[str, object]:
-    return {"type": "tool_result", "tool_use_id": safe_call_id(call.id), **({"content": text} if text else {})}
+    return {"type": "tool_result", "tool_use_id": safe_call_id(call.id), **({"content": text} if text.strip() else {})}

@@ -32,7 +32,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filtered": "content_filter",
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
-# The model's own output was unusable: not an answer, unless something came before it.
+# The model's own output is unusable: no answer, whatever came before it.
 _GENERATION_FAILED = frozenset({"malformed_model_output", "malformed_tool_use"})
 _BY_NAME = {
     "accessdenied": FailureKind.CREDENTIALS,
@@ -234,7 +234,7 @@ class _Reader:
         """The answer has ended, in the provider's word for it."""
         if not word:
             return
-        if word in _GENERATION_FAILED and not (self.assembler.has("text") or self.assembler.has("tool_calls")):
+        if word in _GENERATION_FAILED:
             message = "the provider's model produced nothing that can be used"
             self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
             return

@@ -7,7 +7,8 @@ what is the catalogue's; read 2026-11-20.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import assert_never
 
 from providers.adapter import Target
@@ -16,7 +17,15 @@ from providers.adapters._anthropic_schema import strict_schema
 from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._thoughts import Thought, unpack
-from providers.adapters._tool_loops import PlainChoice, arguments_of, safe_call_id, spoken, tools_of
+from providers.adapters._tool_loops import (
+    SILENT,
+    PlainChoice,
+    arguments_of,
+    safe_call_id,
+    silences,
+    spoken,
+    tools_of,
+)
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -85,7 +94,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         "maxTokens": max_tokens,
         "temperature": None if request.temperature is None else min(request.temperature, 1),
         "topP": request.top_p,
-        "stopSequences": stops_of(request.stop) or None,
+        "stopSequences": _stops(request, target) or None,
     }
     if said := {name: value for name, value in inference.items() if value is not None}:
         body["inferenceConfig"] = said
@@ -108,6 +117,10 @@ def _max_tokens(request: ChatRequest, target: Target) -> int | None:
         # A model that thinks by budget must be told both; else the model's own limit holds.
         return most if "thinking_budget" in target.facts.flags and request.reasoning_effort is not None else None
     return min(request.max_tokens, most) if most else request.max_tokens
+
+
+def _stops(request: ChatRequest, target: Target) -> list[str]:
+    return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
 
 
 def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
@@ -163,8 +176,9 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
 
 
 def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
-    """The turns of user and assistant: neighbours of one role are joined, and blank texts are left out."""
+    """The turns of user and assistant, a user's first: neighbours of one role are joined, and blank texts left out."""
     turns: list[tuple[str, list[_Block]]] = []
+    numbers = count(1)
 
     def say(role: str, content: list[_Block]) -> None:
         if content and turns and turns[-1][0] == role:
@@ -177,16 +191,21 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
             case SystemMessage():
                 pass
             case UserMessage(content):
-                say("user", _parts(content))
+                say("user", _parts(content, numbers))
             case AssistantMessage():
                 say("assistant", _blocks(message, model))
                 say("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
-    if not turns:
-        raise UnsupportedFeature("system_only", "the provider wants a message of the user's that is not blank")
+    before, behind = silences([role for role, _ in turns], messages)
+    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": SILENT}])]
+    turns = [*(silent if before else []), *turns, *(silent if behind else [])]
     if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
         turns[-1][1][-1] = {"text": text.rstrip()}
+    for _, blocks in turns:
+        if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
+            # No document is taken without a word about it.
+            blocks.append({"text": SILENT})
     return [{"role": role, "content": content} for role, content in turns]
 
 
@@ -199,13 +218,12 @@ def _continues_unthought(turns: Sequence[Mapping[str, object]]) -> bool:
     return "toolResult" in asked[0] and "reasoningContent" not in first
 
 
-def _parts(content: str | tuple[Part, ...]) -> list[_Block]:
+def _parts(content: str | tuple[Part, ...], numbers: Iterator[int]) -> list[_Block]:
     parts = (TextPart(content),) if isinstance(content, str) else content
-    kept = [part for part in parts if not isinstance(part, TextPart) or part.text.strip()]
-    return [_part(part, number) for number, part in enumerate(kept)]
+    return [_part(part, numbers) for part in parts if not isinstance(part, TextPart) or part.text.strip()]
 
 
-def _part(part: Part, number: int) -> _Block:
+def _part(part: Part, numbers: Iterator[int]) -> _Block:
     match part:
         case TextPart(text):
             return {"text": text}
@@ -222,11 +240,10 @@ def _part(part: Part, number: int) -> _Block:
                 raise UnsupportedFeature(
                     "file", f"the provider takes files of the types {', '.join(_DOCUMENT_FORMATS)}"
                 )
-            # Two documents of one name are refused, and so are most characters in it.
+            # Two documents of one name are refused, in all of a request, and so are most characters in it.
             name = " ".join(_NOT_IN_A_NAME.sub(" ", filename or "").split()) or "document"
-            return {
-                "document": {"format": _DOCUMENT_FORMATS[mime], "name": f"{name} {number}", "source": {"bytes": data}}
-            }
+            named = {"format": _DOCUMENT_FORMATS[mime], "name": f"{name} {next(numbers)}"}
+            return {"document": {**named, "source": {"bytes": data}}}
         case AudioPart():
             raise UnsupportedFeature("audio", "the provider takes no sound in this form")
         case _:

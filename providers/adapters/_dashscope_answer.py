@@ -79,7 +79,6 @@ class NativeReader:
         self._status = _NO_STATUS
         self._choices: dict[int, _Choice] = {}
         self._usage: dict[int, Usage] = {}
-        self._given = False
 
     def read_comment(self, comment: str) -> None:
         """The status of the event around it: `HTTP_STATUS/400`."""
@@ -101,16 +100,12 @@ class NativeReader:
             self._read_usage(usage, choices)
 
     def _end(self, failed: Failure) -> None:
-        """An error ends the answer, but for a filter that stops it after it began: that is a way to finish."""
-        if failed.kind is not FailureKind.CONTENT_FILTER or not self._given:
-            self.assembler.fail(failed)
-            return
+        """An error ends the answer; what a doubtful piece added was said before it."""
         for index, choice in self._choices.items():
-            if not choice.finished:
+            if failed.kind is FailureKind.CONTENT_FILTER and not choice.finished:
                 for text in choice.text.new("", last=True):
                     self.assembler.text(text, index)
-                self.assembler.finish("content_filter", index, failed.code)
-        self.assembler.complete()
+        self.assembler.fail(failed)
 
     def _read_choice(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0
@@ -131,7 +126,6 @@ class NativeReader:
         if ends and word:
             choice.finished = True
             self.assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
-        self._given = self._given or bool(reasoning or texts or calls or ends)
 
     def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
         function = read_map(source, "function")

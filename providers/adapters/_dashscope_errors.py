@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
-from providers.classify import by_code, by_status, failure
+from providers.classify import by_code, by_status, failure, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 
@@ -63,7 +63,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     """The failure that an error body stands for; `response.status` is below 400 where only the body speaks."""
     source = read_map(body, "error") or body
     code = read_str(source, "code") or ""
-    detail = read_str(source, "message") or read_str(body, "error") or ""
+    detail = read_str(source, "message") or read_str(body, "error") or plain_text(response)
     kind = by_code(code.removeprefix(_WRAPPER), _BY_CODE)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE

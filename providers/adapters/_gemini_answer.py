@@ -57,7 +57,7 @@ _GENERATION_FAILED = frozenset(
         "MALFORMED_RESPONSE",
     }
 )
-# Words that say nothing; with nothing said besides, an answer was withheld.
+# Words that say nothing: an answer is one all the same, and where there is none it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
 _BY_STATUS_WORD = {
@@ -183,8 +183,8 @@ class ChunkReader:
             self._assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
             return
         reason = _FINISH.get(word, "other")
-        if word in _VAGUE and not answered:
-            reason = "content_filter"
+        if word in _VAGUE or word in _GENERATION_FAILED:
+            reason = "stop" if answered else "content_filter"
         self._assembler.finish(reason, index, None if word in _SAME_AS_OURS else word[:100])
 
 

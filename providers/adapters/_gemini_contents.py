@@ -85,7 +85,7 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
                     turns.append(_Turn("user", [_result(*one, replay) for one in results], is_results=True))
             case _:
                 assert_never(message)
-    _end_with_user(turns, messages)
+    _add_silent_users(turns, messages)
     return [{"role": turn.role, "parts": turn.parts} for turn in turns]
 
 
@@ -97,12 +97,15 @@ def _say(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
     turns[-1].parts += parts
 
 
-def _end_with_user(turns: list[_Turn], messages: Sequence[Message]) -> None:
-    """Let a blank turn of the user's stand where all that the last message holds went elsewhere or was empty.
+def _add_silent_users(turns: list[_Turn], messages: Sequence[Message]) -> None:
+    """Let a blank turn of the user's stand where Gemini wants one, and all that was said went elsewhere or was empty.
 
-    A request of system messages alone, or one that ends with a system message after the model's turn, is a valid
-    chat; Gemini takes neither no contents nor, in most models, the model's turn as the last one.
+    A request of system messages alone, one that ends with a system message after the model's turn, and one that begins
+    with calls are valid chats; Gemini takes neither no contents nor, in most models, the model's turn as the last one,
+    and calls only behind a turn of the user's.
     """
+    if turns and any("functionCall" in part for part in turns[0].parts):
+        turns.insert(0, _Turn("user", [{"text": " "}]))
     if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], AssistantMessage)):
         turns.append(_Turn("user", [{"text": " "}]))
 

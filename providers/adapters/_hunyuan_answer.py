@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from providers.adapter import WireResponse
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
-from providers.classify import by_code, by_status, error_object, failure
+from providers.classify import by_code, by_status, error_object, failure, plain_text
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import as_map, read_int, read_list, read_map, read_str
@@ -78,11 +78,10 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     kind = by_code(code, _BY_CODE)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
-    detail = read_str(error, "Message") or read_str(error, "Msg") or ""
+    detail = read_str(error, "Message") or read_str(error, "Msg") or plain_text(response)
     if kind is FailureKind.CREDENTIALS:
         detail = f"a key of Tencent Cloud's other site (mainland or international) is refused here: {detail}"
-    request_id = read_str(answer, "RequestId") or response.headers.get("x-tc-requestid")
-    return failure(response, kind, code=code or None, detail=detail, request_id=request_id)
+    return failure(response, kind, code=code or None, detail=detail, request_id=read_str(answer, "RequestId"))
 
 
 def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
@@ -105,7 +104,8 @@ class NativeReader:
         self.assembler.identify(id=id, created=read_int(answer, "Created"))
         blocked = read_str(answer, "ModerationLevel") == _TO_BE_ENDED
         for entry in read_list(answer, "Choices"):
-            self._read_choice(as_map(entry), blocked)
+            choice = as_map(entry)
+            self._read_choice(choice, blocked or read_str(choice, "ModerationLevel") == _TO_BE_ENDED)
         if usage := read_map(answer, "Usage"):
             self.assembler.usage(_usage(usage))
 

@@ -7,10 +7,10 @@ Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, ChatCompletions, and tencentc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import assert_never
 
 from providers.adapter import Target
+from providers.adapters._turns import alternating
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -54,6 +54,8 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         # Any number is as good as another, if it is the same one each time.
         inside = 1 <= request.seed <= _MOST_SEED
         body["Seed"] = request.seed if inside else 1 + request.seed % _MOST_SEED
+    if request.stop:
+        body["Stop"] = list(request.stop)
     body.update(_tools(request))
     if request.reasoning_effort is not None and "enable_thinking" in target.facts.flags:
         body["EnableThinking"] = request.reasoning_effort != "none"
@@ -86,35 +88,11 @@ def _tool(tool: Tool) -> dict[str, object]:
 def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """The conversation: instructions joined and first, then people (or tools) and the assistant in turn."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
-    turns: list[Message] = []
-    for message in messages:
-        last = turns[-1] if turns else None
-        match message:
-            case SystemMessage():
-                continue
-            case UserMessage() if isinstance(last, UserMessage):
-                turns[-1] = UserMessage(_joined(last.content, message.content))
-            case AssistantMessage() if not _said(message) and not message.tool_calls:
-                continue
-            case AssistantMessage() if isinstance(last, AssistantMessage):
-                text = "\n\n".join(filter(None, (_said(last), _said(message))))
-                turns[-1] = replace(message, content=text or None, refusal=None)
-            case _:
-                turns.append(message)
+    turns = alternating([message for message in messages if not isinstance(message, SystemMessage)])
     if not turns or isinstance(turns[0], AssistantMessage):
         raise UnsupportedFeature("messages", "Hunyuan's native API wants the first message to be the user's")
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
-
-
-def _joined(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
-    return (*_parts(first), *_parts(second))
-
-
-def _parts(content: str | tuple[Part, ...]) -> tuple[Part, ...]:
-    return (TextPart(content),) if isinstance(content, str) else content
 
 
 def _said(message: AssistantMessage) -> str:
@@ -128,7 +106,10 @@ def _message(message: Message) -> dict[str, object]:
         case UserMessage(content):
             if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
                 return {"Role": "user", "Content": text_of(content)}
-            return {"Role": "user", "Contents": [_part(part) for part in content]}
+            # Images alone are refused: there must be a text beside them.
+            texts = any(isinstance(part, TextPart) for part in content)
+            parts = content if texts else (*content, TextPart(" "))
+            return {"Role": "user", "Contents": [_part(part) for part in parts]}
         case AssistantMessage(_, _, _, calls):
             # Reasoning text stays out: sent back it is an error.
             body: dict[str, object] = {"Role": "assistant", "Content": _said(message)}

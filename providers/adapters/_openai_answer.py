@@ -22,6 +22,7 @@ __all__ = [
     "BY_CODE",
     "BY_TYPE",
     "FINISH",
+    "check_choices",
     "classify",
     "new_in_message",
     "read_chunk",
@@ -80,6 +81,7 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
     "refusal": "refusal",
     "tool_calls": "tool_calls",
 }
+_WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
 
 
@@ -92,15 +94,26 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     body: Mapping[str, object] = value if type(value) is dict else {}
     if body.get("error"):
         raise ProviderFailed(classify(body, response))
-    if not body.get("choices") or type(body["choices"]) is not list:
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
     usage = body.get("usage")
     if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
         return plain
+    check_choices(body, response)
     assembler = Assembler(model)
     read_chunk(assembler, body, "message")
     assembler.complete()
     return fold(assembler.take())
+
+
+def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
+    """Raise ProviderFailed for an answer without choices, or with one that has ended and has no message: an empty text
+    would be taken for what was said. Of one that a filter ended nothing need be left."""
+    choices = read_list(body, "choices")
+    if not choices:
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    for choice in map(as_map, choices):
+        is_whole = FINISH.get(read_str(choice, "finish_reason") or "") in _WHOLE
+        if is_whole and not isinstance(choice.get("message"), dict) and not isinstance(choice.get("delta"), dict):
+            raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a choice without a message"))
 
 
 def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) -> None:

@@ -26,6 +26,7 @@ Ending = FinishReason | FailureKind
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 _REASONING_BACK = ("", "kept", "required")
 _SYSTEMS = ("any", "first")
+_TURNS = ("", "alternate")
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 
@@ -69,17 +70,23 @@ class Requests:
     """How a request differs from OpenAI's.
 
     max_tokens: the field of the limit. rename: our parameter -> the vendor's. bounds: the numbers that are taken; what
-    lies beyond is brought to the nearest. constants, streaming, streaming_tools: fields that are always sent, with a
-    stream, with tools in a stream. stream_options: whether usage in a stream must be, and can be, asked for.
-    system: `first` joins all instructions in one message at the beginning. details: the words
-    for an image's detail, where `image_detail` is among the parameters.
+    lies beyond is brought to the nearest, but for `n`: who asks for more answers than there are gets none. constants,
+    streaming, streaming_tools: fields that are always sent, with a stream, with tools in a stream. with_tools: fields
+    that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
+    and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
+    makes people (or tools) and the assistant speak in turn. strict_turns: no answer is blank, one stands between a
+    tool's result and the user, and the last turn is a user's, a tool's, or an answer to be continued. details: the
+    words for an image's detail, where `image_detail` is among the parameters. most_messages: after that.
+    n_beside_tools: whether both can be asked for.
     choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
     reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
     if there is none. json_word: a JSON format needs the word in a message. most_stops, stop_characters: bounds of stop.
+    base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
 
+    base_path: str = ""
     path: str = "/chat/completions"
     path_by: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
@@ -89,9 +96,14 @@ class Requests:
     constants: Mapping[str, object] = field(default_factory=dict)
     streaming: Mapping[str, object] = field(default_factory=dict)
     streaming_tools: Mapping[str, object] = field(default_factory=dict)
+    with_tools: Mapping[str, object] = field(default_factory=dict)
     stream_options: bool = True
     developer: bool = False
     system: str = "any"
+    turns: str = ""
+    most_messages: int | None = None
+    n_beside_tools: bool = True
+    strict_turns: bool = False
     details: frozenset[str] = frozenset({"low", "high"})
     choices: Mapping[str, str] = field(default_factory=dict)
     call_ids: str = ""
@@ -109,7 +121,8 @@ class Answers:
     finish: words for the end beyond the usual ones; one may mean a failure. safety: fields of a choice, or of the
     answer, that are set where the safety system stepped in. cached: further places in `usage` of the cached tokens.
     usage_in_choices: usage may stand in a choice. inline_thoughts: thoughts stand in the text, within <think> tags.
-    message_is_delta: a stream's choices have `message` for `delta`. events: the name of an event -> what it means.
+    message_is_delta: a stream's choices have `message` for `delta`. stop_left_in: the text ends with the words
+    of `stop` that ended it. events: the name of an event -> what it means.
     """
 
     finish: Mapping[str, Ending] = field(default_factory=dict)
@@ -118,6 +131,7 @@ class Answers:
     usage_in_choices: bool = False
     inline_thoughts: bool = False
     message_is_delta: bool = False
+    stop_left_in: bool = False
     events: Mapping[str, Ending] = field(default_factory=dict)
 
 
@@ -208,7 +222,7 @@ def _requests(data: Mapping[str, Any]) -> Requests:
     if "prefill" in data:
         _check_known(data["prefill"], f"{place}.prefill", _names_of(Prefill))
         values["prefill"] = Prefill(**data["prefill"])
-    for name, words in (("reasoning_back", _REASONING_BACK), ("system", _SYSTEMS)):
+    for name, words in (("reasoning_back", _REASONING_BACK), ("system", _SYSTEMS), ("turns", _TURNS)):
         if data.get(name, words[0]) not in words:
             raise RowError(f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
     return Requests(**values)

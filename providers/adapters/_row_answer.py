@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from providers.adapter import StreamParser, WireResponse
 from providers.adapters._openai_answer import (
     FINISH,
+    check_choices,
     new_in_message,
     read_text,
     read_thoughts,
@@ -20,7 +21,7 @@ from providers.adapters._row_errors import classify, holds_error
 from providers.adapters._think_tags import ThinkTags
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, Usage
-from providers.classify import MESSAGES, failure
+from providers.classify import MESSAGES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
@@ -45,13 +46,12 @@ def read_row_completion(response: WireResponse, row: Row, model: str, sites: Ite
         body = {}
     if holds_error(body, row.errors):
         raise ProviderFailed(classify(body, response, row.errors, sites))
-    if not read_list(body, "choices"):
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
     rule = row.answers
     if not (rule.safety or rule.inline_thoughts or rule.usage_in_choices):
         usage = read_map(body, "usage")
         if plain := plain_completion(body, _usage(usage, rule) if usage else None):
             return plain
+    check_choices(body, response)
     reader = _Reader(rule, row.errors, model, sites)
     reader.read_chunk(body, "message")
     reader.assembler.complete()

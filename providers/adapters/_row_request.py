@@ -30,7 +30,8 @@ __all__ = ["encode_body", "place_of"]
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 _AZURE_VERSION = "2024-10-21"
 """The last dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
-_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format", "n", "logprobs", "top_logprobs")
+_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
+_OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
 def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -38,10 +39,11 @@ def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple
     rule = row.requests
     if rule.path_by:
         return _PATHS[rule.path_by](target)
-    path = rule.path
+    base, path = target.base_path, rule.path
     if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
-        path = rule.prefill.path
-    return target.base_path + path, tuple(rule.query.items())
+        # It stands beside the version that a URL may name, not below it.
+        base, path = base.removesuffix("/v1"), rule.prefill.path
+    return base + path, tuple(rule.query.items())
 
 
 def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, object]:
@@ -57,6 +59,8 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
     body["messages"] = encode_messages(request, row, target.facts)
+    for name, value in rule.with_tools.items() if tools else ():
+        body.setdefault(name, value)
     if choice is not None:
         body["tool_choice"] = choice
     forced, thinking = thinking_fields(request, row, target.facts)
@@ -82,6 +86,9 @@ def _is_said(name: str, row: Row) -> bool:
         return False
     if name == row.requests.max_tokens:
         return "max_tokens" in row.capabilities.parameters
+    if name in _OF_FEATURES:
+        # Who has no such feature has no such field, and is asked for one choice without them in any case.
+        return _OF_FEATURES[name] in row.capabilities.features
     return name in _STRUCTURE or name in row.capabilities.parameters
 
 
@@ -114,8 +121,14 @@ def _check_features(request: ChatRequest, row: Row) -> None:
 
 
 def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
-    """The request with its numbers brought into what the vendor takes; a stop that is too long is refused."""
+    """The request with its numbers brought into what the vendor takes; what can't be brought there is refused."""
     changes: dict[str, float | int] = {}
+    most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
+    if request.n is not None and request.n > 1:
+        if most_choices is not None and request.n > most_choices:
+            raise UnsupportedFeature("n", f"this provider gives at most {most_choices} choices")
+        if request.tools and not rule.n_beside_tools:
+            raise UnsupportedFeature("n", "this provider gives one choice beside tools")
     for name, (low, high) in rule.bounds.items():
         value = getattr(request, name, None)
         if value is not None and not low <= value <= high:
@@ -154,13 +167,13 @@ def _tool(tool: Tool, strict: bool) -> Tool:
 
 
 def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Azure has two APIs: under `/openai` the deployment is a part of the path, elsewhere it is the body's model."""
-    if not target.base_path.endswith("/openai"):
-        return f"{target.base_path}/chat/completions", ()
-    if target.model in ("", ".", ".."):
-        raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
-    path = f"{target.base_path}/deployments/{quote(target.model, safe='')}/chat/completions"
-    return path, (("api-version", _AZURE_VERSION),)
+    """Azure has two APIs: under `/openai` the deployment is a part of the path, else it is the body's model."""
+    base = target.base_path
+    if base.endswith("/openai"):
+        if target.model in ("", ".", ".."):
+            raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
+        base = f"{base}/deployments/{quote(target.model, safe='')}"
+    return f"{base}/chat/completions", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
 
 
 _PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": _azure}

@@ -20,12 +20,17 @@ def thinking_fields(
 
     Nothing asked is nothing said: the provider's default holds. But a model that shows its thinking in a stream only
     is told not to think where one JSON is wanted, and one that can't be made to call a tool while it thinks is told
-    not to think where one must be called.
+    not to think where one must be called; so is one that takes no tools at all while it thinks.
     """
     form = row.thinking.get(facts.thinking or "default")
     if form is None or ("thinking_only" in facts.flags and not form.effort):
         return {}, {}
-    if form.forced_off and _must_call(request) and "thinking_only" not in facts.flags:
+    if "tools_without_thinking" in facts.flags and request.tools:
+        return form.off or _effort_field(form, "none"), {}
+    unthinking = (form.forced_off and _must_call(request)) or (
+        request.response_format is not None and "json_without_thinking" in facts.flags
+    )
+    if unthinking and "thinking_only" not in facts.flags:
         return (form.off if "reasoning" in facts.features else {}), {}
     effort = request.reasoning_effort
     if effort is None:

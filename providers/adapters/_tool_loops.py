@@ -23,10 +23,22 @@ from providers.chat import (
 from providers.failures import UnsupportedFeature
 from providers.json_values import embed_object
 
-__all__ = ["PlainChoice", "arguments_of", "results_in_order", "safe_call_id", "spoken", "tools_of"]
+__all__ = [
+    "SILENT",
+    "PlainChoice",
+    "arguments_of",
+    "results_in_order",
+    "safe_call_id",
+    "silences",
+    "spoken",
+    "tools_of",
+]
 
 PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A choice of tools where a format has no word for some of them: those are left out of the list instead."""
+
+SILENT = "."
+"""What a person says who says nothing, where a format wants a text that isn't blank."""
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _MOST_CHARACTERS = 64
@@ -72,6 +84,18 @@ def spoken(
             yield message, results_in_order(message.tool_calls, results)
         else:
             yield message, []
+
+
+def silences(roles: Sequence[str], messages: Sequence[Message]) -> tuple[bool, bool]:
+    """Whether a user who says nothing must stand before the turns, and behind them.
+
+    The first turn is a user's, and the last one the model's only where the last message is: instructions stand
+    elsewhere, and may have been all that was said.
+    """
+    if not roles:
+        return True, False
+    behind = roles[-1] == "assistant" and not isinstance(messages[-1], AssistantMessage)
+    return roles[0] == "assistant", behind
 
 
 def arguments_of(call: ToolCall) -> object:

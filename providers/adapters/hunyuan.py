@@ -1,7 +1,7 @@
 """Tencent Hunyuan, the native API: ChatCompletions of Tencent Cloud API 3.0, signed with TC3-HMAC-SHA256.
 
-Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. `stop` is left out: the
-vendor's ends the text behind the matched words, and an answer's reader doesn't know what was asked.
+Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. At this vendor `stop`
+ends the text behind the words that matched; who reads the answer takes them off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEADERS = (
     ("x-tc-version", "2023-09-01"),
     ("x-tc-language", "en-US"),
 )
-_PARAMETERS = frozenset({"temperature", "top_p", "seed", "reasoning_effort"})
+_PARAMETERS = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effort"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class HunyuanAdapter(Catalogued):
     def capabilities(self) -> Capabilities:
         """Text, images and tools: the API has no limit of tokens, no JSON format and no second choice."""
         return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def ends_behind_stop(self) -> bool:
+        """See `providers.adapter.EndsBehindStop`; the vendor says that this may change."""
+        return True
 
     @property
     def auth(self) -> AuthScheme:

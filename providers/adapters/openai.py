@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import is_
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._catalogued import Catalogued
+from providers.adapters._efforts import nearest_effort
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
 from providers.adapters._openai_responses import encode_body, goes_by_responses
 from providers.adapters._openai_responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
-from providers.chat import ChatCompletion, ChatRequest, SystemMessage
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Message, SystemMessage, text_of
 from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure, ProviderFailed
@@ -38,7 +40,7 @@ class OpenAIAdapter(Catalogued):
     auth: AuthScheme
     max_tokens_field: str
     own_parameters: frozenset[str] = frozenset()
-    knows_developer: bool = True
+    is_openai: bool = True
 
     @property
     def capabilities(self) -> Capabilities:
@@ -47,8 +49,11 @@ class OpenAIAdapter(Catalogued):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
-        if not self.knows_developer:
-            request = _without_developer(request)
+        if not self.is_openai:
+            request = _in_common_words(request)
+        if request.reasoning_effort is not None and target.facts.efforts:
+            effort = nearest_effort(request.reasoning_effort, target.facts.efforts)
+            request = replace(request, reasoning_effort=effort)
         accept = "text/event-stream" if request.stream else "application/json"
         headers = (*_JSON_HEADERS, ("accept", accept))
         if THINKS_BY_RESPONSES in target.facts.flags and goes_by_responses(request, target.facts):
@@ -90,16 +95,21 @@ class OpenAIAdapter(Catalogued):
         return classify(error_object(response.body), response)
 
 
-def _without_developer(request: ChatRequest) -> ChatRequest:
-    """The request with `system` for OpenAI's own word `developer`, which other servers refuse."""
-    if not any(isinstance(message, SystemMessage) and message.role == "developer" for message in request.messages):
-        return request
-    messages = (
-        replace(message, role="system") if isinstance(message, SystemMessage) else message
-        for message in request.messages
-    )
-    return replace(request, messages=tuple(messages))
+def _in_common_words(request: ChatRequest) -> ChatRequest:
+    """The request without what only OpenAI has: the role `developer`, and a refusal apart from the text."""
+    messages = tuple(map(_in_common, request.messages))
+    return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
+
+
+def _in_common(message: Message) -> Message:
+    match message:
+        case SystemMessage(role="developer"):
+            return replace(message, role="system")
+        case AssistantMessage(refusal=str(refusal)):
+            return replace(message, content=text_of(message.content) + refusal, refusal=None)
+        case _:
+            return message
 
 
 ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
-COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", knows_developer=False)
+COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", is_openai=False)

@@ -53,6 +53,16 @@ class RowAdapter:
         """See `providers.adapter.Adapter`."""
         return self.row.auth
 
+    @property
+    def ends_behind_stop(self) -> bool:
+        """See `providers.adapter.EndsBehindStop`."""
+        return self.row.answers.stop_left_in
+
+    @property
+    def usual_base_path(self) -> str:
+        """See `providers.adapter.KnowsBasePath`."""
+        return self.row.requests.base_path
+
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`; may ask for a stream where the client wants one JSON."""
         body = encode_body(request, target, self.row)

@@ -20,6 +20,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.codec.call_ids import split_call_id
+from providers.codec.data_uris import is_data_uri, sound_data_uri
 from providers.codec.fields import describe, items, mapping, present, text
 from providers.codec.image_urls import unreachable_host
 from providers.failures import InvalidRequest, UnsupportedFeature
@@ -27,7 +28,6 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 __all__ = ["USE_A_FUNCTION", "decode_messages"]
 
 _P = TypeVar("_P", TextPart, Part)
-_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _DETAILS = ("auto", "low", "high", "original")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
@@ -123,14 +123,20 @@ def _image(source: Mapping[str, object], path: str) -> ImagePart:
     detail = text(source, "detail", f"{path}.detail")
     if detail is not None and detail not in _DETAILS:
         raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, _DETAILS))}", f"{path}.detail")
-    if url[:5].lower() == "data:":
-        if not _DATA_URI.fullmatch(url):
-            raise InvalidRequest(f"`{place}` is no base64 data URI (data:image/png;base64,…)", place)
+    if is_data_uri(url):
+        url = _data_uri(url, place, "data:image/png;base64,…")
     elif not url.lower().startswith(("https://", "http://")):
         raise InvalidRequest(f"`{place}` must be a data URI or an https URL", place)
     elif reason := unreachable_host(url):
         raise InvalidRequest(f"`{place}` {reason}", place)
     return ImagePart(url, detail)
+
+
+def _data_uri(uri: str, place: str, example: str) -> str:
+    try:
+        return sound_data_uri(uri)
+    except ValueError as error:
+        raise InvalidRequest(f"`{place}` {error}: write {example}", place) from None
 
 
 def _file(source: Mapping[str, object], path: str) -> FilePart:
@@ -139,9 +145,12 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
             f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
         )
     data = text(source, "file_data", f"{path}.file_data")
-    if not data or not _DATA_URI.fullmatch(data):
-        raise InvalidRequest(f"`{path}.file_data` must be a base64 data URI", f"{path}.file_data")
-    return FilePart(data, text(source, "filename", f"{path}.filename"))
+    place = f"{path}.file_data"
+    if not data:
+        raise InvalidRequest(f"`{place}` is required", place)
+    return FilePart(
+        _data_uri(data, place, "data:application/pdf;base64,…"), text(source, "filename", f"{path}.filename")
+    )
 
 
 def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:

@@ -7,7 +7,7 @@ it. Fields without a canonical word go to `extra`, unread.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from providers.chat import (
@@ -32,6 +32,8 @@ __all__ = ["MAX_MESSAGES", "decode_any_request", "decode_request"]
 MAX_MESSAGES = 2048
 _MAX_TOOLS = 512
 _MAX_STOPS = 4
+_MOST_UNKNOWN = 128
+_LONGEST_NAME = 128
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -75,18 +77,36 @@ def decode_any_request(body: object) -> ChatRequest:
     if not tools:
         # Without tools it says nothing, and OpenAI refuses it; frameworks send it all the same.
         fields.pop("parallel_tool_calls", None)
+    messages = decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
+    unread = unread_fields(source)
+    if extra or unread:
+        _bound_unknown(extra)
+        _bound_unknown(unread)
     return ChatRequest(
         model=model,
-        messages=decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES)),
+        messages=messages,
         stream=stream,
         include_usage=include_usage,
         max_tokens=_max_tokens(source),
         tools=tools,
         tool_choice=_tool_choice(source, tools),
         extra=extra,
-        unread=unread_fields(source),
+        unread=unread,
         **fields,
     )
+
+
+def _bound_unknown(names: Collection[str]) -> None:
+    """Raise InvalidRequest for more fields without a word of ours, or longer names, than any API has: each is named in
+    the log, in the receipt and to the client, so that nobody may make them a way to fill these."""
+    if len(names) > _MOST_UNKNOWN:
+        raise InvalidRequest(
+            f"{len(names)} fields of the request are no part of the API; at most {_MOST_UNKNOWN} are taken"
+        )
+    for name in names:
+        if len(name) > _LONGEST_NAME:
+            shown = name[:_LONGEST_NAME]
+            raise InvalidRequest(f"`{shown}…` is no part of the API, and its name too long to be passed over", shown)
 
 
 def _stream(source: Mapping[str, object]) -> tuple[bool, bool]:

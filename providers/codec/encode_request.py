@@ -83,7 +83,9 @@ def encode_message(message: Message) -> dict[str, object]:
         case UserMessage(content, name):
             body: dict[str, object] = {"role": "user", "content": _content(content)}
         case AssistantMessage(content, refusal, _, calls, name):
-            body = {"role": "assistant", "content": None if content is None else _content(content)}
+            # No content is taken beside calls alone.
+            said = _content(content) if content is not None else None if calls else ""
+            body = {"role": "assistant", "content": said}
             if refusal is not None:
                 body["refusal"] = refusal
             if calls:

@@ -74,6 +74,8 @@ def integer(source: Mapping[str, object], key: str, path: str, low: int, high: i
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, float):
+            raise InvalidRequest(f"`{path}` must be a whole number, not {value:g}", path)
         raise _wrong(path, "a whole number", value)
     if not low <= value <= high:
         raise InvalidRequest(f"`{path}` must be between {low} and {high}", path)

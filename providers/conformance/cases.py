@@ -213,8 +213,9 @@ def _tool_loops() -> dict[str, ChatRequest]:
 
 
 def completion_of(subject: Subject, *choices: Choice, usage: Usage | None = None) -> ChatCompletion:
-    """An answer of the subject's model."""
-    return ChatCompletion("resp-7f3a", subject.model, 1_795_000_000, choices, usage or Usage(31, 12))
+    """An answer of the subject's model, with as much usage as its provider tells."""
+    usage = replace(usage or Usage(31, 12), **dict.fromkeys(subject.uncounted, 0))
+    return ChatCompletion("resp-7f3a", subject.model, 1_795_000_000, choices, usage)
 
 
 def answer_cases(subject: Subject) -> Iterator[AnswerCase]:

@@ -1,7 +1,8 @@
 """What of a request must survive the way to the provider, in a form that two requests can be compared by.
 
 Wire formats may join, split, move and rename: system texts become one, texts of one speaker are merged, an empty text
-is left out, ids of calls are made anew. What was said, by whom, in which order, and what was asked for may not change.
+is left out, a silent turn stands where one is wanted, ids of calls are made anew. What was said, by whom, in which
+order, and what was asked for may not change.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = ["arguments_value", "conversation", "parameters", "tools_asked"]
 
 _Atom = tuple[object, ...]
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
+# What a turn holds that says nothing: formats that want somebody's turn want a text in it, and some none that is blank.
+_SILENCE = ("", " ", ".")
 _COMPARED = (
     "temperature",
     "top_p",
@@ -61,7 +64,7 @@ def conversation(request: ChatRequest) -> list[_Atom]:
             atom = (atom[0], str(atom[1]).replace("\n\n", ""))
         if atom[0] in ("user", "assistant") and last[0] == atom[0]:
             atoms[-1] = (atom[0], f"{last[1]}{atom[1]}")
-        elif atom[1] != "":
+        elif atom[1] not in _SILENCE or atom[0] not in ("user", "assistant"):
             atoms.append(atom)
     return atoms
 

@@ -34,7 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help="the dialect of the adapter at the same place in the list (default: the registered one of its name)",
+        help="the dialect of the adapter at the same place in the list (default: the registered one of its name, else "
+        "`DIALECT` of the adapter's module)",
     )
     group.addoption(
         "--wire",
@@ -78,6 +79,7 @@ def _selection(config: pytest.Config) -> Selection:
             dialects=config.getoption("--dialect"),
             wire=config.rootpath / "tests" / "wire" if wire is None else config.invocation_params.dir / wire,
             wire_is_given=wire is not None,
+            folder=config.invocation_params.dir,
         )
         config.stash[_SELECTION] = selection
     return selection

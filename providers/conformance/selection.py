@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from providers.adapter import Adapter
 from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.subject import Subject, subjects_of
 from providers.conformance.wire import WireCase, WireError, find_wire_cases
 from providers.registry import check_adapter, load_registry
+from providers.simulator.dialect import Dialect
 from providers.simulator.registry import check_dialect, load_dialects
 
 __all__ = ["Selection", "select"]
@@ -64,8 +67,15 @@ class Selection:
             raise pytest.UsageError(str(error)) from error
 
 
-def select(adapters: Sequence[str], dialects: Sequence[str], wire: Path, *, wire_is_given: bool) -> Selection:
-    """What the options name; raises pytest.UsageError where that is nothing."""
+def select(
+    adapters: Sequence[str], dialects: Sequence[str], wire: Path, *, wire_is_given: bool, folder: Path | None = None
+) -> Selection:
+    """What the options name; raises pytest.UsageError where that is nothing.
+
+    folder: where modules are looked for too, as `python -m` does: an adapter in the making is installed nowhere.
+    """
+    if adapters and folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     if wire_is_given and not wire.is_dir():
         raise pytest.UsageError(f"--wire: {wire} is no folder")
     pairs = [_named(name, index, dialects) for index, name in enumerate(adapters)] if adapters else _registered()
@@ -77,14 +87,22 @@ def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...
         adapter = check_adapter(_load(name, "--adapter"))
         if index < len(dialects):
             return subjects_of(adapter, check_dialect(_load(dialects[index], "--dialect")))
+        return subjects_of(adapter, _usual_dialect(name, adapter))
     except TypeError as error:
         raise pytest.UsageError(f"{name}: {error}") from error
+
+
+def _usual_dialect(name: str, adapter: Adapter) -> Dialect:
+    """The dialect that is registered for the adapter, else the one that its own module calls `DIALECT`."""
     dialect = load_dialects().dialects.get(adapter.name)
     if dialect is None:
-        raise pytest.UsageError(
-            f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect"
-        )
-    return subjects_of(adapter, dialect)
+        beside = getattr(import_module(name.partition(":")[0]), "DIALECT", None)
+        if beside is None:
+            raise pytest.UsageError(
+                f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect"
+            )
+        dialect = check_dialect(beside)
+    return dialect
 
 
 def _registered() -> list[tuple[Subject, ...]]:

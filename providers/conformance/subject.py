@@ -13,7 +13,7 @@ from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.exchange import read_answer
 from providers.fitting import PARAMETERS
 from providers.folding import expand, fold
-from providers.simulator.dialect import SERVER_SENT_EVENTS, Dialect, IncomingRequest, stream_type_of
+from providers.simulator.dialect import SERVER_SENT_EVENTS, Dialect, IncomingRequest, stream_type_of, uncounted_by
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
 
@@ -49,6 +49,11 @@ class Subject:
     def streams_text(self) -> bool:
         """Whether its streams are server-sent events: others have a framing of their own, which has no lines."""
         return stream_type_of(self.dialect) == SERVER_SENT_EVENTS
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """What the provider's usage doesn't tell."""
+        return uncounted_by(self.dialect)
 
     @property
     def target(self) -> Target:

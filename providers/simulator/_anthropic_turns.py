@@ -78,6 +78,8 @@ def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
     """The messages; raises InvalidRequest. Neighbours of one role are one turn."""
     messages: list[Message] = []
     turns = list(_turns(entries))
+    if turns and turns[0][0] == "assistant":
+        raise InvalidRequest('messages: first message must use the "user" role', "messages")
     last_answer = max((number for number, turn in enumerate(turns) if turn[0] == "assistant"), default=-1)
     calls: tuple[ToolCall, ...] = ()
     for number, (role, blocks, place) in enumerate(turns):

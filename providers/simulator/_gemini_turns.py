@@ -99,6 +99,12 @@ def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
             messages.append(_user(parts, rules, place))
         else:
             message = _model(parts, rules, place)
+            if message.tool_calls and not messages:
+                raise InvalidRequest(
+                    "Please ensure that function call turn comes immediately after a user turn or after a function "
+                    "response turn.",
+                    place,
+                )
             calls = message.tool_calls
             messages.append(message)
     if role == "model" and (calls or not rules.prefill):

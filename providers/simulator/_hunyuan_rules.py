@@ -1,8 +1,8 @@
 """What Hunyuan's native API refuses, and what a request means that it takes.
 
 Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20.
-Stricter than the vendor in one point: unknown fields are refused everywhere. Whether a person may speak right behind a
-tool's result isn't told; it is taken here.
+Stricter than the vendor, perhaps, in two points: unknown fields are refused everywhere, and so is a person who speaks
+right behind a tool's result, of which nothing is told.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from providers.adapters._turns import NOTHING_SAID
 from providers.catalogue.models import ModelFacts
 from providers.json_values import JsonError, as_map, loads_text, read_list, read_map, read_str
+from providers.simulator.turns import out_of_turn
 
 __all__ = ["Refusal", "as_openai", "refusals", "refusals_of_head"]
 
@@ -71,7 +73,9 @@ def refusals(body: Mapping[str, object], facts: ModelFacts) -> Iterator[Refusal]
 
 
 def _of_messages(messages: list[Mapping[str, object]], facts: ModelFacts) -> Iterator[Refusal]:
-    speaker = "assistant"
+    roles = [read_str(message, "Role") or "" for message in messages]
+    if (wrong := out_of_turn(roles)) is not None:
+        yield _WRONG, f"Messages[{wrong}]: user (tool) and assistant must alternate."
     for position, message in enumerate(messages):
         role, place = read_str(message, "Role") or "", f"Messages[{position}]"
         if role not in _MESSAGE_FIELDS:
@@ -82,14 +86,10 @@ def _of_messages(messages: list[Mapping[str, object]], facts: ModelFacts) -> Ite
             if position:
                 yield _WRONG, f"{place}: system must be the first."
             continue
-        turn = "assistant" if role == "assistant" else "user"
-        if turn == speaker and messages[position - 1].get("Role") != "tool":
-            yield _WRONG, f"{place}: user (tool) and assistant must alternate."
-        speaker = turn
         if role == "tool" and not read_str(message, "Content"):
             yield _WRONG, f"{place}.Content must not be empty."
         yield from _of_parts([as_map(part) for part in read_list(message, "Contents")], facts, place)
-    if speaker != "user" or not messages:
+    if not roles or roles[-1] not in ("user", "tool"):
         yield _WRONG, "The last message must be of the role user or tool."
 
 
@@ -123,11 +123,12 @@ def as_openai(body: Mapping[str, object]) -> dict[str, object]:
     """The same request in OpenAI's shape, for the shared decoder."""
     request: dict[str, object] = {
         "model": body.get("Model"),
-        "messages": [_message(as_map(entry)) for entry in read_list(body, "Messages")],
+        "messages": [_message(entry) for entry in map(as_map, read_list(body, "Messages")) if not _says_nothing(entry)],
         "stream": body.get("Stream") is True,
         "temperature": body.get("Temperature"),
         "top_p": body.get("TopP"),
         "seed": body.get("Seed"),
+        "stop": body.get("Stop"),
     }
     tools = [_tool(read_map(as_map(tool), "Function")) for tool in read_list(body, "Tools")]
     if tools:
@@ -140,6 +141,11 @@ def as_openai(body: Mapping[str, object]) -> dict[str, object]:
     if request["stream"]:
         request["stream_options"] = {"include_usage": True}
     return request
+
+
+def _says_nothing(message: Mapping[str, object]) -> bool:
+    """Whether it only keeps two people of one side apart."""
+    return message == {"Role": "assistant", "Content": NOTHING_SAID}
 
 
 def _tool(function: Mapping[str, object]) -> dict[str, object]:

@@ -57,7 +57,16 @@ _FORMAT_FIELDS = frozenset({"type", "json_schema"})
 _SCHEMA_FIELDS = frozenset({"name", "description", "schema", "strict"})
 
 _REASONS = re.compile(r"(gpt-(?P<major>\d+)(\.(?P<minor>\d+))?|o\d)(?![\w.])")
-_TAKES_NO_STOP = re.compile(r"(o3|o4-mini)(?![\w.])")
+_TAKES_NO_STOP = re.compile(r"(o3|o4-mini|gpt-5|gpt-5-mini|gpt-5-nano|gpt-5\.2|gpt-6-astra)(?![\w.])")
+_EFFORTS = (
+    (re.compile(r"o\d"), "low medium high"),
+    (re.compile(r"gpt-6-astra"), "low medium high xhigh max"),
+    (re.compile(r"gpt-5\.1(?!\d)"), "none low medium high"),
+    (re.compile(r"gpt-5\.[2-5](?!\d)"), "none low medium high xhigh"),
+    (re.compile(r"gpt-5(?![.\d])"), "minimal low medium high"),
+    (re.compile(r"gpt-"), "none low medium high xhigh max"),
+)
+"""The efforts of a family of models; the first that its name begins with."""
 _DEFAULTS: Mapping[str, object] = {
     "temperature": 1,
     "top_p": 1,
@@ -140,6 +149,10 @@ def objection_of_model(body: Mapping[str, object]) -> Objection | None:
                 text = f"Unsupported value: '{name}' does not support {value} with this model."
                 return Objection(text, "unsupported_value", name)
             return _unsupported(name)
+    known = next(words.split() for beginning, words in _EFFORTS if beginning.match(model))
+    if effort is not None and effort not in known:
+        text = f"Unsupported value: 'reasoning_effort' does not support '{effort}' with this model."
+        return Objection(text, "unsupported_value", "reasoning_effort")
     thinks = effort != "none" if (major, minor) >= (5, 6) else effort not in (None, "none")
     if body.get("tools") and (major, minor) >= (5, 4) and thinks:
         text = f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions."

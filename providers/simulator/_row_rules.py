@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
+from providers.adapters._turns import NOTHING_SAID
 from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
+from providers.simulator.turns import out_of_turn
 
 __all__ = ["Objection", "as_openai", "objections"]
 
@@ -99,6 +102,13 @@ def _about_messages(
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
+    roles = [str(message.get("role")) for message in messages]
+    if rule.turns == "alternate" and (wrong := out_of_turn(roles)) is not None:
+        yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
+    if rule.most_messages is not None and len(messages) > rule.most_messages:
+        yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
+    if rule.strict_turns:
+        yield from _about_turns(messages)
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
@@ -127,6 +137,19 @@ def _about_messages(
         yield from _about_content(message.get("content"), details, able, place)
 
 
+def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
+    """What a vendor says of who speaks when, where it minds."""
+    for before, message in pairwise([{}, *messages]):
+        roles = before.get("role"), message.get("role")
+        if roles == ("tool", "user") or (roles[1] == "system" and roles[0] not in (None, "system")):
+            yield Objection(f"Unexpected role '{roles[1]}' after role '{roles[0]}'", "messages")
+        if roles[1] == "assistant" and not message.get("content") and not message.get("tool_calls"):
+            yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
+    last = messages[-1] if messages else {}
+    if last.get("role") not in ("user", "tool") and not last.get("prefix"):
+        yield Objection("Expected last role User or Tool (or Assistant with prefix True) for serving", "messages")
+
+
 def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:
     parts = [as_map(part) for part in as_list(content)]
     if parts and all(part.get("type") == "text" for part in parts):
@@ -145,6 +168,8 @@ def _about_content(content: object, details: frozenset[str], able: frozenset[str
 
 def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
+    if tools and not row.requests.n_beside_tools and body.get("n") not in (None, 1):
+        yield Objection("n must be 1 where tools are given", "n")
     strict = "strict_tools" in row.capabilities.parameters
     if any(tool.get("parameters") is None or (not strict and "strict" in tool) for tool in tools):
         yield Objection("tools: every function needs parameters, and nothing that is not known", "tools")
@@ -185,6 +210,9 @@ def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> 
     forces = isinstance(choice, dict) or choice in ("required", "any")
     if thinks and forces and form.forced_off:
         yield Objection("Thinking mode does not support this tool_choice", "tool_choice")
+    silent = asked == "none" or (asked is None and "thinking_default" not in facts.flags)
+    if "tools_without_thinking" in facts.flags and body.get("tools") and not silent:
+        yield Objection("Function tools with reasoning_effort are not supported", form.effort)
     if thinks and form.streamed and body.get("stream") is not True:
         yield Objection("enable_thinking must be set to false for non-streaming calls", "enable_thinking")
     effort = body.get(form.effort) if form.effort else None
@@ -220,7 +248,8 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     plain = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "n"}
     plain |= {"logprobs", "top_logprobs"}
     kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
-    kept["messages"] = [_plain_message(as_map(entry), row) for entry in read_list(body, "messages")]
+    messages = [as_map(entry) for entry in read_list(body, "messages")]
+    kept["messages"] = [_plain_message(message, row) for message in messages if not _says_nothing(message, row)]
     kept |= {"stream_options": {"include_usage": True}} if body.get("stream") is True else {}
     words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
     choice: Any = body.get("tool_choice")
@@ -230,6 +259,11 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     if form is not None and (effort := _effort(body, form)) is not None:
         kept["reasoning_effort"] = effort
     return kept
+
+
+def _says_nothing(message: Mapping[str, object], row: Row) -> bool:
+    """Whether it only keeps two people of one side apart, as vendors want it."""
+    return row.requests.turns == "alternate" and message == {"role": "assistant", "content": NOTHING_SAID}
 
 
 def _plain_message(message: Mapping[str, object], row: Row) -> Mapping[str, object]:

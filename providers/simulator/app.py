@@ -27,6 +27,7 @@ TRANSPORT = "simulator.transport"
 """The name under which a server puts the connection's asyncio transport into the scope's `state`."""
 
 _MOST_REMEMBERED = 1000
+_CATCHES_UP_S = 0.05
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -110,13 +111,20 @@ class SimulatorApp:
         self, incoming: IncomingRequest, number: int, send: _Send, transport: asyncio.Transport | None
     ) -> bool:
         scenario, gate = self._scenario, self._gate
+        if scenario.first_token_p95_s is not None:
+            scenario = replace(scenario, first_token_s=scenario.first_token_of(number), first_token_p95_s=None)
+        clock = asyncio.get_running_loop().time
         if scenario.capacity is None:
-            return await _play(self._steps(incoming, scenario, scenario.fault_of(number)), send, transport)
+            began_at = clock()
+            steps = self._steps(incoming, scenario, scenario.fault_of(number))
+            return await _play(steps, send, transport, began_at)
         status = await gate.enter(scenario.capacity)
+        began_at = clock()
         if status is not None:
-            return await _play(self._steps(incoming, scenario, HttpError(status)), send, transport)
+            return await _play(self._steps(incoming, scenario, HttpError(status)), send, transport, began_at)
         try:
-            return await _play(self._steps(incoming, scenario, scenario.fault_of(number)), send, transport)
+            steps = self._steps(incoming, scenario, scenario.fault_of(number))
+            return await _play(steps, send, transport, began_at)
         finally:
             gate.leave()
 
@@ -166,8 +174,14 @@ async def _disconnected(receive: _Receive) -> None:
         pass
 
 
-async def _play(steps: tuple[Step, ...], send: _Send, transport: asyncio.Transport | None) -> bool:
-    """Play the steps; whether the connection was broken on purpose."""
+async def _play(steps: tuple[Step, ...], send: _Send, transport: asyncio.Transport | None, began_at: float) -> bool:
+    """Play the steps; whether the connection was broken on purpose.
+
+    began_at: by the clock of the loop. Waits count from when they were due, so that many short ones are together as
+    long as they were meant to be.
+    """
+    clock = asyncio.get_running_loop().time
+    due = began_at
     for step in steps:
         match step:
             case Head(status, headers):
@@ -176,7 +190,13 @@ async def _play(steps: tuple[Step, ...], send: _Send, transport: asyncio.Transpo
             case Send(data):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             case Wait(seconds):
-                await (asyncio.Event().wait() if seconds is None else asyncio.sleep(seconds))
+                if seconds is None:
+                    await asyncio.Event().wait()
+                    continue
+                now = clock()
+                # A client that reads slowly doesn't get in a heap what it kept waiting.
+                due = (due if now - due < _CATCHES_UP_S else now) + seconds
+                await asyncio.sleep(due - now)
             case Break(reset):
                 await _break(transport, reset)
                 return True

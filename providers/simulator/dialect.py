@@ -14,7 +14,7 @@ from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import FailureKind, ProviderError
 
-__all__ = ["SERVER_SENT_EVENTS", "Dialect", "IncomingRequest", "Refused", "stream_type_of"]
+__all__ = ["SERVER_SENT_EVENTS", "Dialect", "IncomingRequest", "Refused", "stream_type_of", "uncounted_by"]
 
 # No charset: some official clients compare the whole value.
 SERVER_SENT_EVENTS = "text/event-stream"
@@ -75,3 +75,10 @@ def stream_type_of(dialect: Dialect) -> str:
     """The content type of its streams: server-sent events, unless it has a `stream_type` of its own."""
     own = getattr(dialect, "stream_type", SERVER_SENT_EVENTS)
     return own if isinstance(own, str) else SERVER_SENT_EVENTS
+
+
+def uncounted_by(dialect: Dialect) -> frozenset[str]:
+    """What the provider's usage doesn't tell (`cached_tokens`, `reasoning_tokens`): nothing, unless its dialect has an
+    `uncounted` of its own."""
+    own: object = getattr(dialect, "uncounted", frozenset())
+    return own if isinstance(own, frozenset) else frozenset()

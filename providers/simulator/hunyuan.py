@@ -16,7 +16,7 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._hunyuan_rules import as_openai, refusals, refusals_of_head
 from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.pieces import cut, cut_in_two
+from providers.simulator.pieces import cut, cut_in_two, with_stop_left_in
 
 __all__ = ["DIALECT", "HunyuanDialect"]
 
@@ -64,6 +64,7 @@ class HunyuanDialect:
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.simulator.dialect.Dialect`."""
+        completion = with_stop_left_in(completion, request)
         choices = [
             {"Index": choice.index, "FinishReason": _word(choice), "Message": _message(choice)}
             for choice in completion.choices
@@ -74,6 +75,7 @@ class HunyuanDialect:
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.simulator.dialect.Dialect`. Usage stands in each event; there is no end mark."""
         events = []
+        completion = with_stop_left_in(completion, request)
         for choice in completion.choices:
             for delta, word in _deltas(choice):
                 entry = {"Index": choice.index, "Delta": {"Role": "assistant", **delta}, "FinishReason": word}

@@ -40,7 +40,11 @@ def load_dialects() -> Dialects:
 
 
 def check_dialect(candidate: object) -> Dialect:
-    """The candidate, if it has the members of a dialect; raises TypeError naming what it lacks."""
+    """The candidate, if it has the members of a dialect; a class stands for what it makes without arguments.
+
+    Raises TypeError naming what it lacks.
+    """
+    candidate = candidate() if isinstance(candidate, type) else candidate
     missing = [] if hasattr(candidate, "name") else ["name"]
     missing += [name for name in _METHODS if not callable(getattr(candidate, name, None))]
     if missing:

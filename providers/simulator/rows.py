@@ -25,6 +25,7 @@ from providers.simulator._row_answers import error_body, event_of, filled, strea
 from providers.simulator._row_rules import as_openai, objections
 from providers.simulator._row_side import Side, read_side
 from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.pieces import with_stop_left_in
 
 __all__ = ["RowDialect", "dialect_named", "dialect_of"]
 
@@ -70,13 +71,16 @@ class RowDialect:
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.simulator.dialect.Dialect`."""
-        body = self.side.blank.encode() + dumps(whole_of(completion, self.side))
+        body = self.side.blank.encode() + dumps(whole_of(self._ended(completion, request), self.side))
         return WireResponse(200, _headers(completion.id), body, 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.simulator.dialect.Dialect`."""
         wants_usage = request.include_usage or not self.adapter.row.requests.stream_options
-        return tuple(stream_of(completion, self.side, wants_usage))
+        return tuple(stream_of(self._ended(completion, request), self.side, wants_usage))
+
+    def _ended(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
+        return with_stop_left_in(completion, request) if self.adapter.ends_behind_stop else completion
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.simulator.dialect.Dialect`."""

@@ -7,7 +7,9 @@ rehearsal can be repeated. How a fault looks on the wire is in `staging`.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from providers.chat import ChatCompletion
 from providers.failures import FailureKind
@@ -32,6 +34,9 @@ __all__ = [
     "Stall",
     "Truncated",
 ]
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_NORMAL, _EDGE = NormalDist(), 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +150,11 @@ Fault = (
 class Scenario:
     """How a simulated provider behaves.
 
-    latency_s: before the status line. first_token_s: from there to the first event (of a JSON answer: before the
-        status line too, since the whole answer comes at once). between_events_s: from event to event.
+    latency_s: before the status line. first_token_s: from there to the first word, with which come the events that only
+        open the answer (of a JSON answer: before the status line too, since the whole answer comes at once).
+        between_events_s: from event to event.
+    first_token_p95_s: nineteen of twenty first words come within that, and half of them within first_token_s: a
+        log-normal spread, as latencies have it. None: all take the same.
     script: what the first requests meet, one entry each; None is a good answer.
     faults: what each later request may meet, with its probability; together at most 1.
     seed: another one draws other faults.
@@ -164,10 +172,24 @@ class Scenario:
     completion: ChatCompletion | None = None
     aptitude: Aptitude | None = None
     capacity: Capacity | None = None
+    first_token_p95_s: float | None = None
 
     def __post_init__(self) -> None:
         if sum(probability for _, probability in self.faults) > 1 + 1e-9:
             raise ValueError("the probabilities of the faults add up to more than 1; lower some of them")
+        if self.first_token_p95_s is not None and not 0 < self.first_token_s <= self.first_token_p95_s:
+            raise ValueError("first_token_p95_s is the 95th percentile of a first_token_s that isn't above it")
+
+    def first_token_of(self, number: int) -> float:
+        """How long the request `number` waits for its first event, in seconds.
+
+        The golden ratio spreads the numbers so evenly that any few requests in a row are as a large sample would be.
+        """
+        if self.first_token_p95_s is None or self.first_token_s == self.first_token_p95_s:
+            return self.first_token_s
+        drawn = (_draw(self.seed, -1) + number * _GOLDEN) % 1.0
+        sigma = math.log(self.first_token_p95_s / self.first_token_s) / _NORMAL.inv_cdf(0.95)
+        return self.first_token_s * math.exp(sigma * _NORMAL.inv_cdf(min(max(drawn, _EDGE), 1 - _EDGE)))
 
     def fault_of(self, number: int) -> Fault | None:
         """What the request `number` (0, 1, …) meets."""

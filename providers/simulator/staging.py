@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from providers.adapter import WireResponse
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, text_of
 from providers.classify import by_status
 from providers.failures import FailureKind
 from providers.simulator.dialect import Dialect, stream_type_of
+from providers.simulator.pieces import cut
 from providers.simulator.scenario import (
     Cut,
     DuplicateFinish,
@@ -80,7 +82,9 @@ def stage(
     if request.stream:
         events = dialect.write_stream(completion, request)
         head_of_stream = Head(200, (("content-type", stream_type_of(dialect)), ("cache-control", "no-cache")))
-        return (Wait(scenario.latency_s), head_of_stream, *_stream(dialect, events, scenario, fault))
+        opening = _opening(events, completion)
+        paced = _stream(dialect, events, scenario, fault) if fault else _paced(events, scenario, opening)
+        return (Wait(scenario.latency_s), head_of_stream, *paced)
     answer = dialect.write_answer(completion, request)
     return (Wait(scenario.latency_s + scenario.first_token_s), *_json(dialect, answer, fault))
 
@@ -133,7 +137,7 @@ def _json(dialect: Dialect, answer: WireResponse, fault: Fault | None) -> Iterat
             yield from (head, body)
 
 
-def _stream(dialect: Dialect, events: Sequence[bytes], scenario: Scenario, fault: Fault | None) -> Iterator[Step]:
+def _stream(dialect: Dialect, events: Sequence[bytes], scenario: Scenario, fault: Fault) -> Iterator[Step]:
     def some(count: int | None) -> Iterator[Step]:
         return _paced(events[: _middle(events) if count is None else count], scenario)
 
@@ -162,21 +166,28 @@ def _stream(dialect: Dialect, events: Sequence[bytes], scenario: Scenario, fault
         case DuplicateFinish():
             finish = _finish_position(events)
             yield from _paced((*events[: finish + 1], *events[finish:]), scenario)
-        case None:
-            yield from _paced(events, scenario)
         case HttpError() | Silent() | Html() | Redirect():
             raise AssertionError("is no answer, so it was staged before")
         case _:
             assert_never(fault)
 
 
-def _paced(events: Iterable[bytes], scenario: Scenario) -> Iterator[Step]:
+def _paced(events: Iterable[bytes], scenario: Scenario, opening: int = 0) -> Iterator[Step]:
+    """The events with the waits between them; those that only open the answer come with its first word."""
     wait_s = scenario.first_token_s
-    for event in events:
-        if wait_s:
+    for index, event in enumerate(events):
+        if wait_s and not 0 < index <= opening:
             yield Wait(wait_s)
         yield Send(event)
         wait_s = scenario.between_events_s
+
+
+def _opening(events: Sequence[bytes], completion: ChatCompletion) -> int:
+    """How many events come before the first word of the answer; 0 where that can't be told."""
+    said = text_of(completion.choices[0].message.content) if completion.choices else ""
+    first = next(iter(cut(said)), "").strip()
+    forms = [json.dumps(first, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (False, True)] if first else []
+    return next((index for index, event in enumerate(events) if any(form in event for form in forms)), 0)
 
 
 def _middle(events: Sequence[bytes]) -> int:

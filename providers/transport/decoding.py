@@ -9,6 +9,8 @@ from providers.transport.errors import BadResponse, TooLarge
 __all__ = ["Decoder", "decoder_for"]
 
 _PIECE_BYTES = 1024 * 1024
+_MOST_MEMBERS = 1000
+"""A body may be several compressed ones in a row (RFC 1952, section 2.2). Empty ones cost time and come to nothing."""
 
 
 class Decoder:
@@ -18,6 +20,7 @@ class Decoder:
         self._window_bits = window_bits
         self._inflate = zlib.decompressobj(window_bits)
         self._begun = False
+        self._members = 1
 
     def feed(self, data: bytes, at_most: int) -> bytes:
         """What these bytes decompress to; raises BadResponse for garbage, TooLarge beyond `at_most` bytes."""
@@ -31,6 +34,9 @@ class Decoder:
                 data = self._inflate.unconsumed_tail
                 if self._inflate.eof and (data := self._inflate.unused_data):
                     self._inflate = zlib.decompressobj(self._window_bits)
+                    self._members += 1
+                    if self._members > _MOST_MEMBERS:
+                        raise BadResponse(f"the body is compressed in more than {_MOST_MEMBERS} parts")
         except zlib.error:
             raise BadResponse("the body can't be decompressed") from None
         return bytes(out)

@@ -139,7 +139,9 @@ class Pool:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if connection.reusable:
+            # What came while nobody had asked, and the loop hasn't read yet, is an end or an answer to nothing: another
+            # request must not get it for its own.
+            if connection.reusable and not connection.pending(0):
                 return connection
             self._drop(connection)
         return None
@@ -205,6 +207,7 @@ class Pool:
         except BaseException:
             sock.close()
             raise
+        connection.watch(sock)
         return connection
 
 

@@ -75,6 +75,8 @@ def test_no_part_of_any_credential_is_shown(
         sent = provider["real"].requests[-1]
     assert shown.status == (1 if fault else 0), shown.out
     assert ("\nit failed (credentials): " if fault else "\nit answered: ") in shown.out
+    if fault and name == "hunyuan":
+        assert "other site (mainland or international)" in shown.out, "why a key may be refused isn't told"
     assert "authorization: (masked)" in shown.out.lower() or "x-api-key: (masked)" in shown.out
     for word in (secret, *hidden):
         assert word not in shown.out + shown.err

@@ -349,6 +349,11 @@ def stranger(tmp_path: Path) -> Path:
         'BROKEN = Forgetful("theirs", COMPATIBLE.auth, "max_tokens")\n'
         'DIALECT = OpenAIDialect("theirs")\n'
     )
+    (tmp_path / "alone.py").write_text(
+        "from their_adapter import DIALECT as _theirs, GOOD\n"
+        "class Made:\n    __new__ = lambda cls: GOOD\n"
+        "class Side:\n    __new__ = lambda cls: _theirs\n"
+    )
     wire = tmp_path / "tests" / "wire" / "theirs"
     wire.mkdir(parents=True)
     (wire / "hello.stream.txt").write_text('data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n')
@@ -363,6 +368,23 @@ def test_a_stranger_s_adapter_passes_by_the_command_line(stranger: Path) -> None
     done = run_kit(stranger, *modules, "--adapter", "their_adapter:GOOD", "--dialect", "their_adapter:DIALECT")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+def test_an_adapter_in_the_making_is_found_where_pytest_is_called_with_the_dialect_beside_it(stranger: Path) -> None:
+    """`pytest` itself, not `python -m pytest`: it doesn't look for modules where it is called."""
+    command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider", "--pyargs"]
+    kit = ["providers.conformance.test_purity", "--adapter", "their_adapter:GOOD"]
+    done = subprocess.run([*command, *kit], cwd=stranger, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_a_class_stands_for_what_it_makes(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(stranger)
+    for name in ("their_adapter", "alone"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (one,) = select(["alone:Made"], ["alone:Side"], stranger, wire_is_given=False).subjects
+    assert (one.adapter.name, one.dialect.name) == ("theirs", "theirs")
 
 
 def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
@@ -380,7 +402,8 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["their_adapter:NOTHING"], [], "NOTHING"),
         (["no_such_module:ADAPTER"], [], "no_such_module"),
         (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
-        (["their_adapter:GOOD"], [], "no dialect is registered for 'theirs'"),
+        (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
+        (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),
         (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is no dialect: it lacks"),
     ],
 )
@@ -388,7 +411,8 @@ def test_what_is_wrong_with_the_options_is_said(
     stranger: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], dialects: list[str], complaint: str
 ) -> None:
     monkeypatch.syspath_prepend(stranger)
-    monkeypatch.delitem(sys.modules, "their_adapter", raising=False)
+    for name in ("their_adapter", "alone"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(pytest.UsageError, match=complaint):
         select(adapters, dialects, stranger, wire_is_given=False)
 

@@ -35,7 +35,7 @@ ADAPTERS = ROOT / "docs" / "adapters.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
     r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
-    r"|traceparent|tracestate)"
+    r"|traceparent|tracestate|link|openai-processing-ms)"
 )
 
 

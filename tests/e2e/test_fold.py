@@ -22,7 +22,6 @@ from providers.simulator.scenario import (
     Reset,
     Scenario,
     Silent,
-    Slow,
     Stall,
 )
 from providers.simulator.server import SimulatorServer, SimulatorThread
@@ -42,6 +41,8 @@ assistants:
   plain: {{routes: {{default: [plain, next]}}}}
   thinker: {{routes: {{default: [thinker, next]}}}}
   queue: {{routes: {{default: [queue, next]}}}}
+  quick: {{routes: {{default: [quick, next]}}}}
+  slow: {{routes: {{default: [slow, next]}}}}
   unfolded: {{routes: {{default: [unfolded, next]}}}}
   alone: {{routes: {{default: [plain]}}}}
   alone-folded: {{routes: {{default: [folded]}}}}
@@ -50,6 +51,8 @@ deployments:
   plain: {{provider: openai, model: gpt-4o, {first}}}
   thinker: {{provider: openai, model: o3, {first}}}
   queue: {{provider: openai, model: gpt-4o, first_token: 5s, {first}}}
+  quick: {{provider: openai, model: gpt-4o, {first}}}
+  slow: {{provider: openai, model: gpt-4o, {first}}}
   unfolded: {{provider: openai, model: gpt-4o, fold: false, {first}}}
   folded: {{provider: openai, model: gpt-4o, fold: true, {first}}}
   next: {{provider: openai, model: gpt-4o, {second}}}
@@ -184,16 +187,29 @@ def test_who_has_just_answered_and_falls_silent_is_left(client: httpx.Client, pr
     assert "stream" in asked(providers)
 
 
-def test_who_answers_others_is_waited_for(client: httpx.Client, providers: SimulatorThread) -> None:
-    """Three times as long as `first_token`, for one JSON, while others are answered at once."""
-    assert ask(client, "plain").status_code == 200
-    providers["first"].scenario = Scenario(text=TEXT, script=(Slow(1.5),))
+def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
+    client: httpx.Client, providers: SimulatorThread
+) -> None:
+    """One JSON that never gets its answer, while others get theirs at once, for as long as it takes."""
+    assert ask(client, "quick").status_code == 200
+    assert ask(client, "quick").status_code == 200
+    assert "stream" not in asked(providers)
+    providers["first"].scenario = Scenario(text=TEXT, script=(Silent(),))
     with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(ask, client, "plain")
-        while not slow.done():
-            assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
-    assert slow.result().headers["x-gateway-deployment"] == "plain"
-    assert slow.result().headers["x-gateway-attempts"] == "1"
+        lost = thread.submit(ask, client, "quick")
+        while not lost.done():
+            assert ask(client, "quick").headers["x-gateway-deployment"] == "quick"
+    assert lost.result().headers["x-gateway-deployment"] == "next"
+    assert lost.result().json()["choices"][0]["message"]["content"] == TEXT
+    assert lost.result().elapsed.total_seconds() < 2
+
+
+def test_who_took_long_lately_is_asked_for_a_stream(client: httpx.Client, providers: SimulatorThread) -> None:
+    """Its next answer may take as long, and only a stream shows that it is at work."""
+    providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.05)
+    for _ in range(3):
+        assert ask(client, "slow").headers["x-gateway-deployment"] == "slow"
+        assert "stream" in asked(providers)
 
 
 def test_a_last_step_that_folds_has_what_is_left_of_commit(client: httpx.Client, providers: SimulatorThread) -> None:

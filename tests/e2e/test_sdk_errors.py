@@ -29,7 +29,7 @@ def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
         ("DE", {"temperature": 9}, openai.BadRequestError, 400, "invalid_request", "temperature"),
         ("DE", {"messages": [{"role": "user", "content": 5}]}, openai.BadRequestError, 400, "invalid_request", "messages[0].content"),
         ("DE", {"modalities": ["audio"]}, openai.BadRequestError, 400, "unsupported_capability", "modalities[0]"),
-        ("CN", {"store": True}, openai.BadRequestError, 400, "unsupported_capability", None),
+        ("CN", {"store": True}, openai.BadRequestError, 400, "unsupported_capability", "store"),
         ("DE", {"model": "asistant"}, openai.NotFoundError, 404, "model_not_found", "model"),
         ("CU", {}, openai.APIStatusError, 451, "region_blocked", None),
         ("XX", {}, openai.APIStatusError, 451, "region_unknown", None),

@@ -121,6 +121,7 @@ class Provider:
         self._behaviours = behaviours
         self._tls = tls
         self._read: dict[str, asyncio.Event] = {}
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -137,6 +138,10 @@ class Provider:
     def has_been_read(self, place: str) -> None:
         """Tell the call on that path that its first words have reached the client."""
         self._loop.call_soon_threadsafe(lambda: self._read[place].set())
+
+    def hang_up(self) -> None:
+        """End every connection, as one that has idled for long."""
+        self._loop.call_soon_threadsafe(lambda: [writer.close() for writer in self._open])
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -167,6 +172,7 @@ class Provider:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         try:
             async for path, headers, body in _requests(reader):
                 place = path.strip("/").removesuffix("/v1/chat/completions")
@@ -181,6 +187,7 @@ class Provider:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._open.discard(writer)
             with contextlib.suppress(ConnectionError, RuntimeError):
                 writer.close()
 

@@ -127,7 +127,12 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "n=1": ({"n": 1}, row(openai=sent(n=1), gemini=sent(generationConfig=...), qwens=sent(parameters__n=...))),
     "n=2": (
         {"n": 2},
-        row(vendor=sent(n=2), gemini=cannot("n"), house=cannot("n"), qwens=sent(parameters__n=2)),
+        row(
+            vendor=sent(n=2),
+            gemini=cannot("can't do n", "n"),
+            house=cannot("can't do n", "n"),
+            qwens=sent(parameters__n=2),
+        ),
     ),
     "seed": (
         {"seed": 2**40 + 3},
@@ -211,7 +216,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "logprobs": (
         {"logprobs": True, "top_logprobs": 2},
         row(
-            cannot("logprobs"),
+            cannot("logprobs", "logprobs"),
             gpt_4o=sent(logprobs=True, top_logprobs=2),
             qwens=sent(parameters__logprobs=True, parameters__top_logprobs=2),
         ),
@@ -261,7 +266,13 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "n=2 beside tools": (
         {"tools": [F], "n": 2},
-        row(gpt_6=cannot("n"), gpt_4o=sent(n=2), gemini=cannot("n"), house=cannot("n"), qwens=cannot("n")),
+        row(
+            gpt_6=cannot("can't do n"),
+            gpt_4o=sent(n=2),
+            gemini=cannot("can't do n"),
+            house=cannot("can't do n"),
+            qwens=cannot("one beside tools"),
+        ),
     ),
     "reasoning_content comes back": (
         {"messages": [Q, {"role": "assistant", "content": "a", "reasoning_content": "hm"}, Q]},
@@ -372,7 +383,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"response_format": {"type": "json_object"}},
         row(
             vendor=sent(response_format={"type": "json_object"}),
-            house=cannot("json_object"),
+            house=cannot("json_object", "response_format"),
             gemini=sent(generationConfig={"responseMimeType": "application/json"}),
             qwens=sent(parameters__response_format={"type": "json_object"}),
         ),
@@ -381,7 +392,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"response_format": JSON_SCHEMA},
         row(
             vendor=sent(response_format=JSON_SCHEMA),
-            house=cannot("json_schema"),
+            house=cannot("json_schema", "response_format"),
             gemini=sent(generationConfig__responseJsonSchema=SCHEMA),
             qwens=sent(parameters__response_format=JSON_SCHEMA),
         ),
@@ -390,9 +401,9 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         part(type="image_url", image_url={"url": IMAGE}),
         row(
             vendor=sent(messages__0__content__1={"type": "image_url", "image_url": {"url": IMAGE}}),
-            house=cannot("vision"),
+            house=cannot("vision", "messages"),
             gemini=sent(contents__0__parts__1={"inlineData": {"mimeType": "image/png", "data": "aGk="}}),
-            qwen=cannot("vision"),
+            qwen=cannot("vision", "messages"),
             qwen_thinks=sent(input__messages__0__content__1={"image": IMAGE}),
         ),
     ),
@@ -400,11 +411,11 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         part(type="image_url", image_url={"url": "https://example.com/a.png"}),
         row(
             vendor=sent(messages__0__content__1__image_url__url="https://example.com/a.png"),
-            house=cannot("image_url"),
+            house=cannot("image_url", "messages"),
             gemini=sent(
                 contents__0__parts__1={"fileData": {"mimeType": "image/png", "fileUri": "https://example.com/a.png"}}
             ),
-            qwen=cannot("image_url"),
+            qwen=cannot("image_url", "messages"),
             qwen_thinks=sent(input__messages__0__content__1={"image": "https://example.com/a.png"}),
         ),
     ),
@@ -416,23 +427,23 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         part(type="image_url", image_url={"url": IMAGE, "detail": "low"}),
         row(
             vendor=sent(messages__0__content__1__image_url__detail="low"),
-            house=cannot("vision"),
+            house=cannot("vision", "messages"),
             gemini=dropped("image_detail"),
-            qwen=cannot("vision"),
+            qwen=cannot("vision", "messages"),
             qwen_thinks=dropped("image_detail"),
         ),
     ),
     "audio": (
         part(type="input_audio", input_audio={"data": "aGk=", "format": "wav"}),
         row(
-            cannot("audio"),
+            cannot("audio", "messages"),
             gemini=sent(contents__0__parts__1={"inlineData": {"mimeType": "audio/wav", "data": "aGk="}}),
         ),
     ),
     "file": (
         part(type="file", file={"file_data": "data:application/pdf;base64,aGk=", "filename": "a.pdf"}),
         row(
-            cannot("file"),
+            cannot("file", "messages"),
             vendor=sent(messages__0__content__1__file__filename="a.pdf"),
             gemini=sent(contents__0__parts__1__inlineData__mimeType="application/pdf"),
         ),
@@ -462,8 +473,11 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"messages": [Q, {"role": "assistant", "audio": {"id": "audio_1"}}, Q]},
         row(wrong("messages[1].audio")),
     ),
-    "web_search_options": ({"web_search_options": {}}, row(cannot("web_search_options would move or keep data"))),
-    "store": ({"store": True}, row(cannot("store would move or keep data"))),
+    "web_search_options": (
+        {"web_search_options": {}},
+        row(cannot("sends what is asked to a search service", "web_search_options")),
+    ),
+    "store": ({"store": True}, row(cannot("keeps the conversation at the provider", "store"))),
     "store: false": (
         {"store": False},
         row(vendor=sent(store=False), house=sent(store=...), gemini=sent(store=...), qwens=sent(parameters__store=...)),
@@ -471,10 +485,16 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "metadata": ({"metadata": {"a": "b"}}, row(dropped("metadata", absent="metadata parameters.metadata"))),
     "moderation": (
         {"moderation": {"model": "omni-moderation-latest"}},
-        row(cannot("moderation would move or keep data")),
+        row(cannot("sends what is asked to a moderation service", "moderation")),
     ),
-    "prompt_cache_options": ({"prompt_cache_options": {"ttl": "30m"}}, row(cannot("prompt_cache_options would move"))),
-    "prompt_cache_retention": ({"prompt_cache_retention": "24h"}, row(cannot("prompt_cache_retention would move"))),
+    "prompt_cache_options": (
+        {"prompt_cache_options": {"ttl": "30m"}},
+        row(cannot("how long the provider keeps", "prompt_cache_options")),
+    ),
+    "prompt_cache_retention": (
+        {"prompt_cache_retention": "24h"},
+        row(cannot("how long the provider keeps", "prompt_cache_retention")),
+    ),
     "prompt_cache_key": (
         {"prompt_cache_key": "k"},
         row(dropped("prompt_cache_key"), vendor=sent(prompt_cache_key="k")),
@@ -523,7 +543,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "fields that choose who answers": (
         {"models": ["a"], "provider": {"order": ["b"]}},
-        row(cannot("models, provider would move")),
+        row(cannot("`models` chooses who answers; `provider` chooses who answers")),
     ),
     "null is absent": (
         dict.fromkeys(
@@ -615,7 +635,7 @@ def test_what_would_be_dropped_is_refused_where_the_operator_says_so(
     outcome = asked(REFUSING, column, CASES[name][0])
     assert len(outcome) == 3, outcome
     assert outcome[0] == "unsupported_capability"
-    assert f"{column} has no {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
+    assert f"{column}: has no {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
 
 
 WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", "metadata": {"person": "anna"}}

@@ -67,9 +67,7 @@ _user_content = texts | st.lists(_user_parts, min_size=1, max_size=4).map(tuple)
 
 _systems = st.builds(SystemMessage, _text_content, st.sampled_from(["system", "developer"]), st.none() | names)
 _users = st.builds(UserMessage, _user_content, st.none() | names)
-_answers = st.builds(
-    AssistantMessage, content=_text_content, refusal=st.none() | words, name=st.none() | names
-) | st.builds(AssistantMessage, refusal=words)
+_answers = st.builds(AssistantMessage, content=_text_content, refusal=st.none() | words, name=st.none() | names)
 
 
 @st.composite

@@ -207,7 +207,7 @@ def test_an_answer_from_another_place_than_the_site_promises_is_a_failure() -> N
         (500, "api_error", FailureKind.UNAVAILABLE),
         (504, "timeout_error", FailureKind.UNAVAILABLE),
         (529, "overloaded_error", FailureKind.UNAVAILABLE),
-        (418, "brand_new_error", FailureKind.INVALID_REQUEST),
+        (418, "brand_new_error", FailureKind.MALFORMED),
     ],
 )
 def test_what_an_error_means(status: int, word: str, kind: FailureKind) -> None:

@@ -31,7 +31,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import fit, needs_of
+from providers.fitting import fit, needs_of, parameters_of, without_parameters
 
 NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
     "claude-opus-5-5",
@@ -88,12 +88,27 @@ def test_system_texts_stand_apart_wherever_they_come_and_blank_ones_are_left_out
     assert body["messages"] == [{"role": "user", "content": [text("Hi"), text("Hi")]}]
 
 
-def test_blank_texts_are_left_out_and_nothing_but_them_is_refused() -> None:
+def test_blank_texts_are_left_out() -> None:
     assert turns(HI, AssistantMessage(""), UserMessage((TextPart(""), TextPart("Still?")))) == [
         {"role": "user", "content": [text("Hi"), text("Still?")]}
     ]
-    assert refused(asked(SystemMessage("Be brief."))) == "system_only"
-    assert refused(asked(UserMessage("  "))) == "system_only"
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ((SystemMessage("Be brief."),), ["user"]),
+        ((UserMessage("  "),), ["user"]),
+        ((AssistantMessage("Welcome!"), HI), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello."), SystemMessage("Say more.")), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello."), UserMessage("")), ["user", "assistant", "user"]),
+        ((HI, AssistantMessage("Hello,")), ["user", "assistant"]),
+    ],
+)
+def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...], roles: list[str]) -> None:
+    said = turns(*messages, model=OLD)
+    assert [turn["role"] for turn in said] == roles
+    assert [text(".")] in [turn["content"] for turn in said] or len(said) == 2
 
 
 def test_results_come_first_in_the_turn_after_their_calls_in_the_order_of_the_calls() -> None:
@@ -153,6 +168,11 @@ def test_a_history_of_calls_without_tools_names_them_and_lets_none_be_called() -
     assert body["tools"] == [{"name": "get_weather", "input_schema": {"type": "object", "properties": {}}}]
     assert body["tool_choice"] == {"type": "none"}
     assert "tools" not in sent(asked())
+
+
+def test_a_blank_result_is_an_empty_one() -> None:
+    said = turns(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", " \n"))
+    assert said[-1]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_1"}]
 
 
 def test_a_prefill_loses_its_blank_end() -> None:
@@ -316,6 +336,34 @@ def test_a_forced_tool_switches_off_the_thinking_that_refuses_it() -> None:
 def test_sampling_and_thinking_exclude_each_other_where_the_model_says_so() -> None:
     both = needs_of(asked(temperature=0.5, reasoning_effort="high"))
     assert fit(both, ADAPTER.capabilities, target(SIX).facts).unsupported == {"reasoning_effort"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "dropped"),
+    [
+        (OLD, {"temperature": 0.5, "top_p": 0.9}, {"top_p"}),
+        (SIX, {"temperature": 0.5, "top_p": 0.9}, {"top_p"}),
+        (OLD, {"top_p": 0.9}, set()),
+        (OLD, {"stop": ("\n", "END")}, {"blank_stop"}),
+        (NEWEST, {"stop": ("\n", "END")}, {"blank_stop"}),
+    ],
+)
+def test_what_a_model_refuses_though_it_has_the_field_is_dropped_and_named(
+    model: str, more: dict[str, Any], dropped: set[str]
+) -> None:
+    facts = model_facts(ADAPTER.models, model)
+    able = replace(ADAPTER.capabilities, parameters=parameters_of(ADAPTER.capabilities, facts))
+    request = asked(**more)
+    assert fit(needs_of(request), able, facts).unsupported == dropped
+    body = sent(without_parameters(request, dropped), model)
+    assert not {"temperature", "top_p"} <= body.keys()
+    assert body.get("stop_sequences", ["END"]) == ["END"]
+
+
+def test_a_model_that_thinks_by_budget_does_not_where_it_continues_its_own_turn() -> None:
+    begun = asked(HI, AssistantMessage("It is"), reasoning_effort="high")
+    facts = model_facts(ADAPTER.models, OLD)
+    assert fit(needs_of(begun), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
 
 
 def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone() -> None:

@@ -358,6 +358,50 @@ def test_an_id_that_comes_late_does_not_split_a_call_but_a_second_one_does() -> 
     ) == [(0, "call_id_0", "f", "124"), (1, "other", "g", "3")]
 
 
+FILTERED = Failure(FailureKind.CONTENT_FILTER, "filtered", code="E42")
+
+
+def test_a_filter_that_steps_in_after_something_was_said_has_ended_the_answer() -> None:
+    made = assembler()
+    made.text("Half")
+    made.text("One", 1)
+    made.finish("stop", 1)
+    made.tool_call("{", index=0)
+    made.usage(Usage(3, 1))
+    made.fail(FILTERED)
+    assert made.take()[3:] == (
+        ChoiceFinish("content_filter", 0, "E42"),
+        ChoiceFinish("stop", 1),
+        UsageReport(Usage(3, 1)),
+        Finished(),
+    )
+
+
+def test_a_filter_that_comes_behind_the_finish_wins_over_it() -> None:
+    made = assembler()
+    made.text("All")
+    made.finish("stop")
+    made.fail(FILTERED)
+    assert made.take()[2:] == (ChoiceFinish("content_filter", 0, "E42"), Finished())
+
+
+def test_a_filter_before_anything_was_said_is_a_failure() -> None:
+    begun, calling = assembler(), assembler()
+    begun.see(0)
+    calling.tool_call("{", index=0)
+    for made in (assembler(), begun, calling):
+        made.fail(FILTERED)
+        assert made.take() == (Failed(FILTERED),)
+
+
+def test_calls_that_share_a_place_and_have_no_id_are_told_apart_by_their_names() -> None:
+    assert calls_of(
+        {"index": 0, "name": "f", "arguments": '{"a":1}'},
+        {"index": 0, "name": "g", "arguments": "{}"},
+        {"index": 0, "name": "g", "arguments": ""},
+    ) == [(0, "call_id_0", "f", '{"a":1}'), (1, "call_id_1", "g", "{}")]
+
+
 def test_a_call_waits_for_its_name() -> None:
     made = assembler()
     made.tool_call("{", index=0)

@@ -106,8 +106,8 @@ def test_a_whole_request() -> None:
                 "content": [
                     {"text": "See"},
                     {"image": {"format": "jpeg", "source": {"bytes": "QUJD"}}},
-                    {"document": {"format": "pdf", "name": "a b c pdf 2", "source": {"bytes": "JVBERg=="}}},
-                    {"document": {"format": "txt", "name": "document 3", "source": {"bytes": "QUJD"}}},
+                    {"document": {"format": "pdf", "name": "a b c pdf 1", "source": {"bytes": "JVBERg=="}}},
+                    {"document": {"format": "txt", "name": "document 2", "source": {"bytes": "QUJD"}}},
                 ],
             },
             {
@@ -124,6 +124,37 @@ def test_a_whole_request() -> None:
         "inferenceConfig": {"maxTokens": 64000, "temperature": 1, "stopSequences": ["END"]},
         "toolConfig": {"tools": [{"toolSpec": spec}], "toolChoice": {"any": {}}},
     }
+
+
+def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them() -> None:
+    paper = FilePart("data:application/pdf;base64,JVBERg==", "a.pdf")
+    body = sent(UserMessage((paper,)), AssistantMessage("Read."), UserMessage((TextPart("Again"), paper)))
+    first, _, last = (turn["content"] for turn in body["messages"])
+    assert [first[0]["document"]["name"], last[1]["document"]["name"]] == ["a pdf 1", "a pdf 2"]
+    assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (AssistantMessage("Welcome!"), UserMessage("Hi")),
+        (SystemMessage("Be brief."),),
+        (UserMessage("Hi"), AssistantMessage("Hello."), SystemMessage("Say more.")),
+    ],
+)
+def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...]) -> None:
+    turns = sent(*messages)["messages"]
+    assert (turns[0]["role"], turns[-1]["role"]) == ("user", "user")
+    assert [{"text": "."}] in [turn["content"] for turn in turns]
+
+
+def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
+    with pytest.raises(UnsupportedFeature, match="blanks"):
+        sent(UserMessage("Hi"), stop=("\n",))
+    nova = "amazon.nova-pro-v1:0"
+    asked = ChatRequest("assistant", (UserMessage("Hi"),), stop=("\n",))
+    wire = ADAPTER.build_request(asked, replace(TARGET, model=nova, facts=model_facts(ADAPTER.models, nova)))
+    assert json.loads(wire.body)["inferenceConfig"] == {"stopSequences": ["\n"]}
 
 
 def test_what_only_some_models_have_goes_beside() -> None:
@@ -165,7 +196,6 @@ def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> Non
         (UserMessage((ImagePart("https://example.com/a.png"),)), "image_url"),
         (UserMessage((ImagePart("data:image/svg+xml;base64,QUJD"),)), "vision"),
         (UserMessage((FilePart("data:application/zip;base64,QUJD"),)), "file"),
-        (UserMessage(" "), "system_only"),
         (ToolMessage("x", "y"), "tools"),
     ],
 )
@@ -253,7 +283,6 @@ def test_the_last_event_ends_it_before_the_connection_does() -> None:
         ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
         ("guardrail_intervened", "content_filter", "guardrail_intervened"),
         ("content_filtered", "content_filter", "content_filtered"),
-        ("malformed_tool_use", "tool_calls", "malformed_tool_use"),
     ],
 )
 def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
@@ -262,6 +291,10 @@ def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
 
 
 def test_output_that_is_unusable_is_no_answer() -> None:
+    for word in ("malformed_tool_use", "malformed_model_output"):
+        with pytest.raises(ProviderFailed) as caught:
+            ADAPTER.parse_response(whole(stopReason=word), TARGET)
+        assert (caught.value.failure.kind, caught.value.failure.code) == (FailureKind.MALFORMED, word)
     last = events(event("messageStop", stopReason="malformed_model_output"))[-1]
     assert isinstance(last, Failed)
     assert last.failure.kind is FailureKind.MALFORMED

@@ -10,7 +10,7 @@ import pytest
 from providers.adapter import KnowsModels
 from providers.catalogue import read, territory_data
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.fitting import FEATURES, PARAMETERS, moves_data
+from providers.fitting import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places
 
@@ -55,7 +55,7 @@ def test_every_model_is_told_in_known_words(provider: str, name: str) -> None:
     facts = load_models(provider)[name]
     adapter = ADAPTERS[provider]
     assert facts.features <= adapter.capabilities.features
-    assert facts.without <= PARAMETERS | adapter.capabilities.parameters
+    assert facts.without <= PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
     assert [effort for effort in EFFORTS if effort in facts.efforts] == list(facts.efforts)
     assert facts.context_tokens is None or facts.context_tokens >= 1024
     assert facts.output_tokens is None or facts.context_tokens is None or facts.output_tokens <= facts.context_tokens

@@ -509,3 +509,22 @@ def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletio
     if completion.usage is not None:
         counted: Any = encode_usage(completion.usage)
         assert counted["total_tokens"] == counted["prompt_tokens"] + counted["completion_tokens"]
+
+
+@pytest.mark.parametrize("place", ["top", "message"])
+def test_what_nobody_knows_is_bounded_because_it_is_named(place: str) -> None:
+    """In the log, in the receipt and to the client: 32 MB of names would fill all three."""
+
+    def ask(names: list[str]) -> ChatRequest:
+        unknown = dict.fromkeys(names, 1)
+        message = {"role": "user", "content": "hi", **(unknown if place == "message" else {})}
+        return decode_request({"model": "m", "messages": [message], **(unknown if place == "top" else {})})
+
+    taken = ask([f"x{number}" for number in range(128)])
+    assert len(taken.extra) + len(taken.unread) == 128
+    with pytest.raises(InvalidRequest, match="129 fields"):
+        ask([f"x{number}" for number in range(129)])
+    with pytest.raises(InvalidRequest, match="too long") as raised:
+        ask(["y" * 10_000])
+    assert len(str(raised.value)) < 300
+    assert len(raised.value.param or "") < 200

@@ -230,3 +230,15 @@ def test_the_head_is_left_as_it_is() -> None:
     reader.feed(whole())
     reader.close()
     assert head == replace(head, body=b"")
+
+
+def test_a_stream_that_fails_is_known_by_the_id_in_its_head() -> None:
+    for name in ("x-request-id", "x-tc-requestid", "x-ds-trace-id"):
+        reader = AnswerReader(ADAPTER, WireResponse(200, {"content-type": STREAM, name: "r-7"}, b"", NOW), TARGET)
+        *_, failed = [*reader.feed(b"data: " + ERROR + b"\n\n"), *reader.close()]
+        assert isinstance(failed, Failed)
+        assert failed.failure.request_id == "r-7"
+    cut = AnswerReader(ADAPTER, WireResponse(200, {"content-type": STREAM, "x-request-id": "r-8"}, b"", NOW), TARGET)
+    (failed,) = cut.close()
+    assert isinstance(failed, Failed)
+    assert failed.failure.request_id == "r-8"

@@ -30,7 +30,19 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.fitting import FEATURES, PARAMETERS, Fit, Needs, fit, moves_data, needs_of, without_parameters
+from providers.fitting import (
+    FEATURES,
+    IMPLIED,
+    PARAMETERS,
+    THINKS_BY_RESPONSES,
+    Fit,
+    Needs,
+    fit,
+    moves_data,
+    needs_of,
+    parameters_of,
+    without_parameters,
+)
 from tests.providers.strategies import requests, unhurried
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
@@ -95,6 +107,7 @@ def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None
         ({"seed": 0, "top_p": 1.0, "user": ""}, {"seed", "top_p", "user"}),
         ({"stop": ()}, set()),
         ({"stop": ("END",)}, {"stop"}),
+        ({"stop": ("END", "\n")}, {"stop", "blank_stop"}),
         ({"parallel_tool_calls": False}, {"parallel_tool_calls"}),
         ({"max_tokens": 5, "logit_bias": {}}, {"max_tokens", "logit_bias"}),
         ({"tools": (Tool("f"), Tool("g", strict=False))}, set()),
@@ -137,7 +150,7 @@ def test_fields_that_the_design_names_move_data() -> None:
 def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
     found = needs_of(request)
     assert found.features <= FEATURES - {"reasoning"}
-    assert found.parameters <= PARAMETERS | request.extra.keys() | request.unread
+    assert found.parameters <= PARAMETERS | IMPLIED.keys() | request.extra.keys() | request.unread
     assert found.moving <= moves_data() & request.extra.keys()
 
 
@@ -270,3 +283,34 @@ def test_what_the_responses_api_lacks_is_missing_where_a_request_goes_there(
     found = fit(needs_of(asked), EVERYTHING, facts)
     assert found.missing == ({"n"} if lacks else frozenset())
     assert found.unsupported == ({"stop", "seed"} if lacks else frozenset())
+
+
+def test_a_stop_of_blanks_goes_where_stop_goes_unless_the_model_is_without_it() -> None:
+    wire = Capabilities(frozenset(), frozenset({"stop", "seed"}))
+    assert parameters_of(wire, ModelFacts()) == {"stop", "seed", "blank_stop"}
+    assert parameters_of(wire, ModelFacts(without=frozenset({"blank_stop"}))) == {"stop", "seed"}
+    assert parameters_of(Capabilities(frozenset(), frozenset({"seed"})), ModelFacts()) == {"seed"}
+    asked = ask(stop=("\n", "END", " "))
+    assert without_parameters(asked, {"blank_stop"}).stop == ("END",)
+    assert without_parameters(asked, {"blank_stop", "stop"}).stop == ()
+
+
+def test_of_two_that_exclude_each_other_one_is_dropped() -> None:
+    able = Capabilities(frozenset(), frozenset({"temperature", "top_p"}))
+    facts = ModelFacts(flags=frozenset({"temperature_or_top_p"}))
+    for said in ({"temperature": 0.0}, {"top_p": 0.5}):
+        assert fit(needs_of(ask(**said)), able, facts) == fit(needs_of(ask()), able, facts)
+    both = needs_of(ask(temperature=0.0, top_p=0.5))
+    assert fit(both, able, facts).unsupported == {"top_p"}
+    assert fit(both, able, ModelFacts()).unsupported == frozenset()
+
+
+def test_who_is_asked_not_to_think_but_always_does_takes_what_the_responses_api_takes() -> None:
+    able = Capabilities(frozenset({"tools", "n", "reasoning"}), frozenset({"stop", "reasoning_effort"}))
+    asked = needs_of(ask(tools=(Tool("f"),), reasoning_effort="none", n=2))
+    always, free = (
+        ModelFacts(flags=frozenset({THINKS_BY_RESPONSES, "thinking_default"}), efforts=efforts)
+        for efforts in (("low",), ("none", "low"))
+    )
+    assert fit(asked, able, always).missing == {"n"}
+    assert fit(asked, able, free).missing == frozenset()

@@ -90,7 +90,7 @@ VAGUE = "OTHER NO_IMAGE IMAGE_OTHER PUP_LIMITED_DISABLED FINISH_REASON_UNSPECIFI
         ("MAX_TOKENS", "length", None),
         ("CONTINUATION", "length", "CONTINUATION"),
         *((word, "content_filter", word) for word in FILTERED.split()),
-        *((word, "other", word) for word in [*FAILED.split(), *VAGUE.split()]),
+        *((word, "stop", word) for word in [*FAILED.split(), *VAGUE.split()]),
         ("SOMETHING_NEW", "other", "SOMETHING_NEW"),
     ],
 )
@@ -322,7 +322,7 @@ def classified(status: int, body: object = b"", headers: dict[str, str] | None =
         (500, "INTERNAL", FailureKind.UNAVAILABLE),
         (503, "UNAVAILABLE", FailureKind.UNAVAILABLE),
         (504, "DEADLINE_EXCEEDED", FailureKind.UNAVAILABLE),
-        (418, "TEAPOT", FailureKind.INVALID_REQUEST),
+        (418, "TEAPOT", FailureKind.MALFORMED),
         (503, None, FailureKind.UNAVAILABLE),
     ],
 )

@@ -160,6 +160,13 @@ def test_a_blank_turn_stands_for_a_last_message_that_went_elsewhere(messages: tu
     assert contents(*messages)[-1] == {"role": "user", "parts": [{"text": " "}]}
 
 
+def test_calls_stand_behind_a_turn_of_the_user() -> None:
+    calls = (AssistantMessage(tool_calls=(ToolCall("c", "f", "{}"),)), ToolMessage("c", "1"))
+    roles = [turn["role"] for turn in contents(SystemMessage("Begin."), *calls)]
+    assert roles == ["user", "model", "user"]
+    assert [turn["role"] for turn in contents(AssistantMessage("Hello"), UserMessage("Hi"))] == ["model", "user"]
+
+
 def test_a_beginning_of_the_answer_stays_the_last_turn() -> None:
     assert contents(UserMessage("Hi"), AssistantMessage("Hel"), model="gemini-3.5-flash")[-1]["role"] == "model"
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Adapter, Target, WireResponse
 from providers.adapters.openai import ADAPTER, COMPATIBLE, OpenAIAdapter
+from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
@@ -27,7 +28,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind, ProviderFailed
-from providers.fitting import FEATURES, PARAMETERS
+from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
 from providers.folding import fold
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
@@ -74,6 +75,39 @@ def test_regional_hosts_are_the_catalogue_s() -> None:
 
 
 # --- what it sends --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "sent"),
+    [
+        ("gpt-6-luna", "max", "max"),
+        ("gpt-6-luna", "minimal", "none"),
+        ("gpt-6-astra", "none", "low"),
+        ("gpt-5.4-mini", "max", "xhigh"),
+        ("gpt-5.1", "xhigh", "high"),
+        ("gpt-5-mini", "none", "minimal"),
+        ("o3", "minimal", "low"),
+        ("some-model", "max", "max"),
+    ],
+)
+def test_an_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) -> None:
+    assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
+
+
+def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -> None:
+    asked = replace(TOOLS, reasoning_effort="none", stop=("x",))
+    facts = target("gpt-6-astra").facts
+    assert fit(needs_of(asked), ADAPTER.capabilities, facts).unsupported == {"stop"}
+    wire = ADAPTER.build_request(asked, target("gpt-6-astra"))
+    assert (wire.path, json.loads(wire.body)["reasoning"]) == ("/v1/responses", {"effort": "low"})
+
+
+def test_a_refusal_in_the_history_has_a_content_and_is_text_where_nobody_knows_refusals() -> None:
+    said = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
+    refused = {"role": "assistant", "content": "", "refusal": "No."}
+    assert body(said, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
+    plain = {"role": "assistant", "content": "No."}
+    assert body(said, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
 
 
 def test_asks_for_the_deployment_s_model_at_its_path() -> None:
@@ -240,6 +274,20 @@ def test_a_call_without_a_name_is_no_answer() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.MALFORMED
+
+
+@pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("vllm")], ids=lambda it: it.name)
+@pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "content_filter"])
+def test_a_choice_that_ended_without_a_message_is_no_empty_text(adapter: Adapter, finish: str) -> None:
+    body = {"id": "r", "model": "m", "created": 1, "choices": [{"index": 0, "finish_reason": finish}]}
+    response = WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
+    if finish == "content_filter":
+        # A filter may leave nothing.
+        assert adapter.parse_response(response, PLAIN).choices[0].finish_reason == "content_filter"
+        return
+    with pytest.raises(ProviderFailed) as raised:
+        adapter.parse_response(response, PLAIN)
+    assert raised.value.failure.kind is FailureKind.MALFORMED
 
 
 def test_a_hundred_choices_and_calls_stay_apart() -> None:

@@ -56,6 +56,12 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         ({"retry-after": "0"}, None),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "inf"}, None),
+        # A month is a limit's time, and years are nobody's.
+        ({"retry-after": "2678400"}, 2678400),
+        ({"retry-after": "2678401"}, None),
+        ({"retry-after": "99999999999"}, None),
+        ({"retry-after-ms": "99999999999999"}, None),
+        ({"retry-after": "Wed, 21 Oct 2065 07:28:00 GMT"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "1e999"}, None),
         ({"retry-after": ""}, None),

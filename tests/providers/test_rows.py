@@ -25,6 +25,7 @@ from providers.chat import (
     FilePart,
     Finished,
     JsonObjectFormat,
+    Message,
     NamedTool,
     SystemMessage,
     TextDelta,
@@ -35,8 +36,10 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind, UnsupportedFeature
+from providers.fitting import fit, needs_of
 from providers.folding import fold
 from providers.registry import load_registry
+from providers.simulator._row_rules import objections
 from providers.simulator.registry import load_dialects
 from providers.simulator.rows import RowDialect, dialect_of
 
@@ -231,6 +234,69 @@ def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
     assert raised.value.feature == feature
 
 
+CALLED = AssistantMessage(None, tool_calls=(ToolCall("aB3dE5gH7", "get_time", "{}"),))
+NOON = ToolMessage("aB3dE5gH7", "12:00")
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ((SystemMessage("Be brief."),), "system user"),
+        ((UserMessage("Hi"), AssistantMessage(""), UserMessage("Hi?")), "user user"),
+        ((UserMessage("Hi"), AssistantMessage("Yes"), SystemMessage("Go on.")), "system user assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON, UserMessage("And?")), "user assistant tool assistant user"),
+        ((UserMessage("Hi"), CALLED, NOON), "user assistant tool"),
+        ((UserMessage("Hi"), AssistantMessage("Well,")), "user assistant"),
+        ((UserMessage("Hi"), AssistantMessage(" ")), "user"),
+        ((UserMessage("Hi"), AssistantMessage(None, refusal="No."), UserMessage("Why?")), "user assistant user"),
+    ],
+)
+def test_a_vendor_that_minds_who_speaks_when_hears_what_it_takes(messages: tuple[Message, ...], roles: str) -> None:
+    asked = replace(TOOLS, messages=messages)
+    body = sent("mistral", "mistral-large-4", asked)
+    assert [message["role"] for message in body["messages"]] == roles.split()
+    adapter = adapter_named("mistral")
+    assert not [*objections(body, adapter.row, target(adapter, "mistral-large-4").facts, "/v1/chat/completions")]
+
+
+def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
+    """One choice without log probabilities is what every vendor gives; frameworks say so all the same."""
+    asked = replace(ASK, n=1, logprobs=False)
+    said = {"n": 1, "logprobs": False}
+    assert not said.keys() & sent("zhipu", "glm-5.3", asked).keys()
+    assert said.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
+    assert said.items() <= sent("azure", "my-gpt", asked).items()
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path"),
+    [
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/openai", "/openai/deployments/my-gpt/chat/completions"),
+        ("/openai/deployments/my-gpt", "/openai/deployments/my-gpt/chat/completions"),
+        ("/openai/deployments/other", "/openai/deployments/other/chat/completions"),
+        ("/proxy/openai", "/proxy/openai/deployments/my-gpt/chat/completions"),
+    ],
+)
+def test_every_way_to_write_azure_s_endpoint_leads_to_one_of_its_two_apis(base_path: str, path: str) -> None:
+    adapter = adapter_named("azure")
+    wire = adapter.build_request(ASK, target(adapter, "my-gpt", base_path))
+    assert (wire.path, dict(wire.query)) == (path, {"api-version": "2024-10-21"} if "deployments" in path else {})
+    assert adapter.usual_base_path == "/openai/v1"
+
+
+@pytest.mark.parametrize("effort", [None, "none", "high"])
+def test_a_model_that_takes_no_tools_while_it_thinks_does_not_think_about_them(effort: str | None) -> None:
+    adapter = adapter_named("azure")
+    facts = target(adapter, "gpt-5.6-luna").facts
+    asked = replace(TOOLS, reasoning_effort=effort)
+    assert sent("azure", "gpt-5.6-luna", asked)["reasoning_effort"] == "none"
+    dropped = fit(needs_of(asked), adapter.capabilities, facts).unsupported
+    assert dropped == ({"reasoning_effort"} if effort == "high" else frozenset())
+    assert sent("azure", "gpt-5.6-luna", replace(ASK, reasoning_effort="high"))["reasoning_effort"] == "high"
+    assert "reasoning_effort" not in sent("azure", "my-gpt", TOOLS)
+
+
 def test_a_json_format_with_its_word_is_sent() -> None:
     asked = replace(
         ASK, messages=(SystemMessage("Answer in JSON."), UserMessage("Hi")), response_format=JsonObjectFormat()
@@ -367,3 +433,101 @@ def test_text_before_the_finish_is_given_out_at_once() -> None:
     parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
     events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello"]
+
+
+# --- rules of single vendors ----------------------------------------------------------------------
+
+CALL = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))
+
+
+def spoken(provider: str, model: str, *messages: Any) -> list[tuple[str, object]]:
+    body = sent(provider, model, replace(TOOLS, messages=messages))
+    return [(message["role"], message["content"]) for message in body["messages"]]
+
+
+@pytest.mark.parametrize(("provider", "model"), [("qianfan", "ernie-5.1"), ("hunyuan-compatible", "hunyuan-a13b")])
+def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provider: str, model: str) -> None:
+    said = spoken(
+        provider,
+        model,
+        SystemMessage("A"),
+        UserMessage("one"),
+        SystemMessage("B"),
+        UserMessage("two"),
+        AssistantMessage("x"),
+        CALL,
+        ToolMessage("call_1", "noon"),
+        UserMessage("and?"),
+        AssistantMessage(""),
+        UserMessage("well?"),
+    )
+    assert said == [
+        ("system", "A\n\nB"),
+        ("user", "one\n\ntwo"),
+        ("assistant", "x"),
+        ("tool", "noon"),
+        ("assistant", "…"),
+        ("user", "and?\n\nwell?"),
+    ]
+
+
+def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
+    turns = [UserMessage("q"), AssistantMessage("a")] * 20
+    assert len(spoken("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
+    with pytest.raises(UnsupportedFeature, match="at most 40"):
+        spoken("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
+
+
+def test_several_answers_are_never_fewer_than_asked_for() -> None:
+    assert sent("dashscope-compatible", "qwen-plus", replace(ASK, n=4))["n"] == 4
+    for asked in (replace(ASK, n=5), replace(TOOLS, n=2)):
+        with pytest.raises(UnsupportedFeature) as raised:
+            sent("dashscope-compatible", "qwen-plus", asked)
+        assert raised.value.feature == "n"
+
+
+def test_calls_may_be_parallel_unless_the_client_says_otherwise() -> None:
+    assert sent("dashscope-compatible", "qwen-plus", TOOLS)["parallel_tool_calls"] is True
+    asked = replace(TOOLS, parallel_tool_calls=False)
+    assert sent("dashscope-compatible", "qwen-plus", asked)["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in sent("dashscope-compatible", "qwen-plus")
+
+
+def test_the_compatible_mode_knows_the_models_of_the_native_one() -> None:
+    json = replace(ASK, messages=(UserMessage("json"),), response_format=JsonObjectFormat(), reasoning_effort="high")
+    assert sent("dashscope-compatible", "qwen-plus", json)["enable_thinking"] is False
+    assert sent("dashscope-compatible", "qwen3.7-plus", json)["enable_thinking"] is True
+    for model in ("qwq-plus", "deepseek-r1", "qwen3.8-omni-flash"):
+        body = sent("dashscope-compatible", model)
+        assert body["stream"] is True, "it answers in streams alone"
+        assert "enable_thinking" not in body
+
+
+def test_ark_s_least_effort_is_none() -> None:
+    body = sent("ark", "doubao-seed-2-1-pro-260915", replace(ASK, reasoning_effort="minimal"))
+    assert (body["thinking"], body.get("reasoning_effort")) == ({"type": "disabled"}, None)
+
+
+@pytest.mark.parametrize("body", [b'"Invalid token"', b"Invalid token", b"  Invalid token\n"])
+def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
+    failure = adapter_named("siliconflow").classify_error(WireResponse(401, {}, body, 0))
+    assert failure.kind is FailureKind.CREDENTIALS
+    assert failure.detail.endswith(": Invalid token")
+    assert "token" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"), [(b"<html>x", {"content-type": "text/html"}), (b"<x/>", {}), (b'{"a', {})]
+)
+def test_what_is_no_text_is_not(body: bytes, headers: dict[str, str]) -> None:
+    failure = adapter_named("deepseek").classify_error(WireResponse(502, headers, body, 0))
+    assert (failure.kind, failure.detail) == (FailureKind.UNAVAILABLE, "")
+
+
+@pytest.mark.parametrize("base_path", ["", "/v1"])
+def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
+    adapter = adapter_named("deepseek")
+    begun = replace(ASK, messages=(UserMessage("Tell."), AssistantMessage("Once")))
+    at = target(adapter, "deepseek-v4-pro", base_path)
+    assert adapter.build_request(begun, at).path == "/beta/chat/completions"
+    assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"

@@ -148,7 +148,15 @@ def test_other_models_do(model: str) -> None:
 
 def test_what_each_family_is_particular_about() -> None:
     assert refusal(ask("o3", stop="x"))[1]["param"] == "stop"
-    assert DIALECT.read_request(incoming(ask("gpt-5", stop="x"))).stop == ("x",)
+    assert refusal(ask("gpt-5", stop="x"))[1]["param"] == "stop"
+    assert DIALECT.read_request(incoming(ask("gpt-5.1", stop="x"))).stop == ("x",)
+    for model, effort in (
+        ("gpt-5", "none"),
+        ("gpt-5.1", "xhigh"),
+        ("gpt-5.6-luna", "minimal"),
+        ("gpt-6-astra", "none"),
+    ):
+        assert refusal(ask(model, reasoning_effort=effort))[1]["code"] == "unsupported_value"
     assert refusal(ask("gpt-4o", reasoning_effort="low"))[1]["param"] == "reasoning_effort"
     for model in ("gpt-5.6-terra", "gpt-6", "gpt-6.1-sol"):
         for effort in ({}, {"reasoning_effort": "low"}):

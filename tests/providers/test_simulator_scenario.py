@@ -153,9 +153,23 @@ def test_waits_are_where_they_are_said_to_be() -> None:
     steps = staged(None, scenario=scenario)
     assert isinstance(steps[1], Head)
     waits = [step.seconds for step in steps if isinstance(step, Wait)]
-    assert waits == [3, 2, *[1] * (len(GOOD) - 1)]
+    assert waits == [3, 2, *[1] * (len(GOOD) - 2)], "the role comes with the first word"
+    assert [type(step) for step in steps[2:6]] == [Wait, Send, Send, Wait]
+    assert [step.seconds for step in staged(NoEndMark(), scenario=scenario) if isinstance(step, Wait)][:3] == [3, 2, 1]
     assert staged(None, stream=False, scenario=scenario)[0] == Wait(5)
     assert [step.seconds for step in staged(Slow(9)) if isinstance(step, Wait)] == [0, *[9] * len(GOOD)]
+
+
+def test_the_first_words_are_spread_as_they_are_said_to_be_also_over_a_few_requests() -> None:
+    scenario = Scenario(first_token_s=0.1, first_token_p95_s=0.3, seed=5)
+    for begin in (0, 17, 1000):
+        times = sorted(scenario.first_token_of(number) for number in range(begin, begin + 40))
+        assert times[19] <= 0.105
+        assert times[20] >= 0.095
+        assert times[36] <= 0.3 <= times[39]
+    assert {Scenario(first_token_s=0.1).first_token_of(number) for number in range(9)} == {0.1}
+    with pytest.raises(ValueError, match="95th percentile"):
+        Scenario(first_token_s=0.1, first_token_p95_s=0.05)
 
 
 @pytest.mark.parametrize("stream", [False, True])

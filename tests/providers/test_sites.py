@@ -134,8 +134,10 @@ def test_what_promises_need_and_leave_out() -> None:
 def test_every_site_of_the_catalogue_is_sound(provider: str, name: str) -> None:
     known = site(provider, name)
     assert known.name == name
-    assert parse_origin(known.origin) == (known.origin, None)
-    assert parse_origin(known.origin + known.base_path) == (known.origin, known.base_path or None)
+    origin = known.origin_of("ws-1")
+    assert parse_origin(origin) == (origin, None)
+    assert parse_origin(origin + known.base_path) == (origin, known.base_path or None)
+    assert known.owns(origin)
     assert known.base_path.startswith("/") or not known.base_path
     assert known.excepts <= FEATURES | PARAMETERS
     assert known.allows <= moves_data()
@@ -173,6 +175,17 @@ def test_a_source_and_a_date_stand_beside_the_facts(provider: str) -> None:
         assert read("availability")[name].keys() >= {"source", "as_of", "territories"}
 
 
+@pytest.mark.parametrize("provider", ["dashscope", "dashscope-compatible"])
+@pytest.mark.parametrize(("name", "host"), [("frankfurt", "eu-central-1"), ("tokyo", "ap-northeast-1")])
+def test_a_workspace_is_a_label_of_the_host_and_nothing_more(provider: str, name: str, host: str) -> None:
+    known = site(provider, name)
+    assert known.origin_of("LLM-1") == f"https://llm-1.{host}.maas.aliyuncs.com"
+    assert known.residency.processes.is_anywhere, "Frankfurt's scopes, and maybe Tokyo's, have one without a boundary"
+    for word in ("", "a.b", "a/b", "a@b", "evil.example/", "-a", "a" * 64):
+        with pytest.raises(OriginError):
+            known.origin_of(word)
+
+
 # --- whose host it is -----------------------------------------------------------------------------
 
 
@@ -191,6 +204,9 @@ def test_a_source_and_a_date_stand_beside_the_facts(provider: str) -> None:
         ("dashscope", "cn-beijing", "https://cn-beijing.maas.aliyuncs.com", False),
         ("dashscope", "cn-beijing", "https://ws.cn-beijing.maas.aliyuncs.com.evil.example", False),
         ("dashscope", "cn-beijing", "https://ws.eu-central-1.maas.aliyuncs.com", False),
+        ("dashscope", "frankfurt", "https://ws.eu-central-1.maas.aliyuncs.com", True),
+        ("dashscope", "tokyo", "https://ws.ap-northeast-1.maas.aliyuncs.com", True),
+        ("dashscope", "finance", "https://dashscope-finance.aliyuncs.com", True),
         ("dashscope", "intl", "https://ws.ap-southeast-1.maas.aliyuncs.com", True),
         ("dashscope", "us", "https://ws.us-east-1.maas.aliyuncs.com", True),
     ],

@@ -177,7 +177,9 @@ class DeploymentSection(Section):
         "`simulator` in demo mode.",
     )
     project: ProjectName | None = Field(
-        None, description="The cloud project that pays and is a part of the path, where the site's provider wants one."
+        None,
+        description="The cloud project that pays and is a part of the path, where the site's provider wants one; or "
+        "the workspace that is a part of its host.",
     )
     simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
     stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")

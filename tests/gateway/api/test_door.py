@@ -94,6 +94,13 @@ def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
     assert timeout_s_of(visit()) is None
 
 
+def test_two_time_limits_are_for_nobody_to_choose_from() -> None:
+    name = "x-gateway-timeout-ms"
+    assert timeout_s_of(visit((name, "1500"), (name, "1500"))) == 1.5
+    with pytest.raises(ApiError, match="more than once"):
+        timeout_s_of(visit((name, "1500"), (name, "100")))
+
+
 @pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", "²", "1 0", "9" * 10, "abc"])
 def test_a_time_limit_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(ApiError) as raised:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.errors import STATUS, ApiError, encode_error, from_domain, whole_seconds
+from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Refusal, RefusalCode
@@ -49,7 +52,8 @@ def test_each_code_has_one_status_and_a_type_that_sdks_know(code: str) -> None:
     error = ApiError(code, "words")
     (envelope,) = encode_error(error).values()
     assert isinstance(envelope, dict)
-    assert envelope == {"message": "words", "type": envelope["type"], "param": None, "code": code}
+    attempts = {"attempts": []} if error.status in (502, 503, 504) and code != "stream_interrupted" else {}
+    assert envelope == {"message": "words", "type": envelope["type"], "param": None, "code": code, **attempts}
     assert envelope["type"] in TYPES
     assert 400 <= error.status < 600
     assert (envelope["type"] == "api_error") == (error.status >= 500)
@@ -107,6 +111,17 @@ def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, 
     assert from_domain(PlanExhausted(failure), ATTEMPTS).retry_after_s == told_s
 
 
+def test_who_comes_back_to_a_spent_quota_finds_its_key_on_the_bench_no_longer() -> None:
+    spent = Failure(FailureKind.QUOTA, "spent")
+    assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == RULES[FailureKind.QUOTA].bench_s
+    assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
+
+
+def test_a_refusal_names_the_one_place_that_is_the_matter() -> None:
+    shown = from_domain(Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, "words", param="n")), [])
+    assert (shown.code, shown.param) == ("unsupported_capability", "n")
+
+
 @pytest.mark.parametrize("code", RefusalCode)
 def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
@@ -114,6 +129,14 @@ def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
     assert shown.retry_after_s == (9.0 if later else None)
     assert (shown.headers, shown.extra) == ({}, {})
+
+
+def test_who_refuses_by_law_is_named_where_that_is_known_and_nowhere_else() -> None:
+    page = "https://assistant.example/where"
+    for code, status in STATUS.items():
+        expected = {"link": f'<{page}>; rel="blocked-by"'} if status == 451 else {}
+        assert blocking_link(ApiError(code, "words"), page) == expected
+        assert blocking_link(ApiError(code, "words"), None) == {}
 
 
 def test_another_cell_is_named_twice() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -45,6 +47,7 @@ def test_all_that_is_known_is_told() -> None:
         "x-gateway-dropped": "logprobs, seed",
         "x-gateway-labels": "cn-gb45438, house",
         "server-timing": "provider;dur=100.0, gateway;dur=4.0",
+        "openai-processing-ms": "304",
     }
 
 
@@ -71,6 +74,15 @@ def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
     for _, value in response_headers(Record("req-1", 0.0, "t-1", dropped=names)):
         assert len(value) <= 1024
         assert not set(value) & set(b"\r\n\0")
+
+
+def test_where_everyone_has_failed_the_time_that_it_took_is_told_too() -> None:
+    failed = Attempt("a", "p", "m", 0.2, FAILED)
+    record = Record("req-1", time.monotonic() - 0.3, "t-1", attempts=[failed])
+    provider, own = (float(part.partition("dur=")[2]) for part in headers_of(record)["server-timing"].split(", "))
+    assert provider == 200.0
+    assert own >= 100.0
+    assert "server-timing" not in headers_of(Record("req-1", 0.0, "t-1"))
 
 
 def test_our_own_time_is_never_below_nothing() -> None:

@@ -47,7 +47,7 @@ def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None
     error, left = refusal_of(limits, APP, of)
     assert (error.status, error.code, error.retry_after_s) == (429, "rate_limited", 15.0)
     assert error.headers == {}
-    assert "3 times a minute" in error.message
+    assert error.message == "this client may ask 3 times a minute, and has: ask again in 15 s"
     assert left == Allowance(3, 0, 55.0)
     assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
     clock.now_ns += 15 * SECOND_NS

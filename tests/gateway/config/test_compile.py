@@ -85,6 +85,8 @@ class TestEndpoints:
     @pytest.mark.parametrize(
         ("provider", "url", "origin", "base_path"),
         [
+            ("azure", "https://a.openai.azure.com", "https://a.openai.azure.com", "/openai/v1"),
+            ("azure", "https://a.openai.azure.com/openai", "https://a.openai.azure.com", "/openai"),
             ("openai-compatible", "https://LLM.example.:443", "https://llm.example", "/v1"),
             ("openai-compatible", "https://llm.example/", "https://llm.example", ""),
             ("openai-compatible", "https://llm.example:8443/api/v2/", "https://llm.example:8443", "/api/v2"),

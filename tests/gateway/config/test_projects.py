@@ -96,3 +96,29 @@ def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
     assert json.loads(secret.reveal()) == ACCOUNT
     wire = apply(x.adapter.auth, WireRequest("POST", "/x", (), b""), x.origin, secret, 1_795_000_000.0)
     assert dict(wire.headers)["authorization"].count(".") == 2
+
+
+def test_a_workspace_is_a_part_of_the_host() -> None:
+    qwen = "provider: dashscope, model: qwen3.7-plus, api_key: '${KEY}'"
+    x = deployment(f"{qwen}, endpoint: frankfurt, project: llm-abc")
+    assert (x.site, x.origin) == ("frankfurt", "https://llm-abc.eu-central-1.maas.aliyuncs.com")
+    by_url = deployment(f"{qwen}, endpoint: 'https://llm-abc.eu-central-1.maas.aliyuncs.com/api/v1'")
+    assert (by_url.site, by_url.origin, by_url.target) == (x.site, x.origin, x.target)
+    assert by_url.residency == x.residency
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("endpoint: tokyo", "every customer of dashscope has a host of their own at tokyo"),
+        ("endpoint: tokyo, project: a.b", "must be one label of a host name"),
+        ("endpoint: intl, project: ab", "takes no project"),
+        (
+            "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', stores: DE, processes: DE",
+            "contradicts what is known of the site frankfurt",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_workspace(text: str, complaint: str) -> None:
+    (said,) = refused(f"provider: dashscope, model: qwen3.7-plus, api_key: '${{KEY}}', {text}")
+    assert complaint in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from gateway.config.problems import ConfigRejected
 from gateway.evaluate.banks import read_bank
 from gateway.evaluate.item_files import read_items
-from gateway.evaluate.items import Choice, Number, Rules
+from gateway.evaluate.items import Call, Choice, Number, Rules, Same
 from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.rehearsal import _wrong
 from gateway.evaluate.scorers import score
@@ -25,7 +26,8 @@ GROUPS = {"knowledge", "arithmetic", "instructions", "tools", "locale"}
 def test_our_own_items_pass_their_checks_and_a_wrong_answer_does_not(language: str) -> None:
     items = read_items(ITEMS / f"{language}.yaml", language, 1)  # which refuses an item whose right answer is wrong
     assert {item.group for item in items} == GROUPS
-    assert len({item.prompt for item in items}) == len(items) >= 50
+    assert len({item.prompt for item in items}) == len(items) >= 90
+    assert min(Counter(item.group for item in items).values()) >= 12
     for item in items:
         assert item.check is not None
         scored = score(item.check, _wrong(item))
@@ -38,6 +40,27 @@ def test_what_is_drawn_follows_from_the_seed() -> None:
         return [item.prompt for item in read_items(ITEMS / "en.yaml", "en", seed)]
 
     assert prompts(1) == prompts(1) != prompts(2)
+
+
+def test_what_is_drawn_stands_in_checks_and_calls_too_and_never_twice(tmp_path: Path) -> None:
+    text = """
+    version: 1
+    language: en
+    tools: {pay: {description: pays, parameters: {type: object}}}
+    items:
+      a:
+        - {ask: "Pay {n} on day {d}.", tools: [pay], call: {name: pay, arguments: {sum: "{n}", day: ["2026-01-{d}"]}}, draw: {n: [1, 9], d: [10, 12]}, count: 27}
+        - {ask: "Say {n}.", same: ["It is {n}", "{n}"], draw: {n: [1, 3]}, count: 3}
+    """
+    (tmp_path / "items.yaml").write_text(text, "utf-8")
+    items = read_items(tmp_path / "items.yaml", "s", 3)
+    assert len({item.prompt for item in items}) == len(items) == 30
+    for item in items:
+        numbers = [int(word) for word in re.findall(r"\d+", item.prompt)]
+        if isinstance(item.check, Call):
+            assert item.check.arguments == {"sum": numbers[0], "day": [f"2026-01-{numbers[1]}"]}
+        else:
+            assert item.check == Same((f"It is {numbers[0]}", str(numbers[0])))
 
 
 @pytest.mark.parametrize("name", ["cn", "rehearsal"])

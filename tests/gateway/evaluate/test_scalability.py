@@ -22,6 +22,10 @@ REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usa
 FIRST_S, TOTAL_S = 0.5, 2.0
 
 
+def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float) -> Step:
+    return summarise(rows, {"rate": rate, "duration_s": duration_s, **own}, FIRST_S, TOTAL_S)
+
+
 async def measured(scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0):
     """The rows of one step, and its summary."""
     with servers({"one": scenario}) as thread:
@@ -33,7 +37,7 @@ async def measured(scenario: Scenario, rate: float, duration_s: float, patience_
             rows = await offer(step, due, lambda: asker.ask(table.deployments["one"], REQUEST, once=True))
         finally:
             await asker.aclose()
-    return rows, summarise(rows, rate, duration_s, FIRST_S, TOTAL_S)
+    return rows, summarised(rows, rate, duration_s)
 
 
 def unless_late(step: Step) -> None:
@@ -45,7 +49,7 @@ def unless_late(step: Step) -> None:
 async def test_a_provider_that_bears_it_holds() -> None:
     rows, _ = await measured(Scenario(first_token_s=0.05, between_events_s=0.005), 40, 1, patience_s=30)
     # Objectives that a busy machine keeps as well: how long answers take is held to account where it is idle.
-    step = summarise(rows, 40, 1, 20.0, 30.0)
+    step = summarise(rows, {"rate": 40, "duration_s": 1}, 20.0, 30.0)
     assert step.holds
     assert step.errors is not None
     assert step.errors.value == 0
@@ -142,10 +146,10 @@ def test_recovery_is_from_when_on_all_is_well() -> None:
 
 def test_our_own_lateness_is_told() -> None:
     rows = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.2) for number in range(10)]
-    assert summarise(rows, 10, 1, FIRST_S, TOTAL_S).late
+    assert summarised(rows, 10, 1).late
     on_time = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.001) for number in range(10)]
-    assert not summarise(on_time, 10, 1, FIRST_S, TOTAL_S).late
+    assert not summarised(on_time, 10, 1).late
     failed = [*on_time, LoadRow(1.0, 1.0, failure=str(FailureKind.RATE_LIMITED), status=None)]
-    throttled = summarise(failed, 10, 1, FIRST_S, TOTAL_S).throttled
+    throttled = summarised(failed, 10, 1).throttled
     assert throttled is not None
     assert throttled.value == pytest.approx(1 / 11)

@@ -27,6 +27,15 @@ ONE, TWO = TABLE.deployments["one"], TABLE.deployments["two"]
 FINE = Asked(Timing(0.1), Answer("a"), usage=Usage(10, 5))
 
 
+async def at_once(_: float) -> None:
+    """A sleep that takes no time."""
+    await asyncio.sleep(0)
+
+
+def failing(kind: FailureKind, status: int | None = None) -> Asked:
+    return Asked(Timing(0.1), failure=Failure(kind, "not so", status=status))
+
+
 def store_in(folder: Path) -> RunStore:
     return RunStore(folder, KEY)
 
@@ -62,7 +71,7 @@ async def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
 async def test_a_failure_is_asked_again_later_and_gives_way_to_the_answer(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     broken = Asked(Timing(0.1), failure=Failure(FailureKind.MALFORMED, "no JSON"))
-    await carry_out(Work("p", ITEMS[:1], Asks(broken)), [ONE], store, Budget(), concurrent=1, rpm=None)
+    await carry_out(Work("p", ITEMS[:1], Asks(broken)), [ONE], store, Budget(), concurrent=1, rpm=None, sleep=at_once)
     [row] = store.rows("one", "p")
     assert (row.answer, row.failure) == (None, "malformed: no JSON")
     await carry_out(Work("p", ITEMS[:1], Asks(FINE)), [ONE], store, Budget(), concurrent=1, rpm=None)
@@ -118,6 +127,46 @@ async def test_a_candidate_that_never_answers_is_given_up(tmp_path: Path) -> Non
     await carry_out(work, [ONE], store, Budget(), concurrent=1, rpm=None)
     assert len(asks.asked) == 20
     assert work.given_up == {"one": "credentials: the key is refused"}
+    store.close()
+
+
+async def test_what_is_broken_for_a_moment_is_asked_again_at_once_and_counts_for_nothing(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    once = [failing(kind) for kind in (FailureKind.INTERRUPTED, FailureKind.SILENT)]
+    asks = Asks(*once, FINE)
+    await carry_out(Work("p", ITEMS[:3], asks), [ONE], store, Budget(), concurrent=1, rpm=None, sleep=at_once)
+    assert len(asks.asked) == 5
+    assert len(store.answered("one", "p")) == 3
+    wrong = Asks(failing(FailureKind.INVALID_REQUEST))
+    await carry_out(Work("q", ITEMS[:1], wrong), [ONE], store, Budget(), concurrent=1, rpm=None, sleep=at_once)
+    assert len(wrong.asked) == 1, "what is wrong wherever it is sent is not sent again"
+    store.close()
+
+
+async def test_who_is_turned_away_while_others_are_answered_has_its_turn_in_the_end(tmp_path: Path) -> None:
+    """Nine of ten are turned away, whoever it is: each question has its answer all the same."""
+    asked = 0
+
+    async def ask(_: Deployment, __: Item) -> Asked:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return FINE if asked % 10 == 0 else failing(FailureKind.UNAVAILABLE, 503)
+
+    store = store_in(tmp_path)
+    work = Work("p", ITEMS, ask)
+    await carry_out(work, [ONE], store, Budget(), concurrent=4, rpm=None, sleep=at_once)
+    assert len(store.answered("one", "p")) == len(ITEMS)
+    assert work.given_up == {}
+    store.close()
+
+
+async def test_who_turns_everybody_away_is_given_up_all_the_same(tmp_path: Path) -> None:
+    store, asks = store_in(tmp_path), Asks(failing(FailureKind.RATE_LIMITED, 429))
+    work = Work("p", ITEMS, asks)
+    await carry_out(work, [ONE], store, Budget(), concurrent=1, rpm=None, sleep=at_once)
+    assert work.given_up == {"one": "rate_limited: not so"}
+    assert len(asks.asked) == 20 * 8
     store.close()
 
 

@@ -162,6 +162,16 @@ async def test_a_rate_limit_with_a_long_wait_goes_on_at_once_and_benches(bench: 
     assert bench.health.snapshot(bench.table) == {}
 
 
+async def test_no_wait_benches_for_more_than_an_hour(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(429, retry_after="86400"))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    bench.time += 3599
+    assert "first" in bench.health.snapshot(bench.table)
+    bench.time += 2
+    assert bench.health.snapshot(bench.table) == {}
+
+
 async def test_on_the_last_step_a_long_wait_counts_if_it_fits(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(401))
     bench.router.post(SECOND).mock(side_effect=[error(429, retry_after="30"), httpx.Response(200, json=answer_json())])

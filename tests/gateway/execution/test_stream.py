@@ -135,12 +135,11 @@ async def test_it_begins_with_the_first_real_event_and_not_before() -> None:
     [
         ((error("server_error"),), FailureKind.UNAVAILABLE),
         ((chunk(), error("content_filter")), FailureKind.CONTENT_FILTER),
-        ((chunk("a") + error("content_filter"),), FailureKind.CONTENT_FILTER),
         ((), FailureKind.INTERRUPTED),
         ((chunk(),), FailureKind.INTERRUPTED),
         ((BROKEN,), FailureKind.INTERRUPTED),
     ],
-    ids=["an error", "a filter", "a filter behind text", "nothing", "only a role", "a break"],
+    ids=["an error", "a filter", "nothing", "only a role", "a break"],
 )
 async def test_a_failure_before_the_first_event_is_an_ordinary_one(
     script: tuple[object, ...], kind: FailureKind
@@ -149,6 +148,19 @@ async def test_a_failure_before_the_first_event_is_an_ordinary_one(
     with pytest.raises(ProviderFailed) as raised:
         await stream.begin()
     assert raised.value.failure.kind is kind
+
+
+@pytest.mark.parametrize(
+    "script",
+    [(chunk("a") + error("content_filter"),), (chunk("a"), error("content_filter"))],
+    ids=["one piece", "two pieces"],
+)
+async def test_a_filter_behind_text_is_an_end_however_the_bytes_came(script: tuple[object, ...]) -> None:
+    stream, _ = live(*script)
+    *_, text, finish, last = await all_of(stream)
+    assert text == TextDelta("a")
+    assert isinstance(finish, ChoiceFinish)
+    assert (finish.reason, last) == ("content_filter", Finished())
 
 
 @pytest.mark.parametrize(

@@ -605,6 +605,12 @@ def test_a_head_without_end_is_refused(client: Conversation, app: App, start: by
     assert app.heard == []
 
 
+def test_a_target_that_is_too_long_is_told_so_also_where_it_comes_whole(client: Conversation, app: App) -> None:
+    answer = client.send(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n").response()
+    assert answer.error == (431, "headers_too_large")
+    assert app.heard == []
+
+
 LONG_BODIES = {
     "a trailer": (b"2\r\nhi\r\n0\r\nx: ", b"a" * 4096),
     "trailers": (b"2\r\nhi\r\n0\r\n", b"x: y\r\n" * 700),

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.model.shadow import ShadowRecord
 from gateway.state.database import StateError
-from gateway.state.shadows import ShadowStore
+from gateway.state.shadows import ShadowStore, recorded
 from providers.chat import Usage
 
 RECORD = ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, Usage(3, 4), "stop", 10, 1, "old")
@@ -79,3 +79,16 @@ def test_no_text_is_in_what_is_shown() -> None:
     assert "secret" not in repr(
         replace(RECORD, prompt="secret", answer="secret", refusal="secret", calls=(("secret", "secret"),))
     )
+
+
+def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path) -> None:
+    store = ShadowStore(tmp_path)
+    plain = replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5))
+    said = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
+    told = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
+    for record in (plain, told, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
+        store.keep(record)
+    assert list(recorded(tmp_path, "a", "eu")) == [(1, plain), (2, told)]
+    with pytest.raises(StateError, match=r"shadow\.db can't be read"):
+        list(recorded(tmp_path / "nowhere", "a", "eu"))
+    assert not (tmp_path / "nowhere").exists()

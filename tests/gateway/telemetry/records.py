@@ -26,7 +26,7 @@ def attempt(deployment: str = "house", duration_s: float = 0.3, started_at: floa
 def failed_attempt(
     kind: FailureKind, deployment: str = "house", status: int | None = None, started_at: float = 100.1
 ) -> Attempt:
-    failure = Failure(kind, "told the client", "the provider's own words", status)
+    failure = Failure(kind, "told the client", "the provider's own words", status, request_id="req_up-1")
     return Attempt(deployment, "openai", "m-1", 0.2, failure, started_at)
 
 

@@ -62,9 +62,11 @@ def test_an_answer_after_a_failover_in_a_trace() -> None:
             {
                 "deployment": "house",
                 "ms": 200.0,
+                "model": "m-1",
                 "kind": "unavailable",
                 "status": 503,
                 "detail": "the provider's own words",
+                "provider_request_id": "req_up-1",
             },
             {"deployment": "other", "ms": 300.0},
         ],

@@ -161,3 +161,12 @@ def test_many_bombs_in_a_row_are_bounded_too() -> None:
 def test_more_than_a_piece_comes_whole() -> None:
     body = bytes(range(256)) * 20_000
     assert decoded("gzip", gzip.compress(body), at_most=len(body)) == body
+
+
+def test_parts_that_come_to_nothing_are_bounded() -> None:
+    """A quarter of a megabyte of empty ones would take a third of a second, and their provider can send them for ever."""
+    empty = gzip.compress(b"")
+    found = decoder("gzip")
+    assert found.feed(empty * 900, PLENTY) == b""
+    with pytest.raises(BadResponse, match="more than 1000 parts"):
+        found.feed(empty * 900, PLENTY)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohappyeyeballs
 import pytest
@@ -166,6 +167,35 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
         assert await ask(pool, server.origin) == b"good"
         assert (server.connections, pool._open) == (2, 1)
         await pool.aclose()
+
+
+@pytest.mark.parametrize("end", [False, True], ids=["an answer that nobody asked for", "an end"])
+async def test_what_the_loop_has_not_read_yet_is_not_taken_for_the_next_answer(end: bool) -> None:
+    """A busy loop comes late to what the system has long had: the next request must not begin on that connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
+        listening.settimeout(10)
+        pool, peers = pool_of(), list[socket.socket]()
+
+        def serve() -> None:
+            peer, _ = listening.accept()
+            peers.append(peer)
+            peer.recv(65536)
+            peer.sendall(GOOD)
+
+        origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.submit(serve)
+        assert await ask(pool, origin) == b"good"
+        # From here to the next request the loop doesn't turn.
+        if end:
+            peers[0].shutdown(socket.SHUT_RDWR)
+        else:
+            peers[0].sendall(GOOD.replace(b"good", b"evil"))
+        thread.submit(serve)
+        assert await ask(pool, origin) == b"good"
+        assert (len(peers), pool._open) == (2, 1)
+        await pool.aclose()
+        for peer in peers:
+            peer.close()
 
 
 async def test_a_connection_that_is_to_close_is_dropped() -> None:

@@ -1,0 +1,39 @@
+"""What to tell who asks for a path that there isn't: the path that was meant, or the API that isn't spoken here."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["hint_for"]
+
+_CHAT = "POST /v1/chat/completions"
+_PATHS = (
+    ("/chat/completions", _CHAT),
+    ("/models", "GET /v1/models"),
+    ("/explain", "GET /v1/explain"),
+    ("/disclosure", "GET /v1/disclosure"),
+    ("/healthz", "GET /healthz"),
+    ("/readyz", "GET /readyz"),
+    ("/docs", "GET /docs"),
+)
+_THERE_ARE = f"there are {_CHAT}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
+# OpenAI's further endpoints, Anthropic's, and those that other gateways have.
+_OTHER_APIS = re.compile(
+    r"(?:/v1)?/(?:completions|embeddings|messages|audio|images|videos|files|uploads|batches|moderations|assistants"
+    r"|threads|fine_tuning|vector_stores|realtime|conversations|rerank)(?:/.*)?"
+)
+_RESPONSES = re.compile(r"(?:/v1)?/responses(?:/.*)?")
+_SLASHES = re.compile(r"/+")
+
+
+def hint_for(path: str) -> str:
+    """What there is instead of the path; nothing of it is quoted back."""
+    plain = _SLASHES.sub("/", path.lower()).rstrip("/")
+    if _RESPONSES.fullmatch(plain):
+        return f"OpenAI's Responses API is not spoken here: let your client use chat completions, {_CHAT}"
+    for ending, meant in _PATHS:
+        if plain.endswith(ending):
+            return f"did you mean {meant}? The base URL of OpenAI's clients ends in /v1, without a slash behind a path"
+    if _OTHER_APIS.fullmatch(plain):
+        return f"this API is not spoken here: the gateway answers chats only, {_CHAT}"
+    return _THERE_ARE

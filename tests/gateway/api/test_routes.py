@@ -1,0 +1,183 @@
+"""What lies beside the chat endpoint, as a client finds it: HEAD, health, who is asked for by name, who says who asks."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.lost import hint_for
+from gateway.app import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from tests.gateway.api.test_chat import WHOLE
+from tests.tables import table_of
+
+KEYS = {name: f"gk-{name}" for name in ("app", "backend", "shop")}
+
+
+def hashed(name: str) -> str:
+    return f"sha256:{hashlib.sha256(KEYS[name].encode()).hexdigest()}"
+
+
+TEXT = f"""
+version: 1
+blocked: [CU]
+blocked_by: https://assistant.example/where
+assistants:
+  assistant: {{aliases: [gpt-4o], routes: {{eu: [{{a: 1, b: 1}}], default: [{{a: 1, b: 1}}]}}}}
+  house-only: {{routes: {{eu: [a]}}}}
+  quiet: {{routes: {{default: [keyless, a]}}}}
+regions:
+  eu: {{territories: ["@EEA"], boundary: ["@EEA"]}}
+  default: {{territories: ["*"], boundary: ["*"]}}
+deployments:
+  a: {{provider: openai-compatible, model: m, endpoint: "https://a.inside.example/v1", stores: DE, processes: DE, api_key: "${{KEY}}"}}
+  b: {{provider: openai-compatible, model: m, endpoint: "https://b.inside.example/v1", stores: DE, processes: DE, api_key: "${{KEY}}"}}
+  keyless: {{provider: openai, model: gpt-4o, endpoint: us, api_key: "${{NOT_SET_ANYWHERE}}"}}
+clients:
+  app: {{keys: ["{hashed("app")}"]}}
+  backend: {{keys: ["{hashed("backend")}"], may_assert: [user]}}
+  shop: {{keys: ["{hashed("shop")}"], may_assert: [territory]}}
+location:
+  signals: [claim, assertion, edge_header]
+  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]
+  claim: {{issuer: i, audience: a, algorithms: [HS256], secret: "a-secret-of-thirty-two-characters"}}
+"""
+TABLE = table_of(TEXT, {"KEY": "sk"})
+CHAT = "/v1/chat/completions"
+HELLO: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
+PEOPLE = [f"person-{number}" for number in range(12)]
+
+
+async def answer(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json=WHOLE)
+
+
+APP: Any = Gateway(TABLE, HttpxTransport(httpx.MockTransport(answer)))
+
+
+async def ask(method: str, path: str, key: str = "app", body: Any = None, **headers: str) -> httpx.Response:
+    every = {"authorization": f"Bearer {KEYS[key]}", "cf-ipcountry": "DE"}
+    every |= {name.replace("_", "-"): value for name, value in headers.items()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
+        return await client.request(method, path, headers=every, json=body)
+
+
+def error_of(response: httpx.Response) -> Any:
+    return response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz", "/v1/models", "/v1/models/gpt-4o", "/docs"])
+async def test_what_can_be_got_can_be_looked_at(path: str) -> None:
+    got, looked = await ask("GET", path), await ask("HEAD", path)
+    assert (got.status_code, looked.status_code) == (200, 200)
+    assert looked.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_a_head_of_the_chat_endpoint_says_how_it_is_asked() -> None:
+    looked = await ask("HEAD", CHAT)
+    assert (looked.status_code, looked.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/chat/completions", "did you mean POST /v1/chat/completions?"),
+        ("/v1/chat/completions/", "did you mean POST /v1/chat/completions?"),
+        ("//v1//chat/completions", "did you mean POST /v1/chat/completions?"),
+        ("/v1/v1/chat/completions", "did you mean POST /v1/chat/completions?"),
+        ("/openai/deployments/gpt-4o/chat/completions", "did you mean POST /v1/chat/completions?"),
+        ("/V1/Chat/Completions", "did you mean POST /v1/chat/completions?"),
+        ("/models", "did you mean GET /v1/models?"),
+        ("/v1/explain/", "did you mean GET /v1/explain?"),
+        ("/v1/responses", "Responses API is not spoken here: let your client use chat completions"),
+        ("/responses/resp_1", "Responses API is not spoken here"),
+        ("/v1/embeddings", "this API is not spoken here"),
+        ("/v1/messages", "this API is not spoken here"),
+        ("/v1/completions", "this API is not spoken here"),
+        ("/v1/audio/speech", "this API is not spoken here"),
+        ("/", "there are POST /v1/chat/completions, GET /v1/models"),
+        ("/v1/messagesx", "there are POST /v1/chat/completions, GET /v1/models"),
+    ],
+)
+async def test_who_is_lost_is_told_the_way(path: str, words: str) -> None:
+    assert words in hint_for(path)
+    found = await ask("POST", f"http://gateway{path}")
+    assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
+    assert words in error_of(found)["message"]
+
+
+async def test_a_key_that_does_not_do_is_answered_with_the_scheme_that_does() -> None:
+    for path in ("/v1/models", CHAT):
+        refused = await ask("GET" if path != CHAT else "POST", path, authorization="Bearer gk-nobody", body=HELLO)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert "not a provider's" in error_of(refused)["message"]
+
+
+async def test_a_name_that_is_not_offered_here_is_not_said_to_be_unknown() -> None:
+    here = await ask("GET", "/v1/models/house-only")
+    assert here.status_code == 200
+    elsewhere = await ask("GET", "/v1/models/house-only", cf_ipcountry="US")
+    assert (elsewhere.status_code, error_of(elsewhere)["code"]) == (451, "region_blocked")
+    asked = await ask("POST", CHAT, cf_ipcountry="US", body={**HELLO, "model": "house-only"})
+    assert error_of(asked) == error_of(elsewhere)
+    assert error_of(await ask("GET", "/v1/models/hous-only"))["param"] == "model"
+    assert error_of(await ask("GET", "/v1/explain?assistant=asistant"))["param"] == "assistant"
+
+
+async def test_a_client_is_not_told_where_servers_inside_stand_nor_whence_keys_come() -> None:
+    told = (await ask("GET", "/v1/explain?assistant=quiet", cf_ipcountry="US")).text
+    assert '"site":null' in told
+    assert '"detail":"no credential"' in told
+    for secret in ("inside.example", "NOT_SET_ANYWHERE"):
+        assert secret not in told
+
+
+async def test_the_page_of_who_refuses_stands_on_every_451() -> None:
+    for method, path, body in (("POST", CHAT, HELLO), ("GET", "/v1/models", None), ("GET", "/v1/disclosure", None)):
+        blocked = await ask(method, f"{path}?assistant=assistant", body=body, cf_ipcountry="CU")
+        assert blocked.status_code == 451
+        assert blocked.headers["link"] == '<https://assistant.example/where>; rel="blocked-by"'
+    assert "link" not in (await ask("GET", "/v1/models/nothing")).headers
+
+
+# --- who the person is ----------------------------------------------------------------------------
+
+
+async def deployment_for(key: str, **said: Any) -> str:
+    user = said.pop("user", None)
+    answer = await ask("POST", CHAT, key, {**HELLO, **({"user": user} if user else {})}, **said)
+    assert answer.status_code == 200
+    return answer.headers["x-gateway-deployment"]
+
+
+async def test_a_backend_that_may_says_who_asks_and_others_do_not() -> None:
+    by_user = {name: await deployment_for("app", user=name) for name in PEOPLE}
+    assert set(by_user.values()) == {"a", "b"}
+    for name, deployment in by_user.items():
+        assert await deployment_for("backend", x_gateway_user=name) == deployment
+    first, other = next((one, two) for one in by_user for two in by_user if by_user[one] != by_user[two])
+    assert await deployment_for("backend", x_gateway_user=first, user=other) == by_user[first]
+    for key in ("app", "shop"):
+        assert await deployment_for(key, x_gateway_user=first, user=other) == by_user[other]
+
+
+async def test_two_people_at_once_are_refused_and_one_said_twice_is_one() -> None:
+    twice = [("authorization", f"Bearer {KEYS['backend']}"), ("x-gateway-user", "anna"), ("x-gateway-user", "bert")]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
+        refused = await client.post(CHAT, headers=[*twice, ("cf-ipcountry", "DE")], json=HELLO)
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "invalid_request")
+    assert "`x-gateway-user`" in error_of(refused)["message"]
+
+
+async def test_explain_notes_what_was_ignored_and_takes_what_was_not() -> None:
+    ignored = (await ask("GET", "/v1/explain?assistant=assistant", x_gateway_user="anna")).json()
+    assert ignored["user"] == {"signal": None, "note": "ignored: this key may not assert a user"}
+    taken = (await ask("GET", "/v1/explain?assistant=assistant&user=bert", "backend", x_gateway_user="anna")).json()
+    assert taken["user"] == {"signal": "assertion", "note": ""}
+    plain = (await ask("GET", "/v1/explain?assistant=assistant&user=anna")).json()
+    assert "user" not in plain
+    assert taken["weighted"]["side"] == plain["weighted"]["side"]
+    assert "anna" not in str(taken)

@@ -1,0 +1,240 @@
+"""What a shadow recorded, scored as the answers of an evaluation are; texts only where the config keeps them today."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.evaluate.items import Answer
+from gateway.evaluate.scorers import Score
+from gateway.evaluate.shadow_traffic import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
+from gateway.evaluate.suite import Suite
+from gateway.model.shadow import ShadowRecord
+from gateway.state.shadows import ShadowStore
+from providers.simulator.scenario import HttpError, Scenario
+from tests.gateway.evaluate.conftest import config_of, servers, suite_in
+
+CHECKS = """
+shadow:
+  checks:
+    - {name: short, rules: [{rule: words, most: 5}]}
+    - {name: sum, when: "How much", number: 7}
+"""
+JUDGED = CHECKS + "    - {name: polite, when: Greet, rubric: is polite}\njudge: {deployment: judge}\n"
+PLAIN = ShadowRecord(
+    1_790_000_000.0, "t", "r-1", "assistant", "cn", "new", "m-2", True, "ok", 0.3, 0.9, finish_reason="stop",
+    beside="one", beside_first_s=0.2, beside_total_s=0.7,
+)  # fmt: skip
+
+
+def said(prompt: str, answer: str, **more: object) -> ShadowRecord:
+    return replace(PLAIN, prompt=f"user: {prompt}", answer=answer, **more)  # type: ignore[arg-type]
+
+
+RECORDS = [
+    said("How much is 3 and 4?", "It is 7."),
+    said("How much is 3 and 4?", "It is 8, I am quite sure of that."),
+    said("Greet me.", "Hello."),
+    said("What is the weather like today?", "Ich weiß es nicht, und das ist auch nicht schlimm."),
+    said("Tell me something bad that is not for me.", "I'm sorry, I can't help with that."),
+    said("Filtered?", "", finish_reason="content_filter"),
+    said("Look it up.", "", tool_calls=1, finish_reason="tool_calls"),
+    replace(PLAIN, outcome="silent", prompt="user: Hello?", answer=""),
+    PLAIN,
+]
+
+
+def numbered(records: list[ShadowRecord]) -> list[tuple[int, ShadowRecord]]:
+    return list(enumerate(records, 1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        ("user: Hi", "Hi"),
+        ("system: be kind\nuser: one\nassistant: two\nuser: three\nand four", "three\nand four"),
+        ("user: one\ntool: {}\nassistant: ", "one"),
+        ("the end of something long", "the end of something long"),
+    ],
+)
+def test_the_last_thing_that_the_person_said(prompt: str, question: str) -> None:
+    assert last_said(prompt) == question
+
+
+def test_only_whole_answers_with_a_text_are_scored() -> None:
+    found = {number: answer for number, _, answer in texts_of(numbered(RECORDS))}
+    assert list(found) == [1, 2, 3, 4, 5, 6]
+    assert found[1] == Answer("It is 7.")
+    assert found[6].filtered
+    kept = said("Look it up.", "", tool_calls=1, calls=(("look", "{}"),), refusal="no")
+    [(_, _, answer)] = texts_of([(1, kept)])
+    assert (answer.refusal, [(call.name, call.arguments) for call in answer.calls]) == ("no", [("look", "{}")])
+
+
+def test_the_same_scorers_and_times_beside_who_answered(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, CHECKS)
+    [(name, one)] = score_shadow(suite, numbered(RECORDS), {}).items()
+    assert (name, one.requests, one.texts, one.failures) == ("new", 9, 6, {"silent": 1})
+    assert one.answered is not None
+    assert one.answered.value == pytest.approx(8 / 9)
+    assert one.refused is not None
+    assert (one.refused.value, one.refusals) == (pytest.approx(2 / 6), {"provider": 1, "rule": 1})
+    assert one.acceptable is None, "without words and judge nobody can tell"
+    assert one.in_language is not None
+    assert (one.in_language.value, one.in_language.of) == (pytest.approx(3 / 4), 4)
+    assert {check: (found.value, found.of) for check, found in one.checks.items()} == {
+        "short": (pytest.approx(2 / 6), 6),
+        "sum": (0.5, 2),
+    }
+    assert one.total is not None
+    assert (one.total.later_s, one.total.of, one.total.p < 0.05) == (pytest.approx(0.2), 8, True)
+    whys = {(item.item, item.group): item.why for item in one.failed}
+    assert whys["r-1 (2)", "sum"] == "gives 8, not 7"
+    assert whys["r-1 (4)", "language"] == "is asked in en and answered in de"
+    words = "\n".join(shadow_in_words(name, one))
+    assert "200 ms later than who answered the same 8 requests" in words
+    assert "nobody could tell" in words
+
+
+def test_a_prompt_that_is_an_item_has_the_items_check(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=3)
+    right, wrong, _ = suite.performance
+    assert right.right is not None
+    records = [said(right.prompt, right.right.text), said(f"{wrong.prompt}  ", "no idea"), said("Else?", "7")]
+    one = score_shadow(suite, numbered(records), {})["new"]
+    assert {check: (found.value, found.of) for check, found in one.checks.items()} == {"sums": (0.5, 2)}
+
+
+def test_the_judge_is_asked_what_no_rule_can_tell(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, JUDGED)
+    items = asked_of_the_judge(suite, numbered(RECORDS))
+    assert [item.id for item in items] == ["1", "2", "3 polite", "3", "4"]
+    verdicts = {"1": Score(1.0), "2": Score(0.0, "untrue"), "3 polite": Score(0.5, "so so"), "3": Score(1.0)}
+    one = score_shadow(suite, numbered(RECORDS), verdicts)["new"]
+    assert one.acceptable is not None
+    # Two refusals are acceptable; the fourth has no verdict, and counts for nothing.
+    assert (one.acceptable.value, one.acceptable.of) == (pytest.approx(4 / 5), 5)
+    assert one.checks["polite"].value == 0
+    assert one.judged_by == ("judge",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shadow: {checks: [{name: a}]}", "needs exactly one check"),
+        ("shadow: {checks: [{name: a, call: {name: x}}]}", "of calls only their number is recorded"),
+        ("shadow: {checks: [{name: a, rubric: kind}]}", "there is no judge"),
+        ("shadow: {checks: [{name: a, when: '(', number: 1}]}", "unterminated subpattern"),
+        ("shadow: {checks: [{name: a, number: 1}, {name: a, number: 2}]}", "two checks are called 'a'"),
+    ],
+)
+def test_a_mistake_is_told(tmp_path: Path, text: str, message: str) -> None:
+    from gateway.config.problems import ConfigRejected
+
+    with pytest.raises(ConfigRejected, match=message.replace("(", r"\(")):
+        suite_in(tmp_path, text)
+
+
+class Place:
+    """A state directory with records, a config that names a judge, and the command."""
+
+    def __init__(self, folder: Path, origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.config = folder / "gateway.yaml"
+        monkeypatch.setenv("KEY", "sk-test")
+        store = ShadowStore(folder / "state")
+        for record in RECORDS:
+            store.keep(record)
+        store.close()
+        self.suite: Suite = suite_in(folder, JUDGED)
+        self.write(origin)
+
+    def write(self, origin: str, *, keep_text: bool = True, judge_in: str = "CN", approved: bool = True) -> None:
+        origins = {"one": "http://127.0.0.1:9001", "new": "http://127.0.0.1:9001", "judge": origin}
+        text = config_of(origins, stores={"judge": judge_in}, more="cell: {territory: CN, serves: [cn]}\n")
+        kept = "true" if keep_text else "false"
+        shadow = f"shadow: {{cn: {{deployment: new, share: 10%, keep_text: {kept}}}}}"
+        text = text.replace("routes: {cn: [one]}", f"routes: {{cn: [one]}}, {shadow}")
+        if not approved:
+            before, judge, after = text.partition("  judge:")
+            text = before + judge + after.replace("number: N-1", "number: N-1, valid_until: 2020-01-01", 1)
+        self.config.write_text(text)
+
+    def run(self, *arguments: str) -> int:
+        asked = ["evaluate", "--config", str(self.config), "--region", "cn", "--shadow", str(self.folder / "state")]
+        return main([*asked, "--out", str(self.folder / "out"), *arguments])
+
+    @property
+    def report(self) -> dict:
+        return json.loads((self.folder / "out" / "report.json").read_text("utf-8"))
+
+
+@pytest.mark.slow
+def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a judge on the wire, broken off by its failures, gone on with, and never asked twice."""
+    scenario = Scenario(text='{"acceptable": true, "score": 5, "reason": "fine"}', script=(HttpError(401),))
+    with servers({"judge": scenario}) as thread:
+        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        suite = ("--suite", str(tmp_path / "suite.yaml"))
+        assert place.run(*suite, "--dry-run") == 0
+        assert thread["judge"].received == 0
+        assert "is asked 5 questions" in capsys.readouterr().out
+        assert place.run(*suite) == 0
+        assert thread["judge"].received == 5
+        assert place.run(*suite) == 0
+        assert thread["judge"].received == 6, "what failed is asked again, and nothing else"
+        prompt = json.loads(thread["judge"].requests[-1].body)["messages"][-1]["content"]
+        assert "How much is 3 and 4?" in prompt
+    one = place.report["shadows"]["new"]
+    assert one["acceptable"]["value"] == 1
+    assert one["checks"]["polite"]["value"] == 1
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "It is 8, I am quite sure of that." in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert "gives 8, not 7" in (tmp_path / "out" / "report.md").read_text("utf-8")
+
+
+def test_no_text_is_read_that_the_config_does_not_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with servers({"judge": Scenario()}) as thread:
+        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        assert place.run() == 0
+        place.write(thread["judge"].origin, keep_text=False)
+        assert place.run() == 0
+        assert thread["judge"].accepted == 0
+    assert "keeps no text of this shadow" in capsys.readouterr().out
+    one = place.report["shadows"]["new"]
+    assert (one["requests"], one["texts"], one["failed"]) == (9, 0, [])
+    assert "quite sure" not in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("judge_in", "approved"), [("US", True), ("CN", False)])
+def test_a_judge_that_people_are_not_routed_to_reads_nothing_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judge_in: str, approved: bool
+) -> None:
+    with servers({"judge": Scenario()}) as thread:
+        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        place.write(thread["judge"].origin, judge_in=judge_in, approved=approved)
+        assert place.run("--suite", str(tmp_path / "suite.yaml")) == 2
+        assert thread["judge"].accepted == 0
+    assert "may not read what people wrote" in capsys.readouterr().err
+
+
+def test_what_there_is_not_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path, "http://127.0.0.1:9", monkeypatch)
+    asked = ["evaluate", "--config", str(place.config), "--out", str(tmp_path / "out"), "--shadow"]
+    for more, message in (
+        ([str(tmp_path / "nowhere"), "--region", "cn"], "shadow.db can't be read"),
+        ([str(tmp_path / "state"), "--region", "us"], "has no shadow in region us"),
+        ([str(tmp_path / "state"), "--region", "xx"], "no region 'xx'"),
+        ([str(tmp_path / "state"), "--region", "cn", "--candidates", "one"], "leave out --candidates"),
+    ):
+        assert main([*asked, *more]) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Of which deployment an answer is expected so soon that no answer is silence."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.pulse import REMEMBERED_S, Pulses
+from gateway.model.deployment import Deployment
+from gateway.model.record import Record
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.tables import table_of
+
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
+
+
+@pytest.fixture
+def deployments() -> dict[str, Deployment]:
+    return dict(table_of(TABLE, ENVIRON).deployments)
+
+
+def test_who_has_answered_nobody_lately_is_not_known_to_be_quick(deployments: dict[str, Deployment]) -> None:
+    pulses, first = Pulses(), deployments["first"]
+    assert not pulses.is_quick(first, 10, now=0)
+    pulses.beat(first, now=100, took_s=1)
+    assert pulses.is_quick(first, 10, now=109)
+    assert not pulses.is_quick(deployments["second"], 10, now=109)
+    assert not pulses.is_quick(first, 10, now=110)
+
+
+def test_a_failure_ends_it_and_an_answer_begins_it_anew(deployments: dict[str, Deployment]) -> None:
+    pulses, first = Pulses(), deployments["first"]
+    pulses.beat(first, now=100, took_s=1)
+    pulses.stop(first)
+    assert not pulses.is_quick(first, 10, now=101)
+    assert not pulses.has_answered_since(first, 99)
+    pulses.beat(first, now=102, took_s=1)
+    assert pulses.is_quick(first, 10, now=103)
+    assert pulses.has_answered_since(first, 101)
+    assert not pulses.has_answered_since(first, 102)
+
+
+def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deployment]) -> None:
+    pulses, first = Pulses(), deployments["first"]
+    pulses.beat(first, now=100, took_s=5.1)
+    for now in range(101, 100 + int(REMEMBERED_S)):
+        pulses.beat(first, now=now, took_s=0.2)
+        assert not pulses.is_quick(first, 10, now=now)
+        assert pulses.is_quick(first, 11, now=now), "to who may wait longer, five seconds are quick"
+    pulses.beat(first, now=101 + REMEMBERED_S, took_s=0.2)
+    assert pulses.is_quick(first, 10, now=102 + REMEMBERED_S)
+
+
+def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployment]) -> None:
+    pulses = Pulses()
+    for deployment in deployments.values():
+        pulses.beat(deployment, now=100, took_s=1)
+    pulses.keep([deployments["second"]])
+    assert not pulses.is_quick(deployments["first"], 10, now=101)
+    assert pulses.is_quick(deployments["second"], 10, now=101)
+
+
+@pytest.mark.parametrize("others_are_answered", [True, False])
+async def test_a_lost_request_counts_for_the_breaker_only_if_nobody_else_is_answered(
+    bench: Bench, others_are_answered: bool
+) -> None:
+    bench.table = table_of(TABLE.replace("60s}", "50ms, breaker: {failures: 1}}"), ENVIRON)
+    told = httpx.Response(200, json=answer_json())
+
+    async def first(request: httpx.Request) -> httpx.Response:
+        asked_for.append(b'"stream":true' in request.content)
+        if not asked_for[-1]:
+            await asyncio.Event().wait()
+        return told
+
+    asked_for: list[bool] = []
+    bench.router.post(FIRST).mock(side_effect=first)
+    bench.router.post(SECOND).mock(return_value=told)
+    await bench.ask()
+    asked = asyncio.create_task(bench.ask())
+    record = bench.record = Record("req", 0.0, "t")
+    bench.deadline = Deadline.start(600, 55, bench.clock)
+    while others_are_answered and not asked.done():
+        bench.time += 0.001
+        bench.health.pulses.beat(bench.table.deployments["first"], bench.time, 0.001)
+        await asyncio.sleep(0)
+    answer = await asked
+    assert asked_for == [True, False], "the first was folded, and has shown that it is quick"
+    assert answer.step.deployment.name == "second"
+    failure = record.attempts[0].failure
+    assert failure is not None
+    assert failure.kind is FailureKind.SILENT
+    assert ("first" in bench.health.snapshot(bench.table)) is not others_are_answered

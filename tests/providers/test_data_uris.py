@@ -1,0 +1,66 @@
+"""Data URIs in a request: one spelling goes on, and what is wrong with another is said."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from providers.chat import FilePart, ImagePart, UserMessage
+from providers.codec.data_uris import sound_data_uri
+from providers.codec.decode_messages import decode_messages
+from providers.failures import InvalidRequest
+
+
+@pytest.mark.parametrize(
+    ("uri", "taken"),
+    [
+        ("data:image/png;base64,aGk=", "data:image/png;base64,aGk="),
+        ("data:image/svg+xml;charset=utf-8;base64,aGk_-", "data:image/svg+xml;charset=utf-8;base64,aGk_-"),
+        ("DATA:Image/PNG;Base64,aGkA", "data:image/png;base64,aGkA"),
+    ],
+)
+def test_a_sound_one_is_taken_in_one_spelling(uri: str, taken: str) -> None:
+    assert sound_data_uri(uri) == taken
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("data:image/png,abc", "is a data URI that is not in base64"),
+        ("data:image/png;base64", "is a data URI that is not in base64"),
+        ("data:image/png;base64,", "is a data URI without content"),
+        ("data:;base64,aGk=", "is a data URI whose media type can't be read"),
+        ("data:image png;base64,aGk=", "is a data URI whose media type can't be read"),
+        ("data:image/png;base64,aG\nk=", "has white space in its base64 that doesn't belong there (character 3 of it)"),
+        ("data:image/png;base64,aGk=é", "has a character in its base64 that doesn't belong there (character 5 of it)"),
+        ("aGk=", "is no data URI"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_of_it_is_quoted(uri: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        sound_data_uri(uri)
+
+
+def test_an_error_names_the_place_and_shows_how() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png,abc"}}
+    with pytest.raises(InvalidRequest) as raised:
+        decode_messages([{"role": "user", "content": [image]}])
+    assert str(raised.value) == (
+        "`messages[0].content[0].image_url.url` is a data URI that is not in base64: write data:image/png;base64,…"
+    )
+    with pytest.raises(InvalidRequest) as raised:
+        decode_messages([{"role": "user", "content": [{"type": "file", "file": {"file_data": "aGk="}}]}])
+    assert str(raised.value) == (
+        "`messages[0].content[0].file.file_data` is no data URI: write data:application/pdf;base64,…"
+    )
+
+
+def test_parts_hold_the_one_spelling() -> None:
+    parts = [
+        {"type": "image_url", "image_url": {"url": "DATA:image/png;base64,aGk="}},
+        {"type": "file", "file": {"file_data": "Data:Application/PDF;BASE64,aGk="}},
+    ]
+    assert decode_messages([{"role": "user", "content": parts}]) == (
+        UserMessage((ImagePart("data:image/png;base64,aGk="), FilePart("data:application/pdf;base64,aGk="))),
+    )

@@ -1,0 +1,126 @@
+"""The words of `stop` at the end of an answer, at a vendor that leaves them in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target, WireResponse
+from providers.adapters.hunyuan import ADAPTER as NATIVE
+from providers.adapters.openai import ADAPTER as OPENAI
+from providers.adapters.rows import adapter_named
+from providers.catalogue.models import ModelFacts
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+)
+from providers.exchange import AnswerReader, read_answer
+from providers.failures import Failure, FailureKind
+from providers.folding import fold
+from providers.stops import StopTrimmer, stops_left_in
+
+TARGET = Target("m", "/v1", ModelFacts())
+COMPATIBLE = adapter_named("hunyuan-compatible")
+
+
+def shown(pieces: Sequence[str], stops: Sequence[str], reason: FinishReason = "stop") -> list[str]:
+    """The text that a client has seen after each piece, and at the end."""
+    trimmer, seen = StopTrimmer(stops), [""]
+    steps: list[StreamEvent] = [*(TextDelta(piece) for piece in pieces), ChoiceFinish(reason)]
+    for step in steps:
+        told = trimmer.take([step])
+        seen.append(seen[-1] + "".join(event.text for event in told if isinstance(event, TextDelta)))
+    return seen[1:]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "expected"),
+    [
+        (["foE", "ND"], ["END"], ["fo", "fo", "fo"]),
+        (["fooEND"], ["END"], ["foo", "foo"]),
+        (["END"], ["END"], ["", ""]),
+        (["E", "N", "x"], ["END"], ["", "", "ENx", "ENx"]),
+        (["END ", "more"], ["END"], ["END ", "END more", "END more"]),
+        (["fooE"], ["END"], ["foo", "fooE"]),
+        (["a\n", "\n"], ["\n\n", "\n"], ["a", "a", "a"]),
+        (["aEN", "DING"], ["END", "ENDING"], ["a", "a", "a"]),
+        (["你好。"], ["。"], ["你好", "你好"]),
+    ],
+)
+def test_no_piece_of_a_stop_word_is_seen(pieces: list[str], stops: list[str], expected: list[str]) -> None:
+    assert shown(pieces, stops) == expected
+
+
+def test_a_text_that_was_cut_or_filtered_loses_nothing() -> None:
+    assert shown(["foE", "ND"], ["END"], "length")[-1] == "foEND"
+    assert shown(["foE", "ND"], ["END"], "content_filter")[-1] == "foEND"
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.data())
+def test_the_cut_of_the_network_does_not_matter(text: str, stops: list[str], data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
+    pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)]) if start < end]
+    ends = [stop for stop in stops if text.endswith(stop)]
+    expected = text.removesuffix(max(ends, key=len)) if ends else text
+    seen = shown(pieces, stops)
+    assert seen[-1] == expected
+    assert all(expected.startswith(one) for one in seen), "something was shown that had to be taken back"
+
+
+def test_what_is_held_comes_before_what_follows_it() -> None:
+    trimmer = StopTrimmer(("END",))
+    call = ToolCallDelta(0, "{}", "c", "f")
+    assert trimmer.take([TextDelta("aE"), ReasoningDelta("r"), TextDelta("N"), call]) == (
+        TextDelta("a"),
+        TextDelta("E"),
+        ReasoningDelta("r"),
+        TextDelta("N"),
+        call,
+    )
+    failed = Failed(Failure(FailureKind.INTERRUPTED, "m"))
+    assert trimmer.take([TextDelta("EN", 1), failed]) == (TextDelta("EN", 1), failed)
+
+
+def test_choices_are_held_apart_and_runs_are_read() -> None:
+    trimmer = StopTrimmer(("END",))
+    events = [TextRun((b"a\\n", b"EN")), TextDelta("E", 1), TextDelta("D"), TextDelta("x", 1)]
+    ends = [ChoiceFinish("stop", 0), ChoiceFinish("stop", 1), Finished()]
+    assert fold([Opened("i", "m", 1), *trimmer.take(events), *trimmer.take(ends)]).choices[0].message.content == "a\n"
+
+
+def test_only_a_vendor_that_leaves_them_in_is_read_so() -> None:
+    assert stops_left_in(OPENAI, ("END",)) == stops_left_in(adapter_named("deepseek"), ("END",)) == ()
+    assert stops_left_in(NATIVE, ("", "END")) == stops_left_in(COMPATIBLE, ("END",)) == ("END",)
+
+
+def native(*texts: str) -> bytes:
+    entries = [({"Content": text}, "") for text in texts] + [({"Content": ""}, "stop")]
+    events: list[Any] = [{"Id": "r", "Choices": [{"Delta": delta, "FinishReason": word}]} for delta, word in entries]
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+def test_the_words_go_from_streams_and_from_whole_answers() -> None:
+    head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
+    reader = AnswerReader(NATIVE, head, TARGET, ("END",))
+    assert fold([*reader.feed(native("foE", "ND")), *reader.close()]).choices[0].message.content == "fo"
+    choice = {"Index": 0, "FinishReason": "stop", "Message": {"Role": "assistant", "Content": "fooEND"}}
+    body = json.dumps({"Response": {"Id": "r", "Choices": [choice]}}).encode()
+    whole = WireResponse(200, {"content-type": "application/json"}, body, 1)
+    assert read_answer(NATIVE, whole, TARGET, ("END",)).choices[0].message.content == "foo"
+    assert read_answer(NATIVE, whole, TARGET).choices[0].message.content == "fooEND"
+    for_a_stream = AnswerReader(NATIVE, WireResponse(200, whole.headers, b"", 1), TARGET, ("END",))
+    assert fold([*for_a_stream.feed(body), *for_a_stream.close()]).choices[0].message.content == "foo"
