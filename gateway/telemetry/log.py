@@ -188,7 +188,7 @@ def _add_fields(fields: dict[str, object], record: Record) -> None:
     if record.queued_s:
         fields["queued_ms"] = _milliseconds(record.queued_s)
     if record.skipped:
-        fields["skipped"] = {skipped.deployment: skipped.reason for skipped in record.skipped}
+        fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
     if record.consent is not None:
         fields["consent"] = record.consent
     if record.dropped:

@@ -113,7 +113,7 @@ def test_lines_for_people_count_none_as_dropped() -> None:
 
 
 def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_known() -> None:
-    stream, record = io.StringIO(), answered()
+    stream, record = io.StringIO(), answered(failed_attempt(FailureKind.UNAVAILABLE), attempt("other"))
     record.client = None
     log.configure("text", "info", stream)
     log.log_request(record)
@@ -123,6 +123,7 @@ def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_
     assert names[:4] == ["status", "outcome", "region", "why"]
     assert "None" not in stream.getvalue()
     assert "client" not in names
+    assert "'kind': 'unavailable'" in stream.getvalue()
     assert {"request_id", "total_ms", "table"} <= set(names)
 
 
