@@ -17,7 +17,6 @@ from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.e2e.test_faults import eventually
-
 from tests.e2e.test_reload import NAMES, Load, Operator, config, operated
 
 LIMIT_S = 60
