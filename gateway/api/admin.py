@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -134,6 +135,9 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
 def _operator(request: Request) -> str:
     """Who says that they ask. It is written down as a claim: the token, or this machine, is what lets them."""
     name = request.headers.get(OPERATOR_HEADER, "")
+    with suppress(UnicodeDecodeError):
+        # Names are in UTF-8; a framework that reads headers as Latin-1 has every byte of them.
+        name = name.encode("latin-1").decode()
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise ApiError("invalid_request", f"`{OPERATOR_HEADER}` must be at most {_LONGEST_NAME} printable characters")
     return name

@@ -37,7 +37,7 @@ class AdminClient:
 
     def post(self, path: str, content: Mapping[str, object], operator: str) -> tuple[int, Mapping[str, object]]:
         """The status (200 or 422) and the object that came back; raises NotReached."""
-        headers = {"content-type": "application/json", OPERATOR_HEADER: operator}
+        headers = {"content-type": b"application/json", OPERATOR_HEADER: operator.encode()}
         status, body = self._ask("POST", path, json.dumps(content).encode(), headers)
         if status not in (200, 422):
             raise NotReached(f"{self.url}{path} answers {status}: {_message(body)}")
@@ -46,12 +46,12 @@ class AdminClient:
             raise NotReached(f"{self.url}{path} answers {status}: {_message(body)}")
         return status, answer
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
         target = urlsplit(self.url)
         if target.scheme not in ("http", "https") or not target.hostname:
             raise NotReached(f"{self.url!r} is no URL of an admin listener, such as http://127.0.0.1:8081")
         kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-        shown = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
+        shown = {"authorization": f"Bearer {self.token}".encode()} if self.token is not None else {}
         try:
             connection = kind(target.hostname, target.port, timeout=_LIMIT_S)
             try:

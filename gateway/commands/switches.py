@@ -125,6 +125,8 @@ def rollback(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     who: str = options.operator or _user()
+    if not who.isprintable():
+        raise CommandError("--as must be printable characters: it is shown in the history")
     signature = _read_given(options.signature)
     url = options.admin
     if url is None and settings.state_dir is not None:

@@ -69,7 +69,11 @@ class Watch:
     def settled(self, reading: Reading) -> bool:
         """Whether to act on this reading: it is news, and equal to the one before."""
         last, self._last = self._last, reading
-        return reading != self._known and reading == last
+        return self.is_news(reading) and reading == last
+
+    def is_news(self, reading: Reading) -> bool:
+        """Whether it is something else than what was acted on last."""
+        return reading != self._known
 
     def acted_on(self, reading: Reading) -> None:
         """From now on this is what is known."""

@@ -13,10 +13,11 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from gateway.live.compiling import Order, Outcome
 
-__all__ = ["CompileFailed", "Compiling", "compile_apart", "our_environment"]
+__all__ = ["CompileFailed", "Compiler", "Compiling", "compile_apart", "our_environment"]
 
 _LIMIT_S = 60.0
 
@@ -27,12 +28,35 @@ class CompileFailed(Exception):
 
 async def compile_apart(order: Order) -> Outcome:
     """The outcome of a compile in a child process; raises CompileFailed."""
-    child = _Child()
-    try:
-        # The loop itself would wait until the child has come up as far as to its own program.
-        return await asyncio.to_thread(child.run, order)
-    finally:
-        child.kill()
+    return await Compiler().compile(order)
+
+
+class Compiler:
+    """Compiles again and again, each time in a child of its own, which may have been started before it is needed: most
+    of the time that a compile takes goes into that."""
+
+    def __init__(self) -> None:
+        self._waiting: _Child | None = None
+
+    async def compile(self, order: Order) -> Outcome:
+        """As `compile_apart`."""
+        child, self._waiting = self._waiting or _Child(), None
+        try:
+            # The loop itself would wait until the child has come up as far as to its own program.
+            return await asyncio.to_thread(child.run, order)
+        finally:
+            child.kill()
+
+    async def prepare(self, *, is_wanted: bool) -> None:
+        """Have a child waiting, or none."""
+        if not is_wanted:
+            child, self._waiting = self._waiting, None
+            if child is not None:
+                await asyncio.to_thread(child.discard)
+        elif self._waiting is None:
+            self._waiting = _Child()
+            with suppress(CompileFailed):
+                await asyncio.to_thread(self._waiting.start)
 
 
 class Compiling:
@@ -53,15 +77,17 @@ class Compiling:
 
 
 class _Child:
-    """One child, talked to in a thread."""
+    """One child, talked to in a thread, one at a time."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, order: Order) -> Outcome:
-        """To the child's end; raises CompileFailed."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """Begin, if it hasn't begun: it gets ready, and waits for its order. Raises CompileFailed."""
+        if self._process is not None:
+            return self._process
         try:
-            process = self._process = subprocess.Popen(  # our own program, no word of it from outside
+            self._process = subprocess.Popen(  # our own program, no word of it from outside
                 [sys.executable, "-P", "-m", "gateway.live.compiling"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -71,7 +97,11 @@ class _Child:
             )
         except OSError as error:
             raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None
-        with process:
+        return self._process
+
+    def run(self, order: Order) -> Outcome:
+        """To the child's end; raises CompileFailed."""
+        with self.start() as process:
             try:
                 written, _ = process.communicate(pickle.dumps(order), _LIMIT_S)
             except subprocess.TimeoutExpired:
@@ -86,6 +116,11 @@ class _Child:
         """End it, if it runs."""
         if self._process is not None:
             self._process.kill()
+
+    def discard(self) -> None:
+        """End one that was given no order, and see it end."""
+        with suppress(CompileFailed), self.start() as process:
+            process.kill()
 
 
 def our_environment() -> dict[str, str]:

@@ -83,7 +83,12 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
 
 
 def main() -> None:
-    """One order, one outcome."""
+    """One order, one outcome. All that is needed for it is there before the order comes."""
+    import gateway.config.compile
+    import gateway.config.load  # noqa: F401
+    from providers.registry import load_registry
+
+    load_registry()
     order: Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # our parent wrote it
     sys.stdout.buffer.write(pickle.dumps(compile_here(order, os.environ), pickle.HIGHEST_PROTOCOL))
 

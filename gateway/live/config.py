@@ -18,7 +18,7 @@ from gateway.config.changes import changes_between
 from gateway.config.problems import Problem
 from gateway.config.watch import Reading, Watch, read_files
 from gateway.config.written import Written
-from gateway.live.compiler import CompileFailed, compile_apart
+from gateway.live.compiler import CompileFailed, Compiler
 from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import pack, unpack
 from gateway.live.reload_log import finding_of, log_reload
@@ -86,7 +86,7 @@ class Live:
         switch_log: SwitchLog | None = None,
         aside: Aside | None = None,
         written: Written | None = None,
-        compile_order: Callable[[Order], Awaitable[Outcome]] = compile_apart,
+        compile_order: Callable[[Order], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._stage = stage
@@ -101,7 +101,9 @@ class Live:
         self._aside = aside
         self._watch = Watch({**files, **self._read_signature()})
         self._why_not = why_not
-        self._compile = compile_order
+        self._compiler = Compiler()
+        self._compile = compile_order or self._compiler.compile
+        self._is_our_compiler = compile_order is None
         self._wait = wait
         self._activate: Activate = _nowhere
         self._one_at_a_time = asyncio.Lock()
@@ -119,6 +121,7 @@ class Live:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._compiler.prepare(is_wanted=False)
 
     @property
     def keeps_history(self) -> bool:
@@ -149,6 +152,8 @@ class Live:
     async def _look(self) -> None:
         reading = await asyncio.to_thread(read_files, self._watch.paths)
         if not self._watch.settled(reading):
+            # While a file that has changed comes to rest, who is to compile it gets ready.
+            await self._compiler.prepare(is_wanted=self._is_our_compiler and self._watch.is_news(reading))
             return
         async with self._one_at_a_time:
             started_at = time.monotonic()

@@ -1,7 +1,8 @@
 """Which protected regions a switch would change: those need the signature of an admin on the plan. Pure.
 
 What counts is who answers the region's people, where that may be, and by what leave: its territories, boundary,
-approvals and routes, the deployments in them, the exporters that hear of it, and the protection itself.
+approvals and routes, the deployments in them, where the gateway itself stands, the exporters that hear of it, and the
+protection itself.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
     reasons: list[str] = []
     if set(old.admin_keys) != set(new.admin_keys):
         reasons.append("admin_keys")
+    if _stands(old) != _stands(new):
+        reasons.append("where the gateway stands")
     for item in plan.regions:
         if item.name == region.name:
             reasons += [change.what for change in item.changes] or [item.kind]
@@ -38,6 +41,11 @@ def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
     if _heard(old, region.name) != _heard(new, region.name):
         reasons.append("exporters")
     return ", ".join(dict.fromkeys(reasons))
+
+
+def _stands(table: Table) -> str | None:
+    """The gateway is a place for each region that it serves."""
+    return table.cell.territory if table.cell is not None else None
 
 
 def _rewritten(names: Collection[str], plan: Plan) -> set[str]:

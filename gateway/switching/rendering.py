@@ -86,7 +86,8 @@ def plan_text(plan: Plan) -> str:
         lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
     if plan.keys:
         lines += ["", *_wrapped("keys: ", _keys(plan))]
-    lines += ["", "checks"]
+    if plan.checks:
+        lines += ["", "checks"]
     for check in plan.checks:
         lines.append(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}")
         for finding in check.findings:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import os
+import select
 from collections.abc import Iterator
-from select import PIPE_BUF
 from typing import TextIO
 
 __all__ = ["pieces", "whole_lines"]
+
+# A system that promises nothing (Windows) has one process.
+_PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
 
 
 def whole_lines(descriptor: int) -> TextIO:
@@ -21,7 +24,7 @@ def whole_lines(descriptor: int) -> TextIO:
     return _Text(_WholeLines(descriptor))
 
 
-def pieces(lines: bytes, limit_bytes: int = PIPE_BUF) -> Iterator[bytes]:
+def pieces(lines: bytes, limit_bytes: int = _PIPE_BUF) -> Iterator[bytes]:
     """Whole lines, as many at a time as fit the limit; a line that is longer comes alone."""
     start = 0
     while start < len(lines):

@@ -87,6 +87,12 @@ def test_a_diff_shows_what_changes_or_the_lines(gateway: Command) -> None:
     )
 
 
+def test_a_diff_has_no_checks_and_a_name_no_line_of_its_own(gateway: Command) -> None:
+    assert "checks" not in gateway("diff", "gateway.yaml", "new.yaml").out
+    shown = gateway("rollback", "--state", "state", "--as", "ada\n* forged")
+    assert (shown.status, "printable" in shown.err) == (2, True)
+
+
 def test_a_pair_of_keys_is_written_once(gateway: Command) -> None:
     shown = gateway("key", "new", "--ed25519", "admin.pem")
     assert shown.status == 0

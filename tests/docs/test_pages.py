@@ -22,8 +22,8 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of, needy_block
 _NEXT_BLOCK = "--- next block ---"
 _KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
-# Half a minute each: they run the conformance kit, install a package, evaluate candidates.
-_LONG = {"docs/adapters.md", "docs/evaluate.md", "CONTRIBUTING.md"}
+# Half a minute each: they run the conformance kit, install a package, evaluate candidates, run a dozen commands.
+_LONG = {"docs/adapters.md", "docs/compliance.md", "docs/evaluate.md", "CONTRIBUTING.md"}
 _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
 
 

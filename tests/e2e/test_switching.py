@@ -20,6 +20,7 @@ from tests.e2e.test_faults import eventually
 from tests.e2e.test_reload import NAMES, Load, Operator, config, operated
 
 LIMIT_S = 60
+WHO = "Åda 管理员"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
             operator.replace("broken: [\n")
             operator.gateway.wait_for("config_rejected")
             assert operator.version() == versions[1]
-            done = gateway(path, "rollback", versions[0], "--as", "ada")
+            done = gateway(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
             assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
             eventually(lambda: operator.version() == versions[0], 2.0)
@@ -93,14 +94,14 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
             assert name == NAMES[versions.index(table)]
         state = operator.ready()
         assert state["state"] == {"keeps_history": True, "file_active": False}
-        assert state["table"]["loaded"]["who"] == "ada"
+        assert state["table"]["loaded"]["who"] == WHO
         assert "gateway_config_file_active 0.0" in operator.admin.get("/metrics").text
         assert operator.gateway.stop() == 0
     events = [line["event"] for line in trail(path)]
     assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
     found = told(path, "history")
     assert [(it["version"], it["cause"], it["who"]) for it in found["activations"]] == [
-        (versions[0], "rollback", "ada"),
+        (versions[0], "rollback", WHO),
         (versions[1], "file", ""),
         (versions[0], "start", ""),
     ]

@@ -256,6 +256,12 @@ async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(told:
     assert told.rollbacks[1:] == [(None, "", None)]
 
 
+async def test_a_name_is_in_any_script(told: Told) -> None:
+    for sent, kept in (("管理员".encode(), "管理员"), ("Åda".encode("latin-1"), "Åda")):
+        answer = await client(told).post("/reload", headers={"x-gateway-operator": sent})
+        assert (answer.status_code, answer.json()["who"]) == (200, kept)
+
+
 @pytest.mark.parametrize("name", ["x" * 121, "ada\u202egrace".encode()])
 async def test_a_name_that_could_deceive_is_refused(told: Told, name: str | bytes) -> None:
     answer = await client(told).post("/rollback", headers={"x-gateway-operator": name})

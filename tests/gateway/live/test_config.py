@@ -18,7 +18,7 @@ import structlog
 from gateway.app import Gateway
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document
-from gateway.live.compiler import CompileFailed, compile_apart
+from gateway.live.compiler import CompileFailed, Compiler, compile_apart
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
 from gateway.live.packing import unpack
@@ -246,6 +246,27 @@ async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeyp
     assert refused.table is None
     assert refused.problems
     assert KEYS["GEMINI_API_KEY"] not in repr(apart)
+
+
+async def test_a_child_that_waits_takes_the_next_order_and_only_that(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("version: 2\n", "utf-8")
+    compiler = Compiler()
+    for _ in range(2):
+        await compiler.prepare(is_wanted=True)
+    waiting = compiler._waiting
+    assert waiting is not None
+    assert waiting._process is not None
+    assert (await compiler.compile(Order(str(path)))).problems
+    assert (waiting._process.returncode, compiler._waiting) == (0, None)
+    assert (await compiler.compile(Order(str(path)))).problems, "also where none waits"
+    await compiler.prepare(is_wanted=True)
+    waiting = compiler._waiting
+    for _ in range(2):
+        await compiler.prepare(is_wanted=False)
+    assert waiting is not None
+    assert waiting._process is not None
+    assert (waiting._process.returncode, compiler._waiting) == (-9, None)
 
 
 async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

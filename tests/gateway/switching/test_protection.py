@@ -29,6 +29,7 @@ CHANGES = {
     "a deployment of its route": (("model: qwen3-max", "model: qwen-plus"), "the deployment qwen-cn"),
     "the account of one": (("${DASHSCOPE_API_KEY}", "${DASHSCOPE_INTL_API_KEY}"), "the deployment qwen-cn"),
     "a kill switch": (("endpoint: cn-beijing", "enabled: false, endpoint: cn-beijing"), "the deployment qwen-cn"),
+    "where the gateway stands": (("blocked: [CU", "cell: {territory: CN, serves: [cn]}\nblocked: [CU"), "where the gateway stands"),
     "another admin": ((KEY, OTHER_KEY), "admin_keys"),
     "one admin more": ((f'"{KEY}"', f'"{KEY}", "{OTHER_KEY}"'), "admin_keys"),
 }  # fmt: skip
