@@ -117,13 +117,13 @@ class ChatEndpoint:
         beyond = table.location.beyond_headers
         sighting = await sighted(table, visitor, self._journeys.signals) if beyond else sighting_of(table, visitor)
         location = _place(table, client, sighting, record)
-        exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
             asked_at = time.monotonic()
+            exchange.unread = None
             body = await read_body(exchange.receive, held, deadline)
             record.upload_s = time.monotonic() - asked_at
             exchange.body_read = True
@@ -171,7 +171,8 @@ class ChatEndpoint:
     def _admit(self, scope: Any, table: Table, exchange: Exchange) -> tuple[Visitor, Client | None]:
         """Who asks, and whether it may ask so much."""
         record = exchange.record
-        visitor = headers_of(scope)
+        visitor = exchange.unread = headers_of(scope)
+        exchange.body_read = not _has_body(visitor)
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
