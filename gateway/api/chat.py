@@ -121,12 +121,12 @@ class ChatEndpoint:
             record.location = location
             if refused is not None:
                 raise refused
-        exchange.body_read = not _has_body(visitor)
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
+            exchange.unread = None
             body = exchange.whole_body()
             if body is None:
                 asked_at = time.monotonic()
@@ -190,7 +190,8 @@ class ChatEndpoint:
     def _admit(self, scope: Any, table: Table, exchange: Exchange) -> tuple[Visitor, Client | None]:
         """Who asks, and whether it may ask so much."""
         record = exchange.record
-        visitor = headers_of(scope)
+        visitor = exchange.unread = headers_of(scope)
+        exchange.body_read = not _has_body(visitor)
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)

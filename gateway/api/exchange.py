@@ -15,7 +15,8 @@ from gateway.api.answers import encode_answer, encoder_for
 from gateway.api.body import (
     drain,
 )
-from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.door import Visitor
+from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.headers import response_headers
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
@@ -30,6 +31,8 @@ from providers.chat import ChatCompletion, ChatRequest
 
 __all__ = ["Exchange"]
 
+_LITTLE_BYTES = 64 * 1024
+_LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 _NO_EXTENSIONS: Mapping[str, Any] = {}
@@ -41,12 +44,16 @@ _STREAM_HEADERS = (
 
 
 class Exchange:
-    """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving."""
+    """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving.
+
+    unread: the request as its headers tell it, until somebody begins to read its body.
+    """
 
     def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
         self.receive = receive
         self.record = record
         self.body_read = False
+        self.unread: Visitor | None = None
         self.client_left = False
         self.is_counted = False
         self.deadline: Deadline | None = None
@@ -178,10 +185,13 @@ class Exchange:
         headers = self._headers(body)
         if more:
             headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
-        if not self.body_read:
+        # Who is at the wrong cell has nothing more to say here, and no further byte of a prompt is to come.
+        is_elsewhere = status == STATUS["wrong_cell"]
+        goes_on = not is_elsewhere and (self.body_read or (self.unread is not None and _is_little(self.unread)))
+        if not goes_on:
             headers.append((b"connection", b"close"))
         await self._start(status, headers)
-        if not self.body_read:
+        if not goes_on:
             # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
             await drain(self.receive)
@@ -208,3 +218,14 @@ def _place_of(error: Exception) -> str:
     frames = extract_tb(error.__traceback__)
     place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
     return f"{type(error).__name__}{place}"
+
+
+def _is_little(unread: Visitor) -> bool:
+    """Whether the body that nobody will read is so small that reading over it costs less than another connection.
+
+    One that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
+    """
+    length = unread.one(b"content-length")
+    if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
+        return False
+    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= _LITTLE_BYTES

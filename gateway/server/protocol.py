@@ -46,6 +46,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self._line = Line()
         self._bare_bytes = 0
+        self._in_message = False
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
@@ -67,10 +68,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         self._bare_bytes += len(data)
+        was_in_message = self._in_message
         super().data_received(data)
         # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
+            if was_in_message and not self._in_message:
+                self._idle_again()
+            else:
+                self._await_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
             # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
             self._refuse(_too_large())
@@ -80,6 +85,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_WAITING:
             raise ValueError("too many requests wait for the answer to the one before")
         super().on_message_begin()
+        self._in_message = True
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -141,6 +147,20 @@ class GatewayProtocol(HttpToolsProtocol):
         """See httptools."""
         self._bare_bytes = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools. What a request upgrades to is never spoken here."""
+        self._in_message = False
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _idle_again(self) -> None:
+        """What came was the rest of a body whose request is answered; the connection waits for the next one."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idling(self.timeout_keep_alive)
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""

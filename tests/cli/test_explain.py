@@ -48,7 +48,16 @@ def test_json_is_what_the_running_gateway_says(
     asked = ["--from", place] if place else []
     shown = gateway("explain", "--config", config, "--client", client, "--json", *asked)
     assert (shown.status, shown.err) == (0, "")
-    assert json.loads(shown.out) == served.json()
+    told = json.loads(shown.out)
+    for step in told["outcome"].get("plan", ()):
+        # Where servers of the operator's own stand is for the operator, and so is whence the keys come.
+        assert step["site"].startswith("http://127.0.0.1:")
+        step["site"] = None
+    for item in told["considered"]:
+        if item["reason"] == "credential":
+            assert "KEY_" in item["detail"]
+            item["detail"] = "no credential"
+    assert told == served.json()
 
 
 def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:

@@ -189,7 +189,8 @@ def test_a_connection_lives_on_where_nothing_of_the_request_is_left_on_it(gatewa
         socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection,
         connection.makefile("rb") as stream,
     ):
-        for name in ("two slashes", "POST models", "GET chat with a body", "a body of nothing", "a good one"):
+        names = ("two slashes", "POST models", "GET chat with a body", "no key", "no content type", "a body of nothing")
+        for name in (*names, "a good one"):
             data, (status, _) = CASES[name]
             connection.sendall(data)
             assert int(stream.readline().split()[1]) == status, name

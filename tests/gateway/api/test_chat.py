@@ -203,8 +203,17 @@ async def test_nobody_watches_the_line_of_a_request_that_has_ended() -> None:
 # --- refusals -------------------------------------------------------------------------------------
 
 
-async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_read() -> None:
-    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4"})
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-length": "65537"},
+        {"content-length": "9" * 5000},
+        {"transfer-encoding": "chunked"},
+        {"expect": "100-continue"},
+    ],
+)
+async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_read(headers: dict[str, str]) -> None:
+    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4", **headers})
     read_before: list[int] = []
     exchange.on_send = lambda _: read_before.append(exchange.received)
     await exchange.run()
@@ -214,6 +223,15 @@ async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_
     assert read_before == [0, 0, 1]
     assert [message.get("more_body") for message in exchange.sent] == [None, True, False]
     assert exchange.record.outcome == "refused"
+
+
+@pytest.mark.parametrize("length", ["1", "65536"])
+async def test_a_little_body_that_nobody_reads_costs_nobody_the_connection(length: str) -> None:
+    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4", "content-length": length})
+    await exchange.run()
+    assert exchange.error == (403, "permission_denied")
+    assert "connection" not in exchange.head
+    assert exchange.received == 0
 
 
 async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:

@@ -57,7 +57,7 @@ class App:
         heard = Heard(scope["method"], scope["path"], scope["headers"])
         self.heard.append(heard)
         scope["extensions"][LINE].watch(heard.lost.set)
-        if scope["path"] not in ("/early", "/drain"):
+        if scope["path"] not in ("/early", "/drain", "/unread"):
             await self._read(receive)
         if scope["path"] in ("/wait", "/large"):
             await self._leave_or_word()
@@ -721,6 +721,34 @@ def test_a_body_has_more_time_than_a_head(server: tuple[App, Door], app: App, mo
             time.sleep(0.02)
         assert slow.send(b"o").response().status == 200
     assert app.heard[0].body == b"hello"
+
+
+def test_the_rest_of_a_body_that_nobody_read_is_no_slow_head(
+    client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
+    for _ in range(2):
+        head, _, body = post(b"/unread").partition(b"\r\n\r\n")
+        assert client.send(head + b"\r\n\r\n").response().status == 200
+        client.send(body)
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.socket.recv(1)
+        client.socket.settimeout(LIMIT_S)
+    assert client.send(post(b"/unread"), get()).response().status == 200
+    assert client.response().status == 200
+
+
+def test_a_connection_whose_last_body_nobody_read_is_closed_when_its_time_is_over(
+    server: tuple[App, Door], app: App
+) -> None:
+    with Conversation(server[1].port) as client:
+        eventually(lambda: bool(server[1]._state.connections))
+        door = next(iter(server[1]._state.connections))
+        door.timeout_keep_alive = 0.1
+        head, _, body = post(b"/unread").partition(b"\r\n\r\n")
+        assert client.send(head + b"\r\n\r\n").response().status == 200
+        assert client.send(body).rest() == b""
 
 
 # --- who leaves -----------------------------------------------------------------------------------
