@@ -153,8 +153,9 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
-def test_a_secret_in_the_file_is_warned_of() -> None:
-    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{authorization: Bearer-abc}}}}"))
+@pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
+def test_a_secret_in_the_file_is_warned_of(header: str) -> None:
+    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
     assert told.startswith("a secret is written in the config")
     assert "abc" not in told
 
