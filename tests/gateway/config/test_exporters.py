@@ -95,12 +95,15 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
         "requests; name those that it may be told of: regions: [eu]"
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
+    assert not one(alone).hears_of_unplaced, "it is not inside every boundary"
     assert one(alone).regions == {"eu"}
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (f"t: {{{URL}, stores: DE, processes: ▸Berlin, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
+        (f"t: {{{URL}, stores: ▸Berlin, processes: DE, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
         (f"t: {{{URL}, {DE}, regions: [eu, ▸us]}}", "'t' stores and processes in DE, outside the boundary of region 'us' (US)"),
         (f"t: {{{URL}, stores: DE, processes: any, regions: [▸eu]}}", "'t' processes in any, outside the boundary of region 'eu'"),
         (f"t: {{{URL}, {DE}, regions: [▸asia]}}", "unknown region 'asia'; there are cn, eu, us"),

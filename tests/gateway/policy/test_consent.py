@@ -333,6 +333,13 @@ def test_who_asks_is_named_as_it_would_be_sent(identity: Any, named: tuple[str, 
     assert consenting(request).ask(deployment, ASKED.regions["de"]).would_send == named
 
 
+def test_the_order_of_members_is_not_part_of_what_was_seen() -> None:
+    one, other = ({"documents": [{"a": 1, "b": 2}]}, {"documents": [{"b": 2, "a": 1}]})
+    said = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
+    agreed = consenting(replace(REQUEST, extra=other), said).under(ASKED, ASKED.regions["de"])
+    assert "d0" in agreed.confirmed
+
+
 def test_without_a_token_only_standing_consents_count() -> None:
     assert consenting(said=ConsentSaid()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
     standing = consenting(said=ConsentSaid(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
