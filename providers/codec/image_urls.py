@@ -13,10 +13,16 @@ from urllib.parse import urlsplit
 __all__ = ["unreachable_host"]
 
 _INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
-_INSIDE_SUFFIXES = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home")
+# Beside names that networks use inside (`.svc` is Kubernetes'), those that no public server has: RFC 6761, RFC 7686.
+_INSIDE_SUFFIXES = (
+    *(".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home", ".svc"),
+    *(".test", ".invalid", ".onion"),
+)
 _NAME = re.compile(r"[a-z0-9._-]+")
 _ADDRESS = re.compile(r"[0-9a-f:.]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_ASSIGNED = ipaddress.IPv4Network("192.0.0.0/24")
+"""Protocol assignments (RFC 6890), public to some versions of Python; the metadata of a cloud is among them."""
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 """What IANA has given out as global unicast; the rest of IPv6 leads inside, by translation or by old forms."""
 
@@ -50,4 +56,4 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         return _is_public(inner) if inner else address in _PUBLIC_IPV6 and address.is_global
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and address not in _ASSIGNED

@@ -14,6 +14,7 @@ regions:
   eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
   us: {territories: [US], boundary: [US], approvals: none, transit: [DE]}
 """
+PLAIN = REGIONS.replace(", transit: [DE]", "").replace(", approvals: required", "")
 
 
 def regions(cell: str, text: str = REGIONS) -> dict[str, Region]:
@@ -52,6 +53,10 @@ def test_a_region_that_is_unsound_is_no_reason_to_complain_of_its_routes() -> No
 
 
 def test_a_cell_that_is_unsound_is_no_reason_to_complain_of_regions() -> None:
-    text = REGIONS.replace(", transit: [DE]", "")
-    found = problems_of(sections(cell="cell: {territory: Germany}", regions=text))
-    assert [problem.path for problem in found if problem.severity == "error"] == [("cell", "territory")]
+    for cell, place in (("cell: {territory: Germany}", ("cell", "territory")), ("cell: 5", ("cell",))):
+        assert [problem.path for problem in problems_of(sections(cell=cell, regions=PLAIN))] == [place]
+
+
+def test_only_a_gateway_that_says_nothing_of_its_place_is_warned_of_it() -> None:
+    (told,) = problems_of(sections(cell="", regions=PLAIN))
+    assert told.message.startswith("no `cell` is described: the gateway's own place is not counted")

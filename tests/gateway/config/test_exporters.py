@@ -95,12 +95,15 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
         "requests; name those that it may be told of: regions: [eu]"
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
+    assert not one(alone).hears_of_unplaced, "it is not inside every boundary"
     assert one(alone).regions == {"eu"}
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (f"t: {{{URL}, stores: DE, processes: ▸Berlin, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
+        (f"t: {{{URL}, stores: ▸Berlin, processes: DE, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
         (f"t: {{{URL}, {DE}, regions: [eu, ▸us]}}", "'t' stores and processes in DE, outside the boundary of region 'us' (US)"),
         (f"t: {{{URL}, stores: DE, processes: any, regions: [▸eu]}}", "'t' processes in any, outside the boundary of region 'eu'"),
         (f"t: {{{URL}, {DE}, regions: [▸asia]}}", "unknown region 'asia'; there are cn, eu, us"),
@@ -153,8 +156,9 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
-def test_a_secret_in_the_file_is_warned_of() -> None:
-    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{authorization: Bearer-abc}}}}"))
+@pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
+def test_a_secret_in_the_file_is_warned_of(header: str) -> None:
+    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
     assert told.startswith("a secret is written in the config")
     assert "abc" not in told
 

@@ -17,6 +17,7 @@ from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.routing import decide
 from providers.chat import (
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -308,10 +309,41 @@ def test_what_would_be_sent_is_named() -> None:
     seen = (TextPart("x"), ImagePart("data:image/png;base64,aa"), FilePart("data:application/pdf;base64,aa", "a.pdf"))
     rich = ChatRequest("assistant", (UserMessage(seen),), tools=(Tool("t"),), response_format=JsonObjectFormat())
     assert would_send(rich) == ("messages", "images", "files", "tools", "response_format")
+    spoken = ChatRequest("assistant", (UserMessage((AudioPart("aa", "wav"),)),))
+    assert would_send(spoken) == ("messages", "audio")
     said = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
     assert would_send(said) == ("messages",)
     assert would_send(said, ", identity: pass") == ("messages", "user")
     assert would_send(said, ", passthrough: [documents, metadata]") == ("messages", "documents", "metadata")
+
+
+@pytest.mark.parametrize(
+    ("identity", "named"),
+    [
+        ("strip", ("messages", "verbosity")),
+        ("hash", ("messages", "user (a pseudonym of it)", "verbosity")),
+        ("pass", ("messages", "metadata", "user", "verbosity")),
+    ],
+)
+def test_who_asks_is_named_as_it_would_be_sent(identity: Any, named: tuple[str, ...]) -> None:
+    first = ASKED.deployments["d0"]
+    knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "verbosity"})
+    deployment = replace(first, capabilities=knowing, identity=identity)
+    request = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "verbosity": "low", "odd": 1})
+    assert consenting(request).ask(deployment, ASKED.regions["de"]).would_send == named
+
+
+def test_the_order_of_members_is_not_part_of_what_was_seen() -> None:
+    one, other = ({"documents": [{"a": 1, "b": 2}]}, {"documents": [{"b": 2, "a": 1}]})
+    said = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
+    agreed = consenting(replace(REQUEST, extra=other), said).under(ASKED, ASKED.regions["de"])
+    assert "d0" in agreed.confirmed
+
+
+def test_without_a_token_only_standing_consents_count() -> None:
+    assert consenting(said=ConsentSaid()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
+    standing = consenting(said=ConsentSaid(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
+    assert standing == Consents(frozenset({"OpenAI"}))
 
 
 def test_only_what_the_table_knows_of_standing_consents_is_kept() -> None:

@@ -299,7 +299,17 @@ def test_another_cells_region_is_sent_home() -> None:
     )
     refusal = refusal_of(table, "CN")
     assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
+    assert refusal.message == "this cell doesn't serve the region 'cn'; its home is https://cn.assistant.example"
     assert plan_of(table, "DE") == ["chatgpt-eu"]
+    homeless = refusal_of(table, "US")
+    assert (homeless.message, homeless.home) == ("this cell doesn't serve the region 'us'", None)
+
+
+def test_a_cell_that_names_no_regions_serves_all() -> None:
+    table = table_of(WORLD.replace("us: {territories: [US],", "us: {territories: [US], transit: [CN],")
+                     .replace("CH], boundary: [\"@EEA\", CH]", 'CH], transit: [CN], boundary: ["@EEA", CH]')
+                     + "cell: {territory: CN}\n")  # fmt: skip
+    assert [plan_of(table, territory) for territory in ("CN", "US")] == [["qwen-cn"], ["chatgpt-us"]]
 
 
 def test_a_demo_says_by_which_header_its_caller_tells_a_place() -> None:
