@@ -11,7 +11,7 @@ from gateway.evaluate.blank import Blank, own_share
 
 async def until(is_so: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + 30
-    while not is_so():  # noqa: ASYNC110  # nobody is told
+    while not is_so():  # nobody is told
         assert time.monotonic() < ends_at
         await asyncio.sleep(0.001)
 
