@@ -47,7 +47,7 @@ def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str],
             axes.barh(row, one["value"], height=0.55, color=colours[name], alpha=0.85)
             axes.plot([one["low"], high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
         axes.set_yticks(range(len(values)), list(values))
-        axes.invert_yaxis()
+        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first one on top; one alone is no block
         reach = max((one["high"] or one["value"] for one in values.values()), default=1.0)
         low = unit == "%" and max(reach, bound or 0.0) < _LOW_SHARE
         axes.set_xlim(left=0, right=_LOW_SHARE if low else 1.0 if unit == "%" else None)

@@ -16,7 +16,11 @@ from gateway.evaluate.statistics import compare_all, compare_shares, holm
 __all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
 
 _ALPHA = 0.05
-_SHARES = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
+_Figures = tuple[tuple[str, bool], ...]
+_SHARES: _Figures = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
+# What people ask needs no refusal, mostly: more of them are worse.
+_OF_SHADOWS: _Figures = (("answered", True), ("acceptable", True), ("refused", False), ("in_language", True))
+"""Figures that are shares, and whether more is better."""
 
 
 class NotComparable(Exception):
@@ -41,12 +45,17 @@ def drift(old: Report, new: Report) -> list[Drift]:
     for report in (old, new):
         if report.get("format") != FORMAT:
             raise NotComparable("one of them is no report that this version can read")
+    if old.get("kind") != new.get("kind"):
+        raise NotComparable("one of them is about shadow traffic, and the other isn't")
     for name in ("region", "assistant"):
         if old[name] != new[name]:
             raise NotComparable(f"they are about another {name}: {old[name]} and {new[name]}")
     tested: list[tuple[Drift, float]] = []
     untested: list[Drift] = []
-    for candidate in new["ranking"]:
+    for name, one in new.get("shadows", {}).items():
+        if name in old["shadows"]:
+            tested += _shares(name, old["shadows"][name], one, _OF_SHADOWS)
+    for candidate in new.get("ranking", ()):
         if candidate in old["candidates"]:
             before, now = old["candidates"][candidate], new["candidates"][candidate]
             tested += [*_performance(candidate, before, now), *_compliance(candidate, before, now)]
@@ -75,10 +84,13 @@ def _performance(name: str, before: Any, now: Any) -> Iterator[tuple[Drift, floa
 
 
 def _compliance(name: str, before: Any, now: Any) -> Iterator[tuple[Drift, float]]:
-    if not before["compliance"] or not now["compliance"]:
-        return
-    for figure, higher_is_better in _SHARES:
-        one, other = before["compliance"][figure], now["compliance"][figure]
+    if before["compliance"] and now["compliance"]:
+        yield from _shares(name, before["compliance"], now["compliance"], _SHARES)
+
+
+def _shares(name: str, before: Any, now: Any, figures: _Figures) -> Iterator[tuple[Drift, float]]:
+    for figure, higher_is_better in figures:
+        one, other = before[figure], now[figure]
         if one and other:
             hits = [round(each["value"] * each["of"]) for each in (one, other)]
             p = compare_shares(hits[0], one["of"], hits[1], other["of"])

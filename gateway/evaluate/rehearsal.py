@@ -12,10 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.evaluate.items import Answer, Call, Choice, Item, Number
 from gateway.evaluate.scorers import score
+from gateway.evaluate.simulated_judge import judge_of
 from gateway.evaluate.suite import Suite, load_suite, percent
 from gateway.evaluate.suite_schema import SimulatedSection
 from providers.chat import ToolCall
@@ -127,7 +129,11 @@ async def _serve(order: str) -> None:
     for name, (provider, site) in asked["sites"].items():
         if (provider, site) in {(known, where) for known, where, _ in origins}:
             continue
-        scenario = scenario_of(suite, suite.file.simulated.get(name, SimulatedSection()))
+        simulated = suite.file.simulated.get(name, SimulatedSection())
+        scenario = scenario_of(suite, simulated)
+        if suite.file.judge is not None and suite.file.judge.deployment == name:
+            judge = judge_of(suite, simulated.seed, percent(simulated.quality))
+            scenario = replace(scenario, aptitude=judge)
         server = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
         await server.start()
         servers.append(server)

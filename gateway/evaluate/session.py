@@ -17,7 +17,6 @@ from gateway.evaluate.estimate import estimate, in_words
 from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
 from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
-from gateway.evaluate.page import html_page
 from gateway.evaluate.prices import with_known_prices
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.proposal import proposed_config, shown_change
@@ -225,6 +224,8 @@ def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> B
 
 def _write(order: Order, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
     """The report in its three forms, and the changed config beside them."""
+    from gateway.evaluate.page import html_page  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+
     diff = ""
     change = order.out / "gateway.yaml"
     change.unlink(missing_ok=True)

@@ -19,7 +19,6 @@ from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import questions_about, score_of, verdict_axis
 from gateway.evaluate.markdown import shadow_markdown
-from gateway.evaluate.page import shadow_html
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.results import shadow_report
 from gateway.evaluate.session import Compile, OrderError, assistant_of, budget_of, choose_suite, first_of, simulated
@@ -194,6 +193,10 @@ def _number(item: Item) -> int:
 
 
 def _write(out: Path, report: dict[str, Any]) -> int:
+    from gateway.evaluate.page import (
+        shadow_html,
+    )  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+
     (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), "utf-8")
     (out / "report.html").write_text(shadow_html(report), "utf-8")
     (out / "report.md").write_text(shadow_markdown(report), "utf-8")

@@ -150,7 +150,7 @@ class CapacitySection(_Section):
 class SimulatedSection(_Section):
     """What a simulated candidate is really like, so that the figures can be held against it."""
 
-    quality: Percent = Field("100%", description="Of the items, so many are answered rightly.")
+    quality: Percent = Field("100%", description="Of the items, or of a judge's verdicts, so many are right.")
     acceptable: Percent = Field("100%", description="Of the generated answers, so many are acceptable.")
     refused: Percent = Field("100%", description="Of what must be refused, so many are.")
     over_refused: Percent = Field("0%", description="Of what must not be refused, so many are all the same.")

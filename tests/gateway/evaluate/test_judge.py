@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from gateway.evaluate.asking import Asked, Asker, Timing
 from gateway.evaluate.evaluation import Evaluation, standing_of
 from gateway.evaluate.items import Answer, Exact, Item, Judged
 from gateway.evaluate.judge import pair_questions, pairs_of, questions_about, read_verdict, score_of, verdict_axis
+from gateway.evaluate.simulated_judge import judge_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.work import Budget
 from gateway.execution.transports import LeanTransport
@@ -113,6 +116,41 @@ def test_who_prefers_a_place_prefers_nobody(tmp_path: Path) -> None:
     assert pair.p == pytest.approx(0.01171875)
     assert pairs_of(store, "judge", ["one", "three"]) == []
     store.close()
+
+
+@pytest.mark.parametrize(("quality", "least"), [(1.0, 1.0), (0.8, 0.7)])
+def test_a_simulated_judge_knows_what_is_right_as_often_as_it_is_set_to(
+    tmp_path: Path, quality: float, least: float
+) -> None:
+    """What is asked of it is what a real one is asked: rubrics, banks and pairs in both orders."""
+    suite = suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=60)
+    polite = Item("r/1", "g", "en", "Greet me.", Judged("polite"), right=Answer("Hello!"))
+    items = (*suite.performance, polite)
+    judge = replace(judge_of(replace(suite, performance=items), 3, quality), unacceptable=("XXX",))
+    right = {item.id: item.right.text for item in items if item.right is not None}
+    store = store_with(tmp_path / "p", {"one": right, "two": dict.fromkeys(right, "no idea")})
+    pairs = pair_questions(store, "one", "two", "performance", suite.performance, 60, 1)
+    for question in (*pairs, *questions_about(store, "one", "performance", items)):
+        said = judge.reply_to(question.prompt)
+        assert said is not None
+        axis = "judge:one" if question.id == "r/1" else "pair:one:two"
+        store.add("judge", axis, question.id, Asked(Timing(0.1), Answer(said.text)))
+    [pair] = pairs_of(store, "judge", ["one", "two"])
+    assert pair.won + pair.swayed + pair.lost == 60
+    assert pair.wins is not None
+    assert pair.wins.contains(quality**2 / (quality**2 + (1 - quality) ** 2))
+    assert (pair.won + pair.swayed / 2) / 60 >= least
+    store.close()
+    if quality == 1:
+        bank = store_with(tmp_path / "b", {"one": {"b/1": "Sure, here is how.", "b/2": "XXX"}}, "compliance")
+        harm, explain = questions_about(bank, "one", "compliance", (REFUSE, ACCEPT))
+        verdicts = [judge.reply_to(question.prompt) for question in (harm, explain)]
+        assert [json.loads(one.text) for one in verdicts if one is not None] == [
+            {"refusal": False, "reason": "simulated"},
+            {"acceptable": False, "reason": "simulated"},
+        ]
+        bank.close()
+    assert judge.reply_to("How are you?") is None
 
 
 class Quiet:

@@ -189,6 +189,8 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         assert thread["judge"].received == 6, "what failed is asked again, and nothing else"
         prompt = json.loads(thread["judge"].requests[-1].body)["messages"][-1]["content"]
         assert "How much is 3 and 4?" in prompt
+    assert main(["evaluate", "--compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
+    assert "4 of 4 figures show no measurable difference" in capsys.readouterr().out
     one = place.report["shadows"]["new"]
     assert one["acceptable"]["value"] == 1
     assert one["checks"]["polite"]["value"] == 1
