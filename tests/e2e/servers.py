@@ -18,7 +18,8 @@ __all__ = ["APP_KEY", "BACKEND_KEY", "GatewayProcess", "running_gateway", "world
 
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
-_START_LIMIT_S = 30
+_START_LIMIT_S = 90
+"""Nobody waits for it: a busy machine takes long for a start, and one that hangs takes for ever."""
 
 
 class GatewayProcess:

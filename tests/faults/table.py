@@ -227,6 +227,76 @@ async def _byte_by_byte(call: Call) -> None:
     await call.send("0\r\n\r\n")
 
 
+async def _early_hints(call: Call) -> None:
+    await call.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n")
+    await answer(call)
+
+
+async def _endless_interim(call: Call) -> None:
+    while not call.writer.is_closing():
+        await call.send("HTTP/1.1 102 Processing\r\n\r\n" * 100)
+
+
+async def _switching(call: Call) -> None:
+    await call.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")
+    await call.until_closed()
+
+
+async def _dripping_head(call: Call) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nx-" + b"y" * 1000:
+        if call.writer.is_closing():
+            return
+        await call.send(bytes([byte]))
+        await asyncio.sleep(0.02)
+
+
+async def _no_message(call: Call) -> None:
+    choice = {"index": 0, "finish_reason": "stop"}
+    told = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    await call.whole(200, told, content_type="application/json")
+
+
+async def _only_the_mark(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _only_usage(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    usage = {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+    await call.event({**chunk_of({}), "choices": [], "usage": usage})
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _mark_too_soon(call: Call) -> None:
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _words_behind_the_mark(call: Call) -> None:
+    for word in WORDS[3:]:
+        await call.event(chunk_of({"content": word}))
+    await call.event(chunk_of({}, "stop"))
+    await call.event("[DONE]")
+    await call.event(chunk_of({"content": "and another thing"}))
+    await call.send("0\r\n\r\n")
+
+
+def _compressed(coding: str, pack: Callable[[bytes], bytes]) -> Behaviour:
+    """A whole answer in a coding that nobody asked for."""
+
+    async def behave(call: Call) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+        body: object = {"id": "chatcmpl-p", "created": 1, "model": "m", "choices": [choice]}
+        events = [*(chunk_of({"content": word}) for word in WORDS), chunk_of({}, "stop")]
+        text = "".join(f"data: {_text(event)}\n\n" for event in events) if call.stream else _text(body)
+        await call.whole(200, pack(text.encode()), content_encoding=coding)
+
+    return behave
+
+
 def _text(value: object) -> str:
     import json
 
@@ -256,6 +326,11 @@ FAULTS = (
     Fault("http-503", "503, for ever", error(503), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-504", "504", error(504), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-529", "529, overloaded", error(529, "overloaded_error"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-405", "405: something else stands there", error(405), K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-410", "410: the model is gone", error(410), K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-451", "451: not where we call from", error(451), K.GEO_REFUSED, 1, (PROVIDER, PROVIDER)),
+    Fault("http-429-years", "429, to come back in three thousand years", error(429, retry_after="99999999999"),
+          K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
     Fault("http-408", "408", error(408), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-409", "409", error(409), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-401", "401, our key is refused", error(401, "invalid_request_error", "invalid_api_key"),
@@ -294,6 +369,9 @@ FAULTS = (
     Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE)),
     Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE)),
     Fault("endless-comments", "nothing but comments", _endless_comments, K.SILENT, 1, (LATE, LATE)),
+    Fault("dripping-head", "a status line and headers, a byte at a time", _dripping_head, K.SILENT, 1, (LATE, LATE)),
+    Fault("endless-interim", "interim answers (102) without end", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("switching", "101, though nobody asked for another protocol", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     # A 200 that is no answer.
     Fault("html", "200 with a web page", _html, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("error-in-200", "200 with an error in it", _error_in_200, K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
@@ -303,6 +381,12 @@ FAULTS = (
           (PROVIDER, PROVIDER)),
     Fault("empty", "200 and nothing", _empty, K.MALFORMED, 2, (PROVIDER, PROVIDER), streams=False),
     Fault("empty-stream", "a stream without an event", _empty_stream, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("no-message", "200 with a choice that has no message", _no_message, K.MALFORMED, 2, (PROVIDER, PROVIDER),
+          streams=False),
+    Fault("only-the-mark", "`[DONE]` and nothing else", _only_the_mark, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("only-usage", "usage, `[DONE]` and nothing else", _only_usage, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("unknown-coding", "an answer in a compression that nobody asked for", _compressed("br", lambda text: text),
+          K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("gzip-bomb", "80 MB in 80 KB of gzip", _bomb, K.TOO_LARGE, 1, (PROVIDER, PROVIDER)),
     Fault("endless-line", "a line without end", _endless_line, K.TOO_LARGE, 1, (PROVIDER, PROVIDER), json=False),
     # A stream that has begun.
@@ -316,6 +400,8 @@ FAULTS = (
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-cut", "an orderly end after three words, without a finish", midway(_cut), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-mark", "`[DONE]` after three words, without a finish", midway(_mark_too_soon), K.INTERRUPTED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-framing", "a malformed chunk after three words", midway(_broken_framing), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-endless", "words without end", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
@@ -325,6 +411,11 @@ FAULTS = (
     # What is odd, and whole all the same.
     Fault("no-done", "a whole answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
     Fault("two-dones", "a whole answer with two", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("behind-the-mark", "a whole answer, and words behind its `[DONE]`", midway(_words_behind_the_mark), None, 1,
+          (WHOLE, WHOLE), json=False),
+    Fault("early-hints", "interim answers (100, 103), and then a whole one", _early_hints, None, 1, (WHOLE, WHOLE)),
+    Fault("gzip", "a whole answer in gzip, for which nobody asked", _compressed("gzip", gzip.compress), None, 1,
+          (WHOLE, WHOLE)),
     Fault("byte-by-byte", "a whole answer, a byte at a time", _byte_by_byte, None, 1, (WHOLE, WHOLE), json=False),
     Fault("healthy", "a whole answer", answer, None, 1, (WHOLE, WHOLE)),
 )  # fmt: skip
