@@ -506,7 +506,7 @@ DEPLOYMENTS = {
     ),
     "which site": deployment(
         "▸x: {provider: dashscope, model: qwen3-max}",
-        "deployments.x.endpoint: is missing; there are cn-beijing, hongkong, intl, us",
+        "deployments.x.endpoint: is missing; there are cn-beijing, finance, frankfurt, hongkong, intl, tokyo, us",
     ),
     "which server": deployment(
         "▸x: {provider: openai-compatible, model: m}",
