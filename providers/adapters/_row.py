@@ -51,13 +51,15 @@ class Thinking:
     """One way to switch thinking. Some vendors have several, by model (`thinking` of the model names it).
 
     on, off: parts of the body. effort: the field that takes an effort's word, in the words of the model's `efforts`;
-    ladder: an effort that the model doesn't know -> one that it does. budget: the field that takes a number of tokens,
-    by `budgets`. forced_off: thinking and a tool that must be called exclude each other. streamed: who thinks streams.
+    efforts: those of a model of which none are known; ladder: an effort that the model doesn't know -> one that it has.
+    budget: the field that takes a number of tokens, by `budgets`. forced_off: thinking and a tool that must be called
+    exclude each other. streamed: who thinks streams.
     """
 
     on: Mapping[str, object] = field(default_factory=dict)
     off: Mapping[str, object] = field(default_factory=dict)
     effort: str = ""
+    efforts: tuple[str, ...] = ()
     ladder: Mapping[str, str] = field(default_factory=dict)
     budget: str = ""
     budgets: Mapping[str, int] = field(default_factory=dict)
@@ -230,7 +232,7 @@ def _requests(data: Mapping[str, Any]) -> Requests:
 
 def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
     _check_known(data, f"dialect.thinking.{name}", _names_of(Thinking))
-    return Thinking(**data)
+    return Thinking(**{**data, "efforts": tuple(data.get("efforts", ()))})
 
 
 def _answers(data: Mapping[str, Any]) -> Answers:

@@ -53,7 +53,7 @@ def _must_call(request: ChatRequest) -> bool:
 
 def _known(effort: str, form: Thinking, facts: ModelFacts) -> str:
     """The effort in a word that the model knows: its own, the ladder's, else the nearest below, else the least."""
-    known = facts.efforts
+    known = facts.efforts or form.efforts
     if not known or effort in known:
         return effort
     if form.ladder.get(effort) in known:

@@ -531,3 +531,8 @@ def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
     at = target(adapter, "deepseek-v4-pro", base_path)
     assert adapter.build_request(begun, at).path == "/beta/chat/completions"
     assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"
+
+
+@pytest.mark.parametrize(("asked", "said"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")])
+def test_a_server_s_own_words_hold_where_nothing_is_known_of_the_model(asked: str, said: str) -> None:
+    assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == said
