@@ -76,6 +76,7 @@ class Fit:
     moving: frozenset[str]
 
 
+_HARDLY = frozenset({"none", "minimal"})
 _FITS = Fit(frozenset(), frozenset(), frozenset())
 _PLAIN_PARAMETERS = PARAMETERS - INNER_PARAMETERS
 
@@ -85,7 +86,7 @@ def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
     effort = request.reasoning_effort
     if effort is None:
         return "none" not in facts.efforts
-    return effort not in ("none", "minimal")
+    return effort not in _HARDLY or (bool(facts.efforts) and _HARDLY.isdisjoint(facts.efforts))
 
 
 def parameters_of(capabilities: Capabilities, facts: ModelFacts) -> frozenset[str]:

@@ -530,7 +530,8 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "refusal": (
         {"messages": [Q, {"role": "assistant", "refusal": "No."}, Q]},
         row(
-            openai=sent(messages__1={"role": "assistant", "content": None, "refusal": "No."}),
+            vendor=sent(messages__1={"role": "assistant", "content": "", "refusal": "No."}),
+            house=sent(messages__1={"role": "assistant", "content": "No."}),
             gemini=sent(contents__1={"role": "model", "parts": [{"text": "No."}]}),
             qwen=sent(input__messages__1={"role": "assistant", "content": "No."}),
             qwen_thinks=sent(input__messages__1={"role": "assistant", "content": [{"text": "No."}]}),

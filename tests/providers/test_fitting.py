@@ -41,6 +41,7 @@ from providers.fitting import (
     moves_data,
     needs_of,
     parameters_of,
+    thinks_unseen,
     without_parameters,
 )
 from tests.providers.strategies import requests, unhurried
@@ -314,3 +315,22 @@ def test_who_is_asked_not_to_think_but_always_does_takes_what_the_responses_api_
     )
     assert fit(asked, able, always).missing == {"n"}
     assert fit(asked, able, free).missing == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("efforts", "effort", "long"),
+    [
+        (("none", "high"), None, False),
+        (("minimal", "high"), None, True),
+        (("none", "high"), "none", False),
+        (("minimal", "high"), "none", False),
+        (("low", "high"), "none", True),
+        (("low", "high"), "minimal", True),
+        ((), "none", False),
+        ((), "high", True),
+    ],
+)
+def test_who_can_not_think_little_thinks_long_whatever_is_asked(
+    efforts: tuple[str, ...], effort: str | None, long: bool
+) -> None:
+    assert thinks_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long
