@@ -145,6 +145,6 @@ def test_the_words_for_what_can_be_asked_are_all_there() -> None:
 
 def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
     members = {word.partition("(")[0] for word in first_words(table_of(ADAPTERS, "| member |"))}
-    assert members == {name for name in vars(Adapter) if not name.startswith("_")} | {"models"}
+    assert members == {name for name in vars(Adapter) if not name.startswith("_")} | {"models", "ends_behind_stop"}
     fields = set(first_words(table_of(ADAPTERS, "| field | what it says")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}
