@@ -167,11 +167,19 @@ def parse_json(body: bytes) -> object:
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        # orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON.
+        read = body[: error.pos]
+        if read.count(b"[") + read.count(b"{") - read.count(b"]") - read.count(b"}") > MAX_DEPTH:
+            raise _too_deep() from None
         raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
     # Fewer opening brackets than levels can't be too deep, and spares almost every request the walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
-        raise ApiError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise _too_deep()
     return value
+
+
+def _too_deep() -> ApiError:
+    return ApiError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels")
 
 
 def _no_json(error: orjson.JSONDecodeError) -> str:

@@ -5,7 +5,6 @@ The errors of these routes have the same envelope as those of the chat endpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
@@ -27,6 +26,7 @@ from gateway.api.person import told_user
 from gateway.api.place import locate, sighted
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.table import Assistant, Client, Region, Table
+from gateway.policy.location import resolve
 from gateway.policy.refusals import not_offered
 from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
@@ -45,6 +45,8 @@ CHAT_PATH = "/v1/chat/completions"
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 """FastAPI's own telemetry is off: environment variables would choose where it goes, which is the config's to say, as an
 exporter with a place."""
+# No assistant has a birthday: one number, the same at every worker and after every start (2026-11-20, UTC).
+_CREATED = 1_795_132_800
 _AssistantName = Annotated[str | None, Query(description="A name; the only assistant, if there is one.")]
 
 
@@ -96,10 +98,8 @@ def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
 
 
 def _add_models(app: FastAPI, journeys: Journeys) -> None:
-    created = int(time.time())
-
     def entry(name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": created, "owned_by": "gateway"}
+        return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
 
     async def asked(request: Request) -> tuple[dict[str, Assistant], Region, dict[str, str]]:
         """What this caller may ask by every name that works, where it is, and the headers that say so."""
@@ -154,8 +154,11 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
             to_operator=False,
             said=said,
         )
-        told = {"x-request-id": request.state.request_id, "x-gateway-table": table.version}
-        return JSONResponse({**explained, **known}, headers=told)
+        location = resolve(table, client, sighting)
+        told = {"x-gateway-why": location.why, "x-gateway-table": table.version}
+        if location.region is not None:
+            told["x-gateway-region"] = location.region.name
+        return JSONResponse({**explained, **known}, headers={"x-request-id": request.state.request_id, **told})
 
 
 def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:

@@ -127,6 +127,26 @@ async def test_a_name_that_is_not_offered_here_is_not_said_to_be_unknown() -> No
     assert error_of(await ask("GET", "/v1/explain?assistant=asistant"))["param"] == "assistant"
 
 
+async def test_every_answer_about_the_caller_says_where_it_is_taken_to_be() -> None:
+    for path in ("/v1/models", "/v1/models/assistant", "/v1/explain?assistant=assistant"):
+        headers = (await ask("GET", path)).headers
+        assert (headers["x-gateway-region"], headers["x-gateway-why"]) == ("eu", "edge_header")
+        assert headers["x-gateway-table"] == TABLE.version
+    nowhere = (await ask("GET", "/v1/explain?assistant=assistant", cf_ipcountry="XX")).headers
+    assert nowhere["x-gateway-why"] == "unknown"
+    assert "x-gateway-region" not in nowhere
+
+
+async def test_an_assistant_is_as_old_at_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = (await ask("GET", "/v1/models")).json()
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    later: Any = Gateway(TABLE)
+    monkeypatch.undo()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(later), base_url="http://gateway") as client:
+        headers = {"authorization": f"Bearer {KEYS['app']}", "cf-ipcountry": "DE"}
+        assert (await client.get("/v1/models", headers=headers)).json() == first
+
+
 async def test_a_client_is_not_told_where_servers_inside_stand_nor_whence_keys_come() -> None:
     told = (await ask("GET", "/v1/explain?assistant=quiet", cf_ipcountry="US")).text
     assert '"site":null' in told
