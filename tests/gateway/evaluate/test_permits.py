@@ -19,7 +19,8 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.fitting import Needs
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import servers, table_for
+from tests.gateway.evaluate.conftest import config_of, servers, table_for
+from tests.tables import table_of
 
 NOTHING = Needs(frozenset(), frozenset(), frozenset())
 NOW_S = 1_790_000_000.0
@@ -112,5 +113,20 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
             assert again.timing.pieces > 5
             assert again.timing.first_s is not None
             assert 0 < again.timing.first_s <= again.timing.total_s
+        finally:
+            await asker.aclose()
+
+
+async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
+    """One attempt is one, also for an assistant that hedges: with another key it would be two."""
+    with servers({"home": Scenario(first_token_s=0.2)}) as thread:
+        text = config_of({"home": thread["home"].origin}).replace("{cn: [home]}", "{cn: [home]}, hedge: {after: 10ms}")
+        table = table_of(text.replace('"${KEY}"', '["${KEY}", "${OTHER}"]'), {"KEY": "sk-one", "OTHER": "sk-two"})
+        assert table.assistants["assistant"].hedge is not None
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        try:
+            asked = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True))
+            assert asked.answer is not None
+            assert (asked.attempts, thread["home"].received) == (1, 1)
         finally:
             await asker.aclose()

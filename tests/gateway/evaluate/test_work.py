@@ -180,7 +180,7 @@ async def test_questions_keep_their_pace(tmp_path: Path) -> None:
 
 async def test_who_is_turned_away_is_asked_more_slowly_and_loses_no_answer(tmp_path: Path) -> None:
     """How much a candidate bears must not count against its answers."""
-    with servers({"one": Scenario(capacity=Capacity(rps=40, beyond=429))}) as thread:
+    with servers({"one": Scenario(capacity=Capacity(rps=60, beyond=429))}) as thread:
         table = table_for({"one": thread["one"].origin})
         asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
 
