@@ -148,6 +148,9 @@ class ChatEndpoint:
             if request.stream:
                 self._streams.take()
                 exchange.is_counted = True
+            assistant = table.assistants.get(request.model)
+            if assistant is not None and not assistant.reveal_model:
+                exchange.shown_model = assistant.name
             exchange.watch_for_leaving(deadline.task)
             voice = exchange.voice = voice_of(location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
@@ -158,8 +161,6 @@ class ChatEndpoint:
                 table, client, location, request, deadline, record, voice, subject, said
             )
         record.first_s = time.monotonic() - record.started_at
-        if not table.assistants[request.model].reveal_model:
-            exchange.shown_model = record.assistant
         if voice is not None and (labelling := labelling_of(voice, request)) is not None:
             exchange.labelling, record.labels = labelling, labelling.names
         whole = exchange.written(answer.completion) if answer.completion is not None else None

@@ -109,8 +109,11 @@ def encode_error(error: ApiError) -> dict[str, object]:
     return {"error": {**body, **error.extra}}
 
 
-def from_domain(error: Exception, attempts: list[Attempt]) -> ApiError:
-    """The outward form of what the inner layers raise on purpose; anything else is our own fault."""
+def from_domain(error: Exception, attempts: list[Attempt], *, quoting: bool = True) -> ApiError:
+    """The outward form of what the inner layers raise on purpose; anything else is our own fault.
+
+    quoting: whether the provider's words on a wrong request may be shown: they mostly name the model.
+    """
     match error:
         case ApiError():
             return error
@@ -123,7 +126,7 @@ def from_domain(error: Exception, attempts: list[Attempt]) -> ApiError:
         case Refused():
             return _from_refusal(error)
         case PlanExhausted():
-            return _from_exhausted(error, attempts)
+            return _from_exhausted(error, attempts, quoting=quoting)
     return ApiError("internal_error", "something went wrong inside the gateway; the request id finds it in the log")
 
 
@@ -159,13 +162,13 @@ def _encode_consent(asked: ConsentRequest) -> dict[str, object]:
     }
 
 
-def _from_exhausted(error: PlanExhausted, attempts: list[Attempt]) -> ApiError:
+def _from_exhausted(error: PlanExhausted, attempts: list[Attempt], *, quoting: bool) -> ApiError:
     failure = error.failure
     # Steps that a reload or a breaker has taken out while the request was under way: nobody has failed it.
     nobody = failure.kind is FailureKind.UNAVAILABLE and not attempts
     code = "no_healthy_deployment" if nobody else _OUTWARD[failure.kind]
     message = failure.message
-    if failure.kind is FailureKind.INVALID_REQUEST and failure.detail:
+    if failure.kind is FailureKind.INVALID_REQUEST and failure.detail and quoting:
         # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
         message = f"{message}: {failure.detail[:500]}"
     # Nobody asks a key that is benched: who comes back before finds what it has found now.

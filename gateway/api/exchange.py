@@ -160,6 +160,8 @@ class Exchange:
         """Tell the client what went wrong: as a response, or inside a stream that has begun."""
         shown = from_domain(error, self.record.attempts)
         self._note(shown, error)
+        if self.shown_model is not None:
+            shown = from_domain(error, self.record.attempts, quoting=False)
         if self.voice is not None and shown.code in self.voice.refusals:
             shown = replace(shown, message=self.voice.refusals[shown.code])
         if self._head_sent:

@@ -81,9 +81,10 @@ class Exchange:
     log: list[Record] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     on_send: Callable[[Any], None] = lambda _: None
+    table: str = TABLE
 
     def __post_init__(self) -> None:
-        table = table_of(TABLE, {"KEY": "sk-secret"})
+        table = table_of(self.table, {"KEY": "sk-secret"})
         transport = HttpxTransport(httpx.MockTransport(self.handler))
         signals = Signals(Services(transport), lambda _: None)
         journeys = Journeys(lambda: table, Runner(Sender(transport), Health()), signals)
@@ -326,6 +327,21 @@ async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     await exchange.run()
     assert exchange.error == (503, "no_healthy_deployment")
     assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden: bool) -> None:
+    async def refuse(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, json={"error": {"message": "m-secret takes no such thing", "param": "top_p"}})
+
+    table = TABLE.replace("assistant: {routes", "assistant: {reveal_model: false, routes") if is_hidden else TABLE
+    exchange = Exchange(refuse, table=table)
+    await exchange.run()
+    told = b"".join(message.get("body", b"") for message in exchange.sent)
+    assert b'"code":"invalid_request"' in told
+    assert b'"param":"top_p"' in told
+    assert (b"m-secret" in told) is not is_hidden
+    assert "m-secret" in (exchange.log[0].detail or ""), "the operator may know"
 
 
 async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
