@@ -96,6 +96,8 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     assert not one(alone).hears_of_unplaced, "it is not inside every boundary"
+    every = told_of(sections(cell="cell: {territory: DE}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}"))
+    assert ["outside the boundary of region 'cn'" in told for told in every] == [True, False]
     assert one(alone).regions == {"eu"}
 
 
