@@ -158,6 +158,15 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
+def test_what_to_do_about_a_place_outside_hangs_on_what_is_written() -> None:
+    (written_out,) = told_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
+    assert written_out.endswith("; remove the region; an exporter of its own, inside the boundary, can have it")
+    nowhere = told_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
+    assert [told.partition("; ")[2] for told in nowhere] == [
+        "no region's boundary has that place; take a collector inside one"
+    ] * 2
+
+
 @pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
 def test_a_secret_in_the_file_is_warned_of(header: str) -> None:
     (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
