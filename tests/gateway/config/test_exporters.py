@@ -96,6 +96,8 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     assert not one(alone).hears_of_unplaced, "it is not inside every boundary"
+    every = told_of(sections(cell="cell: {territory: DE}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}"))
+    assert ["outside the boundary of region 'cn'" in told for told in every] == [True, False]
     assert one(alone).regions == {"eu"}
 
 
@@ -154,6 +156,15 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     )
     assert told.startswith("https://otel.example.de stores and processes elsewhere in exporter 't' (line ")
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
+
+
+def test_what_to_do_about_a_place_outside_hangs_on_what_is_written() -> None:
+    (written_out,) = told_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
+    assert written_out.endswith("; remove the region; an exporter of its own, inside the boundary, can have it")
+    nowhere = told_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
+    assert [told.partition("; ")[2] for told in nowhere] == [
+        "no region's boundary has that place; take a collector inside one"
+    ] * 2
 
 
 @pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])

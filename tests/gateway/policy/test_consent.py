@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentSaid
 from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.route import WeightedSet
 from gateway.model.table import Table
 from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
 from gateway.policy.location import EdgeReport, Sighting, resolve
@@ -93,6 +94,18 @@ def outcome(decision: Decision) -> list[str] | str:
 )
 def test_what_a_missing_consent_does_to_a_plan(rules: list[str], expected: list[str] | str) -> None:
     assert outcome(decided(table(*rules))) == expected
+
+
+def test_a_weighted_step_asks_only_if_no_member_can_do_without() -> None:
+    def weighted(*rules: str) -> Table:
+        made = table(*rules)
+        (assistant,) = {found.name: found for found in made.assistants.values()}.values()
+        members = WeightedSet(tuple((made.deployments[name], 50.0) for name in made.deployments))
+        return replace(made, assistants={"assistant": replace(assistant, routes={"de": (members,)})})
+
+    assert outcome(decided(weighted(REFUSE_EACH, ""))) == ["d1"]
+    assert outcome(decided(weighted("", REFUSE_EACH))) == ["d0"]
+    assert outcome(decided(weighted(SKIP_EACH, REFUSE_EACH))) == "consent_required d1"
 
 
 def test_the_reason_is_told() -> None:

@@ -144,6 +144,12 @@ def test_parameters_are_dropped_and_named_or_refused() -> None:
     assert found.considered[0].reason is PassedOver.PARAMETER
 
 
+def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -> None:
+    refusal = refusal_of(TABLE, "HK", asked("vision"))
+    assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
+    assert refusal.message.endswith("can do what is asked: qwen-intl can't do vision")
+
+
 def test_an_unmet_requirement_passes_over() -> None:
     found = decision(table_of(WORLD.replace(", attests: [zdr]", "")), "DE")
     assert found.considered[0].reason is PassedOver.REQUIREMENT
