@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -33,13 +33,29 @@ def scheduled(steps: str = STEPS, route: str = "{gemini: 90, chatgpt-us: 10}, qw
     return table_of(text.replace("chatgpt-us: {provider: openai, model: gpt-6-luna", model) if model else text)
 
 
+_STORES: list[ScheduleStore] = []
+
+
+def opened(folder: Path) -> ScheduleStore:
+    _STORES.append(ScheduleStore(folder))
+    return _STORES[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Python 3.13 tells of a database that nobody has closed."""
+    yield
+    while _STORES:
+        _STORES.pop().close()
+
+
 class Cell:
     """A gateway with schedules: its live table, what it counts, and a clock that only the test moves."""
 
     def __init__(self, folder: Path, table: Table | None = None) -> None:
         self.now_s = 1000.0
         self.behind: tuple[int, ...] = ()
-        self.store = ScheduleStore(folder)
+        self.store = opened(folder)
         self.scheduler = Scheduler(self.store, clock=lambda: self.now_s)
         self.written = table or scheduled()
         self.table = self.scheduler.stage(self.written)
@@ -175,7 +191,7 @@ async def test_a_schedule_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     cell.change(table_of(WORLD))
     assert cell.scheduler.status() == ()
     await cell.look()
-    assert ScheduleStore(tmp_path).load() == {}
+    assert opened(tmp_path).load() == {}
     cell.change(scheduled())
     assert (cell.share, cell.progress) == (0.05, Progress())
 
@@ -216,7 +232,7 @@ async def test_what_can_not_be_kept_is_told_once_and_carried_out_all_the_same(tm
 
 
 def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:
-    store = ScheduleStore(tmp_path)
+    store = opened(tmp_path)
     store.save({PLACE: ("id", Progress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))})
     assert store.load() == {PLACE: ("id", Progress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}
     for text in ("{", "[]", "{}", '{"phase": "running", "candidate": {"times": [1]}, "baseline": {"times": [1]}}'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -20,13 +21,29 @@ from providers.chat import Usage
 RECORD = ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, Usage(3, 4), "stop", 10, 1, "old")
 
 
+_STORES: list[ShadowStore] = []
+
+
+def opened(folder: Path, **bounds: int) -> ShadowStore:
+    _STORES.append(ShadowStore(folder, **bounds))
+    return _STORES[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Python 3.13 tells of a database that nobody has closed."""
+    yield
+    while _STORES:
+        _STORES.pop().close()
+
+
 def rows(folder: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(folder / "shadow.db")) as database:
         return database.execute(query).fetchall()
 
 
 def test_a_record_is_a_row(tmp_path: Path) -> None:
-    store = ShadowStore(tmp_path)
+    store = opened(tmp_path)
     assert not (tmp_path / "shadow.db").exists(), "nothing to keep, no file"
     store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
     said = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
@@ -35,7 +52,7 @@ def test_a_record_is_a_row(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go_first(tmp_path: Path) -> None:
-    store = ShadowStore(tmp_path, most_rows=5, most_texts=2)
+    store = opened(tmp_path, most_rows=5, most_texts=2)
     for number in range(9):
         store.keep(replace(RECORD, request_id=str(number), prompt=f"p{number}", answer="" if number % 2 else "said"))
     assert rows(tmp_path, "SELECT request_id FROM answers") == [(str(number),) for number in range(4, 9)]
@@ -43,7 +60,7 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
 
 
 def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -> None:
-    store = ShadowStore(tmp_path, most_texts=2)
+    store = opened(tmp_path, most_texts=2)
     said = replace(RECORD, prompt="p", answer="", refusal="no", calls=(("look", '{"at": "é"}'), ("look", "")))
     for record in (said, replace(said, refusal=None), replace(RECORD, prompt="p", answer="only text"), said):
         store.keep(record)
@@ -55,7 +72,7 @@ def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -
 
 
 def test_the_page_has_every_column(tmp_path: Path) -> None:
-    ShadowStore(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
+    opened(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
     page = (Path(__file__).parents[3] / "docs" / "canary.md").read_text("utf-8")
     for table in ("answers", "texts", "extras"):
         for (name,) in rows(tmp_path, f"SELECT name FROM pragma_table_info('{table}')"):  # noqa: S608  # constants
@@ -63,7 +80,7 @@ def test_the_page_has_every_column(tmp_path: Path) -> None:
 
 
 def test_several_may_write_at_once(tmp_path: Path) -> None:
-    stores = [ShadowStore(tmp_path), ShadowStore(tmp_path)]
+    stores = [opened(tmp_path), opened(tmp_path)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: stores[number % 2].keep(RECORD), range(60)))
     assert rows(tmp_path, "SELECT count(*) FROM answers") == [(60,)]
@@ -72,7 +89,7 @@ def test_several_may_write_at_once(tmp_path: Path) -> None:
 def test_a_directory_of_no_use_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"shadow\.db"):
-        ShadowStore(tmp_path / "file").keep(RECORD)
+        opened(tmp_path / "file").keep(RECORD)
 
 
 def test_no_text_is_in_what_is_shown() -> None:
@@ -82,7 +99,7 @@ def test_no_text_is_in_what_is_shown() -> None:
 
 
 def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path) -> None:
-    store = ShadowStore(tmp_path)
+    store = opened(tmp_path)
     plain = replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5))
     said = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
     told = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
