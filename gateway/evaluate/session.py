@@ -180,7 +180,7 @@ async def _evaluate(
             store.remember(f"waived {standing.deployment.name}", standing.waived)
         budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else [])))
         given_up: dict[str, str] = {}
-        stopped, footprint = None, Footprint()
+        stopped, footprint, spent = None, Footprint(), budget.tokens
         with ShownProgress() as progress:
             evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
             try:
@@ -191,7 +191,10 @@ async def _evaluate(
         setting = Setting(table, assistant, region, time.time())
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
         report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs)
-        report["memory_mb"] = footprint.samples
+        if budget.tokens != spent:
+            # Who only reckons anew has no run to tell of: the last one that asked something is.
+            store.replace("memory_mb", footprint.samples)
+        report["memory_mb"] = store.fact("memory_mb") or []
         return _write(order, report, advice, demo=table.demo)
     finally:
         store.close()

@@ -110,6 +110,10 @@ class RunStore:
         """Keep a fact of the run, the first time that it is told."""
         self._database.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
 
+    def replace(self, name: str, value: object) -> None:
+        """Keep a fact of the run, instead of what was told before."""
+        self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, json.dumps(value)))
+
     def remember_all(self, facts: Iterable[tuple[str, object]]) -> None:
         """Keep all of them, or none."""
         with self._database:
