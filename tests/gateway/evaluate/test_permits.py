@@ -75,6 +75,12 @@ def test_the_boundary_is_never_waived() -> None:
     assert evaluation_permit(TABLE, TABLE.regions["us"], abroad, NOW_S) is not None
 
 
+def test_what_a_site_requires_is_never_waived() -> None:
+    found = outcome(TABLE, replace(TABLE.deployments["home"], unmet=("zdr",)))
+    assert not isinstance(found.outcome, Plan)
+    assert [item.reason for item in found.considered] == [PassedOver.REQUIREMENT]
+
+
 def test_a_field_that_keeps_data_is_stopped_as_for_traffic() -> None:
     keeps = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
     found = outcome(TABLE, TABLE.deployments["home"], keeps)

@@ -142,6 +142,15 @@ def test_parameters_are_dropped_and_named_or_refused() -> None:
     strict = table_of(WORLD.replace("endpoint: us,", "endpoint: us, unsupported: refuse,"))
     found = decision(strict, "US", asked(parameters=("temperature",)))
     assert found.considered[0].reason is PassedOver.PARAMETER
+    assert plan_of(strict, "US", asked(parameters=("seed",))) == ["chatgpt-us"]
+
+
+def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only() -> None:
+    open_world = table_of(WORLD.replace("boundary: [US]", 'boundary: ["*"]'))
+    for table, dropped in ((TABLE, {"strict_tools"}), (open_world, set())):
+        outcome = decision(table, "US", asked(parameters=("strict_tools",))).outcome
+        assert isinstance(outcome, Plan)
+        assert outcome.steps[0].dropped == dropped
 
 
 def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -> None:
