@@ -84,8 +84,8 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
 
 def main() -> None:
     """One order, one outcome. All that is needed for it is there before the order comes."""
-    import gateway.config.compile
-    import gateway.config.load  # noqa: F401
+    from gateway.config.compile import compile_config  # noqa: F401
+    from gateway.config.load import load_document  # noqa: F401
     from providers.registry import load_registry
 
     load_registry()
