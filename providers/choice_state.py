@@ -17,10 +17,14 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(slots=True)
 class CallState:
-    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments."""
+    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments.
+
+    told_id: the provider's own, of which two calls may have the same; id: what the client gets.
+    """
 
     index: int
     id: str = ""
+    told_id: str = ""
     name: str = ""
     signature: str | None = None
     id_is_ours: bool = False
@@ -56,6 +60,13 @@ class ChoiceState:
         if at_index is not None and not id and at_index.is_another(name):
             at_index = None
         call = self.by_id.get(id) if id else at_index
+        if at_index is not None and id and at_index.told_id == id:
+            call = at_index
+        elif call is not None and id and name and index is not None and self._has_another_place(call, index):
+            # Some servers give every call one id: then its place tells it apart, and it gets an id of ours.
+            call = self.by_index[index] = CallState(len(self.calls), told_id=id)
+            self.calls.append(call)
+            return call
         if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
             call = at_index
             call.id_is_ours = False
@@ -65,11 +76,16 @@ class ChoiceState:
             call = CallState(len(self.calls))
             self.calls.append(call)
         if id:
-            call.id = call.id if call.given_out else id
+            call.id, call.told_id = call.id if call.given_out else id, id
             self.by_id[id] = call
         if index is not None:
             self.by_index[index] = call
         return call
+
+    def _has_another_place(self, call: CallState, index: int) -> bool:
+        """Whether the call has a place, and it isn't this one."""
+        places = [place for place, held in self.by_index.items() if held is call]
+        return bool(places) and index not in places
 
     def mended(self, kind: Content, text: str) -> str:
         """The text with surrogate pairs joined that were split over two pieces."""

@@ -131,7 +131,10 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
 
 def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     index = read_int(source, "index") or 0
-    delta = read_map(source, "delta") or new_in_message(assembler, read_map(source, "message"), index)
+    delta = read_map(source, "delta")
+    is_whole = not delta
+    if is_whole:
+        delta = new_in_message(assembler, read_map(source, "message"), index)
     logprobs = read_map(source, "logprobs") or None
     reasoning = (
         read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(delta.get("content"))
@@ -143,8 +146,8 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
         assembler.text(text, index, logprobs)
     if refusal := read_str(delta, "refusal"):
         assembler.refusal(refusal, index)
-    for entry in read_list(delta, "tool_calls"):
-        read_tool_call(assembler, as_map(entry), index)
+    for place, entry in enumerate(read_list(delta, "tool_calls")):
+        read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
     word = read_str(source, "finish_reason")
     if word and word != "null":
         assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
@@ -172,12 +175,13 @@ def read_text(content: object) -> str:
     return ""
 
 
-def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int) -> None:
-    function = read_map(source, "function")
+def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int, place: int | None = None) -> None:
+    """A call or a piece of one. place: of a whole call among those of its message."""
+    function, index = read_map(source, "function"), read_int(source, "index")
     assembler.tool_call(
         _arguments(function.get("arguments")),
         choice=choice,
-        index=read_int(source, "index"),
+        index=index if place is None else place,
         id=read_str(source, "id"),
         name=read_str(function, "name"),
     )

@@ -116,8 +116,9 @@ class _Reader:
             self.assembler.text(text, index, logprobs)
         if refusal := read_str(delta, "refusal"):
             self.assembler.refusal(refusal, index)
-        for entry in read_list(delta, "tool_calls"):
-            read_tool_call(self.assembler, as_map(entry), index)
+        is_whole = repeats and not self._rule.message_is_delta
+        for place, entry in enumerate(read_list(delta, "tool_calls")):
+            read_tool_call(self.assembler, as_map(entry), index, place if is_whole else None)
         if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
             self.assembler.usage(_usage(usage, self._rule))
         if word and ended:

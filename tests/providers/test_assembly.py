@@ -559,3 +559,32 @@ def test_choices_are_bounded_in_number() -> None:
     many = [lambda made, n=n: made.text("a", n) for n in range(129)]
     assert not too_large(*many[:128])
     assert too_large(*many)
+
+
+def called(*pieces: dict[str, Any]) -> list[tuple[int, str, str]]:
+    """The calls that the pieces make: index, name and arguments."""
+    made = Assembler("m")
+    for piece in pieces:
+        made.tool_call(**piece)
+    made.finish("tool_calls")
+    made.complete()
+    events = [event for event in made.take() if isinstance(event, ToolCallDelta)]
+    ids = [event.id for event in events if event.id is not None]
+    assert len(set(ids)) == len(ids), "a client tells calls apart by their ids"
+    names = {event.index: event.name for event in events if event.name}
+    return [
+        (index, name or "", "".join(event.arguments for event in events if event.index == index))
+        for index, name in names.items()
+    ]
+
+
+def test_calls_that_have_one_id_are_told_apart_by_their_places() -> None:
+    first, second = {"id": "call_0", "index": 0, "name": "f"}, {"id": "call_0", "index": 1, "name": "f"}
+    wanted = [(0, "f", '{"a":1}'), (1, "f", '{"a":2}')]
+    assert called({**first, "arguments": '{"a":1}'}, {**second, "arguments": '{"a":2}'}) == wanted
+    pieces = [first, second, {"arguments": '{"a":1}', "index": 0}, {"arguments": '{"a":2}', "index": 1, "id": "call_0"}]
+    assert called(*pieces) == wanted
+    # With its name again and again, a piece still belongs where its place is.
+    assert called({**first, "arguments": '{"a"'}, {**first, "arguments": ":1}"}) == [(0, "f", '{"a":1}')]
+    # Without places there is nothing to tell them apart by.
+    assert called({"id": "x", "name": "f", "arguments": "{"}, {"id": "x", "arguments": "}"}) == [(0, "f", "{}")]

@@ -396,3 +396,15 @@ def test_models_of_no_catalogue_can_do_what_is_stated() -> None:
     facts = ModelFacts(features=frozenset({"tools"}))
     assert body(TOOLS, Target("m", "", facts), COMPATIBLE)["tools"]
     assert COMPATIBLE.build_request(TOOLS, Target("m", "", facts)).path == "/chat/completions"
+
+
+def test_a_whole_message_has_as_many_calls_as_it_lists_whatever_their_ids() -> None:
+    """Servers that count nothing give each the same id, or none, and the same place."""
+    for told in ({"id": "call_0"}, {}, {"id": "call_0", "index": 0}):
+        calls = [{**told, "type": "function", "function": {"name": "f", "arguments": f'{{"a":{n}}}'}} for n in (1, 2)]
+        choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
+        answer = {"id": "i", "model": "m", "created": 1, "choices": [{**choice, "finish_reason": "tool_calls"}]}
+        response = WireResponse(200, {"content-type": "application/json"}, json.dumps(answer).encode(), 0)
+        message = COMPATIBLE.parse_response(response, PLAIN).choices[0].message
+        assert [call.arguments for call in message.tool_calls] == ['{"a":1}', '{"a":2}']
+        assert len({call.id for call in message.tool_calls}) == 2
