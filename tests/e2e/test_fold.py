@@ -195,8 +195,12 @@ def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
     assert ask(client, "quick").status_code == 200
     assert "stream" not in asked(providers)
     providers["first"].scenario = Scenario(text=TEXT, script=(Silent(),))
+    before = len(providers["first"].requests)
     with ThreadPoolExecutor(1) as thread:
         lost = thread.submit(ask, client, "quick")
+        # The first that comes is the one that is lost.
+        while len(providers["first"].requests) == before and not lost.done():
+            time.sleep(0.001)
         while not lost.done():
             assert ask(client, "quick").headers["x-gateway-deployment"] == "quick"
     assert lost.result().headers["x-gateway-deployment"] == "next"
