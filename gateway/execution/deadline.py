@@ -55,6 +55,10 @@ class Deadline:
         """Seconds until the end that counts: of everything once an answer has begun, else of the wait for it."""
         return (self.total_at if committed else self.commit_at) - self.clock()
 
+    def is_over(self, *, committed: bool) -> bool:
+        """Whether that end has come, as far as a timer that fires a little early can tell."""
+        return self.left_s(committed=committed) <= _RESOLUTION_S
+
     @property
     def task(self) -> asyncio.Task[object]:
         """The task that it belongs to."""

@@ -64,7 +64,7 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     try:
         return fold(events)
     except ProviderFailed as error:
-        if deadline.left_s(committed=True) > 0:
+        if not deadline.is_over(committed=True):
             raise
         # The provider was at work when the client's time was over.
         raise ProviderFailed(Failure(FailureKind.DEADLINE, "the request's time is over")) from error

@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
     "a string": (b'"hello"', None, ("must be a JSON object, not a string",)),
     "null": (b"null", None, ("must be a JSON object, not null",)),
     "65 levels": (b'{"a":' + DEEP_64 + b"}", None, ("nested deeper than 64 levels",)),
-    "2,000 levels": (b"[" * 2000 + b"]" * 2000, None, ("not valid JSON",)),
+    "2,000 levels": (b"[" * 2000 + b"]" * 2000, None, ("nested deeper than 64 levels",)),
     "no model": (b'{"messages": []}', "model", ("`model` is required: the name of an assistant",)),
     "a model of another type": (chat(model=["assistant"]), "model", ("must be a string, not an array",)),
     "no messages": (b'{"model": "assistant"}', "messages", ("`messages` is required",)),

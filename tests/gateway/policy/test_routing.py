@@ -156,7 +156,7 @@ def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only()
 def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -> None:
     refusal = refusal_of(TABLE, "HK", asked("vision"))
     assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert refusal.message.endswith("can do what is asked: qwen-intl can't do vision")
+    assert refusal.message.endswith("can do what is asked (qwen-intl: can't do vision): see `messages`")
 
 
 def test_an_unmet_requirement_passes_over() -> None:
