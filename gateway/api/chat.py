@@ -29,6 +29,7 @@ from gateway.api.door import (
 )
 from gateway.api.errors import ApiError
 from gateway.api.exchange import Exchange
+from gateway.api.guesses import KeyGuesses
 from gateway.api.limits import ClientLimits
 from gateway.api.person import user_asserted
 from gateway.api.place import locate, placed, sighted, voice_of
@@ -57,7 +58,8 @@ _NO_LENGTH = (b"0",)
 class ChatEndpoint:
     """The chat endpoint. `observe` gets the record of each request when it has ended, however it ended.
 
-    in_flight: how many requests have begun and not ended; beyond `most_requests`, one is refused unread.
+    in_flight: how many requests have begun and not ended; beyond `most_requests`, one is refused unread. guesses: the
+    wrong keys that have come, here and at the other paths.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ChatEndpoint:
         most_requests: int = MOST_REQUESTS,
     ) -> None:
         self.in_flight = 0
+        self.guesses = KeyGuesses()
         self._most_requests = most_requests
         self._journeys = journeys
         self._observe = observe
@@ -197,7 +200,7 @@ class ChatEndpoint:
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
         record.trace = trace_of(visitor) or (begin_trace() if table.exporters else None)
-        client = authenticate(table, visitor)
+        client = self.guesses.authenticate(table, visitor)
         if client is not None:
             record.client = client.name
             if client.limits is not None:

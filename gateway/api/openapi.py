@@ -187,7 +187,7 @@ CHAT_OPERATION: dict[str, Any] = {
 def _found(value: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     content = {"schema": schema or {"type": "object"}, "example": value}
     found = {"description": "Found.", "content": {"application/json": content}}
-    failures = _failures(401, 403, 404, 421, 451)
+    failures = _failures(401, 403, 404, 421, 429, 451)
     return {"200": found, **failures}
 
 
@@ -236,7 +236,7 @@ _RECEIPT_SCHEMA = _object(
     jws={**_NULLABLE, "description": "The receipt, signed (a compact JWS, EdDSA); null where the gateway has no key."},
     key={**_NULLABLE, "description": "The public key that verifies it."},
 )
-_RECEIPT = {"200": _found(RECEIPT, _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404)}
+_RECEIPT = {"200": _found(RECEIPT, _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404, 429)}
 RESPONSES = {
     "/v1/explain": _EXPLAINED,
     "/v1/models": _MODELS,

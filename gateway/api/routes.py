@@ -18,8 +18,9 @@ from starlette.routing import Route
 
 from gateway.api.chat import ChatEndpoint
 from gateway.api.consent import consent_said
-from gateway.api.door import Visitor, authenticate, headers_of, request_id_of
+from gateway.api.door import Visitor, headers_of, request_id_of
 from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.guesses import KeyGuesses
 from gateway.api.lost import hint_for
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
 from gateway.api.person import told_user
@@ -65,20 +66,20 @@ def build_routes(
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     _add_health(app, is_draining)
-    _add_models(app, journeys)
-    _add_explain(app, journeys)
-    _add_disclosure(app, journeys)
-    _add_receipts(app, journeys, receipts)
+    _add_models(app, journeys, chat.guesses)
+    _add_explain(app, journeys, chat.guesses)
+    _add_disclosure(app, journeys, chat.guesses)
+    _add_receipts(app, journeys, receipts, chat.guesses)
     add_errors(app, hint_for, lambda: journeys.current().blocked_by)
     _document(app, journeys.current().demo)
     return app
 
 
-def _visit(request: Request, journeys: Journeys) -> tuple[Table, Visitor, Client | None]:
+def _visit(request: Request, journeys: Journeys, guesses: KeyGuesses) -> tuple[Table, Visitor, Client | None]:
     table = journeys.current()
     visitor = headers_of(request.scope)
     request.state.request_id = request_id_of(visitor)
-    return table, visitor, authenticate(table, visitor)
+    return table, visitor, guesses.authenticate(table, visitor)
 
 
 def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
@@ -97,13 +98,13 @@ def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
         return JSONResponse({"status": "draining"}, 503) if is_draining() else JSONResponse({"status": "ready"})
 
 
-def _add_models(app: FastAPI, journeys: Journeys) -> None:
+def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
     def entry(name: str) -> dict[str, object]:
         return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
 
     async def asked(request: Request) -> tuple[dict[str, Assistant], Region, dict[str, str]]:
         """What this caller may ask by every name that works, where it is, and the headers that say so."""
-        table, visitor, client = _visit(request, journeys)
+        table, visitor, client = _visit(request, journeys, guesses)
         location, refused = locate(table, client, await sighted(table, visitor, journeys.signals))
         if refused is not None or location.region is None:
             raise refused or Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
@@ -128,7 +129,7 @@ def _add_models(app: FastAPI, journeys: Journeys) -> None:
         return JSONResponse(entry(name), headers=told)
 
 
-def _add_explain(app: FastAPI, journeys: Journeys) -> None:
+def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
     @app.get("/v1/explain", tags=["explain"], summary="Who would answer this caller, and why")
     async def explain_here(
         request: Request,
@@ -137,7 +138,7 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
             str | None, Query(description="Who asks, where a step is weighted: the request's user.")
         ] = None,
     ) -> JSONResponse:
-        table, visitor, client = _visit(request, journeys)
+        table, visitor, client = _visit(request, journeys, guesses)
         found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
@@ -161,13 +162,13 @@ def _add_explain(app: FastAPI, journeys: Journeys) -> None:
         return JSONResponse({**explained, **known}, headers={"x-request-id": request.state.request_id, **told})
 
 
-def _add_disclosure(app: FastAPI, journeys: Journeys) -> None:
+def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
     @app.get("/v1/disclosure", tags=["disclosure"], summary="The public names and numbers that an app must show")
     async def disclosure(
         request: Request,
         assistant: _AssistantName = None,
     ) -> JSONResponse:
-        table, visitor, client = _visit(request, journeys)
+        table, visitor, client = _visit(request, journeys, guesses)
         found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
@@ -185,10 +186,10 @@ class ReceiptDesk(Protocol):
         ...
 
 
-def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None) -> None:
+def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None, guesses: KeyGuesses) -> None:
     @app.get("/v1/receipts/{id}", tags=["receipts"], summary="What became of a request of this caller, signed")
     async def receipt(request: Request, id: str) -> JSONResponse:
-        _, _, client = _visit(request, journeys)
+        _, _, client = _visit(request, journeys, guesses)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
         found = await receipts.find(id, client.name if client is not None else None)

@@ -1,0 +1,97 @@
+"""Who tries keys: how many, from where, and that nobody else suffers for it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from gateway.api.door import Visitor, headers_of
+from gateway.api.errors import ApiError
+from gateway.api.guesses import MOST_WRONG_KEYS, KeyGuesses
+from gateway.model.table import Table
+from tests.tables import WORLD, table_of
+
+RIGHT, OTHER = "gk-right", "gk-other"
+
+
+def table() -> Table:
+    hashed = {old: hashlib.sha256(key.encode()).hexdigest() for old, key in (("a" * 64, RIGHT), ("b" * 64, OTHER))}
+    text = WORLD
+    for old, new in hashed.items():
+        text = text.replace(old, new)
+    return table_of(text)
+
+
+TABLE = table()
+
+
+def visit(key: str | None, peer: str = "198.51.100.7") -> Visitor:
+    headers = [(b"authorization", f"Bearer {key}".encode())] if key is not None else []
+    return headers_of({"headers": headers, "client": (peer, 1)})
+
+
+class Door:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.guesses = KeyGuesses(lambda: self.now)
+
+    def code(self, key: str | None, peer: str = "198.51.100.7") -> str | None:
+        try:
+            self.guesses.authenticate(TABLE, visit(key, peer))
+        except ApiError as error:
+            return error.code if (error.retry_after_s is not None) == (error.code == "rate_limited") else "no time"
+        return None
+
+
+def test_who_tries_one_key_after_another_is_told_to_wait() -> None:
+    door = Door()
+    assert {door.code(f"gk-{number}") for number in range(MOST_WRONG_KEYS)} == {"invalid_api_key"}
+    assert door.code("gk-next") == "rate_limited"
+    door.now += 59
+    assert door.code("gk-next") == "rate_limited"
+    door.now += 1
+    assert door.code("gk-next") == "invalid_api_key"
+
+
+def test_a_guess_that_hits_looks_like_one_that_misses() -> None:
+    door = Door()
+    for number in range(MOST_WRONG_KEYS):
+        door.code(f"gk-{number}")
+    assert door.code(RIGHT) == "rate_limited"
+    assert door.code(RIGHT, "203.0.113.1") is None, "from elsewhere it is a key like any other"
+    assert door.code(RIGHT) is None, "its client is known by now"
+    assert door.code(OTHER) == "rate_limited"
+
+
+def test_nobody_is_locked_out_by_a_neighbour() -> None:
+    door = Door()
+    assert door.code(RIGHT) is None
+    for number in range(2 * MOST_WRONG_KEYS):
+        door.code(f"gk-{number}")
+    assert door.code(RIGHT) is None
+    assert door.code("gk-x", "203.0.113.1") == "invalid_api_key"
+
+
+def test_no_key_is_no_guess() -> None:
+    door = Door()
+    assert {door.code(None) for _ in range(2 * MOST_WRONG_KEYS)} == {"invalid_api_key"}
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_place() -> None:
+    door = Door()
+    for number in range(MOST_WRONG_KEYS):
+        door.code("gk-x", f"2001:db8:1:2::{number:x}")
+    assert door.code("gk-x", "2001:db8:1:2:ffff::1") == "rate_limited"
+    assert door.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
+
+
+def test_however_many_places_there_are_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.guesses._MOST_PLACES", 10)
+    door = Door()
+    for number in range(200):
+        door.code("gk-x", f"10.0.{number}.1")
+    assert len(door.guesses._wrong) <= 10
+    for _ in range(MOST_WRONG_KEYS):
+        door.code("gk-x", "10.0.199.1")
+    assert door.code("gk-x", "10.0.199.1") == "rate_limited"
