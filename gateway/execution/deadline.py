@@ -92,7 +92,11 @@ class Deadline:
         self._timer = loop.call_at(at, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Expire the limits whose time is over, the inner one first, and wait for the next."""
+        """Expire the innermost limit whose time is over, and look again.
+
+        The one around it, over too where the loop has been held up, comes after what follows from the first: the end
+        of a stream's time tells the client so, and only then is the request's over.
+        """
         self._timer = None
         over_at = loop.time() + _RESOLUTION_S
         next_at: float | None = None
@@ -101,7 +105,9 @@ class Deadline:
             if not limit.expired:
                 if limit.at <= over_at:
                     limit.expire()
-                elif next_at is None or limit.at < next_at:
+                    next_at = over_at
+                    break
+                if next_at is None or limit.at < next_at:
                     next_at = limit.at
             limit = limit.outer
         if next_at is not None:

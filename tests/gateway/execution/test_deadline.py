@@ -241,6 +241,23 @@ async def test_two_limits_that_end_at_once_are_one_timeout_of_the_outer() -> Non
     await asyncio.sleep(0)
 
 
+async def test_of_two_limits_that_are_over_the_inner_one_is_told_first() -> None:
+    """As where the loop was held up until both were: what the inner block says at its end still gets out."""
+    deadline = Deadline.start(LONG_S, LONG_S)
+    with deadline.limit(0), pytest.raises(TimeoutError), deadline.limit(0):
+        await for_ever()
+    assert cancelling() == 0
+
+    async def go_on() -> None:
+        with pytest.raises(TimeoutError), deadline.limit(0):
+            await for_ever()
+        await for_ever()
+
+    with pytest.raises(TimeoutError), deadline.limit(0):
+        await go_on()
+    assert cancelling() == 0
+
+
 async def test_a_task_can_have_many_limits_one_after_another() -> None:
     deadline = Deadline.start(LONG_S, LONG_S)
     for number in range(20):
