@@ -16,6 +16,7 @@ import httpx
 import pytest
 import structlog
 
+from gateway.api.guesses import MOST_WRONG_KEYS
 from gateway.app import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry import export, log
@@ -167,10 +168,10 @@ async def test_a_hostile_client_makes_no_series() -> None:
             await one.client.post(CHAT, content=f'{{"model": "assistant", "{word}": 1}}')
             await one.client.post(f"{CHAT}?{word}={word}", content=b"{")
 
-        for number in range(26):
+        for number in range(MOST_WRONG_KEYS + 1):
             await attack(number)
         before = {name: set(rows) for name, rows in one.series.items()}
-        for number in range(26, 130):
+        for number in range(MOST_WRONG_KEYS + 1, 130):
             await attack(number)
         after = {name: set(rows) for name, rows in one.series.items()}
         assert after == before
