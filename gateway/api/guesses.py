@@ -1,7 +1,7 @@
-"""Wrong keys, counted by where they come from: who tries one after another is told to wait, and learns nothing more.
+"""Wrong keys, counted by where they come from: who tries one after another is told to wait.
 
-Beyond the bound even a right key from there is turned away, unless its client has been seen before: a guess that hits
-looks like one that misses, and nobody who was let in already is locked out by a neighbour behind the same address.
+A right key is taken all the same: whoever sends wrong ones through an edge or from behind an address that is shared must
+not lock out everybody there. It is the length of a key that keeps it from being guessed.
 """
 
 from __future__ import annotations
@@ -32,48 +32,36 @@ class KeyGuesses:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
-        self._seen: set[str] = set()
 
     def authenticate(self, table: Table, visitor: Visitor) -> Client | None:
-        """As `door.authenticate`; raises ApiError (rate_limited) for who has tried too many keys."""
+        """As `door.authenticate`; raises ApiError (rate_limited) for one wrong key too many."""
         try:
-            client = authenticate(table, visitor)
+            return authenticate(table, visitor)
         except ApiError as error:
             if error.code == "invalid_api_key" and _brings_a_key(visitor):
                 self._count(_place_of(table, visitor))
             raise
-        if client is not None and client.name not in self._seen:
-            if self._wrong and (left_s := self._left_s(_place_of(table, visitor))) > 0:
-                raise _too_many(left_s)
-            self._seen.add(client.name)
-        return client
 
     def _count(self, place: str) -> None:
         """One more; raises ApiError beyond the bound."""
-        if (left_s := self._left_s(place)) > 0:
-            raise _too_many(left_s) from None
         now = self._clock()
         since, count = self._wrong.get(place, (now, 0))
-        if now - since >= _WINDOW_S:
+        left_s = since + _WINDOW_S - now
+        if left_s <= 0:
             since, count = now, 0
+        elif count >= MOST_WRONG_KEYS:
+            message = (
+                f"too many wrong keys came from this address: send one that is right, or wait {math.ceil(left_s)} s"
+            )
+            raise ApiError("rate_limited", message, retry_after_s=left_s) from None
         if place not in self._wrong and len(self._wrong) >= _MOST_PLACES:
             self._forget(now)
         self._wrong[place] = since, count + 1
-
-    def _left_s(self, place: str) -> float:
-        """For how long nothing new is taken from there; 0 if it is."""
-        since, count = self._wrong.get(place, (0.0, 0))
-        return max(since + _WINDOW_S - self._clock(), 0.0) if count >= MOST_WRONG_KEYS else 0.0
 
     def _forget(self, now: float) -> None:
         kept = {place: held for place, held in self._wrong.items() if now - held[0] < _WINDOW_S}
         # More places than that in a minute are no place at all: the oldest go.
         self._wrong = dict(list(kept.items())[-_MOST_PLACES // 2 :])
-
-
-def _too_many(left_s: float) -> ApiError:
-    message = f"too many wrong keys came from this address: send one that is right, in {math.ceil(left_s)} s"
-    return ApiError("rate_limited", message, retry_after_s=left_s)
 
 
 def _brings_a_key(visitor: Visitor) -> bool:

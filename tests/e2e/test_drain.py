@@ -54,6 +54,14 @@ def idle_connection(operator: Operator) -> socket.socket:
     return connection
 
 
+def _is_refused(operator: Operator) -> bool:
+    try:
+        httpx.get(f"{operator.gateway.url}/healthz", trust_env=False)
+    except httpx.ConnectError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: int) -> None:
     with operated(path, workers) as operator, idle_connection(operator) as idle:
@@ -62,8 +70,8 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: i
             first = next(pieces)
             operator.gateway.process.send_signal(signal.SIGTERM)
             assert idle.recv(1) == b""
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{operator.gateway.url}/healthz", trust_env=False)
+            # Each worker closes the door when it hears of it.
+            eventually(lambda: _is_refused(operator), LIMIT_S)
             state = operator.admin.get("/readyz")
             assert (state.status_code, state.json()["status"]) == (503, "draining")
             assert [worker["draining"] for worker in state.json()["workers"]["running"]].count(True) >= 1

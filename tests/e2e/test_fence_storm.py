@@ -101,7 +101,7 @@ class Storm:
         if response is not None:
             self.tables.add(response.headers["x-gateway-table"])
             self.answered_by[response.headers.get("x-gateway-deployment", "-")] += response.status_code == 200
-            assert region is not None or response.status_code in (401, 451), (headers, response.text)
+            assert region is not None or response.status_code in (401, 429, 451), (headers, response.text)
 
     async def _post(
         self, client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str], chance: random.Random
