@@ -1,7 +1,7 @@
 """Wrong keys, counted by where they come from: who tries one after another is told to wait.
 
-A right key is taken all the same: whoever sends wrong ones through an edge or from behind an address that is shared must
-not lock out everybody there. It is the length of a key that keeps it from being guessed.
+A right key is taken all the same: whoever sends wrong ones through an edge, or from behind an address that is shared,
+must not lock out everybody there. It is the length of a key that keeps it from being guessed.
 """
 
 from __future__ import annotations
