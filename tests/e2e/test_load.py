@@ -206,13 +206,21 @@ def test_a_client_that_leaves_the_queue_is_not_asked_for(shared: Operator, provi
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
 
+    async def until(name: str, value: int) -> None:
+        await asyncio.to_thread(eventually, lambda: metric(f"gateway_concurrency_{name}", deployment="a") == value)
+
     async def come_and_go() -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, headers=headers) as client:
-            asking = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(3)]
-            await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued", deployment="a") == 2)
-            for task in asking:
+            asked = asyncio.create_task(client.post(url, json=body(stream=True)))
+            await until("in_use", 1)
+            waiting = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(2)]
+            await until("queued", 2)
+            # Those who wait go first: a place that becomes free is for who is still there.
+            for task in waiting:
                 task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+            await until("queued", 0)
+            asked.cancel()
+            await asyncio.gather(asked, *waiting, return_exceptions=True)
 
     received = site.received
     asyncio.run(come_and_go())
