@@ -81,7 +81,8 @@ class Bench:
             self._costs(subject, running, result)
             self._latency(subject.requests["json"], running, result, "added", self.extent.rounds)
             result.figures["rss_mb"] = running.process.rss_kb / 1024
-            self._hold(subject, running, result)
+            if "held" in subject.requests:
+                self._hold(subject, running, result)
         return result
 
     def _start_once(self, subject: Subject) -> float:
@@ -117,6 +118,8 @@ class Bench:
             figures[f"{scenario}_us"] = statistics.median(_us_each(item, "requests") for item in done)
             figures[f"{scenario}_per_s"] = statistics.median(item["requests"] / item["seconds"] for item in done)
             self.say(f"  {scenario}: {figures[f'{scenario}_us']:.0f} µs, {figures[f'{scenario}_per_s']:.0f}/s")
+        if "paced" not in requests:
+            return
         done = [self._paced(running.port, requests["paced"], running) for _ in range(self.extent.rounds)]
         result.errors += sum(item["errors"] for item in done)
         figures["paced_us"] = statistics.median(_us_each(item, "events") for item in done)

@@ -22,9 +22,9 @@ from pathlib import Path
 from bench.measure import FULL, QUICK, Bench, Result
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
-from bench.subjects import LiteLLM, Naive, Nginx, Ours, Subject, python_environ
+from bench.subjects import Floor, LiteLLM, Naive, Nginx, Ours, Subject, python_environ
 
-_NAMES = ("ours", "naive", "nginx", "litellm")
+_NAMES = ("ours", "floor", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
@@ -106,6 +106,8 @@ def _subject(name: str, options: argparse.Namespace) -> Subject | None:
     match name:
         case "ours":
             return Ours(options.python)
+        case "floor":
+            return Floor(options.python)
         case "naive":
             return Naive(options.python)
         case "nginx":

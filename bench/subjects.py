@@ -15,7 +15,7 @@ from typing import Protocol
 from bench.config import ENVIRON, chat_body, client_headers, production_config
 from bench.processes import Cores, Process, free_port
 
-__all__ = ["LiteLLM", "Naive", "Nginx", "Ours", "Request", "Running", "Subject", "python_environ"]
+__all__ = ["Floor", "LiteLLM", "Naive", "Nginx", "Ours", "Request", "Running", "Subject", "python_environ"]
 
 ROOT = Path(__file__).parents[1]
 _CHAT = "/v1/chat/completions"
@@ -156,6 +156,31 @@ class Naive:
         command = [self.python, "-m", "uvicorn", "bench.naive:app", "--port", str(port), "--no-access-log"]
         environ = {"NAIVE_UPSTREAMS": upstreams, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
         process = Process(command, cores.subject, folder / "naive.log", environ)
+        return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """`bench/floor.py` under uvicorn with uvloop and httptools: it asks no provider."""
+
+    python: str = sys.executable
+    name: str = "floor"
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """It streams nothing."""
+        return _chats({"json": "any"})
+
+    def version(self) -> str:
+        """Of the interpreter and the server."""
+        return _versions(self.python, "uvicorn", "uvloop", "httptools")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`; the provider's ports are not needed."""
+        port = free_port()
+        command = [self.python, "-m", "uvicorn", "bench.floor:app", "--port", str(port), "--no-access-log"]
+        environ = {**python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
+        process = Process(command, cores.subject, folder / "floor.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/healthz"))
 
 

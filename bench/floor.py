@@ -1,0 +1,32 @@
+"""The floor of the platform: uvicorn, uvloop and httptools around an application that reads a body and answers at once.
+
+No call to a provider, no decision, no JSON: what a Python gateway on this server can't go below. How slow a machine's
+Python is shows here, so figures from two machines can be compared by their ratio to this one.
+
+    uvicorn bench.floor:app
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ANSWER = (
+    b'{"id":"chatcmpl-floor","object":"chat.completion","created":1,"model":"floor","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"' + b"floor " * 100 + b'"},"finish_reason":"stop"}]}'
+)
+_START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(_ANSWER)).encode())],
+}
+_BODY = {"type": "http.response.body", "body": _ANSWER}
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """One answer for every request, after its body was read."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await send(_START)
+    await send(_BODY)
