@@ -10,9 +10,10 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of
 from gateway.execution.identity import pseudonymous
 from gateway.execution.redaction import redacted
-from gateway.execution.send import Sender
+from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
 from providers.auth import Secret, apply
 from providers.chat import ChatCompletion, ChatRequest
@@ -22,6 +23,9 @@ from providers.fitting import without_parameters
 from providers.values import quick
 
 __all__ = ["Answer", "Caller"]
+
+# For the body of a refusal, whose status has already come.
+_REFUSAL_S = 2.0
 
 
 @quick
@@ -68,8 +72,8 @@ class Caller:
             failure = Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, unsent=True)
             raise ProviderFailed(failure) from error
         wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        timer = timer or deadline
         try:
-            timer = timer or deadline
             with timer.limit(limit_s):
                 if head_s is None:
                     reply = await self._sender.open(step.permit, wire, bounds.connect_s)
@@ -77,23 +81,41 @@ class Caller:
                     with timer.limit(head_s):
                         reply = await self._sender.open(step.permit, wire, bounds.connect_s)
                 try:
-                    if not request.stream:
+                    if reply.is_refusal:
+                        stream = None
+                    elif not request.stream:
                         response = await reply.read_whole()
                         await reply.close()
                         completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
                         return Answer(step, completion=completion)
-                    reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
-                    body = BoundedReply(reply) if request.folded else reply
-                    reading = timer if request.folded else deadline
-                    stream = LiveStream(
-                        body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment, request)
-                    )
-                    await stream.begin()
+                    else:
+                        reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
+                        body = BoundedReply(reply) if request.folded else reply
+                        reading = timer if request.folded else deadline
+                        stream = LiveStream(
+                            body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment, request)
+                        )
+                        await stream.begin()
                 except BaseException:
                     await reply.close()
                     raise
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
+        if stream is None:
+            raise ProviderFailed(await _refusal(deployment, reply, bounds, timer))
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+async def _refusal(deployment: Deployment, reply: Reply, bounds: Resilience, timer: Deadline) -> Failure:
+    """What a status that is no success comes to, with what its body says if that comes soon."""
+    limit_s = min(_REFUSAL_S, bounds.idle_s, timer.left_s(committed=True))
+    try:
+        response = await reply.read_refusal(timer.limit(limit_s))
+        read_answer(deployment.adapter, response, deployment.target)
+    except ProviderFailed as error:
+        return error.failure
+    finally:
+        await reply.close()
+    raise AssertionError("a status that is no success was read as an answer")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlencode
 
+from gateway.execution.deadline import TimeLimit
 from gateway.execution.transports import FenceBreach, Incoming, Transport
 from gateway.model.permit import Permit
 from providers.adapter import WireRequest, WireResponse
@@ -28,6 +30,7 @@ _FORBIDDEN_HEADERS = frozenset(
     "proxy-authorization forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto cookie".split()
 )
 _METHODS = frozenset({"GET", "POST"})
+_MAX_REFUSAL_BYTES = 1024 * 1024
 _OWN_HEADERS = [("user-agent", "assistant-gateway"), ("accept-encoding", "identity")]
 
 
@@ -47,6 +50,20 @@ class Reply:
     def head(self) -> WireResponse:
         """The response without its body."""
         return WireResponse(self._status, self._headers, b"", self._received_at)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the status says that no answer follows."""
+        return not 200 <= self._status < 300
+
+    async def read_refusal(self, limit: TimeLimit) -> WireResponse:
+        """A refusal with as much of its body as comes within the limit: its status has said what matters, so that a
+        body that hangs, breaks off or never ends changes nothing."""
+        body = b""
+        with suppress(TimeoutError, ProviderFailed), limit:
+            while len(body) < _MAX_REFUSAL_BYTES and (piece := await self.read()):
+                body += piece
+        return WireResponse(self._status, self._headers, body, self._received_at)
 
     async def read_whole(self) -> WireResponse:
         """The whole response; raises ProviderFailed if it breaks off or is larger than is taken."""

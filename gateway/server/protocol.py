@@ -28,6 +28,7 @@ __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 _MAX_WAITING = 32
+_MAX_READ_AHEAD = 4
 _COMMON_URL_BYTES = 256
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -137,8 +138,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) >= _MAX_READ_AHEAD:
+                # Until then we read on: only who reads learns that the client has left.
+                self.flow.pause_reading()
 
     def _unsupported_upgrade_warning(self) -> None:
         """What a client asks for is no news for the log."""

@@ -63,6 +63,17 @@ async def _reset(call: Call) -> None:
     call.reset()
 
 
+def refused_and(status: int, after: Callable[[Call], Awaitable[None]]) -> Behaviour:
+    """A status that is no success, half of its body, and then something else."""
+
+    async def behave(call: Call) -> None:
+        await call.head(status, content_length="500")
+        await call.send('{"error": {"message": "the ser')
+        await after(call)
+
+    return behave
+
+
 async def _reset_after_headers(call: Call) -> None:
     await call.head(**({"transfer_encoding": "chunked"} if call.stream else {"content_length": "500"}))
     call.reset()
@@ -353,6 +364,11 @@ FAULTS = (
           (INVALID, INVALID), moves_on=False),
     Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-500-hangs", "500, and half of what it has to say", refused_and(500, _silent), K.UNAVAILABLE, 2,
+          (PROVIDER, PROVIDER)),
+    Fault("http-429-cut", "429, broken off", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
+    Fault("http-400-cut", "400, broken off: it may have been the safety system", refused_and(400, _reset),
+          K.INVALID_REQUEST, 1, (INVALID, INVALID), moves_on=False),
     # The connection.
     Fault("reset", "a reset before any byte of an answer", _reset, K.CONNECT, 2, (PROVIDER, PROVIDER)),
     Fault("reset-after-headers", "a reset behind the headers", _reset_after_headers, K.INTERRUPTED, 2,

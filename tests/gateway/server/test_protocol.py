@@ -157,6 +157,18 @@ class Door:
         self._thread.join(LIMIT_S)
         assert not self._thread.is_alive()
 
+    def end_of(self, client: Conversation) -> GatewayProtocol:
+        """The door's end of this conversation: those before it may not have been taken down yet."""
+        found: list[GatewayProtocol] = []
+
+        def find() -> bool:
+            ours = tuple(self._state.connections)
+            found[:] = [end for end in ours if end.client == client.socket.getsockname()]
+            return bool(found)
+
+        eventually(find)
+        return found[0]
+
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=self._new_loop) as runner:
             runner.run(self._serve())
@@ -743,8 +755,7 @@ def test_a_connection_whose_last_body_nobody_read_is_closed_when_its_time_is_ove
     server: tuple[App, Door], app: App
 ) -> None:
     with Conversation(server[1].port) as client:
-        eventually(lambda: bool(server[1]._state.connections))
-        door = next(iter(server[1]._state.connections))
+        door = server[1].end_of(client)
         door.timeout_keep_alive = 0.1
         head, _, body = post(b"/unread").partition(b"\r\n\r\n")
         assert client.send(head + b"\r\n\r\n").response().status == 200
@@ -775,7 +786,7 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, D
         client.send(get(b"/wait"))
         eventually(lambda: len(app.heard) == 1)
         # The door's own connection: its time is set before its first answer starts the timer.
-        door = next(iter(server[1]._state.connections))
+        door = server[1].end_of(client)
         door.timeout_keep_alive = 0.15
         app.go_on.set()
         assert client.response().status == 200
@@ -793,7 +804,7 @@ def test_an_answer_that_nobody_reads_is_not_kept(server: tuple[App, Door], app: 
     with Conversation(server[1].port) as client:
         client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
         eventually(lambda: len(app.heard) == 1)
-        door = next(iter(server[1]._state.connections))
+        door = server[1].end_of(client)
         door.timeout_keep_alive = 0.05
         app.go_on.set()
         # Nothing is read, and the client doesn't leave.
@@ -824,6 +835,14 @@ def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, a
     eventually(lambda: len(app.heard) == 2)
     client.socket.close()
     assert app.heard[1].lost.wait(LIMIT_S)
+
+
+def test_it_also_tells_of_a_client_whose_next_request_waits(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + get())
+    eventually(lambda: len(app.heard) == 1)
+    client.socket.close()
+    assert app.heard[0].lost.wait(LIMIT_S)
+    assert [heard.path for heard in app.heard] == ["/wait"]
 
 
 def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Conversation, app: App) -> None:
