@@ -44,6 +44,7 @@ from gateway.policy.location import Sighting
 from gateway.service.journey import Journeys
 from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
+from gateway.service.transcript import transcript
 from providers.codec import decode_request
 
 __all__ = ["ChatEndpoint"]
@@ -58,6 +59,7 @@ _NO_LENGTH = (b"0",)
 class ChatEndpoint:
     """The chat endpoint. `observe` gets the record of each request when it has ended, however it ended.
 
+    log_prompt: gets the text of a request as well, where its region wants that logged.
     in_flight: how many requests have begun and not ended; beyond `most_requests`, one is refused unread. guesses: the
     wrong keys that have come, here and at the other paths.
     """
@@ -69,6 +71,7 @@ class ChatEndpoint:
         client_limits: ClientLimits | None = None,
         shadows: Shadows | None = None,
         most_requests: int = MOST_REQUESTS,
+        log_prompt: Callable[[Record, str], None] | None = None,
     ) -> None:
         self.in_flight = 0
         self.guesses = KeyGuesses()
@@ -77,6 +80,7 @@ class ChatEndpoint:
         self._observe = observe
         self._client_limits = client_limits or ClientLimits()
         self._shadows = shadows
+        self._log_prompt = log_prompt
         self._limits = BodyLimits()
         self._streams = StreamLimit()
 
@@ -148,6 +152,8 @@ class ChatEndpoint:
             request, body_bytes = decode_request(parse_json(body)), len(body)
             del body
             record.stream = request.stream
+            if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
+                self._log_prompt(record, transcript(request))
             if request.stream:
                 self._streams.take()
                 exchange.is_counted = True

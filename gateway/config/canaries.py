@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from gateway.config.boundary import mend, outside
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.regions import Regions, stands_within
 from gateway.config.scalars import rise, share, stages
 from gateway.config.sections.routing import AssistantSection, ScheduleSection
 from gateway.config.validate import Draft
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, Shadow, WeightedSet
 from gateway.model.schedule import Schedule, Stage, StopRule
-from gateway.model.table import Region
 
 __all__ = ["compile_schedules", "compile_shadows"]
 
@@ -41,7 +41,7 @@ def compile_shadows(
     findings: Findings,
     name: str,
     section: AssistantSection,
-    regions: Mapping[str, Region],
+    regions: Regions,
     deployments: Mapping[str, Deployment],
 ) -> dict[str, Shadow]:
     """The shadows of an assistant that are sound, by region."""
@@ -52,7 +52,7 @@ def compile_shadows(
             if draft.is_whole("assistants", name):
                 findings.error(place, f"the assistant has no route for {quoted(region_name)}", _hint(section), key=True)
             continue
-        region, deployment = regions.get(region_name), deployments.get(written.deployment)
+        region, deployment = regions.by_name.get(region_name), deployments.get(written.deployment)
         known = draft.names("deployments")
         if written.deployment not in known and not draft.is_broken("deployments"):
             hint = choice_hint(written.deployment, known)
@@ -64,7 +64,7 @@ def compile_shadows(
         if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
             message = f"{quoted(deployment.name)} has no approval for region {quoted(region.name)}: never asked here"
             findings.warn((*place, "deployment"), message, f"record it in `deployments.{deployment.name}.approvals`")
-        if written.keep_text and not _keeps_within(draft, region):
+        if written.keep_text and not stands_within(regions.cell, region.boundary):
             findings.error(
                 (*place, "keep_text"),
                 f"the gateway keeps it where it stands, which is not known to be in the boundary ({region.boundary})",
@@ -72,11 +72,6 @@ def compile_shadows(
             )
         found[region_name] = Shadow(deployment, share(written.share), written.keep_text)
     return found
-
-
-def _keeps_within(draft: Draft, region: Region) -> bool:
-    cell = draft.config.cell
-    return cell is not None and region.boundary.contains(cell.territory)
 
 
 def _hint(section: AssistantSection) -> str:

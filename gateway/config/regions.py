@@ -14,19 +14,20 @@ from gateway.config.validate import Draft
 from gateway.model.table import Cell, Region
 from providers.territories import NOWHERE, Places
 
-__all__ = ["Regions", "compile_regions"]
+__all__ = ["Regions", "compile_regions", "stands_within"]
 
 _RESERVED = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The sound regions, each territory's, the one for the rest, and what is blocked."""
+    """The sound regions, each territory's, the one for the rest, and what is blocked; and where the gateway stands."""
 
     by_name: Mapping[str, Region]
     by_territory: Mapping[str, Region]
     default: Region | None
     blocked: Places
+    cell: Cell | None
 
 
 def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
@@ -50,7 +51,7 @@ def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at
             default = default or region
         else:
             _place(findings, path, section, region, by_territory, blocked)
-    return Regions(by_name, by_territory, default, blocked)
+    return Regions(by_name, by_territory, default, blocked, cell)
 
 
 def _blocked(draft: Draft, findings: Findings) -> Places:
@@ -84,15 +85,37 @@ def _region(
         speech,
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
+        log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
     )
+
+
+def _may_log(draft: Draft, findings: Findings, name: str, boundary: Places, cell: Cell | None) -> bool:
+    """Whether the prompts of the region go to this cell's log; an error if they would leave the boundary there."""
+    if draft.is_broken("cell") or not _is_served(name, cell):
+        return False
+    if not stands_within(cell, boundary):
+        findings.error(
+            ("regions", name, "log_prompts"),
+            f"the log begins where the gateway stands, which is not known to be in the boundary ({boundary})",
+            "say where in `cell: {territory: …}`, or leave it out",
+        )
+    return True
+
+
+def _is_served(name: str, cell: Cell | None) -> bool:
+    return cell is None or cell.serves is None or name in cell.serves
+
+
+def stands_within(cell: Cell | None, boundary: Places) -> bool:
+    """Whether the gateway is known to stand where prompts may be kept."""
+    return cell is not None and Places(frozenset({cell.territory})).within(boundary)
 
 
 def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
     """Whether what this cell stores of the region's requests stays within the region's boundary."""
     if cell is None:
         return True
-    served = cell.serves is None or name in cell.serves
-    return served and Places(frozenset({cell.territory})).within(boundary)
+    return _is_served(name, cell) and stands_within(cell, boundary)
 
 
 def _territories(findings: Findings, path: Path, words: list[str]) -> Places | None:
@@ -118,7 +141,7 @@ def _transit(findings: Findings, path: Path, words: list[str]) -> frozenset[str]
 def _own_place(findings: Findings, name: str, boundary: Places, accepted: frozenset[str], cell: Cell | None) -> Places:
     """Where the cell stands, if that lies outside the boundary and is accepted; an error if it isn't accepted."""
     path = ("regions", name)
-    own = cell.territory if cell is not None and (cell.serves is None or name in cell.serves) else None
+    own = cell.territory if cell is not None and _is_served(name, cell) else None
     outside = own is not None and not Places(frozenset({own})).within(boundary)
     for code in sorted(accepted - {own}):
         said = f"is not where this cell stands ({own})" if own else "has no effect: no cell serves the region"

@@ -91,6 +91,8 @@ def _region(region: Region, table: Table) -> Iterator[str]:
         yield from _wrapped("      passes through: ", f"{region.transit} (no receipt is kept there)")
     if region.approvals_required:
         yield "      approvals: required"
+    if region.log_prompts:
+        yield "      prompts are logged"
     if region.protected:
         yield "      protected: changes with an admin's signature"
     if region.speech is not None:

@@ -64,7 +64,7 @@ def compile_assistants(
         if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
             findings.warn((*path, "resume"), "no route of it has a next step to go on with", "add one, or remove it")
         schedules = compile_schedules(draft, findings, name, section, routes)
-        shadows = compile_shadows(draft, findings, name, section, regions.by_name, deployments)
+        shadows = compile_shadows(draft, findings, name, section, regions, deployments)
         used.update(shadow.deployment.name for shadow in shadows.values())
         compiled[name] = Assistant(
             name,

@@ -7,7 +7,6 @@ __all__ = ["KEYS"]
 KEYS = frozenset(
     {
         "evaluations",
-        "log_prompts",
         "moderation",
     }
 )

@@ -44,6 +44,7 @@ class Region:
     speech: what the region says by itself; None where it says nothing.
     protected: it changes only with the signature of an admin.
     keeps_receipts: whether this cell stands where its receipts may be stored.
+    log_prompts: whether the text of its requests is written to the log.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Region:
     speech: Speech | None = field(default=None, repr=False, hash=False)
     protected: bool = False
     keeps_receipts: bool = True
+    log_prompts: bool = False
 
     @property
     def is_default(self) -> bool:

@@ -26,11 +26,11 @@ from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.routing import judge_alone
+from gateway.service.transcript import MOST_CHARACTERS, transcript
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
-    Message,
     StreamEvent,
     ToolCall,
     UserMessage,
@@ -45,7 +45,6 @@ __all__ = ["MOST_AT_ONCE", "MOST_BODY_BYTES", "Shadows", "anonymous"]
 MOST_AT_ONCE = 8
 MOST_BODY_BYTES = 1024 * 1024
 _MOST_EVENTS = 100_000
-_MOST_TEXT = 64 * 1024
 _IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
 _ENDLESS = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")
 
@@ -198,9 +197,9 @@ class Shadows:
             beside_first_s=record.first_s,
             beside_total_s=record.total_s,
             beside_usage=record.usage,
-            prompt=_prompt(request) if shadow.keep_text else None,
-            answer=answer[:_MOST_TEXT] if shadow.keep_text else None,
-            refusal=message.refusal[:_MOST_TEXT] if shadow.keep_text and message.refusal is not None else None,
+            prompt=transcript(request) if shadow.keep_text else None,
+            answer=answer[:MOST_CHARACTERS] if shadow.keep_text else None,
+            refusal=message.refusal[:MOST_CHARACTERS] if shadow.keep_text and message.refusal is not None else None,
             calls=_calls(message.tool_calls) if shadow.keep_text else (),
         )
 
@@ -235,20 +234,10 @@ async def _whole(answer: Answer) -> ChatCompletion:
 def _calls(calls: Iterable[ToolCall]) -> tuple[tuple[str, str], ...]:
     """The name and the arguments of each, as long as all of them together are no longer than a text may be."""
     kept: list[tuple[str, str]] = []
-    left = _MOST_TEXT
+    left = MOST_CHARACTERS
     for call in calls:
         left -= len(call.name) + len(call.arguments)
         if left < 0:
             break
         kept.append((call.name, call.arguments))
     return tuple(kept)
-
-
-def _prompt(request: ChatRequest) -> str:
-    """The text of the messages, the last of it where it is long."""
-    return "\n".join(map(_line, request.messages))[-_MOST_TEXT:]
-
-
-def _line(message: Message) -> str:
-    who = type(message).__name__.removesuffix("Message").lower()
-    return f"{who}: {text_of(message.content)}"

@@ -1,6 +1,7 @@
 """Structured logs: one line a request, readable in a terminal, JSON when piped.
 
-Only what is named here is ever written: there is no path by which a prompt, an answer or a header gets in.
+Only what is named here is ever written of a request: there is no path by which a prompt, an answer or a header gets in.
+What an operator wants to read of prompts has a line and a module of its own, `prompts.py`.
 """
 
 from __future__ import annotations

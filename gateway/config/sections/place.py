@@ -46,3 +46,6 @@ class RegionSection(Section):
     protected: bool = Field(
         False, description="true: changes only with the signature of one of `admin_keys` on the plan of the change."
     )
+    log_prompts: bool = Field(
+        False, description="true: the text of its requests goes to the log; the gateway must stand inside the boundary."
+    )

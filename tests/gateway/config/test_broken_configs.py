@@ -469,6 +469,18 @@ REGIONS = {
         "accept it with `transit: [DE]`, or leave the region out of `cell.serves`",
         cell="cell: {territory: DE, serves: [eu, us, gb]}",
     ),
+    "prompts logged outside, where transit is accepted": region(
+        "gb: {territories: [GB], boundary: [GB], transit: [DE], log_prompts: ▸true}",
+        "regions.gb.log_prompts: the log begins where the gateway stands, which is not known to be in the boundary "
+        "(GB); say where in `cell: {territory: …}`, or leave it out",
+        cell="cell: {territory: DE, serves: [eu, us, gb]}",
+    ),
+    "prompts logged nobody knows where": region(
+        "gb: {territories: [GB], boundary: [GB], log_prompts: ▸true}",
+        "regions.gb.log_prompts: the log begins where the gateway stands, which is not known to be in the boundary "
+        "(GB); say where in `cell: {territory: …}`, or leave it out",
+        cell="",
+    ),
     "transit is no territory": region(
         "gb: {territories: [GB], boundary: [GB], transit: [▸Germany]}",
         "regions.gb.transit[0]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
@@ -891,7 +903,7 @@ def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
 
 
 NOT_YET = {
-    "log_prompts": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸log_prompts: true}"),
+    "moderation": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸moderation: {}}"),
 }
 
 

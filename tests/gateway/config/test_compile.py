@@ -604,3 +604,13 @@ def test_what_is_wrong_now_never_blocks() -> None:
     table = compiled(sections(), {}).table
     assert not any(item.has_credential for item in table.deployments.values())
     assert table.assistants["assistant"].routes["us"] == (table.deployments["chatgpt-us"],)
+
+
+def test_prompts_are_logged_by_the_cell_that_serves_their_region() -> None:
+    """One file for all cells, each with its own `cell`."""
+    logged = "{territories: [CN], boundary: [CN], log_prompts: true}"
+    regions = SOUND["regions"].replace("{territories: [CN], boundary: [CN]}", logged)
+    for territory, serves, expected in (("DE", "[eu, us]", False), ("CN", "[cn]", True)):
+        table = compiled(sections(regions=regions, cell=f"cell: {{territory: {territory}, serves: {serves}}}")).table
+        assert table.regions["cn"].log_prompts is expected
+        assert not table.regions["eu"].log_prompts

@@ -1,0 +1,53 @@
+"""Prompts in the log: those of the region that says so, and of no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.servers import APP_KEY, running_gateway, world_config
+from tests.e2e.test_journey import CHAT, body
+
+WORDS = "what a neighbour\nmust not read"
+
+
+def test_the_log_has_the_prompts_of_the_region_that_wants_it(providers: SimulatorThread, tmp_path: Path) -> None:
+    path = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    text = path.read_text("utf-8").replace(
+        "assistants:", "cell: {territory: DE, serves: [eu, default]}\nassistants:", 1
+    )
+    eu = 'eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]'
+    assert eu in text
+    path.write_text(text.replace(eu, f"{eu}, log_prompts: true"), "utf-8")
+    with (
+        running_gateway(path, KEYS) as gateway,
+        httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {APP_KEY}"}, trust_env=False) as client,
+    ):
+        messages = [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "text", "text": WORDS}]},
+        ]
+        for number, place in enumerate(("JP", "CN", "DE")):
+            headers = {"cf-ipcountry": place, "x-request-id": f"id-{number}"}
+            response = client.post(CHAT, json={**body(), "messages": messages}, headers=headers)
+            assert response.status_code == (421 if place == "CN" else 200), response.text
+            gateway.wait_for("request", request_id=f"id-{number}")
+        gateway.stop()
+        lines = [line for line in gateway.lines if "neighbour" in str(line)]
+    assert [
+        {name: line[name] for name in ("event", "level", "request_id", "region", "prompt")}
+        for line in lines
+        if isinstance(line, dict)
+    ] == [
+        {
+            "event": "prompt",
+            "level": "info",
+            "request_id": "id-2",
+            "region": "eu",
+            "prompt": f"system: Be kind.\nuser: {WORDS}",
+        }
+    ]
+    assert len(lines) == 1
