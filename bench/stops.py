@@ -24,7 +24,7 @@ from gateway.policy.fence import still_permitted
 from gateway.policy.location import resolve
 from gateway.policy.routing import decide
 from gateway.service.journey import find_assistant
-from gateway.telemetry.log import log_request
+from gateway.telemetry.log import log_requests
 from providers.adapter import WireResponse
 from providers.auth import apply
 from providers.chat import StreamEvent
@@ -88,6 +88,7 @@ def _plan_and_send() -> Iterator[Stop]:
     record.first_s = record.total_s = 0.5
     record.usage = completion.usage
     record.attempts.append(Attempt(deployment.name, deployment.provider, deployment.model, 0.5, None))
+    ended = [(record, time.time())]
 
     yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))
     yield Stop("needs", lambda: needs_of(request))
@@ -100,7 +101,7 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("read the answer", lambda: read_answer(adapter, response, target))
     yield Stop("write the answer", lambda: orjson.dumps(encode_completion(completion, completion.model)))
     yield Stop("response headers", lambda: response_headers(record))
-    yield Stop("log line", lambda: log_request(record))
+    yield Stop("log line", lambda: log_requests(ended))
 
 
 def _pass_a_time_limit() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway import __version__
 from gateway.execution.services import ServiceFailed, Services
@@ -13,7 +13,8 @@ from gateway.model.exporter import Exporter
 from gateway.model.record import Record
 from gateway.model.table import Table
 from gateway.telemetry.export import Delivery, Tracer
-from gateway.telemetry.log import dropped_lines, log_request
+from gateway.telemetry.gathering import Ended, Gathering
+from gateway.telemetry.log import dropped_lines, log_requests
 from gateway.telemetry.metrics import Metrics
 from providers.retry_after import retry_after_s
 from providers.wire import WireRequest
@@ -34,7 +35,15 @@ class Observing:
     def __init__(
         self, current: Callable[[], Table], transport: Transport, take: Callable[[Record], None] | None = None
     ) -> None:
-        self.metrics = Metrics()
+        metrics = self.metrics = Metrics()
+
+        def tell(ended: Sequence[Ended]) -> None:
+            for record, _ in ended:
+                metrics.observe(record)
+            log_requests(ended)
+
+        self._gathering = Gathering(tell)
+        metrics.settle = self._gathering.flush
         self._take = take
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self._services = Services(transport)
@@ -42,8 +51,7 @@ class Observing:
 
     def __call__(self, record: Record) -> None:
         """Log it, count it, trace it, keep its receipt."""
-        log_request(record)
-        self.metrics.observe(record)
+        self._gathering.add(record)
         self._tracer.observe(record)
         if self._take is not None:
             self._take(record)
@@ -59,7 +67,8 @@ class Observing:
         return Delivery(reply.status, retry_after_s=retry_after_s(reply.headers, time.time()))
 
     async def aclose(self) -> None:
-        """Send what is waiting to be sent, for a moment. The transport is closed by whoever made it."""
+        """Write and send what is waiting, for a moment. The transport is closed by whoever made it."""
+        self._gathering.flush()
         await self._tracer.aclose()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Any
 
 from providers.catalogue import read
@@ -105,6 +106,7 @@ class Needs:
 _PLAIN_PARAMETERS = PARAMETERS - INNER_PARAMETERS
 _SAID = tuple(sorted(_PLAIN_PARAMETERS))
 _said_of = attrgetter(*_SAID)
+_UNSAID = _said_of(ChatRequest("", ()))
 
 
 @cache
@@ -178,8 +180,7 @@ def _part_features(part: Part) -> tuple[str, ...]:
 
 
 def _parameters(request: ChatRequest) -> set[str]:
-    said = _said_of(request)
-    parameters = {name for name, value in zip(_SAID, said, strict=True) if value is not None and value != ()}
+    parameters = set(compress(_SAID, map(ne, _said_of(request), _UNSAID)))
     if request.tools and any(tool.strict for tool in request.tools):
         parameters.add("strict_tools")
     if request.stop and not all(map(str.strip, request.stop)):

@@ -75,7 +75,9 @@ class Visitor:
 def headers_of(scope: Any) -> Visitor:
     """The visitor of an ASGI scope."""
     pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
-    headers: dict[bytes, tuple[bytes, ...]] = {name: (value,) for name, value in pairs}
+    # Each name with a tuple of its value, without a turn of ours for each.
+    names, given = zip(*pairs, strict=True) if pairs else ((), ())
+    headers: dict[bytes, tuple[bytes, ...]] = dict(zip(names, zip(given, strict=True), strict=True))
     if len(headers) != len(pairs):
         # A name that comes twice, which few requests have.
         values: dict[bytes, list[bytes]] = {}

@@ -14,6 +14,7 @@ __all__ = ["GatewayCycle", "News"]
 
 _NO_BODY = (204, 304)
 _CLOSE = (b"connection", b"close")
+_LINE = b": ".join
 
 
 class News:
@@ -109,17 +110,18 @@ class GatewayCycle(RequestResponseCycle):
         self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
         self.chunked_encoding = self._has_body and self.scope["http_version"] == "1.1"
         pairs = [*self.default_headers, *headers]
-        for name, value in pairs:
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self._is_counted = self._has_body
-                self.expected_content_length = int(value)
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-        lines = [b"%b: %b\r\n" % pair for pair in pairs if pair != _CLOSE]
-        block = b"".join(lines)
+        known = dict(pairs)
+        length = known.get(b"content-length")
+        if length is not None:
+            self.chunked_encoding = False
+            self._is_counted = self._has_body
+            self.expected_content_length = int(length)
+        if known.get(b"connection") == b"close":
+            self.keep_alive = False
+            pairs = [pair for pair in pairs if pair != _CLOSE]
+        block = b"\r\n".join([*map(_LINE, pairs), b""])
         # Each line has one CR and one LF, its own, so that one search of the whole finds any that a value brought.
-        if block.count(b"\r") != len(lines) or block.count(b"\n") != len(lines) or b"\0" in block:
+        if block.count(b"\r") != len(pairs) or block.count(b"\n") != len(pairs) or b"\0" in block:
             raise RuntimeError("a response header with a line break was stopped")
         if self._has_body and not self._is_counted and not self.chunked_encoding:
             # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.

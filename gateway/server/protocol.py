@@ -88,11 +88,20 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_message = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. uvicorn asks each whether it is `expect`; here it is looked for once."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._head_arrived()
         self._bare_bytes = 0
-        self._check_host()
+        names = [*map(_name_of, self.headers)]
+        self._check_host(names)
+        if b"expect" in names:
+            self.expect_100_continue = any(
+                name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
+            )
         upgrades = self.parser.should_upgrade()
         if upgrades and _announces_body(self.headers):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
@@ -104,9 +113,9 @@ class GatewayProtocol(HttpToolsProtocol):
             # llhttp takes what follows for another protocol's, so no further request can come here.
             self.cycle.keep_alive = False
 
-    def _check_host(self) -> None:
+    def _check_host(self, names: list[bytes]) -> None:
         """RFC 9112, section 3.2: two are read differently by two servers."""
-        hosts = [*map(_name_of, self.headers)].count(b"host")
+        hosts = names.count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             self._wrong = "an HTTP/1.1 request has exactly one `host` header"
             raise ValueError(self._wrong)

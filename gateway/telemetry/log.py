@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TextIO, cast
 
@@ -17,10 +17,11 @@ import structlog
 
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
+from gateway.telemetry.gathering import Ended
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.outlet import outlet_to
 
-__all__ = ["configure", "dropped_lines", "log_request", "logger"]
+__all__ = ["configure", "dropped_lines", "log_requests", "logger"]
 
 LogFormat = Literal["auto", "json", "text"]
 # What somebody at a terminal looks for, in that order, before everything else.
@@ -65,10 +66,10 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
     root = logging.getLogger()
     if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
         root.addHandler(_FromLibraries(logging.WARNING))
-    global _out, _write_request, _lines
+    global _out, _write_requests, _lines
     _out = out
     _lines = None if readable else LineWriter(out)
-    _write_request = _log_request_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
+    _write_requests = _log_requests_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
 
 
 def _standard_error() -> TextIO:
@@ -94,34 +95,33 @@ def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-def _request_writer(lines: LineWriter, level: int) -> Callable[[Record], None]:
+def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended]], None]:
     """The way of the hot path: one dictionary, one serialisation, no processors."""
+    is_written = {grave: level <= _LEVELS[_word(grave=grave)] for grave in (True, False)}
 
-    def write(record: Record) -> None:
-        grave = _is_grave(record)
-        if level > (_LEVELS["warning"] if grave else _LEVELS["info"]):
-            return
-        line: dict[str, object] = {
-            "timestamp": datetime.now(UTC),
-            "level": "warning" if grave else "info",
-            "event": "request",
-        }
-        _add_fields(line, record)
-        lines.write(orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode())
+    def write(ended: Sequence[Ended]) -> None:
+        if kept := [_line_of(record, at) for record, at in ended if is_written[_is_grave(record)]]:
+            lines.write(kept)
 
     return write
 
 
-def _log_request_readably(record: Record) -> None:
+def _line_of(record: Record, at: float) -> str:
+    moment, word = datetime.fromtimestamp(at, UTC), _word(grave=_is_grave(record))
+    line = _fields_of(record, timestamp=moment, level=word, event="request")
+    return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+def _log_requests_readably(ended: Sequence[Ended]) -> None:
     log = logger()
-    fields: dict[str, object] = {}
-    _add_fields(fields, record)
-    known = {name: value for name, value in fields.items() if value is not None and value is not False}
-    first = {name: known[name] for name in _READ_FIRST if name in known}
-    (log.warning if _is_grave(record) else log.info)("request", **{**first, **known})
+    for record, _ in ended:
+        fields = _fields_of(record)
+        known = {name: value for name, value in fields.items() if value is not None and value is not False}
+        first = {name: known[name] for name in _READ_FIRST if name in known}
+        (log.warning if _is_grave(record) else log.info)("request", **{**first, **known})
 
 
-_write_request: Callable[[Record], None] = _log_request_readably
+_write_requests: Callable[[Sequence[Ended]], None] = _log_requests_readably
 _lines: LineWriter | None = None
 _out: TextIO | None = None
 
@@ -133,6 +133,10 @@ def dropped_lines() -> int:
 
 def _is_grave(record: Record) -> bool:
     return record.outcome in ("internal_error", "failed", "interrupted")
+
+
+def _word(*, grave: bool) -> str:
+    return "warning" if grave else "info"
 
 
 def _head_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -147,27 +151,30 @@ def logger() -> structlog.typing.FilteringBoundLogger:
     return log
 
 
-def log_request(record: Record) -> None:
-    """The one line of a finished request."""
-    _write_request(record)
+def log_requests(ended: Sequence[Ended]) -> None:
+    """The one line of each finished request."""
+    _write_requests(ended)
 
 
-def _add_fields(fields: dict[str, object], record: Record) -> None:
+def _fields_of(record: Record, **first: object) -> dict[str, object]:
     location, usage = record.location, record.usage
-    fields["request_id"] = record.request_id
+    fields: dict[str, object] = {
+        **first,
+        "request_id": record.request_id,
+        "outcome": record.outcome,
+        "status": record.status,
+        "client": record.client,
+        "assistant": record.assistant,
+        "deployment": record.deployment,
+        "provider": record.provider,
+        "model": record.model,
+        "stream": record.stream,
+        "table": record.table,
+        "first_ms": _milliseconds(record.first_s),
+        "total_ms": _milliseconds(record.total_s),
+    }
     if record.trace is not None:
         fields["trace_id"] = record.trace.trace_id
-    fields["outcome"] = record.outcome
-    fields["status"] = record.status
-    fields["client"] = record.client
-    fields["assistant"] = record.assistant
-    fields["deployment"] = record.deployment
-    fields["provider"] = record.provider
-    fields["model"] = record.model
-    fields["stream"] = record.stream
-    fields["table"] = record.table
-    fields["first_ms"] = _milliseconds(record.first_s)
-    fields["total_ms"] = _milliseconds(record.total_s)
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places
     if record.attempts:
@@ -198,6 +205,7 @@ def _add_fields(fields: dict[str, object], record: Record) -> None:
         fields["labels"] = list(record.labels)
     if record.profile is not None:
         fields["profile"] = record.profile
+    return fields
 
 
 def _is_eventful(record: Record) -> bool:

@@ -43,9 +43,11 @@ class Metrics:
     """The metrics of one process, from its start on: what a reload takes out of the config keeps its counts.
 
     live: what is true at the moment, by the name of its family; read for each snapshot. live_rows: the same by labels.
+    settle: called before each snapshot, to count what has been gathered and not counted yet.
     """
 
     def __init__(self) -> None:
+        self.settle: Callable[[], None] = lambda: None
         self.live: dict[str, Callable[[], int]] = {}
         self.live_rows: dict[str, Callable[[], Mapping[tuple[str, ...], int]]] = {}
         self._rows: dict[_Key, _Row] = {}
@@ -170,6 +172,7 @@ class Metrics:
 
     def snapshot(self) -> bytes:
         """Everything counted so far, and what is true at the moment. See `snapshots`."""
+        self.settle()
         series: Series = {name: {} for name in FAMILIES}
         for key, row in self._rows.items():
             _add_row(series, key, row)

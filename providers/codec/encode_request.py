@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
+from itertools import compress, repeat
+from operator import attrgetter, is_not
 from typing import assert_never
 
 from providers.chat import (
@@ -58,9 +59,8 @@ def encode_request(
         for message in request.messages
     ]
     body: dict[str, object] = {"model": model, "messages": messages}
-    for name, value in zip(_PLAIN, _plain_of(request), strict=True):
-        if value is not None:
-            body[name] = value
+    values = _plain_of(request)
+    body.update(compress(zip(_PLAIN, values, strict=True), map(is_not, values, repeat(None))))
     if request.max_tokens is not None:
         body[max_tokens_field] = request.max_tokens
     if request.stop:

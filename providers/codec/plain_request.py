@@ -17,7 +17,6 @@ _FIELDS = frozenset(
     "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
     "frequency_penalty seed user".split()
 )
-_MESSAGE = frozenset({"role", "content"})
 _MAKE: dict[object, Callable[[str], Message]] = {
     "system": SystemMessage,
     "user": UserMessage,
@@ -78,9 +77,9 @@ def _messages(entries: object, most: int) -> tuple[Message, ...] | None:
         return None
     messages: list[Message] = []
     for entry in entries:
-        if type(entry) is not dict or entry.keys() != _MESSAGE:
+        if type(entry) is not dict or len(entry) != 2:
             return None
-        role, content = entry["role"], entry["content"]
+        role, content = entry.get("role"), entry.get("content")
         if type(role) is not str or type(content) is not str or (make := _MAKE.get(role)) is None:
             return None
         messages.append(make(content))

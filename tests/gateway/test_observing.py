@@ -50,7 +50,7 @@ def answer(request: httpx.Request) -> httpx.Response:
 
 @pytest.fixture(autouse=True)
 def log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(log, "_write_request", log._write_request)
+    monkeypatch.setattr(log, "_write_requests", log._write_requests)
     monkeypatch.setattr(log, "_lines", log._lines)
     yield
     structlog.reset_defaults()
@@ -85,8 +85,7 @@ class World:
         return await self.client.post(CHAT, json=body, headers={"cf-ipcountry": country, **names})
 
     def lines(self) -> list[dict[str, Any]]:
-        assert log._lines is not None
-        log._lines.flush()
+        self.gateway.metrics.settle()
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
     @property

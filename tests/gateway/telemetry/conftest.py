@@ -13,7 +13,7 @@ from gateway.telemetry import log
 
 @pytest.fixture(autouse=True)
 def readable_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(log, "_write_request", log._write_request)
+    monkeypatch.setattr(log, "_write_requests", log._write_requests)
     monkeypatch.setattr(log, "_lines", log._lines)
     log.configure("json", "info", io.StringIO())
     yield

@@ -22,7 +22,7 @@ from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, fa
 def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:
     stream = io.StringIO()
     log.configure("json", level, stream)
-    log.log_request(record)
+    log.log_requests([(record, 0.0)])
     text = stream.getvalue()
     return json.loads(text) if text else None
 
@@ -116,7 +116,7 @@ def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_
     stream, record = io.StringIO(), answered(failed_attempt(FailureKind.UNAVAILABLE), attempt("other"))
     record.client = None
     log.configure("text", "info", stream)
-    log.log_request(record)
+    log.log_requests([(record, 0.0)])
     words = stream.getvalue().split()
     begun = words.index("request") + 1
     names = [word.partition("=")[0] for word in words[begun:]]

@@ -1,0 +1,74 @@
+"""Finished requests are told of together, soon, each once, and when the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from gateway.model.record import Record
+from gateway.telemetry import gathering
+from gateway.telemetry.gathering import Ended, Gathering
+
+
+def record(number: int) -> Record:
+    return Record(str(number), 0.0, "t")
+
+
+def told_by(made: list[list[Ended]]) -> list[list[str]]:
+    return [[ended.request_id for ended, _ in batch] for batch in made]
+
+
+async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "_WAIT_S", 0.001)
+    made: list[list[Ended]] = []
+    has_been_told = asyncio.Event()
+
+    def tell(ended: list[Ended]) -> None:
+        made.append(ended)
+        has_been_told.set()
+
+    times = iter([7.0, 8.0, 9.0])
+    gathered = Gathering(tell, clock=lambda: next(times))  # type: ignore[arg-type]
+    gathered.add(record(1))
+    gathered.add(record(2))
+    assert made == []
+    await asyncio.wait_for(has_been_told.wait(), 10)
+    assert told_by(made) == [["1", "2"]]
+    assert [at for _, at in made[0]] == [7.0, 8.0]
+    has_been_told.clear()
+    gathered.add(record(3))
+    await asyncio.wait_for(has_been_told.wait(), 10)
+    assert told_by(made) == [["1", "2"], ["3"]]
+
+
+async def test_many_do_not_wait_and_what_is_left_is_told_once() -> None:
+    made: list[list[Ended]] = []
+    gathered = Gathering(lambda ended: made.append(list(ended)))
+    for number in range(70):
+        gathered.add(record(number))
+    gathered.flush()
+    gathered.flush()
+    assert [len(batch) for batch in made] == [64, 6]
+    assert [name for batch in told_by(made) for name in batch] == [str(number) for number in range(70)]
+
+
+def test_without_a_loop_nothing_waits() -> None:
+    made: list[list[Ended]] = []
+    Gathering(lambda ended: made.append(list(ended))).add(record(1))
+    assert told_by(made) == [["1"]]
+
+
+def test_a_process_that_ends_tells_the_last() -> None:
+    code = """
+import asyncio
+from gateway.model.record import Record
+from gateway.telemetry.gathering import Gathering
+gathered = Gathering(lambda ended: print([record.request_id for record, _ in ended]))
+async def one(): gathered.add(Record("last", 0.0, "t"))
+asyncio.run(one())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['last']\n"
