@@ -118,6 +118,10 @@ class Gateway:
         """The process is about to end."""
         self.is_draining = True
 
+    def flush(self) -> None:
+        """Log and count at once what has ended and been gathered."""
+        self._observing.flush()
+
     def unwell(self) -> Mapping[str, Unwell]:
         """The deployments that aren't asked here: benched, or their breaker is open."""
         return self._health.snapshot(self.table)

@@ -43,7 +43,7 @@ class Observing:
             log_requests(ended)
 
         self._gathering = Gathering(tell)
-        metrics.settle = self._gathering.flush
+        self.flush = metrics.settle = self._gathering.flush
         self._take = take
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self._services = Services(transport)
@@ -68,7 +68,7 @@ class Observing:
 
     async def aclose(self) -> None:
         """Write and send what is waiting, for a moment. The transport is closed by whoever made it."""
-        self._gathering.flush()
+        self.flush()
         await self._tracer.aclose()
 
 

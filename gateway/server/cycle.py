@@ -78,7 +78,11 @@ class GatewayCycle(RequestResponseCycle):
         """See `Cycle`."""
         if self.flow.write_paused or self.disconnected or self.response_complete or not self.response_started:
             return False
-        self._write(data, more_body=True)
+        if self._head or not self.chunked_encoding or not data:
+            self._write(data, more_body=True)
+        else:
+            # What a stream writes for each event.
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
     def whole_body(self) -> bytes | None:

@@ -42,7 +42,10 @@ async def serve_single(
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
     async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
-        await server.serve([listener])
+        try:
+            await server.serve([listener])
+        finally:
+            gateway.flush()
 
 
 @asynccontextmanager

@@ -68,7 +68,10 @@ async def _work(listener: socket.socket, pair_end: socket.socket, ledger: Ledger
     obeying = asyncio.create_task(_obey(gateway, server, channel))
     # Who can't be told anything any more must not serve on.
     obeying.add_done_callback(lambda _: server.stop())
-    await server.serve([listener])
+    try:
+        await server.serve([listener])
+    finally:
+        gateway.flush()
     obeying.cancel()
     # What was counted up to the very end.
     channel.send(_report(gateway, server, _LAST_WORDS, metrics=True))

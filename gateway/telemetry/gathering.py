@@ -1,16 +1,14 @@
 """Finished requests, gathered for a moment and told of together.
 
 What is done for many in a row costs half of what it costs between two requests, whose own code and data push it out of
-the processor's caches. They are told of after 50 ms, when there are 64 of them, when somebody asks for figures, and at
-the end of the process; only a kill loses any.
+the processor's caches. They are told of after 50 ms, when there are 64 of them, when somebody asks for figures, and
+when the server ends; only a kill loses any.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import time
-import weakref
 from collections.abc import Callable, Sequence
 
 from gateway.model.record import Record
@@ -30,7 +28,6 @@ class Gathering:
         self._tell = tell
         self._clock = clock
         self._ended: list[Ended] = []
-        atexit.register(_flush, weakref.ref(self))
 
     def add(self, record: Record) -> None:
         """One more, which nobody changes any more."""
@@ -49,9 +46,3 @@ class Gathering:
         if self._ended:
             ended, self._ended = self._ended, []
             self._tell(ended)
-
-
-def _flush(held: weakref.ref[Gathering]) -> None:
-    gathering = held()
-    if gathering is not None:
-        gathering.flush()
