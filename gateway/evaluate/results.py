@@ -14,6 +14,7 @@ from gateway.evaluate.evaluation import Standing
 from gateway.evaluate.items import Answer, Item
 from gateway.evaluate.judge import pairs_of, score_of, verdict_axis
 from gateway.evaluate.labelling import labelled
+from gateway.evaluate.people import Marks, People, score_marks
 from gateway.evaluate.ranking import Found, Scores, judge_requirements, order, scores_of
 from gateway.evaluate.recommendation import Recommendation, recommend
 from gateway.evaluate.scalability import score_scalability
@@ -51,8 +52,9 @@ def build_report(
     given_up: Mapping[str, str],
     stopped: str | None,
     cost: Mapping[str, float | None],
+    marks: Marks | None = None,
 ) -> tuple[dict[str, Any], Recommendation]:
-    """The report, and the recommendation that it ends with."""
+    """The report, and the recommendation that it ends with. marks: what people gave, where they did."""
     asked = [standing.deployment.name for standing in standings if standing.refused is None]
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
@@ -114,6 +116,7 @@ def build_report(
         },
         "comparisons": [{**asdict(one), "words": one.in_words()} for one in comparisons],
         "pairs": [asdict(one) for one in pairs_of(store, judge.name, asked)] if judge is not None else [],
+        "people": _people(marks, performances, suite.file.seed),
         "ranking": ranking,
         "out": sorted(out),
         "recommendation": {**asdict(advice), "route_now": route},
@@ -195,6 +198,11 @@ def _candidate(
         "score": scores[deployment.name],
         "requirements": requirements[deployment.name],
     }
+
+
+def _people(marks: Marks | None, found: Mapping[str, performance.Performance], seed: int) -> People | None:
+    scores = {name: one.scores for name, one in found.items()}
+    return score_marks(marks, scores, seed) if marks is not None else None
 
 
 def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:
