@@ -12,13 +12,14 @@ from gateway.config.scalars import seconds
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.evaluation import Standing
 from gateway.evaluate.items import Answer, Item
-from gateway.evaluate.judge import pairs_of, score_of, verdict_axis
+from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
 from gateway.evaluate.labelling import labelled
 from gateway.evaluate.people import Marks, People, score_marks
 from gateway.evaluate.ranking import Found, Scores, judge_requirements, order, scores_of
 from gateway.evaluate.recommendation import Recommendation, recommend
 from gateway.evaluate.scalability import score_scalability
 from gateway.evaluate.scorers import Score
+from gateway.evaluate.shadow_pairs import pair_in_words
 from gateway.evaluate.shadow_traffic import Recorded, ShadowScores, shadow_in_words
 from gateway.evaluate.standards import approval_of, fence_of
 from gateway.evaluate.store import RunStore
@@ -132,6 +133,7 @@ def shadow_report(
     judge: Deployment | None,
     kept: Sequence[Recorded],
     scores: Mapping[str, ShadowScores],
+    pairs: Sequence[JudgedPair],
     stopped: str | None,
     now_s: float,
 ) -> dict[str, Any]:
@@ -151,7 +153,11 @@ def shadow_report(
         "judge": judge.name if judge is not None else None,
         "stopped": stopped,
         "shadows": dict(scores),
-        "words": [line for name, one in scores.items() for line in shadow_in_words(name, one)],
+        "pairs": pairs,
+        "words": [
+            *(line for name, one in scores.items() for line in shadow_in_words(name, one)),
+            *map(pair_in_words, pairs),
+        ],
     }
     plain: dict[str, Any] = _plain(report)
     return plain
