@@ -274,12 +274,7 @@ def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--seed", type=int, metavar="N", help="what is drawn follows from it (default: the suite's)")
     evaluate.add_argument("--dry-run", action="store_true", help="estimate questions, tokens, cost and time, and stop")
     evaluate.add_argument("--fresh", action="store_true", help="forget what the directory holds")
-    evaluate.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two finished runs: what has changed"
-    )
-    evaluate.add_argument(
-        "--shadow", type=Path, metavar="DIR", help="score what a shadow recorded in this state directory instead"
-    )
+    evaluation.add_forms(evaluate)
     evaluate.set_defaults(run=evaluation.evaluate)
 
 

@@ -170,6 +170,8 @@ class ChatEndpoint:
                 table, client, location, request, deadline, record, voice, subject, said
             )
         record.first_s = time.monotonic() - record.started_at
+        turn = self._shadows.turn(table, location, record, answer) if self._shadows is not None else None
+        stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
         if voice is not None and (labelling := labelling_of(voice, request)) is not None:
             exchange.labelling, record.labels = labelling, labelling.names
         whole = exchange.written(answer.completion) if answer.completion is not None else None
@@ -178,14 +180,14 @@ class ChatEndpoint:
                 with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
                     if whole is not None:
                         await exchange.answer_whole(whole)
-                    elif answer.stream is not None:
-                        await exchange.answer_stream(answer.stream, request, table.resilience.keep_alive_s)
+                    elif stream is not None:
+                        await exchange.answer_stream(stream, request, table.resilience.keep_alive_s)
             except TimeoutError:
                 await exchange.cut_off()
-        if self._shadows is not None:
+        if self._shadows is not None and turn is not None:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
-            self._shadows.offer(table, location, asked, record, body_bytes)
+            self._shadows.offer(turn, table, location, asked, record, body_bytes)
 
     async def _seek(
         self, table: Table, client: Client | None, visitor: Visitor, record: Record

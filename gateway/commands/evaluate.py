@@ -15,15 +15,28 @@ if TYPE_CHECKING:
     from gateway.evaluate.session import Compile
     from gateway.model.table import Table
 
-__all__ = ["evaluate"]
+__all__ = ["add_forms", "evaluate"]
 
 _OK, _WORSE = 0, 1
 _EXTRA = 'pip install "assistant-gateway[evaluate]"'
 _LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
 
 
+def add_forms(parser: argparse.ArgumentParser) -> None:
+    """The options that make another thing of the command than one run: comparing, reading, having people mark."""
+    text = "two finished runs: what has changed"
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=text)
+    text = "score what a shadow recorded in this state directory instead"
+    parser.add_argument("--shadow", type=Path, metavar="DIR", help=text)
+    text = "also write answers for people to mark: a csv, in random order, without names"
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+    text = "so many items go into the sheet (default: 50)"
+    parser.add_argument("--sheet-items", type=int, default=50, metavar="N", help=text)
+    parser.add_argument("--marks", type=Path, metavar="FILE", help="such a sheet, marked: what it says is reported")
+
+
 def evaluate(options: argparse.Namespace) -> int:
-    """Judge candidates, or hold two runs side by side."""
+    """Judge candidates, read what a shadow recorded, or hold two runs side by side."""
     try:
         return _compare(*options.compare) if options.compare else _evaluate(options)
     except ModuleNotFoundError as error:
@@ -34,6 +47,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from gateway.config.problems import ConfigRejected
+    from gateway.evaluate.marking import MarksError
     from gateway.evaluate.rehearsal import RehearsalFailed
     from gateway.evaluate.session import OrderError
     from gateway.evaluate.store import StoreError
@@ -51,7 +65,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _run(options, config, compile_with)
     except ConfigRejected as error:
         raise CommandError(str(error)) from None
-    except (OrderError, RehearsalFailed, StoreError) as error:
+    except (MarksError, OrderError, RehearsalFailed, StoreError) as error:
         raise CommandError(str(error)) from None
 
 
@@ -62,10 +76,14 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
     if options.shadow:
         if options.candidates or options.seed is not None:
             raise OrderError("--shadow asks no candidates and draws nothing: leave out --candidates and --seed")
+        if options.sheet or options.marks:
+            raise OrderError("people mark the answers of candidates: leave out --sheet and --marks, or --shadow")
         asked = (options.suite, options.region, options.assistant)
         return run_shadow(
             ShadowOrder(options.shadow, *asked, options.out, options.dry_run, options.fresh), compile_with
         )
+    if options.sheet_items < 1:
+        raise OrderError("--sheet-items must be at least 1")
     candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
     order = Order(
         config,
@@ -77,6 +95,9 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
         options.seed,
         options.dry_run,
         options.fresh,
+        options.sheet,
+        options.sheet_items,
+        options.marks,
     )
     return run_session(order, compile_with)
 

@@ -128,7 +128,7 @@ def _assistant(assistant: Assistant, table: Table, days: Days | None) -> Iterato
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
         if shadow := assistant.shadows.get(name):
-            kept = "; prompts and its answers are kept" if shadow.keep_text else ""
+            kept = "; prompts, its answers and those of the clients are kept" if shadow.keep_text else ""
             yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
             yield from _step("    - ", shadow.deployment, table.regions[name], days)
 

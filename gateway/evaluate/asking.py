@@ -155,8 +155,12 @@ class Asker:
         return decision.outcome.steps[0]
 
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> Asked:
-        """What comes of one question; `once`: without a retry, as load is measured. Raises NotPermitted."""
+        """What comes of one question; `once`: as load is measured, without a retry, and without a limit of ours on how
+        many run at once. Raises NotPermitted."""
         step = self.step_for(deployment, request)
+        if once and deployment.concurrency is not None:
+            # Whoever finds no place of ours would count as the candidate's error, or wait where it would have answered.
+            step = replace(step, deployment=replace(deployment, concurrency=None))
         plan = Plan(self.assistant, self.region, (step,))
         bounds: Resilience = self._once if once else self._patient
         started_at = time.monotonic()

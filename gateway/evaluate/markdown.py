@@ -46,7 +46,8 @@ def markdown_page(report: Report, diff: str) -> str:
             for place, name in enumerate(names, 1)
         ),
     )
-    lines += _performance(report, names) + _compliance(one, names) + _scalability(one, names) + _failed(one, names)
+    lines += _performance(report, names) + _people(report, names) + _compliance(one, names)
+    lines += _scalability(one, names) + _failed(one, names)
     lines += ["## Recommendation", "", f"**{advice['deployment'] or 'Nobody'}.** {_text(change_of(report))}", ""]
     lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
     if diff:
@@ -92,6 +93,22 @@ def _performance(report: Report, names: list[str]) -> list[str]:
     )
     compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
     return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *compared, ""]
+
+
+def _people(report: Report, names: list[str]) -> list[str]:
+    people = report["people"]
+    if people is None:
+        return []
+    rows = (
+        [name, number(one["mean"]), *map(str, one["counts"].values()), interval(one["agrees"])]
+        for name in names
+        if (one := people["candidates"].get(name))
+    )
+    head = ["candidate", f"mean of 1 to {people['highest']}"]
+    marks = [f"of {mark}" for mark in range(1, people["highest"] + 1)]
+    told = [f"- {_text(words)}" for words in people["words"]]
+    table = _table([*head, *marks, "agrees with the score"], rows)
+    return ["## Marked by people", "", f"{people['of']} items, marked blind.", "", *table, *told, ""]
 
 
 def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:

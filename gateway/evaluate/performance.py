@@ -11,7 +11,7 @@ from gateway.evaluate.scorers import Score, score
 from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean
 from gateway.evaluate.store import RunStore
 
-__all__ = ["AXIS", "FailedItem", "Performance", "Rubric", "score_performance", "shown"]
+__all__ = ["AXIS", "FailedItem", "Performance", "Rubric", "score_performance", "shown", "whole"]
 
 AXIS = "performance"
 _MOST_SHOWN = 300
@@ -89,9 +89,14 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
     return result
 
 
-def shown(answer: Answer) -> str:
+def whole(answer: Answer) -> str:
     """An answer as a person reads it."""
     calls = [f"{call.name}({call.arguments})" for call in answer.calls]
     parts = [answer.text, *calls, *([f"refused: {answer.refusal}"] if answer.refusal else [])]
-    text = "\n".join(part for part in parts if part) or f"(nothing; it ended with {answer.finish})"
+    return "\n".join(part for part in parts if part) or f"(nothing; it ended with {answer.finish})"
+
+
+def shown(answer: Answer) -> str:
+    """The same as a report has it, which is no place for long ones."""
+    text = whole(answer)
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"

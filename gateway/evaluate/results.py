@@ -12,12 +12,14 @@ from gateway.config.scalars import seconds
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.evaluation import Standing
 from gateway.evaluate.items import Answer, Item
-from gateway.evaluate.judge import pairs_of, score_of, verdict_axis
+from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
 from gateway.evaluate.labelling import labelled
+from gateway.evaluate.people import Marks, People, score_marks
 from gateway.evaluate.ranking import Found, Scores, judge_requirements, order, scores_of
 from gateway.evaluate.recommendation import Recommendation, recommend
 from gateway.evaluate.scalability import score_scalability
 from gateway.evaluate.scorers import Score
+from gateway.evaluate.shadow_pairs import pair_in_words
 from gateway.evaluate.shadow_traffic import Recorded, ShadowScores, shadow_in_words
 from gateway.evaluate.standards import approval_of, fence_of
 from gateway.evaluate.store import RunStore
@@ -51,8 +53,9 @@ def build_report(
     given_up: Mapping[str, str],
     stopped: str | None,
     cost: Mapping[str, float | None],
+    marks: Marks | None = None,
 ) -> tuple[dict[str, Any], Recommendation]:
-    """The report, and the recommendation that it ends with."""
+    """The report, and the recommendation that it ends with. marks: what people gave, where they did."""
     asked = [standing.deployment.name for standing in standings if standing.refused is None]
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
@@ -114,6 +117,7 @@ def build_report(
         },
         "comparisons": [{**asdict(one), "words": one.in_words()} for one in comparisons],
         "pairs": [asdict(one) for one in pairs_of(store, judge.name, asked)] if judge is not None else [],
+        "people": _people(marks, performances, suite.file.seed),
         "ranking": ranking,
         "out": sorted(out),
         "recommendation": {**asdict(advice), "route_now": route},
@@ -129,6 +133,7 @@ def shadow_report(
     judge: Deployment | None,
     kept: Sequence[Recorded],
     scores: Mapping[str, ShadowScores],
+    pairs: Sequence[JudgedPair],
     stopped: str | None,
     now_s: float,
 ) -> dict[str, Any]:
@@ -148,7 +153,11 @@ def shadow_report(
         "judge": judge.name if judge is not None else None,
         "stopped": stopped,
         "shadows": dict(scores),
-        "words": [line for name, one in scores.items() for line in shadow_in_words(name, one)],
+        "pairs": pairs,
+        "words": [
+            *(line for name, one in scores.items() for line in shadow_in_words(name, one)),
+            *map(pair_in_words, pairs),
+        ],
     }
     plain: dict[str, Any] = _plain(report)
     return plain
@@ -195,6 +204,11 @@ def _candidate(
         "score": scores[deployment.name],
         "requirements": requirements[deployment.name],
     }
+
+
+def _people(marks: Marks | None, found: Mapping[str, performance.Performance], seed: int) -> People | None:
+    scores = {name: one.scores for name, one in found.items()}
+    return score_marks(marks, scores, seed) if marks is not None else None
 
 
 def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:

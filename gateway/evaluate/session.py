@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from gateway.evaluate.estimate import estimate, in_words
 from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
 from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
+from gateway.evaluate.marking import MarksError, marks_of, new_sheet, read_marks, write_sheet
+from gateway.evaluate.people import Marks
 from gateway.evaluate.prices import with_known_prices
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.proposal import proposed_config, shown_change
@@ -55,7 +57,8 @@ class OrderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What was typed. seed: instead of the suite's."""
+    """What was typed. seed: instead of the suite's. sheet: where so many items are written for people to mark; marks:
+    such a sheet, marked."""
 
     config: Path
     suite: str
@@ -66,11 +69,14 @@ class Order:
     seed: int | None = None
     dry_run: bool = False
     fresh: bool = False
+    sheet: Path | None = None
+    sheet_items: int = 50
+    marks: Path | None = None
 
 
 def run_session(order: Order, compile_with: Compile) -> int:
     """Carry it out; the exit status: 0 somebody is recommended, 1 nobody is. Raises OrderError, StoreError,
-    ConfigRejected, RehearsalFailed; what was answered before an interruption is kept.
+    ConfigRejected, RehearsalFailed, MarksError; what was answered before an interruption is kept.
 
     compile_with: the table, given the origins of the simulated sites once they are known.
     """
@@ -78,6 +84,7 @@ def run_session(order: Order, compile_with: Compile) -> int:
     table = compile_with(None)
     candidates, judge = _named(table, suite, order)
     assistant = assistant_of(table, order.assistant)
+    _check_sheets(order, suite)
     if suite.file.simulated and not table.demo:
         raise OrderError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
     if not table.demo:
@@ -190,7 +197,8 @@ async def _evaluate(
                 stopped = str(first_of(group))
         setting = Setting(table, assistant, region, time.time())
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
-        report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs)
+        marks = _marked(order, suite, store, asked)
+        report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs, marks)
         if budget.tokens != spent:
             # Who only reckons anew has no run to tell of: the last one that asked something is.
             store.replace("memory_mb", footprint.samples)
@@ -199,6 +207,26 @@ async def _evaluate(
     finally:
         store.close()
         await asker.aclose()
+
+
+def _check_sheets(order: Order, suite: Suite) -> None:
+    """Raises before anything is asked: a sheet that can't be written, or read, is no reason to pay for answers."""
+    if (order.sheet or order.marks) is not None and not suite.performance:
+        raise OrderError("people mark answers to the items of performance, and the suite has none")
+    if order.sheet is not None and order.sheet.exists():
+        raise MarksError(f"{order.sheet} exists already, and may have marks in it: name another --sheet")
+    if order.marks is not None:
+        read_marks(order.marks)
+
+
+def _marked(order: Order, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
+    """Write the sheet, and read the marked one, where they are ordered."""
+    names, items, seed = [one.name for one in asked], suite.performance, suite.file.seed
+    if order.sheet is not None:
+        answers = new_sheet(store, names, items, order.sheet_items, seed)
+        write_sheet(order.sheet, answers)
+        print(f"wrote {order.sheet}: {len(answers):,} answers for people to mark")
+    return marks_of(order.marks, store, names, items, seed) if order.marks is not None else None
 
 
 def first_of(group: BaseExceptionGroup[Any]) -> BaseException:

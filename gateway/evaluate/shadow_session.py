@@ -22,6 +22,7 @@ from gateway.evaluate.markdown import shadow_markdown
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.results import shadow_report
 from gateway.evaluate.session import Compile, OrderError, assistant_of, budget_of, choose_suite, first_of, simulated
+from gateway.evaluate.shadow_pairs import ask_of_pairs, judged_pairs, questions_of_pairs
 from gateway.evaluate.shadow_traffic import Recorded, asked_of_the_judge, score_shadow, texts_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite
@@ -90,7 +91,8 @@ def _read(order: ShadowOrder, assistant: Assistant, *, keep_text: bool) -> list[
 
 def _without_text(kept: Sequence[Recorded]) -> list[Recorded]:
     """The texts of a time when they were kept are still there; who may read them is what the config says today."""
-    return [(number, replace(record, prompt=None, answer=None)) for number, record in kept]
+    none: dict[str, Any] = {"prompt": None, "answer": None, "refusal": None, "calls": (), "beside_answer": None}
+    return [(number, replace(record, **none)) for number, record in kept]
 
 
 def _judge(table: Table, suite: Suite) -> Deployment | None:
@@ -108,7 +110,8 @@ def _tell(kept: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
     if not keep_text:
         print("The config keeps no text of this shadow (keep_text), so that only outcomes and times are reported.")
     if suite.file.judge is not None:
-        print(f"The judge {suite.file.judge.deployment} is asked {len(asked_of_the_judge(suite, kept)):,} questions.")
+        questions = len(asked_of_the_judge(suite, kept)) + questions_of_pairs(suite, kept)
+        print(f"The judge {suite.file.judge.deployment} is asked {questions:,} questions.")
 
 
 async def _score(
@@ -143,7 +146,8 @@ async def _score(
             if row.answer is not None and (found := score_of(row.answer)) is not None
         }
         scores = score_shadow(suite, kept, verdicts)
-        report = shadow_report(suite, table, assistant, region, judge, kept, scores, stopped, time.time())
+        pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
+        report = shadow_report(suite, table, assistant, region, judge, kept, scores, pairs, stopped, time.time())
     finally:
         store.close()
         await asker.aclose()
@@ -176,13 +180,14 @@ async def _ask(judge: Deployment, suite: Suite, asker: Asker, store: RunStore, k
     answers = {number: answer for number, _, answer in texts_of(kept)}
     for item in items:
         store.add(_RUN, _AXIS, item.id, Asked(Timing(0.0), answers[_number(item)]))
-    questions = questions_about(store, _RUN, _AXIS, items)
+    questions = {verdict_axis(_RUN): questions_about(store, _RUN, _AXIS, items), **ask_of_pairs(suite, kept, store)}
     stopped = None
     try:
         with ShownProgress() as progress:
             evaluation = Evaluation(suite, asker, (), judge, store, budget_of(suite, store, (judge,)), progress)
-            for name, why in (await evaluation.ask_judge(judge, verdict_axis(_RUN), questions)).items():
-                stopped = f"the judge {name} was given up: {why}"
+            for axis, ones in questions.items():
+                for name, why in (await evaluation.ask_judge(judge, axis, ones)).items():
+                    stopped = f"the judge {name} was given up: {why}"
     except* SpendReached as group:
         stopped = str(first_of(group))
     return stopped

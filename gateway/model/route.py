@@ -34,7 +34,7 @@ class WeightedSet:
 class Shadow:
     """Who gets a share (0 to 1) of a route's requests too, when they have been answered; nobody sees what it says.
 
-    keep_text: whether prompt and answer are kept with the outcome.
+    keep_text: whether prompt and answer are kept with the outcome, and the answer that the client got.
     """
 
     deployment: Deployment

@@ -15,7 +15,7 @@ class ShadowRecord:
 
     at_s: Unix time. outcome: `ok`, or the kind of failure. first_s: until the answer began; a whole JSON answer.
     prompt, answer, refusal (the provider's own words for one) and calls (of tools: their names and arguments): only
-    where the config keeps text.
+    where the config keeps text. beside_answer: likewise, where the client's own answer is a whole one of plain text.
     """
 
     at_s: float
@@ -41,3 +41,4 @@ class ShadowRecord:
     answer: str | None = field(default=None, repr=False)
     refusal: str | None = field(default=None, repr=False)
     calls: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    beside_answer: str | None = field(default=None, repr=False)

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
@@ -26,6 +26,7 @@ from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.routing import judge_alone
+from gateway.service.hearing import Heard
 from gateway.service.transcript import MOST_CHARACTERS, transcript
 from providers.chat import (
     AssistantMessage,
@@ -40,7 +41,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import needs_of
 from providers.folding import fold
 
-__all__ = ["MOST_AT_ONCE", "MOST_BODY_BYTES", "Shadows", "anonymous"]
+__all__ = ["MOST_AT_ONCE", "MOST_BODY_BYTES", "Shadows", "Turn", "anonymous"]
 
 MOST_AT_ONCE = 8
 MOST_BODY_BYTES = 1024 * 1024
@@ -57,6 +58,20 @@ def anonymous(request: ChatRequest) -> ChatRequest:
     )
     extra = {name: value for name, value in request.extra.items() if name not in _IDENTITY}
     return replace(request, messages=messages, user=None, extra=extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request whose shadow is asked too, once it is answered. place: assistant, region and deployment. heard: what
+    hears the answer, where texts are kept: a stream is then to be read from there."""
+
+    shadow: Shadow
+    place: tuple[str, str, str]
+    heard: Heard | None = None
+
+    def beside(self, record: Record) -> str | None:
+        """What its client was told, where that is kept and can be compared; of two models' words nothing follows."""
+        return self.heard.text() if self.heard is not None and record.resumed is None else None
 
 
 class Shadows:
@@ -88,35 +103,33 @@ class Shadows:
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
 
-    def offer(self, table: Table, location: Location, request: ChatRequest, record: Record, body_bytes: int) -> None:
-        """A request has been answered: perhaps ask its route's shadow too. Never waits, never raises."""
+    def turn(self, table: Table, location: Location, record: Record, answer: Answer) -> Turn | None:
+        """An answer is about to go out: whether its route's shadow is to be asked too, as the share is drawn."""
         assistant, region = table.assistants.get(record.assistant or ""), location.region
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
-            return
-        name = shadow.deployment.name
-        if record.outcome != "ok" or record.deployment == name or table is not self._current():
+            return None
+        heard = Heard(answer) if shadow.keep_text else None
+        return Turn(shadow, (assistant.name, region.name, shadow.deployment.name), heard)
+
+    def offer(
+        self, turn: Turn, table: Table, location: Location, request: ChatRequest, record: Record, body_bytes: int
+    ) -> None:
+        """The request has been answered: ask its shadow too, if nothing is against it. Never waits, never raises."""
+        place = turn.place
+        if record.outcome != "ok" or record.deployment == place[-1] or table is not self._current():
             # There is nothing to compare with, or the config has something else to say by now.
             return
-        place = assistant.name, region.name, name
         if len(self._running) >= MOST_AT_ONCE:
             self._count((*place, "busy"))
         elif body_bytes > MOST_BODY_BYTES:
             self._count((*place, "too_large"))
         else:
-            self._ask(table, location, shadow, anonymous(request), record, place)
+            self._ask(turn, table, location, anonymous(request), record)
 
-    def _ask(
-        self,
-        table: Table,
-        location: Location,
-        shadow: Shadow,
-        request: ChatRequest,
-        record: Record,
-        place: tuple[str, str, str],
-    ) -> None:
-        needs, unwell = needs_of(request), self._health.snapshot(table)
-        step = judge_alone(table, location, shadow.deployment, needs, unwell, self._clock())
+    def _ask(self, turn: Turn, table: Table, location: Location, request: ChatRequest, record: Record) -> None:
+        place, needs, unwell = turn.place, needs_of(request), self._health.snapshot(table)
+        step = judge_alone(table, location, turn.shadow.deployment, needs, unwell, self._clock())
         if not isinstance(step, Step) or needs.moving:
             # What has effects at a provider is done once, and was.
             self._count((*place, "passed_over"))
@@ -127,25 +140,19 @@ class Shadows:
             if slot is None:
                 self._count((*place, "busy"))
                 return
-        task = asyncio.create_task(self._run(table, shadow, step, request, record, place))
+        task = asyncio.create_task(self._run(turn, table, step, request, record))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         if slot is not None:
             task.add_done_callback(lambda _: slot.release())
 
-    async def _run(
-        self,
-        table: Table,
-        shadow: Shadow,
-        step: Step,
-        request: ChatRequest,
-        record: Record,
-        place: tuple[str, str, str],
-    ) -> None:
+    async def _run(self, turn: Turn, table: Table, step: Step, request: ChatRequest, record: Record) -> None:
+        place = turn.place
         deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         begun_s: float | None = None
-        completion, failure = None, None
+        completion, failure, beside = None, None, None
         try:
+            beside = turn.beside(record)
             limit_s = deadline.left_s(committed=not request.stream)
             secret = (self._health.usable_keys(step.deployment) or (None,))[0]
             answer = await self._caller.attempt(step, secret, request, table.resilience, deadline, limit_s=limit_s)
@@ -163,19 +170,20 @@ class Shadows:
         self._count((*place, outcome))
         if begun_s is not None and failure is None:
             self._took(place, begun_s)
-        kept = self._record(table, shadow, request, record, place, outcome, completion)
-        await self._keep(replace(kept, first_s=begun_s if begun_s is not None else total_s, total_s=total_s))
+        kept = self._record(turn, table, request, record, outcome, completion)
+        first_s = begun_s if begun_s is not None else total_s
+        await self._keep(replace(kept, first_s=first_s, total_s=total_s, beside_answer=beside))
 
     def _record(
         self,
+        turn: Turn,
         table: Table,
-        shadow: Shadow,
         request: ChatRequest,
         record: Record,
-        place: tuple[str, str, str],
         outcome: str,
         completion: ChatCompletion | None,
     ) -> ShadowRecord:
+        shadow = turn.shadow
         choice = completion.choices[0] if completion is not None and completion.choices else None
         message = choice.message if choice is not None else AssistantMessage()
         answer = text_of(message.content)
@@ -183,7 +191,7 @@ class Shadows:
             self._clock(),
             table.version,
             record.request_id,
-            *place,
+            *turn.place,
             model=shadow.deployment.model,
             stream=request.stream,
             outcome=outcome,

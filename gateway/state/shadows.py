@@ -1,7 +1,7 @@
 """What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
 
-What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`. docs/canary.md
-has every column.
+What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`, and the answer
+that the client got in `besides`. docs/canary.md has every column.
 
 Both are bounded by their number: the oldest go first. Who reads them changes nothing, also while the gateway writes.
 """
@@ -50,11 +50,13 @@ _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS besides (id INTEGER PRIMARY KEY, beside_answer TEXT NOT NULL) STRICT;
 """
 _READ = (
-    "SELECT answers.*, prompt, answer, refusal, calls "
-    "FROM answers LEFT JOIN texts USING (id) LEFT JOIN extras USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
+    "SELECT answers.*, prompt, answer, refusal, calls, beside_answer FROM answers LEFT JOIN texts USING (id) "
+    "LEFT JOIN extras USING (id) LEFT JOIN {besides} USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
 )
+_FIND, _NO_BESIDES = "SELECT 1 FROM sqlite_master WHERE name = 'besides'", "(SELECT 0 AS id, NULL AS beside_answer)"
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
 
 
@@ -91,9 +93,12 @@ class ShadowStore:
                 if it.refusal is not None or it.calls:
                     calls = json.dumps([{"name": name, "arguments": text} for name, text in it.calls])
                     database.execute("INSERT INTO extras VALUES (?, ?, ?)", (number, it.refusal, calls))
+                if it.beside_answer is not None:
+                    database.execute("INSERT INTO besides VALUES (?, ?)", (number, it.beside_answer))
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
                 database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
-                database.execute("DELETE FROM extras WHERE id < (SELECT min(id) FROM texts)")
+                for table in ("extras", "besides"):
+                    database.execute(f"DELETE FROM {table} WHERE id < (SELECT min(id) FROM texts)")  # noqa: S608  # constants
 
     def close(self) -> None:
         """Let go of the file."""
@@ -112,7 +117,9 @@ def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int
     try:
         with closing(open_to_read(directory, "shadow")) as database:
             database.row_factory = sqlite3.Row
-            for row in database.execute(_READ, (assistant, region)):
+            # A file that the gateway has not written to since it was upgraded has no such table.
+            besides = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
+            for row in database.execute(_READ.format(besides=besides), (assistant, region)):
                 yield row["id"], _record(row)
     except sqlite3.Error as error:
         raise StateError(f"{directory / 'shadow.db'} can't be read: {error}") from error
@@ -143,6 +150,7 @@ def _record(row: sqlite3.Row) -> ShadowRecord:
         row["answer"] if row["prompt"] is not None else None,
         row["refusal"],
         tuple((call["name"], call["arguments"]) for call in json.loads(row["calls"] or "[]")),
+        row["beside_answer"],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -192,6 +194,43 @@ def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, ou
         assert gateway(*arguments(folder)).status == 0
 
 
+def test_people_mark_a_sheet_and_the_report_has_what_they_say(
+    gateway: Command, folder: Path, out: Path, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "sheet.csv"
+    shown = gateway(*arguments(folder, "--sheet", str(sheet), "--sheet-items", "20"))
+    assert shown.status == 0
+    assert f"wrote {sheet}: 60 answers for people to mark" in shown.out
+    assert report_of(out)["people"] is None
+    text = sheet.read_text("utf-8-sig")
+    assert not any(name in text for name in CANDIDATES.split(","))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    unmarked = gateway(*arguments(folder, "--marks", str(sheet)))
+    assert (unmarked.status, "row 2: the mark is missing" in unmarked.err) == (2, True)
+    assert "and 50 more" in unmarked.err
+    for row in rows:
+        row["mark"] = "5" if len(row["answer"]) % 2 else "2"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        marked = csv.DictWriter(file, rows[0])
+        marked.writeheader()
+        marked.writerows(rows)
+    ranking = report_of(out)["ranking"]
+    assert gateway(*arguments(folder, "--marks", str(sheet))).status == 0
+    report = report_of(out)
+    assert report["ranking"] == ranking
+    assert report["people"]["of"] == 20
+    for name, found in report["people"]["candidates"].items():
+        assert found["mean"]["low"] <= found["mean"]["value"] <= found["mean"]["high"]
+        assert found["mean"]["of"] == found["agrees"]["of"] == 20
+        assert name in ranking
+    page, markdown = ((out / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    assert "<h2>Marked by people</h2>" in page
+    assert "20 items of performance, whose answers people marked" in page
+    assert "## Marked by people\n\n20 items, marked blind." in markdown
+    again = gateway(*arguments(folder, "--sheet", str(sheet)))
+    assert (again.status, "may have marks in it" in again.err) == (2, True)
+
+
 def worsened(out: Path, tmp_path: Path) -> Path:
     report = report_of(out)
     found = report["candidates"]["qwen-cn"]
@@ -226,6 +265,9 @@ def test_two_runs_are_compared(gateway: Command, out: Path, tmp_path: Path) -> N
         (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
         (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),
         (["--candidates", ""], "say --candidates"),
+        (["--marks", "nowhere.csv"], "nowhere.csv can't be read"),
+        (["--sheet", "x.csv", "--sheet-items", "0"], "--sheet-items must be at least 1"),
+        (["--shadow", "state", "--candidates", "", "--sheet", "x.csv"], "leave out --sheet and --marks, or --shadow"),
     ],
 )
 def test_what_can_not_be_done_is_told(gateway: Command, folder: Path, changed: list[str], message: str) -> None:

@@ -63,6 +63,14 @@ def ask(operator: Operator, **more: Any) -> Any:
     return answer
 
 
+def said_in(answer: Any, *, stream: bool) -> str:
+    """What the client reads."""
+    if not stream:
+        return answer.json()["choices"][0]["message"]["content"]
+    chunks = [chunk["choices"] for chunk in events_of(answer)[:-1]]
+    return "".join(choices[0]["delta"].get("content") or "" for choices in chunks if choices)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
     tmp_path: Path, providers: SimulatorThread, stream: bool
@@ -124,14 +132,21 @@ def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Pa
         assert operator.gateway.stop() == 0
 
 
-def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(tmp_path: Path, providers: SimulatorThread) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
+    tmp_path: Path, providers: SimulatorThread, stream: bool
+) -> None:
+    providers["a"].scenario = Scenario(text="What the client was told: äöü, 7.")
     text = shadowed(providers, ", keep_text: true", more=CELL)
     with started(tmp_path, text) as operator:
-        ask(operator)
+        answer = ask(operator, stream=stream)
         eventually(lambda: len(rows(tmp_path, "texts")) == 1)
         [kept] = rows(tmp_path, "texts")
         assert kept["prompt"] == f"user: {WORDS}"
         assert len(kept["answer"]) == rows(tmp_path)[0]["answer_characters"]
+        [beside] = rows(tmp_path, "besides")
+        assert beside == {"id": kept["id"], "beside_answer": "What the client was told: äöü, 7."}
+        assert beside["beside_answer"] == said_in(answer, stream=stream)
         assert (tmp_path / "state" / "shadow.db").stat().st_mode & 0o77 == 0
     assert not any(WORDS in str(line) for line in operator.gateway.lines)
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.problems import ConfigRejected
-from gateway.execution.attempt import Caller
+from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
@@ -245,7 +245,10 @@ async def test_no_shadow_ever_gets_what_must_stay_inside(
     location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
     record = Record("r", 0, table.version, assistant="assistant", deployment="other")
-    shadows.offer(table, location, request, record, 10)
+    nothing: Any = None
+    turn = shadows.turn(table, location, record, Answer(nothing))
+    if turn is not None:
+        shadows.offer(turn, table, location, request, record, 10)
     await shadows.settle()
     if location.region is None:
         assert asked == []

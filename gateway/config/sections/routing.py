@@ -76,7 +76,9 @@ class ShadowSection(Section):
     deployment: str = Field(description="Who is asked.")
     share: Share = Field("1%", description="The share of the requests.")
     keep_text: bool = Field(
-        False, description="Whether prompts and its answers are kept. The cell must stand inside the region's boundary."
+        False,
+        description="Whether prompts, its answers and those of the clients are kept. The cell must stand inside the "
+        "region's boundary.",
     )
 
 

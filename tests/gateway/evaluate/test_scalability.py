@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from gateway.evaluate.load import UNANSWERED, LoadStep, arrivals, offer
 from gateway.evaluate.scalability import Step, holds, recovered_after, summarise
 from gateway.evaluate.store import LoadRow
 from gateway.execution.transports import LeanTransport
+from gateway.model.deployment import Concurrency
 from providers.chat import ChatRequest, Usage, UserMessage
 from providers.failures import FailureKind
 from providers.simulator.gate import Capacity
@@ -26,15 +28,18 @@ def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float
     return summarise(rows, {"rate": rate, "duration_s": duration_s, **own}, FIRST_S, TOTAL_S)
 
 
-async def measured(scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0):
+async def measured(
+    scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0, concurrency: Concurrency | None = None
+):
     """The rows of one step, and its summary."""
     with servers({"one": scenario}) as thread:
         table = table_for({"one": thread["one"].origin})
+        candidate = replace(table.deployments["one"], concurrency=concurrency)
         asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             due = arrivals(rate, duration_s, (11,))
             step = LoadStep(rate, duration_s, patience_s, 500)
-            rows = await offer(step, due, lambda: asker.ask(table.deployments["one"], REQUEST, once=True))
+            rows = await offer(step, due, lambda: asker.ask(candidate, REQUEST, once=True))
         finally:
             await asker.aclose()
     return rows, summarised(rows, rate, duration_s)
@@ -59,6 +64,33 @@ async def test_a_provider_that_bears_it_holds() -> None:
     assert step.between_tokens["p50"].value > 0
     assert step.tokens_per_s > 0
     assert holds(rows, 20.0, 30.0)
+
+
+@pytest.mark.parametrize("rule", [Concurrency(2, queue=1, wait_s=0.1), Concurrency(2, queue=20, wait_s=5, least=1)])
+async def test_no_limit_of_ours_stands_between(rule: Concurrency) -> None:
+    """Whether it would send away or keep waiting: the candidate bears far more, and that is what is told."""
+    rows, _ = await measured(Scenario(first_token_s=0.4), 40, 0.5, patience_s=30, concurrency=rule)
+    step = summarise(rows, {"rate": 40, "duration_s": 0.5}, 20.0, 30.0)
+    assert [row.failure for row in rows if row.failure] == []
+    assert step.errors is not None
+    assert step.goodput is not None
+    assert (step.errors.value, step.goodput.value) == (0, 40)
+    unless_late(step)
+    # Through two places 20 answers of 0.4 s each would take 4 s.
+    assert step.first_token["p50"].value == pytest.approx(0.4, abs=0.3)
+
+
+async def test_questions_keep_to_the_limit_of_the_config() -> None:
+    with servers({"one": Scenario(latency_s=0.2)}) as thread:
+        table = table_for({"one": thread["one"].origin})
+        candidate = replace(table.deployments["one"], concurrency=Concurrency(1, queue=1, wait_s=0.01))
+        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        try:
+            found = await asyncio.gather(*(asker.ask(candidate, replace(REQUEST, stream=False)) for _ in range(4)))
+        finally:
+            await asker.aclose()
+        assert thread["one"].received == 1
+    assert [str(one.failure.kind) for one in found if one.failure] == ["overloaded"] * 3
 
 
 @pytest.mark.slow

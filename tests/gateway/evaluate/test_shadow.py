@@ -142,15 +142,22 @@ def test_a_mistake_is_told(tmp_path: Path, text: str, message: str) -> None:
 class Place:
     """A state directory with records, a config that names a judge, and the command."""
 
-    def __init__(self, folder: Path, origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        origin: str,
+        monkeypatch: pytest.MonkeyPatch,
+        records: list[ShadowRecord] = RECORDS,
+        suite: str = JUDGED,
+    ) -> None:
         self.folder = folder
         self.config = folder / "gateway.yaml"
         monkeypatch.setenv("KEY", "sk-test")
         store = ShadowStore(folder / "state")
-        for record in RECORDS:
+        for record in records:
             store.keep(record)
         store.close()
-        self.suite: Suite = suite_in(folder, JUDGED)
+        self.suite: Suite = suite_in(folder, suite)
         self.write(origin)
 
     def write(self, origin: str, *, keep_text: bool = True, judge_in: str = "CN", approved: bool = True) -> None:

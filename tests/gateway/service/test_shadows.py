@@ -9,18 +9,36 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.execution.attempt import Caller
+from gateway.execution.attempt import Answer, Caller
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.load import Load
 from gateway.execution.send import Sender
-from gateway.model.record import Record
+from gateway.execution.stream import AnswerStream
+from gateway.model.record import Record, Resumed
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.shadows import MOST_BODY_BYTES, Shadows, anonymous
-from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage
+from gateway.service.transcript import MOST_CHARACTERS
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Finished,
+    Opened,
+    RefusalDelta,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    UserMessage,
+)
 from providers.failures import Failure, FailureKind
 from tests.tables import WORLD, table_of
 
@@ -45,6 +63,47 @@ ANSWER = {
     "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
 }
 QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
+
+
+class Passing:
+    """A stream that has these batches."""
+
+    def __init__(self, *batches: tuple[StreamEvent, ...]) -> None:
+        self.batches = list(batches)
+        self.closed = False
+        self._left = iter(batches)
+
+    def __aiter__(self) -> Passing:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        try:
+            return next(self._left)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def tell(self, told: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    def hold(self, let_go: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def begun(told: AnswerStream | ChatCompletion | None) -> Answer:
+    step: Any = None
+    if isinstance(told, ChatCompletion):
+        return Answer(step, completion=told)
+    return Answer(step, stream=told)
+
+
+def keeping(table: Table) -> Table:
+    """The same, whose shadow keeps text."""
+    assistant = table.assistants["assistant"]
+    shadows = {"default": replace(assistant.shadows["default"], keep_text=True)}
+    return replace(table, assistants={"assistant": replace(assistant, shadows=shadows)})
 
 
 @dataclass
@@ -83,12 +142,27 @@ class Scene:
         self.kept.append(record)
 
     async def offer(
-        self, request: ChatRequest = QUESTION, body_bytes: int = 10, table: Table | None = None, **more: Any
+        self,
+        request: ChatRequest = QUESTION,
+        body_bytes: int = 10,
+        table: Table | None = None,
+        told: AnswerStream | ChatCompletion | None = None,
+        **more: Any,
     ) -> None:
-        told = {"assistant": "assistant", "deployment": "gemini", **more}
-        record = Record("r", 0, self.table.version, **told)
+        record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
         location = resolve(self.table, None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
-        self.shadows.offer(table or self.table, location, request, record, body_bytes)
+        asked = table or self.table
+        turn = self.shadows.turn(asked, location, record, begun(told))
+        if turn is None:
+            return
+        if turn.heard is not None and (stream := turn.heard.stream) is not None:
+            # The client reads its answer through it.
+            passed = [batch async for batch in stream]
+            assert isinstance(told, Passing)
+            assert passed == told.batches
+            await stream.close()
+            assert told.closed
+        self.shadows.offer(turn, asked, location, request, record, body_bytes)
         await self.shadows.settle()
 
 
@@ -207,14 +281,72 @@ async def test_what_is_more_than_text_is_kept_where_text_is() -> None:
     answer = httpx.Response(200, json={**ANSWER, "choices": [choice]})
     scene = Scene(answer=answer)
     await scene.offer()
-    table = shadowed()
-    assistant = table.assistants["assistant"]
-    keeping = {"default": replace(assistant.shadows["default"], keep_text=True)}
-    scene = Scene(replace(table, assistants={"assistant": replace(assistant, shadows=keeping)}), answer=answer)
+    scene = Scene(keeping(shadowed()), answer=answer)
     await scene.offer()
     [kept] = scene.kept
     assert (kept.answer, kept.refusal, kept.calls) == ("", "I can't", (("look_up", '{"of": "x"}'),) * 2)
     assert kept.tool_calls == 2
+
+
+def whole(text: str | None, finish: Any = "stop", **more: Any) -> ChatCompletion:
+    return ChatCompletion("x", "m", 1, (Choice(AssistantMessage(text, **more), finish),))
+
+
+OPENED, ENDED = Opened("x", "m", 1), (ChoiceFinish("stop"), Finished())
+CALL = ToolCall("c", "look_up", "{}")
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (whole("It is 7."), "It is 7."),
+        (whole("x" * MOST_CHARACTERS), "x" * MOST_CHARACTERS),
+        (whole("x" * (MOST_CHARACTERS + 1)), None),
+        (whole("It is", "length"), None),
+        (whole("Look:", tool_calls=(CALL,)), None),
+        (whole(None, refusal="I can't"), None),
+        (whole(""), None),
+        (ChatCompletion("x", "m", 1, ()), None),
+        (Passing((OPENED, TextDelta("It is")), (TextDelta("!", 1), TextDelta(" 7.")), ENDED), "It is 7."),
+        (Passing((OPENED, TextRun((b"\\u00fc", b"ber"))), (TextDelta(" 7"), *ENDED)), "über 7"),
+        (Passing((TextDelta("It is"),), (ChoiceFinish("length"), Finished())), None),
+        (Passing((TextDelta("It is"),)), None),
+        (Passing((TextDelta("x" * MOST_CHARACTERS),), (TextDelta("y"),), (TextDelta("z"), *ENDED)), None),
+        (Passing((TextDelta("Look:"), ToolCallDelta(0, "{}", "c", "look_up")), ENDED), None),
+        (Passing((RefusalDelta("I can't"),), ENDED), None),
+        (Passing(ENDED), None),
+    ],
+)
+async def test_what_the_client_was_told_is_kept_beside_where_it_is_whole_and_plain(
+    told: Passing | ChatCompletion, kept: str | None
+) -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=told)
+    assert (scene.kept[0].outcome, scene.kept[0].answer) == ("ok", "Hi")
+    assert scene.kept[0].beside_answer == kept
+
+
+async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_word() -> None:
+    scene = Scene()
+    await scene.offer(told=whole("It is 7."))
+    assert scene.kept[0].beside_answer is None
+    location = resolve(scene.table, None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
+    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    turn = scene.shadows.turn(scene.table, location, record, begun(Passing(ENDED)))
+    assert turn is not None
+    assert turn.heard is None, "a stream that nobody keeps is read as it is"
+
+
+async def test_an_answer_of_two_models_is_nobodys() -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
+    assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)
+
+
+async def test_what_can_not_be_heard_harms_nobody() -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=Passing((TextRun((b"\\u00",)),), ENDED))
+    assert (scene.kept, scene.counts) == ([], ["internal_error"])
 
 
 def test_nothing_says_who_asked() -> None:

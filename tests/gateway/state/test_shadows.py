@@ -71,10 +71,32 @@ def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -
     assert rows(tmp_path, "SELECT id, refusal FROM extras JOIN texts USING (id)") == [(4, "no")]
 
 
+def test_what_the_client_was_told_goes_with_the_texts(tmp_path: Path) -> None:
+    store = opened(tmp_path, most_texts=2)
+    beside = replace(RECORD, prompt="p", answer="a", beside_answer="told")
+    for record in (beside, replace(beside, beside_answer=None), beside, RECORD, beside):
+        store.keep(record)
+    assert rows(tmp_path, "SELECT id, beside_answer FROM besides") == [(3, "told"), (5, "told")]
+    assert [record.beside_answer for _, record in recorded(tmp_path, "a", "eu")] == [None, None, "told", None, "told"]
+
+
+def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.keep(replace(RECORD, prompt="p", answer="a"))
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "shadow.db")) as database:
+        database.execute("DROP TABLE besides")
+    [(_, record)] = recorded(tmp_path, "a", "eu")
+    assert (record.answer, record.beside_answer) == ("a", None)
+    store = opened(tmp_path)
+    store.keep(replace(RECORD, prompt="p", answer="a", beside_answer="told"))
+    assert [record.beside_answer for _, record in recorded(tmp_path, "a", "eu")] == [None, "told"]
+
+
 def test_the_page_has_every_column(tmp_path: Path) -> None:
     opened(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
     page = (Path(__file__).parents[3] / "docs" / "canary.md").read_text("utf-8")
-    for table in ("answers", "texts", "extras"):
+    for table in ("answers", "texts", "extras", "besides"):
         for (name,) in rows(tmp_path, f"SELECT name FROM pragma_table_info('{table}')"):  # noqa: S608  # constants
             assert f"`{name}`" in page
 
@@ -94,7 +116,14 @@ def test_a_directory_of_no_use_is_said(tmp_path: Path) -> None:
 
 def test_no_text_is_in_what_is_shown() -> None:
     assert "secret" not in repr(
-        replace(RECORD, prompt="secret", answer="secret", refusal="secret", calls=(("secret", "secret"),))
+        replace(
+            RECORD,
+            prompt="secret",
+            answer="secret",
+            refusal="secret",
+            calls=(("secret", "secret"),),
+            beside_answer="secret",
+        )
     )
 
 
