@@ -88,8 +88,9 @@ def _tool(tool: Tool) -> dict[str, object]:
 def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """The conversation: instructions joined and first, then people (or tools) and the assistant in turn."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
-    turns = alternating([message for message in messages if not isinstance(message, SystemMessage)])
-    if not turns or isinstance(turns[0], AssistantMessage):
+    spoken = [message for message in messages if not isinstance(message, SystemMessage)]
+    turns = alternating(spoken, continues=False)
+    if isinstance(turns[0], AssistantMessage):
         raise UnsupportedFeature("messages", "Hunyuan's native API wants the first message to be the user's")
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded

@@ -38,7 +38,7 @@ PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A choice of tools where a format has no word for some of them: those are left out of the list instead."""
 
 SILENT = "."
-"""What a person says who says nothing, where a format wants a text that isn't blank."""
+"""What somebody says who says nothing, where a format wants a text that isn't blank."""
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _MOST_CHARACTERS = 64
