@@ -26,11 +26,11 @@ __all__ = ["compile_assistants", "ineligible_now"]
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
     """Why the deployment is asked by no request of the region on these days until something is mended; empty if it can
-    be asked. Without days, approvals are not judged."""
+    be asked. Without days, approvals are not judged. Which variable is not set is told once, where the key is read."""
     if not deployment.enabled:
         return "disabled"
     if not deployment.has_credential:
-        return f"no credential ({', '.join(deployment.missing_credentials)})"
+        return "no credential"
     if deployment.unmet:
         return f"not attested: {', '.join(deployment.unmet)}"
     if region is not None and region.approvals_required and days is not None:
