@@ -9,8 +9,8 @@ from gateway.config.boundary import mend, outside
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions, stands_within
-from gateway.config.scalars import rise, share, stages
 from gateway.config.sections.routing import AssistantSection, ScheduleSection
+from gateway.config.shares import rise, share, stages
 from gateway.config.validate import Draft
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, Shadow, WeightedSet
