@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.config.approvals import warn_if_unapproved
 from gateway.config.boundary import mend, outside
 from gateway.config.canaries import compile_schedules, compile_shadows
 from gateway.config.concurrency import compile_hedge
@@ -163,13 +164,9 @@ def _check_now(
     if len(found) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         findings.warn(place, f"nobody of this route can be asked now ({why})")
-    if region is None or not region.approvals_required:
-        return
-    for it in found:
-        if all(approval.region != region.name for approval in it.deployment.approvals):
-            name = it.deployment.name
-            message = f"{quoted(name)} has no approval for region {quoted(region.name)}: never asked here"
-            findings.warn(it.path, message, f"record it in `deployments.{name}.approvals`")
+    if region is not None:
+        for it in found:
+            warn_if_unapproved(findings, it.path, it.deployment, region)
 
 
 def _check_fence(
