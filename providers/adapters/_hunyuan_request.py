@@ -25,6 +25,7 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.failures import UnsupportedFeature
@@ -96,10 +97,6 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
 
 
-def _said(message: AssistantMessage) -> str:
-    return text_of(message.content) or message.refusal or ""
-
-
 def _message(message: Message) -> dict[str, object]:
     match message:
         case SystemMessage(content):
@@ -113,7 +110,7 @@ def _message(message: Message) -> dict[str, object]:
             return {"Role": "user", "Contents": [_part(part) for part in parts]}
         case AssistantMessage(_, _, _, calls):
             # Reasoning text stays out: sent back it is an error.
-            body: dict[str, object] = {"Role": "assistant", "Content": _said(message)}
+            body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
             return {**body, "ToolCalls": [_call(call, i) for i, call in enumerate(calls)]} if calls else body
         case ToolMessage(call_id, content):
             # A result must not be empty.

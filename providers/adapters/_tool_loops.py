@@ -21,12 +21,13 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.json_values import embed_object
+from providers.json_values import JsonError, dumps_text, embed_object
 
 __all__ = [
     "SILENT",
     "PlainChoice",
     "arguments_of",
+    "arguments_text",
     "results_in_order",
     "safe_call_id",
     "silences",
@@ -103,6 +104,17 @@ def arguments_of(call: ToolCall) -> object:
     wrongly is still told, as `_raw`."""
     arguments = embed_object(call.arguments.strip() or "{}")
     return {"_raw": call.arguments} if arguments is None else arguments
+
+
+def arguments_text(value: object) -> str | None:
+    """The arguments of an answer's call as JSON text, also where they came as an object; None if that is nested beyond
+    reason."""
+    if isinstance(value, str):
+        return value
+    try:
+        return dumps_text(value) if value else ""
+    except JsonError:
+        return None
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:

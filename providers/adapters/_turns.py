@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from providers.adapters._tool_loops import SILENT
-from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, text_of
+from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, said_in
 
 __all__ = ["alternating"]
 
@@ -30,7 +30,7 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
             case AssistantMessage() if not _has_turn(message):
                 continue
             case AssistantMessage() if isinstance(last, AssistantMessage):
-                text = "\n\n".join(filter(None, (_said(last), _said(message))))
+                text = "\n\n".join(filter(None, (said_in(last), said_in(message))))
                 thoughts = "\n\n".join(filter(None, (last.reasoning, message.reasoning)))
                 calls = (*last.tool_calls, *message.tool_calls)
                 turns[-1] = AssistantMessage(text or None, None, thoughts or None, calls, message.name)
@@ -43,11 +43,7 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
 
 
 def _has_turn(message: AssistantMessage) -> bool:
-    return bool(message.tool_calls or _said(message).strip())
-
-
-def _said(message: AssistantMessage) -> str:
-    return text_of(message.content) or message.refusal or ""
+    return bool(message.tool_calls or said_in(message).strip())
 
 
 def _joined(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
