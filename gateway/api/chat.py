@@ -14,6 +14,7 @@ from gateway.api.body import (
     MOST_REQUESTS,
     BodyLimits,
     ClientGone,
+    HeldBytes,
     StreamLimit,
     check_content_headers,
     parse_json,
@@ -133,22 +134,15 @@ class ChatEndpoint:
         if (timeout_s := timeout_s_of(visitor)) is not None:
             deadline.shorten(timeout_s)
         with self._limits.hold() as held:
-            exchange.unread = None
-            body = exchange.whole_body()
+            body = exchange.begin_body()
             if body is None:
-                asked_at = time.monotonic()
-                body = await read_body(exchange.receive, held, deadline)
-                record.upload_s = time.monotonic() - asked_at
+                body = await _upload(exchange, held, deadline)
             else:
                 held.add(len(body))
             exchange.body_read = True
             while (current := self._journeys.current()) is not table:
-                # The config has changed while the body came in: nothing is decided yet, so the new one decides it all.
-                # Against its client's limits the request has been counted, by the old one.
                 table = current
-                record.table = table.version
-                client = authenticate(table, visitor)
-                sighting, location = await self._seek(table, client, visitor, record)
+                client, sighting, location = await self._begin_anew(table, visitor, record)
             request, body_bytes = decode_request(parse_json(body)), len(body)
             del body
             record.stream = request.stream
@@ -163,12 +157,10 @@ class ChatEndpoint:
             exchange.watch_for_leaving(deadline.task)
             voice = exchange.voice = voice_of(location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
-            subject = sighting.claim.subject if sighting.claim is not None else None
-            if subject is None and client is not None and client.may_assert:
-                subject = user_asserted(client, visitor)
-            answer = await self._journeys.answer(
-                table, client, location, request, deadline, record, voice, subject, said
-            )
+            user = sighting.claim.subject if sighting.claim is not None else None
+            if user is None and client is not None and client.may_assert:
+                user = user_asserted(client, visitor)
+            answer = await self._journeys.answer(table, client, location, request, deadline, record, voice, user, said)
         record.first_s = time.monotonic() - record.started_at
         turn = self._shadows.turn(table, location, record, answer) if self._shadows is not None else None
         stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
@@ -188,6 +180,18 @@ class ChatEndpoint:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(turn, table, location, asked, record, body_bytes)
+
+    async def _begin_anew(
+        self, table: Table, visitor: Visitor, record: Record
+    ) -> tuple[Client | None, Sighting, Location]:
+        """Who asks and where it comes from, where the config has changed while the body came in.
+
+        Nothing is decided yet, so the new config decides it all. Against its client's limits the request has been
+        counted, by the old one.
+        """
+        record.table = table.version
+        client = authenticate(table, visitor)
+        return client, *await self._seek(table, client, visitor, record)
 
     async def _seek(
         self, table: Table, client: Client | None, visitor: Visitor, record: Record
@@ -214,6 +218,14 @@ class ChatEndpoint:
             if client.limits is not None:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
         return visitor, client
+
+
+async def _upload(exchange: Exchange, held: HeldBytes, deadline: Deadline) -> bytes:
+    """The body of which a part is still to come, and how long that took."""
+    asked_at = time.monotonic()
+    body = await read_body(exchange.receive, held, deadline)
+    exchange.record.upload_s = time.monotonic() - asked_at
+    return body
 
 
 def _has_body(visitor: Visitor) -> bool:

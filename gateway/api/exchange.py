@@ -100,8 +100,9 @@ class Exchange:
         # No cycle is left behind: what ends here is freed here, without the collector.
         self._journey = self._watcher = None
 
-    def whole_body(self) -> bytes | None:
-        """The request's body, if all of it is here already."""
+    def begin_body(self) -> bytes | None:
+        """The request's body, if all of it is here already. From now on somebody reads it."""
+        self.unread = None
         return self._cycle.whole_body() if self._cycle is not None else None
 
     def written(self, completion: ChatCompletion) -> bytes:

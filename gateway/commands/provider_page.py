@@ -21,7 +21,7 @@ _FEATURES_HEAD = """\
 
 The most that its wire format can say and we speak; text is a matter of course. A model may do less. A request that
 needs what a deployment lacks goes to another one, and `gateway explain` says why.
-[adapters.md](adapters.md) says what each word means.
+[contract.md](contract.md#the-words-for-what-can-be-asked) says what each word means.
 """
 _PARAMETERS_HEAD = """\
 ## What can be tuned

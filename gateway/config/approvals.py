@@ -14,8 +14,10 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.sections.routing import ApprovalSection
 from gateway.config.validate import Draft
 from gateway.model.approval import Approval, Days, terms_of, why_unapproved
+from gateway.model.deployment import Deployment
+from gateway.model.table import Region
 
-__all__ = ["compile_approvals"]
+__all__ = ["compile_approvals", "warn_if_unapproved"]
 
 # The Cyberspace Administration of China's published lists of filings (cac.gov.cn, as of 2026-11-20) have these forms; a
 # registration's number has none that is published.
@@ -36,6 +38,14 @@ def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -
             lapsed = why_unapproved(compiled, term.region, days) if term.days_left < 0 else None
             findings.warn((*path, which), lapsed or str(term), "add the renewed one to the list before that day")
     return compiled
+
+
+def warn_if_unapproved(findings: Findings, path: Path, deployment: Deployment, region: Region) -> None:
+    """Say of a deployment that an authority has to let serve the region that no approval of it is recorded."""
+    if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
+        name = deployment.name
+        message = f"{quoted(name)} has no approval for region {quoted(region.name)}: never asked here"
+        findings.warn(path, message, f"record it in `deployments.{name}.approvals`")
 
 
 def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> int:

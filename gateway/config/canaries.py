@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from gateway.config.approvals import warn_if_unapproved
 from gateway.config.boundary import mend, outside
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions, stands_within
-from gateway.config.scalars import rise, share, stages
 from gateway.config.sections.routing import AssistantSection, ScheduleSection
+from gateway.config.shares import rise, share, stages
 from gateway.config.validate import Draft
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, Shadow, WeightedSet
@@ -26,9 +27,7 @@ def compile_schedules(
     found: dict[str, Schedule] = {}
     for region, written in section.schedules.items():
         place: Path = ("assistants", name, "schedules", region)
-        if region not in section.routes:
-            if draft.is_whole("assistants", name):
-                findings.error(place, f"the assistant has no route for {quoted(region)}", _hint(section), key=True)
+        if not _has_route(draft, findings, place, section, name, region):
             continue
         candidate = _candidate(draft, findings, (*place, "candidate"), written.candidate, routes.get(region, ()))
         if candidate is not None:
@@ -48,9 +47,7 @@ def compile_shadows(
     found: dict[str, Shadow] = {}
     for region_name, written in section.shadow.items():
         place: Path = ("assistants", name, "shadow", region_name)
-        if region_name not in section.routes:
-            if draft.is_whole("assistants", name):
-                findings.error(place, f"the assistant has no route for {quoted(region_name)}", _hint(section), key=True)
+        if not _has_route(draft, findings, place, section, name, region_name):
             continue
         region, deployment = regions.by_name.get(region_name), deployments.get(written.deployment)
         known = draft.names("deployments")
@@ -61,9 +58,7 @@ def compile_shadows(
             continue
         if not deployment.residency.within(region.boundary):
             findings.error((*place, "deployment"), outside(region, deployment), mend(region, deployments))
-        if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
-            message = f"{quoted(deployment.name)} has no approval for region {quoted(region.name)}: never asked here"
-            findings.warn((*place, "deployment"), message, f"record it in `deployments.{deployment.name}.approvals`")
+        warn_if_unapproved(findings, (*place, "deployment"), deployment, region)
         if written.keep_text and not stands_within(regions.cell, region.boundary):
             findings.error(
                 (*place, "keep_text"),
@@ -74,8 +69,14 @@ def compile_shadows(
     return found
 
 
-def _hint(section: AssistantSection) -> str:
-    return f"there are: {', '.join(section.routes)}" if section.routes else ""
+def _has_route(
+    draft: Draft, findings: Findings, place: Path, section: AssistantSection, name: str, region: str
+) -> bool:
+    """Whether the assistant has a route in the region; told of `place` if not."""
+    if region not in section.routes and draft.is_whole("assistants", name):
+        hint = f"there are: {', '.join(section.routes)}" if section.routes else ""
+        findings.error(place, f"the assistant has no route for {quoted(region)}", hint, key=True)
+    return region in section.routes
 
 
 def _candidate(draft: Draft, findings: Findings, place: Path, name: str, route: Route) -> Deployment | None:

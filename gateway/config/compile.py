@@ -20,8 +20,9 @@ from gateway.config.origins import StatedFacts
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.regions import compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.scalars import age_s, seconds, share
+from gateway.config.scalars import age_s, seconds
 from gateway.config.sections.resilience import BreakerSection, ResilienceSection
+from gateway.config.shares import share
 from gateway.config.validate import Draft, validate
 from gateway.config.watch import Reading
 from gateway.config.written import Written

@@ -57,6 +57,17 @@ class _Credentials:
     missing: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a deployment is put together from. own: what the operator's catalogue says of the model."""
+
+    adapter: Adapter
+    endpoint: Endpoint
+    own: OwnModel
+    facts: ModelFacts
+    capabilities: Capabilities
+
+
 def compile_deployments(
     draft: Draft,
     findings: Findings,
@@ -71,17 +82,11 @@ def compile_deployments(
     shared = _Shared()
     for name, section in draft.config.deployments.items():
         path: Path = ("deployments", name)
-        adapter = _adapter(findings, path, section.provider, endpoints)
-        endpoint = endpoints.read(name, section, adapter) if adapter is not None else None
-        if adapter is None:
-            draft.broken.add(("deployments", name))
+        parts = _parts(findings, path, name, section, endpoints, catalogue)
+        if parts is None:
+            draft.broken.add(path)
             continue
-        own = catalogue.model(section.provider, section.model)
-        facts = own.facts(_facts(findings, path, section, adapter, own))
-        capabilities = _capabilities(findings, path, section, adapter, facts)
-        if endpoint is None:
-            draft.broken.add(("deployments", name))
-            continue
+        adapter, endpoint, own = parts.adapter, parts.endpoint, parts.own
         credentials = _credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
         offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
@@ -95,13 +100,13 @@ def compile_deployments(
             target=Target(
                 model=section.model,
                 base_path=endpoint.base_path,
-                facts=facts,
+                facts=parts.facts,
                 pins=site.pins if site is not None else {},
                 passthrough=shared(_passthrough(findings, path, section, endpoint)),
             ),
             residency=shared(endpoint.residency),
             available=shared(_available(findings, path, section, site)),
-            capabilities=shared(capabilities),
+            capabilities=shared(parts.capabilities),
             excepts=shared(site.excepts if site is not None else frozenset()),
             unmet=_unmet(findings, path, section, endpoint),
             allowed_moves=shared(site.allows if site is not None else frozenset()),
@@ -123,6 +128,25 @@ def compile_deployments(
         )
         _warn_of_retirement(findings, path, compiled[name], days)
     return compiled
+
+
+def _parts(
+    findings: Findings,
+    path: Path,
+    name: str,
+    section: DeploymentSection,
+    endpoints: Endpoints,
+    catalogue: OwnCatalogue,
+) -> _Parts | None:
+    """The parts of a deployment; None if it is unsound, and then everything that is wrong with them has been told."""
+    adapter = _adapter(findings, path, section.provider, endpoints)
+    if adapter is None:
+        return None
+    endpoint = endpoints.read(name, section, adapter)
+    own = catalogue.model(section.provider, section.model)
+    facts = own.facts(_facts(findings, path, section, adapter, own))
+    capabilities = _capabilities(findings, path, section, adapter, facts)
+    return _Parts(adapter, endpoint, own, facts, capabilities) if endpoint is not None else None
 
 
 def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, days: Days) -> None:

@@ -202,7 +202,7 @@ def _exporter(exporter: Exporter, table: Table) -> Iterator[str]:
     if exporter.ratio < 1:
         yield f"      samples: {exporter.ratio:g} of new traces"
     if exporter.missing:
-        yield from _wrapped("      not now: ", f"{', '.join(exporter.missing)} is not set")
+        yield "      not now: a header has no value"
 
 
 def _where(residency: Residency) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.config.approvals import warn_if_unapproved
 from gateway.config.boundary import mend, outside
 from gateway.config.canaries import compile_schedules, compile_shadows
 from gateway.config.concurrency import compile_hedge
@@ -26,11 +27,11 @@ __all__ = ["compile_assistants", "ineligible_now"]
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
     """Why the deployment is asked by no request of the region on these days until something is mended; empty if it can
-    be asked. Without days, approvals are not judged."""
+    be asked. Without days, approvals are not judged. Which variable is not set is told once, where the key is read."""
     if not deployment.enabled:
         return "disabled"
     if not deployment.has_credential:
-        return f"no credential ({', '.join(deployment.missing_credentials)})"
+        return "no credential"
     if deployment.unmet:
         return f"not attested: {', '.join(deployment.unmet)}"
     if region is not None and region.approvals_required and days is not None:
@@ -163,13 +164,9 @@ def _check_now(
     if len(found) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         findings.warn(place, f"nobody of this route can be asked now ({why})")
-    if region is None or not region.approvals_required:
-        return
-    for it in found:
-        if all(approval.region != region.name for approval in it.deployment.approvals):
-            name = it.deployment.name
-            message = f"{quoted(name)} has no approval for region {quoted(region.name)}: never asked here"
-            findings.warn(it.path, message, f"record it in `deployments.{name}.approvals`")
+    if region is not None:
+        for it in found:
+            warn_if_unapproved(findings, it.path, it.deployment, region)
 
 
 def _check_fence(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from itertools import pairwise
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticCustomError
 
 __all__ = [
     "MEANINGS",
+    "UNIT_S",
     "AdminKey",
     "Age",
     "CurrencyCode",
@@ -31,18 +31,11 @@ __all__ = [
     "PhoneNumber",
     "ProducerCode",
     "ProjectName",
-    "Rise",
-    "RouteStep",
-    "Share",
-    "ShareOrOff",
-    "Stages",
     "Visible",
     "Words",
     "age_s",
-    "rise",
+    "mistake",
     "seconds",
-    "share",
-    "stages",
 ]
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -51,12 +44,6 @@ _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[a-z0-9][a-z0-9.:-]{0,62}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
-_SHARE = r"^(100|[0-9]{1,2})%$"
-_SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
-_RISE = r"^\+([1-9][0-9]{0,3})%$"
-_STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"
-_ANY_STAGES = rf"\s*{_STAGE}(?:\s*,\s*{_STAGE})*\s*"
-_STAGES = r"^\s*((100|[1-9][0-9]?)%\s+for\s+[1-9][0-9]{0,5}(s|m|h|d)\s*,\s*)*(100|[1-9][0-9]?)%\s*$"
 _SHARE_OF_ANSWERS = r"^p[5-9][0-9]$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _CURRENCY = r"^[A-Z]{3}$"
@@ -88,11 +75,10 @@ MEANINGS = {
 }
 """What a pattern of the schema asks for, in words."""
 
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 _LONGEST_S = 86_400.0
 _LONGEST_LINE = 256
-_MOST_WEIGHT = 10_000
 
 
 def _listed(value: object) -> object:
@@ -101,13 +87,13 @@ def _listed(value: object) -> object:
         return value
     if isinstance(value, str):
         return [value]
-    raise _mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
+    raise mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
 
 
 def seconds(duration: str) -> float:
     """The seconds of a duration that the schema accepted: 0.5 of `500ms`, 120 of `2m`."""
     match = re.fullmatch(_DURATION, duration)
-    return float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+    return float(match[1]) * UNIT_S[match[2]] if match else 0.0
 
 
 def age_s(age: str) -> float:
@@ -115,84 +101,21 @@ def age_s(age: str) -> float:
     return float(age[:-1]) * (86_400 if age.endswith("d") else 3_600)
 
 
-def share(percent: str) -> float:
-    """The share that the schema accepted: 0.2 of `20%`."""
-    return float(percent.removesuffix("%")) / 100
-
-
-def rise(percent: str) -> float:
-    """The rise that the schema accepted: 0.5 of `+50%`."""
-    return float(percent.removeprefix("+").removesuffix("%")) / 100
-
-
-def stages(text: str) -> list[tuple[float, float | None]]:
-    """The share and the seconds of each stage of a text that the schema accepted: (0.05, 600) of `5% for 10m`."""
-    found = re.finditer(_STAGE, text)
-    return [(float(it[1]) / 100, float(it[2]) * _UNIT_S[it[3]] if it[2] else None) for it in found]
-
-
-def _stages(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(_ANY_STAGES, value):
-        raise _mistake("must be shares with their times, separated by commas", _STAGES_HINT)
-    found = stages(value)
-    if not re.fullmatch(_STAGES, value):
-        raise _mistake("every stage but the last needs its time, and the last has none", _STAGES_HINT)
-    shares = [each for each, _ in found]
-    if any(after <= before for before, after in pairwise(shares)):
-        raise _mistake("the shares must rise from stage to stage", _STAGES_HINT)
-    return value
-
-
-def _rise_or_off(value: object) -> str:
-    if isinstance(value, str) and (value == "off" or re.fullmatch(_RISE, value)):
-        return value
-    raise _mistake("must be a rise in whole percent, or the word off", "such as +50%")
-
-
-def _share_above_zero(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(_SHARE_ABOVE_ZERO, value):
-        return value
-    raise _mistake("must be a share from 1% to 100%, in whole percent", "such as 20%")
-
-
-def _share_or_off(value: object) -> str:
-    if isinstance(value, str) and value == "off":
-        return value
-    if isinstance(value, str) and re.fullmatch(_SHARE, value):
-        return value
-    raise _mistake("must be a share from 0% to 100%, in whole percent, or the word off", "such as 20%")
-
-
 def _duration(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
         if seconds(value) > _LONGEST_S:
-            raise _mistake("a time must not be longer than a day")
+            raise mistake("a time must not be longer than a day")
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _mistake("a time needs a unit", f"write {value}s, {value}ms or {value}m")
-    raise _mistake("must be a time with its unit", "such as 500ms, 5s or 2m")
+        raise mistake("a time needs a unit", f"write {value}s, {value}ms or {value}m")
+    raise mistake("must be a time with its unit", "such as 500ms, 5s or 2m")
 
 
 def _duration_above_zero(value: object) -> str:
     text = _duration(value)
     if seconds(text) <= 0:
-        raise _mistake("a time must be longer than nothing")
+        raise mistake("a time must be longer than nothing")
     return text
-
-
-def _route_step(value: object) -> object:
-    """A deployment's name, or names with their weights."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict):
-        raise PydanticKnownError("string_type")
-    for name, weight in value.items():
-        if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= _MOST_WEIGHT:
-            hint = f"such as {{{name}: 95, other: 5}}"
-            raise _mistake(f"the weight of {name!r} must be a whole number from 0 to {_MOST_WEIGHT}", hint)
-    if not any(value.values()):
-        raise _mistake("a weighted step needs a weight above 0", "such as {one: 95, other: 5}")
-    return value
 
 
 def _hedge_after(value: object) -> str:
@@ -200,7 +123,7 @@ def _hedge_after(value: object) -> str:
         return value
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
         return _duration_above_zero(value)
-    raise _mistake("must be p50 to p99, or a time with its unit", "such as p95 or 800ms")
+    raise mistake("must be p50 to p99, or a time with its unit", "such as p95 or 800ms")
 
 
 def _day(value: object) -> str:
@@ -208,15 +131,15 @@ def _day(value: object) -> str:
         try:
             date.fromisoformat(value)
         except ValueError:
-            raise _mistake("there is no such day", "write year-month-day, such as 2027-03-01") from None
+            raise mistake("there is no such day", "write year-month-day, such as 2027-03-01") from None
         return value
-    raise _mistake("must be a day", "write year-month-day, such as 2027-03-01")
+    raise mistake("must be a day", "write year-month-day, such as 2027-03-01")
 
 
 def _line(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= _LONGEST_LINE and value.isprintable() and value.strip() == value:
         return value
-    raise _mistake(
+    raise mistake(
         f"must be 1 to {_LONGEST_LINE} printable characters on one line, and not begin or end with a space",
         "" if isinstance(value, str) else "put it in quotes",
     )
@@ -230,10 +153,10 @@ def _key_hash(value: object) -> object:
         return value.lower()
     if value.startswith("sha256:"):
         found = len(value) - len("sha256:")
-        raise _mistake(f"64 hexadecimal digits must follow `sha256:`, found {found} characters", _NEW_KEY)
+        raise mistake(f"64 hexadecimal digits must follow `sha256:`, found {found} characters", _NEW_KEY)
     if re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise _mistake("must name its algorithm", "put `sha256:` before it")
-    raise _mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
+        raise mistake("must name its algorithm", "put `sha256:` before it")
+    raise mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
 
 
 def _origin(value: object) -> object:
@@ -245,18 +168,17 @@ def _origin(value: object) -> object:
     if meant == value:
         return value
     if value.lower() == "null":
-        raise _mistake("`null` is what any sandboxed page or local file says of itself", "name the page's own origin")
+        raise mistake("`null` is what any sandboxed page or local file says of itself", "name the page's own origin")
     if "*" in value:
-        raise _mistake("must be one origin, or `*` alone for every page", "list each origin by itself")
+        raise mistake("must be one origin, or `*` alone for every page", "list each origin by itself")
     hint = f"write {meant}" if meant else "such as https://app.example or http://localhost:5173"
-    raise _mistake("must be an origin as a browser writes it", hint)
+    raise mistake("must be an origin as a browser writes it", hint)
 
 
-_STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 
 
-def _mistake(message: str, hint: str = "") -> PydanticCustomError:
+def mistake(message: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
 
 
@@ -275,24 +197,12 @@ OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str
 _DurationText = Annotated[str, Field(pattern=_DURATION, examples=["500ms", "5s", "2m"])]
 Duration = Annotated[str, BeforeValidator(_duration_above_zero, json_schema_input_type=_DurationText)]
 DurationOrZero = Annotated[str, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
-_ShareText = Annotated[str, Field(pattern=_SHARE_ABOVE_ZERO, examples=["50%"])]
-_ShareOrZeroText = Annotated[str, Field(pattern=_SHARE, examples=["20%"])]
-_Off = Annotated[str, Field(pattern="^off$")]
-Share = Annotated[str, BeforeValidator(_share_above_zero, json_schema_input_type=_ShareText)]
-ShareOrOff = Annotated[str, BeforeValidator(_share_or_off, json_schema_input_type=_ShareOrZeroText | _Off)]
-_RiseText = Annotated[str, Field(pattern=_RISE, examples=["+50%"])]
-Rise = Annotated[str, BeforeValidator(_rise_or_off, json_schema_input_type=_RiseText | _Off)]
-_StagesText = Annotated[str, Field(pattern=_STAGES, examples=["5% for 10m, 25% for 30m, 100%"])]
-Stages = Annotated[str, BeforeValidator(_stages, json_schema_input_type=_StagesText)]
 _ShareOfAnswersText = Annotated[str, Field(pattern=_SHARE_OF_ANSWERS, examples=["p95"])]
 HedgeAfter = Annotated[str, BeforeValidator(_hedge_after, json_schema_input_type=_ShareOfAnswersText | _DurationText)]
 Day = Annotated[
     str,
     BeforeValidator(_day, json_schema_input_type=Annotated[str, Field(pattern=_DAY, examples=["2027-03-01"])]),
 ]
-_Weight = Annotated[int, Field(ge=0, le=_MOST_WEIGHT)]
-_Weights = Annotated[dict[str, _Weight], Field(min_length=1, examples=[{"one": 95, "other": 5}])]
-RouteStep = Annotated[str | dict[str, int], BeforeValidator(_route_step, json_schema_input_type=str | _Weights)]
 Line = Annotated[str, BeforeValidator(_line, json_schema_input_type=Annotated[str, Field(pattern=_LINE)])]
 DocumentUrl = Annotated[str, Field(pattern=_DOCUMENT, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]

@@ -69,8 +69,7 @@ class Caller:
                 sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key)
             wire = deployment.adapter.build_request(sent, deployment.target)
         except UnsupportedFeature as error:
-            failure = Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, unsent=True)
-            raise ProviderFailed(failure) from error
+            raise ProviderFailed(_unsayable(error)) from error
         wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         timer = timer or deadline
         try:
@@ -106,6 +105,10 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+def _unsayable(error: UnsupportedFeature) -> Failure:
+    return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, unsent=True)
 
 
 async def _refusal(deployment: Deployment, reply: Reply, bounds: Resilience, timer: Deadline) -> Failure:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from providers.adapters._data_uris import is_data_uri, split_data_uri
-from providers.adapters._thoughts import Thought, unpack
+from providers.adapters._thoughts import Thought, blocks_of
 from providers.adapters._tool_loops import SILENT, arguments_of, safe_call_id, silences, spoken
 from providers.chat import (
     AssistantMessage,
@@ -63,7 +63,7 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
             case UserMessage(content):
                 _say(turns, "user", _parts(content))
             case AssistantMessage():
-                _say(turns, "assistant", _blocks(message, model))
+                _say(turns, "assistant", blocks_of(message, model, _text, _thought, _call))
                 _say(turns, "user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
@@ -143,18 +143,6 @@ def _document_source(uri: str) -> dict[str, object]:
         except (ValueError, binascii.Error):
             raise UnsupportedFeature("file", "a text file must be UTF-8 in base64") from None
     raise UnsupportedFeature("file", "the provider takes files of the types application/pdf and text/plain")
-
-
-def _blocks(message: AssistantMessage, model: str) -> list[dict[str, object]]:
-    """Thoughts, text, and the calls, each later one behind its own thoughts."""
-    texts = [_text(text) for text in (text_of(message.content), message.refusal or "") if text.strip()]
-    blocks: list[dict[str, object]] = []
-    for position, call in enumerate(message.tool_calls):
-        blocks += [_thought(thought) for thought in unpack(call.signature, model)]
-        if position == 0:
-            blocks += texts
-        blocks.append(_call(call))
-    return blocks or texts
 
 
 def _thought(thought: Thought) -> dict[str, object]:

@@ -16,7 +16,7 @@ from providers.adapters._anthropic_request import check_features, stops_of, thin
 from providers.adapters._anthropic_schema import strict_schema
 from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._efforts import nearest_effort
-from providers.adapters._thoughts import Thought, unpack
+from providers.adapters._thoughts import Thought, blocks_of
 from providers.adapters._tool_loops import (
     SILENT,
     PlainChoice,
@@ -193,7 +193,7 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
             case UserMessage(content):
                 say("user", _parts(content, numbers))
             case AssistantMessage():
-                say("assistant", _blocks(message, model))
+                say("assistant", blocks_of(message, model, _text, _thought, _call))
                 say("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
@@ -256,15 +256,8 @@ def _split(uri: str, feature: str) -> tuple[str, str]:
     return split_data_uri(uri)
 
 
-def _blocks(message: AssistantMessage, model: str) -> list[_Block]:
-    texts: list[_Block] = [{"text": text} for text in (text_of(message.content), message.refusal or "") if text.strip()]
-    blocks: list[_Block] = []
-    for position, call in enumerate(message.tool_calls):
-        blocks += [_thought(thought) for thought in unpack(call.signature, model)]
-        if position == 0:
-            blocks += texts
-        blocks.append(_call(call))
-    return blocks or texts
+def _text(text: str) -> _Block:
+    return {"text": text}
 
 
 def _thought(thought: Thought) -> _Block:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from providers.adapter import WireResponse
 from providers.adapters._dashscope_errors import classify, holds_error
 from providers.adapters._dashscope_increments import Increments
+from providers.adapters._openai_answer import read_text
+from providers.adapters._tool_loops import arguments_text
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_map, dumps_text, read_int, read_list, read_map, read_str
+from providers.json_values import as_map, read_int, read_list, read_map, read_str
 
 __all__ = ["NativeReader", "read_completion"]
 
@@ -117,7 +119,7 @@ class NativeReader:
         # Thinking needs incremental output, so that reasoning text is never repeated.
         reasoning = read_str(message, "reasoning_content") or ""
         self.assembler.reasoning(reasoning, index)
-        texts = choice.text.new(_text(message.get("content")), last=ends or bool(calls))
+        texts = choice.text.new(read_text(message.get("content")), last=ends or bool(calls))
         self.assembler.text(texts[0] if texts else "", index, read_map(source, "logprobs") or None)
         for text in texts[1:]:
             self.assembler.text(text, index)
@@ -129,7 +131,7 @@ class NativeReader:
 
     def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
         function = read_map(source, "function")
-        arguments = _arguments(function.get("arguments"))
+        arguments = arguments_text(function.get("arguments"))
         if arguments is None:
             self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
             return
@@ -158,25 +160,6 @@ class NativeReader:
                 sum(each.reasoning_tokens for each in self._usage.values()),
             )
         )
-
-
-def _text(content: object) -> str:
-    """The text of a content: a string, or the multimodal API's list of `{"text": …}`."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(read_str(as_map(part), "text") or "" for part in content)
-    return ""
-
-
-def _arguments(value: object) -> str | None:
-    """The arguments as JSON text, also where they came as an object; None if that is nested beyond reason."""
-    if isinstance(value, str):
-        return value
-    try:
-        return dumps_text(value) if value else ""
-    except JsonError:
-        return None
 
 
 def _usage(source: Mapping[str, object]) -> Usage:

@@ -25,6 +25,7 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.failures import UnsupportedFeature
@@ -88,15 +89,12 @@ def _tool(tool: Tool) -> dict[str, object]:
 def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """The conversation: instructions joined and first, then people (or tools) and the assistant in turn."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
-    turns = alternating([message for message in messages if not isinstance(message, SystemMessage)])
-    if not turns or isinstance(turns[0], AssistantMessage):
+    spoken = [message for message in messages if not isinstance(message, SystemMessage)]
+    turns = alternating(spoken, continues=False)
+    if isinstance(turns[0], AssistantMessage):
         raise UnsupportedFeature("messages", "Hunyuan's native API wants the first message to be the user's")
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
-
-
-def _said(message: AssistantMessage) -> str:
-    return text_of(message.content) or message.refusal or ""
 
 
 def _message(message: Message) -> dict[str, object]:
@@ -112,7 +110,7 @@ def _message(message: Message) -> dict[str, object]:
             return {"Role": "user", "Contents": [_part(part) for part in parts]}
         case AssistantMessage(_, _, _, calls):
             # Reasoning text stays out: sent back it is an error.
-            body: dict[str, object] = {"Role": "assistant", "Content": _said(message)}
+            body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
             return {**body, "ToolCalls": [_call(call, i) for i, call in enumerate(calls)]} if calls else body
         case ToolMessage(call_id, content):
             # A result must not be empty.

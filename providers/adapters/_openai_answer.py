@@ -10,12 +10,13 @@ from typing import Literal
 
 from providers.adapter import WireResponse
 from providers.adapters._openai_plain import plain_completion
+from providers.adapters._tool_loops import arguments_text
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_list, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
 from providers.rate_limits import LimitHeaders
 
 __all__ = [
@@ -178,23 +179,17 @@ def read_text(content: object) -> str:
 def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int, place: int | None = None) -> None:
     """A call or a piece of one. place: of a whole call among those of its message."""
     function, index = read_map(source, "function"), read_int(source, "index")
+    arguments = arguments_text(function.get("arguments"))
+    if arguments is None:
+        assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+        return
     assembler.tool_call(
-        _arguments(function.get("arguments")),
+        arguments,
         choice=choice,
         index=index if place is None else place,
         id=read_str(source, "id"),
         name=read_str(function, "name"),
     )
-
-
-def _arguments(value: object) -> str:
-    """The arguments as JSON text, which is what they are at OpenAI; some vendors send the object itself."""
-    if isinstance(value, str):
-        return value
-    try:
-        return dumps_text(value) if value else ""
-    except JsonError:
-        return ""
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from providers.adapters._row import Row
-from providers.adapters._tool_loops import SILENT
 from providers.adapters._turns import alternating
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
@@ -41,11 +40,9 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
     if rule.system == "first":
         messages = _system_first(messages)
     if rule.turns == "alternate":
-        messages = alternating(messages)
+        messages = alternating(messages, continues)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider takes at most {rule.most_messages} messages")
-    if rule.strict_turns:
-        messages = _in_strict_turns(messages, continues)
     if rule.call_ids:
         messages = _with_short_ids(messages)
     encoded = [_message(message, row, facts) for message in messages]
@@ -58,27 +55,6 @@ def _system_first(messages: Sequence[Message]) -> list[Message]:
     texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
     return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
-
-
-def _in_strict_turns(messages: Sequence[Message], continues: bool) -> list[Message]:
-    """The messages with a silent turn wherever one is wanted and nobody spoke, and without blank answers.
-
-    continues: whether the last answer is one that the model is to go on with.
-    """
-    turns: list[Message] = []
-    for message in messages:
-        if isinstance(message, UserMessage) and turns and isinstance(turns[-1], ToolMessage):
-            turns.append(AssistantMessage(SILENT))
-        if not isinstance(message, AssistantMessage) or message.tool_calls or _says_something(message):
-            turns.append(message)
-    last = turns[-1] if turns else None
-    if not isinstance(last, UserMessage | ToolMessage) and not (continues and last is messages[-1]):
-        turns.append(UserMessage(SILENT))
-    return turns
-
-
-def _says_something(message: AssistantMessage) -> bool:
-    return bool(text_of(message.content).strip() or (message.refusal or "").strip())
 
 
 def _message(message: Message, row: Row, facts: ModelFacts) -> dict[str, object]:

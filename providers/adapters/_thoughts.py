@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from providers.adapters._signatures import marked, own_signature
 from providers.assembly import Assembler
+from providers.chat import AssistantMessage, ToolCall, text_of
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, dumps, loads, mend_surrogates
 
-__all__ = ["Kept", "Thought", "pack", "unpack"]
+__all__ = ["Kept", "Thought", "blocks_of", "pack", "unpack"]
 
+_Block = dict[str, object]
 _MOST_THOUGHTS = 64
 _MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
 
@@ -59,6 +61,25 @@ class Kept:
         signature = pack(self._thoughts, self._model)
         self._thoughts.clear()
         return signature
+
+
+def blocks_of(
+    message: AssistantMessage,
+    model: str,
+    text_block: Callable[[str], _Block],
+    thought_block: Callable[[Thought], _Block],
+    call_block: Callable[[ToolCall], _Block],
+) -> list[_Block]:
+    """What Claude said in a turn, as it wants it back: thoughts, text, and the calls, each later one behind its own
+    thoughts. Without a call no thought rides along."""
+    texts = [text_block(text) for text in (text_of(message.content), message.refusal or "") if text.strip()]
+    blocks: list[_Block] = []
+    for position, call in enumerate(message.tool_calls):
+        blocks += [thought_block(thought) for thought in unpack(call.signature, model)]
+        if position == 0:
+            blocks += texts
+        blocks.append(call_block(call))
+    return blocks or texts
 
 
 def pack(thoughts: Sequence[Thought], model: str) -> str | None:

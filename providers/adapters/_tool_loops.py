@@ -21,12 +21,13 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.json_values import embed_object
+from providers.json_values import JsonError, dumps_text, embed_object
 
 __all__ = [
     "SILENT",
     "PlainChoice",
     "arguments_of",
+    "arguments_text",
     "results_in_order",
     "safe_call_id",
     "silences",
@@ -38,7 +39,7 @@ PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A choice of tools where a format has no word for some of them: those are left out of the list instead."""
 
 SILENT = "."
-"""What a person says who says nothing, where a format wants a text that isn't blank."""
+"""What somebody says who says nothing, where a format wants a text that isn't blank."""
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _MOST_CHARACTERS = 64
@@ -103,6 +104,17 @@ def arguments_of(call: ToolCall) -> object:
     wrongly is still told, as `_raw`."""
     arguments = embed_object(call.arguments.strip() or "{}")
     return {"_raw": call.arguments} if arguments is None else arguments
+
+
+def arguments_text(value: object) -> str | None:
+    """The arguments of an answer's call as JSON text, also where they came as an object; None if that is nested beyond
+    reason."""
+    if isinstance(value, str):
+        return value
+    try:
+        return dumps_text(value) if value else ""
+    except JsonError:
+        return None
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:

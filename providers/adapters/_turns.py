@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, text_of
+from providers.adapters._tool_loops import SILENT
+from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, said_in
 
-__all__ = ["NOTHING_SAID", "alternating"]
-
-NOTHING_SAID = "…"
-"""Stands between a tool's result and a person who speaks before the assistant has: both are the same side, and nothing
-that either said may be left out. A blank is refused by some."""
+__all__ = ["alternating"]
 
 
-def alternating(messages: Sequence[Message]) -> list[Message]:
-    """The messages with those of one side in a row made one; instructions stay where they are.
+def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
+    """The messages with those of one side in a row made one, and a silent turn wherever one is wanted and nobody spoke.
 
-    Results of tools may stand in a row. An assistant that neither says nor calls anything has had no turn.
+    Instructions stay where they are, and results of tools may stand in a row. A person who speaks right behind a
+    tool's result is on its side, and nothing that either said may be left out: the assistant has a silent turn between.
+    An assistant that says nothing but blanks, and calls nothing, has had no turn. The last turn is a person's or a
+    tool's, or an answer that the model is to go on with. continues: whether the last message is such an answer.
     """
     turns: list[Message] = []
     for message in messages:
@@ -26,20 +26,24 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
             case UserMessage() if isinstance(last, UserMessage):
                 turns[-1] = replace(last, content=_joined(last.content, message.content))
             case UserMessage() if isinstance(last, ToolMessage):
-                turns += [AssistantMessage(NOTHING_SAID), message]
-            case AssistantMessage() if not _said(message) and not message.tool_calls:
+                turns += [AssistantMessage(SILENT), message]
+            case AssistantMessage() if not _has_turn(message):
                 continue
             case AssistantMessage() if isinstance(last, AssistantMessage):
-                text = "\n\n".join(filter(None, (_said(last), _said(message))))
+                text = "\n\n".join(filter(None, (said_in(last), said_in(message))))
                 thoughts = "\n\n".join(filter(None, (last.reasoning, message.reasoning)))
-                turns[-1] = replace(message, content=text or None, refusal=None, reasoning=thoughts or None)
+                calls = (*last.tool_calls, *message.tool_calls)
+                turns[-1] = AssistantMessage(text or None, None, thoughts or None, calls, message.name)
             case SystemMessage() | UserMessage() | AssistantMessage() | ToolMessage():
                 turns.append(message)
+    continued = continues and isinstance(messages[-1], AssistantMessage) and _has_turn(messages[-1])
+    if not continued and not (turns and isinstance(turns[-1], UserMessage | ToolMessage)):
+        turns.append(UserMessage(SILENT))
     return turns
 
 
-def _said(message: AssistantMessage) -> str:
-    return text_of(message.content) or message.refusal or ""
+def _has_turn(message: AssistantMessage) -> bool:
+    return bool(message.tool_calls or said_in(message).strip())
 
 
 def _joined(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:

@@ -40,6 +40,7 @@ from providers.chat.messages import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.chat.requests import (
@@ -90,5 +91,6 @@ __all__ = [
     "Usage",
     "UsageReport",
     "UserMessage",
+    "said_in",
     "text_of",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "ToolCall",
     "ToolMessage",
     "UserMessage",
+    "said_in",
     "text_of",
 ]
 
@@ -120,6 +121,11 @@ def text_of(content: str | tuple[Part, ...] | None) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.text for part in content if isinstance(part, TextPart))
+
+
+def said_in(message: AssistantMessage) -> str:
+    """The text of an answer, for formats in which a refusal is a text like any other."""
+    return text_of(message.content) or message.refusal or ""
 
 
 # --- the request ----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from providers.adapters._turns import NOTHING_SAID
 from providers.catalogue.models import ModelFacts
 from providers.json_values import JsonError, as_map, loads_text, read_list, read_map, read_str
 from providers.simulator.turns import out_of_turn
@@ -74,6 +73,8 @@ def refusals(body: Mapping[str, object], facts: ModelFacts) -> Iterator[Refusal]
 
 def _of_messages(messages: list[Mapping[str, object]], facts: ModelFacts) -> Iterator[Refusal]:
     roles = [read_str(message, "Role") or "" for message in messages]
+    if next((role for role in roles if role != "system"), "user") == "assistant":
+        yield _WRONG, "The first message must be of the role user or tool."
     if (wrong := out_of_turn(roles)) is not None:
         yield _WRONG, f"Messages[{wrong}]: user (tool) and assistant must alternate."
     for position, message in enumerate(messages):
@@ -123,7 +124,7 @@ def as_openai(body: Mapping[str, object]) -> dict[str, object]:
     """The same request in OpenAI's shape, for the shared decoder."""
     request: dict[str, object] = {
         "model": body.get("Model"),
-        "messages": [_message(entry) for entry in map(as_map, read_list(body, "Messages")) if not _says_nothing(entry)],
+        "messages": [_message(entry) for entry in map(as_map, read_list(body, "Messages"))],
         "stream": body.get("Stream") is True,
         "temperature": body.get("Temperature"),
         "top_p": body.get("TopP"),
@@ -141,11 +142,6 @@ def as_openai(body: Mapping[str, object]) -> dict[str, object]:
     if request["stream"]:
         request["stream_options"] = {"include_usage": True}
     return request
-
-
-def _says_nothing(message: Mapping[str, object]) -> bool:
-    """Whether it only keeps two people of one side apart."""
-    return message == {"Role": "assistant", "Content": NOTHING_SAID}
 
 
 def _tool(function: Mapping[str, object]) -> dict[str, object]:

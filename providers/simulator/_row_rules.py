@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
-from providers.adapters._turns import NOTHING_SAID
 from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
 from providers.simulator.turns import out_of_turn
@@ -102,12 +100,9 @@ def _about_messages(
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
-    roles = [str(message.get("role")) for message in messages]
-    if rule.turns == "alternate" and (wrong := out_of_turn(roles)) is not None:
-        yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
-    if rule.strict_turns:
+    if rule.turns == "alternate":
         yield from _about_turns(messages)
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
@@ -139,11 +134,10 @@ def _about_messages(
 
 def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
     """What a vendor says of who speaks when, where it minds."""
-    for before, message in pairwise([{}, *messages]):
-        roles = before.get("role"), message.get("role")
-        if roles == ("tool", "user") or (roles[1] == "system" and roles[0] not in (None, "system")):
-            yield Objection(f"Unexpected role '{roles[1]}' after role '{roles[0]}'", "messages")
-        if roles[1] == "assistant" and not message.get("content") and not message.get("tool_calls"):
+    if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
+        yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
+    for message in messages:
+        if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):
             yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
     last = messages[-1] if messages else {}
     if last.get("role") not in ("user", "tool") and not last.get("prefix"):
@@ -249,7 +243,7 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     plain |= {"logprobs", "top_logprobs"}
     kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
     messages = [as_map(entry) for entry in read_list(body, "messages")]
-    kept["messages"] = [_plain_message(message, row) for message in messages if not _says_nothing(message, row)]
+    kept["messages"] = [_plain_message(message, row) for message in messages]
     kept |= {"stream_options": {"include_usage": True}} if body.get("stream") is True else {}
     words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
     choice: Any = body.get("tool_choice")
@@ -259,11 +253,6 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     if form is not None and (effort := _effort(body, form)) is not None:
         kept["reasoning_effort"] = effort
     return kept
-
-
-def _says_nothing(message: Mapping[str, object], row: Row) -> bool:
-    """Whether it only keeps two people of one side apart, as vendors want it."""
-    return row.requests.turns == "alternate" and message == {"role": "assistant", "content": NOTHING_SAID}
 
 
 def _plain_message(message: Mapping[str, object], row: Row) -> Mapping[str, object]:

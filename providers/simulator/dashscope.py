@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
-from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
+from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.codec import decode_request
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
@@ -170,14 +170,9 @@ def _content(text: str, lists: bool) -> object:
     return [{"text": text}] if text else []
 
 
-def _said(message: AssistantMessage) -> str:
-    """The text: a refusal is one like any other here."""
-    return text_of(message.content) or message.refusal or ""
-
-
 def _whole(choice: Choice, lists: bool) -> dict[str, object]:
     message = choice.message
-    body: dict[str, object] = {"content": _content(_said(message), lists)}
+    body: dict[str, object] = {"content": _content(said_in(message), lists)}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -191,7 +186,7 @@ def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
     message = choice.message
     for piece in cut(message.reasoning or ""):
         yield {"content": _content("", lists), "reasoning_content": piece}
-    for piece in cut(_said(message)):
+    for piece in cut(said_in(message)):
         yield {"content": _content(piece, lists), "reasoning_content": ""}
     for index, call in enumerate(message.tool_calls):
         for fragment in _fragments(index, call):

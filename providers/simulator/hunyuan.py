@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from providers.adapter import WireResponse
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, text_of
+from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.codec import decode_request
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
@@ -120,7 +120,7 @@ def _word(choice: Choice) -> str:
 
 def _message(choice: Choice) -> dict[str, object]:
     message = choice.message
-    body: dict[str, object] = {"Role": "assistant", "Content": text_of(message.content) or message.refusal or ""}
+    body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
     if message.reasoning is not None:
         body["ReasoningContent"] = message.reasoning
     if message.tool_calls:
@@ -132,7 +132,7 @@ def _deltas(choice: Choice) -> Iterator[tuple[dict[str, object], str]]:
     message = choice.message
     for piece in cut(message.reasoning or ""):
         yield {"Content": "", "ReasoningContent": piece}, ""
-    for piece in cut(text_of(message.content) or message.refusal or ""):
+    for piece in cut(said_in(message)):
         yield {"Content": piece}, ""
     for index, call in enumerate(message.tool_calls):
         for half in cut_in_two(call.arguments) or ("",):

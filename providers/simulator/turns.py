@@ -9,7 +9,7 @@ __all__ = ["out_of_turn"]
 
 def out_of_turn(roles: Sequence[str]) -> int | None:
     """The place of the first message that is not its side's turn; results of tools may stand in a row."""
-    speaker = "assistant"
+    speaker = ""
     for place, role in enumerate(roles):
         if role in ("system", "developer"):
             continue

@@ -6,7 +6,8 @@
 - `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite doesn't; run by `make ci`, each by itself.
 - `text` after one of these: its output, in full lines; `…` stands for anything, alone on a line for any lines.
 - `yaml`: a part of a config, compiled inside `config/gateway.yaml`, whose same keys it replaces.
-- anything with `title="NAME"`: a file of that name, which a later block uses.
+- anything with `title="NAME"`: a file of that name, which a later block uses. A page may go on with those of another,
+  and says so: `<!-- goes on in the directory of PAGE -->`.
 - `toml`, `json`: must parse. `mermaid`: every path in it must exist.
 """
 
@@ -19,10 +20,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["PAGES", "ROOT", "Block", "blocks_of", "name_of", "needy_blocks_of", "pattern_of", "table_of"]
+__all__ = [
+    "PAGES",
+    "ROOT",
+    "Block",
+    "blocks_of",
+    "earlier_files_of",
+    "name_of",
+    "needy_blocks_of",
+    "pattern_of",
+    "table_of",
+]
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+_GOES_ON = re.compile(r"^<!-- goes on in the directory of (\S+) -->$", re.MULTILINE)
 _FENCE = re.compile(r"^(`{3,}|~{3,})(.*)$")
 
 
@@ -66,6 +78,12 @@ def blocks_of(page: Path) -> Iterator[Block]:
             raise AssertionError(f"{name_of(page)}:{number}: the block has no end")
         options = dict(word.split("=", 1) for word in words)
         yield Block(page, number, language, "".join(f"{one}\n" for one in text), options)
+
+
+def earlier_files_of(page: Path) -> Iterator[Block]:
+    """The files of the page that this one goes on from."""
+    if (found := _GOES_ON.search(page.read_text("utf-8"))) is not None:
+        yield from (block for block in blocks_of(page.parent / found[1]) if block.title is not None)
 
 
 def needy_blocks_of(page: Path) -> Iterator[tuple[Block, Block | None]]:

@@ -1,4 +1,4 @@
-"""The adapter of docs/adapters.md is typed as strictly as our own: what a reader copies should be right."""
+"""The adapters of the pages are typed as strictly as our own: what a reader copies should be right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.docs.pages import ROOT, blocks_of
 
 @pytest.mark.slow
 def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
-    files = [block for block in blocks_of(ROOT / "docs" / "adapters.md") if block.language == "python" and block.title]
+    blocks = [block for name in ("adapters", "rows") for block in blocks_of(ROOT / "docs" / f"{name}.md")]
+    files = [block for block in blocks if block.language == "python" and block.title]
     names = [str(block.title) for block in files]
     assert names == ["parrot.py", "parrot_simulator.py", "coconut.py"]
     for block in files:

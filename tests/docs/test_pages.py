@@ -17,13 +17,13 @@ from gateway.config.load import parse_document
 from gateway.config.yaml_source import parse_yaml
 from providers.registry import load_registry
 from tests.docs.conftest import Workspace
-from tests.docs.pages import PAGES, ROOT, Block, blocks_of, name_of, needy_blocks_of, pattern_of
+from tests.docs.pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
 _KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
 # Half a minute each: they run the conformance kit, install a package, evaluate candidates, run a dozen commands.
-_LONG = {"docs/adapters.md", "docs/compliance.md", "docs/evaluate.md", "CONTRIBUTING.md"}
+_LONG = {*(f"docs/{name}.md" for name in "adapters compliance contract evaluate rows".split()), "CONTRIBUTING.md"}
 _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
 
 
@@ -34,6 +34,8 @@ _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language
 )
 def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:
     elsewhere = {block.line for pair in needy_blocks_of(page) for block in pair if block is not None}
+    for block in earlier_files_of(page):
+        _put(block, workspace)
     blocks = [block for block in blocks_of(page) if block.line not in elsewhere]
     for block in blocks:
         assert block.language in _KNOWN, f"{block}: a block of {block.language!r} is run by nobody"
@@ -57,9 +59,7 @@ def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> 
 def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None:
     if block.title is None:
         return
-    path = workspace.folder / block.title
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(block.text, "utf-8")
+    path = _put(block, workspace)
     if block.language == "toml":
         tomllib.loads(block.text)
     names = (path.stem, path.parent.parent.name)
@@ -67,6 +67,13 @@ def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None
         re.search(rf"\b({'|'.join(filter(None, names))})\b", other.text) for other in blocks if other is not block
     )
     assert used or block.language == "toml", f"{block}: nothing on the page uses {block.title}"
+
+
+def _put(block: Block, workspace: Workspace) -> Path:
+    path = workspace.folder / str(block.title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block.text, "utf-8")
+    return path
 
 
 def _run_shell(block: Block, workspace: Workspace) -> str:

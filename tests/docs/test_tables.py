@@ -22,6 +22,7 @@ from gateway.model.attempt import Attempt
 from gateway.model.decision import PassedOver
 from gateway.settings import Settings
 from providers.adapter import Adapter
+from providers.adapters import _row
 from providers.failures import Failure, FailureKind
 from providers.fitting import FEATURES, PARAMETERS
 from providers.sites import Site
@@ -31,7 +32,8 @@ CLIENTS = ROOT / "docs" / "clients.md"
 OPERATORS = ROOT / "docs" / "operators.md"
 RUNNING = ROOT / "docs" / "running.md"
 FAILURES = ROOT / "docs" / "failures.md"
-ADAPTERS = ROOT / "docs" / "adapters.md"
+CONTRACT = ROOT / "docs" / "contract.md"
+ROWS = ROOT / "docs" / "rows.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
     r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
@@ -138,14 +140,20 @@ def _benched(rule: Rule) -> str:
 
 
 def test_the_words_for_what_can_be_asked_are_all_there() -> None:
-    assert set(first_words(table_of(ADAPTERS, "| feature |"))) == FEATURES
-    tuning = ADAPTERS.read_text("utf-8").split("A parameter only tunes:")[1].split(". One that")[0]
+    assert set(first_words(table_of(CONTRACT, "| feature |"))) == FEATURES
+    tuning = CONTRACT.read_text("utf-8").split("A parameter only tunes:")[1].split(". One that")[0]
     assert set(words(tuning)) == PARAMETERS
 
 
 def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
-    members = {word.partition("(")[0] for word in first_words(table_of(ADAPTERS, "| member |"))}
+    members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
     optional = {"models", "offers", "usual_base_path", "ends_behind_stop"}
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
-    fields = set(first_words(table_of(ADAPTERS, "| field | what it says")))
+    fields = set(first_words(table_of(CONTRACT, "| field | what it says")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}
+
+
+def test_the_tables_of_a_row_are_those_that_are_read() -> None:
+    told = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | what it says")}
+    named = [name for table, names in told.items() if "[dialect" in table for name in names]
+    assert sorted(named) == sorted(set(_row.__all__) - {"Prefill", "RowError", "read_row"})

@@ -74,6 +74,12 @@ def test_people_and_the_assistant_speak_in_turn() -> None:
     ]
 
 
+def test_the_last_turn_is_a_person_s() -> None:
+    said = roles(UserMessage("One."), AssistantMessage("A."), SystemMessage("Go on."))
+    assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert roles(SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
+
+
 def test_thoughts_never_go_back_and_an_empty_result_is_not_empty() -> None:
     call = ToolCall("call_1", "get_time", "{}")
     loop = (UserMessage("Hi"), AssistantMessage(None, reasoning="Hm.", tool_calls=(call,)), ToolMessage("call_1", ""))
@@ -168,6 +174,10 @@ def test_a_signed_request_is_read() -> None:
         (incoming({**sent(), "Seed": 0}), "InvalidParameter"),
         (incoming({**sent(), "Messages": []}), "InvalidParameter"),
         (incoming({**sent(), "Messages": [{"Role": "user", "Content": "a"}] * 2}), "InvalidParameter"),
+        (
+            incoming({**sent(), "Messages": [{"Role": "assistant", "Content": "a"}, *sent()["Messages"]]}),
+            "InvalidParameter",
+        ),
         (incoming({**sent(), "EnableThinking": True}), "InvalidParameter"),
         (incoming({**sent(), "ToolChoice": "required"}), "InvalidParameter"),
         (incoming({**sent(), "Model": ""}), "InvalidParameterValue.Model"),

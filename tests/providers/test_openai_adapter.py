@@ -408,3 +408,12 @@ def test_a_whole_message_has_as_many_calls_as_it_lists_whatever_their_ids() -> N
         message = COMPATIBLE.parse_response(response, PLAIN).choices[0].message
         assert [call.arguments for call in message.tool_calls] == ['{"a":1}', '{"a":2}']
         assert len({call.id for call in message.tool_calls}) == 2
+
+
+def test_arguments_nested_beyond_reason_are_malformed_and_not_left_out() -> None:
+    deep = "[" * 1000 + "]" * 1000
+    message = {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "@"}}]}
+    text = json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).replace('"@"', deep)
+    with pytest.raises(ProviderFailed) as raised:
+        COMPATIBLE.parse_response(WireResponse(200, {}, text.encode(), 0), PLAIN)
+    assert raised.value.failure.kind is FailureKind.MALFORMED

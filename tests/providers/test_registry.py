@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from providers import registry
+from providers import plugins, registry
 from providers.adapters.openai import ADAPTER
 from providers.registry import GROUP, check_adapter, load_registry
+from providers.simulator.openai import DIALECT
+from providers.simulator.registry import load_dialects
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def load(monkeypatch: pytest.MonkeyPatch, *points: Point) -> registry.Registry:
         assert group == GROUP == "providers.adapters"
         return points
 
-    monkeypatch.setattr(registry, "entry_points", installed)
+    monkeypatch.setattr(plugins, "entry_points", installed)
     return load_registry.__wrapped__()
 
 
@@ -67,6 +69,15 @@ def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPat
         assert "ours:ADAPTER" in found.broken["openai"]
         assert "theirs:ADAPTER" in found.broken["openai"]
     assert load(monkeypatch, ours, ours).adapters == {"openai": ADAPTER}
+
+
+def test_a_simulator_that_two_packages_claim_is_nobodys_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = Point("openai", "ours:DIALECT", lambda: DIALECT), Point("openai", "theirs:DIALECT", lambda: DIALECT)
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
+    found = load_dialects.__wrapped__()
+    assert (found.dialects, list(found.broken)) == ({}, ["openai"])
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points[:1])
+    assert load_dialects.__wrapped__().dialects == {"openai": DIALECT}
 
 
 class Unfinished:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.config.scalars import Duration, DurationOrZero, Share, ShareOrOff
+from gateway.config.scalars import Duration, DurationOrZero
 from gateway.config.sections.base import Section
+from gateway.config.shares import Share, ShareOrOff
 
 __all__ = ["AttemptsSection", "BreakerSection", "ResilienceSection"]
 

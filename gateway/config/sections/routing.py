@@ -17,14 +17,10 @@ from gateway.config.scalars import (
     Name,
     OneOrMore,
     ProjectName,
-    Rise,
-    RouteStep,
-    Share,
-    ShareOrOff,
-    Stages,
     Visible,
 )
 from gateway.config.sections.base import Section
+from gateway.config.shares import Rise, RouteStep, Share, ShareOrOff, Stages
 from gateway.model.approval import ApprovalKind
 
 __all__ = [

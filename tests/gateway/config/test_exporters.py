@@ -69,7 +69,7 @@ def test_what_check_shows() -> None:
         "      is told of: eu\n"
         "      never of: cn, us, requests of no known region\n"
         "      samples: 0.5 of new traces\n"
-        "      not now: UNSET is not set"
+        "      not now: a header has no value"
     )
     assert told_of(text) == ["UNSET is not set: nothing is exported"]
 

@@ -193,8 +193,9 @@ def test_a_deployment_that_is_gone_is_none_of_ours(health: Health) -> None:
     assert health.snapshot(table()) == {}
 
 
-def test_nothing_is_left_of_a_thousand_reloads(health: Health, clock: Clock) -> None:
-    for number in range(1000):
+@pytest.mark.parametrize("reloads", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_is_left_of_many_reloads(health: Health, clock: Clock, reloads: int) -> None:
+    for number in range(reloads):
         passing = deployment(*KEYS, name=f"d{number}")
         for key in health.keys_in_turn(passing):
             health.bench(passing, key, 60, REFUSED)
