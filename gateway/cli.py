@@ -170,6 +170,7 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     )
     check = group.add_parser("check", help="say what is wrong with a config, and what it does", description=text)
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({DEFAULT_CONFIG})")
+    add_config(check)
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
     add_no_secrets(check)
     check.set_defaults(run=configs.check)

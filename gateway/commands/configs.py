@@ -48,8 +48,9 @@ def check(options: argparse.Namespace) -> int:
     from gateway.config.report import render_matrix, render_problems
     from gateway.model.approval import days_at
 
-    path = options.file or settings_of(options).config
-    compiled = compile_file(path, resolve_secrets=not options.no_secrets)
+    if options.file is not None and options.config is not None:
+        raise CommandError("FILE and --config name the same thing: give one")
+    compiled = compile_file(options.file or settings_of(options).config, resolve_secrets=not options.no_secrets)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)

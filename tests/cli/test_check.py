@@ -38,6 +38,14 @@ def test_a_sound_config_is_shown_as_what_it_does(gateway: Command) -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_the_file_may_be_given_as_other_commands_take_it(gateway: Command) -> None:
+    shown = gateway("check", "--no-secrets", "--config", EXAMPLE)
+    assert shown == gateway("check", "--no-secrets", EXAMPLE)
+    both = gateway("check", "--config", EXAMPLE, EXAMPLE)
+    assert (both.status, both.out) == (2, "")
+    assert "FILE and --config name the same thing: give one" in both.err
+
+
 def test_an_unset_key_is_a_warning(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
     assert shown.status == 0
