@@ -9,12 +9,15 @@ left at the end of the bytes without a closing blank line is given out as an eve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter, methodcaller
 
 __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
+_IS_DATA = methodcaller("startswith", b"data: ")
+_VALUE = itemgetter(slice(6, None))
 
 
 @dataclass(slots=True)
@@ -113,14 +116,19 @@ class SseParser:
         if returns and returns != buffer.count(b"\r\n"):
             return None
         end = buffer.rfind(b"\n", self._searched) + 1
-        lines = bytes(buffer[: end - 1]).split(b"\n") if end else []
+        whole = bytes(buffer[:end])
         del buffer[:end]
         self._searched = len(buffer)
-        return [line.removesuffix(b"\r") for line in lines] if returns else lines
+        if returns:
+            whole = whole.replace(b"\r\n", b"\n")
+        return whole[:-1].split(b"\n") if whole else []
 
     def _take_lines(self, lines: list[bytes]) -> list[SseItem]:
         items: list[SseItem] = []
         held = self._data
+        if not held and not self._event and self._are_events(lines):
+            items += map(ServerSentEvent, map(_VALUE, lines[::2]))
+            return items
         for line in lines:
             # The two lines that nearly every event is made of; `_take_line` would do the same with them.
             if not line and len(held) == 1 and not self._event:
@@ -136,6 +144,16 @@ class SseParser:
                 self._data.clear()
                 break
         return items
+
+    def _are_events(self, lines: list[bytes]) -> bool:
+        """Whether they are nothing but lines of data with an empty one behind each, told without a turn for each."""
+        data = lines[::2]
+        return (
+            len(lines) == 2 * len(data)
+            and not any(lines[1::2])
+            and all(map(_IS_DATA, data))
+            and max(map(len, data), default=0) <= self._max_line_bytes
+        )
 
     def close(self) -> list[SseItem]:
         """What the end of the bytes completes: an unfinished line counts as a line, unfinished data as an event."""

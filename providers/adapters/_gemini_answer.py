@@ -8,6 +8,7 @@ public captures of error details and of errors within streams; read 2026-11-20.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from providers.adapter import WireResponse
 from providers.adapters._signatures import marked
@@ -188,21 +189,18 @@ class ChunkReader:
         self._assembler.finish(reason, index, None if word in _SAME_AS_OURS else word[:100])
 
 
-def _only_text(chunk: Mapping[str, object]) -> str | None:
-    """The text of a chunk that holds one text part of choice 0 and, counts aside, nothing else that we read."""
-    candidates = chunk.get("candidates")
-    if "error" in chunk or type(candidates) is not list or len(candidates) != 1:
+def _only_text(chunk: Mapping[str, Any]) -> str | None:
+    """The text of a chunk that holds one text part of choice 0 and, counts aside, nothing else; None for any other."""
+    try:
+        (candidate,) = chunk["candidates"]
+        (part,) = candidate["content"]["parts"]
+        text = part["text"]
+    except (LookupError, TypeError, ValueError):
         return None
-    candidate = candidates[0]
-    if type(candidate) is not dict or "finishReason" in candidate or "logprobsResult" in candidate:
+    if "error" in chunk or type(text) is not str or len(part) != 1:
         return None
-    content, index = candidate.get("content"), candidate.get("index", 0)
-    parts = content.get("parts") if type(content) is dict else None
-    if type(index) is not int or index != 0 or type(parts) is not list or len(parts) != 1:
-        return None
-    part = parts[0]
-    text = part.get("text") if type(part) is dict and len(part) == 1 else None
-    return text if type(text) is str else None
+    said = len(candidate)
+    return text if said == 1 or (said == 2 and candidate.get("index") == 0) else None
 
 
 def _arguments(args: object) -> str | None:
