@@ -10,7 +10,6 @@ from gateway.model.permit import Permit
 from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.memo import MOST_ENTRIES, remember
 from providers.territories import parse_places
 from tests.tables import WORLD, table_of
 
@@ -68,18 +67,6 @@ def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
     reason = still_permitted(held, current, "assistant", 0.0)
     assert reason is not None
     assert "doesn't permit" in reason
-
-
-def test_what_is_remembered_is_made_once_and_bounded() -> None:
-    table = table_of(WORLD)
-    made: list[int] = []
-    for _ in range(3):
-        remember(table, "key", lambda: made.append(1))
-    assert made == [1]
-    for number in range(2 * MOST_ENTRIES):
-        remember(table, number, lambda: 0)
-    assert len(table.memo) <= MOST_ENTRIES
-    assert replace(table).memo == {}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ def speech_of(*locales: str) -> Speech:
         (CHINA, "en;level=1, zh", "zh-Hans-CN"),
         (CHINA, ",,;q=1,en", "en"),
         (CHINA, "e" * 5000, "zh-Hans-CN"),
+        (CHINA, ",".join(["fr"] * 19 + ["en"]), "en"),
+        (CHINA, ",".join(["fr"] * 20 + ["en"]), "zh-Hans-CN"),
+        (CHINA, f"{'fr,':<510}en", "en"),
+        (CHINA, f"{'fr,':<511}en", "zh-Hans-CN"),
         (GREATER, "zh-TW", "zh-Hant-TW"),
         (GREATER, "zh-Hant-TW", "zh-Hant-TW"),
         (GREATER, "zh-HK", "zh-Hant-HK"),
@@ -78,6 +82,10 @@ def test_a_header_chooses_among_what_is_offered(offered: tuple[str, ...], header
 )
 def test_a_wish_goes_before_the_header(wish: str, locale: str) -> None:
     assert choose_voice(speech_of(*CHINA), "zh", Preferences(language=wish)).locale == locale
+
+
+def test_a_wish_may_be_written_as_systems_write_it() -> None:
+    assert choose_voice(speech_of(*GREATER), "zh", Preferences(language="en_GB")).locale == "en-GB"
 
 
 def test_where_one_locale_is_offered_nothing_is_asked() -> None:
