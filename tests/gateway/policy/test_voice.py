@@ -43,6 +43,8 @@ def speech_of(*locales: str) -> Speech:
         (CHINA, "en;q=x, zh", "zh-Hans-CN"),
         (CHINA, "en;level=1, zh", "zh-Hans-CN"),
         (CHINA, ",,;q=1,en", "en"),
+        (CHINA, "en;q=², zh", "zh-Hans-CN"),
+        (CHINA, "en;q=0.5., zh", "zh-Hans-CN"),
         (CHINA, "e" * 5000, "zh-Hans-CN"),
         (CHINA, ",".join(["fr"] * 19 + ["en"]), "en"),
         (CHINA, ",".join(["fr"] * 20 + ["en"]), "zh-Hans-CN"),
@@ -58,6 +60,9 @@ def speech_of(*locales: str) -> Speech:
         (GREATER, "zh", "zh-Hans-CN"),
         (GREATER, "cmn-Hant", "zh-Hant-TW"),
         (GREATER, "en-GB", "en-GB"),
+        (GREATER, "en-GB;q=0.2, zh-TW;q=0.9", "zh-Hant-TW"),
+        (GREATER, "en-GB;q=1, zh-TW", "en-GB"),
+        (GREATER, "zh-TW, en-GB;q=7", "zh-Hant-TW"),  # no more than wholly
         (GREATER, "en-NZ", "en-US"),
         (NORTH, "no", "nb"),
         (NORTH, "nb-NO", "nb"),
