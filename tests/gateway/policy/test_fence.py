@@ -69,11 +69,18 @@ def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
     assert "doesn't permit" in reason
 
 
+@pytest.mark.parametrize("asserted", [("DE",) * 4, ("D" * 160,)])
+def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...]) -> None:
+    table = table_of(WORLD)
+    resolve(table, None, Sighting(asserted=asserted))
+    assert len(table.memo) == 1
+
+
 @pytest.mark.parametrize(
     "sighting",
     [
-        Sighting(asserted=("D" * 60_000,)),
-        Sighting(asserted=("DE",) * 1000),
+        Sighting(asserted=("D" * 161,)),
+        Sighting(asserted=("DE",) * 5),
         Sighting(EdgeReport("cf-ipcountry", ("DE", "E" * 60_000))),
         Sighting(EdgeReport("cf-ipcountry", ("DE",), ("B" * 60_000,))),
     ],

@@ -322,6 +322,28 @@ def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
         assert outcome.steps[0].dropped == dropped, identity
 
 
+def test_a_metadata_field_that_its_provider_would_take_is_hashed_by_nobody_and_dropped() -> None:
+    """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
+    first = TABLE.deployments["chatgpt-us"]
+    knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
+    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    needs = asked(parameters=("metadata", "user"))
+    for identity, dropped in (("strip", {"metadata", "user"}), ("hash", {"metadata"}), ("pass", set())):
+        deployment = replace(first, capabilities=knowing, identity=identity)  # type: ignore[arg-type]
+        step = judge_alone(TABLE, location, deployment, needs, {}, 0.0)
+        assert isinstance(step, Step), step
+        assert step.dropped == dropped, identity
+
+
+def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
+    def person() -> bytes:
+        raise AssertionError("asked for nothing")
+
+    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    found = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0, person)
+    assert isinstance(found.outcome, Plan)
+
+
 @pytest.mark.parametrize(
     ("text", "environ", "detail"),
     [
