@@ -28,7 +28,7 @@ def compile_schedules(
         place: Path = ("assistants", name, "schedules", region)
         if region not in section.routes:
             if draft.is_whole("assistants", name):
-                findings.error(place, f"the assistant has no route for {quoted(region)}", _hint(section), key=True)
+                findings.error(place, f"the assistant has no route for {quoted(region)}", _hint(section))
             continue
         candidate = _candidate(draft, findings, (*place, "candidate"), written.candidate, routes.get(region, ()))
         if candidate is not None:
@@ -50,7 +50,7 @@ def compile_shadows(
         place: Path = ("assistants", name, "shadow", region_name)
         if region_name not in section.routes:
             if draft.is_whole("assistants", name):
-                findings.error(place, f"the assistant has no route for {quoted(region_name)}", _hint(section), key=True)
+                findings.error(place, f"the assistant has no route for {quoted(region_name)}", _hint(section))
             continue
         region, deployment = regions.by_name.get(region_name), deployments.get(written.deployment)
         known = draft.names("deployments")

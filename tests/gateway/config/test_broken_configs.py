@@ -451,6 +451,20 @@ REGIONS = {
         "x: {territories: [GB], boundary: [▸'@EAA']}",
         "regions.x.boundary[0]: '@EAA' is no group of territories; there are @EEA, @EU",
     ),
+    "a part let in again": region(
+        "x: {territories: [GB], ▸boundary: ['*', '!CN', CN-BJ]}",
+        "regions.x.boundary: 'CN-BJ' lies in '!CN'; beside '*' no part of it can be let in again",
+        cell="",
+    ),
+    "territory in two regions, each over some lines": one(
+        "regions",
+        "regions:\n  us:\n    boundary: [US]\n    transit: [DE]\n    territories: [US]\n"
+        "  x: {territories: [▸US], boundary: ['*']}",
+        "regions.x.territories[0]: US is already in region 'us' (line 7); "
+        "a territory is in one region; remove it from one of them",
+        cell="",
+        assistants="assistants: {a: {routes: {us: [chatgpt-us]}}}",
+    ),
     "reserved name": region(
         "▸refuse: {territories: [GB], boundary: ['*']}",
         "regions.refuse: `refuse` can't be the name of a region; it is a word of `location.unknown`",
@@ -900,6 +914,36 @@ def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
     assert told == list(case.errors)
     at = [(problem.line, problem.column) for problem in found]
     assert at == places
+
+
+REFERRING = sections(
+    assistants="""\
+        assistants:
+          a:
+            routes: {cn: [{qwen-cn: 95, chatgpt-eu: 5}], us: [chatgpt-us]}
+            schedules: {cn: {candidate: chatgpt-eu, steps: "5% for 10m, 100%"}}
+            shadow: {us: {deployment: chatgpt-us}}
+        """,
+    deployments=more(
+        "deployments",
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${US_KEY}', approvals: "
+        "[{region: cn, authority: A, kind: registration, number: N, model_name: M}]}",
+    ),
+    clients=f"clients: {{a: {{keys: ['{HASH}'], region: cn, assistants: [a]}}}}",
+    location="location: {unknown: us}",
+    exporters=f"exporters: {{t: {{endpoint: 'https://otel.example', {OWN}, regions: [eu]}}}}",
+)
+
+
+@pytest.mark.parametrize("section", ["assistants", "deployments", "regions"])
+def test_what_refers_to_a_broken_section_is_not_wrong_too(section: str) -> None:
+    lines = REFERRING.splitlines()
+    first = lines.index(f"{section}:")
+    last = next(index for index in range(first + 1, len(lines)) if not lines[index].startswith(" "))
+    text = "\n".join([*lines[:first], f"{section}: [a]", *lines[last:]]) + "\n"
+    errors = [str(problem) for problem in rejected(text) if problem.severity == "error"]
+    assert len(errors) == 1, errors
+    assert f"{section}: must be a mapping, not a list" in errors[0]
 
 
 NOT_YET = {
