@@ -525,6 +525,10 @@ DEPLOYMENTS = {
         "x: {provider: dashscope, model: qwen3-max, endpoint: ▸dashscope.aliyuncs.com}",
         "deployments.x.endpoint: unknown site 'dashscope.aliyuncs.com' of dashscope; a URL begins with https://",
     ),
+    "a path for a site": deployment(
+        "x: {provider: dashscope, model: qwen3-max, endpoint: ▸llm/v1}",
+        "deployments.x.endpoint: unknown site 'llm/v1' of dashscope; a URL begins with https://",
+    ),
     "a site of a provider without": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: ▸us}",
         "deployments.x.endpoint: unknown site 'us' of openai-compatible; "
@@ -625,6 +629,10 @@ DEPLOYMENTS = {
     ),
     "a place that is none": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
+        "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
+    ),
+    "a place that is none, at a known site": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, stores: ▸Berlin}",
         "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
     ),
     "no place": deployment(

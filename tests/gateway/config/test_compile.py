@@ -218,6 +218,17 @@ class TestWhatItCanDo:
         assert x.available == Places(None, frozenset({"CN"}))
         assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
 
+    def test_a_host_of_several_is_the_providers_own_first_and_the_one_that_is_named(self) -> None:
+        site = StrangersAdapter().sites["anywhere"]
+        wide = replace(site, name="wide", origin="https://wide.example", hosts=("*.example",))
+        others = StrangersAdapter(name="another", sites={"theirs": replace(site, name="theirs")})
+        own = StrangersAdapter(sites={"wide": wide, "anywhere": site})
+        adapters = {**load_registry().adapters, "another": others, "stranger": own}
+        registry = Registry(adapters, {})  # type: ignore[arg-type]
+        for provider, named in (("stranger", "anywhere"), ("another", "theirs"), ("openai-compatible", "theirs")):
+            text = with_deployment(f"provider: {provider}, model: m, endpoint: 'https://stranger.example'")
+            assert compiled(text, registry=registry).table.deployments["x"].site == named
+
     def test_a_provider_that_does_not_load_is_named_with_its_reason(self) -> None:
         registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
         text = with_deployment("provider: acme, model: m")
@@ -464,7 +475,7 @@ class TestDemo:
         assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
 
     def test_a_simulator_that_does_not_run_is_an_error(self) -> None:
-        with pytest.raises(Exception, match=r"no simulator of openai eu is running; start the demo again"):
+        with pytest.raises(Exception, match=r"simulates: no simulator of openai eu is running; start the demo again"):
             demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
 
     def test_any_peer_is_an_edge(self) -> None:
@@ -487,14 +498,31 @@ class TestDemo:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("x: {provider: openai, model: m, endpoint: simulator}", "is missing: the site whose facts"),
-            ("x: {provider: openai, model: m, endpoint: simulator, simulates: eux}", "unknown site 'eux' of openai"),
-            ("x: {provider: openai-compatible, model: m, endpoint: simulator}", "could be simulated"),
-            ("x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}", "contradicts what is"),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator}",
+                "simulates: is missing: the site whose facts the simulator takes; there are ",
+            ),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator, simulates: eux}",
+                "simulates: unknown site 'eux' of openai; did you mean 'eu'?",
+            ),
+            (
+                "x: {provider: openai-compatible, model: m, endpoint: simulator}",
+                "simulates: is missing: the site whose facts the simulator takes; "
+                "the provider has no site that could be simulated",
+            ),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}",
+                "stores: contradicts what is",
+            ),
         ],
     )
     def test_what_it_simulates_must_be_a_site(self, text: str, message: str) -> None:
-        assert any(message in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
+        assert any(f"deployments.x.{message}" in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
+
+    def test_a_simulator_needs_no_project_of_its_operator(self) -> None:
+        x = "x: {provider: vertex, model: gemini-3.5-flash, endpoint: simulator, simulates: eu}"
+        assert demo(f"{self.TEXT}  {x}\n").deployments["x"].target.base_path == "/v1/projects/PROJECT/locations/eu"
 
     def test_no_clients_and_no_edges(self) -> None:
         text = f"{self.TEXT}clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}\n"
