@@ -37,9 +37,9 @@ def route(text: str, *errors: str, **others: str) -> Case:
     return one("assistants", f"assistants:\n  a:\n    routes:\n      {text}", *errors, **others)
 
 
-def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]") -> Case:
+def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]", **others: str) -> Case:
     lines = ["assistants:", "  a:", f"    routes: {{cn: {route}}}", "    schedules:", f"      {text}"]
-    return one("assistants", "\n".join(lines), *errors)
+    return one("assistants", "\n".join(lines), *errors, **others)
 
 
 def shadowed(text: str, *errors: str, **others: str) -> Case:
@@ -278,6 +278,18 @@ ROUTES = {
         "cn: {candidate: ▸qwen-cm, steps: 100%}",
         "assistants.a.schedules.cn.candidate: 'qwen-cm' is not in the weighted step that the route begins with; "
         "did you mean 'qwen-cn'?",
+    ),
+    "schedule of an unknown provider's": scheduled(
+        "cn: {candidate: x, steps: 100%}",
+        "deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?",
+        route="[{qwen-cn: 90, x: 10}]",
+        deployments=more("deployments", "x: {provider: ▸dashscop, model: qwen3-max, endpoint: cn-beijing}"),
+    ),
+    "schedule of one at an unknown site": scheduled(
+        "cn: {candidate: x, steps: 100%}",
+        "deployments.x.endpoint: unknown site 'cn-bejing' of dashscope; did you mean 'cn-beijing'?",
+        route="[{qwen-cn: 90, x: 10}]",
+        deployments=more("deployments", "x: {provider: dashscope, model: qwen3-max, endpoint: ▸cn-bejing}"),
     ),
     "schedule of one alone": scheduled(
         "cn: {candidate: ▸qwen-cn, steps: 100%}",
@@ -643,6 +655,11 @@ DEPLOYMENTS = {
     "beyond a published list": deployment(
         "x: {provider: gemini, model: gemini-3.8-flash, ▸available: [DE, HK, CN]}",
         "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN, HK; "
+        "the list may only be narrowed",
+    ),
+    "beyond a published list that leaves out parts": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, available: ▸CN}",
+        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN; "
         "the list may only be narrowed",
     ),
     "beyond a published list by a star": deployment(

@@ -13,7 +13,7 @@ from gateway.config.problems import dotted
 from gateway.model.deployment import Deployment
 from gateway.model.edge import Edge, EdgeSecret, LocationRules
 from gateway.model.table import BreakerRule, Cell, Cors, Limits, Resilience, Table
-from providers.adapter import Adapter
+from providers.adapter import Adapter, Capabilities
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
 from providers.catalogue.models import UNKNOWN_MODEL
@@ -171,6 +171,10 @@ class StrangersAdapter:
         }
     )
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, context_tokens=4096)
+
     def __getattr__(self, name: str) -> object:
         if name == "models":
             raise AttributeError(name)
@@ -217,6 +221,7 @@ class TestWhatItCanDo:
         x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
         assert x.available == Places(None, frozenset({"CN"}))
         assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
+        assert x.capabilities.context_tokens == 4096
 
     def test_a_host_of_several_is_the_providers_own_first_and_the_one_that_is_named(self) -> None:
         site = StrangersAdapter().sites["anywhere"]
@@ -233,7 +238,8 @@ class TestWhatItCanDo:
         registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
         text = with_deployment("provider: acme, model: m")
         with pytest.raises(
-            Exception, match="'acme' is installed, but doesn't load: acme:ADAPTER: ImportError: no acme"
+            Exception,
+            match=r"deployments\.x\.provider: the provider 'acme' is installed, but doesn't load: acme:ADAPTER: Imp",
         ):
             compiled(text, registry=registry)
 
@@ -264,6 +270,16 @@ class TestCredentials:
         assert deployment(text).missing_credentials == ("api_key",)
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
+
+    def test_a_server_of_ones_own_may_want_a_key_too(self) -> None:
+        text = "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
+        [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
+        assert problem.hint == "write api_key: ${API_KEY}"
+
+    def test_an_empty_key_is_named_as_what_is_missing(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ''"
+        assert deployment(text).missing_credentials == ("api_key",)
+        assert "api_key: the key is empty: never asked" in warned(text)
 
     def test_a_server_that_asks_for_no_key_gets_the_one_that_is_written(self) -> None:
         unset = deployment(f"{OWN}, api_key: '${{A}}'")
@@ -527,15 +543,19 @@ class TestDemo:
     def test_no_clients_and_no_edges(self) -> None:
         text = f"{self.TEXT}clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}\n"
         text += "location: {edges: [{from: [10.0.0.0/8], country: C}]}\n"
-        assert [problem.message for problem in rejected(text)] == [
-            "in demo mode any key or none is accepted",
-            "in demo mode every peer is an edge (cf-ipcountry)",
+        assert [(problem.path, problem.message) for problem in rejected(text)] == [
+            (("clients",), "in demo mode any key or none is accepted"),
+            (("location", "edges"), "in demo mode every peer is an edge (cf-ipcountry)"),
         ]
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = self.TEXT.replace("simulates: us}", "simulates: us, api_key: '${REAL}'}")
         assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated:simulated"),)
-        assert [problem.message for problem in compiled(text, {}).warnings] == ["a simulator is never sent a key"]
+        [warning] = compiled(text, {}).warnings
+        assert (dotted(warning.path), warning.message) == (
+            "deployments.chatgpt-us.api_key",
+            "a simulator is never sent a key",
+        )
 
 
 WARNINGS = {

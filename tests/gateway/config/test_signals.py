@@ -18,7 +18,7 @@ from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeyUrl, Share
 from providers.auth import Secret
 from providers.registry import load_registry
 from tests.claims import jwks, public
-from tests.gateway.config.cases import ENVIRON, compiled, sections
+from tests.gateway.config.cases import ENVIRON, compiled, rejected, sections
 from tests.mmdb import mmdb
 
 CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
@@ -62,6 +62,17 @@ def test_signals_that_are_not_set_up_are_not_asked() -> None:
     assert hours.max_age_s == 36 * 3600
 
 
+def test_signals_that_are_listed_and_set_up_are_asked_in_that_order() -> None:
+    claim = f"claim: {{{CLAIM}, jwks: 'https://i.example/j'}}"
+    asked = rules(f"signals: [geoip, claim, api_key], geoip: {{path: /x.mmdb}}, {claim}")
+    assert asked.signals == ("geoip", "claim", "api_key")
+
+
+def test_a_signal_whose_section_is_unsound_is_not_missing_too() -> None:
+    text = sections(location="location: {signals: [claim], claim: {issuer: 5}}")
+    assert {dotted(problem.path)[:14] for problem in rejected(text)} == {"location.claim"}
+
+
 def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_secret() -> None:
     found = rules(
         "edges: [{from: [10.0.0.0/8, '2001:db8::/32'], country: C, subdivision: CF-Region-Code},"
@@ -99,6 +110,24 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
             [
                 "location.geoip.path: the file can't be read (No such file or directory)",
                 "location.edges[0]: tells no address, so that `geoip` says nothing of those who come through it",
+            ],
+        ),
+        (
+            "signals: [geoip], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C, client_ip: I}]",
+            ["location.geoip.path: the file can't be read (No such file or directory)"],
+        ),
+        (
+            f"signals: [geoip], geoip: {{path: /not/there}}, claim: {{{CLAIM}, jwks: 'https://i.example/j'}}",
+            [
+                "location.claim: has no effect: `claim` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        (
+            "signals: [edge_header], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C}]",
+            [
+                "location.geoip: has no effect: `geoip` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
             ],
         ),
         (
