@@ -79,7 +79,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/schedule.py": _policy("schedule"),
     "gateway/policy/sides.py": _policy("sides", "routing"),
     "gateway/policy/voice.py": _policy("voice"),
-    "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _COMPILE],
+    "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _BROKEN, _COMPILE],
     "gateway/config/boundary.py": [_BROKEN, _COMPILE],
     "gateway/config/canaries.py": [_BROKEN, _COMPILE],
     "gateway/config/cells.py": ["tests/gateway/config/test_borders.py", _BROKEN, _COMPILE],

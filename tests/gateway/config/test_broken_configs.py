@@ -792,6 +792,11 @@ LOCATION = {
         "location.edges[0].from[0]: '10.0.0.1/8' is no network; did you mean 10.0.0.0/8?",
         "location.edges[0].from[1]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
     ),
+    "a network that is none, beside others": one(
+        "location",
+        "location: {edges: [{from: ['2001:db8::/32'], country: C}, {from: [▸everywhere], country: C}]}",
+        "location.edges[1].from[0]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
+    ),
     "edges that overlap": one(
         "location",
         "location:\n  edges:\n    - {from: [10.0.0.0/8, '::/0'], country: A, secret: {header: s, value: '${EDGE}'}}\n"
@@ -811,9 +816,11 @@ LOCATION = {
     "one header for two things": one(
         "location",
         "location:\n  edges:\n    - ▸{from: [10.0.0.0/8], country: X-Edge, client_ip: x-edge}\n"
-        "    - ▸{from: [11.0.0.0/8], country: X-Edge, subdivision: X-EDGE}",
+        "    - ▸{from: [11.0.0.0/8], country: X-Edge, subdivision: X-EDGE}\n"
+        "    - ▸{from: [12.0.0.0/8], country: X-Edge, secret: {header: X-EDGE, value: '${EDGE}'}}",
         "location.edges[0]: country, subdivision, client_ip and secret must be different headers",
         "location.edges[1]: country, subdivision, client_ip and secret must be different headers",
+        "location.edges[2]: country, subdivision, client_ip and secret must be different headers",
     ),
     "a signal that isn't set up": one(
         "location",
@@ -869,6 +876,18 @@ LOCATION = {
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [HS256, HS512], secret: ▸'${EDGE}'}}",
         "location.claim.secret: is shorter than 64 characters, which HS512 needs; make a longer one",
+    ),
+    "a secret for an algorithm that takes none": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, ▸algorithms: [ES256], secret: ▸'${EDGE}'}}",
+        "location.claim.algorithms: with a `secret` only HS256, HS384 and HS512 can be used",
+        "location.claim.secret: is shorter than 32 characters, which HS256 needs; make a longer one",
+    ),
+    "a secret that is no reference": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: ▸'${A}${B}'}}",
+        "location.claim.secret: the secret is no reference that can be resolved; "
+        "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
     ),
     "a secret that isn't set": one(
         "location",

@@ -272,7 +272,9 @@ class TestCredentials:
         assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
 
     def test_a_server_of_ones_own_may_want_a_key_too(self) -> None:
-        text = "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
+        text = (
+            "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
+        )
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${API_KEY}"
 

@@ -43,11 +43,11 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
         assert claim is not None
         assert (claim.keys, claim.territory) == (KeyFile("/etc/keys.json"), "https://x/t")
     secret = "s" * 32
-    shared = rules(
-        "claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}", {**ENVIRON, "SHARED": secret}
-    ).claim
+    written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}}"
+    found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
+    shared = found.table.location.claim
     assert shared is not None
-    assert shared.keys == SharedKey(Secret(secret))
+    assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
 
 
 def test_signals_that_are_not_set_up_are_not_asked() -> None:
@@ -130,6 +130,12 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
                 "location.geoip.path: the file can't be read (No such file or directory)",
             ],
         ),
+        ("edges: [{from: [0.0.0.0/0], country: C, secret: {header: S, value: '${EDGE}'}}]", []),
+        (
+            "edges: [{from: [10.0.0.0/8, '::/0'], country: C}]",
+            ["location.edges[0].from: everybody is trusted to say where they are"],
+        ),
+        ("edges: [{from: ['2001:db8::/48'], country: C}, {from: ['2001:db8:1::/48'], country: C}]", []),
         (
             "accept_country_only: [US]",
             ["location.accept_country_only[0]: has no effect: no part of US is blocked or in a region"],
