@@ -867,6 +867,11 @@ LOCATION = {
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'http://issuer.example/jwks'}}",
         "location.claim.jwks: http:// to another machine can be read and changed on its way; use https://",
     ),
+    "keys at no path": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'https://issuer.example'}}",
+        "location.claim.jwks: the URL has no path; write the whole URL",
+    ),
     "a URL with a password": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'https://u:p@issuer.example/jwks'}}",
