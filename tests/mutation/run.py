@@ -83,7 +83,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/config/boundary.py": [_BROKEN, _COMPILE],
     "gateway/config/canaries.py": ["tests/gateway/config/test_canaries.py", _BROKEN],
     "gateway/config/cells.py": ["tests/gateway/config/test_borders.py", _BROKEN, _COMPILE],
-    "gateway/config/clients.py": [_BROKEN, _COMPILE],
+    "gateway/config/clients.py": ["tests/gateway/config/test_clients.py", _BROKEN, _COMPILE],
     "gateway/config/consent.py": ["tests/gateway/config/test_consent.py"],
     "gateway/config/deployments.py": [
         _COMPILE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from providers.catalogue import read
 from providers.fitting import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
-from providers.sites import OriginError, Site, load_sites, parse_origin
+from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin
 from providers.territories import ANYWHERE, Places, parse_places
 from tests.providers.strategies import unhurried
 
@@ -93,11 +95,18 @@ def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boun
     assert site(provider, name).residency_of(model).within(places(*boundary)) is inside
 
 
+def test_a_scope_may_have_several_names() -> None:
+    inside = Residency(places("US"), places("US"))
+    known = replace(site("openai", "global"), scopes=(Scope(("gpt-6*", "o9"), inside),))
+    assert [known.residency_of(model) == inside for model in ("gpt-6-luna", "o9", "o10")] == [True, True, False]
+
+
 def test_both_storing_and_processing_must_stay() -> None:
     jp = site("openai", "jp").residency
     assert jp.stores.within(places("JP"))
     assert not jp.processes.within(places("JP"))
     assert not jp.within(places("JP"))
+    assert not Residency(places("US"), places("JP")).within(places("JP"))
 
 
 @pytest.mark.parametrize(

@@ -362,6 +362,12 @@ ROUTES = {
         cell="",
         assistants="assistants: {a: {routes: {jp: [▸jp]}}}",
     ),
+    "stores outside": route(
+        "cn: [▸house]",
+        "assistants.a.routes.cn[0]: 'house' stores in DE, outside the boundary of region 'cn' (CN); "
+        "take a site inside the boundary, or widen `regions.cn.boundary`",
+        deployments=f"deployments:\n  house: {{{SERVER}, stores: DE, processes: CN}}",
+    ),
     "stores and processes outside, differently": route(
         "cn: [▸intl]",
         "assistants.a.routes.cn[0]: 'intl' stores and processes in SG and any but CN, outside the boundary of region "

@@ -81,6 +81,11 @@ def test_of_several_that_are_to_come_the_nearest_is_told() -> None:
     assert why_unapproved(later, "cn", days) == "its approval for region 'cn' begins on 2026-12-01"
 
 
+def test_of_several_that_are_over_the_latest_is_told() -> None:
+    over = [approval(None, "2026-11-20"), approval(None, "2026-10-01")]
+    assert why_unapproved(over, "cn", days_at(at("2026-11-25T12:00:00"))) == ENDED
+
+
 def test_the_terms_of_two_regions_are_apart_and_what_never_ends_has_none() -> None:
     records = [approval(None, "2026-11-30"), approval(None, "2026-12-31", "eu"), approval("2026-01-01", None, "us")]
     terms = terms_of({"d": records}, days_at(at("2026-11-20T09:00:00")))
