@@ -31,10 +31,12 @@ from tests.mutation.swap import can_be_swapped, swap
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240
 _COMPILE_FILE = "tests/gateway/config/test_compile.py"
-# The growth of the work is no rule, and takes longer than all the others.
+# The growth of the work is no rule, and takes longer than all the others. Where pytest rewrites asserts, it imports our
+# packages itself, and would never see a mutant of `providers`.
 _OPTIONS = [
     "-x",
     "-q",
+    "--assert=plain",
     "--deselect",
     f"{_COMPILE_FILE}::TestTable::test_the_work_grows_as_the_deployments_do",
     "-p",

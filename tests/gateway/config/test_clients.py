@@ -27,6 +27,14 @@ def told(**changes: str) -> list[str]:
         ("region: cn, assistants: [assistent]", {}, ["clients.a.assistants[0]"]),
         ("region: cn", {"assistants": ROUTES_WITH_A_MISTAKE}, ["assistants.assistant.routes.cn"]),
         ("region: cn", {"regions": REGIONS_WITH_A_MISTAKE}, ["regions.cn.boundary[0]"]),
+        (
+            "region: cn",
+            {
+                "regions": REGIONS_WITH_A_MISTAKE,
+                "assistants": SOUND["assistants"].replace("              cn: [qwen-cn]\n", ""),
+            },
+            ["regions.cn.boundary[0]", "deployments.qwen-cn"],
+        ),
     ],
 )
 def test_what_a_client_refers_to(client: str, changes: dict[str, str], expected: list[str]) -> None:
