@@ -35,8 +35,8 @@ def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -
     for term in terms_of({name: compiled}, days):
         if term.warned_days is not None:
             which = _deciding(compiled, term.region, term.last_day)
-            lapsed = why_unapproved(compiled, term.region, days) if term.days_left < 0 else None
-            findings.warn((*path, which), lapsed or str(term), "add the renewed one to the list before that day")
+            said = why_unapproved(compiled, term.region, days) or str(term)
+            findings.warn((*path, which), said, "add the renewed one to the list before that day")
     return compiled
 
 

@@ -75,7 +75,7 @@ def _has_route(
     """Whether the assistant has a route in the region; told of `place` if not."""
     if region not in section.routes and draft.is_whole("assistants", name):
         hint = f"there are: {', '.join(section.routes)}" if section.routes else ""
-        findings.error(place, f"the assistant has no route for {quoted(region)}", hint, key=True)
+        findings.error(place, f"the assistant has no route for {quoted(region)}", hint)
     return region in section.routes
 
 

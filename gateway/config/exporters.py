@@ -46,7 +46,7 @@ def compile_exporters(
         path: Path = ("exporters", name)
         if not _can_export():
             hint = "pip install 'assistant-gateway[otel]'"
-            findings.error(path, "needs the extra `otel`, which is not installed", hint, key=True)
+            findings.error(path, "needs the extra `otel`, which is not installed", hint)
         service = read_service(
             findings,
             (*path, "endpoint"),

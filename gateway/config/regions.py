@@ -31,7 +31,7 @@ class Regions:
 
 
 def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
-    """The regions of a draft; unsound ones are marked in it. read_at_s: when the draft was read (Unix time)."""
+    """The sound regions of a draft. read_at_s: when the draft was read (Unix time)."""
     blocked = _blocked(draft, findings)
     speaking = Speaking(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
@@ -40,7 +40,6 @@ def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at
     for name, section in draft.config.regions.items():
         region = _region(draft, findings, name, section, cell, speaking)
         if region is None:
-            draft.broken.add(("regions", name))
             continue
         by_name[name] = region
         path = ("regions", name, "territories")

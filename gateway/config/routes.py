@@ -96,7 +96,7 @@ def _check_hedge(findings: Findings, path: Path, section: AssistantSection, comp
 def _check_region(draft: Draft, findings: Findings, place: Path, name: str) -> None:
     known = draft.names("regions")
     if name not in known and not draft.is_broken("regions"):
-        findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known), key=True)
+        findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
 
 
 @dataclass(frozen=True, slots=True)

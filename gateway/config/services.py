@@ -54,7 +54,7 @@ def read_service(
 
 def is_this_machine(origin: str) -> bool:
     """Whether the origin is a loopback address, or `localhost`."""
-    host = (urlsplit(origin).hostname or "").strip("[]")
+    host = urlsplit(origin).hostname or ""
     try:
         return ip_address(host).is_loopback
     except ValueError:

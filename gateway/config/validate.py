@@ -30,9 +30,7 @@ _NAMED: dict[str, type[BaseModel]] = {
     "exporters": ExporterSection,
 }
 # Optional keys without which an entry would be judged wrongly.
-_BEARING = frozenset(
-    {"endpoint", "simulates", "stores", "processes", "transit", "regions", "approvals", "consent", "identity"}
-)
+_BEARING = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 

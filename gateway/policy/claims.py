@@ -72,7 +72,7 @@ class KeySet:
         fit = [key for key in self.keys if algorithm in key.algorithms]
         if kid is None:
             return tuple(fit) if len(fit) == 1 else ()
-        return tuple(key for key in fit if key.kid == kid or (key.kid is None and algorithm in _SHARED))
+        return tuple(key for key in fit if key.kid == kid or algorithm in _SHARED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def is_first_turn(messages: Sequence[Message]) -> bool:
 
 
 def _is_said(message: AssistantMessage) -> bool:
-    return bool(message.content and text_of(message.content))
+    return bool(text_of(message.content))
 
 
 def labelling_of(voice: Voice, request: ChatRequest) -> Labelling | None:
@@ -204,4 +204,4 @@ def strip(text: str, expected: tuple[str, ...], known: tuple[str, ...]) -> str:
     while (found := next((prefix for prefix in left if text.startswith(prefix)), None)) is not None:
         text = text[len(found) :]
         left.remove(found)
-    return "" if any(text.rstrip() == prefix.rstrip() and prefix.startswith(text) for prefix in left) else text
+    return "" if any(text.rstrip() == prefix.rstrip() for prefix in left) else text

@@ -132,7 +132,7 @@ def _read(signal: Signal, table: Table, client: Client | None, sighting: Sightin
         case "api_key":
             if client is None or client.region is None:
                 return None
-            return _Reading(Evidence(signal, client.name, region=client.region), table.regions[client.region], True)
+            return _Reading(Evidence(signal, client.name, region=client.region))
         case "assertion":
             return _read_assertion(table, client, sighting)
         case "edge_header":
@@ -145,7 +145,7 @@ def _read_claim(table: Table, claim: ClaimReport | None) -> _Reading | None:
     if claim is None:
         return None
     if claim.problem is not None:
-        return _Reading(Evidence("claim", "", note=f"not believed: {CLAIM_PROBLEMS[claim.problem]}"), doubtful=True)
+        return _Reading(Evidence("claim", "", note=f"not believed: {CLAIM_PROBLEMS[claim.problem]}"))
     if claim.territory is None:
         return _Reading(Evidence("claim", "", note="silent: it names no territory"))
     return _territory(table, "claim", (claim.territory,))

@@ -33,7 +33,7 @@ def compose(profile: Profile, territory: str | None, preferences: Preferences) -
             ("units", preferences.units),
             ("form", preferences.form),
         )
-        if value is not None and (line := profile.choices.get(about, {}).get(value)) is not None
+        if (line := profile.choices.get(about, {}).get(value or "")) is not None
     }
     lines = [chosen.get(about, line) for about, line in profile.lines]
     lines += [line for about, line in chosen.items() if all(about != written for written, _ in profile.lines)]

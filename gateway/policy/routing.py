@@ -183,8 +183,7 @@ def off(deployment: Deployment) -> tuple[PassedOver, str] | None:
     if not deployment.enabled:
         return PassedOver.DISABLED, "disabled in the config"
     if not deployment.has_credential:
-        missing = ", ".join(deployment.missing_credentials) or "api_key"
-        return PassedOver.CREDENTIAL, f"no credential: {missing} is not set"
+        return PassedOver.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
     return None
 
 

@@ -67,7 +67,7 @@ def waits_for(schedule: Schedule, progress: Progress) -> str:
     """What keeps a stage whose time is over; empty if nothing does."""
     stage: Stage = schedule.stages[progress.stage]
     is_over = stage.for_s is not None and progress.elapsed_s >= stage.for_s
-    if progress.phase is not Phase.RUNNING or not is_over or _has_enough(schedule.stop, progress):
+    if not is_over or _has_enough(schedule.stop, progress):
         return ""
     fewest = min(progress.candidate.requests, progress.baseline.requests)
     return f"{schedule.stop.min_requests - fewest} more requests on the side that has fewest"
@@ -117,7 +117,7 @@ def with_shares(table: Table, shares: Mapping[tuple[str, str], float]) -> Table:
     the rest. It is another table, and has another version: that of the config, and four digits for the shares."""
     if not shares:
         return table
-    made = {name: _with_shares(it, shares) for name, it in table.assistants.items() if name == it.name}
+    made = {it.name: _with_shares(it, shares) for it in table.assistants.values()}
     assistants = {name: made[assistant.name] for name, assistant in table.assistants.items()}
     text = json.dumps(sorted([*place, share] for place, share in shares.items()))
     digits = hashlib.sha256(text.encode()).hexdigest()[:4]

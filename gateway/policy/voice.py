@@ -43,7 +43,7 @@ def _languages(header: str) -> list[str]:
     for item in header[:_MOST_CHARACTERS].split(",")[:_MOST_LANGUAGES]:
         tag, _, parameter = item.partition(";")
         weight = _weight(parameter.strip())
-        if weight > 0 and tag.strip():
+        if weight > 0:
             weighted.append((-weight, tag.strip()))
     return [tag for _, tag in sorted(weighted, key=lambda pair: pair[0])]
 

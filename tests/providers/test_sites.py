@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from providers.catalogue import read
 from providers.fitting import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
-from providers.sites import OriginError, Site, load_sites, parse_origin
+from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin, sites_of
 from providers.territories import ANYWHERE, Places, parse_places
 from tests.providers.strategies import unhurried
 
@@ -93,11 +95,24 @@ def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boun
     assert site(provider, name).residency_of(model).within(places(*boundary)) is inside
 
 
+def test_a_row_may_say_which_fields_its_promise_covers() -> None:
+    row = {"origin": "https://a.example", "base_path": "/v1", "stores": ["DE"], "processes": ["DE"]}
+    told = sites_of({"sites": {"plain": row, "more": {**row, "allows": ["store"]}}})
+    assert {name: known.allows for name, known in told.items()} == {"plain": frozenset(), "more": {"store"}}
+
+
+def test_a_scope_may_have_several_names() -> None:
+    inside = Residency(places("US"), places("US"))
+    known = replace(site("openai", "global"), scopes=(Scope(("gpt-6*", "o9"), inside),))
+    assert [known.residency_of(model) == inside for model in ("gpt-6-luna", "o9", "o10")] == [True, True, False]
+
+
 def test_both_storing_and_processing_must_stay() -> None:
     jp = site("openai", "jp").residency
     assert jp.stores.within(places("JP"))
     assert not jp.processes.within(places("JP"))
     assert not jp.within(places("JP"))
+    assert not Residency(places("US"), places("JP")).within(places("JP"))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +241,7 @@ def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) ->
         ("https://example.com/v1", "https://example.com", "/v1"),
         ("https://example.com/v1/", "https://example.com", "/v1"),
         ("HTTPS://Example.COM./V1", "https://example.com", "/V1"),
+        ("https://example.com/X", "https://example.com", "/X"),
         ("https://example.com:443/v1", "https://example.com", "/v1"),
         ("https://example.com:8443", "https://example.com:8443", None),
         ("https://example.com:", "https://example.com", None),
@@ -286,6 +302,9 @@ def test_a_place_to_send_to_has_one_spelling(url: str, origin: str, path: str | 
         "http://127.1",
         "http://2130706433",
         "http://0x7f.0.0.1",
+        "http://0x7f000001",
+        "http://127.0.0.0x1",
+        "http://127.0.0.0x",
         "http://0177.0.0.1",
         "http://127.0.0.1.2",
         "https://example.com?x=1",

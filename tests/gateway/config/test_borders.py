@@ -53,8 +53,38 @@ def test_a_region_that_is_unsound_is_no_reason_to_complain_of_its_routes() -> No
 
 
 def test_a_cell_that_is_unsound_is_no_reason_to_complain_of_regions() -> None:
+    accepting = PLAIN.replace("boundary: [US]", "boundary: [US], transit: [DE], log_prompts: true")
     for cell, place in (("cell: {territory: Germany}", ("cell", "territory")), ("cell: 5", ("cell",))):
-        assert [problem.path for problem in problems_of(sections(cell=cell, regions=PLAIN))] == [place]
+        for text in (PLAIN, accepting):
+            assert [problem.path for problem in problems_of(sections(cell=cell, regions=text))] == [place]
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("cell: {territory: US, serves: [us], homes: {cn: 'https://cn.example'}}", []),
+        ("cell: {territory: US, serves: [us], homes: {us: 'https://us.example'}}", ["this cell serves 'us' itself"]),
+        ("cell: {territory: US, homes: {us: 'https://us.example'}}", ["this cell serves 'us' itself"]),
+        ("cell: {territory: US, homes: {usa: 'https://us.example'}}", ["unknown region 'usa'"]),
+    ],
+)
+def test_a_home_is_for_a_region_that_is_served_elsewhere(cell: str, told: list[str]) -> None:
+    found = problems_of(sections(cell=cell, regions=PLAIN))
+    assert [it.message for it in found if it.path[:1] == ("cell",)] == told
+
+
+@pytest.mark.parametrize(
+    ("cell", "transit", "said"),
+    [
+        ("cell: {territory: DE, serves: [us]}", "DE, FR", "FR is not where this cell stands (DE)"),
+        ("cell: {territory: US, serves: [us]}", "US", "US already lies inside the boundary"),
+        ("cell: {territory: DE, serves: [eu]}", "DE", "DE has no effect: no cell serves the region"),
+        ("", "DE", "DE has no effect: no cell serves the region"),
+    ],
+)
+def test_a_transit_that_accepts_nothing_is_told(cell: str, transit: str, said: str) -> None:
+    text = sections(cell=cell, regions=PLAIN.replace("boundary: [US]", f"boundary: [US], transit: [{transit}]"))
+    assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [said]
 
 
 def test_only_a_gateway_that_says_nothing_of_its_place_is_warned_of_it() -> None:

@@ -37,9 +37,9 @@ def route(text: str, *errors: str, **others: str) -> Case:
     return one("assistants", f"assistants:\n  a:\n    routes:\n      {text}", *errors, **others)
 
 
-def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]") -> Case:
+def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]", **others: str) -> Case:
     lines = ["assistants:", "  a:", f"    routes: {{cn: {route}}}", "    schedules:", f"      {text}"]
-    return one("assistants", "\n".join(lines), *errors)
+    return one("assistants", "\n".join(lines), *errors, **others)
 
 
 def shadowed(text: str, *errors: str, **others: str) -> Case:
@@ -279,6 +279,18 @@ ROUTES = {
         "assistants.a.schedules.cn.candidate: 'qwen-cm' is not in the weighted step that the route begins with; "
         "did you mean 'qwen-cn'?",
     ),
+    "schedule of an unknown provider's": scheduled(
+        "cn: {candidate: x, steps: 100%}",
+        "deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?",
+        route="[{qwen-cn: 90, x: 10}]",
+        deployments=more("deployments", "x: {provider: ▸dashscop, model: qwen3-max, endpoint: cn-beijing}"),
+    ),
+    "schedule of one at an unknown site": scheduled(
+        "cn: {candidate: x, steps: 100%}",
+        "deployments.x.endpoint: unknown site 'cn-bejing' of dashscope; did you mean 'cn-beijing'?",
+        route="[{qwen-cn: 90, x: 10}]",
+        deployments=more("deployments", "x: {provider: dashscope, model: qwen3-max, endpoint: ▸cn-bejing}"),
+    ),
     "schedule of one alone": scheduled(
         "cn: {candidate: ▸qwen-cn, steps: 100%}",
         "assistants.a.schedules.cn.candidate: 'qwen-cn' has nobody beside it in its step; name who has the other people",
@@ -349,6 +361,12 @@ ROUTES = {
         regions="regions:\n  jp: {territories: [JP], boundary: [JP]}",
         cell="",
         assistants="assistants: {a: {routes: {jp: [▸jp]}}}",
+    ),
+    "stores outside": route(
+        "cn: [▸house]",
+        "assistants.a.routes.cn[0]: 'house' stores in DE, outside the boundary of region 'cn' (CN); "
+        "take a site inside the boundary, or widen `regions.cn.boundary`",
+        deployments=f"deployments:\n  house: {{{SERVER}, stores: DE, processes: CN}}",
     ),
     "stores and processes outside, differently": route(
         "cn: [▸intl]",
@@ -451,6 +469,20 @@ REGIONS = {
         "x: {territories: [GB], boundary: [▸'@EAA']}",
         "regions.x.boundary[0]: '@EAA' is no group of territories; there are @EEA, @EU",
     ),
+    "a part let in again": region(
+        "x: {territories: [GB], ▸boundary: ['*', '!CN', CN-BJ]}",
+        "regions.x.boundary: 'CN-BJ' lies in '!CN'; beside '*' no part of it can be let in again",
+        cell="",
+    ),
+    "territory in two regions, each over some lines": one(
+        "regions",
+        "regions:\n  us:\n    boundary: [US]\n    transit: [DE]\n    territories: [US]\n"
+        "  x: {territories: [▸US], boundary: ['*']}",
+        "regions.x.territories[0]: US is already in region 'us' (line 7); "
+        "a territory is in one region; remove it from one of them",
+        cell="",
+        assistants="assistants: {a: {routes: {us: [chatgpt-us]}}}",
+    ),
     "reserved name": region(
         "▸refuse: {territories: [GB], boundary: ['*']}",
         "regions.refuse: `refuse` can't be the name of a region; it is a word of `location.unknown`",
@@ -510,6 +542,10 @@ DEPLOYMENTS = {
     "a host for a site": deployment(
         "x: {provider: dashscope, model: qwen3-max, endpoint: ▸dashscope.aliyuncs.com}",
         "deployments.x.endpoint: unknown site 'dashscope.aliyuncs.com' of dashscope; a URL begins with https://",
+    ),
+    "a path for a site": deployment(
+        "x: {provider: dashscope, model: qwen3-max, endpoint: ▸llm/v1}",
+        "deployments.x.endpoint: unknown site 'llm/v1' of dashscope; a URL begins with https://",
     ),
     "a site of a provider without": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: ▸us}",
@@ -613,6 +649,10 @@ DEPLOYMENTS = {
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
         "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
     ),
+    "a place that is none, at a known site": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, stores: ▸Berlin}",
+        "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
+    ),
     "no place": deployment(
         f"x: {{{SERVER}, ▸stores: [], processes: DE}}\n  y: {{{SERVER}, stores: DE, processes: ▸'!CN'}}",
         "deployments.x.stores: must not be empty",
@@ -621,6 +661,11 @@ DEPLOYMENTS = {
     "beyond a published list": deployment(
         "x: {provider: gemini, model: gemini-3.8-flash, ▸available: [DE, HK, CN]}",
         "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN, HK; "
+        "the list may only be narrowed",
+    ),
+    "beyond a published list that leaves out parts": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, available: ▸CN}",
+        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN; "
         "the list may only be narrowed",
     ),
     "beyond a published list by a star": deployment(
@@ -753,6 +798,11 @@ LOCATION = {
         "location.edges[0].from[0]: '10.0.0.1/8' is no network; did you mean 10.0.0.0/8?",
         "location.edges[0].from[1]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
     ),
+    "a network that is none, beside others": one(
+        "location",
+        "location: {edges: [{from: ['2001:db8::/32'], country: C}, {from: [▸everywhere], country: C}]}",
+        "location.edges[1].from[0]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
+    ),
     "edges that overlap": one(
         "location",
         "location:\n  edges:\n    - {from: [10.0.0.0/8, '::/0'], country: A, secret: {header: s, value: '${EDGE}'}}\n"
@@ -772,9 +822,11 @@ LOCATION = {
     "one header for two things": one(
         "location",
         "location:\n  edges:\n    - ▸{from: [10.0.0.0/8], country: X-Edge, client_ip: x-edge}\n"
-        "    - ▸{from: [11.0.0.0/8], country: X-Edge, subdivision: X-EDGE}",
+        "    - ▸{from: [11.0.0.0/8], country: X-Edge, subdivision: X-EDGE}\n"
+        "    - ▸{from: [12.0.0.0/8], country: X-Edge, secret: {header: X-EDGE, value: '${EDGE}'}}",
         "location.edges[0]: country, subdivision, client_ip and secret must be different headers",
         "location.edges[1]: country, subdivision, client_ip and secret must be different headers",
+        "location.edges[2]: country, subdivision, client_ip and secret must be different headers",
     ),
     "a signal that isn't set up": one(
         "location",
@@ -821,6 +873,11 @@ LOCATION = {
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'http://issuer.example/jwks'}}",
         "location.claim.jwks: http:// to another machine can be read and changed on its way; use https://",
     ),
+    "keys at no path": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'https://issuer.example'}}",
+        "location.claim.jwks: the URL has no path; write the whole URL",
+    ),
     "a URL with a password": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'https://u:p@issuer.example/jwks'}}",
@@ -830,6 +887,18 @@ LOCATION = {
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [HS256, HS512], secret: ▸'${EDGE}'}}",
         "location.claim.secret: is shorter than 64 characters, which HS512 needs; make a longer one",
+    ),
+    "a secret for an algorithm that takes none": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, ▸algorithms: [ES256], secret: ▸'${EDGE}'}}",
+        "location.claim.algorithms: with a `secret` only HS256, HS384 and HS512 can be used",
+        "location.claim.secret: is shorter than 32 characters, which HS256 needs; make a longer one",
+    ),
+    "a secret that is no reference": one(
+        "location",
+        "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: ▸'${A}${B}'}}",
+        "location.claim.secret: the secret is no reference that can be resolved; "
+        "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
     ),
     "a secret that isn't set": one(
         "location",
@@ -900,6 +969,36 @@ def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
     assert told == list(case.errors)
     at = [(problem.line, problem.column) for problem in found]
     assert at == places
+
+
+REFERRING = sections(
+    assistants="""\
+        assistants:
+          a:
+            routes: {cn: [{qwen-cn: 95, chatgpt-eu: 5}], us: [chatgpt-us]}
+            schedules: {cn: {candidate: chatgpt-eu, steps: "5% for 10m, 100%"}}
+            shadow: {us: {deployment: chatgpt-us}}
+        """,
+    deployments=more(
+        "deployments",
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${US_KEY}', approvals: "
+        "[{region: cn, authority: A, kind: registration, number: N, model_name: M}]}",
+    ),
+    clients=f"clients: {{a: {{keys: ['{HASH}'], region: cn, assistants: [a]}}}}",
+    location="location: {unknown: us}",
+    exporters=f"exporters: {{t: {{endpoint: 'https://otel.example', {OWN}, regions: [eu]}}}}",
+)
+
+
+@pytest.mark.parametrize("section", ["assistants", "deployments", "regions"])
+def test_what_refers_to_a_broken_section_is_not_wrong_too(section: str) -> None:
+    lines = REFERRING.splitlines()
+    first = lines.index(f"{section}:")
+    last = next(index for index in range(first + 1, len(lines)) if not lines[index].startswith(" "))
+    text = "\n".join([*lines[:first], f"{section}: [a]", *lines[last:]]) + "\n"
+    errors = [str(problem) for problem in rejected(text) if problem.severity == "error"]
+    assert len(errors) == 1, errors
+    assert f"{section}: must be a mapping, not a list" in errors[0]
 
 
 NOT_YET = {

@@ -13,7 +13,7 @@ from gateway.config.problems import dotted
 from gateway.model.deployment import Deployment
 from gateway.model.edge import Edge, EdgeSecret, LocationRules
 from gateway.model.table import BreakerRule, Cell, Cors, Limits, Resilience, Table
-from providers.adapter import Adapter
+from providers.adapter import Adapter, Capabilities
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
 from providers.catalogue.models import UNKNOWN_MODEL
@@ -171,6 +171,10 @@ class StrangersAdapter:
         }
     )
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, context_tokens=4096)
+
     def __getattr__(self, name: str) -> object:
         if name == "models":
             raise AttributeError(name)
@@ -217,12 +221,25 @@ class TestWhatItCanDo:
         x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
         assert x.available == Places(None, frozenset({"CN"}))
         assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
+        assert x.capabilities.context_tokens == 4096
+
+    def test_a_host_of_several_is_the_providers_own_first_and_the_one_that_is_named(self) -> None:
+        site = StrangersAdapter().sites["anywhere"]
+        wide = replace(site, name="wide", origin="https://wide.example", hosts=("*.example",))
+        others = StrangersAdapter(name="another", sites={"theirs": replace(site, name="theirs")})
+        own = StrangersAdapter(sites={"wide": wide, "anywhere": site})
+        adapters = {**load_registry().adapters, "another": others, "stranger": own}
+        registry = Registry(adapters, {})  # type: ignore[arg-type]
+        for provider, named in (("stranger", "anywhere"), ("another", "theirs"), ("openai-compatible", "theirs")):
+            text = with_deployment(f"provider: {provider}, model: m, endpoint: 'https://stranger.example'")
+            assert compiled(text, registry=registry).table.deployments["x"].site == named
 
     def test_a_provider_that_does_not_load_is_named_with_its_reason(self) -> None:
         registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
         text = with_deployment("provider: acme, model: m")
         with pytest.raises(
-            Exception, match="'acme' is installed, but doesn't load: acme:ADAPTER: ImportError: no acme"
+            Exception,
+            match=r"deployments\.x\.provider: the provider 'acme' is installed, but doesn't load: acme:ADAPTER: Imp",
         ):
             compiled(text, registry=registry)
 
@@ -253,6 +270,18 @@ class TestCredentials:
         assert deployment(text).missing_credentials == ("api_key",)
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
+
+    def test_a_server_of_ones_own_may_want_a_key_too(self) -> None:
+        text = (
+            "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
+        )
+        [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
+        assert problem.hint == "write api_key: ${API_KEY}"
+
+    def test_an_empty_key_is_named_as_what_is_missing(self) -> None:
+        text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ''"
+        assert deployment(text).missing_credentials == ("api_key",)
+        assert "api_key: the key is empty: never asked" in warned(text)
 
     def test_a_server_that_asks_for_no_key_gets_the_one_that_is_written(self) -> None:
         unset = deployment(f"{OWN}, api_key: '${{A}}'")
@@ -464,7 +493,7 @@ class TestDemo:
         assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
 
     def test_a_simulator_that_does_not_run_is_an_error(self) -> None:
-        with pytest.raises(Exception, match=r"no simulator of openai eu is running; start the demo again"):
+        with pytest.raises(Exception, match=r"simulates: no simulator of openai eu is running; start the demo again"):
             demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
 
     def test_any_peer_is_an_edge(self) -> None:
@@ -487,27 +516,48 @@ class TestDemo:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("x: {provider: openai, model: m, endpoint: simulator}", "is missing: the site whose facts"),
-            ("x: {provider: openai, model: m, endpoint: simulator, simulates: eux}", "unknown site 'eux' of openai"),
-            ("x: {provider: openai-compatible, model: m, endpoint: simulator}", "could be simulated"),
-            ("x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}", "contradicts what is"),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator}",
+                "simulates: is missing: the site whose facts the simulator takes; there are ",
+            ),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator, simulates: eux}",
+                "simulates: unknown site 'eux' of openai; did you mean 'eu'?",
+            ),
+            (
+                "x: {provider: openai-compatible, model: m, endpoint: simulator}",
+                "simulates: is missing: the site whose facts the simulator takes; "
+                "the provider has no site that could be simulated",
+            ),
+            (
+                "x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}",
+                "stores: contradicts what is",
+            ),
         ],
     )
     def test_what_it_simulates_must_be_a_site(self, text: str, message: str) -> None:
-        assert any(message in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
+        assert any(f"deployments.x.{message}" in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
+
+    def test_a_simulator_needs_no_project_of_its_operator(self) -> None:
+        x = "x: {provider: vertex, model: gemini-3.5-flash, endpoint: simulator, simulates: eu}"
+        assert demo(f"{self.TEXT}  {x}\n").deployments["x"].target.base_path == "/v1/projects/PROJECT/locations/eu"
 
     def test_no_clients_and_no_edges(self) -> None:
         text = f"{self.TEXT}clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}\n"
         text += "location: {edges: [{from: [10.0.0.0/8], country: C}]}\n"
-        assert [problem.message for problem in rejected(text)] == [
-            "in demo mode any key or none is accepted",
-            "in demo mode every peer is an edge (cf-ipcountry)",
+        assert [(problem.path, problem.message) for problem in rejected(text)] == [
+            (("clients",), "in demo mode any key or none is accepted"),
+            (("location", "edges"), "in demo mode every peer is an edge (cf-ipcountry)"),
         ]
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = self.TEXT.replace("simulates: us}", "simulates: us, api_key: '${REAL}'}")
         assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated:simulated"),)
-        assert [problem.message for problem in compiled(text, {}).warnings] == ["a simulator is never sent a key"]
+        [warning] = compiled(text, {}).warnings
+        assert (dotted(warning.path), warning.message) == (
+            "deployments.chatgpt-us.api_key",
+            "a simulator is never sent a key",
+        )
 
 
 WARNINGS = {

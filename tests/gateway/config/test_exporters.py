@@ -179,9 +179,18 @@ def test_without_the_extra_it_is_told_what_to_install(monkeypatch: pytest.Monkey
         raise ModuleNotFoundError
 
     monkeypatch.setattr(module, "find_spec", missing)
-    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu]}}"))
-    assert told == "needs the extra `otel`, which is not installed; pip install 'assistant-gateway[otel]'"
+    text, places = marked(written(f"▸t: {{{URL}, {DE}, regions: [eu]}}"))
+    (told,) = rejected(text)
+    assert told.message == "needs the extra `otel`, which is not installed"
+    assert told.hint == "pip install 'assistant-gateway[otel]'"
+    assert [(told.line, told.column)] == places
     compiled(sections())
+
+
+def test_an_empty_header_is_named_as_what_is_missing() -> None:
+    text = written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{X-Scope: ''}}}}")
+    assert told_of(text) == ["the value is empty: nothing is exported"]
+    assert one(text).missing == ("X-Scope",)
 
 
 FACTS = ["CN", "DE", "US", "any", "FR"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.problems import dotted
 from gateway.model.deployment import Deployment
 from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
@@ -28,7 +29,7 @@ def deployment(text: str, key: str = "ya29.made-up") -> Deployment:
 
 def refused(text: str, key: str = "ya29.made-up") -> list[str]:
     problems = rejected(config(text), {"KEY": key})
-    return [problem.message for problem in problems if problem.severity == "error"]
+    return [f"{dotted(problem.path[2:])}: {problem.message}" for problem in problems if problem.severity == "error"]
 
 
 def test_the_project_is_a_part_of_the_path() -> None:
@@ -55,36 +56,41 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
     assert (x.site, x.target.base_path) == ("eu", "/v1/projects/p/locations/eu")
     for location in ("us", "global", "eu/more"):
         assert refused(f"{NEW}, endpoint: '{host}/{location}'") == [
-            "leads to another place than the site eu: its path ends in /locations/eu"
+            "endpoint: leads to another place than the site eu: its path ends in /locations/eu"
         ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{NEW}, endpoint: eu", "is missing: a part of the path at vertex"),
+        (f"{NEW}, endpoint: eu", "project: is missing: a part of the path at vertex"),
         (
             f"{NEW}, endpoint: eu, project: 'a/b'",
-            "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+            "project: must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
         ),
         (
             f"{NEW}, endpoint: eu, project: '..'",
-            "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+            "project: must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
         ),
         (
             "provider: gemini, model: gemini-3.5-flash, project: p, api_key: '${KEY}'",
-            "this endpoint's path takes no project",
+            "project: this endpoint's path takes no project",
+        ),
+        (
+            "provider: openai-compatible, model: m, endpoint: 'https://a.example', stores: DE, processes: DE, project: p",
+            "project: this endpoint's path takes no project",
         ),
     ],
 )
 def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
-    assert any(message in one for one in refused(text))
+    (said,) = refused(text)
+    assert said.startswith(message)
 
 
 def test_a_key_that_can_never_work_is_a_mistake_of_the_config() -> None:
     key = json.dumps({"type": "service_account", "client_email": "secret-name@x"})
     found = refused(f"{NEW}, endpoint: eu, project: p", key)
-    assert found == ["KEY is no service account's key: it lacks private_key"]
+    assert found == ["api_key: KEY is no service account's key: it lacks private_key"]
 
 
 def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
@@ -110,9 +116,13 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("endpoint: tokyo", "every customer of dashscope has a host of their own at tokyo"),
-        ("endpoint: tokyo, project: a.b", "must be one label of a host name"),
-        ("endpoint: intl, project: ab", "takes no project"),
+        ("endpoint: tokyo", "project: is missing: every customer of dashscope has a host of their own at tokyo"),
+        ("endpoint: tokyo, project: a.b", "project: must be one label of a host name"),
+        ("endpoint: intl, project: ab", "project: this endpoint's path takes no project"),
+        (
+            "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', project: ws",
+            "project: this endpoint's path takes no project",
+        ),
         (
             "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', stores: DE, processes: DE",
             "contradicts what is known of the site frankfurt",

@@ -18,7 +18,7 @@ from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeyUrl, Share
 from providers.auth import Secret
 from providers.registry import load_registry
 from tests.claims import jwks, public
-from tests.gateway.config.cases import ENVIRON, compiled, sections
+from tests.gateway.config.cases import ENVIRON, compiled, rejected, sections
 from tests.mmdb import mmdb
 
 CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
@@ -43,11 +43,11 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
         assert claim is not None
         assert (claim.keys, claim.territory) == (KeyFile("/etc/keys.json"), "https://x/t")
     secret = "s" * 32
-    shared = rules(
-        "claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}", {**ENVIRON, "SHARED": secret}
-    ).claim
+    written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}}"
+    found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
+    shared = found.table.location.claim
     assert shared is not None
-    assert shared.keys == SharedKey(Secret(secret))
+    assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
 
 
 def test_signals_that_are_not_set_up_are_not_asked() -> None:
@@ -60,6 +60,17 @@ def test_signals_that_are_not_set_up_are_not_asked() -> None:
     hours = rules("geoip: {path: /x.mmdb, max_age: 36h}").geoip
     assert hours is not None
     assert hours.max_age_s == 36 * 3600
+
+
+def test_signals_that_are_listed_and_set_up_are_asked_in_that_order() -> None:
+    claim = f"claim: {{{CLAIM}, jwks: 'https://i.example/j'}}"
+    asked = rules(f"signals: [geoip, claim, api_key], geoip: {{path: /x.mmdb}}, {claim}")
+    assert asked.signals == ("geoip", "claim", "api_key")
+
+
+def test_a_signal_whose_section_is_unsound_is_not_missing_too() -> None:
+    text = sections(location="location: {signals: [claim], claim: {issuer: 5}}")
+    assert {dotted(problem.path)[:14] for problem in rejected(text)} == {"location.claim"}
 
 
 def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_secret() -> None:
@@ -101,6 +112,30 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
                 "location.edges[0]: tells no address, so that `geoip` says nothing of those who come through it",
             ],
         ),
+        (
+            "signals: [geoip], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C, client_ip: I}]",
+            ["location.geoip.path: the file can't be read (No such file or directory)"],
+        ),
+        (
+            f"signals: [geoip], geoip: {{path: /not/there}}, claim: {{{CLAIM}, jwks: 'https://i.example/j'}}",
+            [
+                "location.claim: has no effect: `claim` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        (
+            "signals: [edge_header], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C}]",
+            [
+                "location.geoip: has no effect: `geoip` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        ("edges: [{from: [0.0.0.0/0], country: C, secret: {header: S, value: '${EDGE}'}}]", []),
+        (
+            "edges: [{from: [10.0.0.0/8, '::/0'], country: C}]",
+            ["location.edges[0].from: everybody is trusted to say where they are"],
+        ),
+        ("edges: [{from: ['2001:db8::/48'], country: C}, {from: ['2001:db8:1::/48'], country: C}]", []),
         (
             "accept_country_only: [US]",
             ["location.accept_country_only[0]: has no effect: no part of US is blocked or in a region"],

@@ -75,6 +75,39 @@ def test_a_gap_is_told_with_its_end() -> None:
     assert why_unapproved(both, "cn", days_at(at("2026-12-02T12:00:00"))) is None
 
 
+def test_of_several_that_are_to_come_the_nearest_is_told() -> None:
+    later = [approval("2027-03-01", None), approval("2026-12-01", "2026-12-31"), approval("2027-01-15", None)]
+    days = days_at(at("2026-11-25T12:00:00"))
+    assert why_unapproved(later, "cn", days) == "its approval for region 'cn' begins on 2026-12-01"
+
+
+def test_of_several_that_are_over_the_latest_is_told() -> None:
+    over = [approval(None, "2026-11-20"), approval(None, "2026-10-01")]
+    assert why_unapproved(over, "cn", days_at(at("2026-11-25T12:00:00"))) == ENDED
+
+
+def test_the_terms_of_two_regions_are_apart_and_what_never_ends_has_none() -> None:
+    records = [approval(None, "2026-11-30"), approval(None, "2026-12-31", "eu"), approval("2026-01-01", None, "us")]
+    terms = terms_of({"d": records}, days_at(at("2026-11-20T09:00:00")))
+    assert [(term.region, term.days_left) for term in terms] == [("cn", 10), ("eu", 41)]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "counts"),
+    [
+        ("2026-11-20", "2026-11-21", True),
+        ("2026-11-21", "2026-12-31", True),
+        ("2026-01-01", "2026-11-20", True),
+        ("2026-11-22", None, False),
+        (None, "2026-11-19", False),
+        (None, None, True),
+    ],
+)
+def test_one_counts_that_is_valid_somewhere_on_earth(first: str | None, last: str | None, counts: bool) -> None:
+    days = Days(date(2026, 11, 20).toordinal(), date(2026, 11, 21).toordinal())
+    assert approval(first, last).counts_on(days) is counts
+
+
 def test_an_approval_for_another_region_is_none() -> None:
     assert why_unapproved([approval(None, None, "eu")], "cn", days_at(0)) == "it has no approval for region 'cn'"
 

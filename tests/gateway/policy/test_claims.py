@@ -7,12 +7,15 @@ import hashlib
 import hmac
 import json
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed448
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.model.permit import ServicePermit
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyUrl, SharedKey
@@ -24,9 +27,10 @@ from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, t
 RULES = ClaimRules(
     ISSUER, AUDIENCE, frozenset({"ES256", "RS256"}), KeyUrl(ServicePermit("https://issuer.example", "x"), "/jwks")
 )
-ANY = replace(RULES, algorithms=frozenset({"ES256", "ES384", "ES512", "RS256", "RS512", "PS256", "EdDSA"}))
+RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+ANY = replace(RULES, algorithms=RSA | {"ES256", "ES384", "ES512", "EdDSA"})
 KEYS = parse_keys(jwks(public("k1"), public("r1", "RS256")))
-SHARED = SharedKey(Secret("a shared secret of at least 32 characters"))
+SHARED = SharedKey(Secret("a shared secret of 64 characters, as the longest hash would have it!"))
 
 
 def problem_of(text: str, rules: ClaimRules = RULES, keys: KeySet = KEYS, now: float = NOW) -> ClaimProblem:
@@ -36,11 +40,18 @@ def problem_of(text: str, rules: ClaimRules = RULES, keys: KeySet = KEYS, now: f
     return refused.value.problem
 
 
-@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "RS256", "RS512", "PS256", "EdDSA"])
+@pytest.mark.parametrize("algorithm", sorted(ANY.algorithms))
 def test_a_good_claim_is_believed_until_it_expires(algorithm: str) -> None:
     keys = parse_keys(jwks(public("other"), public(algorithm, algorithm)))
     verified = verify(ANY, keys, token(algorithm, algorithm, sub="u1", consents=["cn"]), NOW)
     assert (verified.report, verified.until) == (ClaimReport("DE", consents=frozenset({"cn"})), NOW + 600)
+    assert verified.report.subject == "u1"
+
+
+def test_a_claim_may_be_signed_on_the_larger_edwards_curve() -> None:
+    key = ed448.Ed448PrivateKey.generate()
+    keys = parse_keys(jwks(OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)))
+    assert verify(ANY, keys, jwt.encode(claims(), key, "EdDSA"), NOW).report == ClaimReport("DE")
 
 
 def test_an_audience_may_be_one_of_several() -> None:
@@ -90,20 +101,31 @@ def test_what_the_person_prefers_are_short_words_or_nothing(prefers: Any, wishes
         ({"exp": str(NOW + 600)}, ClaimProblem.MALFORMED),
         ({"exp": True}, ClaimProblem.MALFORMED),
         ({"exp": 10**400}, ClaimProblem.MALFORMED),
+        ({"exp": 2**53}, ClaimProblem.MALFORMED),
         ({"exp": NOW}, ClaimProblem.EXPIRED),
         ({"exp": NOW - 1}, ClaimProblem.EXPIRED),
         ({"exp": -1}, ClaimProblem.EXPIRED),
-        ({"nbf": NOW + 60}, ClaimProblem.NOT_YET),
-        ({"iat": NOW + 60}, ClaimProblem.NOT_YET),
+        ({"nbf": NOW + 31}, ClaimProblem.NOT_YET),
+        ({"iat": NOW + 31}, ClaimProblem.NOT_YET),
         ({"nbf": "soon"}, ClaimProblem.MALFORMED),
         ({"territory": 49}, ClaimProblem.MALFORMED),
         ({"territory": ["DE"]}, ClaimProblem.MALFORMED),
         ({"territory": {"code": "DE"}}, ClaimProblem.MALFORMED),
+        ({"sub": 7}, ClaimProblem.MALFORMED),
+        ({"sub": ["u1"]}, ClaimProblem.MALFORMED),
+        ({"consents": "cn"}, ClaimProblem.MALFORMED),
+        ({"consents": {"cn": True}}, ClaimProblem.MALFORMED),
+        ({"consents": ["cn", 1]}, ClaimProblem.MALFORMED),
+        ({"consents": [["cn"]]}, ClaimProblem.MALFORMED),
     ],
 )
 def test_what_it_says_of_itself_must_fit(said: dict[str, Any], problem: ClaimProblem) -> None:
     text = unsigned_but_signed(claims(**said))
     assert problem_of(text) is problem
+
+
+def test_an_issuers_clock_may_be_30_seconds_ahead() -> None:
+    assert verify(RULES, KEYS, token(nbf=NOW + 30, iat=NOW + 30), NOW).report == ClaimReport("DE")
 
 
 def unsigned_but_signed(payload: Any, header: dict[str, Any] | None = None) -> str:
@@ -156,6 +178,11 @@ def test_the_token_chooses_no_algorithm(name: str) -> None:
     assert problem_of(unsigned({"alg": name, "kid": "k1"}, claims(), b"")) is ClaimProblem.MALFORMED
 
 
+@pytest.mark.parametrize("algorithm", [None, 256, ["ES256"], {"ES256": True}])
+def test_an_algorithm_that_is_no_word_is_none(algorithm: Any) -> None:
+    assert problem_of(unsigned({"alg": algorithm, "kid": "k1"}, claims())) is ClaimProblem.ALGORITHM
+
+
 def test_a_public_key_is_never_taken_for_a_secret() -> None:
     """The oldest trick: sign by HMAC with the issuer's public key as the secret."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -184,10 +211,12 @@ def test_a_key_fits_the_algorithms_of_its_kind_only() -> None:
         {"crit": ["exp"]},
         {"crit": ["b64"], "b64": True},
         {"crit": []},
+        {"crit": ["b64"]},
         {"b64": False},
+        {"b64": True},
         {"kid": 7},
         {"kid": None, "crit": ["x"]},
-        {"kid": "k" * 300},
+        {"kid": "k" * 257},
         {"kid": ["k1"]},
     ],
 )
@@ -207,6 +236,13 @@ def test_keys_that_the_token_brings_along_are_not_looked_at() -> None:
 
 def test_a_key_that_nobody_has() -> None:
     assert problem_of(token("k2")) is ClaimProblem.KEY
+    assert problem_of(token("k" * 256)) is ClaimProblem.KEY
+
+
+def test_a_key_without_a_name_is_not_the_one_that_a_token_names() -> None:
+    nameless = parse_keys(jwks({name: value for name, value in public("k1").items() if name != "kid"}))
+    assert problem_of(token("k1"), keys=nameless) is ClaimProblem.KEY
+    assert verify(RULES, nameless, token(None), NOW).report == ClaimReport("DE")
 
 
 def test_without_a_name_there_must_be_one_key_to_choose() -> None:
@@ -232,7 +268,8 @@ def test_what_is_no_token(text: str) -> None:
 
 def test_a_token_is_bounded() -> None:
     assert problem_of(token(padding="x" * MAX_TOKEN_BYTES)) is ClaimProblem.TOO_LARGE
-    assert problem_of("a" * 100_000) is ClaimProblem.TOO_LARGE
+    assert problem_of("a" * 8193) is ClaimProblem.TOO_LARGE
+    assert problem_of("a" * 8192) is ClaimProblem.MALFORMED
     assert problem_of(unsigned(b"[" * 4000, claims())) is ClaimProblem.MALFORMED
 
 
@@ -267,12 +304,13 @@ def _same_bytes(one: str, other: str) -> bool:
 
 
 def test_a_shared_secret_only_where_it_is_configured() -> None:
-    rules = replace(RULES, algorithms=frozenset({"HS256"}), keys=SHARED)
+    algorithms = frozenset({"HS256", "HS384", "HS512"})
+    rules = replace(RULES, algorithms=algorithms, keys=SHARED)
     keys = KeySet.shared(SHARED)
-    for headers in ({}, {"kid": "whatever"}):
-        good = jwt.encode(claims(), SHARED.secret.reveal(), "HS256", headers=headers)
+    for headers, algorithm in product(({}, {"kid": "whatever"}), algorithms):
+        good = jwt.encode(claims(), SHARED.secret.reveal(), algorithm, headers=headers)
         assert verify(rules, keys, good, NOW).report == ClaimReport("DE")
-    assert problem_of(jwt.encode(claims(), "y" * 40, "HS256"), rules, keys) is ClaimProblem.SIGNATURE
+    assert problem_of(jwt.encode(claims(), "y" * 64, "HS256"), rules, keys) is ClaimProblem.SIGNATURE
     assert problem_of(token(), rules, keys) is ClaimProblem.ALGORITHM
     assert "shared secret" not in repr((rules, keys, SHARED))
 
@@ -292,7 +330,7 @@ def test_a_shared_secret_only_where_it_is_configured() -> None:
         b'{"keys": []}',
         b"[" * 100_000,
         jwks(*[{"kty": "oct", "k": "AAAA"}]),
-        jwks(*[{"kid": "x"}] * 101),
+        jwks(*[{"kid": "x"}] * 100, public("k1")),
         jwks({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),
         jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}),
         jwks({"kty": "EC", "crv": "secp256k1"}),
@@ -323,6 +361,16 @@ def test_what_is_no_key_set(data: bytes) -> None:
 def test_a_key_that_may_not_check_signatures_is_passed_over(change: dict[str, Any]) -> None:
     keys = parse_keys(jwks({**public("k2"), **change}, public("k1")))
     assert [key.kid for key in keys.keys] == ["k1"]
+
+
+def test_a_set_may_have_100_keys() -> None:
+    assert [key.kid for key in parse_keys(jwks(*[{"kid": "x"}] * 99, public("k1"))).keys] == ["k1"]
+
+
+def test_a_private_key_is_passed_over() -> None:
+    elliptic, rsa = private("k1"), private("r1", "RS256")
+    with pytest.raises(KeySetError):
+        parse_keys(jwks(ECAlgorithm.to_jwk(elliptic, as_dict=True), RSAAlgorithm.to_jwk(rsa, as_dict=True)))
 
 
 def test_a_weak_key_is_passed_over() -> None:

@@ -51,5 +51,6 @@ def test_many_requests_agree_with_the_normal_approximation() -> None:
 
 
 def test_more_hits_than_tries_is_no_question() -> None:
-    with pytest.raises(ValueError, match="more hits"):
-        p_value(3, 2, 0, 1)
+    for question in ((3, 2, 0, 1), (0, 1, 3, 2)):
+        with pytest.raises(ValueError, match="more hits"):
+            p_value(*question)

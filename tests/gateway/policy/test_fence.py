@@ -10,7 +10,6 @@ from gateway.model.permit import Permit
 from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.memo import MOST_ENTRIES, remember
 from providers.territories import parse_places
 from tests.tables import WORLD, table_of
 
@@ -70,23 +69,18 @@ def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
     assert "doesn't permit" in reason
 
 
-def test_what_is_remembered_is_made_once_and_bounded() -> None:
+@pytest.mark.parametrize("asserted", [("DE",) * 4, ("D" * 160,)])
+def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...]) -> None:
     table = table_of(WORLD)
-    made: list[int] = []
-    for _ in range(3):
-        remember(table, "key", lambda: made.append(1))
-    assert made == [1]
-    for number in range(2 * MOST_ENTRIES):
-        remember(table, number, lambda: 0)
-    assert len(table.memo) <= MOST_ENTRIES
-    assert replace(table).memo == {}
+    resolve(table, None, Sighting(asserted=asserted))
+    assert len(table.memo) == 1
 
 
 @pytest.mark.parametrize(
     "sighting",
     [
-        Sighting(asserted=("D" * 60_000,)),
-        Sighting(asserted=("DE",) * 1000),
+        Sighting(asserted=("D" * 161,)),
+        Sighting(asserted=("DE",) * 5),
         Sighting(EdgeReport("cf-ipcountry", ("DE", "E" * 60_000))),
         Sighting(EdgeReport("cf-ipcountry", ("DE",), ("B" * 60_000,))),
     ],

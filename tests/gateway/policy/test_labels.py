@@ -69,6 +69,7 @@ def request(*messages: Message, **more: object) -> ChatRequest:
         ((SystemMessage("Be kind"), ASK), True),
         ((ASK, CALLS, ToolMessage("c1", "3")), True),
         ((ASK, AssistantMessage(""), ASK), True),
+        ((ASK, AssistantMessage((TextPart(""),)), ASK), True),
         ((ASK, AssistantMessage("Hi"), ASK), False),
         ((ASK, AssistantMessage((TextPart("Hi"),)), ASK), False),
     ],
@@ -98,6 +99,7 @@ def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest
     assert labelling is not None
     assert (labelling.prefix, labelling.due) == (prefix, due)
     assert labelling.names == tuple(label.name for label in labels)
+    assert labelling.has_integrity is (CN in labels)
 
 
 def test_a_region_without_labels_says_nothing() -> None:
@@ -118,6 +120,14 @@ def test_only_text_gets_the_words() -> None:
     assert [choice.message.content for choice in texts] == ["内容由AI生成\n\nHi", None, ""]
     assert texts[1].message.tool_calls == CALLS.tool_calls
     assert texts[2].message.refusal == "I won't"
+
+
+def test_an_answer_without_words_is_left_as_it_is() -> None:
+    """The same object: by that the body knows whether the words are in the text."""
+    labelling = labelling_of(Voice("en", (CN,)), request(response_format=JsonObjectFormat()))
+    assert labelling is not None
+    whole = completion(Choice(AssistantMessage("{}"), "stop"))
+    assert label_completion(whole, labelling) is whole
 
 
 TEXTS = st.text(max_size=40)
@@ -146,6 +156,7 @@ def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> Non
     events: list[StreamEvent] = [
         Opened("i", "m", 1),
         ReasoningDelta("hm"),
+        TextDelta(""),
         TextRun((b"a", b"b")),
         TextDelta("c", 1),
         TextDelta("d"),
@@ -153,7 +164,7 @@ def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> Non
         Finished(),
     ]
     labelled = list(Prefixer("L\n\n").add(events))
-    assert labelled == [*events[:2], TextDelta("L\n\n"), events[2], TextDelta("L\n\n", 1), *events[3:]]
+    assert labelled == [*events[:3], TextDelta("L\n\n"), events[3], TextDelta("L\n\n", 1), *events[4:]]
 
 
 # --- the marks ------------------------------------------------------------------------------------
@@ -184,6 +195,19 @@ def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
         {"name": "eu-art50", "ai_generated": True},
     ]
     assert all(re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", value) for value in told[0]["AIGC"].values())
+
+
+def test_a_label_that_is_never_shown_is_told_as_not_in_the_text() -> None:
+    labelling = labelling_of(Voice("en", (HOUSE, SILENT)), request())
+    assert labelling is not None
+    assert [mark["in_content"] for mark in marks(labelling, "req_1", in_content=True)] == [True, False]
+    assert [mark["in_content"] for mark in marks(labelling, "req_1", in_content=False)] == [False, False]
+
+
+def test_half_a_character_has_an_integrity_value_too() -> None:
+    integrity = Integrity()
+    integrity.add("\ud83d")
+    assert integrity.value == "sha256:" + hashlib.sha256(b"\xed\xa0\xbd").hexdigest()
 
 
 @given(st.lists(st.tuples(TEXTS, st.integers(0, 2)), max_size=8))
@@ -231,12 +255,49 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
     content = (TextPart(cut), TextPart("more")) if in_parts else cut
     [message] = without_labels((AssistantMessage(content),), speech)
     assert isinstance(message, AssistantMessage)
-    left = message.content if isinstance(message.content, str) else (message.content or ())[0].text
-    assert left == text[:length]
+    assert message.content == ((TextPart(text[:length]), TextPart("more")) if in_parts else text[:length])
 
 
 @pytest.mark.parametrize(
-    "trimmed", ["内容由AI生成", "内容由AI生成\n", "内容由AI生成\n\nHouse rules.", "内容由AI生成\n\nHouse rules.\n\n"]
+    ("said", "left"),
+    [
+        ((TextPart("内容由AI生成\n\n你好"),), (TextPart("你好"),)),
+        ((TextPart("你好"),), (TextPart("你好"),)),
+        ((TextPart("你好"), TextPart("内容由AI生成\n\n")), (TextPart("你好"), TextPart("内容由AI生成\n\n"))),
+    ],
+)
+def test_of_an_answer_in_parts_the_first_begins_with_the_words(
+    said: tuple[TextPart, ...], left: tuple[TextPart, ...]
+) -> None:
+    assert without_labels((AssistantMessage(said),), speech_of(CN)) == (AssistantMessage(left),)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("内容由AI生成\n\n内容由AI生成\n\n你好", "内容由AI生成\n\n你好"),  # once each: the second was the model's
+        ("House rules.\n\n内容由AI生成\n\n你好", "你好"),
+        ("内容由AI", "内容由AI"),
+    ],
+)
+def test_words_that_nobody_expects_here_come_off_once_and_whole(text: str, left: str) -> None:
+    assert strip(text, (), speech_of(CN).known) == left
+
+
+def test_where_there_are_no_labels_the_history_is_as_it_was() -> None:
+    history = (ASK, AssistantMessage("内容由AI生成\n\n你好"))
+    assert without_labels(history, Speech(Voice("en"), {})) is history
+
+
+@pytest.mark.parametrize(
+    "trimmed",
+    [
+        "内容由AI生成",
+        "内容由AI生成\n",
+        "内容由AI生成\r\n",
+        "内容由AI生成\n\nHouse rules.",
+        "内容由AI生成\n\nHouse rules.\n\n",
+    ],
 )
 def test_of_an_answer_that_is_only_words_nothing_is_left(trimmed: str) -> None:
     [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))
@@ -261,8 +322,10 @@ def test_what_a_user_or_a_tool_says_is_never_touched(text: str) -> None:
 
 
 def test_calls_are_not_the_first_answer_in_words() -> None:
-    history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(said("Three.", speech_of(EU), first=True)))
-    assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("Three.")
+    """The words of the first turn come off alone: what follows them is the model's, whatever it says."""
+    answer = said("House rules.\n\nThree.", speech_of(EU), first=True)
+    history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(answer))
+    assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("House rules.\n\nThree.")
 
 
 @pytest.mark.parametrize("show", ["always", "first_turn", "never"])

@@ -449,6 +449,13 @@ def test_no_region_is_the_stricter_one() -> None:
     assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
 
 
+def test_a_part_alone_has_a_region_and_its_country_none() -> None:
+    only = {"US-CA": STRICT.regions["ca"]}
+    table = replace(STRICT, region_by_territory=only, default_region=None)
+    assert located(Sighting(EdgeReport("h", ("US",))), table) == ("unknown", None, "unknown")
+    assert located(Sighting(EdgeReport("h", ("US",), ("CA",))), table) == ("ca", "US-CA", "edge_header")
+
+
 @pytest.mark.parametrize("table", [SPLIT, STRICT])
 def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> None:
     edge = EdgeReport("h", ("US",))

@@ -72,6 +72,8 @@ def test_the_sides_are_the_same_in_every_version() -> None:
     # A change of the hash would move everybody: these were drawn by the first one.
     drawn = "".join(str(choose(named_person(str(number)), {"a": 1, "b": 1})) for number in range(16))
     assert drawn == "aabaaabaaaaababa"
+    nameless = [person_of(None, None, asked(str(number))) for number in range(16)]
+    assert "".join(str(choose(person, {"a": 1, "b": 1})) for person in nameless) == "abbbbbbaaaaaaaab"
 
 
 def asked(*turns: str, user: str | None = None, **extra: object) -> ChatRequest:
@@ -92,3 +94,7 @@ def test_a_conversation_without_a_name_is_known_by_its_first_words() -> None:
     assert person_of(None, None, asked("Hello", "Hi! How are you?", "Fine")) == first
     assert person_of(None, None, asked("Hello!")) != first
     assert named_person("Hello") != first
+
+
+def test_a_name_may_hold_half_a_character() -> None:
+    assert named_person("\ud83d") != named_person("\ud83e")

@@ -12,9 +12,9 @@ from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.refusals import refuse_location
+from gateway.policy.refusals import refuse_location, words_of
 from gateway.policy.routing import decide, judge_alone
-from providers.fitting import Needs
+from providers.fitting import FEATURES, Needs
 from providers.territories import parse_places
 from tests.tables import KEYS, WORLD, table_of
 
@@ -159,6 +159,41 @@ def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -
     assert refusal.message.endswith("can do what is asked (qwen-intl: can't do vision): see `messages`")
 
 
+# Where in a request each feature is asked for.
+WHERE = {
+    "tools": "tools",
+    "tool_choice_named": "tool_choice",
+    "tool_choice_required": "tool_choice",
+    "vision": "messages",
+    "image_url": "messages",
+    "audio": "messages",
+    "file": "messages",
+    "prefill": "messages",
+    "json_object": "response_format",
+    "json_schema": "response_format",
+    "n": "n",
+    "logprobs": "logprobs",
+    "reasoning": "reasoning_effort",
+}
+
+
+MUTE = table_of(WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, capabilities: [],"))
+
+
+@pytest.mark.parametrize("feature", sorted(FEATURES))
+def test_a_refused_feature_tells_where_the_request_asks_for_it(feature: str) -> None:
+    assert refusal_of(MUTE, "CN", asked(feature)).param == WHERE[feature]
+
+
+def test_a_place_that_is_told_already_is_not_told_again() -> None:
+    assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: can't do tools)")
+
+
+def test_a_message_names_as_much_as_fits() -> None:
+    assert words_of(frozenset({"b", "a"})) == "a, b"
+    assert words_of(frozenset({"x" * 1000})) == "x" * 300
+
+
 def test_an_unmet_requirement_passes_over() -> None:
     found = decision(table_of(WORLD.replace(", attests: [zdr]", "")), "DE")
     assert found.considered[0].reason is PassedOver.REQUIREMENT
@@ -188,8 +223,10 @@ def test_a_benched_deployment_is_passed_over() -> None:
     assert plan_of(table, "JP", health={"gemini": refused}) == ["chatgpt-us"]
     refusal = refusal_of(table, "JP", health={"gemini": refused, "chatgpt-us": limited})
     assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 20)
+    assert refusal.message.endswith("can be asked right now: they fail, or are switched off")
     refusal = refusal_of(table, "JP", health={"gemini": limited, "chatgpt-us": limited})
     assert (refusal.code, refusal.retry_after_s) == (RefusalCode.RATE_LIMITED, 20)
+    assert refusal.message.endswith("can be asked right now: their providers limit the rate of requests")
 
 
 def test_ability_is_told_before_health_and_law_before_both() -> None:
@@ -229,8 +266,9 @@ def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> Non
 
 def test_nobody_answers_a_place_that_is_none() -> None:
     nowhere = Location(None, None, "x", ())
-    outcome = decide(TABLE, TABLE.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
-    assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
+    for table in (TABLE, table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")):
+        outcome = decide(table, table.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
+        assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
 
 
 def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
@@ -282,6 +320,28 @@ def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
         ).outcome
         assert isinstance(outcome, Plan)
         assert outcome.steps[0].dropped == dropped, identity
+
+
+def test_a_metadata_field_that_its_provider_would_take_is_hashed_by_nobody_and_dropped() -> None:
+    """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
+    first = TABLE.deployments["chatgpt-us"]
+    knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
+    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    needs = asked(parameters=("metadata", "user"))
+    for identity, dropped in (("strip", {"metadata", "user"}), ("hash", {"metadata"}), ("pass", set())):
+        deployment = replace(first, capabilities=knowing, identity=identity)  # type: ignore[arg-type]
+        step = judge_alone(TABLE, location, deployment, needs, {}, 0.0)
+        assert isinstance(step, Step), step
+        assert step.dropped == dropped, identity
+
+
+def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
+    def person() -> bytes:
+        raise AssertionError("asked for nothing")
+
+    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    found = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0, person)
+    assert isinstance(found.outcome, Plan)
 
 
 @pytest.mark.parametrize(

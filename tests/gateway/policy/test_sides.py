@@ -128,6 +128,12 @@ def test_a_plain_step_first_has_no_side() -> None:
     assert side_of(table, CALM) is None
 
 
+def test_without_a_person_it_is_the_plan_of_most() -> None:
+    light = routed("[{gemini: 20, chatgpt-us: 80}, gemini]")
+    assert plan_of(light, None) == ["chatgpt-us", "gemini"]
+    assert side_of(light, None) is None
+
+
 def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     plan = decided(CANARY, BIRD).outcome
     assert isinstance(plan, Plan)

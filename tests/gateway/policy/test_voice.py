@@ -43,7 +43,13 @@ def speech_of(*locales: str) -> Speech:
         (CHINA, "en;q=x, zh", "zh-Hans-CN"),
         (CHINA, "en;level=1, zh", "zh-Hans-CN"),
         (CHINA, ",,;q=1,en", "en"),
+        (CHINA, "en;q=², zh", "zh-Hans-CN"),
+        (CHINA, "en;q=0.5., zh", "zh-Hans-CN"),
         (CHINA, "e" * 5000, "zh-Hans-CN"),
+        (CHINA, ",".join(["fr"] * 19 + ["en"]), "en"),
+        (CHINA, ",".join(["fr"] * 20 + ["en"]), "zh-Hans-CN"),
+        (CHINA, f"{'fr,':<510}en", "en"),
+        (CHINA, f"{'fr,':<511}en", "zh-Hans-CN"),
         (GREATER, "zh-TW", "zh-Hant-TW"),
         (GREATER, "zh-Hant-TW", "zh-Hant-TW"),
         (GREATER, "zh-HK", "zh-Hant-HK"),
@@ -54,6 +60,9 @@ def speech_of(*locales: str) -> Speech:
         (GREATER, "zh", "zh-Hans-CN"),
         (GREATER, "cmn-Hant", "zh-Hant-TW"),
         (GREATER, "en-GB", "en-GB"),
+        (GREATER, "en-GB;q=0.2, zh-TW;q=0.9", "zh-Hant-TW"),
+        (GREATER, "en-GB;q=1, zh-TW", "en-GB"),
+        (GREATER, "zh-TW, en-GB;q=7", "zh-Hant-TW"),  # no more than wholly
         (GREATER, "en-NZ", "en-US"),
         (NORTH, "no", "nb"),
         (NORTH, "nb-NO", "nb"),
@@ -78,6 +87,10 @@ def test_a_header_chooses_among_what_is_offered(offered: tuple[str, ...], header
 )
 def test_a_wish_goes_before_the_header(wish: str, locale: str) -> None:
     assert choose_voice(speech_of(*CHINA), "zh", Preferences(language=wish)).locale == locale
+
+
+def test_a_wish_may_be_written_as_systems_write_it() -> None:
+    assert choose_voice(speech_of(*GREATER), "zh", Preferences(language="en_GB")).locale == "en-GB"
 
 
 def test_where_one_locale_is_offered_nothing_is_asked() -> None:

@@ -1,0 +1,109 @@
+"""What a schedule and a shadow compile to, and what is said of them; mistakes are in `test_broken_configs`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gateway.config.problems import dotted
+from gateway.model.route import Shadow
+from gateway.model.schedule import Schedule, Stage, StopRule
+from tests.gateway.config.cases import SOUND, compiled, more, problems_of, sections
+
+X = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
+
+
+def written(*lines: str, routes: str = "us: [{chatgpt-us: 90, x: 10}], cn: [qwen-cn]", **others: str) -> str:
+    text = "\n".join(["assistants:", "  a:", f"    routes: {{{routes}}}", *(f"    {line}" for line in lines)])
+    return sections(**{"assistants": text, "deployments": more("deployments", X)} | others)
+
+
+def told(text: str) -> list[str]:
+    return [
+        f"{dotted(problem.path)}: {problem.message}"
+        for problem in problems_of(text)
+        if problem.path[:1] == ("assistants",)
+    ]
+
+
+def scheduled(schedule: str, **others: str) -> Schedule:
+    table = compiled(written(f"schedules: {{us: {{candidate: x, {schedule}}}}}", **others)).table
+    return table.assistants["a"].schedules["us"]
+
+
+@pytest.mark.parametrize(
+    ("text", "stages", "stop"),
+    [
+        ("steps: 100%", (Stage(1.0, None),), StopRule(0.02, 0.5, 200)),
+        ("steps: '5% for 10m, 25% for 2h, 100%'", (Stage(0.05, 600), Stage(0.25, 7200), Stage(1.0, None)), StopRule()),
+        (
+            "steps: '5% for 1m, 50%', stop_on: {error_rate: 7%, latency_p95: '+20%', min_requests: 30}",
+            (Stage(0.05, 60), Stage(0.5, None)),
+            StopRule(0.07, 0.2, 30),
+        ),
+        ("steps: 100%, stop_on: {error_rate: off}", (Stage(1.0, None),), StopRule(None, 0.5)),
+        ("steps: 100%, stop_on: {latency_p95: off}", (Stage(1.0, None),), StopRule(0.02, None)),
+    ],
+)
+def test_a_schedule_as_it_is_compiled(text: str, stages: tuple[Stage, ...], stop: StopRule) -> None:
+    schedule = scheduled(text)
+    assert (schedule.candidate, schedule.stages, schedule.stop) == ("x", stages, stop)
+
+
+def test_a_schedule_is_another_where_its_text_or_its_candidate_is() -> None:
+    steps = "steps: '5% for 10m, 100%'"
+    first = scheduled(steps).identity
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    assert scheduled(steps, routes="us: [{chatgpt-us: 50, x: 50}]").identity == first
+    other = more("deployments", X.replace("gpt-6-sol", "gpt-6-luna"))
+    changed = [scheduled(steps, deployments=other), scheduled("steps: '5% for 11m, 100%'")]
+    changed.append(scheduled(f"{steps}, stop_on: {{min_requests: 30}}"))
+    assert len({first, *(each.identity for each in changed)}) == 4
+
+
+def test_without_them_there_are_none() -> None:
+    assistant = compiled(written()).table.assistants["a"]
+    assert (assistant.schedules, assistant.shadows) == ({}, {})
+
+
+def test_a_shadow_as_it_is_compiled() -> None:
+    text = written(
+        "shadow: {us: {deployment: x, share: 20%}, eu: {deployment: chatgpt-eu, keep_text: true}}",
+        routes="us: [chatgpt-us], eu: [chatgpt-eu]",
+    )
+    table = compiled(text).table
+    shadows = table.assistants["a"].shadows
+    assert shadows["us"] == Shadow(table.deployments["x"], 0.2, False)
+    assert (shadows["eu"].deployment, shadows["eu"].keep_text) == (table.deployments["chatgpt-eu"], True)
+
+
+@pytest.mark.parametrize("line", ["schedules: {us: {candidate: x, steps: 100%}}", "shadow: {us: {deployment: x}}"])
+def test_of_a_route_that_is_unsound_nothing_else_is_told(line: str) -> None:
+    (error,) = told(written(line, routes="us: 5, cn: [qwen-cn]"))
+    assert error.startswith("assistants.a.routes.us: must be a list")
+
+
+RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, model_name: M}]"
+
+
+@pytest.mark.parametrize(
+    ("approvals", "required", "is_told"),
+    [
+        ("", True, True),
+        ("", False, False),
+        (RECORD % "cn", True, True),
+        (RECORD % "us", True, False),
+        (f"{(RECORD % 'cn')[:-1]}, {(RECORD % 'us').partition('[')[2]}", True, False),
+    ],
+)
+def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, required: bool, is_told: bool) -> None:
+    regions = SOUND["regions"].replace(
+        "boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}"
+    )
+    deployments = more(
+        "deployments", X.replace("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,")
+    )
+    text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
+    said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': never asked here"
+    assert (said in told(text)) is is_told

@@ -1,0 +1,76 @@
+"""What is said of clients and of pages that may call, and what isn't; mistakes are in `test_broken_configs`."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.problems import dotted
+from gateway.model.table import Limits
+from tests.gateway.config.cases import SOUND, compiled, problems_of, sections
+
+KEY = "keys: ['sha256:" + "ab" * 32 + "']"
+REGIONS_WITH_A_MISTAKE = SOUND["regions"].replace("boundary: [CN]", "boundary: [Chinaa]")
+ROUTES_WITH_A_MISTAKE = SOUND["assistants"].replace("cn: [qwen-cn]", "cn: 5")
+
+
+def told(**changes: str) -> list[str]:
+    return [dotted(problem.path) for problem in problems_of(sections(**changes))]
+
+
+@pytest.mark.parametrize(
+    ("client", "changes", "expected"),
+    [
+        ("region: cn", {}, []),
+        ("may_assert: [territory]", {}, []),
+        ("may_assert: [user]", {"location": "location: {signals: [edge_header]}"}, []),
+        ("may_assert: [territory]", {"location": "location: {signals: [edge_header]}"}, ["clients.a.may_assert"]),
+        ("region: cn, assistants: [assistent]", {}, ["clients.a.assistants[0]"]),
+        ("region: cn", {"assistants": ROUTES_WITH_A_MISTAKE}, ["assistants.assistant.routes.cn"]),
+        ("region: cn", {"regions": REGIONS_WITH_A_MISTAKE}, ["regions.cn.boundary[0]"]),
+        (
+            "region: cn",
+            {
+                "regions": REGIONS_WITH_A_MISTAKE,
+                "assistants": SOUND["assistants"].replace("              cn: [qwen-cn]\n", ""),
+            },
+            ["regions.cn.boundary[0]", "deployments.qwen-cn"],
+        ),
+    ],
+)
+def test_what_a_client_refers_to(client: str, changes: dict[str, str], expected: list[str]) -> None:
+    assert told(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "meant"),
+    [("rpm: 60", Limits(60, None)), ("concurrent: 3", Limits(None, 3)), ("rpm: 60, concurrent: 3", Limits(60, 3))],
+)
+def test_one_limit_is_enough(limits: str, meant: Limits) -> None:
+    table = compiled(sections(clients=f"clients: {{a: {{{KEY}, limits: {{{limits}}}}}}}")).table
+    assert table.clients["ab" * 32].limits == meant
+
+
+@pytest.mark.parametrize(
+    ("origins", "clients", "expected"),
+    [
+        ("'https://a.example'", "", []),
+        ("'https://a.example', 'https://b.example'", f"clients: {{a: {{{KEY}}}}}", []),
+        ("'*'", f"clients: {{a: {{{KEY}}}}}", []),
+        ("'*'", "", ["cors.origins"]),
+    ],
+)
+def test_pages_of_ones_own_are_no_danger(origins: str, clients: str, expected: list[str]) -> None:
+    assert told(cors=f"cors: {{origins: [{origins}]}}", clients=clients) == expected
+
+
+def test_in_a_demo_every_page_may_ask() -> None:
+    demo = """
+version: 1
+demo: true
+cors: {origins: ['*']}
+assistants: {a: {routes: {us: [x]}}}
+regions: {us: {territories: [US], boundary: [US]}}
+deployments:
+  x: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}
+"""
+    assert compiled(demo, {}).warnings == ()

@@ -1,0 +1,154 @@
+"""What the compiler makes of a route, and what it says of one that nobody can answer; mistakes are in `test_broken_configs`."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.problems import dotted
+from gateway.config.routes import ineligible_now
+from gateway.model.approval import days_at
+from gateway.model.route import WeightedSet
+from tests.gateway.config.cases import ENVIRON, SOUND, compiled, more, problems_of, sections
+
+DAYS = days_at(1_800_000_000.0)
+
+
+def routed(routes: str, **others: str) -> str:
+    return sections(assistants=f"assistants:\n  a: {{routes: {routes}}}", **others)
+
+
+def told(text: str, environ: dict[str, str] | None = None) -> list[str]:
+    """What is said of assistants: mistakes and warnings."""
+    return [
+        f"{dotted(problem.path)}: {problem.message}"
+        for problem in problems_of(text, environ or ENVIRON)
+        if problem.path[:1] == ("assistants",)
+    ]
+
+
+def changed(old: str, new: str) -> str:
+    assert old in SOUND["deployments"]
+    return SOUND["deployments"].replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("deployments", "environ", "route", "why"),
+    [
+        (changed("endpoint: us,", "endpoint: us, enabled: false,"), ENVIRON, "us: [chatgpt-us]", "chatgpt-us: disabled"),
+        (SOUND["deployments"], {**ENVIRON, "US_KEY": ""}, "us: [chatgpt-us]", "chatgpt-us: no credential (US_KEY)"),
+        (changed(" attests: [zdr],", ""), ENVIRON, "eu: [chatgpt-eu]", "chatgpt-eu: not attested: mam or zdr"),
+        (
+            changed("endpoint: us,", "endpoint: us, enabled: false,") + "  x: {provider: openai, model: gpt-6-sol, endpoint: us}\n",
+            ENVIRON,
+            "us: [{chatgpt-us: 1, x: 1}]",
+            "chatgpt-us: disabled; x: no credential (api_key)",
+        ),
+    ],
+)  # fmt: skip
+def test_why_nobody_of_a_route_can_be_asked(deployments: str, environ: dict[str, str], route: str, why: str) -> None:
+    text = routed(f"{{{route}}}", deployments=deployments)
+    region = route.partition(":")[0]
+    assert told(text, environ) == [f"assistants.a.routes.{region}: nobody of this route can be asked now ({why})"]
+
+
+def test_one_that_can_be_asked_is_enough() -> None:
+    deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
+    other = "  x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}\n"
+    assert told(routed("{us: [chatgpt-us, x]}", deployments=deployments + other)) == []
+
+
+@pytest.mark.parametrize(
+    ("route", "error"),
+    [
+        ("us: [chatgpt-us, nobody]", "routes.us[1]: unknown deployment 'nobody'"),
+        ("us: []", "routes.us: the route has no step"),
+    ],
+)
+def test_of_a_route_with_a_mistake_only_that_is_told(route: str, error: str) -> None:
+    deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
+    assert told(routed(f"{{{route}}}", deployments=deployments)) == [f"assistants.a.{error}"]
+
+
+def test_who_can_be_asked_has_no_reason_not_to_be() -> None:
+    table = compiled(
+        sections(regions=SOUND["regions"].replace("boundary: [US]", "boundary: [US], approvals: required"))
+    ).table
+    deployment = table.deployments["chatgpt-us"]
+    assert ineligible_now(deployment, table.regions["us"], None) == ""
+    assert ineligible_now(deployment, table.regions["eu"], DAYS) == ""
+    assert ineligible_now(deployment, None, DAYS) == ""
+    assert ineligible_now(deployment, table.regions["us"], DAYS) != ""
+    approved = "endpoint: us, approvals: [{region: us, authority: A, kind: registration, number: N, model_name: M}],"
+    regions = SOUND["regions"].replace("boundary: [US]", "boundary: [US], approvals: required")
+    table = compiled(sections(regions=regions, deployments=changed("endpoint: us,", approved))).table
+    assert ineligible_now(table.deployments["chatgpt-us"], table.regions["us"], DAYS) == ""
+
+
+def test_a_weighted_step_has_its_members_with_their_weights() -> None:
+    other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
+    table = compiled(routed("{us: [{chatgpt-us: 100, x: 0}, x]}", deployments=more("deployments", other))).table
+    ours, theirs = table.deployments["chatgpt-us"], table.deployments["x"]
+    assert table.assistants["a"].routes["us"] == (WeightedSet(((ours, 100.0), (theirs, 0.0))), theirs)
+
+
+def test_a_deployment_that_serves_a_part_of_its_region_is_no_mistake() -> None:
+    regions = SOUND["regions"].replace("territories: [US]", "territories: [US, HK]")
+    assert told(routed("{us: [chatgpt-us]}", regions=regions)) == []
+
+
+RESUMING = "assistants:\n  a: {{resume: true, routes: {{{}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("routes", "expected"),
+    [
+        ("us: [chatgpt-us], eu: [chatgpt-eu]", ["resume: no route of it has a next step to go on with"]),
+        ("us: [chatgpt-us, x], eu: [chatgpt-eu]", []),
+        ("usa: [chatgpt-us]", ["routes.usa: unknown region 'usa'"]),
+    ],
+)
+def test_resuming_needs_a_route_with_a_next_step(routes: str, expected: list[str]) -> None:
+    other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
+    text = sections(assistants=RESUMING.format(routes), deployments=more("deployments", other))
+    assert told(text) == [f"assistants.a.{line}" for line in expected]
+
+
+HEDGING = "assistants:\n  a: {{hedge: {{}}, routes: {{{}}}}}"
+NO_EFFECT = "hedge: has no effect: no route has a second step, or a deployment with a second key"
+
+
+@pytest.mark.parametrize(
+    ("routes", "keys", "expected"),
+    [
+        ("us: [chatgpt-us], eu: [chatgpt-eu]", "'${US_KEY}'", [NO_EFFECT]),
+        ("us: [x], eu: [chatgpt-eu]", "['${US_KEY}', '${EU_KEY}']", []),
+        ("us: [chatgpt-us, x], eu: [chatgpt-eu]", "'${US_KEY}'", []),
+        ("us: [{chatgpt-us: 1, x: 1}]", "'${US_KEY}'", []),
+        ("usa: [chatgpt-us]", "'${US_KEY}'", ["routes.usa: unknown region 'usa'"]),
+    ],
+)
+def test_a_hedge_needs_somebody_else_to_ask_or_another_key(routes: str, keys: str, expected: list[str]) -> None:
+    other = f"x: {{provider: openai, model: gpt-6-sol, endpoint: us, api_key: {keys}}}"
+    text = sections(assistants=HEDGING.format(routes), deployments=more("deployments", other))
+    assert told(text) == [f"assistants.a.{line}" for line in expected]
+
+
+def unused(text: str) -> list[str]:
+    return [dotted(problem.path) for problem in problems_of(text) if problem.message.startswith("no ")]
+
+
+def test_a_shadow_uses_its_deployment() -> None:
+    other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
+    shadowed = SOUND["assistants"] + "    shadow: {us: {deployment: x}}\n"
+    for assistants, expected in ((SOUND["assistants"], ["deployments.x"]), (shadowed, [])):
+        assert unused(sections(assistants=assistants, deployments=more("deployments", other))) == expected
+
+
+def test_nothing_is_called_unused_where_an_assistant_is_unsound() -> None:
+    assert unused(routed("{us: [chatgpt-us]}")) == [
+        "regions.cn",
+        "regions.eu",
+        "deployments.qwen-cn",
+        "deployments.chatgpt-eu",
+    ]
+    assert unused(sections(assistants="assistants: {a: 5, b: {routes: {us: [chatgpt-us]}}}")) == []

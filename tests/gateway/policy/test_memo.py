@@ -1,0 +1,28 @@
+"""What was worked out for a table is kept with it, once, and not without end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.policy.memo import MOST_ENTRIES, remember
+from tests.tables import WORLD, table_of
+
+TABLE = table_of(WORLD)
+
+
+def test_what_is_remembered_is_made_once() -> None:
+    table = replace(TABLE)
+    made: list[int] = []
+    for _ in range(3):
+        assert remember(table, "key", lambda: made.append(1) or "value") == "value"
+    assert made == [1]
+
+
+def test_it_is_bounded_and_no_part_of_another_table() -> None:
+    table = replace(TABLE)
+    most = 0
+    for number in range(2 * MOST_ENTRIES):
+        remember(table, number, lambda: 0)
+        most = max(most, len(table.memo))
+    assert most == MOST_ENTRIES
+    assert replace(table).memo == {}
