@@ -75,10 +75,13 @@ async def run_demo(
             say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
             say(_faults(scenarios) if rehearsal else await _answers(url, assistant))
             _invite(url, url_of(admin[0]), assistant, say)
+            # The three of its own are no news; what comes from now on is.
+            gateway.flush()
             on_shown()
 
         live = Live(order_with(origins), compiled.table, compiled.warnings, compiled.files, stage=scheduler.stage)
-        await serve_single(Gateway(live.table, state_dir=state_dir), listener, grace_s, live, admin, show, scheduler)
+        gateway = Gateway(live.table, state_dir=state_dir)
+        await serve_single(gateway, listener, grace_s, live, admin, show, scheduler)
 
 
 async def _answers(url: str, assistant: str) -> str:

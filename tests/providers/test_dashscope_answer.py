@@ -205,10 +205,16 @@ def test_an_event_stream_labelled_json_gives_up_its_error() -> None:
     assert fails(event({"code": "Throttling", "message": "m"}, "error", 429)) is FailureKind.RATE_LIMITED
 
 
-def test_arguments_nested_beyond_reason_are_malformed() -> None:
+def test_arguments_nested_beyond_reason_are_malformed_and_not_left_out() -> None:
+    """How deep is too deep depends on the version of Python."""
     deep = "[" * 1000 + "]" * 1000
     text = json.dumps(whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
-    assert fails(text.replace('"@"', deep).encode()) is FailureKind.MALFORMED
+    body = text.replace('"@"', deep).encode()
+    try:
+        told: object = read(body).choices[0].message.tool_calls[0].arguments
+    except ProviderFailed as error:
+        told = error.failure.kind
+    assert told in (deep, FailureKind.MALFORMED)
 
 
 # --- streams --------------------------------------------------------------------------------------
