@@ -131,6 +131,14 @@ class Exchange:
         encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
         keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
+
+        def take_text(text: bytes) -> bool:
+            if cycle is None or not (data := encoder.lone_text(text)) or not cycle.write(data):
+                return False
+            keep_alive.is_silent = False
+            return True
+
+        stream.pass_on(take_text)
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
             async for events in stream:
