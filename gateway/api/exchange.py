@@ -23,7 +23,7 @@ from gateway.api.ledger import Taken
 from gateway.api.line import CYCLE, LINE, Cycle, Line
 from gateway.api.stream import encode_stream_error
 from gateway.execution.deadline import Deadline
-from gateway.execution.stream import AnswerStream
+from gateway.execution.stream import AnswerStream, pass_on
 from gateway.model.record import Record
 from gateway.model.speech import Voice
 from gateway.policy.labels import Labelling
@@ -138,7 +138,7 @@ class Exchange:
             keep_alive.is_silent = False
             return True
 
-        stream.pass_on(take_text)
+        pass_on(stream, take_text)
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
             async for events in stream:

@@ -24,7 +24,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
-from gateway.execution.stream import AnswerStream, TakeText
+from gateway.execution.stream import AnswerStream, TakeText, pass_on
 from gateway.execution.walk import StillAllowed
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
@@ -149,7 +149,7 @@ class ResumingStream:
         self._next: _Next | None = None
 
     def pass_on(self, take_text: TakeText) -> None:
-        """See LiveStream. What is taken is kept like an event."""
+        """See `gateway.execution.stream.pass_on`. What is taken is kept like an event."""
 
         def take_and_keep(text: bytes) -> bool:
             if not take_text(text):
@@ -157,7 +157,7 @@ class ResumingStream:
             self._keep(TextRun((text,)))
             return True
 
-        self._stream.pass_on(take_and_keep)
+        pass_on(self._stream, take_and_keep)
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""

@@ -27,7 +27,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import Tap
 
-__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText"]
+__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText", "pass_on"]
 
 TakeText = Callable[[bytes], bool]
 """Takes the inside of a JSON string, more text of choice 0, to the client; False if it can't, which changes nothing."""
@@ -61,10 +61,6 @@ class AnswerStream(Protocol):
         """The next batch."""
         ...
 
-    def pass_on(self, take_text: TakeText) -> None:
-        """See LiveStream."""
-        ...
-
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""
         ...
@@ -76,6 +72,16 @@ class AnswerStream(Protocol):
     async def close(self) -> None:
         """Let go of the provider's connection."""
         ...
+
+
+def pass_on(stream: AnswerStream, take_text: TakeText) -> None:
+    """Offer this a text that comes by itself while the stream's reader waits. What it takes is no event any more.
+
+    A stream may have a method `pass_on` for it, as LiveStream does; one that must see each event has none.
+    """
+    offer: Callable[[TakeText], None] | None = getattr(stream, "pass_on", None)
+    if offer is not None:
+        offer(take_text)
 
 
 class LiveStream:
@@ -104,8 +110,8 @@ class LiveStream:
         self._let_go: Callable[[], None] | None = None
 
     def pass_on(self, take_text: TakeText) -> None:
-        """Offer this a text that comes by itself while the reader waits. What it takes is no event any more: most
-        events of a slow stream are such texts, and the reader's turn costs more than all that is done with one."""
+        """See `pass_on`: most events of a slow stream are such texts, and its reader's turn of the loop costs more than
+        all that is done with one."""
         lone_text: Callable[[bytes], bytes | None] | None = getattr(self._parser, "lone_text", None)
         if lone_text is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.execution.attempt import Answer
-from gateway.execution.stream import AnswerStream, TakeText
+from gateway.execution.stream import AnswerStream
 from gateway.service.transcript import MOST_CHARACTERS
 from providers.chat import (
     ChatCompletion,
@@ -78,19 +78,6 @@ class Heard:
                 self._left = -1
         if self._left < 0:
             self._pieces.clear()
-
-    def pass_on(self, take_text: TakeText) -> None:
-        """See LiveStream. What is taken is heard like an event."""
-
-        def take_and_note(text: bytes) -> bool:
-            if not take_text(text):
-                return False
-            if self._left >= 0:
-                self._note(TextRun((text,)))
-            return True
-
-        if self._stream is not None:
-            self._stream.pass_on(take_and_note)
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.service.hearing import Heard
 from gateway.service.shadows import MOST_BODY_BYTES, Shadows, anonymous
 from gateway.service.transcript import MOST_CHARACTERS
 from providers.chat import (
@@ -337,19 +335,6 @@ async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_wo
     turn = scene.shadows.turn(scene.table, location, record, begun(Passing(ENDED)))
     assert turn is not None
     assert turn.heard is None, "a stream that nobody keeps is read as it is"
-
-
-async def test_what_went_past_the_reader_is_heard_too() -> None:
-    class PassingOn(Passing):
-        def pass_on(self, take_text: Callable[[bytes], bool]) -> None:
-            self.taken = [take_text(text) for text in (b" \\u00fc", b"no", b"ber")]
-
-    stream = PassingOn(ENDED)
-    heard = Heard(begun(stream))
-    heard.pass_on(lambda text: text != b"no")
-    async for _ in heard:
-        pass
-    assert (stream.taken, heard.text()) == ([True, False, True], " über")
 
 
 async def test_an_answer_of_two_models_is_nobodys() -> None:
