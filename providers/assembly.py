@@ -104,12 +104,10 @@ class Assembler:
         state.said.add("text")
         self._give(TextRun(pieces))
 
-    def relay(self, text: bytes) -> tuple[StreamEvent, ...] | None:
-        """`text_run` of one piece and `take` in one, in the midst of the first choice's text; None elsewhere."""
+    def is_in_text(self) -> bool:
+        """Whether one more text of the first choice is nothing but a run of its own: it would change nothing here."""
         state = self._choices.get(0)
-        if state is None or self._events or not self._is_in_text(state):
-            return None
-        return (TextRun((text,)),)
+        return state is not None and not self._events and self._is_in_text(state)
 
     def _is_in_text(self, state: ChoiceState) -> bool:
         """Whether more text of the choice is nothing but that: nothing has ended, opens or waits for another half."""

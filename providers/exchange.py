@@ -7,7 +7,7 @@ is its adapter's to read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -101,6 +101,14 @@ class AnswerReader:
             return (Failed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")),)
         # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
         return (Heartbeat(),)
+
+    @property
+    def lone_text(self) -> Callable[[bytes], bytes | None] | None:
+        """What tells, from now on, whether a piece is one more text and nothing else, if the parser has such a way.
+
+        See `RelayingParser.lone_text`.
+        """
+        return getattr(self._parser, "lone_text", None) if self._opened and self._trimmer is None else None
 
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""

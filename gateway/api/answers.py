@@ -60,6 +60,10 @@ class LabelledEncoder(ChunkEncoder):
         """See ChunkEncoder."""
         return super().encode(tuple(self._prefixer.add(events)))
 
+    def lone_text(self, text: bytes) -> bytes:
+        """See ChunkEncoder: here words may be due before a text, and each one counts for the integrity value."""
+        return b""
+
     def _texts(self, texts: list[str]) -> bytes:
         if self._integrity is not None:
             self._integrity.add("".join(texts))

@@ -23,7 +23,7 @@ from gateway.api.ledger import Taken
 from gateway.api.line import CYCLE, LINE, Cycle, Line
 from gateway.api.stream import encode_stream_error
 from gateway.execution.deadline import Deadline
-from gateway.execution.stream import AnswerStream
+from gateway.execution.stream import AnswerStream, pass_on
 from gateway.model.record import Record
 from gateway.model.speech import Voice
 from gateway.policy.labels import Labelling
@@ -131,6 +131,14 @@ class Exchange:
         encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
         keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
+
+        def take_text(text: bytes) -> bool:
+            if cycle is None or not (data := encoder.lone_text(text)) or not cycle.write(data):
+                return False
+            keep_alive.is_silent = False
+            return True
+
+        pass_on(stream, take_text)
         try:
             await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
             async for events in stream:

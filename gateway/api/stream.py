@@ -78,6 +78,11 @@ class ChunkEncoder:
             written.append(self._texts(texts))
         return b"".join(written)
 
+    def lone_text(self, text: bytes) -> bytes:
+        """The same for one more text of choice 0, the inside of a JSON string, where it changes nothing for what comes
+        after it; empty elsewhere."""
+        return self._text_head + text + self._text_tail if 0 in self._started else b""
+
     def _texts(self, texts: list[str]) -> bytes:
         """A chunk for each further text of choice 0, written in one go: inside a JSON string every quote is escaped,
         so that `","` stands only between two of them."""

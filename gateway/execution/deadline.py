@@ -103,7 +103,7 @@ class Deadline:
         limit = self._innermost
         while limit is not None:
             if not limit.expired:
-                if limit.at <= over_at:
+                if limit.at <= over_at and not limit.goes_on():
                     limit.expire()
                     next_at = over_at
                     break
@@ -117,10 +117,11 @@ class Deadline:
 class TimeLimit:
     """`with deadline.limit(seconds): …`: a cheap asyncio.timeout, for one block after another with other `seconds`.
 
-    A cancellation from elsewhere stays one.
+    A cancellation from elsewhere stays one. left_s: asked when the time is over, for a block that may go on for longer
+    than `seconds` as long as it shows signs of life.
     """
 
-    __slots__ = ("_before", "_deadline", "_loop", "_task", "at", "expired", "outer", "seconds")
+    __slots__ = ("_before", "_deadline", "_loop", "_task", "at", "expired", "left_s", "outer", "seconds")
 
     def __init__(
         self,
@@ -133,6 +134,7 @@ class TimeLimit:
         self.seconds = seconds
         self._loop = loop
         self._task = task
+        self.left_s: Callable[[], float] | None = None
 
     def __enter__(self) -> None:
         deadline = self._deadline
@@ -143,6 +145,14 @@ class TimeLimit:
         self.at = at = self._loop.time() + (self.seconds if self.seconds > 0 else 0)
         if deadline._timer is None or at < deadline._timer_at:
             deadline._watch(self._loop, at)
+
+    def goes_on(self) -> bool:
+        """At its end: whether the block may take longer, as `left_s` says."""
+        left_s = 0.0 if self.left_s is None else self.left_s()
+        if left_s <= _RESOLUTION_S:
+            return False
+        self.at = self._loop.time() + left_s
+        return True
 
     def expire(self) -> None:
         """The time is over: end the block."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gateway.execution.transports import Headers, Incoming, Transport
 from gateway.model.permit import AnyPermit
 from providers.auth import Secret
+from providers.transport import Tap
 
 __all__ = ["ExchangeLog", "masking", "shown_exchange"]
 
@@ -61,7 +62,7 @@ class _Kept:
         self._incoming = incoming
         self._bytes = kept
 
-    async def read(self) -> bytes:
+    async def read(self, _: Tap | None = None) -> bytes:
         data = await self._incoming.read()
         self._bytes += data[: max(_KEPT_BYTES - len(self._bytes), 0)]
         return data

@@ -17,6 +17,7 @@ from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import has_effects
 from providers.folding import fold
+from providers.transport import Tap
 
 __all__ = ["BoundedReply", "as_stream", "folds", "whole_of"]
 
@@ -43,7 +44,7 @@ class BoundedReply:
         self._reply = reply
         self._left_bytes = MAX_BODY_BYTES
 
-    async def read(self) -> bytes:
+    async def read(self, _: Tap | None = None) -> bytes:
         """See Reply; raises ProviderFailed if it is larger than is taken."""
         data = await self._reply.read()
         self._left_bytes -= len(data)

@@ -12,7 +12,7 @@ import httpx
 from gateway.execution.transports import FenceBreach, Headers, Incoming, allow, joined
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import NotAllowed
+from providers.transport import NotAllowed, Tap
 
 __all__ = ["HttpxTransport", "plain_httpx"]
 
@@ -65,7 +65,7 @@ class _FromHttpx:
         self.status = response.status_code
         self.headers: Mapping[str, str] = joined(response.headers.multi_items())
 
-    async def read(self) -> bytes:
+    async def read(self, _: Tap | None = None) -> bytes:
         try:
             async for piece in self._pieces:
                 if piece:

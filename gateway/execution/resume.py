@@ -24,7 +24,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
-from gateway.execution.stream import AnswerStream
+from gateway.execution.stream import AnswerStream, TakeText, pass_on
 from gateway.execution.walk import StillAllowed
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
@@ -147,6 +147,17 @@ class ResumingStream:
         self._is_plain = True
         self._broken: Failed | None = None
         self._next: _Next | None = None
+
+    def pass_on(self, take_text: TakeText) -> None:
+        """See `gateway.execution.stream.pass_on`. What is taken is kept like an event."""
+
+        def take_and_keep(text: bytes) -> bool:
+            if not take_text(text):
+                return False
+            self._keep(TextRun((text,)))
+            return True
+
+        pass_on(self._stream, take_and_keep)
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""

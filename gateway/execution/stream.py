@@ -25,8 +25,12 @@ from providers.chat import (
     ToolCallDelta,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.transport import Tap
 
-__all__ = ["AnswerStream", "Body", "LiveStream"]
+__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText", "pass_on"]
+
+TakeText = Callable[[bytes], bool]
+"""Takes the inside of a JSON string, more text of choice 0, to the client; False if it can't, which changes nothing."""
 
 _TAIL_S = 0.1
 _TERMINAL = (Finished, Failed)
@@ -39,8 +43,8 @@ _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over befor
 class Body(Protocol):
     """Where the bytes come from."""
 
-    async def read(self) -> bytes:
-        """The next bytes, none at the end; raises ProviderFailed."""
+    async def read(self, tap: Tap | None = None, /) -> bytes:
+        """The next bytes, none at the end; raises ProviderFailed. See Incoming."""
         ...
 
     async def close(self) -> None:
@@ -70,6 +74,16 @@ class AnswerStream(Protocol):
         ...
 
 
+def pass_on(stream: AnswerStream, take_text: TakeText) -> None:
+    """Offer this a text that comes by itself while the stream's reader waits. What it takes is no event any more.
+
+    A stream may have a method `pass_on` for it, as LiveStream does; one that must see each event has none.
+    """
+    offer: Callable[[TakeText], None] | None = getattr(stream, "pass_on", None)
+    if offer is not None:
+        offer(take_text)
+
+
 class LiveStream:
     """Batches of events as they arrive. Iterate to the end or `close` it: either gives the connection back."""
 
@@ -87,11 +101,30 @@ class LiveStream:
         self._idle_s = idle_s
         self._redact = redact
         self._limit: TimeLimit | None = None
+        self._heard_at = 0.0
+        self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._ended = False
         self._has_tail = False
         self._told: Callable[[Failure | None], None] | None = None
         self._let_go: Callable[[], None] | None = None
+
+    def pass_on(self, take_text: TakeText) -> None:
+        """See `pass_on`: most events of a slow stream are such texts, and its reader's turn of the loop costs more than
+        all that is done with one."""
+        lone_text: Callable[[bytes], bytes | None] | None = getattr(self._parser, "lone_text", None)
+        if lone_text is None:
+            return
+        clock = self._deadline.clock
+
+        def tap(data: bytes) -> bool:
+            text = lone_text(data)
+            if text is None or not take_text(text):
+                return False
+            self._heard_at = clock()
+            return True
+
+        self._tap = tap
 
     def hold(self, let_go: Callable[[], None]) -> None:
         """Call this when the provider's connection is let go of, however the stream ends."""
@@ -103,6 +136,10 @@ class LiveStream:
             told(None)
         else:
             self._told = told
+
+    def _left_s(self) -> float:
+        """How long the read that is waited for may still take."""
+        return min(self._heard_at + self._idle_s, self._deadline.total_at) - self._deadline.clock()
 
     def _tell(self, failure: Failure | None) -> None:
         if self._told is not None:
@@ -143,16 +180,20 @@ class LiveStream:
             first, self._first = self._first, ()
             return first
         deadline, idle_s = self._deadline, self._idle_s
-        limit = self._limit = self._limit or deadline.limit(idle_s)
+        limit = self._limit
+        if limit is None:
+            limit = self._limit = deadline.limit(idle_s)
+            limit.left_s = self._left_s
         try:
             while not self._ended:
-                left_s = deadline.total_at - deadline.clock()
+                self._heard_at = now = deadline.clock()
+                left_s = deadline.total_at - now
                 limit.seconds = idle_s if idle_s < left_s else left_s
                 try:
                     with limit:
-                        chunk = await self._reply.read()
+                        chunk = await self._reply.read(self._tap)
                 except TimeoutError:
-                    return self._cut(_STALLED if left_s > idle_s else _OVER_TIME)
+                    return self._cut(_STALLED if self._heard_at + idle_s < deadline.total_at else _OVER_TIME)
                 except ProviderFailed as error:
                     return self._cut(error.failure)
                 if events := self._take(chunk):
@@ -198,6 +239,8 @@ class LiveStream:
         """Let go of the provider's connection."""
         self._ended = True
         self._has_tail = False
+        # No cycle is left behind: these two know this stream.
+        self._tap = self._limit = None
         self._first = ()
         let_go, self._let_go = self._let_go, None
         if let_go is not None:

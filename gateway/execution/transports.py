@@ -20,6 +20,7 @@ from providers.transport import (
     NotAllowed,
     Pool,
     PooledResponse,
+    Tap,
     TooLarge,
     TransportError,
 )
@@ -47,8 +48,11 @@ class Incoming(Protocol):
         """Lower-case names; repeated ones joined with `, `."""
         ...
 
-    async def read(self) -> bytes:
-        """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off."""
+    async def read(self, tap: Tap | None = None, /) -> bytes:
+        """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off.
+
+        tap: a transport may offer it what arrives meanwhile; one that doesn't gives all of it here.
+        """
         ...
 
     async def close(self) -> None:
@@ -138,11 +142,11 @@ class _Pooled:
                 response.close()
                 raise ProviderFailed(_failure(error)) from error
 
-    async def read(self) -> bytes:
+    async def read(self, tap: Tap | None = None) -> bytes:
         decoder = self._decoder
         try:
             if decoder is None:
-                return await self._response.read()
+                return await self._response.read(tap)
             while data := await self._response.read():
                 if decoded := decoder.feed(data, MAX_BODY_BYTES):
                     return decoded

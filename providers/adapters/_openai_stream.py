@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from providers.assembly import Assembler
-from providers.chat import StreamEvent
+from providers.chat import StreamEvent, TextRun
 from providers.json_values import JsonError, as_list, as_map, loads
 from providers.streaming import EventStreamParser, ReadChunk
 
@@ -46,10 +46,11 @@ class _Template:
         if self.behind_padding is not None:
             matched = self.match(data, 0)
             return matched[0] if matched and matched[1] == len(data) and _is_utf8(matched[0]) else None
-        if not data.startswith(self.head) or not data.endswith(self.tail):
+        head, tail = self.head, self.tail
+        if not data.startswith(head) or not data.endswith(tail):
             return None
-        text = data[len(self.head) : -len(self.tail)]
-        return text if _STRING.fullmatch(text) and _is_utf8(text) else None
+        text = data[len(head) : -len(tail)]
+        return text if _STRING.fullmatch(text) and (text.isascii() or _is_utf8(text)) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins.
@@ -139,13 +140,21 @@ class RelayingParser:
         self._relays = True
         self._begun = False
 
+    def lone_text(self, data: bytes) -> bytes | None:
+        """The text of a piece that is one more chunk of choice 0's text and nothing else, still escaped; else None.
+
+        So a provider sends them while it thinks. Whoever has this text needn't feed the piece, and may: nothing changes
+        here. (A piece of two chunks is none: a text holds no bare quote.)
+        """
+        template = self._template
+        if template is None or self._rest or not self._assembler.is_in_text():
+            return None
+        return template.only(data)
+
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
-        if self._template is not None and not self._rest and (text := self._template.only(data)) is not None:
-            # One chunk by itself, as a provider sends them while it thinks. (Not two: a text holds no bare quote.)
-            relayed = self._assembler.relay(text)
-            if relayed is not None:
-                return relayed
+        if (text := self.lone_text(data)) is not None:
+            return (TextRun((text,)),)
         if not self._relays:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from providers.transport.connection import Tap
 from providers.transport.errors import (
     BadResponse,
     ConnectFailed,
@@ -30,6 +31,7 @@ __all__ = [
     "NotAllowed",
     "Pool",
     "PooledResponse",
+    "Tap",
     "TooLarge",
     "TransportError",
     "tls_context",

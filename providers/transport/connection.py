@@ -15,7 +15,10 @@ import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
 
-__all__ = ["MAX_HEAD_BYTES", "Connection"]
+__all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
+
+Tap = Callable[[bytes], bool]
+"""Is offered each chunk that arrives by itself while a read waits; True: it is dealt with, and the read waits on."""
 
 MAX_HEAD_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
@@ -41,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_reusable",
+        "_tap",
         "_until_close",
         "_waiter",
         "closed",
@@ -62,9 +66,10 @@ class Connection(asyncio.Protocol):
         # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
         # what else there is to do `data_received` does once a read.
         self.on_body = self._chunks.append
-        self.pending: Callable[[float], object] = _nothing
+        self.pending: Callable[[float], object] = lambda _: None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._tap: Tap | None = None
         self.closed = False
         self.idle_since = 0.0
         self._complete = True
@@ -116,21 +121,25 @@ class Connection(asyncio.Protocol):
         while not self._head_done:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            waiter = self._waiter = self.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
 
-    async def read(self) -> bytes:
+    async def read(self, tap: Tap | None = None) -> bytes:
         """The body's next bytes, everything that has arrived; empty at its end. Raises TransportError."""
         while not self._chunks:
             if self._complete:
                 return b""
             if self._error is not None:
                 raise self._error
-            # `_wait`, written out: an event of a stream passes each coroutine that waits for it.
             waiter = self._waiter = self.loop.create_future()
+            self._tap = tap
             try:
                 await waiter
             finally:
-                self._waiter = None
+                self._waiter = self._tap = None
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -144,13 +153,6 @@ class Connection(asyncio.Protocol):
         """Drop the connection at once."""
         self.closed = True
         self.transport.abort()
-
-    async def _wait(self) -> None:
-        waiter = self._waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -170,14 +172,15 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             self.abort()
             return
+        chunks = self._chunks
         try:
-            if not self._bare_bytes and not self._head_done and not data.startswith(b"H"):
+            if not self._head_done and not self._bare_bytes and not data.startswith(b"H"):
                 # llhttp would take RTSP and ICE, too.
                 raise BadResponse("the response doesn't begin with HTTP")
             self._bare_bytes += len(data)
-            before = len(self._chunks)
+            before = len(chunks)
             self._parser.feed_data(data)
-            if len(self._chunks) > before:
+            if len(chunks) > before:
                 self._bare_bytes = 0
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
@@ -185,16 +188,26 @@ class Connection(asyncio.Protocol):
                 self._break(_bad(error))
         if self._end is not None:
             # What stands behind the end is no part of this body.
-            del self._chunks[self._end :]
+            del chunks[self._end :]
         elif self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
             # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
             self._break(_too_large())
+        elif self._tap is not None and len(chunks) == 1 and self._is_tapped(self._tap):
+            return
         # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
         self._buffered += len(data)
-        if self._buffered > _HIGH_WATER_BYTES and self._chunks and not self._paused:
+        if self._buffered > _HIGH_WATER_BYTES and chunks and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         self._wake()
+
+    def _is_tapped(self, tap: Tap) -> bool:
+        """Whether the tap has dealt with the one chunk that there is; not where the read is given up already."""
+        if self._waiter is None or self._waiter.done() or not tap(self._chunks[0]):
+            return False
+        self._chunks.clear()
+        self._buffered = 0
+        return True
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol: nothing more will come, so let the transport close."""
@@ -213,6 +226,7 @@ class Connection(asyncio.Protocol):
 
     def _break(self, error: TransportError) -> None:
         self._error = error
+        self._tap = None
         self._reusable = False
         self.abort()
 
@@ -251,7 +265,7 @@ class Connection(asyncio.Protocol):
             raise BadResponse("the response has a status below 100")
         if status < 200:
             return
-        if self._bare_bytes > MAX_HEAD_BYTES and _size_of(self.headers) > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES and sum([len(n) + len(v) for n, v in self.headers]) > MAX_HEAD_BYTES:
             raise _too_large()
         self.status = status
         self._head_done = True
@@ -276,17 +290,9 @@ class Connection(asyncio.Protocol):
             self._reusable = False
 
 
-def _nothing(_: float) -> None:
-    pass
-
-
 def _bad(error: Exception) -> TransportError:
     cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
     return cause if isinstance(cause, TransportError) else BadResponse("the response is no valid HTTP/1.1")
-
-
-def _size_of(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum([len(name) + len(value) for name, value in headers])
 
 
 def _too_large() -> BadResponse:

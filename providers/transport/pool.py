@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 import certifi
 
-from providers.transport.connection import Connection
+from providers.transport.connection import Connection, Tap
 from providers.transport.errors import ConnectFailed
 
 __all__ = ["Allow", "Pool", "PooledResponse", "tls_context"]
@@ -41,14 +41,14 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-async def _nothing_more() -> bytes:
+async def _nothing_more(_: Tap | None = None) -> bytes:
     return b""
 
 
 class PooledResponse:
     """A response whose head has arrived. `close` must be called, however it ends.
 
-    read: the body's next bytes as they came; empty at its end. Raises TransportError.
+    read: the body's next bytes as they came; empty at its end. Raises TransportError. See Connection.
     """
 
     __slots__ = ("_connection", "_origin", "_pool", "headers", "read", "status")
@@ -59,7 +59,7 @@ class PooledResponse:
         self._connection: Connection | None = connection
         self.status = connection.status
         self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
-        self.read: Callable[[], Coroutine[object, object, bytes]] = connection.read
+        self.read: Callable[..., Coroutine[object, object, bytes]] = connection.read
 
     def close(self) -> None:
         """Give the connection back if the response was read to its end, else drop it."""

@@ -60,6 +60,19 @@ def events(pieces: Iterable[bytes], kind: str | None = STREAM, status: int = 200
     return list(expand([*found, *reader.close()]))
 
 
+def test_a_lone_text_is_told_of_once_the_answer_is_open() -> None:
+    first, second = (
+        b'data: {"id":"s","model":"m","created":1,"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % text
+        for text in (b"a", b"b")
+    )
+    reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
+    assert reader.lone_text is None
+    reader.feed(first)
+    assert reader.lone_text is not None
+    assert reader.lone_text(second) == b"b"
+    assert AnswerReader(ADAPTER, response(b""), TARGET).lone_text is None, "a body that is no stream"
+
+
 def said(found: Iterable[StreamEvent]) -> list[StreamEvent]:
     return [event for event in found if not isinstance(event, Heartbeat)]
 

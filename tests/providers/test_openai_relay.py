@@ -105,14 +105,37 @@ def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> No
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_chunk_by_itself_is_taken_from_the_template(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    relayed: list[bytes] = []
-    relay = Assembler.relay
-    monkeypatch.setattr(Assembler, "relay", lambda self, text: relayed.append(text) or relay(self, text))
+    relayed: list[bytes | None] = []
+    lone_text = RelayingParser.lone_text
+
+    def noted(parser: RelayingParser, data: bytes) -> bytes | None:
+        relayed.append(lone_text(parser, data))
+        return relayed[-1]
+
+    monkeypatch.setattr(RelayingParser, "lone_text", noted)
     parser = relaying()
     for word in "abc":
         data = compact({"content": word}, "xy") if padded else chunk({"content": word})
         assert list(expand(parser.feed(data)))[-1:] == [TextDelta(word)]
-    assert relayed == [b"b", b"c"]
+    assert relayed == [None, b"b", b"c"]
+
+
+@settings(max_examples=300)
+@given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
+def test_a_lone_text_may_be_taken_in_place_of_its_event(stream: list[bytes], cuts: list[int], by_itself: bool) -> None:
+    """A piece that has one needn't be fed, and nothing that comes behind it means anything else."""
+    data = chunk({"content": "so"}) + b"".join(stream)
+    ends = [len(b"".join(stream[:count])) for count in range(len(stream) + 1)]
+    places = sorted(
+        {cut % (len(data) + 1) for cut in ([len(data) - ends[-1] + end for end in ends] if by_itself else cuts)}
+    )
+    parser, events = relaying(), list[StreamEvent]()
+    for start, end in zip([0, *places], [*places, len(data)], strict=True):
+        piece = data[start:end]
+        text = parser.lone_text(piece)
+        events += parser.feed(piece) if text is None else (TextRun((text,)),)
+    events += parser.close()
+    assert [event for event in expand(events) if not isinstance(event, Heartbeat)] == parsed(ordinary(), data, [])
 
 
 def test_text_is_relayed_as_runs() -> None:

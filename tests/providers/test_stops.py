@@ -113,6 +113,25 @@ def native(*texts: str) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
+def test_where_words_are_looked_for_no_text_goes_past() -> None:
+    class Telling:
+        def feed(self, _: bytes) -> tuple[StreamEvent, ...]:
+            return (Opened("s", "m", 1), TextDelta("a"))
+
+        def close(self) -> tuple[StreamEvent, ...]:
+            return ()
+
+        def lone_text(self, data: bytes) -> bytes | None:
+            return data
+
+    head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
+    for stop, tells in (((), True), (("END",), False)):
+        reader = AnswerReader(NATIVE, head, TARGET, stop)
+        reader._parser = Telling()
+        reader.feed(b"a")
+        assert (reader.lone_text is not None) == tells
+
+
 def test_the_words_go_from_streams_and_from_whole_answers() -> None:
     head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
     reader = AnswerReader(NATIVE, head, TARGET, ("END",))

@@ -105,6 +105,13 @@ def test_a_run_stays_raw_behind_the_words() -> None:
     assert labelled.encode((run,)) == plain.encode((run,)) != b""
 
 
+def test_no_lone_text_goes_past_the_labels() -> None:
+    """The words may be due before it, and each text counts for the integrity value."""
+    labelled = encoder_for(ASK, labelling(), "req_1")
+    labelled.encode((OPENED, TextDelta("a")))
+    assert labelled.lone_text(b"b") == b""
+
+
 def test_reasoning_comes_before_the_words_and_has_none() -> None:
     chunks = encoded(OPENED, ReasoningDelta("hm"), TextDelta("Hi"), *STOP)
     assert [chunk["choices"][0]["delta"] for chunk in chunks[:3]] == [

@@ -266,6 +266,25 @@ def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_us
     assert second == first
 
 
+@given(texts=st.lists(texts.filter(bool), min_size=1, max_size=4), include_usage=st.booleans())
+def test_a_lone_text_is_the_chunk_of_its_event(texts: list[str], include_usage: bool) -> None:
+    encoder, other = ChunkEncoder(include_usage, "f"), ChunkEncoder(include_usage, "f")
+    start = (Opened("i", "m", 1), TextDelta("begun"))
+    assert encoder.encode(start) == other.encode(start)
+    for text in texts:
+        raw = json.dumps(text, ensure_ascii=False)[1:-1].encode()
+        assert encoder.lone_text(raw) == other.encode((TextRun((raw,)),))
+    end = (ChoiceFinish("stop"), Finished())
+    assert encoder.encode(end) == other.encode(end)
+
+
+def test_a_first_text_is_no_lone_one() -> None:
+    encoder = ChunkEncoder(False, "f")
+    assert encoder.lone_text(b"a") == b""
+    encoder.encode((OPENED,))
+    assert encoder.lone_text(b"a") == b""
+
+
 def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> None:
     logprobs = {"content": [{"token": "b"}]}
     events = encoded(OPENED, TextDelta("a"), TextDelta("b", 0, logprobs), TextDelta("c", 1), TextDelta("d", 1))

@@ -174,6 +174,29 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     assert cancelling() == 0
 
 
+async def test_a_block_with_signs_of_life_goes_on_for_as_long_as_it_is_said_to() -> None:
+    measure = limit(SOON_S)
+    left = [2 * SOON_S, SOON_S, 0.0]
+    measure.left_s = lambda: left.pop(0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError), measure:
+        await for_ever()
+    assert loop.time() - began >= 4 * SOON_S - 0.006
+    assert left == []
+    assert cancelling() == 0
+
+
+async def test_a_block_that_goes_on_hides_no_limit_around_it() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S)
+    inner = deadline.limit(SOON_S)
+    inner.left_s = lambda: LONG_S
+    with pytest.raises(TimeoutError), deadline.limit(2 * SOON_S):
+        await for_ever_within(inner)
+    assert not inner.expired
+    assert cancelling() == 0
+
+
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def block() -> None:
         with limit(LONG_S):

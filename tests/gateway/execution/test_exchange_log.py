@@ -9,6 +9,7 @@ from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
 from gateway.execution.transports import Incoming, Transport
 from gateway.model.permit import Permit
 from providers.auth import Secret
+from providers.transport import Tap
 
 
 class _Somewhere:
@@ -34,7 +35,7 @@ class _Answer:
     def __init__(self, body: bytes) -> None:
         self._left = [body]
 
-    async def read(self) -> bytes:
+    async def read(self, _: Tap | None = None) -> bytes:
         return self._left.pop() if self._left else b""
 
     async def close(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -37,7 +37,7 @@ from providers.chat import (
     UsageReport,
     UserMessage,
 )
-from providers.failures import FailureKind
+from providers.failures import Failure, FailureKind
 from providers.folding import expand
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench
 from tests.tables import table_of
@@ -116,6 +116,34 @@ async def test_the_next_step_goes_on(bench: Bench) -> None:
     assert failure is not None
     assert failure.kind is FailureKind.INTERRUPTED
     assert [message["role"] for message in asked(second)["messages"]] == ["user", "assistant", "user"]
+
+
+async def test_what_went_past_the_reader_was_sent_too() -> None:
+    class Passing:
+        """A stream that passes a text on, and breaks off."""
+
+        def pass_on(self, take_text: Callable[[bytes], bool]) -> None:
+            self.take_text = take_text
+
+        async def __anext__(self) -> tuple[StreamEvent, ...]:
+            assert self.take_text(b"tw\\u006f")
+            assert not self.take_text(b"no")
+            return (Failed(Failure(FailureKind.INTERRUPTED, "it broke off")),)
+
+        async def close(self) -> None:
+            pass
+
+    class Noting:
+        sent = Sent("", "")
+
+        async def go_on(self, _: object, sent: Sent, __: Failed) -> None:
+            self.sent = sent
+
+    noting = Noting()
+    stream = ResumingStream(cast(Any, None), cast(Any, Passing()), cast(Any, noting))
+    stream.pass_on(lambda text: text != b"no")
+    assert isinstance((await anext(stream))[-1], Failed)
+    assert noting.sent == Sent("two", "")
 
 
 async def test_both_breakers_are_told(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
-from providers.transport import Pool
+from providers.transport import Pool, Tap
 from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
 
 Event = StreamEvent
@@ -59,7 +59,7 @@ class Pieces:
         self.closed = 0
         self.reads = 0
 
-    async def read(self) -> bytes:
+    async def read(self, _: Tap | None = None) -> bytes:
         self.reads += 1
         if not self.script:
             return b""
@@ -80,11 +80,16 @@ def redact(failure: Failure) -> Failure:
 
 
 def live(
-    *script: object, idle_s: float = LONG_S, total_s: float = LONG_S, parser: StreamParser | None = None
+    *script: object,
+    idle_s: float = LONG_S,
+    total_s: float = LONG_S,
+    parser: StreamParser | None = None,
+    pieces: Pieces | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[LiveStream, Pieces]:
-    pieces = Pieces(*script)
+    pieces = pieces or Pieces(*script)
     parser = parser or COMPATIBLE.stream_parser(TARGET)
-    deadline = Deadline.start(total_s, total_s)
+    deadline = deadline or Deadline.start(total_s, total_s)
     return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact), pieces
 
 
@@ -227,7 +232,7 @@ async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_the_time_of_the_request_ends_a_stream_that_never_falls_silent() -> None:
     class Endless(Pieces):
-        async def read(self) -> bytes:
+        async def read(self, _: Tap | None = None) -> bytes:
             await asyncio.sleep(0.002)
             return chunk("a")
 
@@ -272,6 +277,89 @@ async def test_closed_before_it_was_read_it_is_over() -> None:
     await stream.begin()
     await stream.close()
     assert pieces.closed == 1
+
+
+# --- texts that go past the reader ----------------------------------------------------------------
+
+
+class Offered(Pieces):
+    """A reply that offers each piece to the tap as it comes."""
+
+    async def read(self, tap: Tap | None = None) -> bytes:
+        while tap is not None and self.script and isinstance(self.script[0], bytes) and tap(self.script[0]):
+            self.script.pop(0)
+            await asyncio.sleep(0)
+        return await super().read()
+
+
+def offered(*script: object, takes: bool = True) -> tuple[LiveStream, list[bytes]]:
+    """A stream that begins with an `a`, and what was offered of its further texts."""
+    seen: list[bytes] = []
+    stream, _ = live(pieces=Offered(chunk("a"), *script))
+    stream.pass_on(lambda text: seen.append(text) is None and takes)
+    return stream, seen
+
+
+async def test_a_text_that_is_taken_is_no_event() -> None:
+    stream, seen = offered(chunk("b"), chunk("c"), *WHOLE[2:])
+    assert await all_of(stream) == [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
+    assert seen == [b"b", b"c"]
+
+
+async def test_a_text_that_is_not_taken_comes_as_ever() -> None:
+    stream, seen = offered(chunk("b"), chunk("c"), *WHOLE[2:], takes=False)
+    events = await all_of(stream)
+    assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(text) for text in "abc"]
+    assert ending(events) is None
+    assert seen == [b"b", b"c"]
+
+
+async def test_nothing_but_texts_is_offered() -> None:
+    stream, seen = offered(b": alive\n\n", chunk("b") + chunk("c"), chunk("d")[:40], chunk("d")[40:], *WHOLE[2:])
+    events = await all_of(stream)
+    assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(text) for text in "abcd"]
+    assert seen == []
+
+
+async def test_a_strangers_parser_has_every_piece() -> None:
+    pieces = Offered(b"a", b"b")
+    stream, _ = live(parser=Forgetful(Finished()), pieces=pieces)
+    stream.pass_on(lambda _: True)
+    events = await all_of(stream)
+    assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta("a"), TextDelta("b")]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("total_s", "detail"), [(LONG_S, "stalled"), (3 * SHORT_S, "deadline")])
+async def test_the_time_counts_from_the_last_text_that_was_taken(total_s: float, detail: str) -> None:
+    clock = Clock()
+
+    class Slow(Offered):
+        async def read(self, tap: Tap | None = None) -> bytes:
+            if tap is None or not self.reads:
+                return await super().read(tap)
+            for _ in range(3):
+                clock.now += 0.9 * SHORT_S
+                assert tap(chunk("b"))
+                # The timer looks meanwhile.
+                await asyncio.sleep(2 * SHORT_S)
+            clock.now += SHORT_S
+            await asyncio.Event().wait()
+            return b""
+
+    deadline = Deadline.start(total_s, total_s, clock)
+    stream, _ = live(deadline=deadline, idle_s=SHORT_S, pieces=Slow(chunk("a")))
+    seen: list[bytes] = []
+    stream.pass_on(lambda text: seen.append(text) is None)
+    events = await all_of(stream)
+    assert cast(Failed, events[-1]).failure.detail == detail
+    assert seen == [b"b"] * 3
 
 
 # --- what stands behind a whole answer ------------------------------------------------------------

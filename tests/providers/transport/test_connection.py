@@ -256,6 +256,109 @@ async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
     assert await connection.read() == b"bc"
 
 
+# --- what is offered to a tap ---------------------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Tapped:
+    """A read with a tap that takes every chunk but those with a `!`."""
+
+    def __init__(self, head: bytes = CHUNKED) -> None:
+        self.taken: list[bytes] = []
+        self.connection, self.transport = connected()
+        self.connection.begin(b"request")
+        self.connection.data_received(head)
+
+    def _tap(self, data: bytes) -> bool:
+        if b"!" in data:
+            return False
+        self.taken.append(data)
+        return True
+
+    async def waits(self) -> asyncio.Future[bytes]:
+        await self.connection.head()
+        reading = asyncio.ensure_future(self.connection.read(self._tap))
+        await asyncio.sleep(0)
+        return reading
+
+
+async def test_a_tap_takes_what_comes_while_a_read_waits() -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    for piece in (b"1\r\na\r\n", b"1\r\n", b"b\r\n"):
+        tapped.connection.data_received(piece)
+        await asyncio.sleep(0)
+    assert (tapped.taken, reading.done()) == ([b"a", b"b"], False)
+    tapped.connection.data_received(b"0\r\n\r\n")
+    assert await reading == b""
+    assert tapped.connection.reusable
+
+
+async def test_what_a_tap_leaves_is_read_and_what_comes_behind_it_too() -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    for piece in (b"2\r\na!\r\n", b"1\r\nb\r\n"):
+        tapped.connection.data_received(piece)
+    assert await reading == b"a!b"
+    # Nobody waits: there is nothing to be faster than.
+    tapped.connection.data_received(b"1\r\nc\r\n")
+    assert await tapped.connection.read(tapped._tap) == b"c"
+    assert tapped.taken == []
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"1\r\na\r\n1\r\nb\r\n", b"ab"),
+        (b"1\r\na\r\n0\r\n\r\n", b"a"),
+        (b"1\r\na\r\nzz\r\n", b"a"),
+    ],
+    ids=["two chunks", "the last one", "one before garbage"],
+)
+async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    tapped.connection.data_received(data)
+    assert (await reading, tapped.taken) == (body, [])
+
+
+async def test_a_read_that_was_given_up_has_no_tap() -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    reading.cancel()
+    tapped.connection.data_received(b"1\r\na\r\n")
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    tapped.connection.data_received(b"1\r\nb\r\n")
+    assert (await tapped.connection.read(), tapped.taken) == (b"ab", [])
+
+
+async def test_a_connection_that_breaks_ends_a_read_that_has_a_tap() -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    tapped.connection.data_received(b"1\r\na\r\n")
+    tapped.connection.connection_lost(None)
+    with pytest.raises(ConnectionBroken):
+        await reading
+    assert tapped.taken == [b"a"]
+
+
+async def test_however_much_a_tap_takes_the_reading_goes_on() -> None:
+    tapped = Tapped()
+    reading = await tapped.waits()
+    for _ in range(20):
+        tapped.connection.data_received(b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000))
+    assert tapped.transport.reading
+    assert len(tapped.taken) == 20
+    tapped.connection.data_received(b"1\r\n!\r\n")
+    assert await reading == b"!"
+    assert tapped.transport.reading
+
+
+# --- what is held back ----------------------------------------------------------------------------
+
+
 async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
     connection, transport = connected()
     connection.begin(b"request")

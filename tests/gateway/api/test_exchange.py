@@ -1,0 +1,101 @@
+"""A stream on its way to its client: what goes past the events stands where its event would stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from gateway.api.exchange import Exchange
+from gateway.api.line import CYCLE
+from gateway.execution.stream import AnswerStream
+from gateway.model.record import Record
+from providers.chat import (
+    ChatRequest,
+    ChoiceFinish,
+    Finished,
+    Opened,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    UserMessage,
+)
+
+ASK = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
+
+
+class Client:
+    """What a client gets; `is_slow`, nothing can be written without a wait."""
+
+    def __init__(self) -> None:
+        self.is_slow = False
+        self.received = b""
+
+    def write(self, data: bytes) -> bool:
+        if not self.is_slow:
+            self.received += data
+        return not self.is_slow
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.received += message.get("body", b"")
+
+
+class Passing:
+    """A stream that offers texts between its batches: each step is a batch or a function."""
+
+    def __init__(self, *steps: tuple[StreamEvent, ...] | Callable[[], None]) -> None:
+        self._steps = list(steps)
+        self.take_text: Callable[[bytes], bool] = lambda _: False
+
+    def pass_on(self, take_text: Callable[[bytes], bool]) -> None:
+        self.take_text = take_text
+
+    def __aiter__(self) -> Passing:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        while self._steps:
+            step = self._steps.pop(0)
+            if not callable(step):
+                return step
+            step()
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> None:
+    client = Client()
+    taken: list[bool] = []
+
+    def offer(text: bytes, *, is_slow: bool = False) -> Callable[[], None]:
+        def step() -> None:
+            client.is_slow = is_slow
+            taken.append(stream.take_text(text))
+
+        return step
+
+    stream = Passing(
+        (Opened("i", "m", 1),),
+        offer(b"too early"),
+        (TextDelta("a"),),
+        offer(b"b"),
+        offer(b"c", is_slow=True),
+        (TextRun((b"c",)),),
+        offer(b"\\u0064"),
+        (ChoiceFinish("stop"), Finished()),
+    )
+    exchange = Exchange({"extensions": {CYCLE: client}}, lambda: None, client.send, Record("r", 0, "t"))
+    await exchange.answer_stream(cast(AnswerStream, stream), ASK, 0)
+    *events, done = [line.removeprefix(b"data: ") for line in client.received.split(b"\n\n") if line]
+    deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]
+    assert (taken, deltas, done) == ([False, True, False, True], ["a", "b", "c", "d", None], b"[DONE]")
+
+
+async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
+    client = Client()
+    stream = Passing((Opened("i", "m", 1), TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
+    offered: list[bool] = []
+    await Exchange({}, lambda: None, client.send, Record("r", 0, "t")).answer_stream(cast(AnswerStream, stream), ASK, 0)
+    assert offered == [False]
