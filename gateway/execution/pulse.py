@@ -26,10 +26,12 @@ class Pulses:
         self._last: dict[tuple[str, str, str], float] = {}
         self._slowest: dict[tuple[str, str, str], tuple[float, float]] = {}
 
-    def beat(self, deployment: Deployment, now: float, took_s: float) -> None:
-        """It has answered, or begun to; the whole of one answer took so long."""
+    def beat(self, deployment: Deployment, now: float, took_s: float | None) -> None:
+        """It has answered, which took so long, or begun to (None): how long that will take, nobody knows yet."""
         place = deployment.name, deployment.origin, deployment.model
         self._last[place] = now
+        if took_s is None:
+            return
         held = self._slowest.get(place)
         if held is None or took_s >= held[0] or now - held[1] > REMEMBERED_S:
             self._slowest[place] = took_s, now
@@ -39,12 +41,13 @@ class Pulses:
         self._last.pop((deployment.name, deployment.origin, deployment.model), None)
 
     def is_quick(self, deployment: Deployment, patience_s: float, now: float) -> bool:
-        """Whether it has answered somebody within `patience_s`, and lately everybody in a part of that."""
+        """Whether it has answered somebody within `patience_s`, and all whole answers of late took a part of that."""
         place = deployment.name, deployment.origin, deployment.model
         if self._last.get(place, _NEVER) + patience_s <= now:
             return False
-        took_s, at = self._slowest.get(place, (0.0, now))
-        return took_s <= patience_s * _QUICK or now - at > REMEMBERED_S
+        held = self._slowest.get(place)
+        # A stream's first word comes soon where the last takes minutes: without a whole answer nothing is known.
+        return held is not None and held[0] <= patience_s * _QUICK and now - held[1] <= REMEMBERED_S
 
     def has_answered_since(self, deployment: Deployment, then: float) -> bool:
         """Whether it has answered anybody since that moment."""

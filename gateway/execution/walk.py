@@ -140,7 +140,7 @@ class Walk:
         else:
             now = self.deadline.clock()
             if call.step is not self.plan.steps[-1]:
-                pulses.beat(deployment, now, 0.0 if self.request.stream else now - call.started_at)
+                pulses.beat(deployment, now, None if self.request.stream else now - call.started_at)
             call.answered(answer, now, self.deadline.clock)
 
     async def _beside_another(self, call: Call, hedge: Hedge) -> Call:

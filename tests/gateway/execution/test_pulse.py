@@ -55,6 +55,17 @@ def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deploy
     assert pulses.is_quick(first, 10, now=102 + REMEMBERED_S)
 
 
+def test_an_answer_that_has_only_begun_shows_nothing_of_the_whole(deployments: dict[str, Deployment]) -> None:
+    pulses, first = Pulses(), deployments["first"]
+    pulses.beat(first, now=100, took_s=None)
+    assert pulses.has_answered_since(first, 99)
+    assert not pulses.is_quick(first, 10, now=101), "a stream has begun, and may take minutes"
+    pulses.beat(first, now=102, took_s=1)
+    assert pulses.is_quick(first, 10, now=103)
+    pulses.beat(first, now=103 + REMEMBERED_S, took_s=None)
+    assert not pulses.is_quick(first, 10, now=104 + REMEMBERED_S), "the whole answer is too long ago"
+
+
 def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployment]) -> None:
     pulses = Pulses()
     for deployment in deployments.values():
@@ -62,6 +73,20 @@ def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployme
     pulses.keep([deployments["second"]])
     assert not pulses.is_quick(deployments["first"], 10, now=101)
     assert pulses.is_quick(deployments["second"], 10, now=101)
+
+
+async def test_beside_a_stream_that_has_just_begun_one_json_is_folded(bench: Bench) -> None:
+    asked_for: list[bool] = []
+
+    async def first(request: httpx.Request) -> httpx.Response:
+        asked_for.append(b'"stream":true' in request.content)
+        return httpx.Response(200, json=answer_json())
+
+    bench.router.post(FIRST).mock(side_effect=first)
+    await bench.ask(stream=True)
+    bench.record = Record("req", 0.0, "t")
+    await bench.ask()
+    assert asked_for == [True, True], "asked for one JSON, a long answer would be taken for silence"
 
 
 @pytest.mark.parametrize("others_are_answered", [True, False])
