@@ -324,6 +324,8 @@ BY_MODEL: Mapping[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "qwen-plus": ({}, {}, False),
     "qwen3-max": ({}, {}, False),
     "qwen3.5-plus": ({"enable_thinking": False}, {}, False),
+    "qwen3-32b": ({"enable_thinking": False}, {}, False),
+    "qwen3-235b-a22b": ({"enable_thinking": False}, {}, False),
     "qwen3-vl-plus": ({}, {}, False),
     "qwq-plus": ({}, {}, True),
     "deepseek-r1": ({}, {}, True),
