@@ -174,22 +174,6 @@ async def test_a_mistake_is_told_once_and_mended(files: Files, log: list[structl
     await files.live.stop()
 
 
-@pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
-def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: Path, what: str) -> None:
-    path = tmp_path / "gateway.yaml"
-    if what == "too large":
-        path.write_bytes(b"#" * (MAX_BYTES + 1))
-    elif what == "pipe":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
-    outcome = compile_here(Order(str(path)), KEYS)
-    told = {"too large": "larger than 4 MiB", "pipe": "it is no regular file", "directory": "Is a directory"}
-    assert told[what] in str(outcome.problems[0])
-    # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
-    assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))
-
-
 async def test_what_may_not_be_served_is_a_mistake(files: Files) -> None:
     files.live.start(files.activate)
     files.refused = "not on this address"
@@ -399,3 +383,19 @@ async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
     tracemalloc.stop()
     await files.live.stop()
     assert grown < 50_000
+
+
+@pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
+def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "gateway.yaml"
+    if what == "too large":
+        path.write_bytes(b"#" * (MAX_BYTES + 1))
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    outcome = compile_here(Order(str(path)), KEYS)
+    told = {"too large": "larger than 4 MiB", "pipe": "it is no regular file", "directory": "Is a directory"}
+    assert told[what] in str(outcome.problems[0])
+    # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
+    assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))
