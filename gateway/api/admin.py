@@ -28,6 +28,8 @@ from providers.territories import TerritoryError
 __all__ = ["Control", "Guard", "build_admin"]
 
 _LONGEST_NAME = 120
+_ROLLBACK_TAKES = {"version": 64, "signature": 16_384}
+"""How many characters each may have."""
 
 
 class Control(Protocol):
@@ -111,10 +113,9 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
 
     @guarded.post("/rollback")
     async def rollback(
-        request: Request,
-        version: Annotated[str | None, Body(max_length=64)] = None,
-        signature: Annotated[str | None, Body(max_length=16_384)] = None,
+        request: Request, wanted: Annotated[dict[str, str | None] | None, Body()] = None
     ) -> JSONResponse:
+        version, signature = _version_and_signature(wanted or {})
         done = await control.rollback(version, _operator(request), signature)
         told = {**reload_report(done), "file_active": (await control.status()).file_is_active}
         return JSONResponse(told, 200 if done.activated else 422)
@@ -130,6 +131,18 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
 
     app.include_router(guarded)
     return app
+
+
+def _version_and_signature(given: Mapping[str, str | None]) -> tuple[str | None, str | None]:
+    """What a rollback is told. An unknown word is refused: with a slip of the pen in `version`, it would go back to
+    another one than was meant."""
+    for name, value in given.items():
+        most = _ROLLBACK_TAKES.get(name)
+        if most is None:
+            raise ApiError("invalid_request", "a rollback takes `version` and `signature`, and nothing else")
+        if len(value or "") > most:
+            raise ApiError("invalid_request", f"it must have at most {most} characters", name)
+    return given.get("version"), given.get("signature")
 
 
 def _operator(request: Request) -> str:

@@ -71,16 +71,20 @@ def _before(options: argparse.Namespace, settings: Settings) -> State | None:
 
 
 def _active(settings: Settings) -> str | None:
-    """The version that the state directory says is active; None where there is no directory, or nothing in it."""
-    from gateway.state.database import StateError
+    """The version that the state directory says is active; None where there is no directory, or nothing in it.
 
-    if settings.state_dir is None:
+    A history that is there and can't be read may know of another version than the config: nothing may stand in for it.
+    """
+    from gateway.state.database import StateError
+    from gateway.state.history import has_history
+
+    if settings.state_dir is None or not has_history(settings.state_dir):
         return None
     try:
         with opened(settings) as kept:
             pointer = kept.pointer()
-    except StateError:
-        return None
+    except StateError as error:
+        raise CommandError(f"{error}; to compare with a file, name it with --from") from None
     return pointer.version if pointer is not None else None
 
 

@@ -16,7 +16,7 @@ from gateway.config.catalogue_files import Catalogues, read_catalogues
 from gateway.config.files import FileLook, look_at_files
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.references import Resolution, file_of, references_in, resolve
-from gateway.config.watch import MAX_BYTES, Reading, digest, read_files
+from gateway.config.watch import MAX_BYTES, Reading, digest, open_file, read_files
 from gateway.config.written import Written
 from gateway.config.yaml_source import parse_yaml
 from gateway.config.yaml_tree import Source
@@ -60,10 +60,13 @@ def load_document(
     return parse_document(read_config(path), str(path), environ, secrets=secrets, clock=clock)
 
 
-def read_config(path: FilePath | str) -> bytes:
-    """The bytes of a config file, or the first of too many; raises ConfigRejected."""
+def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
+    """The bytes of a config file, or the first of too many; raises ConfigRejected.
+
+    waits: whether it may be a pipe too, which is read once somebody writes to it.
+    """
     try:
-        with FilePath(path).open("rb") as file:
+        with FilePath(path).open("rb") if waits else open_file(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         hint = "`gateway init` writes one to start from" if isinstance(error, FileNotFoundError) else ""

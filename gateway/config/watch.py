@@ -6,12 +6,14 @@ counts once two readings in a row are equal.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from typing import BinaryIO
 
-__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "read_files"]
+__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "open_file", "read_files"]
 
 Reading = Mapping[str, str]
 """What stands in each file, by its path: a digest of the content."""
@@ -33,10 +35,8 @@ def read_files(paths: Iterable[str]) -> dict[str, str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open_file(path) as file:
             known = os.fstat(file.fileno())
-            if not stat.S_ISREG(known.st_mode):
-                return MISSING
             if known.st_size > MAX_BYTES:
                 return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
             return digest(file.read(MAX_BYTES + 1))
@@ -44,9 +44,19 @@ def _read(path: str) -> str:
         return MISSING
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file to read, and nothing else; raises OSError."""
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
     """A named pipe would keep us for as long as nobody writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a directory, open says so itself
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 class Watch:

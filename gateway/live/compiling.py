@@ -56,14 +56,15 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
     """The outcome of a compile in this process."""
     from gateway.config.compile import compile_config
     from gateway.config.load import parse_document, read_config
-    from gateway.config.watch import MISSING, digest, read_files
+    from gateway.config.watch import MAX_BYTES, MISSING, digest, read_files
     from providers.registry import load_registry
 
     files: Reading = {order.path: MISSING}
     try:
         if order.text is None:
-            data = read_config(order.path)
-            files = {order.path: digest(data)}
+            data = read_config(order.path, waits=False)
+            # What is too large has no digest: it must read as the watch reads it, or it would never be at rest.
+            files = {order.path: digest(data)} if len(data) <= MAX_BYTES else read_files([order.path])
             document = parse_document(data, order.path, environ, secrets=order.secrets)
             files = document.files
         else:

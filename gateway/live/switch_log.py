@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.config.in_clear import secrets_in_clear
 from gateway.config.problems import Problem, dotted
-from gateway.config.watch import digest, read_files
+from gateway.config.watch import digest, open_file, read_files
 from gateway.config.written import Written
 from gateway.live.compiling import Order
 from gateway.model.table import Table
@@ -126,7 +126,7 @@ def signature_file(config: Path) -> Path:
 def read_signature(path: Path) -> str | None:
     """What stands there, None if nothing does."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(_MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip() or None
     except OSError:
         return None

@@ -97,7 +97,7 @@ class Audit:
         line = {**content, "previous": previous}
         line["hash"] = _hash(line)
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
-        data = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        data = _encode(ordered)
         before = os.fstat(self._descriptor).st_size
         if not self._is_in_place():
             raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
@@ -160,6 +160,8 @@ def _check(data: bytes, number: int, last: Head) -> str | None:
         return "is no line of the trail" if data.endswith(b"\n") else "was never finished"
     if line.get("hash") != _hash({name: value for name, value in line.items() if name != "hash"}):
         return "was changed: its hash is of something else"
+    if data != _encode(line):
+        return "was changed: it is not written as the gateway writes it"
     if line.get("number") != number:
         return f"has the number {line.get('number')}: a line was taken out, put in or moved"
     if line.get("previous") != last.hash:
@@ -181,6 +183,11 @@ def _head_of(data: bytes) -> Head | None:
         case {"number": int(number), "hash": str(digest)}:
             return Head(number, digest)
     return None
+
+
+def _encode(line: Mapping[str, object]) -> bytes:
+    """A line as it is written. A name that stands in it twice is read once: the hash alone wouldn't show the other."""
+    return json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _hash(line: Mapping[str, object]) -> str:

@@ -17,9 +17,11 @@ from typing import Any
 from gateway.state.audit import BEGINNING, Head
 from gateway.state.database import StateError, open_database, open_to_read, transaction
 
-__all__ = ["Activation", "History", "Pointer", "Version", "open_history"]
+__all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
 
 _NAME = "history"
+_MOST_ROWS = 2**63 - 1
+"""The largest number that SQLite knows."""
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS version (
     version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
@@ -78,9 +80,14 @@ def open_history(directory: Path, *, make: bool = True) -> History:
     there is an error too."""
     if make:
         return History(open_database(directory, _NAME, _LAYOUT))
-    if not (directory / f"{_NAME}.db").exists():
+    if not has_history(directory):
         raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
     return History(open_to_read(directory, _NAME))
+
+
+def has_history(directory: Path) -> bool:
+    """Whether there is one to be read, be it a good one or not."""
+    return (directory / f"{_NAME}.db").exists()
 
 
 class History:
@@ -160,7 +167,7 @@ class History:
         """The newest first, without their plans."""
         rows = self._all(
             "SELECT number, version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
-            (limit,),
+            (min(limit, _MOST_ROWS),),
         )
         return [Activation(*row) for row in rows]
 
@@ -171,7 +178,10 @@ class History:
             "ORDER BY number DESC LIMIT 1",
             (version,),
         )
-        return replace(Activation(*row[:7]), plan=json.loads(row[7])) if row is not None else None
+        try:
+            return replace(Activation(*row[:7]), plan=json.loads(row[7])) if row is not None else None
+        except (ValueError, RecursionError) as error:
+            raise StateError(f"the history can't be used: the plan of version {version} is damaged") from error
 
     def audit_head(self) -> Head:
         """The last line of the audit trail that is known to have been written."""
@@ -190,15 +200,17 @@ class History:
         except sqlite3.Error as error:
             raise StateError(f"the history can't be used: {error}") from error
 
-    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> None:
         try:
-            return self._connection.execute(statement, values)
+            self._connection.execute(statement, values)
         except sqlite3.Error as error:
             raise StateError(f"the history can't be used: {error}") from error
 
     def _one(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._run(statement, values).fetchone()
-        return row
+        return next(iter(self._all(statement, values)), None)
 
     def _all(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._run(statement, values).fetchall()
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:  # a damaged page may be come upon after the first row
+            raise StateError(f"the history can't be used: {error}") from error

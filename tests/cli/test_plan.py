@@ -104,3 +104,16 @@ def test_a_pair_of_keys_is_written_once(gateway: Command) -> None:
     shown = gateway("key", "new", "--ed25519", "admin.pem")
     assert (shown.status, "nothing is overwritten" in shown.err) == (2, True)
     assert Path("admin.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["no database" * 1000, ""])
+def test_a_history_that_cannot_be_read_is_not_taken_for_none(gateway: Command, damage: str) -> None:
+    """What is active may be another version than the config: "nothing changes" would be a guess."""
+    Path("state").mkdir()
+    Path("state/history.db").write_text(damage, "utf-8")
+    words = ("plan", "new.yaml", "--config", "gateway.yaml", "--state", "state")
+    shown = gateway(*words)
+    assert (shown.status, shown.out) == (2, "")
+    assert "history" in shown.err
+    assert "name it with --from" in shown.err
+    assert gateway(*words, "--from", "gateway.yaml").status == 0

@@ -306,6 +306,17 @@ def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: S
     assert operator.answered_by() == "b"
 
 
+def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers: SimulatorThread) -> None:
+    version = operator.version()
+    operator.path.unlink()
+    os.mkfifo(operator.path)
+    answer = operator.admin.post("/reload")
+    assert (answer.status_code, "it is no regular file" in answer.text) == (422, True)
+    operator.replace(config(providers, "b"))
+    operator.wait_for_another(version)
+    assert operator.answered_by() == "b"
+
+
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
     """As a ConfigMap is mounted: the file is a link through `..data`, and that one is replaced."""
     for number, name in enumerate(NAMES):

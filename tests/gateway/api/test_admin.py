@@ -267,3 +267,13 @@ async def test_a_name_that_could_deceive_is_refused(told: Told, name: str | byte
     answer = await client(told).post("/rollback", headers={"x-gateway-operator": name})
     assert answer.status_code == 400
     assert told.rollbacks == []
+
+
+@pytest.mark.parametrize(
+    "content", [{"versoin": "abcd1234"}, {"version": "a" * 65}, {"signature": "a" * 16_385}, {"version": 5}, []]
+)
+async def test_a_rollback_that_is_not_understood_is_not_done(told: Told, content: object) -> None:
+    """Without the version that was meant it would go back to another one."""
+    answer = await client(told).post("/rollback", json=content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert told.rollbacks == []

@@ -18,6 +18,7 @@ import structlog
 from gateway.app import Gateway
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document
+from gateway.config.watch import MAX_BYTES, read_files
 from gateway.live.compiler import CompileFailed, Compiler, compile_apart
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
@@ -382,3 +383,19 @@ async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
     tracemalloc.stop()
     await files.live.stop()
     assert grown < 50_000
+
+
+@pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
+def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "gateway.yaml"
+    if what == "too large":
+        path.write_bytes(b"#" * (MAX_BYTES + 1))
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    outcome = compile_here(Order(str(path)), KEYS)
+    told = {"too large": "larger than 4 MiB", "pipe": "it is no regular file", "directory": "Is a directory"}
+    assert told[what] in str(outcome.problems[0])
+    # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
+    assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

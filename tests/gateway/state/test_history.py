@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,17 @@ def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeyp
         with pytest.raises(StateError, match=r"gateway\.lock can't be written: No space left"):
             Lock(tmp_path)
     Lock(tmp_path).release()
+
+
+def test_more_than_there_can_be_is_all(history: History) -> None:
+    history.add(ONE, "", "start", "", {}, "+all")
+    assert [it.version for it in history.activations(10**30)] == [ONE.version]
+
+
+def test_a_plan_that_is_damaged_is_an_error_of_the_state(history: History, tmp_path: Path) -> None:
+    history.add(ONE, "", "start", "", {}, "+all")
+    with sqlite3.connect(tmp_path / "history.db") as database:
+        database.execute("UPDATE activation SET plan = '{'")
+    database.close()
+    with pytest.raises(StateError, match="the plan of version aaaa11112222 is damaged"):
+        history.last_activation(ONE.version)
