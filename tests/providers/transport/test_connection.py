@@ -320,7 +320,8 @@ async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> No
     tapped = Tapped()
     reading = await tapped.waits()
     tapped.connection.data_received(data)
-    assert (await reading, tapped.taken) == (body, [])
+    async with asyncio.timeout(5):
+        assert (await reading, tapped.taken) == (body, [])
 
 
 async def test_a_read_that_was_given_up_has_no_tap() -> None:
