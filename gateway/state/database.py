@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.state.errors import StateError
 
-__all__ = ["StateError", "open_database", "open_to_read", "transaction"]
+__all__ = ["StateError", "explained", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
 
@@ -42,8 +42,15 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path} can't be used: {error}") from error
+        raise StateError(f"{path} can't be used: {explained(error)}") from error
     return connection
+
+
+def explained(error: Exception) -> str:
+    """What SQLite or the system says, and how to mend it where the file itself is damaged."""
+    damaged = isinstance(error, sqlite3.DatabaseError) and ("malformed" in str(error) or "not a database" in str(error))
+    mend = "; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
+    return f"{error}{mend if damaged else ''}"
 
 
 def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
@@ -58,7 +65,7 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
                 return _for_reading(path, path, version)
         return _copied(path, version)
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path} can't be read: {error}") from error
+        raise StateError(f"{path} can't be read: {explained(error)}") from error
 
 
 def _copied(path: Path, version: int) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import StateError, open_database, open_to_read, transaction
+from gateway.state.database import StateError, explained, open_database, open_to_read, transaction
 
 __all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
 
@@ -181,7 +181,7 @@ class History:
         try:
             return replace(Activation(*row[:7]), plan=json.loads(row[7])) if row is not None else None
         except (ValueError, RecursionError) as error:
-            raise StateError(f"the history can't be used: the plan of version {version} is damaged") from error
+            raise StateError(f"history.db can't be used: the plan of version {version} is damaged") from error
 
     def audit_head(self) -> Head:
         """The last line of the audit trail that is known to have been written."""
@@ -198,13 +198,13 @@ class History:
             with transaction(self._connection):
                 yield
         except sqlite3.Error as error:
-            raise StateError(f"the history can't be used: {error}") from error
+            raise StateError(f"history.db can't be used: {explained(error)}") from error
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> None:
         try:
             self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StateError(f"the history can't be used: {error}") from error
+            raise StateError(f"history.db can't be used: {explained(error)}") from error
 
     def _one(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
         return next(iter(self._all(statement, values)), None)
@@ -213,4 +213,4 @@ class History:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:  # a damaged page may be come upon after the first row
-            raise StateError(f"the history can't be used: {error}") from error
+            raise StateError(f"history.db can't be used: {explained(error)}") from error

@@ -32,7 +32,7 @@ def test_a_later_layout_is_not_misread(tmp_path: Path) -> None:
 
 def test_what_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "history.db").write_bytes(b"no database at all, however long it is" * 100)
-    with pytest.raises(StateError, match=r"history\.db can't be used: file is not a database"):
+    with pytest.raises(StateError, match=r"history\.db can't be used: file is not a database; move it away"):
         open_database(tmp_path, "history", LAYOUT)
 
 
