@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from gateway.state.errors import StateError
 __all__ = ["StateError", "explained", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
+_PAUSE_S = 0.01
 
 
 def open_database(directory: Path, name: str, layout: str, *, version: int = 1) -> sqlite3.Connection:
@@ -32,18 +34,33 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            found = _layout_of(connection, path, version)
-            connection.executescript(layout)
-            if found != version:
-                connection.execute(f"PRAGMA user_version = {version}")
+            _set_up(connection, path, layout, version)
         except BaseException:
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be used: {explained(error)}") from error
     return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: int) -> None:
+    """Write ahead, by this layout. Where several begin a file at once SQLite gives up on some of these statements at once,
+    whatever its timeout; each may be made again."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            found = _layout_of(connection, path, version)
+            connection.executescript(layout)
+            if found != version:
+                connection.execute(f"PRAGMA user_version = {version}")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 def explained(error: Exception) -> str:

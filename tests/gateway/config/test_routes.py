@@ -35,13 +35,13 @@ def changed(old: str, new: str) -> str:
     ("deployments", "environ", "route", "why"),
     [
         (changed("endpoint: us,", "endpoint: us, enabled: false,"), ENVIRON, "us: [chatgpt-us]", "chatgpt-us: disabled"),
-        (SOUND["deployments"], {**ENVIRON, "US_KEY": ""}, "us: [chatgpt-us]", "chatgpt-us: no credential (US_KEY)"),
+        (SOUND["deployments"], {**ENVIRON, "US_KEY": ""}, "us: [chatgpt-us]", "chatgpt-us: no credential"),
         (changed(" attests: [zdr],", ""), ENVIRON, "eu: [chatgpt-eu]", "chatgpt-eu: not attested: mam or zdr"),
         (
             changed("endpoint: us,", "endpoint: us, enabled: false,") + "  x: {provider: openai, model: gpt-6-sol, endpoint: us}\n",
             ENVIRON,
             "us: [{chatgpt-us: 1, x: 1}]",
-            "chatgpt-us: disabled; x: no credential (api_key)",
+            "chatgpt-us: disabled; x: no credential",
         ),
     ],
 )  # fmt: skip

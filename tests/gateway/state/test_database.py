@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -82,3 +84,17 @@ def test_a_transaction_whose_end_fails_is_gone_and_the_next_one_is_not_in_it() -
         assert database.execute("SELECT (SELECT count(*) FROM one), (SELECT count(*) FROM other)").fetchall() == [
             (1, 0)
         ]
+
+
+def test_many_may_begin_a_file_at_once(tmp_path: Path) -> None:
+    """Workers do."""
+    for number in range(20):
+        directory = tmp_path / str(number)
+        barrier = threading.Barrier(8)
+
+        def begin(_: int, directory: Path = directory, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait(10)
+            open_database(directory, "history", LAYOUT).close()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
