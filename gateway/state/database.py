@@ -44,7 +44,7 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: int) -> None:
-    """Write ahead, by this layout. Where several begin a file at once SQLite gives up on some of these statements at once,
+    """Write ahead, by this layout. Where several begin a file at once, SQLite gives up on some of these statements
     whatever its timeout; each may be made again."""
     until = time.monotonic() + _BUSY_S
     while True:
