@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.api.errors import ApiError, encode_error
@@ -46,6 +46,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
         self._line = Line()
+        self._running: RequestResponseCycle | None = None
         self._bare_bytes = 0
         self._in_message = False
         self._wrong = "this is no valid HTTP/1.1 request"
@@ -64,6 +65,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the newest request, behind which this one may run.
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +150,7 @@ class GatewayProtocol(HttpToolsProtocol):
         )
         scope["extensions"] = {LINE: self._line, CYCLE: cycle}  # type: ignore[dict-item]  # ASGI allows any value
         if before is None or before.response_complete:
+            self._running = cycle
             self._start_asgi_task(cycle, self.app)
         else:
             self.pipeline.appendleft((cycle, self.app))
@@ -191,6 +197,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._watch_closing()
             return
         if self.pipeline:
+            self._running = self.pipeline[-1][0]
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
