@@ -88,6 +88,15 @@ def _versions(python: str, *packages: str) -> str:
     return _ask(python, "-c", code)
 
 
+def _by_uvicorn(python: str, name: str, folder: Path, cores: Cores, **environ: str) -> Running:
+    """`bench/NAME.py` under uvicorn, which takes uvloop and httptools where it finds them."""
+    port = free_port()
+    command = [python, "-m", "uvicorn", f"bench.{name}:app", "--port", str(port), "--no-access-log"]
+    environ = {**environ, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    process = Process(command, cores.subject, folder / f"{name}.log", environ)
+    return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+
+
 @dataclass(frozen=True, slots=True)
 class Ours:
     """`gateway serve` with one worker on a production-like config, its JSON log lines going to a file."""
@@ -151,12 +160,8 @@ class Naive:
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
-        port = free_port()
         upstreams = json.dumps({name: f"http://127.0.0.1:{number}{_CHAT}" for name, number in ports.items()})
-        command = [self.python, "-m", "uvicorn", "bench.naive:app", "--port", str(port), "--no-access-log"]
-        environ = {"NAIVE_UPSTREAMS": upstreams, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
-        process = Process(command, cores.subject, folder / "naive.log", environ)
-        return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+        return _by_uvicorn(self.python, self.name, folder, cores, NAIVE_UPSTREAMS=upstreams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +182,7 @@ class Floor:
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`; the provider's ports are not needed."""
-        port = free_port()
-        command = [self.python, "-m", "uvicorn", "bench.floor:app", "--port", str(port), "--no-access-log"]
-        environ = {**python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
-        process = Process(command, cores.subject, folder / "floor.log", environ)
-        return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+        return _by_uvicorn(self.python, self.name, folder, cores)
 
 
 _NGINX = """
