@@ -100,15 +100,16 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended]]
     is_written = {grave: level <= _LEVELS[_word(grave=grave)] for grave in (True, False)}
 
     def write(ended: Sequence[Ended]) -> None:
-        if kept := [_line_of(record, at) for record, at in ended if is_written[_is_grave(record)]]:
+        judged = [(record, at, _is_grave(record)) for record, at in ended]
+        if kept := [_line_of(record, at, grave=grave) for record, at, grave in judged if is_written[grave]]:
             lines.write(kept)
 
     return write
 
 
-def _line_of(record: Record, at: float) -> str:
-    moment, word = datetime.fromtimestamp(at, UTC), _word(grave=_is_grave(record))
-    line = _fields_of(record, timestamp=moment, level=word, event="request")
+def _line_of(record: Record, at: float, *, grave: bool) -> str:
+    moment = datetime.fromtimestamp(at, UTC)
+    line = _fields_of(record, timestamp=moment, level=_word(grave=grave), event="request")
     return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
 
 
