@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import compress
 from operator import attrgetter, ne
 from typing import Any
@@ -133,7 +133,14 @@ _TALK = (SystemMessage, UserMessage)
 def needs_of(request: ChatRequest) -> Needs:
     """What the request needs; computed once a request, whatever the number of deployments."""
     features, parameters = frozenset(_features(request)), frozenset(_parameters(request))
-    return Needs(features, parameters, _moving(request), request.reasoning_effort == "none")
+    return _needs(features, parameters, _moving(request), request.reasoning_effort == "none")
+
+
+# Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is
+# remembered by its needs is found without comparing them.
+@lru_cache(maxsize=256)
+def _needs(features: frozenset[str], parameters: frozenset[str], moving: frozenset[str], unthinking: bool) -> Needs:
+    return Needs(features, parameters, moving, unthinking)
 
 
 def _features(request: ChatRequest) -> set[str]:

@@ -12,7 +12,7 @@ from providers.adapter import WireResponse
 from providers.adapters._openai_plain import plain_completion
 from providers.adapters._tool_loops import arguments_text
 from providers.assembly import Assembler
-from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
@@ -84,6 +84,8 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
 }
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
+# What most deltas hold: no more than who speaks, and text.
+_OF_TEXT = frozenset({"role", "content"})
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
@@ -122,7 +124,8 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     if chunk.get("error") or event == "error":
         assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
         return
-    assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
+    if not assembler.opened:
+        assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
     for entry in read_list(chunk, "choices"):
         _read_choice(assembler, as_map(entry))
     usage = read_map(chunk, "usage")
@@ -134,9 +137,27 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     index = read_int(source, "index") or 0
     delta = read_map(source, "delta")
     is_whole = not delta
-    if is_whole:
-        delta = new_in_message(assembler, read_map(source, "message"), index)
+    if is_whole and (message := read_map(source, "message")):
+        delta = new_in_message(assembler, message, index)
     logprobs = read_map(source, "logprobs") or None
+    content = delta.get("content")
+    if type(content) is not list and delta.keys() <= _OF_TEXT:
+        text = content if type(content) is str else ""
+        if text or logprobs:
+            assembler.text(text, index, logprobs)
+    else:
+        text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
+    word = read_str(source, "finish_reason")
+    if word and word != "null":
+        assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
+    elif not text:
+        assembler.see(index)
+
+
+def _read_delta(
+    assembler: Assembler, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool
+) -> str:
+    """All that a delta can bring, in the order in which a model says it; its text."""
     reasoning = (
         read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(delta.get("content"))
     )
@@ -149,11 +170,7 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
         assembler.refusal(refusal, index)
     for place, entry in enumerate(read_list(delta, "tool_calls")):
         read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
-    word = read_str(source, "finish_reason")
-    if word and word != "null":
-        assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
-    elif not text:
-        assembler.see(index)
+    return text
 
 
 def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:

@@ -61,11 +61,13 @@ class _Template:
         if self.behind_padding is not None or not data.startswith(self.head, start):
             return [], start
         seam, pieces = self.seam, []
-        place = start + len(self.head)
-        while (end := data.find(b'"', place)) > place and data.startswith(seam, end):
+        width, place = len(seam), start + len(self.head)
+        while data.startswith(seam, end := data.find(b'"', place)):
             pieces.append(data[place:end])
-            place = end + len(seam)
-        if pieces and _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
+            place = end + width
+        if pieces and (
+            b"" in pieces or (_NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)))
+        ):
             return [], start
         return pieces, place - len(self.head)
 
