@@ -66,34 +66,34 @@ class EventStreamParser:
         for item in items:
             if assembler.done:
                 return
-            if type(item) is ServerSentEvent and item.data.startswith(b"{"):
-                self._take_event(item, at_end)
+            if isinstance(item, SseComment):
+                if self._read_comment is not None:
+                    self._read_comment(item.text)
+                assembler.heartbeat()
                 continue
-            if isinstance(item, SseComment) and self._read_comment is not None:
-                self._read_comment(item.text)
-            if not isinstance(item, ServerSentEvent) or not item.data.strip():
-                self._assembler.heartbeat()
-            elif item.data.startswith(b"[DONE]"):
-                self._assembler.complete()
+            data = item.data
+            if not data.startswith(b"{"):
+                if not data.strip():
+                    assembler.heartbeat()
+                    continue
+                if data.startswith(b"[DONE]"):
+                    assembler.complete()
+                    continue
+            try:
+                chunk = loads(data)
+            except JsonError:
+                # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
+                if not at_end:
+                    self._fail_malformed("an event of the provider's stream is not valid JSON", data)
+                continue
+            if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
+                self._read_chunk(chunk, item.event)
             else:
-                self._take_event(item, at_end)
+                self._fail_malformed("an event of the provider's stream is no JSON object", data)
         if self._sse.overflowed:
             self._assembler.fail(
                 Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken")
             )
-
-    def _take_event(self, item: ServerSentEvent, at_end: bool) -> None:
-        try:
-            chunk = loads(item.data)
-        except JsonError:
-            # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
-            if not at_end:
-                self._fail_malformed("an event of the provider's stream is not valid JSON", item.data)
-            return
-        if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
-            self._read_chunk(chunk, item.event)
-        else:
-            self._fail_malformed("an event of the provider's stream is no JSON object", item.data)
 
     def _fail_malformed(self, message: str, data: bytes) -> None:
         if self._assembler.whole:

@@ -147,13 +147,15 @@ class LiveStream:
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
-        while not self._first or not any(isinstance(event, _REAL) for event in self._first):
+        while not any(isinstance(event, _REAL) for event in self._first):
             events = self._take(await self._reply.read())
-            self._first += tuple([event for event in events if not isinstance(event, Heartbeat)])
-        for event in self._first:
-            if isinstance(event, Failed):
-                # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
-                raise ProviderFailed(event.failure)
+            if Heartbeat in map(type, events):
+                events = tuple([event for event in events if not isinstance(event, Heartbeat)])
+            self._first += events
+        # Told of all of them at once: a burst may bring the whole answer.
+        if Failed in map(type, self._first):
+            # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
+            raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
 
     def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:
