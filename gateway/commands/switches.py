@@ -254,4 +254,7 @@ def audit_verify(options: argparse.Namespace) -> int:
         print(f"line {verdict.fault.line} {verdict.fault.reason}")
         return _REFUSED
     print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
+    if verdict.unconfirmed:
+        told = f"gateway: history.db doesn't know of the switch in line {verdict.unconfirmed[0]}"
+        print(f"{told}: unless a gateway is just making it, that table was never served", file=sys.stderr)
     return _OK

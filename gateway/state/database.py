@@ -22,11 +22,14 @@ _BUSY_S = 5.0
 _PAUSE_S = 0.01
 
 
-def open_database(directory: Path, name: str, layout: str, *, version: int = 1) -> sqlite3.Connection:
+def open_database(
+    directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False
+) -> sqlite3.Connection:
     """The database `name`.db of the directory, which is made if it isn't there; raises StateError.
 
     layout: `CREATE TABLE IF NOT EXISTS` statements. version: of that layout; a file of a later one is refused, so that
-    a rollback of the gateway doesn't misread it. Any thread may use the connection, one at a time.
+    a rollback of the gateway doesn't misread it. durable: what is committed outlives a loss of power too, not only the
+    end of the process. Any thread may use the connection, one at a time.
     """
     path = directory / f"{name}.db"
     try:
@@ -35,6 +38,8 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _set_up(connection, path, layout, version)
+            if durable:
+                connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
             raise

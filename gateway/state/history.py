@@ -79,7 +79,8 @@ def open_history(directory: Path, *, make: bool = True) -> History:
     """The history of a state directory; raises StateError. Without `make`, it is to be read alone, and one that isn't
     there is an error too."""
     if make:
-        return History(open_database(directory, _NAME, _LAYOUT))
+        # The audit trail is held to what is committed here.
+        return History(open_database(directory, _NAME, _LAYOUT, durable=True))
     if not has_history(directory):
         raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
     return History(open_to_read(directory, _NAME))
@@ -115,7 +116,7 @@ class History:
         if known is not None and known.content != version.content:
             raise StateError(f"two configs have the version {version.version}: change anything in the new one")
         written = json.dumps(plan, separators=(",", ":"), ensure_ascii=False)
-        with self._transaction():
+        with self.at_once():
             self._run(
                 "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO UPDATE SET text = excluded.text, "
                 "why_not = excluded.why_not",
@@ -130,7 +131,7 @@ class History:
 
     def point(self, pointer: Pointer) -> None:
         """Move the pointer alone; raises StateError."""
-        with self._transaction():
+        with self.at_once():
             self._point(pointer)
 
     def _point(self, pointer: Pointer) -> None:
@@ -193,7 +194,11 @@ class History:
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def at_once(self) -> Iterator[None]:
+        """What is written in this block is kept together, when it ends, or not at all; raises StateError."""
+        if self._connection.in_transaction:
+            yield
+            return
         try:
             with transaction(self._connection):
                 yield
