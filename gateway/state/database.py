@@ -16,10 +16,11 @@ from pathlib import Path
 
 from gateway.state.errors import StateError
 
-__all__ = ["StateError", "explained", "open_database", "open_to_read", "transaction"]
+__all__ = ["StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
+_OF_DAMAGE = ("malformed", "not a database", "Could not decode")
 
 
 def open_database(
@@ -70,9 +71,13 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
 
 def explained(error: Exception) -> str:
     """What SQLite or the system says, and how to mend it where the file itself is damaged."""
-    damaged = isinstance(error, sqlite3.DatabaseError) and ("malformed" in str(error) or "not a database" in str(error))
-    mend = "; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
-    return f"{error}{mend if damaged else ''}"
+    is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
+    return damaged(str(error)) if is_damaged else str(error)
+
+
+def damaged(what: str) -> str:
+    """What is wrong with a file whose content can't be what we wrote, and how to mend it."""
+    return f"{what}; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
 
 
 def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
