@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
 from gateway.commands.plan import client_of, directory_of, opened, plan_between, state_named
+from gateway.files import read_given
 from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["audit_verify", "diff", "history", "rollback"]
 
 _OK, _REFUSED = 0, 1
+_MOST_SIGNATURE_BYTES = 16 * 1024
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -148,13 +150,14 @@ def _user() -> str:
 
 
 def _read_given(path: Path | None) -> str | None:
-    from gateway.live.switch_log import read_signature
-
     if path is None:
         return None
-    found = read_signature(path)
-    if found is None:
-        raise CommandError(f"there is no signature in {path}")
+    try:
+        found = read_given(path, _MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise CommandError(f"--signature: {path} can't be read ({error.strerror})") from None
+    if not found:
+        raise CommandError(f"--signature: {path} is empty")
     return found
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from gateway.config.in_clear import secrets_in_clear
 from gateway.config.problems import Problem, dotted
-from gateway.config.watch import digest, open_file, read_files
+from gateway.config.watch import digest, read_files
 from gateway.config.written import Written
+from gateway.files import open_file
 from gateway.live.compiling import Order
 from gateway.model.table import Table
 from gateway.state.audit import Audit, Head

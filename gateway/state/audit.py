@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from gateway.files import open_file
 from gateway.state.database import StateError
 
 __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
@@ -201,7 +202,7 @@ def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while data := file.readline(_MOST_LINE_BYTES):
             yield data
 

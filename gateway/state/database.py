@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from gateway.files import open_file
 from gateway.state.errors import StateError
 
 __all__ = ["StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
@@ -85,7 +86,7 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
     is full, or for reading alone. Raises StateError."""
     path = directory / f"{name}.db"
     try:
-        path.open("rb").close()
+        open_file(path).close()
         # SQLite keeps files of its own beside it. It may not be able to make them, and is not to leave any behind.
         if Path(f"{path}-shm").exists():
             with suppress(sqlite3.OperationalError):

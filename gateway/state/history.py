@@ -15,6 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+from gateway.files import is_there
 from gateway.state.audit import BEGINNING, Head
 from gateway.state.database import StateError, damaged, explained, open_database, open_to_read, transaction
 
@@ -94,7 +95,7 @@ def open_history(directory: Path, *, make: bool = True) -> History:
 
 def has_history(directory: Path) -> bool:
     """Whether there is one to be read, be it a good one or not."""
-    return (directory / f"{_NAME}.db").exists()
+    return is_there(directory / f"{_NAME}.db")
 
 
 class History:
