@@ -63,13 +63,18 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_history(group: Group[argparse.ArgumentParser]) -> None:
-    text = "List the tables that were active, the newest first: when, why, by whom, and what changed."
+    text = (
+        "List the tables that were active, the newest first: when, why, by whom, and what changed. The star is what "
+        "is active now. With VERSION, its first four characters or more, show that one with its plan, as JSON. Exit "
+        "status: 0, or 2 if there is no such history or version."
+    )
     history = group.add_parser("history", help="list the tables that were active", description=text)
     history.add_argument("version", nargs="?", metavar="VERSION", help="show this one, with the plan that led to it")
     _add_state(history)
-    history.add_argument("-n", dest="number", type=int, default=20, metavar="N", help="so many (default: 20)")
-    history.add_argument("--json", action="store_true", help="for programs")
-    history.add_argument("--text", action="store_true", help="print the config that VERSION was")
+    history.add_argument("-n", dest="number", type=_count, default=20, metavar="N", help="so many (default: 20)")
+    form = history.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--text", action="store_true", help="print the config that VERSION was, and nothing else")
     history.set_defaults(run=switches.history)
     text = "Say what one table has otherwise than another: versions of the history, or files."
     diff = group.add_parser("diff", help="say what differs between two tables", description=text)
@@ -80,6 +85,13 @@ def _add_history(group: Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--text", action="store_true", help="the lines of the files instead")
     diff.set_defaults(run=switches.diff)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
 
 
 def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:

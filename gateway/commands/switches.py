@@ -8,6 +8,7 @@ import getpass
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from gateway.files import read_given
 from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
-    from gateway.live.switch_log import State
+    from gateway.live.switch_log import Aside, State, SwitchLog
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
@@ -37,6 +38,8 @@ def history(options: argparse.Namespace) -> int:
     from gateway.state.database import StateError
 
     settings = settings_of(options)
+    if options.text and not options.version:
+        raise CommandError("--text prints the config of one version: say which (`gateway history` lists them)")
     try:
         with opened(settings) as kept:
             return _show_one(kept, options) if options.version else _list(kept, options)
@@ -186,45 +189,52 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
 
 
 def _roll_back_at_rest(version: str | None, who: str, signature: str | None, settings: Settings) -> int:
-    from gateway.config.report import render_problems
-    from gateway.live.packing import unpack
-    from gateway.live.startup import compiled_apart, judge_from
-    from gateway.live.switch_log import NotSigned, State, SwitchLog, told_once
+    from gateway.live.switch_log import SwitchLog
     from gateway.state.database import StateError
 
     directory = directory_of(settings)
     try:
         with opened(settings):
             pass  # what isn't there must not be made by looking for it
-        switch_log = SwitchLog(directory)
+        with closing(SwitchLog(directory)) as switch_log:
+            aside = _switched_at_rest(switch_log, version, who, signature, settings)
     except StateError as error:
         raise CommandError(str(error)) from None
-    pointer = switch_log.pointer()
-    if pointer is None:
-        switch_log.close()
-        raise CommandError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
-    try:
-        aside = switch_log.wanted(version, pointer.version, settings.config)
-        name = f"version {aside.version.version}"
-        outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
-        if outcome.table is None:
-            print(render_problems(outcome.problems), file=sys.stderr)
-            return _REFUSED
-        new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
-        before = switch_log.history.find_exactly(pointer.version)
-        judged = judge_from(before, new, settings.config, signature)
-        switch_log.switched(judged, new, "rollback", who, aside.overrides)
-    except NotSigned as error:
-        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
-        print(f"gateway: {error}", file=sys.stderr)
+    if aside is None:
         return _REFUSED
-    except StateError as error:
-        raise CommandError(str(error)) from None
-    finally:
-        switch_log.close()
     print(f"no gateway runs with {directory}; the next one serves {aside.version.version}")
     _say_file(settings, not aside.overrides)
     return _OK
+
+
+def _switched_at_rest(
+    switch_log: SwitchLog, version: str | None, who: str, signature: str | None, settings: Settings
+) -> Aside | None:
+    """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
+    from gateway.config.report import render_problems
+    from gateway.live.packing import unpack
+    from gateway.live.startup import compiled_apart, judge_from
+    from gateway.live.switch_log import NotSigned, State, told_once
+
+    pointer = switch_log.pointer()
+    if pointer is None:
+        raise CommandError(f"{settings.state_dir} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+    aside = switch_log.wanted(version, pointer.version, settings.config)
+    name = f"version {aside.version.version}"
+    outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
+    if outcome.table is None:
+        print(render_problems(outcome.problems), file=sys.stderr)
+        return None
+    new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
+    before = switch_log.history.find_exactly(pointer.version)
+    try:
+        judged = judge_from(before, new, settings.config, signature)
+    except NotSigned as error:
+        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
+        print(f"gateway: {error}", file=sys.stderr)
+        return None
+    switch_log.switched(judged, new, "rollback", who, aside.overrides)
+    return aside
 
 
 def _say_file(settings: Settings, is_active: bool) -> None:
