@@ -172,13 +172,13 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
         _, answer = client_of(url, settings).post("/rollback", content, who)
     except NotReached as error:
         raise CommandError(str(error)) from None
-    if answer["result"] != "activated":
-        findings = answer.get("findings")
-        for finding in findings if isinstance(findings, list) else []:
-            if finding.get("severity") == "error":
-                print(
-                    f"gateway: {finding.get('path') or finding.get('file')}: {finding.get('message')}", file=sys.stderr
-                )
+    is_done = answer["result"] == "activated"
+    findings = answer.get("findings")
+    for finding in findings if isinstance(findings, list) else []:
+        if is_done or finding.get("severity") == "error":
+            place, kind = finding.get("path") or finding.get("file"), "warning: " if is_done else ""
+            print(f"gateway: {kind}{place}: {finding.get('message')}", file=sys.stderr)
+    if not is_done:
         print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
         return _REFUSED
     print(f"{answer.get('table')} is active")
@@ -222,8 +222,10 @@ def _switched_at_rest(
     aside = switch_log.wanted(version, pointer.version, settings.config)
     name = f"version {aside.version.version}"
     outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
-    if outcome.table is None:
+    if outcome.problems:
+        # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
         print(render_problems(outcome.problems), file=sys.stderr)
+    if outcome.table is None:
         return None
     new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
     before = switch_log.history.find_exactly(pointer.version)

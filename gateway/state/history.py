@@ -153,8 +153,10 @@ class History:
         rows = self._all("SELECT version FROM version WHERE substr(version, 1, ?) = ?", (len(word), word))
         if len(word) < 4 or len(rows) != 1:
             shown = word[:16] if word[:16].isalnum() else "that"
-            reason = f"{len(rows)} begin with" if len(word) >= 4 and rows else "there is none called"
-            raise StateError(f"{shown!r} is no version of the history: {reason} so (`gateway history` lists them)")
+            reason = f"{len(rows)} begin so" if rows else "there is none called so"
+            if len(word) < 4:
+                reason = "write four characters of it, or more"
+            raise StateError(f"{shown!r} is no version of the history: {reason} (`gateway history` lists them)")
         found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
         return _made(Version, found, *_VERSION)
 
