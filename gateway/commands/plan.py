@@ -93,7 +93,7 @@ def state_named(word: str, settings: Settings, *, secrets: bool) -> State:
     """The config in a file of that name, or the version of the history."""
     from gateway.state.database import StateError
 
-    if os.path.exists(word) and not os.path.isdir(word):
+    if is_there(word) and not os.path.isdir(word):
         return compiled_file(Path(word), secrets=secrets)
     if settings.state_dir is None:
         raise CommandError(f"there is no file {word!r}, and no state directory to look for a version in (--state)")

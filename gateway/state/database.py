@@ -73,6 +73,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
 def explained(error: Exception) -> str:
     """What SQLite or the system says, and how to mend it where the file itself is damaged."""
     is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return damaged(str(error)) if is_damaged else str(error)
 
 

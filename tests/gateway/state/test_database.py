@@ -149,3 +149,14 @@ def test_whoever_comes_upon_the_damage_later_is_told_how_to_mend_it(
 ) -> None:
     with pytest.raises(StateError, match=r"\.db can't be read: .*malformed; move it away with the -wal and -shm"):
         read(tmp_path)
+
+
+def test_who_may_not_read_is_told_so_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(tmp_path, "history", LAYOUT).close()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("gateway.state.database.open_file", refuse)
+    with pytest.raises(StateError, match=r"history\.db can't be read: Permission denied$"):
+        open_to_read(tmp_path, "history")

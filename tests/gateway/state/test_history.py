@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
+
+
+def test_who_may_only_read_finds_who_has_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(tmp_path)
+    opened = os.open
+
+    def to_read_alone(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(30, "Read-only file system")
+        return opened(path, flags, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.open", to_read_alone)
+        assert holder_of(tmp_path) == {"pid": os.getpid()}
+    lock.release()
 
 
 def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
