@@ -136,9 +136,9 @@ class Audit:
         line["hash"] = _hash(line)
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
         data = _encode(ordered)
-        if not self._is_in_place():
-            raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
         try:
+            if not self._is_in_place():
+                raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
             self._write(data)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
@@ -161,10 +161,11 @@ class Audit:
         self._torn_at = None
 
     def _is_in_place(self) -> bool:
-        """Whether what is written is what is found there: a file that was removed takes lines as willingly."""
+        """Whether what is written is what is found there: a file that was removed takes lines as willingly. Raises
+        OSError where that can't be told."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def close(self) -> None:
