@@ -118,3 +118,11 @@ clients: {{me: {{keys: ["{digest}"], region: de}}}}
         answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
         assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
+
+
+def test_half_a_pair_is_not_left_behind(gateway: Command) -> None:
+    Path("key.pem.pub").write_text("mine")
+    shown = gateway("key", "new", "--ed25519", "key.pem")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == "gateway: key.pem.pub can't be written (File exists); nothing is overwritten\n"
+    assert {path.name for path in Path().iterdir()} == {"key.pem.pub"}
