@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 import maxminddb
 
+from gateway.files import open_file
 from gateway.model.signals import AddressReport
 
 __all__ = ["GeoIpError", "GeoIpFile", "read_geoip"]
@@ -62,10 +62,8 @@ class GeoIpFile:
 def read_geoip(path: str, held: GeoIpFile | None = None) -> GeoIpFile:
     """The database in a file, the same again if the file hasn't changed; raises GeoIpError. Blocks while it reads."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise GeoIpError("is no regular file")
             identity = _identity(found)
             if held is not None and held.identity == identity:
                 return held

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.files import read_given
+
 __all__ = ["BadSignature", "KeyUnusable", "PublicKey", "Signer", "new_key", "verify"]
 
 _PREFIX = "ed25519:"
@@ -87,9 +89,8 @@ class Signer:
     def read(cls, path: Path) -> Signer:
         """The key in a PEM file that nobody else may read; raises KeyUnusable."""
         try:
-            with path.open("rb") as file:
-                data = file.read(_MOST_BYTES)
-                mode = stat.S_IMODE(path.stat().st_mode)
+            data = read_given(path, _MOST_BYTES)
+            mode = stat.S_IMODE(path.stat().st_mode)
         except OSError as error:
             raise KeyUnusable(f"{path} can't be read ({error.strerror})") from None
         if mode & 0o077:

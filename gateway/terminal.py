@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.files import is_there
+
 if TYPE_CHECKING:
     from gateway.config.compile import Compiled
     from gateway.config.problems import Problem
@@ -61,7 +63,7 @@ def compile_file(
 
 def expect_file(path: Path) -> None:
     """Raises CommandError where there is no such config."""
-    if not path.exists():
+    if not is_there(path):
         raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
 
 

@@ -6,18 +6,21 @@ that browser send a request here (CWE-352), or pass for this listener by a name 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
 from gateway.api.readiness import readiness, readiness_word, reload_report, unwell_by_deployment
 from gateway.api.routes import NO_TELEMETRY, add_errors, named_assistant
+from gateway.api.unread import CloseUnread
 from gateway.model.decision import Unwell
 from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
 from gateway.model.table import Client, Table
@@ -28,6 +31,8 @@ from providers.territories import TerritoryError
 __all__ = ["Control", "Guard", "build_admin"]
 
 _LONGEST_NAME = 120
+_MOST_BODY_BYTES = 64 * 1024
+_BODY_TIME_S = 10.0
 _ROLLBACK_TAKES = {"version": 64, "signature": 16_384}
 """How many characters each may have."""
 
@@ -86,6 +91,7 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
     """The application."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     add_errors(app, lambda _: "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
+    app.add_middleware(CloseUnread)
     guarded = APIRouter(dependencies=[Depends(guard.check)])
 
     @app.head("/health")
@@ -112,10 +118,8 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
         return JSONResponse(reload_report(done), 200 if done.activated else 422)
 
     @guarded.post("/rollback")
-    async def rollback(
-        request: Request, wanted: Annotated[dict[str, str | None] | None, Body()] = None
-    ) -> JSONResponse:
-        version, signature = _version_and_signature(wanted or {})
+    async def rollback(request: Request) -> JSONResponse:
+        version, signature = _version_and_signature(await _object_in(request))
         done = await control.rollback(version, _operator(request), signature)
         told = {**reload_report(done), "file_active": (await control.status()).file_is_active}
         return JSONResponse(told, 200 if done.activated else 422)
@@ -133,16 +137,45 @@ def build_admin(control: Control, guard: Guard) -> FastAPI:
     return app
 
 
-def _version_and_signature(given: Mapping[str, str | None]) -> tuple[str | None, str | None]:
+async def _object_in(request: Request) -> dict[str, object]:
+    """The object in the body, which may be missing; read here, and not by the framework: that would read all of it,
+    however much and however slowly, before anybody has asked who sends it."""
+    data = b""
+    try:
+        async with asyncio.timeout(_BODY_TIME_S):
+            is_whole = False
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError("invalid_request", "the client left before its body was whole")
+                data += message.get("body", b"")
+                is_whole = not message.get("more_body", False)
+                if len(data) > _MOST_BODY_BYTES:
+                    raise ApiError("request_too_large", f"the body is larger than {_MOST_BODY_BYTES // 1024} KB")
+    except TimeoutError:
+        raise ApiError("request_timeout", f"the body did not arrive within {_BODY_TIME_S:g} seconds") from None
+    found = parse_json(data) if data else {}
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ApiError("invalid_request", "the body must be a JSON object, or empty")
+    return found
+
+
+def _version_and_signature(given: Mapping[str, object]) -> tuple[str | None, str | None]:
     """What a rollback is told. An unknown word is refused: with a slip of the pen in `version`, it would go back to
     another one than was meant."""
+    told: dict[str, str | None] = dict.fromkeys(_ROLLBACK_TAKES)
     for name, value in given.items():
         most = _ROLLBACK_TAKES.get(name)
         if most is None:
             raise ApiError("invalid_request", "a rollback takes `version` and `signature`, and nothing else")
+        if value is not None and not isinstance(value, str):
+            raise ApiError("invalid_request", "it must be a string", name)
         if len(value or "") > most:
             raise ApiError("invalid_request", f"it must have at most {most} characters", name)
-    return given.get("version"), given.get("signature")
+        told[name] = value
+    return told["version"], told["signature"]
 
 
 def _operator(request: Request) -> str:

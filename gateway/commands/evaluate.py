@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import config_path
+from gateway.files import open_file
 from gateway.terminal import CommandError, compile_file
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _compare(old: Path, new: Path) -> int:
 def _report(path: Path) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     try:
-        value = json.loads(file.read_text("utf-8"))
+        with open_file(file) as opened:
+            value = json.loads(opened.read())
     except OSError as error:
         raise CommandError(f"{file} can't be read: {error.strerror}") from None
     except ValueError:

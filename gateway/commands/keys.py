@@ -32,12 +32,17 @@ def _new_pair(path: Path) -> int:
 
     pem, public = new_key()
     beside = path.with_name(f"{path.name}.pub")
+    written: list[Path] = []
     try:
         for file, data, mode in ((path, pem, 0o600), (beside, f"{public.text}\n".encode(), 0o644)):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            written.append(file)
             with open(descriptor, "wb") as opened:
                 opened.write(data)
     except OSError as error:
+        for file in written:
+            # Half a pair is of no use, and would stand in the way of the next.
+            file.unlink(missing_ok=True)
         raise CommandError(f"{error.filename} can't be written ({error.strerror}); nothing is overwritten") from None
     print(f"private key  {path}\n             for who signs alone: GATEWAY_RECEIPT_KEY, or gateway plan --sign\n")
     print(f"public key   {public.text}\n             in {beside} too; for `admin_keys`, or whoever verifies a receipt")

@@ -42,10 +42,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def write_new(directory: Path, files: Mapping[str, str]) -> None:
     """Write files that aren't there yet, all or none; raises CommandError."""
     written = {directory / name: text for name, text in files.items()}
-    if taken := [str(path) for path in written if path.exists()]:
-        verb = "exists" if len(taken) == 1 else "exist"
-        raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
     try:
+        if taken := [str(path) for path in written if path.exists()]:
+            verb = "exists" if len(taken) == 1 else "exist"
+            raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
         directory.mkdir(parents=True, exist_ok=True)
         for path, text in written.items():
             path.write_text(text, "utf-8")

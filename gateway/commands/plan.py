@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
-from gateway.terminal import CommandError
+from gateway.files import is_there
+from gateway.terminal import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.commands.admin_client import AdminClient
@@ -64,7 +65,7 @@ def _before(options: argparse.Namespace, settings: Settings) -> State | None:
             return state_named(options.since, settings, secrets=secrets)
         if (known := _active(settings)) is not None:
             return state_named(known, settings, secrets=secrets)
-        return compiled_file(settings.config, secrets=secrets) if settings.config.exists() else None
+        return compiled_file(settings.config, secrets=secrets) if is_there(settings.config) else None
     except ConfigRejected as error:
         told = render_problems(error.problems)
         raise CommandError(f"what is active can't be compiled, so nothing can be compared with it:\n{told}") from None
@@ -92,7 +93,7 @@ def state_named(word: str, settings: Settings, *, secrets: bool) -> State:
     """The config in a file of that name, or the version of the history."""
     from gateway.state.database import StateError
 
-    if Path(word).is_file():
+    if is_there(word) and not os.path.isdir(word):
         return compiled_file(Path(word), secrets=secrets)
     if settings.state_dir is None:
         raise CommandError(f"there is no file {word!r}, and no state directory to look for a version in (--state)")
@@ -110,8 +111,7 @@ def compiled_file(path: Path, *, secrets: bool) -> State:
     """The config in a file; raises ConfigRejected, CommandError where there is none."""
     from gateway.config.load import read_config
 
-    if not path.exists():
-        raise CommandError(f"there is no config at {path}")
+    expect_file(path)
     return _compiled_text(read_config(path), str(path), secrets=secrets)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.files import read_given
 from gateway.terminal import CommandError
 
 __all__ = ["verify"]
@@ -46,7 +47,7 @@ def _key(word: str) -> str:
     if word.startswith("ed25519:"):
         return word
     try:
-        return Path(word).read_text("ascii")[:_MOST_BYTES].strip()
+        return read_given(word, _MOST_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'no text')})") from None
 
@@ -54,8 +55,7 @@ def _key(word: str) -> str:
 def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None]:
     """The signature in the file, and what is shown beside it: an answer of `GET /v1/receipts/{id}`, or a bare JWS."""
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
+        text = read_given(path, _MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         raise CommandError(f"{path} can't be read ({error.strerror})") from None
     if not text.startswith("{"):

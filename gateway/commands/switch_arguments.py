@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from gateway.commands import plan as planning
@@ -63,15 +64,23 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_history(group: Group[argparse.ArgumentParser]) -> None:
-    text = "List the tables that were active, the newest first: when, why, by whom, and what changed."
+    text = (
+        "List the tables that were active, the newest first: when, why, by whom, and what changed. The star is what "
+        "is active now. With VERSION, its first four characters or more, show that one with its plan, as JSON. Exit "
+        "status: 0, or 2 if there is no such history or version."
+    )
     history = group.add_parser("history", help="list the tables that were active", description=text)
     history.add_argument("version", nargs="?", metavar="VERSION", help="show this one, with the plan that led to it")
     _add_state(history)
-    history.add_argument("-n", dest="number", type=int, default=20, metavar="N", help="so many (default: 20)")
-    history.add_argument("--json", action="store_true", help="for programs")
-    history.add_argument("--text", action="store_true", help="print the config that VERSION was")
+    history.add_argument("-n", dest="number", type=_count, default=20, metavar="N", help="so many (default: 20)")
+    form = history.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--text", action="store_true", help="print the config that VERSION was, and nothing else")
     history.set_defaults(run=switches.history)
-    text = "Say what one table has otherwise than another: versions of the history, or files."
+    text = (
+        "Say what one table has otherwise than another: versions of the history (their first four characters will do), "
+        "or files."
+    )
     diff = group.add_parser("diff", help="say what differs between two tables", description=text)
     diff.add_argument("before", metavar="A", help="a version or a file")
     diff.add_argument("after", metavar="B", help="another one")
@@ -82,10 +91,18 @@ def _add_history(group: Group[argparse.ArgumentParser]) -> None:
     diff.set_defaults(run=switches.diff)
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Make an earlier table active again: in the gateway that runs, or for the next one that starts. The config "
-        "file stays as it is, and is not active until its next edit. Exit status: 0 done, 1 that version can't be used."
+        "file stays as it is, and is not active until its next edit. Exit status: 0 done, 1 that version can't be used "
+        "(every reason is told), 2 there is no such version, or nobody to ask."
     )
     rollback = group.add_parser("rollback", help="make an earlier table active", description=text)
     rollback.add_argument(
@@ -93,11 +110,12 @@ def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
     )
     add_config(rollback)
     _add_state(rollback)
-    rollback.add_argument(
-        "--admin", metavar="URL", help="of the running gateway (default: as the state directory says)"
-    )
-    rollback.add_argument("--as", dest="operator", metavar="NAME", help="who you are (default: the user's name)")
-    rollback.add_argument("--signature", type=Path, metavar="FILE", help="of an admin, if a protected region changes")
+    text = "the running gateway's admin listener (default: as the state directory says); its token: GATEWAY_ADMIN_TOKEN"
+    rollback.add_argument("--admin", metavar="URL", help=text)
+    text = "who you are, for the history and the audit trail (default: the user's name)"
+    rollback.add_argument("--as", dest="operator", metavar="NAME", help=text)
+    text = "an admin's, if a protected region changes: `gateway plan --sign` writes it"
+    rollback.add_argument("--signature", type=Path, metavar="FILE", help=text)
     rollback.set_defaults(run=switches.rollback)
 
 
@@ -108,11 +126,21 @@ def _add_audit(group: Group[argparse.ArgumentParser]) -> None:
     verify = audit.add_subparsers(title="commands", metavar="COMMAND").add_parser(
         "verify",
         help="say whether a line was changed, moved or taken out",
-        description="Read the whole trail. Exit status: 0 it is as it was written, 1 it isn't: the first such line.",
+        description=(
+            "Read the whole trail. Exit status: 0 it is as it was written, 1 it isn't: the first such line, 2 there "
+            "is none that can be read."
+        ),
     )
     _add_state(verify)
-    verify.add_argument("--head", metavar="HASH", help="a hash that a log has, so that a missing end shows")
+    text = 'a hash of the gateway\'s log (`"event":"audit"`), so that a missing end shows'
+    verify.add_argument("--head", type=_hash, metavar="HASH", help=text)
     verify.set_defaults(run=switches.audit_verify)
+
+
+def _hash(text: str) -> str:
+    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise argparse.ArgumentTypeError("a hash has 64 hexadecimal digits")
+    return text.lower()
 
 
 def _add_receipt(group: Group[argparse.ArgumentParser]) -> None:
@@ -122,7 +150,7 @@ def _add_receipt(group: Group[argparse.ArgumentParser]) -> None:
     verify = receipt.add_subparsers(title="commands", metavar="COMMAND").add_parser(
         "verify",
         help="say whether a gateway signed it",
-        description="Say whether a receipt is what was signed. Exit status: 0 it is, 1 it isn't.",
+        description="Say whether a receipt is what was signed. Exit status: 0 it is, 1 it isn't, 2 it can't be read.",
     )
     verify.add_argument("file", type=Path, metavar="FILE", help="the answer of GET /v1/receipts/{id}, or its JWS alone")
     verify.add_argument("--key", required=True, metavar="PUB", help="the public key, or a file that holds it")

@@ -8,6 +8,7 @@ import getpass
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,18 @@ from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
 from gateway.commands.plan import client_of, directory_of, opened, plan_between, state_named
+from gateway.files import read_given
 from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
-    from gateway.live.switch_log import State
+    from gateway.live.switch_log import Aside, State, SwitchLog
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
 __all__ = ["audit_verify", "diff", "history", "rollback"]
 
 _OK, _REFUSED = 0, 1
+_MOST_SIGNATURE_BYTES = 16 * 1024
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -35,6 +38,8 @@ def history(options: argparse.Namespace) -> int:
     from gateway.state.database import StateError
 
     settings = settings_of(options)
+    if options.text and not options.version:
+        raise CommandError("--text prints the config of one version: say which (`gateway history` lists them)")
     try:
         with opened(settings) as kept:
             return _show_one(kept, options) if options.version else _list(kept, options)
@@ -148,13 +153,14 @@ def _user() -> str:
 
 
 def _read_given(path: Path | None) -> str | None:
-    from gateway.live.switch_log import read_signature
-
     if path is None:
         return None
-    found = read_signature(path)
-    if found is None:
-        raise CommandError(f"there is no signature in {path}")
+    try:
+        found = read_given(path, _MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise CommandError(f"--signature: {path} can't be read ({error.strerror})") from None
+    if not found:
+        raise CommandError(f"--signature: {path} is empty")
     return found
 
 
@@ -166,13 +172,13 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
         _, answer = client_of(url, settings).post("/rollback", content, who)
     except NotReached as error:
         raise CommandError(str(error)) from None
-    if answer["result"] != "activated":
-        findings = answer.get("findings")
-        for finding in findings if isinstance(findings, list) else []:
-            if finding.get("severity") == "error":
-                print(
-                    f"gateway: {finding.get('path') or finding.get('file')}: {finding.get('message')}", file=sys.stderr
-                )
+    is_done = answer["result"] == "activated"
+    findings = answer.get("findings")
+    for finding in findings if isinstance(findings, list) else []:
+        if is_done or finding.get("severity") == "error":
+            place, kind = finding.get("path") or finding.get("file"), "warning: " if is_done else ""
+            print(f"gateway: {kind}{place}: {finding.get('message')}", file=sys.stderr)
+    if not is_done:
         print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
         return _REFUSED
     print(f"{answer.get('table')} is active")
@@ -183,45 +189,54 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
 
 
 def _roll_back_at_rest(version: str | None, who: str, signature: str | None, settings: Settings) -> int:
-    from gateway.config.report import render_problems
-    from gateway.live.packing import unpack
-    from gateway.live.startup import compiled_apart, judge_from
-    from gateway.live.switch_log import NotSigned, State, SwitchLog, told_once
+    from gateway.live.switch_log import SwitchLog
     from gateway.state.database import StateError
 
     directory = directory_of(settings)
     try:
         with opened(settings):
             pass  # what isn't there must not be made by looking for it
-        switch_log = SwitchLog(directory)
+        with closing(SwitchLog(directory)) as switch_log:
+            aside = _switched_at_rest(switch_log, version, who, signature, settings)
     except StateError as error:
         raise CommandError(str(error)) from None
-    pointer = switch_log.pointer()
-    if pointer is None:
-        switch_log.close()
-        raise CommandError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
-    try:
-        aside = switch_log.wanted(version, pointer.version, settings.config)
-        name = f"version {aside.version.version}"
-        outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
-        if outcome.table is None:
-            print(render_problems(outcome.problems), file=sys.stderr)
-            return _REFUSED
-        new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
-        before = switch_log.history.find_exactly(pointer.version)
-        judged = judge_from(before, new, settings.config, signature)
-        switch_log.switched(judged, new, "rollback", who, aside.overrides)
-    except NotSigned as error:
-        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
-        print(f"gateway: {error}", file=sys.stderr)
+    if aside is None:
         return _REFUSED
-    except StateError as error:
-        raise CommandError(str(error)) from None
-    finally:
-        switch_log.close()
     print(f"no gateway runs with {directory}; the next one serves {aside.version.version}")
     _say_file(settings, not aside.overrides)
     return _OK
+
+
+def _switched_at_rest(
+    switch_log: SwitchLog, version: str | None, who: str, signature: str | None, settings: Settings
+) -> Aside | None:
+    """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
+    from gateway.config.report import render_problems
+    from gateway.live.packing import unpack
+    from gateway.live.startup import compiled_apart, judge_from
+    from gateway.live.switch_log import NotSigned, State, told_once
+
+    pointer = switch_log.pointer()
+    if pointer is None:
+        raise CommandError(f"{settings.state_dir} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+    aside = switch_log.wanted(version, pointer.version, settings.config)
+    name = f"version {aside.version.version}"
+    outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
+    if outcome.problems:
+        # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
+        print(render_problems(outcome.problems), file=sys.stderr)
+    if outcome.table is None:
+        return None
+    new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
+    before = switch_log.history.find_exactly(pointer.version)
+    try:
+        judged = judge_from(before, new, settings.config, signature)
+    except NotSigned as error:
+        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
+        print(f"gateway: {error}", file=sys.stderr)
+        return None
+    switch_log.switched(judged, new, "rollback", who, aside.overrides)
+    return aside
 
 
 def _say_file(settings: Settings, is_active: bool) -> None:
@@ -254,4 +269,7 @@ def audit_verify(options: argparse.Namespace) -> int:
         print(f"line {verdict.fault.line} {verdict.fault.reason}")
         return _REFUSED
     print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
+    if verdict.unconfirmed:
+        told = f"gateway: history.db doesn't know of the switch in line {verdict.unconfirmed[0]}"
+        print(f"{told}: unless a gateway is just making it, that table was never served", file=sys.stderr)
     return _OK

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
+from gateway.files import open_file
+
 __all__ = ["FileLook", "key_file", "look_at_files"]
 
 _MAX_KEY_SET_BYTES = 256 * 1024
@@ -57,7 +59,7 @@ def _look_at_database(path: str) -> FileLook:
 
 def _look_at_keys(path: str) -> FileLook:
     try:
-        with FilePath(path).open("rb") as file:
+        with open_file(path) as file:
             document = json.loads(file.read(_MAX_KEY_SET_BYTES))
     except OSError as error:
         return FileLook(f"can't be read ({error.strerror})")

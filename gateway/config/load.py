@@ -16,10 +16,11 @@ from gateway.config.catalogue_files import Catalogues, read_catalogues
 from gateway.config.files import FileLook, look_at_files
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.references import Resolution, file_of, references_in, resolve
-from gateway.config.watch import MAX_BYTES, Reading, digest, open_file, read_files
+from gateway.config.watch import MAX_BYTES, Reading, digest, read_files
 from gateway.config.written import Written
 from gateway.config.yaml_source import parse_yaml
 from gateway.config.yaml_tree import Source
+from gateway.files import open_file, read_given
 
 __all__ = ["Document", "load_document", "parse_document", "read_config"]
 
@@ -63,10 +64,12 @@ def load_document(
 def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
     """The bytes of a config file, or the first of too many; raises ConfigRejected.
 
-    waits: whether it may be a pipe too, which is read once somebody writes to it.
+    waits: whether it may be a pipe too, that somebody writes to.
     """
     try:
-        with FilePath(path).open("rb") if waits else open_file(path) as file:
+        if waits:
+            return read_given(path, MAX_BYTES + 1)
+        with open_file(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         hint = "`gateway init` writes one to start from" if isinstance(error, FileNotFoundError) else ""

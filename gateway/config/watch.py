@@ -6,14 +6,13 @@ counts once two readings in a row are equal.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Mapping
-from typing import BinaryIO
 
-__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "open_file", "read_files"]
+from gateway.files import open_file
+
+__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "read_files"]
 
 Reading = Mapping[str, str]
 """What stands in each file, by its path: a digest of the content."""
@@ -42,21 +41,6 @@ def _read(path: str) -> str:
             return digest(file.read(MAX_BYTES + 1))
     except OSError:
         return MISSING
-
-
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file to read, and nothing else; raises OSError."""
-    return open(path, "rb", opener=_regular)
-
-
-def _regular(path: str, flags: int) -> int:
-    """A named pipe would keep us for as long as nobody writes to it."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a directory, open says so itself
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 class Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,8 +12,9 @@ from gateway.config.findings import Findings
 from gateway.config.load import read_config
 from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
 from gateway.config.yaml_source import parse_yaml
+from gateway.files import open_file
 
-__all__ = ["FileFindings", "read_section", "reject"]
+__all__ = ["FileFindings", "read_section", "read_text", "reject"]
 
 _Section = TypeVar("_Section", bound=BaseModel)
 FileFindings = Findings
@@ -37,6 +39,12 @@ def read_section(path: Path, section: type[_Section]) -> tuple[_Section, Finding
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     return value, findings
+
+
+def read_text(path: Path) -> str:
+    """What stands in a file in UTF-8, with or without a mark in front; raises OSError, UnicodeDecodeError."""
+    with io.TextIOWrapper(open_file(path), "utf-8-sig") as file:
+        return file.read()
 
 
 def reject(path: Path, line: int, message: str, hint: str = "") -> ConfigRejected:

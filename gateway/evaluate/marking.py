@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
+from gateway.evaluate.files import read_text
 from gateway.evaluate.items import Item, draw
 from gateway.evaluate.performance import AXIS, whole
 from gateway.evaluate.store import RunStore
@@ -154,7 +155,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise MarksError(f"{path} is larger than {_MOST_BYTES // 1024**2} MiB")
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise MarksError(f"{path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:

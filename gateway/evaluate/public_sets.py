@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from gateway.evaluate.files import reject
+from gateway.evaluate.files import read_text, reject
 from gateway.evaluate.ifeval import rules_of
 from gateway.evaluate.items import Answer, Choice, Expectation, Item, Number, Rules
 
@@ -43,7 +43,7 @@ def read_public(path: Path, form: str, set_name: str, language: str | None) -> l
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise reject(path, 0, f"the file is larger than {_MOST_BYTES // 1024**2} MiB")
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise reject(path, 0, f"the file can't be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,11 @@ class Opening:
             return replace(begun, switch_log=None)
         try:
             _note(begun, self._switch_log, self._config)
-        except StateError as error:
+        except (StateError, CommandError) as error:
+            # It has been told that we started: it would look as if we had served.
+            with suppress(StateError):
+                self._switch_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
+            self._switch_log.close()
             raise CommandError(str(error)) from None
         if self._aside is not None:
             begun = replace(
@@ -103,7 +108,7 @@ def _note(begun: Beginning, switch_log: SwitchLog, config: Path) -> None:
 
     pointer, version = switch_log.pointer(), begun.table.version
     new = State(begun.table, begun.outcome.written, told_once(begun.outcome.problems))
-    switch_log.begin({"table": version, "config": str(config), "pid": os.getpid()})
+    switch_log.note("started", {"table": version, "config": str(config), "pid": os.getpid()})
     if begun.aside is not None:
         detail = f"{config} is not what is active, since a rollback; the next edit of it wins"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)

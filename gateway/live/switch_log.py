@@ -1,22 +1,26 @@
 """What is kept of the switches of one gateway: the history, the audit trail, and the rule that a protected region's
 change is signed. It blocks, so it is called beside the loop, by one caller at a time.
 
-What can't be written down doesn't happen: a switch is noted before it takes effect.
+What can't be written down doesn't happen: a switch is noted before it takes effect. Its lines of the trail are written
+between what the history writes and the end of that transaction, so that whatever fails leaves the history as it was;
+where a line is there by then, another takes it back.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.config.in_clear import secrets_in_clear
 from gateway.config.problems import Problem, dotted
-from gateway.config.watch import digest, open_file, read_files
+from gateway.config.watch import digest, read_files
 from gateway.config.written import Written
+from gateway.files import open_file
 from gateway.live.compiling import Order
 from gateway.model.table import Table
 from gateway.state.audit import Audit, Head
@@ -44,6 +48,9 @@ __all__ = [
 _MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20
 _MOST_NAMED = 200
+_NOT_CONFIRMED = "history.db doesn't know of this switch: it was never served, or an earlier history.db was put there"
+_Line = tuple[str, Mapping[str, object]]
+"""An event of the trail, with what is told of it."""
 
 
 class NotSigned(Exception):
@@ -150,12 +157,12 @@ class SwitchLog:
         except StateError:
             self.lock.release()
             raise
-
-    def begin(self, fields: Mapping[str, object]) -> None:
-        """The gateway has started; raises StateError."""
+        self._owed: list[_Line] = []
+        """What must be told before anything else."""
         if self._audit.mended:
-            self.note("audit_mended", {"detail": self._audit.mended})
-        self.note("started", fields)
+            self._owed.append(("audit_mended", {"detail": self._audit.mended}))
+        if self._audit.unconfirmed:
+            self._owed.append(("not_confirmed", {"lines": list(self._audit.unconfirmed), "detail": _NOT_CONFIRMED}))
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -167,9 +174,49 @@ class SwitchLog:
     def note(self, event: str, fields: Mapping[str, object]) -> None:
         """One line of the audit trail; raises StateError."""
         with self._one_at_a_time:
-            head = self._audit.append(event, datetime.fromtimestamp(self._clock(), UTC), fields)
-            self.history.keep_audit_head(head)
+            self._pay()
+            self._append(event, fields)
+            self.history.keep_audit_head(self._audit.head)
+
+    def _pay(self) -> None:
+        while self._owed:
+            self._append(*self._owed[0])
+            del self._owed[0]
+
+    def _append(self, event: str, fields: Mapping[str, object]) -> None:
+        head = self._audit.append(event, datetime.fromtimestamp(self._clock(), UTC), fields)
         self._told(head, event)
+
+    @contextmanager
+    def _switching(self, lines: Iterable[_Line], active: str) -> Iterator[None]:
+        """Whatever the block writes into the history is kept with these lines of the trail; raises StateError where
+        that fails, and the active table stays."""
+        with self._one_at_a_time:
+            self._pay()
+            before = self._audit.head.number
+            try:
+                with self.history.at_once():
+                    yield
+                    for event, fields in lines:
+                        self._append(event, fields)
+                    self.history.keep_audit_head(self._audit.head)
+            except BaseException as error:
+                self._take_back(range(before + 1, self._audit.head.number + 1), active, error)
+                raise
+
+    def _take_back(self, lines: range, active: str, error: BaseException) -> None:
+        """Say of lines that are there already that it was not done; raises StateError where that must wait."""
+        if not lines:
+            return
+        told = str(error) or type(error).__name__
+        self._owed.append(("not_done", {"lines": list(lines), "table": active, "detail": told}))
+        try:
+            self._pay()
+        except StateError as failed:
+            raise StateError(
+                f"{told}; the audit trail has it in line {lines[0]} though, and can't be written now to say otherwise "
+                f"({failed}): that will be its next line"
+            ) from error
 
     def switched(self, judged: Judged, new: State, cause: str, who: str, overrides: str = "") -> None:
         """The table of `new` is about to be active; raises StateError where that can't be written down."""
@@ -178,8 +225,8 @@ class SwitchLog:
             return
         told = {"table": plan.after, "content": written.content, "previous": plan.before, "cause": cause, "who": who}
         if plan.before == plan.after:
-            self.note("reloaded", told)
-            self.history.point(Pointer(plan.after, overrides))
+            with self._switching([("reloaded", told)], plan.before):
+                self.history.point(Pointer(plan.after, overrides))
             return
         secrets = secrets_in_clear(written.values)
         version = Version(
@@ -188,18 +235,10 @@ class SwitchLog:
             None if secrets else written.text,
             f"a secret is written in it ({', '.join(secrets[:3])})" if secrets else "",
         )
-        if judged.signer:
-            self.note(
-                "signature_accepted", {"table": plan.after, "regions": dict(judged.protected), "key": judged.signer}
+        with self._switching(_lines_of(judged, told), plan.before):
+            self.history.add(
+                version, plan.before, cause, who, plan_data(plan), in_short(plan), overrides, at_s=self._clock()
             )
-        changes = {"changes": in_short(plan), "keys": list(plan.keys[:_MOST_NAMED])}
-        unsigned = {"unsigned_regions": list(judged.protected)} if judged.protected and not judged.signer else {}
-        self.note("rolled_back" if cause == "rollback" else "activated", {**told, **changes, **unsigned})
-        for name in plan.switched_off:
-            self.note("kill_switch", {"deployment": name, "table": plan.after, "cause": cause, "who": who})
-        self.history.add(
-            version, plan.before, cause, who, plan_data(plan), in_short(plan), overrides, at_s=self._clock()
-        )
 
     def rejected(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
         """A try that changed nothing; raises StateError."""
@@ -227,3 +266,15 @@ class SwitchLog:
     def pointer(self) -> Pointer | None:
         """Which version was active last."""
         return self.history.pointer()
+
+
+def _lines_of(judged: Judged, told: Mapping[str, object]) -> Iterator[_Line]:
+    """What the trail says of a switch to another table."""
+    plan = judged.plan
+    if judged.signer:
+        yield "signature_accepted", {"table": plan.after, "regions": dict(judged.protected), "key": judged.signer}
+    changes = {"changes": in_short(plan), "keys": list(plan.keys[:_MOST_NAMED])}
+    unsigned = {"unsigned_regions": list(judged.protected)} if judged.protected and not judged.signer else {}
+    yield "rolled_back" if told["cause"] == "rollback" else "activated", {**told, **changes, **unsigned}
+    for name in plan.switched_off:
+        yield "kill_switch", {"deployment": name, "table": plan.after, "cause": told["cause"], "who": told["who"]}

@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import assert_never
 
 from gateway.execution.kept import Kept, LoadFailed, Pace
 from gateway.execution.services import ServiceFailed, Services
+from gateway.files import open_file
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyFile, KeyUrl, SharedKey
 from gateway.policy.claims import ClaimRefused, KeySet, KeySetError, Verified, parse_keys, verify
 from providers.adapter import WireRequest
@@ -107,7 +107,7 @@ class Issuer:
 
 def _read_file(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             data = file.read(_MAX_KEY_SET_BYTES + 1)
     except OSError as error:
         raise LoadFailed(f"can't be read ({error.strerror})") from None

@@ -7,14 +7,16 @@ last line, which `heads` keeps elsewhere, and which every line's event in the lo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from gateway.files import open_file
 from gateway.state.database import StateError
 
 __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
@@ -22,6 +24,8 @@ __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
 _FILE = "audit.jsonl"
 _MOST_LINE_BYTES = 4 * 1024 * 1024
 _OWN = ("number", "at", "event", "previous", "hash")
+_SWITCHES = frozenset({"activated", "rolled_back", "reloaded"})
+_OF_A_SWITCH = _SWITCHES | {"kill_switch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,41 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What reading the whole trail showed."""
+    """What reading the whole trail showed. unconfirmed: see `unconfirmed`."""
 
     lines: int
     head: Head
     fault: Fault | None = None
+    unconfirmed: tuple[int, ...] = ()
+
+
+def unconfirmed(after: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+    """The numbers of the lines at the end that tell of a switch, among those `after` the head that is known.
+
+    A switch is confirmed with that head, after its lines: one that a full disk or the end of the process came between
+    was never served, though its lines are there.
+    """
+    numbers: list[int] = []
+    for line in reversed(after):
+        match line:
+            case {"event": str(event), "number": int(number)} if event in _OF_A_SWITCH:
+                numbers.append(number)
+                if event in _SWITCHES:
+                    return tuple(reversed(numbers))
+            case _:
+                break
+    return ()
+
+
+def _after(lines: Sequence[bytes], known: Head) -> list[Mapping[str, object]]:
+    """The lines behind the one that is known, as far as they can be read."""
+    found: list[Mapping[str, object]] = []
+    for data in reversed(lines):
+        head, line = _head_of(data), _read(data + b"\n")
+        if head is None or line is None or head.number <= known.number:
+            break
+        found.append(line)
+    return found[::-1]
 
 
 def path_of(directory: Path) -> Path:
@@ -62,12 +96,14 @@ class Audit:
     """The writer; there is one at a time for a directory, which holds its lock.
 
     known: the head that was kept elsewhere. mended: what had to be done to the end of the file before going on, in
-    words; empty if nothing.
+    words; empty if nothing. unconfirmed: the lines of a switch that was never finished.
     """
 
     def __init__(self, directory: Path, known: Head) -> None:
         self._path = path_of(directory)
         self.head, self.mended = known, ""
+        self.unconfirmed: tuple[int, ...] = ()
+        self._torn_at: int | None = None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             self._find_head(known)
@@ -89,6 +125,8 @@ class Audit:
             self.mended = f"line {known.number} is known to have been written, and {told}: `gateway audit verify`"
             return
         self.head = last
+        if known != BEGINNING:  # a history that is new knows of nothing
+            self.unconfirmed = unconfirmed(_after(whole.split(b"\n"), known))
 
     def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> Head:
         """Write one line, and wait until it is on the disk; the new head. Raises StateError."""
@@ -98,24 +136,36 @@ class Audit:
         line["hash"] = _hash(line)
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
         data = _encode(ordered)
-        before = os.fstat(self._descriptor).st_size
-        if not self._is_in_place():
-            raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
         try:
-            if os.write(self._descriptor, data) != len(data):
-                raise OSError(28, "no space left")
-            os.fsync(self._descriptor)
+            if not self._is_in_place():
+                raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
+            self._write(data)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
         self.head = Head(number, str(line["hash"]))
         return self.head
 
+    def _write(self, data: bytes) -> None:
+        """All of it or nothing. Where not even a part can be taken away again, the next line begins with that."""
+        if self._torn_at is not None:
+            os.ftruncate(self._descriptor, self._torn_at)
+        self._torn_at = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self._torn_at)
+            self._torn_at = None
+            raise
+        self._torn_at = None
+
     def _is_in_place(self) -> bool:
-        """Whether what is written is what is found there: a file that was removed takes lines as willingly."""
+        """Whether what is written is what is found there: a file that was removed takes lines as willingly. Raises
+        OSError where that can't be told."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def close(self) -> None:
@@ -126,7 +176,9 @@ class Audit:
 def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
     """Read the whole trail. heads: what is known of it, by who knows: a head, or the hash alone; raises StateError."""
     wanted = {who: head.hash if isinstance(head, Head) else head for who, head in heads.items() if head != BEGINNING}
+    confirmed = max((head.number for head in heads.values() if isinstance(head, Head)), default=0)
     last, missing = BEGINNING, dict(wanted)
+    after: list[Mapping[str, object]] = []
     count = 0
     try:
         for count, data in enumerate(_lines(path_of(directory)), 1):
@@ -135,6 +187,9 @@ def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
                 return Verdict(count, last, Fault(count, fault))
             last = _head_of(data) or last
             missing = {who: known for who, known in missing.items() if known != last.hash}
+            if 0 < confirmed < last.number:
+                line = _read(data) or {}
+                after.append({"number": line.get("number"), "event": line.get("event")})
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -144,11 +199,11 @@ def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
         which = f"line {told.number}" if isinstance(told, Head) else "a line"
         reason = f"the trail ends here, and {who} knows of {which} with the hash {known}: the end is missing"
         return Verdict(count, last, Fault(count + 1, reason))
-    return Verdict(count, last)
+    return Verdict(count, last, unconfirmed=unconfirmed(after))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while data := file.readline(_MOST_LINE_BYTES):
             yield data
 

@@ -14,19 +14,24 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from gateway.files import open_file
 from gateway.state.errors import StateError
 
-__all__ = ["StateError", "explained", "open_database", "open_to_read", "transaction"]
+__all__ = ["StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
+_OF_DAMAGE = ("malformed", "not a database", "Could not decode")
 
 
-def open_database(directory: Path, name: str, layout: str, *, version: int = 1) -> sqlite3.Connection:
+def open_database(
+    directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False
+) -> sqlite3.Connection:
     """The database `name`.db of the directory, which is made if it isn't there; raises StateError.
 
     layout: `CREATE TABLE IF NOT EXISTS` statements. version: of that layout; a file of a later one is refused, so that
-    a rollback of the gateway doesn't misread it. Any thread may use the connection, one at a time.
+    a rollback of the gateway doesn't misread it. durable: what is committed outlives a loss of power too, not only the
+    end of the process. Any thread may use the connection, one at a time.
     """
     path = directory / f"{name}.db"
     try:
@@ -35,6 +40,8 @@ def open_database(directory: Path, name: str, layout: str, *, version: int = 1) 
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _set_up(connection, path, layout, version)
+            if durable:
+                connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
             raise
@@ -65,9 +72,15 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
 
 def explained(error: Exception) -> str:
     """What SQLite or the system says, and how to mend it where the file itself is damaged."""
-    damaged = isinstance(error, sqlite3.DatabaseError) and ("malformed" in str(error) or "not a database" in str(error))
-    mend = "; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
-    return f"{error}{mend if damaged else ''}"
+    is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return damaged(str(error)) if is_damaged else str(error)
+
+
+def damaged(what: str) -> str:
+    """What is wrong with a file whose content can't be what we wrote, and how to mend it."""
+    return f"{what}; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
 
 
 def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
@@ -75,7 +88,7 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
     is full, or for reading alone. Raises StateError."""
     path = directory / f"{name}.db"
     try:
-        path.open("rb").close()
+        open_file(path).close()
         # SQLite keeps files of its own beside it. It may not be able to make them, and is not to leave any behind.
         if Path(f"{path}-shm").exists():
             with suppress(sqlite3.OperationalError):

@@ -8,20 +8,27 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
+from gateway.files import is_there
 from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import StateError, explained, open_database, open_to_read, transaction
+from gateway.state.database import StateError, damaged, explained, open_database, open_to_read, transaction
 
 __all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
 
+_T = TypeVar("_T")
 _NAME = "history"
 _MOST_ROWS = 2**63 - 1
 """The largest number that SQLite knows."""
+_LAST_S = 253_402_300_800.0
+"""Year 10,000, which no date is written for."""
+_VERSION = (str, str, (bytes, NoneType), str)
+_ACTIVATION = (int, str, str, str, str, float, str)
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS version (
     version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
@@ -79,7 +86,8 @@ def open_history(directory: Path, *, make: bool = True) -> History:
     """The history of a state directory; raises StateError. Without `make`, it is to be read alone, and one that isn't
     there is an error too."""
     if make:
-        return History(open_database(directory, _NAME, _LAYOUT))
+        # The audit trail is held to what is committed here.
+        return History(open_database(directory, _NAME, _LAYOUT, durable=True))
     if not has_history(directory):
         raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
     return History(open_to_read(directory, _NAME))
@@ -87,7 +95,7 @@ def open_history(directory: Path, *, make: bool = True) -> History:
 
 def has_history(directory: Path) -> bool:
     """Whether there is one to be read, be it a good one or not."""
-    return (directory / f"{_NAME}.db").exists()
+    return is_there(directory / f"{_NAME}.db")
 
 
 class History:
@@ -103,7 +111,7 @@ class History:
     def pointer(self) -> Pointer | None:
         """Which version is active; None where none ever was."""
         row = self._one("SELECT version, overrides FROM pointer")
-        return Pointer(*row) if row is not None else None
+        return _made(Pointer, row, str, str) if row is not None else None
 
     def add(
         self, version: Version, previous: str, cause: str, who: str, plan: Mapping[str, object], summary: str,
@@ -115,7 +123,7 @@ class History:
         if known is not None and known.content != version.content:
             raise StateError(f"two configs have the version {version.version}: change anything in the new one")
         written = json.dumps(plan, separators=(",", ":"), ensure_ascii=False)
-        with self._transaction():
+        with self.at_once():
             self._run(
                 "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO UPDATE SET text = excluded.text, "
                 "why_not = excluded.why_not",
@@ -130,7 +138,7 @@ class History:
 
     def point(self, pointer: Pointer) -> None:
         """Move the pointer alone; raises StateError."""
-        with self._transaction():
+        with self.at_once():
             self._point(pointer)
 
     def _point(self, pointer: Pointer) -> None:
@@ -145,14 +153,17 @@ class History:
         rows = self._all("SELECT version FROM version WHERE substr(version, 1, ?) = ?", (len(word), word))
         if len(word) < 4 or len(rows) != 1:
             shown = word[:16] if word[:16].isalnum() else "that"
-            reason = f"{len(rows)} begin with" if len(word) >= 4 and rows else "there is none called"
-            raise StateError(f"{shown!r} is no version of the history: {reason} so (`gateway history` lists them)")
-        return Version(*self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0])
+            reason = f"{len(rows)} begin so" if rows else "there is none called so"
+            if len(word) < 4:
+                reason = "write four characters of it, or more"
+            raise StateError(f"{shown!r} is no version of the history: {reason} (`gateway history` lists them)")
+        found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
+        return _made(Version, found, *_VERSION)
 
     def find_exactly(self, version: str) -> Version | None:
         """The version of this whole name."""
         row = self._one("SELECT version, content, text, why_not FROM version WHERE version = ?", (version,))
-        return Version(*row) if row is not None else None
+        return _made(Version, row, *_VERSION) if row is not None else None
 
     def before(self, version: str) -> str | None:
         """The one that the version took the place of when it was made active last; None if there was none."""
@@ -161,7 +172,7 @@ class History:
             "ORDER BY number DESC LIMIT 1",
             (version,),
         )
-        return str(row[0]) if row is not None else None
+        return _made(str, row, str) if row is not None else None
 
     def activations(self, limit: int = 50) -> list[Activation]:
         """The newest first, without their plans."""
@@ -169,7 +180,7 @@ class History:
             "SELECT number, version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
             (min(limit, _MOST_ROWS),),
         )
-        return [Activation(*row) for row in rows]
+        return [_activation(row) for row in rows]
 
     def last_activation(self, version: str) -> Activation | None:
         """How the version became active last, with the plan of it."""
@@ -178,22 +189,31 @@ class History:
             "ORDER BY number DESC LIMIT 1",
             (version,),
         )
+        if row is None:
+            return None
         try:
-            return replace(Activation(*row[:7]), plan=json.loads(row[7])) if row is not None else None
-        except (ValueError, RecursionError) as error:
-            raise StateError(f"history.db can't be used: the plan of version {version} is damaged") from error
+            plan = json.loads(_made(str, row[7:], str))
+        except (ValueError, RecursionError):
+            plan = None
+        if not isinstance(plan, dict):
+            raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is no plan')}")
+        return replace(_activation(row[:7]), plan=plan)
 
     def audit_head(self) -> Head:
         """The last line of the audit trail that is known to have been written."""
         row = self._one("SELECT number, hash FROM audit_head")
-        return Head(*row) if row is not None else BEGINNING
+        return _made(Head, row, int, str) if row is not None else BEGINNING
 
     def keep_audit_head(self, head: Head) -> None:
         """Know it from now on; raises StateError."""
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def at_once(self) -> Iterator[None]:
+        """What is written in this block is kept together, when it ends, or not at all; raises StateError."""
+        if self._connection.in_transaction:
+            yield
+            return
         try:
             with transaction(self._connection):
                 yield
@@ -214,3 +234,17 @@ class History:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:  # a damaged page may be come upon after the first row
             raise StateError(f"history.db can't be used: {explained(error)}") from error
+
+
+def _activation(row: tuple[Any, ...]) -> Activation:
+    found = _made(Activation, row, *_ACTIVATION)
+    if not 0 <= found.at_s < _LAST_S:
+        raise StateError(f"history.db can't be used: {damaged('the time of a switch is none')}")
+    return found
+
+
+def _made(kind: Callable[..., _T], row: tuple[Any, ...], *types: type | tuple[type, ...]) -> _T:
+    """What this row says; raises StateError where it holds what we never write: SQLite takes anything."""
+    if not all(map(isinstance, row, types)):
+        raise StateError(f"history.db can't be used: {damaged('a row of it is not as it was written')}")
+    return kind(*row)

@@ -61,11 +61,14 @@ class Lock:
 def holder_of(directory: Path) -> Mapping[str, object] | None:
     """What the gateway says that runs with this directory; None where none does."""
     try:
-        descriptor = os.open(directory / _FILE, os.O_RDWR)
+        # To read alone: who asks may not be allowed more, or the disk not.
+        descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         return None if _take(descriptor) else _read(descriptor)
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.model.record import Record
 from gateway.model.table import Table
-from gateway.state.database import StateError, open_database, transaction
+from gateway.state.database import StateError, damaged, explained, open_database, transaction
 from gateway.state.receipt import receipt_of
 
 __all__ = ["Receipts", "prepare"]
@@ -85,8 +85,15 @@ class Receipts:
                     (request_id, client or _NOBODY),
                 ).fetchone()
             except sqlite3.Error as error:
-                raise StateError(f"the receipts can't be read: {error}") from error
-        found: dict[str, object] | None = json.loads(row[0]) if row is not None else None
+                raise StateError(f"receipts.db can't be read: {explained(error)}") from error
+        if row is None:
+            return None
+        try:
+            found = json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise StateError(f"receipts.db can't be read: {damaged('what it holds is no receipt')}")
         return found
 
     def close(self) -> None:
@@ -118,7 +125,9 @@ class Receipts:
         except sqlite3.Error as error:
             self.lost += len(rows)
             if not self._is_failing:
-                self._failed(f"receipts can't be written, and are lost until that is mended: {error}")
+                self._failed(
+                    f"receipts.db can't be written, and receipts are lost until that is mended: {explained(error)}"
+                )
             self._is_failing = True
         else:
             self._is_failing = False
@@ -134,7 +143,7 @@ class Receipts:
                 (oldest_s, _SWEPT_AT_ONCE),
             ).rowcount
         except sqlite3.Error as error:
-            self._failed(f"old receipts can't be dropped: {error}")
+            self._failed(f"old receipts can't be dropped from receipts.db: {explained(error)}")
             dropped = 0
         if dropped < _SWEPT_AT_ONCE:
             self._swept_at = time.monotonic()

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gateway.model.schedule import Phase, Progress, Tally
-from gateway.state.database import StateError, open_database, transaction
+from gateway.state.database import StateError, explained, open_database, transaction
 
 __all__ = ["Kept", "ScheduleStore"]
 
@@ -40,7 +40,7 @@ class ScheduleStore:
         try:
             rows = self._database.execute("SELECT assistant, region, identity, progress FROM schedules").fetchall()
         except sqlite3.Error as error:
-            raise StateError(f"canary.db can't be read: {error}") from error
+            raise StateError(f"canary.db can't be read: {explained(error)}") from error
         kept: Kept = {}
         for assistant, region, identity, text in rows:
             progress = _decode(text)
@@ -55,7 +55,7 @@ class ScheduleStore:
             try:
                 self._replace(rows)
             except sqlite3.Error as error:
-                raise StateError(f"canary.db can't be written: {error}") from error
+                raise StateError(f"canary.db can't be written: {explained(error)}") from error
 
     def _replace(self, rows: Sequence[tuple[str, ...]]) -> None:
         with transaction(self._database):

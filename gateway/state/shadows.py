@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError, open_database, open_to_read, transaction
+from gateway.state.database import StateError, damaged, explained, open_database, open_to_read, transaction
 from providers.chat import Usage
 
 __all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore", "recorded"]
@@ -78,7 +78,7 @@ class ShadowStore:
                     self._database = open_database(self._directory, "shadow", _LAYOUT)
                 self._add(self._database, record)
             except sqlite3.Error as error:
-                raise StateError(f"shadow.db can't be written: {error}") from error
+                raise StateError(f"shadow.db can't be written: {explained(error)}") from error
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
         said = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
@@ -121,8 +121,12 @@ def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int
             besides = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
             for row in database.execute(_READ.format(besides=besides), (assistant, region)):
                 yield row["id"], _record(row)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{directory / 'shadow.db'} can't be read: {damaged('calls of tools in it are none')}"
+        ) from error
     except sqlite3.Error as error:
-        raise StateError(f"{directory / 'shadow.db'} can't be read: {error}") from error
+        raise StateError(f"{directory / 'shadow.db'} can't be read: {explained(error)}") from error
 
 
 def _record(row: sqlite3.Row) -> ShadowRecord:

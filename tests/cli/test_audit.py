@@ -44,3 +44,17 @@ def test_an_end_that_was_cut_off_is_known_to_the_history_and_to_a_log(gateway: C
     shown = gateway("audit", "verify", "--state", STATE, "--head", head.hash)
     assert (shown.status, "--head knows of a line" in shown.out) == (1, True)
     assert "held to --head alone" in shown.err
+
+
+def test_a_switch_that_was_never_finished_is_named(gateway: Command, head: Head) -> None:
+    audit = Audit(STATE, head)
+    audit.append("activated", datetime(2026, 11, 20, tzinfo=UTC), {"table": "u"})
+    audit.close()
+    shown = gateway("audit", "verify", "--state", STATE)
+    assert (shown.status, "history.db doesn't know of the switch in line 4" in shown.err) == (0, True)
+
+
+def test_a_hash_that_is_none_is_no_missing_end(gateway: Command, head: Head) -> None:
+    shown = gateway("audit", "verify", "--state", STATE, "--head", head.hash[:12])
+    assert (shown.status, "a hash has 64 hexadecimal digits" in shown.err) == (2, True)
+    assert gateway("audit", "verify", "--state", STATE, "--head", head.hash.upper()).status == 0

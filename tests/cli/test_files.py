@@ -59,6 +59,19 @@ def test_init_says_where_it_cannot_write(gateway: Command) -> None:
     assert shown.err == "gateway: can't write to file: File exists; name another directory\n"
 
 
+def test_a_place_that_cannot_be_looked_into_is_said_to_be_that(gateway: Command) -> None:
+    """By its name here; as one that somebody else keeps to themselves."""
+    name = "x" * 300
+    shown = gateway("init", name)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == f"gateway: can't write to {name}: File name too long; name another directory\n"
+    Path("two.yaml").write_bytes((ROOT / "config" / "gateway.yaml").read_bytes())
+    for words in (("check", name), ("plan", name), ("diff", name, "two.yaml"), ("plan", "two.yaml", "--from", name)):
+        shown = gateway(*words)
+        assert shown.status in (1, 2)
+        assert "the file can't be read (File name too long)" in shown.out + shown.err
+
+
 def test_env_example_has_every_name_and_every_setting() -> None:
     config = (ROOT / "config" / "gateway.yaml").read_text("utf-8")
     example = (ROOT / "config" / "env.example").read_text("utf-8")
@@ -105,3 +118,11 @@ clients: {{me: {{keys: ["{digest}"], region: de}}}}
         answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
         assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
+
+
+def test_half_a_pair_is_not_left_behind(gateway: Command) -> None:
+    Path("key.pem.pub").write_text("mine")
+    shown = gateway("key", "new", "--ed25519", "key.pem")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == "gateway: key.pem.pub can't be written (File exists); nothing is overwritten\n"
+    assert {path.name for path in Path().iterdir()} == {"key.pem.pub"}

@@ -136,7 +136,11 @@ def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> 
     with operated(path, 1, **environ) as operator:
         assert operator.answered_by() == "b"
     assert gateway(path, "audit", "verify").returncode == 0
-    assert [line["event"] for line in trail(path)].count("signature_refused") == 2
+    events = [line["event"] for line in trail(path)]
+    assert events.count("signature_refused") == 2
+    # Each start that came to nothing has its end, too.
+    assert events.count("started") == events.count("stopped") == 4
+    assert sum("detail" in line for line in trail(path) if line["event"] == "stopped") == 2
 
 
 @pytest.mark.slow

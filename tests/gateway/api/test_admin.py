@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -277,3 +279,74 @@ async def test_a_rollback_that_is_not_understood_is_not_done(told: Told, content
     answer = await client(told).post("/rollback", json=content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert told.rollbacks == []
+
+
+# --- a body ---------------------------------------------------------------------------------------
+
+
+class Sending:
+    """A request whose body comes in these pieces, and then no more, though more was announced."""
+
+    def __init__(self, *pieces: bytes, **headers: str) -> None:
+        told = {"host": "127.0.0.1:8081", "content-type": "application/json", "transfer-encoding": "chunked", **headers}
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/rollback",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in told.items()],
+        }
+        self.asked, self.sent = 0, list[Any]()
+        self._pieces = list(pieces)
+
+    async def receive(self) -> dict[str, Any]:
+        self.asked += 1
+        if not self._pieces:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": self._pieces.pop(0), "more_body": True}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if message["type"] == "http.response.body" and message["body"]:
+            self.asked_before_the_answer = self.asked
+
+    async def answered(self, told: Told, guard: Guard) -> tuple[int, str, dict[bytes, bytes]]:
+        await build_admin(told, guard)(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+        assert not self.sent[-1].get("more_body", False)
+        body = json.loads(b"".join(message.get("body", b"") for message in self.sent))
+        return self.sent[0]["status"], body["error"]["code"], dict(self.sent[0]["headers"])
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.admin._BODY_TIME_S", 0.01)
+    monkeypatch.setattr("gateway.api.body._DRAIN_TIME_S", 0.01)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_who_may_not_ask_is_answered_before_a_byte_of_the_body_is_read(told: Told) -> None:
+    sending = Sending(b"{", authorization="Bearer wrong")
+    status, code, headers = await sending.answered(told, Guard(TOKEN))
+    assert (status, code, headers[b"connection"]) == (401, "invalid_api_key", b"close")
+    assert sending.asked_before_the_answer == 0
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_body_is_bounded_in_size_and_time(told: Told) -> None:
+    sending = Sending(*[b" " * 32_768] * 100)
+    status, code, headers = await sending.answered(told, Guard())
+    assert (status, code, headers[b"connection"]) == (413, "request_too_large", b"close")
+    assert sending.asked_before_the_answer == 3
+    status, code, headers = await Sending(b'{"version": ').answered(told, Guard())
+    assert (status, code, headers[b"connection"]) == (408, "request_timeout", b"close")
+    assert told.rollbacks == []
+
+
+async def test_a_body_that_was_read_costs_no_connection(told: Told) -> None:
+    answer = await client(told).post("/rollback", json={"version": "abcd1234"})
+    assert "connection" not in answer.headers
+    for content in (b"{", b"\xff", b"[[[[" * 1000):
+        answer = await client(told).post("/rollback", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        assert "connection" not in answer.headers
+    assert (await client(told).post("/rollback", json=None)).status_code == 200

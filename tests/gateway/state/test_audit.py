@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,3 +175,40 @@ def test_a_name_that_is_no_text_is_written_and_verified(tmp_path: Path) -> None:
     audit.close()
     verdict = verify_trail(tmp_path, {"history.db": audit.head})
     assert (verdict.lines, verdict.fault) == (1, None)
+
+
+def test_a_directory_that_may_not_be_looked_into_is_not_called_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    audit = Audit(tmp_path, BEGINNING)
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.state.audit.os.stat", refuse)
+        with pytest.raises(StateError, match=r"audit\.jsonl can't be written: Permission denied$"):
+            audit.append("activated", AT, {})
+    audit.append("activated", AT, {})
+    audit.close()
+
+
+def test_a_part_of_a_line_that_cannot_be_taken_away_goes_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full, and then for reading alone."""
+    write, audit = os.write, Audit(tmp_path, BEGINNING)
+    audit.append("started", AT, {})
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.state.audit.os.write", lambda descriptor, data: write(descriptor, data[:9]))
+        patched.setattr("gateway.state.audit.os.ftruncate", refuse)
+        for _ in range(2):
+            with pytest.raises(StateError, match=r"audit\.jsonl can't be written: Read-only file system"):
+                audit.append("activated", AT, {})
+    audit.append("stopped", AT, {})
+    audit.close()
+    assert [json.loads(line)["event"] for line in lines_of(tmp_path)] == ["started", "stopped"]
+    assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None

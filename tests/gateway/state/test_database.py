@@ -3,13 +3,19 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from gateway.model.shadow import ShadowRecord
 from gateway.state.database import StateError, open_database, open_to_read, transaction
+from gateway.state.receipts import Receipts, prepare
+from gateway.state.schedules import ScheduleStore
+from gateway.state.shadows import ShadowStore, recorded
+from tests.tables import WORLD, table_of
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
 
@@ -98,3 +104,59 @@ def test_many_may_begin_a_file_at_once(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(begin, range(8)))
+
+
+def damaged_behind_its_first_page(path: Path) -> None:
+    """What opens it finds nothing wrong; what reads rows does."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+
+
+def read_schedules(directory: Path) -> None:
+    store = ScheduleStore(directory)
+    try:
+        damaged_behind_its_first_page(directory / "canary.db")
+        store.load()
+    finally:
+        store.close()
+
+
+def read_receipts(directory: Path) -> None:
+    prepare(directory)
+    damaged_behind_its_first_page(directory / "receipts.db")
+    store = Receipts(directory, lambda: table_of(WORLD))
+    try:
+        store.find("req_1", None)
+    finally:
+        store.close()
+
+
+def read_shadows(directory: Path) -> None:
+    store = ShadowStore(directory)
+    store.keep(ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, None, "stop", 10, 1, "old"))
+    store.close()
+    damaged_behind_its_first_page(directory / "shadow.db")
+    list(recorded(directory, "a", "eu"))
+
+
+@pytest.mark.parametrize("read", [read_schedules, read_receipts, read_shadows])
+def test_whoever_comes_upon_the_damage_later_is_told_how_to_mend_it(
+    tmp_path: Path, read: Callable[[Path], None]
+) -> None:
+    with pytest.raises(StateError, match=r"\.db can't be read: .*malformed; move it away with the -wal and -shm"):
+        read(tmp_path)
+
+
+def test_who_may_not_read_is_told_so_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(tmp_path, "history", LAYOUT).close()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("gateway.state.database.open_file", refuse)
+    with pytest.raises(StateError, match=r"history\.db can't be read: Permission denied$"):
+        open_to_read(tmp_path, "history")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,21 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     Lock(tmp_path).release()
 
 
+def test_who_may_only_read_finds_who_has_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(tmp_path)
+    opened = os.open
+
+    def to_read_alone(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(30, "Read-only file system")
+        return opened(path, flags, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.open", to_read_alone)
+        assert holder_of(tmp_path) == {"pid": os.getpid()}
+    lock.release()
+
+
 def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
@@ -106,10 +122,47 @@ def test_more_than_there_can_be_is_all(history: History) -> None:
     assert [it.version for it in history.activations(10**30)] == [ONE.version]
 
 
-def test_a_plan_that_is_damaged_is_an_error_of_the_state(history: History, tmp_path: Path) -> None:
-    history.add(ONE, "", "start", "", {}, "+all")
-    with sqlite3.connect(tmp_path / "history.db") as database:
-        database.execute("UPDATE activation SET plan = '{'")
-    database.close()
-    with pytest.raises(StateError, match="the plan of version aaaa11112222 is damaged"):
-        history.last_activation(ONE.version)
+READS = {
+    "version": lambda history: [history.find("aaaa1"), history.find_exactly(ONE.version)],
+    "activation": lambda history: [
+        history.activations(), history.last_activation(ONE.version), history.before(ONE.version)
+    ],
+    "pointer": lambda history: [history.pointer()],
+    "audit_head": lambda history: [history.audit_head()],
+}  # fmt: skip
+COLUMNS = {
+    "version": ("content", "text", "why_not"),
+    "activation": ("previous", "cause", "who", "at_s", "summary", "plan"),
+    "pointer": ("version", "overrides"),
+    "audit_head": ("number", "hash"),
+}
+VALUES = ("'words'", "x'00ff'", "CAST(x'c328' AS TEXT)", "1.5", "-1", "1e300", "9e999", "'[]'", "'{'")
+NEVER = {
+    "text": {"'words'", "1.5"},
+    "at_s": {"'words'", "1e300", "9e999", "-1"},
+    "plan": {"'[]'", "'{'", "'words'"},
+    "number": {"'words'", "1.5"},
+}
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table in COLUMNS for column in COLUMNS[table]])
+def test_a_column_that_holds_something_else_is_a_damaged_file(
+    history: History, tmp_path: Path, table: str, column: str
+) -> None:
+    """SQLite takes whatever is written into a column."""
+    history.add(ONE, TWO.version, "start", "", {}, "+all")
+    history.keep_audit_head(Head(1, "one"))
+    told: dict[str, str] = {}
+    for value in VALUES:
+        with sqlite3.connect(tmp_path / "history.db") as database:
+            database.execute(f"UPDATE {table} SET {column} = {value}")  # noqa: S608  # of this test
+        database.close()
+        try:
+            READS[table](history)
+        except StateError as error:
+            told[value] = str(error)
+    wrong = "'words'" if column == "text" else "x'00ff'"
+    assert told.keys() >= {wrong, *NEVER.get(column, ())}
+    for message in told.values():
+        assert message.startswith("history.db can't be used: ")
+        assert "; move it away with the -wal and -shm beside it, or restore it" in message

@@ -16,6 +16,7 @@ from gateway.model.record import Record, Resumed
 from gateway.model.table import Table
 from gateway.policy.location import Sighting, resolve
 from gateway.state import receipts
+from gateway.state.database import StateError
 from gateway.state.receipt import receipt_of
 from gateway.state.receipts import Receipts
 from providers.failures import Failure, FailureKind
@@ -211,6 +212,18 @@ def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: 
     store.take(record_of("req_2"))
     eventually(lambda: store.lost == 2, 2.0)
     assert len([line for line in failures if "can't be written" in line]) == 1
+
+
+def test_what_is_no_receipt_is_a_damaged_file(opened: Open, tmp_path: Path) -> None:
+    store = opened()
+    store.take(record_of("req_1"))
+    eventually(lambda: store.find("req_1", "shop-cn") is not None, 2.0)
+    for content in ("{", "[]", b"\xff"):
+        with sqlite3.connect(tmp_path / "receipts.db") as database:
+            database.execute("UPDATE receipt SET content = ?", (content,))
+        database.close()
+        with pytest.raises(StateError, match=r"receipts\.db can't be read: .* move it away"):
+            store.find("req_1", "shop-cn")
 
 
 def test_what_is_older_than_the_config_says_is_dropped(tmp_path: Path) -> None:

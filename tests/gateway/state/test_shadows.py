@@ -138,3 +138,12 @@ def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path)
     with pytest.raises(StateError, match=r"shadow\.db can't be read"):
         list(recorded(tmp_path / "nowhere", "a", "eu"))
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_calls_that_are_none_are_a_damaged_file(tmp_path: Path) -> None:
+    opened(tmp_path).keep(replace(RECORD, prompt="p", answer="", calls=(("look", "{}"),)))
+    with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
+        for calls in ("{", "[5]", '[{"name": "look"}]'):
+            database.execute("UPDATE extras SET calls = ?", (calls,))
+            with pytest.raises(StateError, match=r"shadow\.db can't be read: .* move it away"):
+                list(recorded(tmp_path, "a", "eu"))

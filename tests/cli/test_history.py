@@ -1,0 +1,73 @@
+"""`gateway history`: what it lists and shows, and what it says of what it can't."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gateway.state.history import Version, open_history
+from tests.cli.conftest import Command
+
+STATE = Path("state")
+ONE, TWO = (Version(name, name + "0" * 52, f"# {name}\n".encode()) for name in ("aaaa11112222", "aaaa33334444"))
+
+
+@pytest.fixture(autouse=True)
+def history() -> None:
+    opened = open_history(STATE)
+    opened.add(ONE, "", "start", "", {}, "+all", at_s=1.0)
+    opened.add(TWO, ONE.version, "file", "ada", {}, "~some", at_s=2.0)
+    opened.close()
+
+
+def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
+    shown = gateway("history", "--state", STATE)
+    assert shown.out.splitlines() == [
+        "* aaaa33334444  1970-01-01T00:00:02Z  file by ada: ~some",
+        "  aaaa11112222  1970-01-01T00:00:01Z  start: +all",
+    ]
+    assert gateway("history", "--state", STATE, "-n", "1").out.count("\n") == 1
+    assert gateway("history", "--state", STATE, "aaaa1", "--text").out == "# aaaa11112222\n"
+    assert json.loads(gateway("history", "--state", STATE, "aaaa3", "--json").out)["previous"] == ONE.version
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--text",), "--text prints the config of one version: say which (`gateway history` lists them)"),
+        (("--text", "--json", "aaaa1"), "not allowed with argument"),
+        (("-n", "0"), "0 is less than 1"),
+        (("-n", "-3"), "-3 is less than 1"),
+        (("bbbb",), "'bbbb' is no version of the history"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(gateway: Command, words: tuple[str, ...], told: str) -> None:
+    shown = gateway("history", "--state", STATE, *words)
+    assert (shown.status, shown.out, told in shown.err) == (2, "", True), shown.err
+
+
+@pytest.mark.parametrize("words", [("history", "aaaa1"), ("history", "aaaa1", "--text"), ("rollback", "aaaa1")])
+def test_a_text_that_somebody_has_edited_into_words_is_a_damaged_file(gateway: Command, words: tuple[str, ...]) -> None:
+    with sqlite3.connect(STATE / "history.db") as database:
+        database.execute("UPDATE version SET text = 'version: 1'")
+    database.close()
+    shown = gateway(*words, "--state", STATE)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.startswith("gateway: history.db can't be used: a row of it is not as it was written; move it away")
+
+
+@pytest.mark.parametrize("words", [("history",), ("rollback",), ("plan", "gateway.yaml"), ("serve",)])
+def test_a_damaged_pointer_is_one_too(
+    gateway: Command, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_STATE_DIR", str(STATE))
+    monkeypatch.setenv("GATEWAY_CONFIG", "gateway.yaml")
+    Path("gateway.yaml").write_text("version: 1\n")
+    with sqlite3.connect(STATE / "history.db") as database:
+        database.execute("UPDATE pointer SET version = x'00'")
+    database.close()
+    shown = gateway(*words)
+    assert (shown.status, "history.db can't be used: a row of it is not as it was written" in shown.err) == (2, True)

@@ -1,0 +1,75 @@
+"""`gateway rollback`: to a version that can be used, though less well than on its day, and what it says of that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.commands.admin_client import AdminClient
+from gateway.config.compile import compile_config
+from gateway.config.load import parse_document
+from gateway.live.switch_log import State, SwitchLog, judge
+from gateway.switching.comparing import NO_TABLE
+from providers.registry import load_registry
+from tests.cli.conftest import Command
+
+CONFIG = """
+version: 1
+cell: {territory: DE}
+assistants: {assistant: {routes: {de: [house]}}}
+regions: {de: {territories: [DE], boundary: [DE], approvals: required}}
+deployments:
+  house:
+    provider: openai-compatible
+    model: MODEL
+    endpoint: "http://127.0.0.1:1/v1"
+    stores: DE
+    processes: DE
+    api_key: "${HOUSE_KEY}"
+    approvals: [{region: de, authority: BSI, kind: registration, number: "1", model_name: m, valid_until: 2026-11-01}]
+"""
+TOLD = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-01")
+
+
+@pytest.fixture(autouse=True)
+def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Two versions were served, when the key was set."""
+    log, versions = SwitchLog(Path("state")), list[str]()
+    state = State(NO_TABLE, None)
+    for model in ("one", "two"):
+        Path("gateway.yaml").write_text(CONFIG.replace("MODEL", model))
+        document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
+        compiled = compile_config(document, registry=load_registry())
+        new = State(compiled.table, compiled.written)
+        log.switched(judge(state, new, 0.0, lambda: None), new, "file", "")
+        state = new
+        versions.append(new.table.version)
+    log.close()
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    monkeypatch.setenv("GATEWAY_CONFIG", "gateway.yaml")
+    return versions[0], versions[1]
+
+
+def test_what_has_ended_since_is_told_of_a_version_that_is_taken_at_rest(
+    gateway: Command, served: tuple[str, str]
+) -> None:
+    shown = gateway("rollback")
+    assert (shown.status, f"the next one serves {served[0]}" in shown.out) == (0, True), shown.err
+    for told in TOLD:
+        assert told in shown.err
+
+
+def test_it_is_told_of_a_version_that_a_running_gateway_takes(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = {"severity": "warning", "path": "deployments.house.api_key", "message": TOLD[0]}
+    answer = {"result": "activated", "table": "abcd", "file_active": False, "findings": [finding]}
+    monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
+    shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
+    assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {TOLD[0]}\n")
+
+
+def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str]) -> None:
+    shown = gateway("rollback", served[0][:3])
+    assert (shown.status, "write four characters of it, or more" in shown.err) == (2, True)
