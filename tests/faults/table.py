@@ -100,6 +100,11 @@ async def _html(call: Call) -> None:
     await call.whole(200, "<html><body>Welcome to the hotel's network</body></html>", content_type="text/html")
 
 
+async def _no_such_model(call: Call) -> None:
+    told = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
+    await call.whole(400, {"error": told})
+
+
 async def _error_in_200(call: Call) -> None:
     told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
@@ -350,6 +355,8 @@ FAULTS = (
           (PROVIDER, PROVIDER)),
     Fault("http-404", "404, no such model", error(404, "invalid_request_error", "model_not_found"),
           K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-400-model", "400 without a code, no such model", _no_such_model, K.MODEL_NOT_FOUND, 1,
+          (PROVIDER, PROVIDER)),
     Fault("geography", "403, not offered where we call from",
           error(403, "request_forbidden", "unsupported_country_region_territory"), K.GEO_REFUSED, 1,
           (PROVIDER, PROVIDER)),
