@@ -20,7 +20,9 @@ from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 
 __all__ = [
+    "STREAM_OPTIONS",
     "Adapter",
+    "AsksForUsage",
     "Capabilities",
     "EndsBehindStop",
     "KnowsBasePath",
@@ -31,6 +33,9 @@ __all__ = [
     "WireRequest",
     "WireResponse",
 ]
+
+STREAM_OPTIONS = "stream_options"
+"""The field that asks for a stream's usage; in `ModelFacts.without` it is never sent. See `AsksForUsage`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +161,14 @@ class EndsBehindStop(Protocol):
     @property
     def ends_behind_stop(self) -> bool:
         """Whether it does: then who reads the answer takes them off (`providers.stops`)."""
+        ...
+
+
+@runtime_checkable
+class AsksForUsage(Protocol):
+    """What an adapter may add that asks for a stream's usage by a field which not every server knows."""
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """Whether it sends `stream_options` with a stream, and leaves it out where the model is `without` it."""
         ...

@@ -17,6 +17,7 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.references import Resolution, read_literal
 from gateway.config.scalars import seconds
 from gateway.config.sections.routing import DeploymentSection
+from gateway.config.spoken import as_spoken
 from gateway.config.validate import Draft
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
@@ -34,7 +35,6 @@ __all__ = ["compile_deployments"]
 
 _SIMULATED = (Secret("simulated:simulated"),)
 """Also a signature can be made with it: an id and a key."""
-
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -144,7 +144,7 @@ def _parts(
         return None
     endpoint = endpoints.read(name, section, adapter)
     own = catalogue.model(section.provider, section.model)
-    facts = own.facts(_facts(findings, path, section, adapter, own))
+    facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, adapter, own)))
     capabilities = _capabilities(findings, path, section, adapter, facts)
     return _Parts(adapter, endpoint, own, facts, capabilities) if endpoint is not None else None
 

@@ -59,6 +59,11 @@ class RowAdapter:
         return self.row.answers.stop_left_in
 
     @property
+    def asks_for_usage(self) -> bool:
+        """See `providers.adapter.AsksForUsage`."""
+        return self.row.requests.stream_options
+
+    @property
     def usual_base_path(self) -> str:
         """See `providers.adapter.KnowsBasePath`."""
         return self.row.requests.base_path

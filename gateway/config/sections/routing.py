@@ -200,6 +200,11 @@ class DeploymentSection(Section):
         "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
     )
     passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    stream_options: bool = Field(
+        True,
+        description="false never asks it for a stream's usage, where its server refuses the field `stream_options`: "
+        "what a stream used is then known only if it tells unasked.",
+    )
     fold: bool | None = Field(
         None,
         description="A request for one JSON is asked as a stream and put together here, so that silence is noticed: "
