@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -190,6 +191,14 @@ def midway(act: Callable[[Call], Awaitable[None]], words: int = 3) -> Behaviour:
 async def _error_event(call: Call) -> None:
     await call.event({"error": {"message": "the server had an error", "type": "server_error", "code": None}})
     await call.send("0\r\n\r\n")
+
+
+async def _words_with_an_error(call: Call) -> None:
+    """One send, in HTTP chunks of its own for each event: what arrives together is read together."""
+    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), told)]
+    await call.head(transfer_encoding="chunked")
+    await call.send("".join(f"{len(one.encode()):x}\r\n{one}\r\n" for one in events) + "0\r\n\r\n")
 
 
 async def _garbage_event(call: Call) -> None:
@@ -417,6 +426,8 @@ FAULTS = (
           moves_on=False, json=False),
     Fault("midway-stall", "silence after three words", midway(_silent), K.INTERRUPTED, 1, (LATE, INTERRUPTED),
           moves_on=False, json=False),
+    Fault("error-with-words", "three words and an error event in one piece", _words_with_an_error, K.UNAVAILABLE, 2,
+          (PROVIDER, PROVIDER), json=False),
     Fault("midway-error", "an error event after three words", midway(_error_event), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-garbage", "half an event after three words", midway(_garbage_event), K.MALFORMED, 1,
