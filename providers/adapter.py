@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from providers.auth import AuthScheme
+from providers.catalogue.headers import FixedHeader
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.offers import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
@@ -29,6 +30,7 @@ __all__ = [
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
+    "TakesHeaders",
     "Target",
     "WireRequest",
     "WireResponse",
@@ -171,4 +173,14 @@ class AsksForUsage(Protocol):
     @property
     def asks_for_usage(self) -> bool:
         """Whether it sends `stream_options` with a stream, and leaves it out where the model is `without` it."""
+        ...
+
+
+@runtime_checkable
+class TakesHeaders(Protocol):
+    """What an adapter may add whose provider reads a header that is the operator's to fix, such as a workspace."""
+
+    @property
+    def headers(self) -> Mapping[str, FixedHeader]:
+        """By name; there is no other. Whoever sends puts them on the request, behind the credential."""
         ...

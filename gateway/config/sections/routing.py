@@ -12,6 +12,7 @@ from gateway.config.scalars import (
     DocumentUrl,
     Duration,
     FieldName,
+    HeaderName,
     HedgeAfter,
     Line,
     Name,
@@ -188,6 +189,12 @@ class DeploymentSection(Section):
     api_key: OneOrMore | None = Field(
         None,
         description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn.",
+        repr=False,
+    )
+    headers: dict[HeaderName, str] = Field(
+        {},
+        description="Headers that it is sent with each call, of those that its provider is known to have: a value "
+        "each, or ${NAME} or ${file:/path} for all of one.",
         repr=False,
     )
     attests: list[str] = Field(

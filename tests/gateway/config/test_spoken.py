@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.config.problems import dotted
-from tests.gateway.config.cases import compiled, more, sections
+from providers.auth import Secret
+from tests.gateway.config.cases import ENVIRON, compiled, more, rejected, sections
 
 HOUSE = "endpoint: 'https://llm.example.com/v1', stores: US, processes: US, model: m"
 
@@ -28,3 +31,61 @@ def test_who_is_never_sent_the_field_needs_no_key_for_it() -> None:
         found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
         told = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
         assert told == [("deployments.x.stream_options", f"{provider} is never sent this field")]
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+QWEN = "provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: '${CN_KEY}'"
+KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
+
+
+def test_a_header_that_its_provider_is_known_to_have_is_sent_under_its_own_name() -> None:
+    for text in ("X-DashScope-WorkSpace: ws-secret", "x-dashscope-workspace: '${SPACE}'"):
+        x = compiled(config(f"{QWEN}, headers: {{{text}}}"), KEYS).table.deployments["x"]
+        assert x.headers == (("X-DashScope-WorkSpace", Secret("ws-secret")),)
+        assert "ws-secret" not in repr(x)
+        assert x.has_credential
+
+
+def test_a_header_that_is_unset_takes_the_deployment_out() -> None:
+    found = compiled(config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
+    x = found.table.deployments["x"]
+    assert (x.has_credential, x.missing_credentials) == (False, ("NOBODY",))
+    assert [one.message for one in found.warnings if "headers" in one.path] == ["NOBODY is not set: never asked"]
+    house = compiled(config(f"provider: vllm, {HOUSE}")).table.deployments["x"]
+    assert (house.headers, house.has_credential) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("X-Region: cn-beijing", "is no header that dashscope may be sent", "there is X-DashScope-WorkSpace"),
+        ("X-DashScope-DataInspection: enable", "is no header that dashscope may be sent", "move prompts"),
+        ("Host: evil.example", "is no header that dashscope may be sent", "move prompts"),
+        ("Authorization: 'Bearer ws-secret'", "is no header that dashscope may be sent", "move prompts"),
+        ("X-DashScope-WorkSpace: ws-one, x-dashscope-workspace: ws-two", "is there twice", "known by name"),
+        ("X-DashScope-WorkSpace: '${ODD}'", "ODD is none that 'X-DashScope-WorkSpace' takes", "it has the form"),
+        ("X-DashScope-WorkSpace: abc", "the value is none that 'X-DashScope-WorkSpace' takes", "it has the form"),
+        ("X-DashScope-WorkSpace: 'a${SPACE}'", "the value is no reference that can be resolved", "write ${NAME}"),
+    ],
+)
+def test_any_other_header_or_value_is_a_mistake_that_shows_no_value(text: str, message: str, hint: str) -> None:
+    problems = [one for one in rejected(config(f"{QWEN}, headers: {{{text}}}"), KEYS) if one.severity == "error"]
+    assert [one.message for one in problems] == [message]
+    assert hint in problems[0].hint
+    assert problems[0].path[:3] == ("deployments", "x", "headers")
+    for secret in ("ws-secret", "ws-two", "not a workspace", "evil"):
+        assert secret not in str(problems[0])
+
+
+def test_who_has_none_is_told_so() -> None:
+    for provider, where in (("openai", "model: gpt-6-luna, endpoint: us"), ("mistral", "model: mistral-small-2603")):
+        text = f"provider: {provider}, {where}, api_key: '${{US_KEY}}', headers: {{OpenAI-Project: proj_1}}"
+        (problem,) = (one for one in rejected(config(text)) if one.severity == "error")
+        assert problem.message == f"is no header that {provider} may be sent"
+        assert problem.hint.endswith("there is none")
+
+
+def test_without_secrets_nothing_is_said_of_what_was_not_looked_up() -> None:
+    text = config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}")
+    assert compiled(text, KEYS, secrets=False).table.deployments["x"].headers
