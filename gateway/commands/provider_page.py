@@ -60,7 +60,7 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
     headers = _table(
         ("provider", "header", "what it does", "its form"),
         (
-            (f"`{one.name}`", f"`{name}`", header.about, f"`{header.value}`")
+            (f"`{one.name}`", f"`{name}`", header.about, f"`{header.value}`".replace("|", "\\|"))
             for one in known
             if isinstance(one, TakesHeaders)
             for name, header in sorted(one.headers.items())
