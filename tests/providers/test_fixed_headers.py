@@ -9,7 +9,7 @@ import pytest
 from providers.adapter import TakesHeaders
 from providers.adapters.rows import adapter_of
 from providers.catalogue import CatalogueError
-from providers.catalogue.headers import headers_of, load_headers
+from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.registry import load_registry
 
 DECLARED = [
@@ -36,8 +36,6 @@ def test_there_are_those_that_were_looked_at() -> None:
 
 @pytest.mark.parametrize(("name", "header"), DECLARED)
 def test_each_says_what_it_does_and_takes_no_more_than_a_name(name: str, header: object) -> None:
-    from providers.catalogue.headers import FixedHeader
-
     assert isinstance(header, FixedHeader)
     assert header.about
     assert header.source
@@ -70,11 +68,20 @@ def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
         ("x-a", SOUND | {"value": "["}, "is no regular expression"),
         ("x-a", SOUND | {"value": "[a-z]{3,}"}, "takes less than four"),
         ("x-a", SOUND | {"value": "[0-9]*"}, "takes less than four"),
+        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "takes less than four"),
     ],
 )
 def test_a_mistake_in_the_data_is_told(name: str, row: dict[str, str], complaint: str) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         headers_of({"headers": {name: row}})
+
+
+def test_what_is_declared_is_what_is_read() -> None:
+    row = SOUND | {"value": "[0-9a-z]{4,8}", "as_of": "2026-11-20"}
+    (header,) = headers_of({"headers": {"x-a": row}}).values()
+    assert header == FixedHeader("[0-9a-z]{4,8}", "what it does", "a page", "2026-11-20")
+    load_headers.cache_clear()
+    assert list(load_headers("qianfan")) == ["appid"]
 
 
 def test_a_stranger_s_row_has_headers_of_its_own() -> None:

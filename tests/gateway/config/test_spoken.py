@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.config.problems import dotted
+from providers.adapters.rows import adapter_of
 from providers.auth import Secret
+from providers.registry import load_registry
 from tests.gateway.config.cases import ENVIRON, compiled, more, rejected, sections
 
 HOUSE = "endpoint: 'https://llm.example.com/v1', stores: US, processes: US, model: m"
@@ -35,6 +39,7 @@ def test_who_is_never_sent_the_field_needs_no_key_for_it() -> None:
 
 # --- headers --------------------------------------------------------------------------------------
 
+ERNIE = "provider: qianfan, model: ernie-5.1, api_key: '${CN_KEY}'"
 QWEN = "provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: '${CN_KEY}'"
 KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
 
@@ -87,5 +92,33 @@ def test_who_has_none_is_told_so() -> None:
 
 
 def test_without_secrets_nothing_is_said_of_what_was_not_looked_up() -> None:
-    text = config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}")
-    assert compiled(text, KEYS, secrets=False).table.deployments["x"].headers
+    for form in (f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}", f"{ERNIE}, headers: {{appid: '${{ODD}}'}}"):
+        assert compiled(config(form), KEYS, secrets=False).table.deployments["x"].headers
+
+
+def test_one_that_is_written_and_empty_is_unset_under_its_own_name() -> None:
+    x = compiled(config(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).table.deployments["x"]
+    assert (x.has_credential, x.missing_credentials) == (False, ("appid",))
+
+
+def test_a_server_that_needs_no_key_is_not_asked_without_its_header() -> None:
+    row = adapter_of(
+        'name = "acme"\n[dialect]\nauth = "none"\n[headers.x-acme-team]\nvalue = "team-[a-z]{1,20}"\n'
+        'about = "who pays"\nsource = "its page"\n'
+    )
+    registry = replace(load_registry(), adapters={**load_registry().adapters, "acme": row})
+    text = config(f"provider: acme, {HOUSE}, headers: {{x-acme-team: '${{NOBODY}}'}}")
+    assert not compiled(text, KEYS, registry=registry).table.deployments["x"].has_credential
+
+
+def test_a_simulator_is_sent_none() -> None:
+    simulated = {
+        "assistants": "assistants: {a: {routes: {cn: [x]}}}",
+        "regions": "regions: {cn: {territories: [CN], boundary: [CN]}}",
+    }
+    one = "deployments: {x: {provider: qianfan, model: m, endpoint: simulator, simulates: cn, headers: {appid: app-1}}}"
+    text = sections(version="version: 1\ndemo: true", cell="", blocked="", deployments=one, **simulated)
+    found = compiled(text, simulators={("qianfan", "cn"): "http://127.0.0.1:9"}, demo=True)
+    assert found.table.deployments["x"].headers == ()
+    told = [(one.path, one.message) for one in found.warnings if "headers" in one.path]
+    assert told == [(("deployments", "x", "headers"), "a simulator is never sent them")]
