@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from providers.auth import AuthScheme
+from providers.catalogue.headers import FixedHeader
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.offers import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
@@ -20,17 +21,23 @@ from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 
 __all__ = [
+    "STREAM_OPTIONS",
     "Adapter",
+    "AsksForUsage",
     "Capabilities",
     "EndsBehindStop",
     "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
     "StreamParser",
+    "TakesHeaders",
     "Target",
     "WireRequest",
     "WireResponse",
 ]
+
+STREAM_OPTIONS = "stream_options"
+"""The field that asks for a stream's usage; in `ModelFacts.without` it is never sent. See `AsksForUsage`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +163,24 @@ class EndsBehindStop(Protocol):
     @property
     def ends_behind_stop(self) -> bool:
         """Whether it does: then who reads the answer takes them off (`providers.stops`)."""
+        ...
+
+
+@runtime_checkable
+class AsksForUsage(Protocol):
+    """What an adapter may add that asks for a stream's usage by a field which not every server knows."""
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """Whether it sends `stream_options` with a stream, and leaves it out where the model is `without` it."""
+        ...
+
+
+@runtime_checkable
+class TakesHeaders(Protocol):
+    """What an adapter may add whose provider reads a header that is the operator's to fix, such as a workspace."""
+
+    @property
+    def headers(self) -> Mapping[str, FixedHeader]:
+        """By name; there is no other. Whoever sends puts them on the request, behind the credential."""
         ...

@@ -103,13 +103,10 @@ class Places:
     def within(self, other: Places) -> bool:
         """Whether every place of this set, parts of countries too, is in the other one."""
         if self.included is None:
-            return other.included is None and all(self._lacks(code) for code in other.excluded)
-        return all(other.contains(code) for code in self.included) and all(self._lacks(code) for code in other.excluded)
-
-    def _lacks(self, territory: str) -> bool:
-        """Whether neither the territory nor any part of it is in the set."""
-        has_part = self.included is not None and any(parent(code) == territory for code in self.included)
-        return not self.contains(territory) and not has_part
+            return other.included is None and not any(map(self.contains, other.excluded))
+        # A part that the other leaves out may lie in a country that this one names. A country that it leaves out can't
+        # be here by a part that it doesn't name itself: the part would have been missed before.
+        return all(map(other.contains, self.included)) and not any(map(self.contains, other.excluded))
 
     def union(self, other: Places) -> Places:
         """What is in either, less only the part that one has of a country that the other leaves out."""
@@ -141,7 +138,7 @@ def _name_groups(codes: frozenset[str]) -> str:
     words: list[str] = []
     rest = codes
     for name, members in sorted(territory_data().groups.items(), key=lambda item: -len(item[1])):
-        if len(members) > 1 and members <= rest:
+        if members <= rest:
             words.append(name)
             rest -= members
     return ", ".join([*words, *sorted(rest)]) or "nowhere"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from providers.adapter import Adapter
+from providers.adapter import Adapter, TakesHeaders
 from providers.fitting import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
 
@@ -36,6 +36,12 @@ _SITES_HEAD = """\
 whose people the vendor serves: a number stands for a published list, which `available` may only narrow. Models with a
 residency of their own, and what a promise leaves out, are in the last column.
 """
+_HEADERS_HEAD = """\
+## Headers
+
+What `headers` of a deployment may hold. A header can do what a field of the body can: keep a prompt, pass it on, choose
+where it is computed. So there are only those whose effect is known.
+"""
 _NO_SITES = (
     "These have no site of their own: `endpoint` is a URL, and the deployment says what it `stores` and `processes`."
 )
@@ -51,9 +57,17 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
         (_site_row(one.name, site) for one in known for site in one.sites.values()),
     )
     others = f"\n{_NO_SITES}\n{without}.\n" if without else ""
-    return "\n".join(
-        (_HEAD, _FEATURES_HEAD, _features(known), _PARAMETERS_HEAD, _parameters(known), _SITES_HEAD, sites + others)
+    headers = _table(
+        ("provider", "header", "what it does", "its form"),
+        (
+            (f"`{one.name}`", f"`{name}`", header.about, f"`{header.value}`".replace("|", "\\|"))
+            for one in known
+            if isinstance(one, TakesHeaders)
+            for name, header in sorted(one.headers.items())
+        ),
     )
+    tables = (_FEATURES_HEAD, _features(known), _PARAMETERS_HEAD, _parameters(known), _SITES_HEAD, sites + others)
+    return "\n".join((_HEAD, *tables, _HEADERS_HEAD, headers))
 
 
 def _features(adapters: Iterable[Adapter]) -> str:

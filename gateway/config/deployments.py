@@ -10,20 +10,21 @@ from gateway.config.approvals import compile_approvals
 from gateway.config.catalogues import OwnCatalogue, OwnModel
 from gateway.config.concurrency import compile_concurrency
 from gateway.config.consent import compile_consent
+from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import Endpoint, Endpoints
 from gateway.config.findings import Findings
 from gateway.config.places import listed, read_places
 from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution
 from gateway.config.scalars import seconds
 from gateway.config.sections.routing import DeploymentSection
+from gateway.config.spoken import as_spoken
 from gateway.config.validate import Draft
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
 from gateway.model.retirement import farewells_of
 from gateway.model.table import Secrets
 from providers.adapter import Adapter, Capabilities, KnowsModels, KnowsOffers, Target
-from providers.auth import NoAuth, Secret, secret_problem
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.offers import Offers
 from providers.fitting import FEATURES, moves_data, parameters_of
@@ -31,10 +32,6 @@ from providers.sites import Site
 from providers.territories import ANYWHERE, Places
 
 __all__ = ["compile_deployments"]
-
-_SIMULATED = (Secret("simulated:simulated"),)
-"""Also a signature can be made with it: an id and a key."""
-
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -49,12 +46,6 @@ class _Shared:
     def __call__(self, value: _T) -> _T:
         one: _T = self._seen.setdefault(value, value)
         return one
-
-
-@dataclass(frozen=True, slots=True)
-class _Credentials:
-    keys: tuple[Secret, ...]
-    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,7 @@ def compile_deployments(
             draft.broken.add(path)
             continue
         adapter, endpoint, own = parts.adapter, parts.endpoint, parts.own
-        credentials = _credentials(findings, path, section, adapter, endpoint, references)
+        credentials = compile_credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
         offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
         compiled[name] = Deployment(
@@ -111,7 +102,8 @@ def compile_deployments(
             unmet=_unmet(findings, path, section, endpoint),
             allowed_moves=shared(site.allows if site is not None else frozenset()),
             credentials=credentials.keys,
-            needs_credential=section.api_key is not None or not isinstance(adapter.auth, NoAuth),
+            headers=credentials.headers,
+            needs_credential=credentials.are_needed,
             missing_credentials=credentials.missing,
             unsupported=section.unsupported,
             enabled=section.enabled,
@@ -144,7 +136,7 @@ def _parts(
         return None
     endpoint = endpoints.read(name, section, adapter)
     own = catalogue.model(section.provider, section.model)
-    facts = own.facts(_facts(findings, path, section, adapter, own))
+    facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, adapter, own)))
     capabilities = _capabilities(findings, path, section, adapter, facts)
     return _Parts(adapter, endpoint, own, facts, capabilities) if endpoint is not None else None
 
@@ -256,45 +248,3 @@ def _passthrough(findings: Findings, path: Path, section: DeploymentSection, end
             message = f"`{name}` moves or keeps data, which nothing known of {endpoint.site} allows"
             findings.error((*path, "passthrough", index), message, "remove it")
     return frozenset(section.passthrough)
-
-
-def _credentials(
-    findings: Findings,
-    path: Path,
-    section: DeploymentSection,
-    adapter: Adapter,
-    endpoint: Endpoint,
-    references: Mapping[str, Resolution],
-) -> _Credentials:
-    if endpoint.simulates is not None:
-        if section.api_key is not None:
-            findings.warn((*path, "api_key"), "a simulator is never sent a key", "remove it")
-        return _Credentials(_SIMULATED)
-    variable = (endpoint.facts.api_key_env if endpoint.facts is not None else "") or "API_KEY"
-    if section.api_key is None:
-        if isinstance(adapter.auth, NoAuth):
-            return _Credentials(())
-        hint = f"write api_key: ${{{variable}}}"
-        findings.warn((*path, "api_key"), "is missing: never asked", hint)
-        return _Credentials((), ("api_key",))
-    keys: list[Secret] = []
-    missing: list[str] = []
-    for index, text in enumerate(section.api_key):
-        place = (*path, "api_key", index)
-        if "${" in text:
-            found = references[text]
-        else:
-            found = read_literal(text)
-            hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
-            findings.warn(place, "a key is written in the config", hint)
-        if found.mistake:
-            findings.error(place, f"{found.source or 'the key'} {found.mistake}", found.hint)
-        elif found.missing:
-            alone = "never asked" if len(section.api_key) == 1 else "this key is not used"
-            findings.warn(place, f"{found.source or 'the key'} {found.missing}: {alone}")
-            missing.append(found.source or "api_key")
-        if found.secret is not None and (problem := secret_problem(adapter.auth, found.secret)) is not None:
-            findings.error(place, f"{found.source or 'the key'} {problem}")
-        elif found.secret is not None:
-            keys.append(found.secret)
-    return _Credentials(tuple(keys), tuple(missing))

@@ -10,6 +10,7 @@ __all__ = ["secrets_in_clear"]
 
 _SECRETS: tuple[Path, ...] = (
     ("deployments", "*", "api_key"),
+    ("deployments", "*", "headers", "*"),
     ("location", "edges", "*", "secret", "value"),
     ("location", "claim", "secret"),
     ("exporters", "*", "headers", "*"),

@@ -101,7 +101,7 @@ def misplaced(path: Path, value: object) -> Iterator[ShapeError]:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
-            places = "`api_key`, `secrets`, an edge's secret, an exporter's headers and a claim's keys"
+            places = "`api_key`, `headers`, `secrets`, an edge's secret and a claim's keys"
             message = f"a reference `${{…}}` is resolved in {places} only"
             yield ShapeError(path, message, "write the value itself")
         case list():
@@ -118,7 +118,7 @@ def _may_refer(path: Path) -> bool:
             return True
         case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
             return True
-        case ("exporters", _, "headers", _) | ("secrets", _):
+        case ("exporters" | "deployments", _, "headers", _) | ("secrets", _):
             return True
     return False
 

@@ -15,6 +15,7 @@ from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
+from providers.adapter import WireRequest
 from providers.auth import Secret, apply
 from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
@@ -71,6 +72,8 @@ class Caller:
         except UnsupportedFeature as error:
             raise ProviderFailed(_unsayable(error)) from error
         wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        if deployment.headers:
+            wire = _with_headers(wire, deployment.headers)
         timer = timer or deadline
         try:
             with timer.limit(limit_s):
@@ -105,6 +108,11 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+def _with_headers(wire: WireRequest, fixed: tuple[tuple[str, Secret], ...]) -> WireRequest:
+    headers = (*wire.headers, *((name.lower(), value.reveal()) for name, value in fixed))
+    return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)
 
 
 def _unsayable(error: UnsupportedFeature) -> Failure:

@@ -42,7 +42,7 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
 
 def _clean(text: str, deployment: Deployment, texts: tuple[str, ...]) -> str:
     text = text[:_MOST_TOLD]
-    for secret in deployment.credentials:
+    for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
         text = text.replace(secret.reveal(), _KEY)
     return without_quotes(text, texts)
 

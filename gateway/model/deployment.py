@@ -42,6 +42,7 @@ class Deployment:
     excepts: features and parameters that the site's promise of residency leaves out.
     unmet: what the site requires and nobody attested, in words; empty if all is met.
     credentials: keys, used in turn; `needs_credential` says whether it works without one.
+    headers: what is sent with each call beside the credential, as secret as that.
     missing_credentials: where the unset ones should have come from (`DASHSCOPE_API_KEY`).
     fold: whether a request for one JSON is asked as a stream; None: where a next step exists. first_token_s: None is
         what holds for all, and the model's own patience.
@@ -66,6 +67,7 @@ class Deployment:
     unmet: tuple[str, ...] = ()
     allowed_moves: frozenset[str] = frozenset()
     credentials: tuple[Secret, ...] = ()
+    headers: tuple[tuple[str, Secret], ...] = ()
     needs_credential: bool = True
     missing_credentials: tuple[str, ...] = ()
     unsupported: Literal["drop", "refuse"] = "drop"

@@ -19,6 +19,7 @@ from providers.classify import by_status, error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+from providers.phrases import Phrases
 
 __all__ = ["ConverseStreamParser", "classify", "read_completion"]
 
@@ -52,19 +53,34 @@ _BY_NAME = {
     "unrecognizedclient": FailureKind.CREDENTIALS,
     "validation": FailureKind.INVALID_REQUEST,
 }
+# A model's name is wrong: a ValidationException like any other. source: bodies captured by users; as_of 2026-11-20.
+_MESSAGES = Phrases(
+    dict.fromkeys(
+        (
+            "The provided model identifier is invalid.",
+            *(
+                f"Invocation of model ID {{model}} with on-demand throughput isn{apostrophe}t supported. Retry your "
+                "request with the ID or ARN of an inference profile that contains this model."
+                for apostrophe in ("'", "\u2019")
+            ),
+        ),
+        FailureKind.MODEL_NOT_FOUND,
+    )
+)
 # The text of these repeats what was signed, session tokens included.
 _SAY_WHAT_WAS_SIGNED = frozenset({"incompletesignature", "invalidsignature"})
 _NO_HTTP_ERROR = 200
 
 
 def classify(name: str, body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an exception means: by its name, else by the HTTP status; never by its text."""
+    """What an exception means: by its name, else by the HTTP status; by its text, where that is a whole sentence."""
     word = name.partition(":")[0].rpartition("#")[2]
     key = word.lower().removesuffix("exception")
     kind = _BY_NAME.get(key)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     detail = read_str(body, "message") or read_str(body, "Message")
+    kind = _MESSAGES.kind_of(kind, detail or "")
     return failure(
         response,
         kind,

@@ -1,9 +1,10 @@
-"""What every adapter of ours looks up by its name: the sites, models and offers of the catalogue's file for it."""
+"""What every adapter of ours looks up by its name in the catalogue: sites, models, offers and headers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from providers.catalogue.headers import FixedHeader, load_headers
 from providers.catalogue.models import ModelFacts, load_models
 from providers.catalogue.offers import Offers, load_offers
 from providers.sites import Site, load_sites
@@ -31,3 +32,8 @@ class Catalogued:
     def offers(self) -> Offers:
         """See `providers.adapter.KnowsOffers`."""
         return load_offers(self.name)
+
+    @property
+    def headers(self) -> Mapping[str, FixedHeader]:
+        """See `providers.adapter.TakesHeaders`."""
+        return load_headers(self.name)

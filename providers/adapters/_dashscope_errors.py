@@ -1,4 +1,4 @@
-"""What DashScope's error codes mean: by code, else by status, never by text.
+"""What DashScope's error codes mean: by code, else by status; by text, where that is a whole sentence.
 
 Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20. A prompt that is too long has
 no code of its own (`InvalidParameter`, like any wrong request), and neither has a model that lives on the other of
@@ -13,6 +13,7 @@ from providers.adapter import WireResponse
 from providers.classify import by_code, by_status, failure, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
+from providers.phrases import Phrases
 
 __all__ = ["classify", "holds_error"]
 
@@ -49,6 +50,8 @@ _BY_CODE = {
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "model_not_supported": FailureKind.MODEL_NOT_FOUND,
 }
+# A model's name has no code in some answers of the native API. source: bodies captured by several projects.
+_MESSAGES = Phrases({"Model not exist.": FailureKind.MODEL_NOT_FOUND})
 _WRAPPER = "InternalError.Algo."
 _PATH_HINT = "if this is a 'url error', `api` of the model in the catalogue's dashscope.toml names the wrong path"
 _SITE_HINT = "a key belongs to one site, and this one may belong to another"
@@ -67,7 +70,8 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     kind = by_code(code.removeprefix(_WRAPPER), _BY_CODE)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
-    if code == "InvalidParameter":
+    kind = _MESSAGES.kind_of(kind, detail)
+    if code == "InvalidParameter" and kind is FailureKind.INVALID_REQUEST:
         detail = f"{detail} ({_PATH_HINT})"
     if kind is FailureKind.CREDENTIALS:
         detail = f"{_SITE_HINT}: {detail}"

@@ -28,6 +28,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
+from providers.phrases import Phrases
 from providers.retry_after import parse_duration_s
 
 __all__ = ["ChunkReader", "classify", "read_completion", "read_usage"]
@@ -77,6 +78,8 @@ _BY_STATUS_WORD = {
     "UNAVAILABLE": FailureKind.UNAVAILABLE,
     "UNKNOWN": FailureKind.UNAVAILABLE,
 }
+# A name that no model could have. source: bodies captured by several projects; as_of 2026-11-20.
+_MESSAGES = Phrases({"* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND})
 _BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 _NO_HTTP_ERROR = 200
 
@@ -238,9 +241,10 @@ def read_usage(source: Mapping[str, object]) -> Usage:
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an error body means: by the reason in its details, its status word, then the HTTP status; never by its text.
+    """What an error body means: by the reason in its details, its status word, then the HTTP status.
 
-    In a stream that began with 200 the status stands in the body.
+    In a stream that began with 200 the status stands in the body. The text counts where it is a whole sentence that
+    tells of the model's name.
     """
     error = read_map(body, "error")
     details = [as_map(detail) for detail in read_list(error, "details")]
@@ -256,9 +260,9 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         status = response.status if response.status >= 400 else read_int(error, "code") or 0
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
     waits = [wait for detail in details if (wait := _wait_s(detail)) is not None]
-    return failure(
-        response, kind, code=code, detail=read_str(error, "message"), retry_after=waits[0] if waits else None
-    )
+    detail = read_str(error, "message")
+    kind = _MESSAGES.kind_of(kind, detail or "")
+    return failure(response, kind, code=code, detail=detail, retry_after=waits[0] if waits else None)
 
 
 def _is_daily(detail: Mapping[str, object]) -> bool:

@@ -17,6 +17,7 @@ from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
+from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 
 __all__ = [
@@ -75,6 +76,23 @@ BY_TYPE = {
     "permission_error": FailureKind.CREDENTIALS,
     "insufficient_quota": FailureKind.QUOTA,
 }
+_MESSAGES = Phrases(
+    dict.fromkeys(
+        (
+            "invalid model ID",  # OpenAI, where the name is none that it could have
+            "model not found",  # llama.cpp as a router
+            "model '{model}' not found",
+            "{model} is not a valid model ID",  # OpenRouter
+            # LiteLLM's proxy; some versions write the exception, some its detail.
+            "/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models "
+            "for your key.",
+            "{'error': '/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view "
+            "available models for your key.'}",
+        ),
+        FailureKind.MODEL_NOT_FOUND,
+    )
+)
+"""A 400 without a code for a name that the operator chose. source: bodies captured by users; as_of 2026-11-20."""
 _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
     "content": "text",
     "reasoning_content": "reasoning",
@@ -221,7 +239,7 @@ def read_usage(source: Mapping[str, object]) -> Usage:
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an error body means: by its code, then its type, then the HTTP status; never by its text.
+    """What an error body means: by its code, then its type, then the HTTP status; by its text, as a whole sentence.
 
     `error` is an object at OpenAI, a string at some servers, and absent where the fields stand at the top.
     """
@@ -239,7 +257,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = FailureKind.QUOTA
     return failure(
         response,
-        kind,
+        _MESSAGES.kind_of(kind, text or ""),
         code=code or word,
         detail=text,
         param=read_str(source, "param"),

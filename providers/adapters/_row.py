@@ -16,6 +16,7 @@ from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
 from providers.fitting import FEATURES
+from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 
 __all__ = ["Answers", "Errors", "Prefill", "Requests", "Row", "RowError", "Thinking", "read_row"]
@@ -140,7 +141,8 @@ class Answers:
 class Errors:
     """How errors look: by which code, type, or number that stands where nothing should.
 
-    codes, types: -> kind; an entry covers its own sub-codes (`Throttling` also `Throttling.Rate`). code_at, type_at,
+    codes, types: -> kind; an entry covers its own sub-codes (`Throttling` also `Throttling.Rate`). messages: whole
+    sentences -> kind, `{model}` for a model's name, where a fault has the code of a wrong request. code_at, type_at,
     message_at, request_id_at: the places, dotted, the first one that holds something counts. status_at: the place of a
     number that is an error unless it is 0, whatever else the body has. limits: the headers that tell of limits: `form`,
     with {part} for limit, remaining and reset, and {of} for each word of `of`.
@@ -148,6 +150,7 @@ class Errors:
 
     codes: Mapping[str, FailureKind] = field(default_factory=dict)
     types: Mapping[str, FailureKind] = field(default_factory=dict)
+    messages: Phrases = field(default_factory=Phrases)
     code_at: tuple[str, ...] = ("error.code", "code")
     type_at: tuple[str, ...] = ("error.type", "type")
     message_at: tuple[str, ...] = ("error.message", "error", "message")
@@ -253,10 +256,11 @@ def _errors(data: Mapping[str, Any]) -> Errors:
     place = "dialect.errors"
     _check_known(data, place, _names_of(Errors))
     values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
-    for name in ("codes", "types"):
+    for name in ("codes", "types", "messages"):
         table: Mapping[str, Any] = data.get(name, {})
         # Written by kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
         values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}
+    values["messages"] = Phrases(values["messages"])
     if "limits" in data:
         values["limits"] = _limits(data["limits"], f"{place}.limits")
     return Errors(**values)

@@ -1,4 +1,7 @@
-"""What an error body means in the dialect of a row: by its code, its type, then the HTTP status; never by its text."""
+"""What an error body means in the dialect of a row: by its code, its type, then the HTTP status.
+
+Its text counts only as a whole sentence that the row knows (`providers.phrases`).
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     if kind is None:
         status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
+    kind = rule.messages.kind_of(kind, detail)
     others = sorted(sites)
     if kind is FailureKind.CREDENTIALS and len(others) > 1:
         detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"

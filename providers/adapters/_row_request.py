@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
 
-from providers.adapter import Target
+from providers.adapter import STREAM_OPTIONS, Target
 from providers.adapters._row import Requests, Row
 from providers.adapters._row_messages import encode_messages
 from providers.adapters._row_thinking import thinking_fields
@@ -72,8 +72,8 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
         body.update(rule.prefill.body)
     if _must_stream(body, request, row, target):
         body["stream"] = True
-        if rule.stream_options:
-            body["stream_options"] = {"include_usage": True}
+        if rule.stream_options and STREAM_OPTIONS not in target.facts.without:
+            body[STREAM_OPTIONS] = {"include_usage": True}
         body.update(rule.streaming)
         body.update(rule.streaming_tools if tools else {})
     body.update(target.pins)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import is_
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._catalogued import Catalogued
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
@@ -47,6 +47,11 @@ class OpenAIAdapter(Catalogued):
         """Everything of the canonical request: it is this dialect."""
         return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
 
+    @property
+    def asks_for_usage(self) -> bool:
+        """See `providers.adapter.AsksForUsage`."""
+        return True
+
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
         if not self.is_openai:
@@ -59,6 +64,8 @@ class OpenAIAdapter(Catalogued):
         if THINKS_BY_RESPONSES in target.facts.flags and goes_by_responses(request, target.facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
         body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
+        if STREAM_OPTIONS in target.facts.without:
+            body.pop(STREAM_OPTIONS, None)
         body.update(request.extra)
         body.update(target.pins)
         return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))

@@ -19,6 +19,7 @@ from providers.adapters._row_errors import classify
 from providers.adapters._row_request import encode_body, place_of
 from providers.auth import AuthScheme
 from providers.catalogue import read
+from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.catalogue.models import ModelFacts, load_models, models_of
 from providers.catalogue.offers import Offers, load_offers, offers_of
 from providers.chat import ChatCompletion, ChatRequest
@@ -42,6 +43,7 @@ class RowAdapter:
     sites: Mapping[str, Site]
     models: Mapping[str, ModelFacts]
     offers: Offers = field(default_factory=Offers)
+    headers: Mapping[str, FixedHeader] = field(default_factory=dict)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -57,6 +59,11 @@ class RowAdapter:
     def ends_behind_stop(self) -> bool:
         """See `providers.adapter.EndsBehindStop`."""
         return self.row.answers.stop_left_in
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """See `providers.adapter.AsksForUsage`."""
+        return self.row.requests.stream_options
 
     @property
     def usual_base_path(self) -> str:
@@ -83,7 +90,7 @@ class RowAdapter:
 
 
 def adapter_of(toml: str) -> RowAdapter:
-    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`, and what it offers.
+    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`, `[headers]`, and what it offers.
 
     Raises RowError, CatalogueError, TOMLDecodeError.
     """
@@ -91,14 +98,16 @@ def adapter_of(toml: str) -> RowAdapter:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("name: is missing: the provider's name in config")
-    return RowAdapter(name, read_row(_dialect_of(data)), sites_of(data), models_of(data), offers_of(data))
+    row = read_row(_dialect_of(data))
+    return RowAdapter(name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data))
 
 
 @cache
 def adapter_named(name: str) -> RowAdapter:
     """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
     data: Any = read(name)
-    return RowAdapter(name, read_row(_dialect_of(data)), load_sites(name), load_models(name), load_offers(name))
+    row = read_row(_dialect_of(data))
+    return RowAdapter(name, row, load_sites(name), load_models(name), load_offers(name), load_headers(name))
 
 
 def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import Target
-from providers.conformance.cases import RequestCase, feature_requests, question
+from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target
+from providers.conformance.cases import RequestCase, feature_requests, question, rich_answer
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, parameters, tools_asked
 from providers.conformance.subject import Subject
@@ -97,6 +97,19 @@ def test_nothing_is_dropped_in_silence(subject: Subject) -> None:
         for name, request in requests.items():
             with pytest.raises(UnsupportedFeature):
                 pytest.fail(f"{name} was sent as {subject.build(request)}, though '{feature}' is not claimed")
+
+
+def test_usage_is_not_asked_for_where_the_server_has_no_field_for_it(subject: Subject) -> None:
+    adapter = subject.adapter
+    if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
+        return
+    completion, request = rich_answer(subject)
+    asked = replace(request, stream=True, include_usage=True)
+    without = replace(subject, facts=replace(subject.facts, without=subject.facts.without | {STREAM_OPTIONS}))
+    said, unsaid = (as_map(loads(one.build(asked).body)) for one in (subject, without))
+    assert unsaid == {name: value for name, value in said.items() if name != STREAM_OPTIONS}
+    answer = without.folded(*without.stream(completion, asked))
+    assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, asked)), usage=None)
 
 
 def test_what_a_site_pins_is_written_last(subject: Subject) -> None:

@@ -244,7 +244,8 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
     kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     kept["messages"] = [_plain_message(message, row) for message in messages]
-    kept |= {"stream_options": {"include_usage": True}} if body.get("stream") is True else {}
+    if body.get("stream") is True and not rule.stream_options:
+        kept["stream_options"] = {"include_usage": True}
     words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
     choice: Any = body.get("tool_choice")
     if isinstance(choice, str) and choice in words:

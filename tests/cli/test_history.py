@@ -39,8 +39,9 @@ def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
     [
         (("--text",), "--text prints the config of one version: say which (`gateway history` lists them)"),
         (("--text", "--json", "aaaa1"), "not allowed with argument"),
-        (("-n", "0"), "0 is less than 1"),
-        (("-n", "-3"), "-3 is less than 1"),
+        (("-n", "0"), "'0' is no whole number from 1 on"),
+        (("-n", "-3"), "'-3' is no whole number from 1 on"),
+        (("-n", "ten"), "'ten' is no whole number from 1 on"),
         (("bbbb",), "'bbbb' is no version of the history"),
     ],
 )

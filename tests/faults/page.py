@@ -24,6 +24,12 @@ providers that fail as you say, and its log. `gateway simulate --help` has the w
 
 *cut* is a stream that ends with an error event, `stream_interrupted`, and without `[DONE]`.
 
+Words that arrive in one piece with the error behind them are forgotten: nobody has seen them, so that the failure is an
+ordinary one, and the next step can answer. How the piece is cut into chunks and lines makes no difference
+(with `GATEWAY_TRANSPORT=httpx` each chunk is a piece of its own). If the
+error arrives a moment later, the words are on their way to the client. Which of the two it is depends on the provider and
+the network, and can't be otherwise: to know that no error follows, each first word would have to wait for the next.
+
 | what the provider does | asked | with a fallback | alone, JSON | alone, stream | log |
 |---|---|---|---|---|---|
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -100,6 +101,11 @@ async def _html(call: Call) -> None:
     await call.whole(200, "<html><body>Welcome to the hotel's network</body></html>", content_type="text/html")
 
 
+async def _no_such_model(call: Call) -> None:
+    told = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
+    await call.whole(400, {"error": told})
+
+
 async def _error_in_200(call: Call) -> None:
     told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
@@ -185,6 +191,14 @@ def midway(act: Callable[[Call], Awaitable[None]], words: int = 3) -> Behaviour:
 async def _error_event(call: Call) -> None:
     await call.event({"error": {"message": "the server had an error", "type": "server_error", "code": None}})
     await call.send("0\r\n\r\n")
+
+
+async def _words_with_an_error(call: Call) -> None:
+    """One send, in HTTP chunks of its own for each event: what arrives together is read together."""
+    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), told)]
+    await call.head(transfer_encoding="chunked")
+    await call.send("".join(f"{len(one.encode()):x}\r\n{one}\r\n" for one in events) + "0\r\n\r\n")
 
 
 async def _garbage_event(call: Call) -> None:
@@ -350,6 +364,8 @@ FAULTS = (
           (PROVIDER, PROVIDER)),
     Fault("http-404", "404, no such model", error(404, "invalid_request_error", "model_not_found"),
           K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-400-model", "400 without a code, no such model", _no_such_model, K.MODEL_NOT_FOUND, 1,
+          (PROVIDER, PROVIDER)),
     Fault("geography", "403, not offered where we call from",
           error(403, "request_forbidden", "unsupported_country_region_territory"), K.GEO_REFUSED, 1,
           (PROVIDER, PROVIDER)),
@@ -410,6 +426,8 @@ FAULTS = (
           moves_on=False, json=False),
     Fault("midway-stall", "silence after three words", midway(_silent), K.INTERRUPTED, 1, (LATE, INTERRUPTED),
           moves_on=False, json=False),
+    Fault("error-with-words", "three words and an error event in one piece", _words_with_an_error, K.UNAVAILABLE, 2,
+          (PROVIDER, PROVIDER), json=False),
     Fault("midway-error", "an error event after three words", midway(_error_event), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-garbage", "half an event after three words", midway(_garbage_event), K.MALFORMED, 1,

@@ -183,6 +183,7 @@ def test_what_lies_within_what(inner: list[str], outer: list[str], inside: bool)
         (["US", "DE"], "DE, US"),
         (["@EEA", "CH"], "@EEA, CH"),
         (["@EU", "US"], "@EU, US"),
+        (["@EU"], "@EU"),
         (["US", "!US-CA"], "US but not US-CA"),
     ],
 )
@@ -260,6 +261,8 @@ def test_the_data_of_the_world() -> None:
     assert len(data.groups["@EU"]) == 27
     assert data.groups["@EEA"] - data.groups["@EU"] == {"IS", "LI", "NO"}
     assert all(codes <= data.names.keys() for codes in data.groups.values())
+    # One that had none or one would be named in place of nothing, or of a code.
+    assert all(len(codes) > 1 for codes in data.groups.values())
     assert set(data.aliases.values()) <= data.names.keys()
     assert not data.names.keys() & (data.aliases.keys() | data.unknown | data.hidden)
     assert all(len(code) == 2 and code.isupper() for code in data.names)

@@ -12,6 +12,7 @@ from gateway.config.scalars import (
     DocumentUrl,
     Duration,
     FieldName,
+    HeaderName,
     HedgeAfter,
     Line,
     Name,
@@ -190,6 +191,12 @@ class DeploymentSection(Section):
         description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn.",
         repr=False,
     )
+    headers: dict[HeaderName, str] = Field(
+        {},
+        description="Headers that it is sent with each call, of those that its provider is known to have: a value "
+        "each, or ${NAME} or ${file:/path} for all of one.",
+        repr=False,
+    )
     attests: list[str] = Field(
         [], description="What the site's promise requires and your contract has, such as zdr (zero data retention)."
     )
@@ -200,6 +207,11 @@ class DeploymentSection(Section):
         "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
     )
     passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    stream_options: bool = Field(
+        True,
+        description="false never asks it for a stream's usage, where its server refuses the field `stream_options`: "
+        "what a stream used is then known only if it tells unasked.",
+    )
     fold: bool | None = Field(
         None,
         description="A request for one JSON is asked as a stream and put together here, so that silence is noticed: "

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.provider_page import providers_page
-from providers.adapter import Adapter
+from providers.adapter import Adapter, TakesHeaders
 from providers.fitting import FEATURES, PARAMETERS
 from providers.registry import load_registry
 
 PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
 ADAPTERS = load_registry().adapters
-_FEATURES, _PARAMETERS, _SITES = 0, 1, 2
+_FEATURES, _PARAMETERS, _SITES, _HEADERS = 0, 1, 2, 3
 
 
 def tables_of(page: str) -> list[list[dict[str, str]]]:
@@ -66,6 +66,16 @@ def test_each_site_has_a_row_with_its_facts() -> None:
 
 def test_who_has_no_site_is_named_as_such() -> None:
     page = providers_page(ADAPTERS)
-    last = page.splitlines()[-1]
+    last = page.partition("\n## Headers")[0].splitlines()[-1]
     without: list[Adapter] = [adapter for adapter in ADAPTERS.values() if not adapter.sites]
     assert last == ", ".join(sorted(f"`{adapter.name}`" for adapter in without)) + "."
+
+
+def test_every_header_that_may_be_fixed_has_a_row() -> None:
+    rows = {(row["provider"], row["header"]): row for row in tables_of(providers_page(ADAPTERS))[_HEADERS]}
+    for name, adapter in ADAPTERS.items():
+        assert isinstance(adapter, TakesHeaders)
+        for header, rule in adapter.headers.items():
+            row = rows.pop((name, header))
+            assert (row["what it does"], row["its form"]) == (rule.about, rule.value)
+    assert not rows

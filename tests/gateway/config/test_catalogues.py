@@ -324,3 +324,13 @@ def test_the_schema_for_editors_takes_what_the_compiler_takes(home: Path) -> Non
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, SCHEMA)
         assert rejected(home, json.dumps(broken))
+
+
+def test_a_server_without_the_field_for_usage_is_told_in_either_place(home: Path) -> None:
+    catalogue = """
+    version: 1
+    models: {openai-compatible: {m: {without: [stream_options]}}}
+    """
+    assert deployments(home, catalogue)["house"].target.facts.without == {"stream_options"}
+    wrong = "version: 1\nmodels: {gemini: {g: {without: [stream_options]}}}\n"
+    assert "models.gemini.g.without[0]: unknown word 'stream_options'" in rejected(home, wrong)[0]

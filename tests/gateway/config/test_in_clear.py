@@ -14,6 +14,7 @@ from gateway.config.yaml_source import parse_yaml
         ("deployments: {a: {api_key: '${KEY}'}, b: {api_key: ['${A}', '${file:/run/b}']}, c: {model: m}}", []),
         ("deployments: {a: {api_key: sk-1}}", ["deployments.a.api_key"]),
         ("deployments: {a: {api_key: ['${A}', sk-2]}}", ["deployments.a.api_key"]),
+        ("deployments: {a: {headers: {x-a: '${A}', x-b: bbbb}}}", ["deployments.a.headers.x-b"]),
         ("location: {edges: [{secret: {header: h, value: '${S}'}}, {secret: {header: h, value: s}}]}", ["location.edges[1].secret.value"]),
         ("location: {claim: {secret: s}}", ["location.claim.secret"]),
         ("exporters: {x: {headers: {authorization: '${T}', x-token: t}}}", ["exporters.x.headers.x-token"]),

@@ -168,6 +168,27 @@ async def test_a_filter_behind_text_is_an_end_however_the_bytes_came(script: tup
     assert (finish.reason, last) == ("content_filter", Finished())
 
 
+async def test_words_that_arrive_with_an_error_behind_them_were_shown_to_nobody() -> None:
+    stream, _ = live(chunk() + chunk("a") + chunk("b") + error("rate_limit_exceeded"))
+    with pytest.raises(ProviderFailed) as raised:
+        await stream.begin()
+    assert raised.value.failure.kind is FailureKind.RATE_LIMITED
+
+
+async def test_how_what_arrives_together_is_cut_into_chunks_makes_no_difference() -> None:
+    body = chunk() + chunk("a") + error("rate_limit_exceeded")
+    for size in (len(body), len(chunk()), 7, 1):
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        async with scripted(hold(HEAD + b"".join(map(framed, pieces)))) as server:
+            way = LeanTransport(Pool(lambda *_: None))
+            stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
+            with pytest.raises(ProviderFailed) as raised:
+                await stream.begin()
+            assert raised.value.failure.kind is FailureKind.RATE_LIMITED
+            await stream.close()
+            await way.aclose()
+
+
 @pytest.mark.parametrize(
     ("script", "detail"),
     [

@@ -1,0 +1,41 @@
+"""Sentences by which a provider tells of a fault that it has no code for: a model that it doesn't know, mostly.
+
+A sentence counts as a whole or not at all. So a prompt that an error repeats says nothing here, whatever stands in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from providers.failures import FailureKind
+
+__all__ = ["Phrases"]
+
+_MODEL = "{model}"
+_A_NAME = r"[!-~]{1,256}"
+"""What may stand for a model: one word of visible ASCII. Nobody's text is that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Sentence -> kind. `{model}` in a sentence is any model's name; blanks around a sentence don't count."""
+
+    kinds: Mapping[str, FailureKind] = field(default_factory=dict)
+
+    def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
+        """The kind of an error that its code and status call `kind`, by what it says.
+
+        Only what would else be the client's own mistake is looked at: whatever says more than that is believed.
+        """
+        if kind is not FailureKind.INVALID_REQUEST:
+            return kind
+        message = message.strip()
+        return next((told for said, told in self.kinds.items() if _pattern(said).fullmatch(message)), kind)
+
+
+@cache
+def _pattern(sentence: str) -> re.Pattern[str]:
+    return re.compile(_A_NAME.join(map(re.escape, sentence.split(_MODEL))))

@@ -1,0 +1,85 @@
+"""A server of one's own that refuses the field `stream_options`: streams and folded answers, through the real gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.adapter import WireResponse
+from providers.chat import ChatRequest
+from providers.json_values import dumps
+from providers.simulator.dialect import IncomingRequest, Refused
+from providers.simulator.openai import OpenAIDialect
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.servers import GatewayProcess, running_gateway
+
+CHAT = "/v1/chat/completions"
+REFUSAL = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}]}
+
+
+class OldServer(OpenAIDialect):
+    """As strict as a schema that forbids what it doesn't know."""
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        if b'"stream_options"' in incoming.body:
+            headers = {"content-type": "application/json"}
+            raise Refused("an extra field", WireResponse(422, headers, dumps(REFUSAL), 0))
+        return super().read_request(incoming)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with SimulatorThread({"old": SimulatorServer(OldServer(), "old")}) as thread:
+        place = {"endpoint": f"{thread['old'].origin}/v1", "stores": "DE", "processes": "DE", "model": "m"}
+        kinds = {"plain": "openai-compatible", "row": "vllm"}
+        deployments = {
+            **{name: {**place, "provider": kind, "api_key": "${KEY}"} for name, kind in kinds.items()},
+            **{
+                f"old-{name}": {**place, "provider": kind, "api_key": "${KEY}", "stream_options": False, "fold": True}
+                for name, kind in kinds.items()
+            },
+        }
+        config = {
+            "version": 1,
+            "assistants": {name: {"routes": {"world": [name]}} for name in deployments},
+            "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+            "deployments": deployments,
+            "location": {"unknown": "world"},
+        }
+        path: Path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+        path.write_text(json.dumps(config), "utf-8")
+        with running_gateway(path, {"KEY": "sk-any"}) as process:
+            yield process
+
+
+def ask(gateway: GatewayProcess, assistant: str, **more: object) -> httpx.Response:
+    body = {"model": assistant, "messages": [{"role": "user", "content": "Hello!"}], **more}
+    return httpx.post(gateway.url + CHAT, json=body, timeout=30, trust_env=False)
+
+
+@pytest.mark.parametrize("assistant", ["plain", "row"])
+def test_without_the_key_such_a_server_refuses_every_stream(gateway: GatewayProcess, assistant: str) -> None:
+    assert ask(gateway, assistant, stream=True).status_code == 400
+
+
+@pytest.mark.parametrize("assistant", ["old-plain", "old-row"])
+def test_with_it_a_stream_is_whole_and_has_no_usage(gateway: GatewayProcess, assistant: str) -> None:
+    answer = ask(gateway, assistant, stream=True, stream_options={"include_usage": True})
+    assert answer.status_code == 200
+    *chunks, end = (line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: "))
+    assert end == "[DONE]"
+    assert all(json.loads(chunk)["usage"] is None for chunk in chunks)
+    assert "x-gateway-dropped" not in answer.headers
+
+
+@pytest.mark.parametrize("assistant", ["old-plain", "old-row"])
+def test_with_it_a_folded_answer_is_whole(gateway: GatewayProcess, assistant: str) -> None:
+    answer = ask(gateway, assistant)
+    assert answer.status_code == 200
+    choice = answer.json()["choices"][0]
+    assert (bool(choice["message"]["content"]), choice["finish_reason"]) == (True, "stop")
+    assert answer.json().get("usage") is None

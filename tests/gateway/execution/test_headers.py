@@ -1,0 +1,50 @@
+"""Headers that an operator has fixed: sent with every attempt, beside the key, and shown to nobody."""
+
+from __future__ import annotations
+
+import pytest
+import respx
+
+from gateway.execution.redaction import redacted
+from gateway.execution.run import PlanExhausted
+from providers.chat import ChatRequest, UserMessage
+from providers.failures import Failure, FailureKind
+from tests.gateway.execution.conftest import Bench, answer_json
+from tests.tables import table_of
+
+TABLE = """
+version: 1
+assistants: {assistant: {routes: {cn: [ernie, plain]}}}
+regions: {cn: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  ernie: {provider: qianfan, model: ernie-5.1, available: [DE], api_key: "${FIRST}", headers: {AppID: "${APP}"}}
+  plain: {provider: qianfan, model: ernie-5.1, available: [DE], api_key: "${FIRST}"}
+"""
+URL = "https://qianfan.baidubce.com/v2/chat/completions"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(respx.Router(assert_all_called=False), table_of(TABLE, {"FIRST": "k-first", "APP": "app-Secret1"}))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_attempt_has_them_beside_the_key_and_nobody_else_has(bench: Bench, stream: bool) -> None:
+    bench.router.post(URL).respond(500)
+    with pytest.raises(PlanExhausted):
+        await bench.ask(stream=stream)
+    sent = [(call.request.headers.get("appid"), call.request.headers["authorization"]) for call in bench.router.calls]
+    assert sent[:2] == [("app-Secret1", "Bearer k-first")] * 2
+    assert sent[2] == (None, "Bearer k-first")
+
+
+async def test_an_answer_comes_of_it(bench: Bench) -> None:
+    bench.router.post(URL, headers={"appid": "app-Secret1"}).respond(json=answer_json(model="ernie-5.1"))
+    answer = await bench.ask()
+    assert answer.completion is not None
+
+
+def test_what_a_provider_repeats_of_one_is_masked(bench: Bench) -> None:
+    told = Failure(FailureKind.CREDENTIALS, "refused", detail="no app app-Secret1 of k-first", status=401)
+    asked = ChatRequest("assistant", (UserMessage("hello"),))
+    assert redacted(told, bench.table.deployments["ernie"], asked).detail == "no app [redacted] of [redacted]"

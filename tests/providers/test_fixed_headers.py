@@ -1,0 +1,89 @@
+"""Headers that an operator may fix: each is declared, has a narrow form, and is none that frames or opens anything."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from providers.adapter import TakesHeaders
+from providers.adapters.rows import adapter_of
+from providers.catalogue import CatalogueError
+from providers.catalogue.headers import FixedHeader, headers_of, load_headers
+from providers.registry import load_registry
+
+DECLARED = [
+    pytest.param(name, header, id=f"{provider}-{name}")
+    for provider, adapter in load_registry().adapters.items()
+    if isinstance(adapter, TakesHeaders)
+    for name, header in adapter.headers.items()
+]
+SOUND = {"value": "app-[a-z]{1,8}", "about": "what it does", "source": "a page"}
+
+
+def test_there_are_those_that_were_looked_at() -> None:
+    adapters = load_registry().adapters
+    there_are = {
+        name: set(one.headers) for name, one in adapters.items() if isinstance(one, TakesHeaders) and one.headers
+    }
+    assert there_are == {
+        "dashscope": {"X-DashScope-WorkSpace"},
+        "dashscope-compatible": {"X-DashScope-WorkSpace"},
+        "qianfan": {"appid"},
+    }
+    assert load_headers("dashscope") == load_headers("dashscope-compatible")
+
+
+@pytest.mark.parametrize(("name", "header"), DECLARED)
+def test_each_says_what_it_does_and_takes_no_more_than_a_name(name: str, header: object) -> None:
+    assert isinstance(header, FixedHeader)
+    assert header.about
+    assert header.source
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", header.as_of)
+    for wrong in ("", "a b", "a\r\nhost: evil", "https://evil.example", "a" * 300, "ü" * 8, "{}", "app-a\n"):
+        assert not header.takes(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "taken", "refused"),
+    [
+        ("X-DashScope-WorkSpace", ["llm-abc", "ws-1a2B_3"], ["abc", "-abcd", "a.bcd"]),
+        ("appid", ["app-A1"], ["app-", "appid", "app-a-b", "xapp-a"]),
+    ],
+)
+def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
+    header = {**load_headers("dashscope"), **load_headers("qianfan")}[value]
+    assert [header.takes(text) for text in (*taken, *refused)] == [True] * len(taken) + [False] * len(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "complaint"),
+    [
+        ("Authorization", SOUND, "is no name"),
+        ("host", SOUND, "is no name"),
+        ("x y", SOUND, "is no name"),
+        ("x-a", SOUND | {"colour": "red"}, "'colour' is not known"),
+        ("x-a", SOUND | {"about": ""}, "'about' is missing"),
+        ("x-a", {"value": "app-[a-z]+", "about": "a"}, "'source' is missing"),
+        ("x-a", SOUND | {"value": "["}, "is no regular expression"),
+        ("x-a", SOUND | {"value": "[a-z]{3,}"}, "takes less than four"),
+        ("x-a", SOUND | {"value": "[0-9]*"}, "takes less than four"),
+        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "takes less than four"),
+    ],
+)
+def test_a_mistake_in_the_data_is_told(name: str, row: dict[str, str], complaint: str) -> None:
+    with pytest.raises(CatalogueError, match=complaint):
+        headers_of({"headers": {name: row}})
+
+
+def test_what_is_declared_is_what_is_read() -> None:
+    row = SOUND | {"value": "[0-9a-z]{4,8}", "as_of": "2026-11-20"}
+    (header,) = headers_of({"headers": {"x-a": row}}).values()
+    assert header == FixedHeader("[0-9a-z]{4,8}", "what it does", "a page", "2026-11-20")
+    load_headers.cache_clear()
+    assert list(load_headers("qianfan")) == ["appid"]
+
+
+def test_a_stranger_s_row_has_headers_of_its_own() -> None:
+    row = 'name = "acme"\n[dialect]\n[headers.x-acme-team]\nvalue = "team-[a-z]{1,20}"\nabout = "who pays"\nsource = "its page"\n'
+    assert list(adapter_of(row).headers) == ["x-acme-team"]
