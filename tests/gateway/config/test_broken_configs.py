@@ -249,11 +249,6 @@ SHAPES = {
         'assistants: {a: {aliases: [▸"a\\r\\nb"], routes: {cn: [qwen-cn]}}}',
         "assistants.a.aliases[0]: must be 1 to 256 characters of visible ASCII, without spaces",
     ),
-    "header that nobody knows": deployment(
-        "x: {provider: mistral, model: m, headers: {▸X-Region: us}}",
-        "deployments.x.headers.X-Region: is no header that mistral may be sent; a header can move prompts to another "
-        "place, so each is known by name: there is none",
-    ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
         "deployments.x.model: a reference `${…}` is resolved in `api_key`, `headers`, `secrets`, an edge's "
@@ -536,6 +531,11 @@ REGIONS = {
 }
 
 DEPLOYMENTS = {
+    "header that nobody knows": deployment(
+        "x: {provider: mistral, model: m, headers: {▸X-Region: us}}",
+        "deployments.x.headers.X-Region: is no header that mistral may be sent; a header can move prompts to another "
+        "place, so each is known by name: there is none",
+    ),
     "unknown provider": deployment(
         "x: {provider: ▸dashscop, model: qwen3-max}",
         "deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?",
