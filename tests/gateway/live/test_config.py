@@ -363,7 +363,8 @@ async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
 
     def living() -> int:
         gc.collect()
-        return sum(isinstance(found, Deployment) for found in gc.get_objects())
+        # `isinstance` would ask strangers' lazy modules for their class, which loads them: into the memory measured here.
+        return sum(type(found) is Deployment for found in gc.get_objects())
 
     async def reload(times: int) -> None:
         for _ in range(times):
