@@ -280,7 +280,13 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
         told = asyncio.run(crowd.burst(100))
         assert set(told) == {200, 503}
         assert site.accepted - accepted <= 5
-        assert metric("gateway_concurrency_limit", deployment="a") == 5
+
+        def is_told_by_both() -> bool:
+            """A worker has its part once it has asked; on a busy machine, one of them may have taken every connection."""
+            asyncio.run(crowd.burst(10))
+            return metric("gateway_concurrency_limit", deployment="a") == 5
+
+        eventually(is_told_by_both, LIMIT_S)
 
 
 def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, providers: SimulatorThread) -> None:
