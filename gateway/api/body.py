@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -18,6 +18,7 @@ __all__ = [
     "ClientGone",
     "HeldBytes",
     "StreamLimit",
+    "announces_body",
     "check_content_headers",
     "drain",
     "parse_json",
@@ -144,6 +145,11 @@ async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> by
                     return b"".join(pieces) if len(pieces) > 1 else piece
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
+
+
+def announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body follows these headers, their names in lower case."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 async def drain(receive: Receive) -> None:

@@ -3,10 +3,10 @@ isn't read to the end, and gets the answer all the same."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.api.body import drain
+from gateway.api.body import announces_body, drain
 
 __all__ = ["CloseUnread"]
 
@@ -23,7 +23,7 @@ class CloseUnread:
 
     async def __call__(self, scope: Any, receive: _Receive, send: _Send) -> None:
         """Pass the request on; where a body has been left unread, close behind the answer."""
-        if scope["type"] != "http" or not _announces_body(dict(scope["headers"])):
+        if scope["type"] != "http" or not announces_body(scope["headers"]):
             await self._app(scope, receive, send)
             return
         is_read = is_closing = False
@@ -48,7 +48,3 @@ class CloseUnread:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await self._app(scope, received, sent)
-
-
-def _announces_body(headers: Mapping[bytes, bytes]) -> bool:
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"

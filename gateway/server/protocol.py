@@ -7,7 +7,6 @@ client's leaving through the `Line` in its scope.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -19,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.api.body import announces_body
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.line import CYCLE, LINE, Line
 from gateway.server.cycle import GatewayCycle, News
@@ -108,7 +108,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
             )
         upgrades = self.parser.should_upgrade()
-        if upgrades and _announces_body(self.headers):
+        if upgrades and announces_body(self.headers):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
             raise ValueError(self._wrong)
         self._begin(self.parser.get_http_version())
@@ -267,10 +267,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
 def _too_large() -> ApiError:
     return ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes")
-
-
-def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:
