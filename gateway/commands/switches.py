@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["audit_verify", "diff", "history", "rollback"]
 
 _OK, _REFUSED = 0, 1
-_MOST_SIGNATURE_BYTES = 16 * 1024
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -153,10 +152,12 @@ def _user() -> str:
 
 
 def _read_given(path: Path | None) -> str | None:
+    from gateway.live.switch_log import MOST_SIGNATURE_BYTES
+
     if path is None:
         return None
     try:
-        found = read_given(path, _MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
+        found = read_given(path, MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
         raise CommandError(f"--signature: {path} can't be read ({error.strerror})") from None
     if not found:

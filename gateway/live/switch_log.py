@@ -34,6 +34,7 @@ from gateway.switching.protection import protected_changes
 from gateway.switching.rendering import in_short, plan_data
 
 __all__ = [
+    "MOST_SIGNATURE_BYTES",
     "Aside",
     "Judged",
     "NotSigned",
@@ -45,7 +46,7 @@ __all__ = [
     "told_once",
 ]
 
-_MOST_SIGNATURE_BYTES = 16 * 1024
+MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20
 _MOST_NAMED = 200
 _NOT_CONFIRMED = "history.db doesn't know of this switch: it was never served, or an earlier history.db was put there"
@@ -134,7 +135,7 @@ def read_signature(path: Path) -> str | None:
     """What stands there, None if nothing does."""
     try:
         with open_file(path) as file:
-            return file.read(_MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip() or None
+            return file.read(MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip() or None
     except OSError:
         return None
 
