@@ -32,7 +32,7 @@ MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 _DRAIN_TIME_S = 5.0
-_JSON = (b"application/json",)
+_JSON = b"application/json"
 _FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
 Receive = Callable[[], Awaitable[Any]]
 
@@ -48,10 +48,6 @@ class BodyLimits:
         self._most_bytes = most_bytes
         self._held_bytes = 0
 
-    def hold(self) -> HeldBytes:
-        """`with limits.hold() as held`: call `held.add` with each further number of bytes."""
-        return HeldBytes(self)
-
     def take(self, count: int) -> None:
         """Count further bytes; raises ApiError (overloaded) beyond the bound."""
         if self._held_bytes + count > self._most_bytes:
@@ -64,7 +60,8 @@ class BodyLimits:
 
 
 class HeldBytes:
-    """What one request holds; given back when its block ends."""
+    """What one request holds; given back when its block ends: `with HeldBytes(limits) as held`. Call `held.add` with
+    each further number of bytes."""
 
     __slots__ = ("_count", "_limits")
 
@@ -104,19 +101,20 @@ class StreamLimit:
 
 def check_content_headers(visitor: Visitor) -> None:
     """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
-    kinds = visitor.headers.get(b"content-type", ())
-    if kinds != _JSON and (len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON[0]):
+    kinds = visitor.values(b"content-type")
+    if len(kinds) != 1 or (kinds[0] != _JSON and kinds[0].partition(b";")[0].strip().lower() != _JSON):
         told = ", ".join(visitor.all(b"content-type"))[:60]
         raise ApiError(
             "unsupported_media_type", "send `content-type: application/json`" + (f", not {told!r}" if told else "")
         )
-    encodings = visitor.headers.get(b"content-encoding")
-    if encodings and any(value.strip().lower() != b"identity" for value in encodings):
+    if b"content-encoding" in visitor.headers and any(
+        value.strip().lower() != b"identity" for value in visitor.values(b"content-encoding")
+    ):
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
     # The server has refused two lengths, and one that is no number.
-    for length in visitor.headers.get(b"content-length", ()):
-        if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
-            raise _too_large()
+    length = visitor.headers.get(b"content-length", b"")
+    if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise _too_large()
 
 
 def _too_large() -> ApiError:

@@ -54,7 +54,6 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 # What a client gets beyond the request's time to take the last of its answer, such as the error that says so.
 _LAST_WORD_S = 1.0
-_NO_LENGTH = (b"0",)
 
 
 class ChatEndpoint:
@@ -131,9 +130,9 @@ class ChatEndpoint:
                 raise refused
         check_content_headers(visitor)
         deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
-        if (timeout_s := timeout_s_of(visitor)) is not None:
-            deadline.shorten(timeout_s)
-        with self._limits.hold() as held:
+        if b"x-gateway-timeout-ms" in visitor.headers:
+            deadline.shorten(timeout_s_of(visitor))
+        with HeldBytes(self._limits) as held:
             body = exchange.begin_body()
             if body is None:
                 body = await _upload(exchange, held, deadline)
@@ -155,7 +154,9 @@ class ChatEndpoint:
             if assistant is not None and not assistant.reveal_model:
                 exchange.shown_model = assistant.name
             exchange.watch_for_leaving(deadline.task)
-            voice = exchange.voice = voice_of(location, visitor)
+            voice = None
+            if location.region is not None and location.region.speech is not None:
+                voice = exchange.voice = voice_of(location.region.speech, location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
             user = sighting.claim.subject if sighting.claim is not None else None
             if user is None and client is not None and client.may_assert:
@@ -230,4 +231,4 @@ async def _upload(exchange: Exchange, held: HeldBytes, deadline: Deadline) -> by
 
 def _has_body(visitor: Visitor) -> bool:
     headers = visitor.headers
-    return headers.get(b"content-length", _NO_LENGTH) != _NO_LENGTH or b"transfer-encoding" in headers
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers

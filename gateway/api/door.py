@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,7 +26,6 @@ from gateway.policy.memo import remember
 from providers.values import quick
 
 __all__ = [
-    "Headers",
     "Visitor",
     "address_of",
     "authenticate",
@@ -49,56 +48,70 @@ _FORWARDING = re.compile(
 # Unique over processes and time; drawn once, because asking the system for chance costs more than the rest of an id.
 _PROCESS = os.urandom(8).hex()
 _NUMBERS = itertools.count(1)
-Headers = Mapping[bytes, tuple[bytes, ...]]
+_NONE: Mapping[bytes, tuple[bytes, ...]] = {}
 
 
 @quick
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is at the door: the headers by lower-case name and their size, the peer's address, and the raw query."""
+    """Who is at the door: the headers by lower-case name and their size, the peer's address, and the raw query.
 
-    headers: Headers
+    headers: one value of each, enough to ask whether it is there. repeated: all values of those that came more than
+    once; two servers may read these differently, so that what is decided by a value is decided by `values`.
+    """
+
+    headers: Mapping[bytes, bytes]
     header_bytes: int
     peer: str | None
     query: str
+    repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+
+    def values(self, name: bytes) -> tuple[bytes, ...]:
+        """Every value of a header, in the order in which they came."""
+        value = self.headers.get(name)
+        if value is None:
+            return ()
+        return self.repeated.get(name) or (value,)
 
     def all(self, name: bytes) -> tuple[str, ...]:
-        """Every value of a header."""
-        return tuple([value.decode("latin-1") for value in self.headers.get(name, ())])
+        """Every value of a header, as text."""
+        return tuple([value.decode("latin-1") for value in self.values(name)])
 
     def one(self, name: bytes) -> str | None:
         """The first value of a header, None if absent."""
-        values = self.headers.get(name)
+        values = self.values(name)
         return values[0].decode("latin-1") if values else None
 
 
 def headers_of(scope: Any) -> Visitor:
     """The visitor of an ASGI scope."""
     pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
-    # Each name with a tuple of its value, without a turn of ours for each.
-    names, given = zip(*pairs, strict=True) if pairs else ((), ())
-    headers: dict[bytes, tuple[bytes, ...]] = dict(zip(names, zip(given, strict=True), strict=True))
-    if len(headers) != len(pairs):
-        # A name that comes twice, which few requests have.
-        values: dict[bytes, list[bytes]] = {}
-        for name, value in pairs:
-            values.setdefault(name, []).append(value)
-        headers = {name: tuple(held) for name, held in values.items()}
+    headers: dict[bytes, bytes] = dict(pairs)
+    repeated = _repeated(pairs) if len(headers) != len(pairs) else _NONE
     size = len(b"".join(chain.from_iterable(pairs)))
-    client = scope.get("client")
-    return Visitor(headers, size, client[0] if client else None, scope.get("query_string", b"").decode("latin-1"))
+    client, query = scope.get("client"), scope.get("query_string")
+    return Visitor(headers, size, client[0] if client else None, query.decode("latin-1") if query else "", repeated)
+
+
+def _repeated(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: tuple(held) for name, held in values.items() if len(held) > 1}
 
 
 def request_id_of(visitor: Visitor) -> str:
     """The client's `x-request-id` if it is sane, else a new one."""
-    given = visitor.one(b"x-request-id")
-    return given if given and _SANE_ID.fullmatch(given) else f"req_{_PROCESS}{next(_NUMBERS):x}"
+    if b"x-request-id" in visitor.headers:
+        given = visitor.one(b"x-request-id")
+        if given and _SANE_ID.fullmatch(given):
+            return given
+    return f"req_{_PROCESS}{next(_NUMBERS):x}"
 
 
-def timeout_s_of(visitor: Visitor) -> float | None:
-    """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number."""
-    if b"x-gateway-timeout-ms" not in visitor.headers:
-        return None
+def timeout_s_of(visitor: Visitor) -> float:
+    """What `x-gateway-timeout-ms` asks for, in seconds; raises ApiError for anything but a positive whole number, also
+    where there is none."""
     value = visitor.one(b"x-gateway-timeout-ms") or ""
     if len(set(visitor.all(b"x-gateway-timeout-ms"))) > 1:
         raise ApiError("invalid_request", "`x-gateway-timeout-ms` was sent more than once, with different values")
@@ -122,10 +135,10 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
         _only_from_here(table, visitor)
         return None
     key = _key_of(visitor)
-    client = table.clients.get(_hash(key.encode("latin-1")))
+    client = table.clients.get(_hash(key))
     if client is None and not key.isascii():
         # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
-        client = table.clients.get(_hash(key.encode("utf-8")))
+        client = table.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
         raise _no_key("this key is not known here: send one that this gateway's operator gave you, not a provider's")
     return client
@@ -133,20 +146,25 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
 
 def key_digest(table: Table, visitor: Visitor) -> str:
     """What tells this caller's key from every other; empty where no key is asked for. Raises ApiError, as above."""
-    return _hash(_key_of(visitor).encode("latin-1")) if table.clients and not table.demo else ""
+    return _hash(_key_of(visitor)) if table.clients and not table.demo else ""
 
 
 def _hash(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def _key_of(visitor: Visitor) -> str:
-    given = visitor.headers.get(b"authorization", ())
-    if len(given) == 1 and given[0].startswith(b"Bearer ") and b"x-api-key" not in visitor.headers:
+def _key_of(visitor: Visitor) -> bytes:
+    headers = visitor.headers
+    given = headers.get(b"authorization", b"")
+    if given.startswith(b"Bearer ") and not visitor.repeated and b"x-api-key" not in headers:
         # One key, as every client library writes it.
-        key = given[0][7:].decode("latin-1")
-        if key and key == key.strip():
+        key = given[7:]
+        if key and key.isascii() and key == key.strip():
             return key
+    return _sought_key(visitor).encode("latin-1")
+
+
+def _sought_key(visitor: Visitor) -> str:
     keys = {value.strip() for value in visitor.all(b"x-api-key")} - {""}
     for value in visitor.all(b"authorization"):
         scheme, _, key = value.strip().partition(" ")
@@ -242,7 +260,7 @@ def _unproven(secret: EdgeSecret, visitor: Visitor) -> EdgeNote:
     One that shows nothing is somebody else of the same network. A wrong or second secret is a doubt: it may be what a
     client sent through the edge to have it disbelieved.
     """
-    values = visitor.headers.get(secret.header.encode(), ())
+    values = visitor.values(secret.header.encode())
     if not values:
         return EdgeNote.STRANGER_WITHIN
     shown = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))

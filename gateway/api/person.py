@@ -20,7 +20,7 @@ def user_asserted(client: Client, visitor: Visitor) -> str | None:
     """Whom a backend names that may, None if it names nobody; raises ApiError for two people at once."""
     if "user" not in client.may_assert:
         return None
-    names = {_text(value) for value in visitor.headers.get(_HEADER, ())} - {""}
+    names = {_text(value) for value in visitor.values(_HEADER)} - {""}
     if len(names) > 1:
         raise ApiError("invalid_request", "`x-gateway-user` was sent more than once, for different people; send one")
     return names.pop() if names else None

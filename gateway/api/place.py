@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 from gateway.api.door import Visitor, address_of, claims_of, sighting_of
+from gateway.model.decision import Refusal
 from gateway.model.location import Location
-from gateway.model.speech import Voice
+from gateway.model.speech import Speech, Voice
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.memo import remember
@@ -38,14 +40,21 @@ def placed(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sight
         sighting = sighting_of(table, visitor)
         return sighting, *locate(table, client, sighting)
     name = client.name if client is not None else None
-    key = ("placed", name, visitor.peer, *map(visitor.headers.get, table.location.read_headers))
-    sighting, location = remember(table, key, lambda: _place(table, client, visitor))
-    return sighting, location, _refused(table, location)
+    read = visitor.values if visitor.repeated else visitor.headers.get
+    key = ("placed", name, visitor.peer, *map(read, table.location.read_headers))
+    sighting, location, refusal = table.memo.get(key) or _place_once(key, table, client, visitor)
+    return sighting, location, Refused(refusal) if refusal is not None else None
 
 
-def _place(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sighting, Location]:
-    sighting = sighting_of(table, visitor)
-    return sighting, resolve(table, client, sighting)
+def _place_once(
+    key: Hashable, table: Table, client: Client | None, visitor: Visitor
+) -> tuple[Sighting, Location, Refusal | None]:
+    def place() -> tuple[Sighting, Location, Refusal | None]:
+        sighting = sighting_of(table, visitor)
+        location = resolve(table, client, sighting)
+        return sighting, location, refuse_location(table, location)
+
+    return remember(table, key, place)
 
 
 def locate(table: Table, client: Client | None, sighting: Sighting) -> tuple[Location, Refused | None]:
@@ -53,17 +62,10 @@ def locate(table: Table, client: Client | None, sighting: Sighting) -> tuple[Loc
     location = resolve(table, client, sighting)
     if sighting.claim is not None and sighting.claim.preferences is not None:
         location = replace(location, preferences=sighting.claim.preferences)
-    return location, _refused(table, location)
-
-
-def _refused(table: Table, location: Location) -> Refused | None:
     refusal = refuse_location(table, location)
-    return Refused(refusal) if refusal is not None else None
+    return location, Refused(refusal) if refusal is not None else None
 
 
-def voice_of(location: Location, visitor: Visitor) -> Voice | None:
-    """How the caller is spoken to; None where the region says nothing by itself."""
-    speech = location.region.speech if location.region is not None else None
-    if speech is None:
-        return None
+def voice_of(speech: Speech, location: Location, visitor: Visitor) -> Voice:
+    """How the caller is spoken to in a region that has this to say by itself."""
     return choose_voice(speech, visitor.one(b"accept-language"), location.preferences)

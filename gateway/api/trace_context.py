@@ -22,10 +22,9 @@ _SAMPLED = 1
 
 def trace_of(visitor: Visitor) -> TraceContext | None:
     """The caller's trace, None if it has none that is sound."""
-    given = visitor.headers.get(b"traceparent")
-    if given is None or len(given) != 1:
+    if b"traceparent" not in visitor.headers or b"traceparent" in visitor.repeated:
         return None
-    parent = _PARENT.fullmatch(given[0].decode("latin-1"))
+    parent = _PARENT.fullmatch(visitor.headers[b"traceparent"].decode("latin-1"))
     if parent is None or (parent[1] == "00" and parent[5] is not None):
         return None
     sampled = bool(int(parent[4], 16) & _SAMPLED)

@@ -65,7 +65,7 @@ class Caller:
         """
         deployment = step.deployment
         try:
-            sent = without_parameters(request, step.dropped)
+            sent = without_parameters(request, step.dropped) if step.dropped else request
             if deployment.pseudonym_key is not None:
                 sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key)
             wire = deployment.adapter.build_request(sent, deployment.target)

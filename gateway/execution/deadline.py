@@ -25,12 +25,13 @@ class Deadline:
 
     __slots__ = ("_innermost", "_loop", "_task", "_timer", "_timer_at", "clock", "commit_at", "started_at", "total_at")
 
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self, started_at: float, total_at: float, commit_at: float, clock: Clock = time.monotonic) -> None:
         self.started_at = started_at
         self.total_at = total_at
         self.commit_at = commit_at
         self.clock = clock
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[object] | None = None
         self._innermost: TimeLimit | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -62,17 +63,19 @@ class Deadline:
     @property
     def task(self) -> asyncio.Task[object]:
         """The task that it belongs to."""
-        if self._task is None:
-            self._loop = asyncio.get_running_loop()
-            self._task = asyncio.current_task(self._loop)
-            if self._task is None:
-                raise RuntimeError("a deadline needs a task")
-        return self._task
+        return self._task or self._begin()
+
+    def _begin(self) -> asyncio.Task[object]:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a deadline needs a task")
+        self._loop, self._task = loop, task
+        return task
 
     def limit(self, seconds: float) -> TimeLimit:
         """`with deadline.limit(seconds): …` raises TimeoutError if the block takes longer."""
-        task = self._task or self.task
-        return TimeLimit(self, seconds, self._loop or asyncio.get_running_loop(), task)
+        return TimeLimit(self, seconds, self._task or self._begin())
 
     def apart(self) -> Deadline:
         """The same one for another task."""
@@ -84,21 +87,21 @@ class Deadline:
         if timer is not None:
             timer.cancel()
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+    def _watch(self, at: float) -> None:
         """Look no later than at this time of the loop."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = loop.call_at(at, self._look, loop)
+        self._timer = self._loop.call_at(at, self._look)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         """Expire the innermost limit whose time is over, and look again.
 
         The one around it, over too where the loop has been held up, comes after what follows from the first: the end
         of a stream's time tells the client so, and only then is the request's over.
         """
         self._timer = None
-        over_at = loop.time() + _RESOLUTION_S
+        over_at = self._loop.time() + _RESOLUTION_S
         next_at: float | None = None
         limit = self._innermost
         while limit is not None:
@@ -111,7 +114,7 @@ class Deadline:
                     next_at = limit.at
             limit = limit.outer
         if next_at is not None:
-            self._watch(loop, next_at)
+            self._watch(next_at)
 
 
 class TimeLimit:
@@ -121,19 +124,12 @@ class TimeLimit:
     than `seconds` as long as it shows signs of life.
     """
 
-    __slots__ = ("_before", "_deadline", "_loop", "_task", "at", "expired", "left_s", "outer", "seconds")
+    __slots__ = ("_before", "_deadline", "_task", "at", "expired", "left_s", "outer", "seconds")
 
-    def __init__(
-        self,
-        deadline: Deadline,
-        seconds: float,
-        loop: asyncio.AbstractEventLoop,
-        task: asyncio.Task[object],
-    ) -> None:
+    def __init__(self, deadline: Deadline, seconds: float, task: asyncio.Task[object]) -> None:
         self._deadline = deadline
-        self.seconds = seconds
-        self._loop = loop
         self._task = task
+        self.seconds = seconds
         self.left_s: Callable[[], float] | None = None
 
     def __enter__(self) -> None:
@@ -142,16 +138,16 @@ class TimeLimit:
         self._before = self._task.cancelling()
         self.outer = deadline._innermost
         deadline._innermost = self
-        self.at = at = self._loop.time() + (self.seconds if self.seconds > 0 else 0)
+        self.at = at = deadline._loop.time() + (self.seconds if self.seconds > 0 else 0)
         if deadline._timer is None or at < deadline._timer_at:
-            deadline._watch(self._loop, at)
+            deadline._watch(at)
 
     def goes_on(self) -> bool:
         """At its end: whether the block may take longer, as `left_s` says."""
         left_s = 0.0 if self.left_s is None else self.left_s()
         if left_s <= _RESOLUTION_S:
             return False
-        self.at = self._loop.time() + left_s
+        self.at = self._deadline._loop.time() + left_s
         return True
 
     def expire(self) -> None:

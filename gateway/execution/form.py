@@ -24,17 +24,18 @@ def form_of(
     deadline: Deadline,
     pulses: Pulses,
     left_s: float,
+    now: float,
     *,
     is_last_step: bool,
 ) -> Form:
-    """The form in which this step is asked for the request, of whose time `left_s` is left."""
+    """The form in which this step is asked for the request, of whose time `left_s` is left at this moment."""
     deployment = step.deployment
     if not request.stream:
         if not folds(request, deployment, is_last_step=is_last_step):
             return request, left_s, None, False
         if deployment.fold is None and not is_last_step:
             patience_s = first_token_s(deployment, request, bounds)
-            if pulses.is_quick(deployment, patience_s, deadline.clock()):
+            if pulses.is_quick(deployment, patience_s, now):
                 return request, min(left_s, patience_s), None, True
         request = as_stream(request)
     patience_s = first_token_s(deployment, request, bounds)

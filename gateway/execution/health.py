@@ -27,6 +27,7 @@ __all__ = ["Health"]
 
 _Place = tuple[str, str, str]
 _Key = tuple[str, str, str, Secret | None]
+_NO_KEY = (None,)
 
 
 def _silent(deployment: str, breaker: Breaker, for_s: float) -> None:
@@ -71,13 +72,15 @@ class Health:
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """The keys that are not benched, in the order of the config; `(None,)` for a server without keys."""
-        keys: tuple[Secret | None, ...] = deployment.credentials or (None,)
+        keys: tuple[Secret | None, ...] = deployment.credentials or _NO_KEY
         if not self._benches:
             return keys
         return tuple(key for key in keys if self._bench_of(deployment, key) is None)
 
     def keys_in_turn(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """The usable keys, each call beginning with another one, so that all of them share the work."""
+        if len(deployment.credentials) < 2 and not self._benches:
+            return deployment.credentials or _NO_KEY
         keys = self.usable_keys(deployment)
         if len(keys) < 2:
             return keys
@@ -89,12 +92,11 @@ class Health:
         """The deployment's breaker; None where the config has none."""
         if rule is None:
             return None
-        try:
-            return self._breakers[deployment.name, deployment.origin, deployment.model]
-        except KeyError:
-            place = deployment.name, deployment.origin, deployment.model
-            breaker = self._breakers[place] = Breaker(rule, self._draw, lambda changed: self._changed(place, changed))
-            return breaker
+        return self._breakers.get(deployment.asked_at) or self._add_breaker(deployment.asked_at, rule)
+
+    def _add_breaker(self, place: _Place, rule: BreakerRule) -> Breaker:
+        breaker = self._breakers[place] = Breaker(rule, self._draw, lambda changed: self._changed(place, changed))
+        return breaker
 
     def _changed(self, place: _Place, breaker: Breaker) -> None:
         if self._breakers.get(place) is not breaker:
@@ -130,7 +132,7 @@ class Health:
         return max(benched, held, key=lambda found: found.for_s)
 
     def _held(self, deployment: Deployment) -> Unwell | None:
-        breaker = self._troubled.get((deployment.name, deployment.origin, deployment.model))
+        breaker = self._troubled.get(deployment.asked_at)
         for_s = breaker.held_s(self._clock()) if breaker is not None else 0.0
         if breaker is None or for_s <= 0:
             return None
@@ -140,7 +142,7 @@ class Health:
         if not self._benches:
             return None
         held: list[_Bench] = []
-        for key in deployment.credentials or (None,):
+        for key in deployment.credentials or _NO_KEY:
             bench = self._bench_of(deployment, key)
             if bench is None:
                 return None
@@ -152,7 +154,7 @@ class Health:
     def keep(self, table: Table) -> None:
         """Forget what is known of deployments that this table doesn't have, and go by its rule."""
         rule = table.resilience.breaker
-        here = {(it.name, it.origin, it.model) for it in table.deployments.values()} if rule is not None else set()
+        here = {it.asked_at for it in table.deployments.values()} if rule is not None else set()
         self._breakers = {place: breaker for place, breaker in self._breakers.items() if place in here}
         self._troubled = {place: breaker for place, breaker in self._troubled.items() if place in here}
         for breaker in self._breakers.values():
@@ -171,4 +173,4 @@ class Health:
 
 
 def _key(deployment: Deployment, secret: Secret | None) -> _Key:
-    return deployment.name, deployment.origin, deployment.model, secret
+    return *deployment.asked_at, secret

@@ -136,7 +136,7 @@ def _beside(walk: Walk, first: Call) -> Call | None:
         return None
     if position != walk.position:
         walk.position, walk.tried_here = position, 0
-        walk.used_keys.clear()
+        walk.used_keys = ()
     walk.breaker = walk.health.breaker(step.deployment, walk.bounds.breaker)
     call = walk.begin(step, slot, secret, left_s)
     call.is_hedge = True

@@ -19,42 +19,48 @@ _QUICK = 0.5
 _NEVER = float("-inf")
 
 
+class _Pulse:
+    __slots__ = ("last_at", "slowest_at", "slowest_s")
+
+    def __init__(self) -> None:
+        self.last_at = self.slowest_at = _NEVER
+        self.slowest_s = 0.0
+
+
 class Pulses:
     """The last answer of each deployment of one process, and the slowest. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str, str], float] = {}
-        self._slowest: dict[tuple[str, str, str], tuple[float, float]] = {}
+        self._held: dict[tuple[str, str, str], _Pulse] = {}
 
     def beat(self, deployment: Deployment, now: float, took_s: float | None) -> None:
         """It has answered, which took so long, or begun to (None): how long that will take, nobody knows yet."""
-        place = deployment.name, deployment.origin, deployment.model
-        self._last[place] = now
-        if took_s is None:
-            return
-        held = self._slowest.get(place)
-        if held is None or took_s >= held[0] or now - held[1] > REMEMBERED_S:
-            self._slowest[place] = took_s, now
+        pulse = self._held.get(deployment.asked_at)
+        if pulse is None:
+            pulse = self._held[deployment.asked_at] = _Pulse()
+        pulse.last_at = now
+        if took_s is not None and (took_s >= pulse.slowest_s or now - pulse.slowest_at > REMEMBERED_S):
+            pulse.slowest_s, pulse.slowest_at = took_s, now
 
     def stop(self, deployment: Deployment) -> None:
         """It has failed somebody: what it did before shows nothing any more."""
-        self._last.pop((deployment.name, deployment.origin, deployment.model), None)
+        if (pulse := self._held.get(deployment.asked_at)) is not None:
+            pulse.last_at = _NEVER
 
     def is_quick(self, deployment: Deployment, patience_s: float, now: float) -> bool:
         """Whether it has answered somebody within `patience_s`, and all whole answers of late took a part of that."""
-        place = deployment.name, deployment.origin, deployment.model
-        if self._last.get(place, _NEVER) + patience_s <= now:
+        pulse = self._held.get(deployment.asked_at)
+        if pulse is None or pulse.last_at + patience_s <= now:
             return False
-        held = self._slowest.get(place)
         # A stream's first word comes soon where the last takes minutes: without a whole answer nothing is known.
-        return held is not None and held[0] <= patience_s * _QUICK and now - held[1] <= REMEMBERED_S
+        return pulse.slowest_s <= patience_s * _QUICK and now - pulse.slowest_at <= REMEMBERED_S
 
     def has_answered_since(self, deployment: Deployment, then: float) -> bool:
         """Whether it has answered anybody since that moment."""
-        return self._last.get((deployment.name, deployment.origin, deployment.model), _NEVER) > then
+        pulse = self._held.get(deployment.asked_at)
+        return pulse is not None and pulse.last_at > then
 
     def keep(self, deployments: Iterable[Deployment]) -> None:
         """Forget all others."""
-        here = {(it.name, it.origin, it.model) for it in deployments}
-        self._last = {place: at for place, at in self._last.items() if place in here}
-        self._slowest = {place: held for place, held in self._slowest.items() if place in here}
+        here = {deployment.asked_at for deployment in deployments}
+        self._held = {place: pulse for place, pulse in self._held.items() if place in here}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.execution.attempt import Answer, Caller
 from gateway.execution.breaker import Breaker, BreakerState
@@ -56,7 +56,7 @@ class Walk:
     breaker: Breaker | None = None
     position: int = 0
     tried_here: int = 0
-    used_keys: set[Secret | None] = field(default_factory=set)
+    used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     ended: bool = False
     failure: Failure = _NOBODY_ASKED
@@ -74,8 +74,7 @@ class Walk:
         if step is None:
             self.ended = True
             raise AttemptFailed
-        committed = not self.request.stream
-        left_s = self.deadline.left_s(committed=committed)
+        left_s = self.deadline.left_s(committed=not self.request.stream)
         if left_s <= 0:
             if slot is not None:
                 slot.release()
@@ -98,12 +97,12 @@ class Walk:
 
     def begin(self, step: Step, slot: Slot | None, secret: Secret | None, left_s: float) -> Call:
         """A call of the step at the walk's position, counted from now on."""
-        request, last = self.request if self.ask is None else self.ask(step), self._is_last
-        form = form_of(request, step, self.bounds, self.deadline, self.health.pulses, left_s, is_last_step=last)
+        request, breaker = self.request if self.ask is None else self.ask(step), self.breaker
+        deadline, pulses, last = self.deadline, self.health.pulses, self._is_last
+        started_at = deadline.clock()
+        form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, is_last_step=last)
         self.tried_here += 1
-        self.used_keys.add(secret)
-        started_at = self.deadline.clock()
-        breaker = self.breaker
+        self.used_keys += (secret,)
         ticket = None
         if breaker is not None:
             ticket = breaker.ticket if breaker.state is BreakerState.CLOSED else breaker.admit(started_at)
@@ -203,7 +202,7 @@ class Walk:
         while self.position < len(self.plan.steps):
             step = self.plan.steps[self.position]
             reason = self.still_allowed(step)
-            if reason is None and not self.tried_here:
+            if reason is None and not self.tried_here and self.record.attempts:
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.health.breaker(step.deployment, self.bounds.breaker)
@@ -222,7 +221,7 @@ class Walk:
             size = deployment.capabilities.context_tokens
             if size is not None and size <= self.context_tokens_over:
                 return "its context is not larger"
-        unwell = self.health.unwell(deployment) if self.record.attempts else None
+        unwell = self.health.unwell(deployment)
         return unwell.reason if unwell else None
 
     def _next_key(self, deployment: Deployment) -> Secret | None:
@@ -280,7 +279,7 @@ class Walk:
     def _go_onward(self) -> None:
         self.position += 1
         self.tried_here = 0
-        self.used_keys.clear()
+        self.used_keys = ()
 
     def bench(self, call: Call) -> None:
         """Don't ask with this call's key for a while, where its failure says so."""

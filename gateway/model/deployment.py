@@ -46,7 +46,8 @@ class Deployment:
     missing_credentials: where the unset ones should have come from (`DASHSCOPE_API_KEY`).
     fold: whether a request for one JSON is asked as a stream; None: where a next step exists. first_token_s: None is
         what holds for all, and the model's own patience.
-    places: where it stores and where it processes, in words.
+    places: where it stores and where it processes, in words. asked_at: its name, origin and model: what is known of how
+        it fares holds for the three together, over any number of tables.
     consent: what it asks of the person first, if anything. identity: what becomes of fields that say who asks.
     pseudonym_key: what makes a pseudonym of them, where they are to be hashed.
     price, retirement: what the model's tokens cost there, and when the vendor retires it; None where nobody knows.
@@ -83,9 +84,11 @@ class Deployment:
     retirement: Retirement | None = None
     concurrency: Concurrency | None = None
     places: tuple[str, str] = field(init=False, repr=False)
+    asked_at: tuple[str, str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
+        object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
 
     @property
     def retires_on(self) -> date | None:

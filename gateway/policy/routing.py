@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.model.approval import days_at
 from gateway.model.consent import NO_CONSENT, Consents
@@ -68,17 +69,29 @@ def decide(
     # Approvals count by the day, so that what is remembered of one day is asked for on no other.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
+    # The table, the place, the day and the needs decide alone, and few kinds of needs are all that callers have.
+    # (Names of unknown fields are the caller's own words: such needs are not kept.)
     if health or not needs.parameters <= PARAMETERS:
         decision = _decide(table, assistant, region, location, place, needs, health, now_s, consents)
     else:
-        # The table, the place, the day and the needs decide alone, and few kinds of needs are all that callers have.
-        # (Names of unknown fields are the caller's own words: such needs are not kept.)
-        decision = remember(
-            table,
-            ("decision", *place, needs) if consents is NO_CONSENT else ("decision", *place, needs, consents),
-            lambda: _decide(table, assistant, region, location, place, needs, health, now_s, consents),
-        )
+        key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
+        # Looked up here: a closure for `remember` would cost each request more than all else of this function.
+        decision = table.memo.get(key) or _decide_once(key, table, assistant, region, location, needs, now_s, consents)
     return take_side(decision, person()) if decision.lanes and person is not None else decision
+
+
+def _decide_once(
+    key: tuple[Any, ...],
+    table: Table,
+    assistant: Assistant,
+    region: Region,
+    location: Location,
+    needs: Needs,
+    now_s: float,
+    consents: Consents,
+) -> Decision:
+    _, place, *_ = key
+    return remember(table, key, lambda: _decide(table, assistant, region, location, place, needs, {}, now_s, consents))
 
 
 def _decide(

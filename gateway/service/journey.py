@@ -135,7 +135,7 @@ class Journeys:
         plan, bounds = decision.outcome, table.resilience
         if consenting is not None:
             record.consent = next((step.consent for step in plan.steps if step.consent is not None), None)
-        still_allowed = self._still_allowed(assistant, client, location, needs, consenting)
+        still_allowed = self._still_allowed(table, plan, client, location, needs, consenting)
         answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
         if assistant.resume and request.stream:
             answer = resuming(answer, Resumption(self._runner, plan, request, bounds, deadline, record, still_allowed))
@@ -150,16 +150,24 @@ class Journeys:
 
     def _still_allowed(
         self,
-        assistant: Assistant,
+        table: Table,
+        plan: Plan,
         client: Client | None,
         location: Location,
         needs: Needs,
         consenting: Consenting | None,
     ) -> Callable[[Step], str | None]:
-        under = consenting.under if consenting is not None else None
-        return lambda step: why_not_now(
-            step, self.current(), assistant.name, client, location, needs, self.clock(), under
-        )
+        # What a table allows it goes on to allow, where no approval can end meanwhile.
+        lasts = not plan.region.approvals_required
+
+        def why_not(step: Step) -> str | None:
+            now = self.current()
+            if now is table and lasts:
+                return None
+            under = consenting.under if consenting is not None else None
+            return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under)
+
+        return why_not
 
 
 def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:

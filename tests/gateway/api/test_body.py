@@ -16,6 +16,7 @@ from gateway.api.body import (
     MAX_DEPTH,
     BodyLimits,
     ClientGone,
+    HeldBytes,
     StreamLimit,
     check_content_headers,
     drain,
@@ -32,7 +33,7 @@ GONE = {"type": "http.disconnect"}
 
 
 def visitor(**headers: str) -> Visitor:
-    pairs = {name.replace("_", "-").encode(): (value.encode("latin-1"),) for name, value in headers.items()}
+    pairs = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
     return Visitor(pairs, 0, "127.0.0.1", "")
 
 
@@ -53,7 +54,7 @@ def receiver(*messages: object) -> Callable[[], Any]:
 
 
 async def body_of(*messages: object, limits: BodyLimits | None = None) -> bytes:
-    with (limits or BodyLimits()).hold() as held:
+    with HeldBytes(limits or BodyLimits()) as held:
         return await read_body(receiver(*messages), held, Deadline.start(LONG_S, LONG_S))
 
 
@@ -142,7 +143,7 @@ async def test_a_cancellation_stays_one() -> None:
 
 async def test_all_bodies_together_are_bounded_and_given_back() -> None:
     limits = BodyLimits(10)
-    with limits.hold() as first:
+    with HeldBytes(limits) as first:
         first.add(6)
         assert await refusal_of(part(b"x" * 5, False), limits=limits) == (503, "overloaded")
         assert await body_of(part(b"x" * 4, False), limits=limits) == b"xxxx"
@@ -153,7 +154,7 @@ async def test_all_bodies_together_are_bounded_and_given_back() -> None:
 
 
 def test_too_much_at_once_may_come_back_soon() -> None:
-    with pytest.raises(ApiError) as raised, BodyLimits(1).hold() as held:
+    with pytest.raises(ApiError) as raised, HeldBytes(BodyLimits(1)) as held:
         held.add(2)
     assert raised.value.retry_after_s == 1
 
@@ -161,7 +162,7 @@ def test_too_much_at_once_may_come_back_soon() -> None:
 @given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), max_size=30))
 def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(steps: list[tuple[int, int]]) -> None:
     limits = BodyLimits(100)
-    holders = [limits.hold() for _ in range(3)]
+    holders = [HeldBytes(limits) for _ in range(3)]
     held = [0, 0, 0]
     for who, count in steps:
         try:
@@ -173,7 +174,7 @@ def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(steps: list[tup
     for holder in holders:
         with holder:
             pass
-    with limits.hold() as everything:
+    with HeldBytes(limits) as everything:
         everything.add(100)
 
 

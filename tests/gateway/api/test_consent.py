@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.api.consent import consent_said
-from gateway.api.door import Visitor, authenticate
+from gateway.api.door import Visitor, authenticate, headers_of
 from gateway.api.errors import ApiError, encode_error, from_domain
 from gateway.model.consent import NOTHING_SAID, ConsentRequest, ConsentSaid
 from gateway.model.decision import Refusal, RefusalCode
@@ -35,16 +35,15 @@ NOWHERE = Sighting()
 
 
 def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentSaid:
-    headers = {b"authorization": [f"Bearer {key}".encode()]}
-    if values:
-        headers[b"x-gateway-consent"] = [value.encode("latin-1") for value in values]
-    visitor = Visitor(headers, 0, "10.0.0.1", "")
+    pairs = [(b"authorization", f"Bearer {key}".encode())]
+    pairs += [(b"x-gateway-consent", value.encode("latin-1")) for value in values]
+    visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
     return consent_said(TABLE, authenticate(TABLE, visitor), visitor, replace(NOWHERE, claim=claim))
 
 
 def test_nothing_is_read_where_nobody_asks() -> None:
     plain = table_of(WORLD)
-    visitor = Visitor({b"x-gateway-consent": [b"granted"]}, 0, "10.0.0.1", "")
+    visitor = Visitor({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
     assert consent_said(plain, None, visitor, NOWHERE) is NOTHING_SAID
 
 
@@ -71,7 +70,7 @@ def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
     assert said("app", claim=ClaimReport("US", consents=consents)).standing == consents
     assert said("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
     unread = table_of(CONFIG.replace("signals: [claim, ", "signals: ["))
-    visitor = Visitor({b"authorization": [b"Bearer app"]}, 0, "10.0.0.1", "")
+    visitor = Visitor({b"authorization": b"Bearer app"}, 0, "10.0.0.1", "")
     sighting = Sighting(claim=ClaimReport("US", consents=consents))
     assert consent_said(unread, None, visitor, sighting).standing == frozenset()
 

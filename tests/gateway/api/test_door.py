@@ -91,7 +91,6 @@ def test_no_two_requests_have_one_id() -> None:
 @pytest.mark.parametrize(("value", "seconds"), [("1", 0.001), ("1500", 1.5), ("0010", 0.01), ("999999999", 999999.999)])
 def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
     assert timeout_s_of(visit(("x-gateway-timeout-ms", value))) == seconds
-    assert timeout_s_of(visit()) is None
 
 
 def test_two_time_limits_are_for_nobody_to_choose_from() -> None:
@@ -382,7 +381,7 @@ class Noting(dict[bytes, tuple[bytes, ...]]):
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.7", "8.8.8.8"])
 def test_what_is_remembered_of_a_place_is_told_apart_by_every_header_that_tells_of_one(table: Table, peer: str) -> None:
     """`placed` remembers by these names: a header that is read and isn't among them would move callers."""
-    every = [(name, (b"DE",)) for name in table.location.read_headers]
+    every = [(name, b"DE") for name in table.location.read_headers]
     for headers in (Noting(), Noting(*every), *(Noting(one) for one in every)):
         sighting_of(table, Visitor(headers, 0, peer, ""))
         assert headers.read <= set(table.location.read_headers)

@@ -234,7 +234,7 @@ async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Be
     breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
     assert breaker is not None
     assert breaker.state == "closed"
-    assert breaker._window.totals == [0, 0]
+    assert breaker._window.totals == (0, 0)
     assert bench.runner.load.limiter(bench.table.deployments["first"]).in_use == 0
 
 
