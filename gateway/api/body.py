@@ -101,20 +101,26 @@ class StreamLimit:
 
 def check_content_headers(visitor: Visitor) -> None:
     """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
-    kinds = visitor.values(b"content-type")
-    if len(kinds) != 1 or (kinds[0] != _JSON and kinds[0].partition(b";")[0].strip().lower() != _JSON):
-        told = ", ".join(visitor.all(b"content-type"))[:60]
-        raise ApiError(
-            "unsupported_media_type", "send `content-type: application/json`" + (f", not {told!r}" if told else "")
-        )
-    if b"content-encoding" in visitor.headers and any(
+    headers = visitor.headers
+    if headers.get(b"content-type") != _JSON or b"content-type" in visitor.repeated:
+        _check_kind(visitor)
+    if b"content-encoding" in headers and any(
         value.strip().lower() != b"identity" for value in visitor.values(b"content-encoding")
     ):
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
     # The server has refused two lengths, and one that is no number.
-    length = visitor.headers.get(b"content-length", b"")
+    length = headers.get(b"content-length", b"")
     if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
+
+
+def _check_kind(visitor: Visitor) -> None:
+    kinds = visitor.values(b"content-type")
+    if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON:
+        told = ", ".join(visitor.all(b"content-type"))[:60]
+        raise ApiError(
+            "unsupported_media_type", "send `content-type: application/json`" + (f", not {told!r}" if told else "")
+        )
 
 
 def _too_large() -> ApiError:

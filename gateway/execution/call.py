@@ -81,5 +81,14 @@ class Call:
         """The attempt as the record has it, once it is settled. lost: another one answered first."""
         deployment = self.step.deployment
         duration_s = (self.ended_at or self.started_at) - self.started_at
-        told = deployment.name, deployment.provider, deployment.model, duration_s, self.failure, self.started_at
-        return Attempt(*told, deployment.places, self.is_hedge, lost)
+        return Attempt(
+            deployment.name,
+            deployment.provider,
+            deployment.model,
+            duration_s,
+            self.failure,
+            self.started_at,
+            deployment.places,
+            self.is_hedge,
+            lost,
+        )

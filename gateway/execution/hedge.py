@@ -94,7 +94,7 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
         walk.record.attempts.append(call.remembered(lost=is_lost))
         if is_lost and not call.is_hedge:
             # It took at least so long: were it left out, what counts as slow would come down with each hedge.
-            walk.hedges.note(call.step.deployment, now - call.started_at, whole=not walk.request.stream)
+            walk.means.hedges.note(call.step.deployment, now - call.started_at, whole=not walk.request.stream)
     return decided
 
 
@@ -127,9 +127,9 @@ def _beside(walk: Walk, first: Call) -> Call | None:
     slot = None
     if left_s <= 0:
         return None
-    if step.deployment.concurrency is not None and (slot := walk.load.limiter(step.deployment).take()) is None:
+    if step.deployment.concurrency is not None and (slot := walk.means.load.limiter(step.deployment).take()) is None:
         return None
-    if not walk.budget.take(walk.bounds.retry_budget, walk.deadline.clock()):
+    if not walk.means.budget.take(walk.bounds.retry_budget, walk.deadline.clock()):
         walk.record.retries_refused += (step.deployment.name,)
         if slot is not None:
             slot.release()
@@ -137,7 +137,7 @@ def _beside(walk: Walk, first: Call) -> Call | None:
     if position != walk.position:
         walk.position, walk.tried_here = position, 0
         walk.used_keys = ()
-    walk.breaker = walk.health.breaker(step.deployment, walk.bounds.breaker)
+    walk.breaker = walk.means.health.breaker(step.deployment, walk.bounds.breaker)
     call = walk.begin(step, slot, secret, left_s)
     call.is_hedge = True
     return call
@@ -147,7 +147,7 @@ def _next_step(walk: Walk) -> tuple[int, Secret | None] | None:
     """The next step of the plan that may be asked now, and its key."""
     for position in range(walk.position + 1, len(walk.plan.steps)):
         step = walk.plan.steps[position]
-        if _may_be_asked(walk, step) and (keys := walk.health.keys_in_turn(step.deployment)):
+        if _may_be_asked(walk, step) and (keys := walk.means.health.keys_in_turn(step.deployment)):
             return position, keys[0]
     return None
 
@@ -156,7 +156,7 @@ def _other_key(walk: Walk, first: Call) -> tuple[int, Secret | None] | None:
     """The same deployment once more, with a key that this request has not used."""
     if not _may_be_asked(walk, first.step):
         return None
-    keys = [key for key in walk.health.keys_in_turn(first.step.deployment) if key not in walk.used_keys]
+    keys = [key for key in walk.means.health.keys_in_turn(first.step.deployment) if key not in walk.used_keys]
     return (walk.position, keys[0]) if keys else None
 
 
@@ -164,7 +164,7 @@ def _may_be_asked(walk: Walk, step: Step) -> bool:
     """Whether the tables allow it, and its deployment is well: a probe is no hedge."""
     if walk.still_allowed(step) is not None:
         return False
-    if walk.health.unwell(step.deployment, walk.bounds.breaker) is not None:
+    if walk.means.health.unwell(step.deployment, walk.bounds.breaker) is not None:
         return False
-    breaker = walk.health.breaker(step.deployment, walk.bounds.breaker)
+    breaker = walk.means.health.breaker(step.deployment, walk.bounds.breaker)
     return breaker is None or breaker.state is BreakerState.CLOSED

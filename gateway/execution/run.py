@@ -20,7 +20,7 @@ from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges
 from gateway.execution.load import Load
 from gateway.execution.send import Sender
-from gateway.execution.walk import AttemptFailed, StillAllowed, Walk
+from gateway.execution.walk import AttemptFailed, Means, StillAllowed, Walk
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record
 from gateway.model.table import Resilience, Table
@@ -55,9 +55,8 @@ class Runner:
         self.load = load or Load()
         self.hedges = Hedges()
         self.budget = RetryBudget()
-        self._caller = Caller(sender, clock)
+        self._means = Means(Caller(sender, clock), health, self.load, self.hedges, self.budget, draw)
         self._sleep = sleep
-        self._draw = draw
 
     def keep(self, table: Table) -> None:
         """Go by this table from now on, and forget what is known of deployments that it doesn't have."""
@@ -79,8 +78,7 @@ class Runner:
 
         ask: what each step is asked, where that isn't the request itself.
         """
-        ours = self._caller, self.health, self.load, self.hedges, self.budget, self._draw
-        walk = Walk(*ours, plan, request, bounds, deadline, record, still_allowed, ask)
+        walk = Walk(self._means, plan, request, bounds, deadline, record, still_allowed, ask)
         try:
             return await walk.attempt_next()
         except AttemptFailed as error:

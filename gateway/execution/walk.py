@@ -25,7 +25,7 @@ from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
 
-__all__ = ["AttemptFailed", "StillAllowed", "Walk"]
+__all__ = ["AttemptFailed", "Means", "StillAllowed", "Walk"]
 
 StillAllowed = Callable[[Step], str | None]
 """Why a step of the plan may not be asked any more; None if it may."""
@@ -36,9 +36,9 @@ class AttemptFailed(Exception):
     """One attempt has failed and the walk has moved on, or ended."""
 
 
-@dataclass(slots=True)
-class Walk:
-    """Where one request is in its plan."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all walks of a process share: who makes the calls, what is known of the deployments, and chance."""
 
     caller: Caller
     health: Health
@@ -46,6 +46,13 @@ class Walk:
     hedges: Hedges
     budget: RetryBudget
     draw: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Walk:
+    """Where one request is in its plan."""
+
+    means: Means
     plan: Plan
     request: ChatRequest
     bounds: Resilience
@@ -83,7 +90,7 @@ class Walk:
             raise AttemptFailed
         call = self.begin(step, slot, self._next_key(step.deployment), left_s)
         if not self.record.attempts:
-            self.budget.asked(call.started_at)
+            self.means.budget.asked(call.started_at)
         hedge = self.plan.assistant.hedge
         if hedge is None:
             await self.carry_out(call)
@@ -98,7 +105,7 @@ class Walk:
     def begin(self, step: Step, slot: Slot | None, secret: Secret | None, left_s: float) -> Call:
         """A call of the step at the walk's position, counted from now on."""
         request, breaker = self.request if self.ask is None else self.ask(step), self.breaker
-        deadline, pulses, last = self.deadline, self.health.pulses, self._is_last
+        deadline, pulses, last = self.deadline, self.means.health.pulses, self._is_last
         started_at = deadline.clock()
         form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, is_last_step=last)
         self.tried_here += 1
@@ -111,9 +118,9 @@ class Walk:
     async def carry_out(self, call: Call, timer: Deadline | None = None) -> None:
         """Make the call and settle it; `timer` is for one in another task than the deadline's."""
         request, limit_s, head_s, is_quick = call.form
-        pulses, deployment = self.health.pulses, call.step.deployment
+        pulses, deployment = self.means.health.pulses, call.step.deployment
         try:
-            answer = await self.caller.attempt(
+            answer = await self.means.caller.attempt(
                 call.step,
                 call.secret,
                 request,
@@ -147,21 +154,21 @@ class Walk:
         whole = not self.request.stream
         after_s = None
         if not self.record.attempts and not self.plan.has_effects:
-            after_s = self.hedges.after_s(hedge, call.step.deployment, whole=whole)
+            after_s = self.means.hedges.after_s(hedge, call.step.deployment, whole=whole)
         if after_s is None:
             await self.carry_out(call)
             self.record.attempts.append(call.remembered())
         else:
             call = await hedged(self, call, after_s)
         if call.answer is not None and call.ended_at is not None:
-            self.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
+            self.means.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
         return call
 
     async def _entered(self, step: Step) -> tuple[Step | None, Slot | None]:
         """This step and a place at its deployment, or those of the next step behind it that has one."""
         asked: Step | None = step
         while asked is not None and asked.deployment.concurrency is not None:
-            limiter = self.load.limiter(asked.deployment)
+            limiter = self.means.load.limiter(asked.deployment)
             if (slot := limiter.take()) is not None:
                 return asked, slot
             queued_at = self.deadline.clock()
@@ -192,7 +199,7 @@ class Walk:
     def _had_time(self, failure: Failure, call: Call) -> bool:
         if failure.kind is not FailureKind.SILENT:
             return True
-        if call.form[3] and self.health.pulses.has_answered_since(call.step.deployment, call.started_at):
+        if call.form[3] and self.means.health.pulses.has_answered_since(call.step.deployment, call.started_at):
             # Others have been answered meanwhile: it isn't the deployment that is silent.
             return False
         return had_time(call.form, call.step, self.bounds, is_last_step=self._is_last)
@@ -205,7 +212,7 @@ class Walk:
             if reason is None and not self.tried_here and self.record.attempts:
                 reason = self._why_not(step.deployment)
             if reason is None:
-                breaker = self.breaker = self.health.breaker(step.deployment, self.bounds.breaker)
+                breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)
                 if breaker is None or breaker.state is BreakerState.CLOSED or not self._held_s(breaker):
                     return step
                 reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
@@ -221,12 +228,12 @@ class Walk:
             size = deployment.capabilities.context_tokens
             if size is not None and size <= self.context_tokens_over:
                 return "its context is not larger"
-        unwell = self.health.unwell(deployment)
+        unwell = self.means.health.unwell(deployment)
         return unwell.reason if unwell else None
 
     def _next_key(self, deployment: Deployment) -> Secret | None:
         """A key that is neither benched nor used up for this request, else the last resort: the first one."""
-        keys = self.health.keys_in_turn(deployment) or deployment.credentials or (None,)
+        keys = self.means.health.keys_in_turn(deployment) or deployment.credentials or (None,)
         if len(keys) == 1:
             return keys[0]
         return next((key for key in keys if key not in self.used_keys), keys[0])
@@ -241,7 +248,7 @@ class Walk:
             # It may have been done: nobody does it once more.
             self.ended = True
             return
-        untried = [key for key in self.health.usable_keys(deployment) if key not in self.used_keys]
+        untried = [key for key in self.means.health.usable_keys(deployment) if key not in self.used_keys]
         verdict = judge(
             failure,
             tried_here=self.tried_here,
@@ -250,7 +257,7 @@ class Walk:
             is_last_step=self._is_last,
             failover_after_s=self.bounds.failover_after_s,
             left_s=self.deadline.left_s(committed=not self.request.stream),
-            draw=self.draw,
+            draw=self.means.draw,
         )
         self._follow(verdict, deployment)
 
@@ -271,7 +278,7 @@ class Walk:
         now = self.deadline.clock()
         if self.breaker is not None and self.breaker.held_s(now) > 0:
             return False
-        if self.budget.take(self.bounds.retry_budget, now):
+        if self.means.budget.take(self.bounds.retry_budget, now):
             return True
         self.record.retries_refused += (deployment.name,)
         return False
@@ -289,4 +296,4 @@ class Walk:
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)
+            self.means.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)

@@ -40,7 +40,7 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
-from gateway.execution.walk import AttemptFailed, Walk
+from gateway.execution.walk import AttemptFailed, Means, Walk
 from gateway.model.consent import ConsentSaid
 from gateway.model.decision import Plan
 from gateway.model.record import Record
@@ -430,12 +430,7 @@ class Fence(RuleBasedStateMachine):
             TOLD["plans"] += 1
             bounds = Resilience(attempts_per_deployment=3, attempts_total=9, retry_budget=None)
             asked.walk = Walk(
-                self.caller,
-                self.health,
-                Load(),
-                Hedges(),
-                RetryBudget(),
-                lambda: 0.0,
+                Means(self.caller, self.health, Load(), Hedges(), RetryBudget(), lambda: 0.0),
                 planned.plan,
                 request,
                 bounds,
