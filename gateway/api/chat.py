@@ -35,7 +35,7 @@ from gateway.api.limits import ClientLimits
 from gateway.api.person import user_asserted
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
-from gateway.execution.deadline import Deadline
+from gateway.execution.deadline import Deadline, Sweep
 from gateway.model.consent import NOTHING_SAID
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -83,6 +83,7 @@ class ChatEndpoint:
         self._log_prompt = log_prompt
         self._limits = BodyLimits()
         self._streams = StreamLimit()
+        self._sweep = Sweep()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """One request, as an ASGI application. Never raises on what a client or a provider does."""
@@ -129,7 +130,8 @@ class ChatEndpoint:
             if refused is not None:
                 raise refused
         check_content_headers(visitor)
-        deadline = exchange.deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
+        bounds = table.resilience
+        deadline = exchange.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._sweep)
         if b"x-gateway-timeout-ms" in visitor.headers:
             deadline.shorten(timeout_s_of(visitor))
         with HeldBytes(self._limits) as held:

@@ -7,41 +7,99 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["Clock", "Deadline", "TimeLimit"]
+__all__ = ["Clock", "Deadline", "Sweep", "TimeLimit"]
 
 Clock = Callable[[], float]
 _RESOLUTION_S = 0.001
 """uvloop's timers count milliseconds: one may fire a little before its time."""
+_NEVER = float("inf")
+
+
+class Sweep:
+    """Watches over the deadlines of a process with one timer.
+
+    Nearly all of them end long before their time, and a timer for each, set and taken back, costs ten times what a
+    place in a set does. One whose time has nearly come gets a timer of its own. every_s: how often all are looked at.
+    """
+
+    def __init__(self, every_s: float = 0.5) -> None:
+        self._every_s = every_s
+        self.soon_s = 2 * every_s
+        """What is nearer than that is none of its business."""
+        self._watched: set[Deadline] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+        """See that the deadline looks at its limits when it is time."""
+        self._watched.add(deadline)
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(self._every_s, self._look, loop)
+
+    def forget(self, deadline: Deadline) -> None:
+        """It has ended."""
+        self._watched.discard(deadline)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        soon = loop.time() + self.soon_s
+        for deadline in [deadline for deadline in self._watched if deadline.look_at <= soon]:
+            self._watched.discard(deadline)
+            deadline.watch_itself()
+        if self._watched:
+            loop.call_later(self._every_s, self._look, loop)
+        elif self._loop is loop:
+            self._loop = None
 
 
 class Deadline:
     """Two ends: of everything (`total_at`), and of the wait for the first real event (`commit_at`).
 
     It belongs to the task that first asks it for a limit; looking that task up is a system call on Python 3.11, so that
-    it is done once. All of its limits share one timer, which is left running where it fires too early and looks again:
-    most limits end long before their time, and a timer set and taken back for each costs ten times what a limit does.
+    it is done once. All of its limits share one timer, which is left running where it fires too early and looks again.
     `close` it when the request has ended.
+
+    sweep: watches over it until its time has nearly come. look_at: the loop's time at which it must look at its limits.
     """
 
-    __slots__ = ("_innermost", "_loop", "_task", "_timer", "_timer_at", "clock", "commit_at", "started_at", "total_at")
-
+    __slots__ = (
+        "_innermost",
+        "_loop",
+        "_sweep",
+        "_task",
+        "_timer",
+        "clock",
+        "commit_at",
+        "look_at",
+        "started_at",
+        "total_at",
+    )
     _loop: asyncio.AbstractEventLoop
 
-    def __init__(self, started_at: float, total_at: float, commit_at: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        started_at: float,
+        total_at: float,
+        commit_at: float,
+        clock: Clock = time.monotonic,
+        sweep: Sweep | None = None,
+    ) -> None:
         self.started_at = started_at
         self.total_at = total_at
         self.commit_at = commit_at
         self.clock = clock
+        self.look_at = _NEVER
+        self._sweep = sweep
         self._task: asyncio.Task[object] | None = None
         self._innermost: TimeLimit | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
 
     @classmethod
-    def start(cls, total_s: float, commit_s: float, clock: Clock = time.monotonic) -> Deadline:
+    def start(
+        cls, total_s: float, commit_s: float, clock: Clock = time.monotonic, sweep: Sweep | None = None
+    ) -> Deadline:
         """A deadline that runs from now."""
         now = clock()
-        return cls(now, now + total_s, now + min(commit_s, total_s), clock)
+        return cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep)
 
     def shorten(self, total_s: float) -> None:
         """End no later than `total_s` after the start."""
@@ -86,13 +144,22 @@ class Deadline:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+        if self._sweep is not None:
+            self._sweep.forget(self)
 
     def _watch(self, at: float) -> None:
         """Look no later than at this time of the loop."""
+        self.look_at = at
+        if self._sweep is not None and at > self._loop.time() + self._sweep.soon_s:
+            self._sweep.watch(self, self._loop)
+        else:
+            self.watch_itself()
+
+    def watch_itself(self) -> None:
+        """Look by a timer of its own, when it is time."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._look)
+        self._timer = self._loop.call_at(self.look_at, self._look)
 
     def _look(self) -> None:
         """Expire the innermost limit whose time is over, and look again.
@@ -101,6 +168,7 @@ class Deadline:
         of a stream's time tells the client so, and only then is the request's over.
         """
         self._timer = None
+        self.look_at = _NEVER
         over_at = self._loop.time() + _RESOLUTION_S
         next_at: float | None = None
         limit = self._innermost
@@ -139,7 +207,7 @@ class TimeLimit:
         self.outer = deadline._innermost
         deadline._innermost = self
         self.at = at = deadline._loop.time() + (self.seconds if self.seconds > 0 else 0)
-        if deadline._timer is None or at < deadline._timer_at:
+        if at < deadline.look_at:
             deadline._watch(at)
 
     def goes_on(self) -> bool:

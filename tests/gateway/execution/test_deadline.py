@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.deadline import Deadline, Sweep, TimeLimit
 
 SOON_S = 0.01
 LONG_S = 30.0
@@ -172,6 +172,57 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(0.001)
     assert cancelling() == 0
+
+
+async def test_what_is_swept_ends_in_time_and_has_no_timer_at_first() -> None:
+    sweep, loop = Sweep(every_s=SOON_S), asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle | None] = []
+    deadline = Deadline.start(LONG_S, LONG_S, sweep=sweep)
+    began = loop.time()
+    loop.call_soon(lambda: timers.append(deadline._timer))
+    within = deadline.limit(10 * SOON_S)
+    with pytest.raises(TimeoutError):
+        await for_ever_within(within)
+    assert loop.time() - began >= 10 * SOON_S - 0.002
+    assert cancelling() == 0
+    assert timers == [None]
+    assert not sweep._watched, "what has nearly come watches itself"
+
+
+async def test_a_short_limit_within_a_swept_one_has_a_timer_at_once() -> None:
+    deadline = Deadline.start(LONG_S, LONG_S, sweep=Sweep())
+    with deadline.limit(LONG_S), pytest.raises(TimeoutError), deadline.limit(SOON_S):
+        await for_ever()
+    assert cancelling() == 0
+
+
+async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer() -> None:
+    sweep = Sweep(every_s=SOON_S)
+    deadlines = [Deadline.start(LONG_S, LONG_S, sweep=sweep) for _ in range(3)]
+    for deadline in deadlines:
+        with deadline.limit(LONG_S):
+            assert deadline in sweep._watched
+        deadline.close()
+    assert not sweep._watched
+    while sweep._loop is not None:  # noqa: ASYNC110  # a timer has no event to wait for
+        await asyncio.sleep(SOON_S)
+    # One that nobody closed goes by itself, once its time has come.
+    with Deadline.start(LONG_S, LONG_S, sweep=sweep).limit(5 * SOON_S):
+        pass
+    while sweep._loop is not None:  # noqa: ASYNC110
+        await asyncio.sleep(SOON_S)
+    assert not sweep._watched
+
+
+def test_a_sweep_works_in_one_loop_after_another() -> None:
+    sweep = Sweep(every_s=SOON_S)
+
+    async def once() -> None:
+        with pytest.raises(TimeoutError), Deadline.start(LONG_S, LONG_S, sweep=sweep).limit(5 * SOON_S):
+            await for_ever()
+
+    for _ in range(2):
+        asyncio.run(once())
 
 
 async def test_a_block_with_signs_of_life_goes_on_for_as_long_as_it_is_said_to() -> None:
