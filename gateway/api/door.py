@@ -23,7 +23,6 @@ from gateway.model.signals import AddressReport
 from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from gateway.policy.memo import remember
-from providers.values import quick
 
 __all__ = [
     "Visitor",
@@ -51,8 +50,7 @@ _NUMBERS = itertools.count(1)
 _NONE: Mapping[bytes, tuple[bytes, ...]] = {}
 
 
-@quick
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visitor:
     """Who is at the door: the headers by lower-case name and their size, the peer's address, and the raw query.
 
@@ -64,7 +62,7 @@ class Visitor:
     header_bytes: int
     peer: str | None
     query: str
-    repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=lambda: _NONE)
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """Every value of a header, in the order in which they came."""

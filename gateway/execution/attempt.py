@@ -21,7 +21,6 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import without_parameters
-from providers.values import quick
 
 __all__ = ["Answer", "Caller"]
 
@@ -29,8 +28,7 @@ __all__ = ["Answer", "Caller"]
 _REFUSAL_S = 2.0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Who answers, and the answer: whole, or a stream that has begun."""
 
