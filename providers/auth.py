@@ -103,6 +103,8 @@ AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount | Aw
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
     """The request with its credential: see `credential`."""
     headers = credential(scheme, wire, origin, secret, now)
+    if not headers:
+        return wire
     return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query)
 
 
