@@ -35,19 +35,16 @@ __all__ = [
 class Secret:
     """A text that shows itself only to who asks by name: never in a `repr`, an f-string or a log."""
 
-    __slots__ = ("_bearer", "_value")
+    __slots__ = ("_value", "bearer")
 
     def __init__(self, value: str) -> None:
         self._value = value
-        self._bearer = (("authorization", f"Bearer {value}"),)
+        # The header of whom this text alone lets in (RFC 6750): one value for all of its requests.
+        self.bearer = (("authorization", f"Bearer {value}"),)
 
     def reveal(self) -> str:
         """The text itself."""
         return self._value
-
-    def bearer(self) -> tuple[tuple[str, str]]:
-        """The header of who is let in for this text alone (RFC 6750)."""
-        return self._bearer
 
     def __repr__(self) -> str:
         return "Secret(…)"
@@ -119,7 +116,7 @@ def credential(
         return ()
     match scheme:
         case Bearer() | NoAuth():
-            return secret.bearer()
+            return secret.bearer
         case HeaderKey(name):
             return ((name, secret.reveal()),)
         case TencentSignature(service):

@@ -37,15 +37,15 @@ class Sender:
         self._transport = transport
 
     def open(
-        self, permit: Permit, wire: WireRequest, connect_s: float, credential: Headers = ()
+        self, permit: Permit, wire: WireRequest, connect_s: float, credential: tuple[tuple[str, str], ...] = ()
     ) -> Coroutine[object, object, Reply]:
         """The reply to a request; raises ProviderFailed if no head arrives, FenceBreach if it may not be sent.
 
         credential: further headers, see `providers.auth.credential`. `connect_s` bounds DNS, TCP and TLS; how long the
         provider may think is the caller's to bound.
         """
-        head = request_head(permit.origin, wire)
-        return self._transport.send(permit, head, checked_credential(tuple(credential)), wire.body, connect_s)
+        head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
+        return self._transport.send(permit, head, checked_credential(credential), wire.body, connect_s)
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -158,7 +158,8 @@ class _Pooled(Reply):
         body = connection.take() or b""
         if len(body) > MAX_BODY_BYTES:
             raise too_large()
-        self._let_go()
+        self._connection = None
+        self._pool.take_back(self._origin, connection)
         return WireResponse(self.status, self.headers, body, self.received_at)
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
-from providers.transport.headers import check_encoding, is_framed, split
+from providers.transport.headers import check_encoding, is_framed
 
 __all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
@@ -30,7 +30,7 @@ _NOT_YET = -1
 class Connection(asyncio.Protocol):
     """A connection that has been made; `begin` sends a request, `head`, `take` and `more` give its response.
 
-    names, values: those of the response's headers, as in `headers.split`. end: below 0 until the response has arrived
+    names, values: those of the response's headers, see `headers`. end: below 0 until the response has arrived
     to its end; read or not.
 
     pending: called with 0, whether the system has something of the server's that the loop hasn't read yet.
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = 0
         self._buffered = 0
         self.status = 0
-        self.names: list[str] = []
+        self.names = b""
         self.values: list[bytes] = []
 
     # --- for who uses the connection --------------------------------------------------------------
@@ -108,22 +108,17 @@ class Connection(asyncio.Protocol):
         poll.register(sock, select.POLLIN)
         self.pending = poll.poll
 
-    def begin(self, request: bytes, *, head_only: bool = False) -> None:
-        """Send a request; the connection must be new or `reusable`. head_only: its response has no body (HEAD)."""
+    def begin(self, request: bytes, *, head_only: bool = False) -> asyncio.Future[None]:
+        """Send a request; what is returned is done when the final status line and headers have come, or comes to a
+        TransportError. The connection must be new or `reusable`. head_only: the response has no body (HEAD)."""
         self.status = 0
         self.end = _NOT_YET
-        self._bare_bytes = 0
-        self._buffered = 0
+        self._bare_bytes = self._buffered = 0
         self._chunks.clear()
         if head_only:
             self._head_only = True
-        self.transport.write(request)
-
-    def head(self) -> asyncio.Future[None]:
-        """Wait with this for the final status line and headers; it may come to a TransportError."""
         waiter = self._waiter = self.loop.create_future()
-        if self.status or self._error is not None:
-            self._wake()
+        self.transport.write(request)
         return waiter
 
     def take(self) -> bytes | None:
@@ -156,15 +151,18 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is None:
-            return
-        self._waiter = self._tap = None
-        if waiter.done():
-            return
-        if self.status or self._error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(self._error)
+        if waiter is not None:
+            self._waiter = self._tap = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: TransportError) -> None:
+        self._error = error
+        if self.status:
+            # `take` raises it, behind what has come before.
+            self._wake()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
 
     # --- asyncio's side ---------------------------------------------------------------------------
 
@@ -179,13 +177,13 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             self.abort()
             return
-        chunks = self._chunks
+        chunks, size = self._chunks, len(data)
         before = len(chunks)
         try:
             if not self._bare_bytes and not self.status and not data.startswith(b"H"):
                 # llhttp would take RTSP and ICE, too.
                 raise BadResponse("the response doesn't begin with HTTP")
-            self._bare_bytes += len(data)
+            self._bare_bytes += size
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
@@ -202,11 +200,11 @@ class Connection(asyncio.Protocol):
             # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
             self._break(_too_large())
         # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
-        self._buffered += len(data)
+        self._buffered += size
         if self._buffered > _HIGH_WATER_BYTES and chunks and not self._paused:
             self._paused = True
             self.transport.pause_reading()
-        if self._waiter is not None and (self.status or self._error is not None):
+        if self.status:
             self._wake()
 
     def _is_tapped(self, tap: Tap) -> bool:
@@ -224,19 +222,20 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.closed = True
-        if self.end < 0 and self._error is None:
-            if error is None and self.status and self.status not in _NO_BODY and not is_framed(self.names):
-                self.end = len(self._chunks)
-            else:
-                answered = self.status > 0 or self._bare_bytes > 0
-                self._error = ConnectionBroken("the connection ended before the response did", answered=answered)
-        self._wake()
+        if self.end >= 0 or self._error is not None:
+            return
+        if error is None and self.status and self.status not in _NO_BODY and not is_framed(self.names):
+            self.end = len(self._chunks)
+            self._wake()
+        else:
+            answered = self.status > 0 or self._bare_bytes > 0
+            self._fail(ConnectionBroken("the connection ended before the response did", answered=answered))
 
     def _break(self, error: TransportError) -> None:
-        self._error = error
-        self._tap = None
         self._reusable = False
+        self._tap = None
         self.abort()
+        self._fail(error)
 
     # --- httptools' side --------------------------------------------------------------------------
 
@@ -249,9 +248,11 @@ class Connection(asyncio.Protocol):
         """The head is whole; an interim response (1xx) is passed over."""
         if self.end >= 0:
             return
-        names, values = split(self._fields)
-        self._fields.clear()
-        check_encoding(names, values)
+        fields = self._fields
+        names, values = b"\n".join(fields[::2]).lower(), fields[1::2]
+        fields.clear()
+        if b"transfer-encoding" in names:
+            check_encoding(names, values)
         status = self._parser.get_status_code()
         if status < 200:
             if status == 101:
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
             if status < 100:
                 raise BadResponse("the response has a status below 100")
             return
-        if self._bare_bytes > MAX_HEAD_BYTES and sum(map(len, names)) + sum(map(len, values)) > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES and len(names) + sum(map(len, values)) > MAX_HEAD_BYTES:
             raise _too_large()
         self.names, self.values = names, values
         self.status = status
@@ -273,8 +274,9 @@ class Connection(asyncio.Protocol):
         if self.end >= 0 or not self.status:
             return
         self.end = len(self._chunks)
-        # What is there now are trailers: nothing that we use comes in them.
-        self._fields.clear()
+        if self._fields:
+            # Trailers: nothing that we use comes there.
+            self._fields.clear()
         if not self._parser.should_keep_alive():
             self._reusable = False
 

@@ -9,50 +9,45 @@ from collections.abc import Iterable
 
 from providers.transport.errors import BadResponse
 
-__all__ = ["check_encoding", "is_framed", "joined", "pairs", "split", "texts"]
+__all__ = ["check_encoding", "is_framed", "joined", "pairs", "texts"]
 
+# Below, `names` are all names in small letters, a line for each; `values` may have blanks behind them, which llhttp
+# leaves there. Neither holds a line break.
 _BLANKS = b" \t"
+_ENCODING = b"transfer-encoding"
 
 
-def split(fields: list[bytes]) -> tuple[list[str], list[bytes]]:
-    """Names and values, of fields in which they take turns."""
-    if not fields:
-        return [], []
-    return b"\n".join(fields[::2]).decode("latin-1").lower().split("\n"), fields[1::2]
-
-
-def check_encoding(names: list[str], values: list[bytes]) -> None:
+def check_encoding(names: bytes, values: list[bytes]) -> None:
     """Raise BadResponse for a transfer-encoding other than chunked."""
-    if "transfer-encoding" in names:
-        # Two lengths, or a length beside an encoding, llhttp refuses by itself.
-        encoding = values[names.index("transfer-encoding")].rstrip(_BLANKS)
-        if encoding.lower() != b"chunked" or names.count("transfer-encoding") > 1:
-            raise BadResponse("the response has a transfer-encoding other than chunked")
+    encodings = [value.lower() for name, value in pairs(names, values) if name == _ENCODING]
+    # Two lengths, or a length beside an encoding, llhttp refuses by itself.
+    if encodings not in ([], [b"chunked"]):
+        raise BadResponse("the response has a transfer-encoding other than chunked")
 
 
-def is_framed(names: list[str]) -> bool:
+def is_framed(names: bytes) -> bool:
     """Whether the body has an end of its own, rather than the connection's."""
-    return "content-length" in names or "transfer-encoding" in names
+    listed = names.split(b"\n")
+    return b"content-length" in listed or _ENCODING in listed
 
 
-def pairs(names: list[str], values: list[bytes]) -> list[tuple[bytes, bytes]]:
+def pairs(names: bytes, values: list[bytes]) -> list[tuple[bytes, bytes]]:
     """All of them in their order."""
-    # llhttp takes off the blanks before a value, and leaves those behind it.
-    return [(name.encode("latin-1"), value.rstrip(_BLANKS)) for name, value in zip(names, values, strict=True)]
+    return [(name, value.rstrip(_BLANKS)) for name, value in zip(names.split(b"\n"), values, strict=False)]
 
 
-def texts(names: list[str], values: list[bytes]) -> dict[str, str]:
+def texts(names: bytes, values: list[bytes]) -> dict[str, str]:
     """By name, repeated ones joined with `, `."""
-    if not names:
+    if not values:
         return {}
-    # No value holds a line break.
-    lines = b"\n".join([*values, b""])
+    lines = b"\n".join((*values, names))
     if b" \n" in lines or b"\t\n" in lines:
-        lines = b"\n".join([value.rstrip(_BLANKS) for value in values])
+        lines = b"\n".join((*[value.rstrip(_BLANKS) for value in values], names))
     words = lines.decode("latin-1").split("\n")
-    headers = dict(zip(names, words, strict=False))
+    listed = words[len(values) :]
+    headers = dict(zip(listed, words, strict=False))
     # Almost no answer has a header twice.
-    return headers if len(headers) == len(names) else joined(zip(names, words, strict=False))
+    return headers if len(headers) == len(listed) else joined(zip(listed, words, strict=False))
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

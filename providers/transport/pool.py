@@ -126,12 +126,11 @@ class Pool:
         self._allow(origin, permit)
         connection = self._take(origin) or await self._connect(origin, connect_s)
         try:
-            connection.begin(request, head_only=head_only)
             if head_s is None:
-                await connection.head()
+                await connection.begin(request, head_only=head_only)
             else:
                 async with asyncio.timeout(head_s):
-                    await connection.head()
+                    await connection.begin(request, head_only=head_only)
         except BaseException:
             self._drop(connection)
             raise

@@ -68,7 +68,7 @@ Result = tuple[int, list[tuple[bytes, bytes]], bytes, str]
 async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
     """Status, headers, body and the error's name; and whether the connection is fit for another request."""
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     for piece in pieces:
         if not transport.aborted:
             connection.data_received(piece)
@@ -79,7 +79,7 @@ async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
     body, error = b"", ""
     try:
         async with asyncio.timeout(5):
-            await connection.head()
+            await head
             while data := await read(connection):
                 body += data
     except TransportError as raised:
@@ -168,17 +168,17 @@ def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[i
 
 async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
-    await connection.head()
+    await head
     assert headers_of(connection) == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
 
 
 async def test_of_interim_responses_nothing_remains() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
-    waiting = asyncio.ensure_future(connection.head())
+    waiting = asyncio.ensure_future(head)
     await asyncio.sleep(0)
     assert not waiting.done()
     connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
@@ -221,19 +221,19 @@ async def test_a_body_that_ends_with_the_close_does_not_end_with_a_reset() -> No
 @pytest.mark.parametrize("status", [b"000", b"099", b"101"])
 async def test_a_status_that_is_none_is_refused_at_once(status: bytes) -> None:
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 " + status + b" X\r\n\r\n")
     with pytest.raises(BadResponse):
-        await connection.head()
+        await head
     assert transport.aborted
 
 
 async def test_what_was_read_before_a_break_is_given_and_then_the_break() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(HEAD % 10 + b"half")
     connection.connection_lost(None)
-    await connection.head()
+    await head
     assert await read(connection) == b"half"
     for _ in range(2):
         with pytest.raises(ConnectionBroken) as raised:
@@ -244,20 +244,20 @@ async def test_what_was_read_before_a_break_is_given_and_then_the_break() -> Non
 @pytest.mark.parametrize(("piece", "answered"), [(b"", False), (b"H", True), (b"HTTP/1.1 100 C\r\n\r\n", True)])
 async def test_whether_anything_was_answered_is_known(piece: bytes, answered: bool) -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     if piece:
         connection.data_received(piece)
     connection.connection_lost(ConnectionResetError())
     with pytest.raises(ConnectionBroken) as raised:
-        await connection.head()
+        await head
     assert raised.value.answered is answered
 
 
 async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(HEAD % 10)
-    await connection.head()
+    await head
     reading = asyncio.ensure_future(read(connection))
     await asyncio.sleep(0)
     assert not reading.done()
@@ -279,7 +279,7 @@ class Tapped:
     def __init__(self, head: bytes = CHUNKED) -> None:
         self.taken: list[bytes] = []
         self.connection, self.transport = connected()
-        self.connection.begin(b"request")
+        self.head = self.connection.begin(b"request")
         self.connection.data_received(head)
 
     def _tap(self, data: bytes) -> bool:
@@ -289,7 +289,7 @@ class Tapped:
         return True
 
     async def waits(self) -> asyncio.Future[bytes]:
-        await self.connection.head()
+        await self.head
         reading = asyncio.ensure_future(read(self.connection, self._tap))
         await asyncio.sleep(0)
         return reading
@@ -407,8 +407,8 @@ FLOODS = {
 }
 
 
-async def rest_of(connection: Connection) -> None:
-    await connection.head()
+async def rest_of(connection: Connection, head: asyncio.Future[None]) -> None:
+    await head
     while await read(connection):
         pass
 
@@ -416,7 +416,7 @@ async def rest_of(connection: Connection) -> None:
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
 async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(start)
     taken = len(start)
     while not transport.aborted:
@@ -424,23 +424,23 @@ async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
         taken += len(more)
         assert taken < MAX_HEAD_BYTES + 2 * len(more)
     with pytest.raises(BadResponse, match="65536 bytes"):
-        await rest_of(connection)
+        await rest_of(connection, head)
     assert not connection.reusable
 
 
 @pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
 async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * size + b"\r\ncontent-length: 100000\r\n\r\n" + b"b" * 100_000
     )
     if fits:
-        await connection.head()
+        await head
         assert len(await read(connection)) == 100_000
     else:
         with pytest.raises(BadResponse):
-            await connection.head()
+            await head
 
 
 async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
@@ -456,10 +456,10 @@ async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
 async def test_an_exchange_begins_anew() -> None:
     connection, _ = connected()
     for number in range(3):
-        connection.begin(b"request")
+        head = connection.begin(b"request")
         assert connection.status == 0
         connection.data_received(b"HTTP/1.1 20%d OK\r\nn: %d\r\ncontent-length: 1\r\n\r\n%d" % (number, number, number))
-        await connection.head()
+        await head
         assert connection.status == 200 + number
         assert headers_of(connection)[0] == (b"n", b"%d" % number)
         assert await read(connection) == b"%d" % number
