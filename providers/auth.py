@@ -1,7 +1,7 @@
 """Put a credential on a request: the only place where a secret and a request meet.
 
-An adapter names a scheme; whoever sends calls `apply` anew for each attempt. Signing schemes need the host and
-the time, so every scheme gets them.
+An adapter names a scheme; whoever sends calls `credential` or `apply` anew for each attempt. Signing schemes need the
+host and the time, so every scheme gets them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "Secret",
     "TencentSignature",
     "apply",
+    "credential",
     "secret_problem",
 ]
 
@@ -34,10 +35,12 @@ __all__ = [
 class Secret:
     """A text that shows itself only to who asks by name: never in a `repr`, an f-string or a log."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "bearer")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        # The header of whom this text alone lets in (RFC 6750): one value for all of its requests.
+        self.bearer = (("authorization", f"Bearer {value}"),)
 
     def reveal(self) -> str:
         """The text itself."""
@@ -95,27 +98,38 @@ AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount | Aw
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
-    """The request with its credential. `origin` (`https://host`) and `now` (unix seconds) are what signatures cover.
+    """The request with its credential: see `credential`."""
+    headers = credential(scheme, wire, origin, secret, now)
+    if not headers:
+        return wire
+    return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query)
+
+
+def credential(
+    scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float
+) -> tuple[tuple[str, str], ...]:
+    """The headers to put on a request. `origin` (`https://host`) and `now` (unix seconds) are what signatures cover.
 
     Raises ProviderFailed for a secret that isn't in the form that its scheme needs.
     """
     if secret is None:
-        return wire
+        return ()
     match scheme:
         case Bearer() | NoAuth():
-            header = ("authorization", f"Bearer {secret.reveal()}")
+            return secret.bearer
         case HeaderKey(name):
-            header = (name, secret.reveal())
+            return ((name, secret.reveal()),)
         case TencentSignature(service):
-            return _signed_by_tencent(service, wire, origin, secret, now)
+            return _by_tencent(service, wire, origin, secret, now)
         case GoogleAccount() | AwsSigV4():
-            return _signed_by_a_library(scheme, wire, origin, secret.reveal(), now)
+            return _by_a_library(scheme, wire, origin, secret.reveal(), now)
         case _:
             assert_never(scheme)
-    return WireRequest(wire.method, wire.path, (*wire.headers, header), wire.body, wire.query)
 
 
-def _signed_by_tencent(service: str, wire: WireRequest, origin: str, secret: Secret, now: float) -> WireRequest:
+def _by_tencent(
+    service: str, wire: WireRequest, origin: str, secret: Secret, now: float
+) -> tuple[tuple[str, str], ...]:
     secret_id, _, rest = secret.reveal().partition(":")
     secret_key, _, token = rest.partition(":")
     if not secret_id or not secret_key:
@@ -130,23 +144,20 @@ def _signed_by_tencent(service: str, wire: WireRequest, origin: str, secret: Sec
         secret_key=secret_key,
         now=now,
     )
-    headers = (*wire.headers, ("x-tc-timestamp", timestamp), ("authorization", authorization))
-    headers += (("x-tc-token", token),) if token else ()
-    return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)
+    headers = (("x-tc-timestamp", timestamp), ("authorization", authorization))
+    return (*headers, ("x-tc-token", token)) if token else headers
 
 
-def _signed_by_a_library(
+def _by_a_library(
     scheme: GoogleAccount | AwsSigV4, wire: WireRequest, origin: str, secret: str, now: float
-) -> WireRequest:
+) -> tuple[tuple[str, str], ...]:
     try:
         if isinstance(scheme, AwsSigV4):
-            headers = aws_headers(scheme.service, wire, origin, secret, now)
-        else:
-            headers = (("authorization", f"Bearer {google_bearer(secret, now)}"),)
+            return aws_headers(scheme.service, wire, origin, secret, now)
+        return (("authorization", f"Bearer {google_bearer(secret, now)}"),)
     except KeyProblem as error:
         message = "this deployment's credentials are not in the form that its provider needs"
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
-    return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query)
 
 
 def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:

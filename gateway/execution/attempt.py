@@ -15,8 +15,7 @@ from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
-from providers.adapter import WireRequest
-from providers.auth import Secret, apply
+from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
@@ -69,23 +68,22 @@ class Caller:
             wire = deployment.adapter.build_request(sent, deployment.target)
         except UnsupportedFeature as error:
             raise ProviderFailed(_unsayable(error)) from error
-        wire = apply(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
-            wire = _with_headers(wire, deployment.headers)
+            headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         timer = timer or deadline
         try:
             with timer.limit(limit_s):
                 if head_s is None:
-                    reply = await self._sender.open(step.permit, wire, bounds.connect_s)
+                    reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
                 else:
                     with timer.limit(head_s):
-                        reply = await self._sender.open(step.permit, wire, bounds.connect_s)
+                        reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
                 try:
                     if reply.is_refusal:
                         stream = None
                     elif not request.stream:
                         response = await reply.read_whole()
-                        await reply.close()
                         completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
                         return Answer(step, completion=completion)
                     else:
@@ -106,11 +104,6 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
-
-
-def _with_headers(wire: WireRequest, fixed: tuple[tuple[str, Secret], ...]) -> WireRequest:
-    headers = (*wire.headers, *((name.lower(), value.reveal()) for name, value in fixed))
-    return WireRequest(wire.method, wire.path, headers, wire.body, wire.query)
 
 
 def _unsayable(error: UnsupportedFeature) -> Failure:

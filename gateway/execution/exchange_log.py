@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.transports import Headers, Incoming, Transport
+from gateway.execution.reply import Reply
+from gateway.execution.transports import Credential, Headers, RequestHead, Transport
 from gateway.model.permit import AnyPermit
 from providers.auth import Secret
 from providers.transport import Tap
@@ -40,35 +41,37 @@ class ExchangeLog:
     answer_body: bytearray = field(default_factory=bytearray)
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
-    ) -> Incoming:
+        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+    ) -> Reply:
         """See Transport."""
-        self.request_line = f"{method} {permit.origin}{target}"
-        self.request_headers, self.request_body = headers, body
-        incoming = await self.transport.send(permit, method, target, headers, body, connect_s)
-        self.status, self.answer_headers = incoming.status, incoming.headers
-        return _Kept(incoming, self.answer_body)
+        self.request_line = f"{head.method} {head.origin}{head.target}"
+        self.request_headers, self.request_body = [*head.headers, *credential.headers], body
+        reply = await self.transport.send(permit, head, credential, body, connect_s)
+        self.status, self.answer_headers = reply.status, reply.headers
+        return _Kept(reply, self.answer_body)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self.transport.aclose()
 
 
-class _Kept:
+class _Kept(Reply):
     """An answer whose first bytes are kept while they are read."""
 
-    def __init__(self, incoming: Incoming, kept: bytearray) -> None:
-        self.status, self.headers = incoming.status, incoming.headers
-        self._incoming = incoming
+    __slots__ = ("_bytes", "_reply")
+
+    def __init__(self, reply: Reply, kept: bytearray) -> None:
+        self.status, self.headers, self.received_at = reply.status, reply.headers, reply.received_at
+        self._reply = reply
         self._bytes = kept
 
     async def read(self, _: Tap | None = None) -> bytes:
-        data = await self._incoming.read()
+        data = await self._reply.read()
         self._bytes += data[: max(_KEPT_BYTES - len(self._bytes), 0)]
         return data
 
     async def close(self) -> None:
-        await self._incoming.close()
+        await self._reply.close()
 
 
 def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:

@@ -5,14 +5,17 @@ httpx is imported here and not by the usual way, which saves each worker its mem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 
-from gateway.execution.transports import FenceBreach, Headers, Incoming, allow, joined
+from gateway.execution.reply import Reply
+from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import NotAllowed, Tap
+from providers.transport.headers import joined
 
 __all__ = ["HttpxTransport", "plain_httpx"]
 
@@ -24,19 +27,21 @@ def plain_httpx() -> HttpxTransport:
 
 
 class HttpxTransport:
-    """Any httpx transport: httpx's own, or a test's."""
+    """Any httpx transport: httpx's own, or a test's. `clock` is Unix time, for `Reply.received_at`."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Callable[[], float] = time.time) -> None:
         self._inner = inner
+        self._clock = clock
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
-    ) -> Incoming:
+        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+    ) -> Reply:
         """See Transport. The permit travels in the request's extensions."""
-        url = httpx.URL(permit.origin).copy_with(raw_path=target.encode("ascii"))
+        url = httpx.URL(head.origin).copy_with(raw_path=head.target.encode("ascii"))
+        headers = [*head.headers, *credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
         extensions = {EXTENSION: permit, "timeout": timeout}
-        request = httpx.Request(method, url, headers=list(headers), content=body, extensions=extensions)
+        request = httpx.Request(head.method, url, headers=headers, content=body, extensions=extensions)
         try:
             allow(_origin(request.url), request.extensions.get(EXTENSION))
             response = await self._inner.handle_async_request(request)
@@ -44,7 +49,7 @@ class HttpxTransport:
             raise FenceBreach("a request that may not be sent was stopped") from error
         except (httpx.HTTPError, OSError) as error:
             raise ProviderFailed(_no_answer(error)) from error
-        return _FromHttpx(response)
+        return _FromHttpx(response, self._clock())
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -56,14 +61,17 @@ def _origin(url: httpx.URL) -> str:
     return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")
 
 
-class _FromHttpx:
-    """An httpx response as `Incoming`."""
+class _FromHttpx(Reply):
+    """An httpx response as `Reply`."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    __slots__ = ("_pieces", "_response")
+
+    def __init__(self, response: httpx.Response, received_at: float) -> None:
         self._response = response
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
         self.status = response.status_code
-        self.headers: Mapping[str, str] = joined(response.headers.multi_items())
+        self.headers = joined(response.headers.multi_items())
+        self.received_at = received_at
 
     async def read(self, _: Tap | None = None) -> bytes:
         try:

@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.execution.send import check
-from gateway.execution.transports import FenceBreach, Incoming, Transport
+from gateway.execution.reply import Reply
+from gateway.execution.send import checked_credential, request_head
+from gateway.execution.transports import FenceBreach, Transport
 from gateway.model.permit import ServicePermit
 from providers.adapter import WireRequest
 from providers.failures import ProviderFailed
 
 __all__ = ["ServiceFailed", "ServiceReply", "Services"]
-
-_OWN_HEADERS = [("user-agent", "assistant-gateway"), ("accept-encoding", "identity")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,10 @@ class Services:
         """
         if not isinstance(permit, ServicePermit):
             raise FenceBreach("a service is asked under a service permit, and no other")
-        check(wire)
-        headers = [*wire.headers, *_OWN_HEADERS]
+        head = request_head(permit.origin, wire)
         try:
             async with asyncio.timeout(limit_s):
-                incoming = await self._transport.send(permit, wire.method, wire.path, headers, wire.body, limit_s)
+                incoming = await self._transport.send(permit, head, checked_credential(()), wire.body, limit_s)
                 try:
                     return ServiceReply(incoming.status, incoming.headers, await _read(incoming, most_bytes))
                 finally:
@@ -58,7 +56,7 @@ class Services:
             raise ServiceFailed(f"no answer within {limit_s:g} s") from None
 
 
-async def _read(incoming: Incoming, most_bytes: int) -> bytes:
+async def _read(incoming: Reply, most_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while piece := await incoming.read():

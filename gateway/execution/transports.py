@@ -5,68 +5,69 @@ What goes wrong comes back as a `Failure`: the names of the libraries stop here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.execution.reply import Reply, too_large
 from gateway.model.permit import AnyPermit, Permit, ServicePermit
 from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import (
     BadResponse,
     ConnectFailed,
+    Connection,
     ConnectionBroken,
     NotAllowed,
     Pool,
-    PooledResponse,
     Tap,
     TooLarge,
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
+from providers.transport.headers import texts
+from providers.wire import WireResponse
 
-__all__ = ["FenceBreach", "Headers", "Incoming", "LeanTransport", "Transport", "allow", "joined"]
+__all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead", "Transport", "allow"]
 
 Headers = Sequence[tuple[str, str]]
+_PERMITS = (Permit, ServicePermit)
 
 
 class FenceBreach(RuntimeError):
     """Something tried to send where it may not; nothing was sent. A bug or an attack, never a provider's failure."""
 
 
-class Incoming(Protocol):
-    """A response whose head has arrived. `close` must be called, however it ends."""
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Headers that open doors, checked, and the same as they are sent."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
+    headers: Headers = field(repr=False)
+    lines: bytes = field(repr=False)
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Lower-case names; repeated ones joined with `, `."""
-        ...
 
-    async def read(self, tap: Tap | None = None, /) -> bytes:
-        """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off.
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What stands before the body of a request to one origin, checked, but for its credential and its length.
 
-        tap: a transport may offer it what arrives meanwhile; one that doesn't gives all of it here.
-        """
-        ...
+    headers: the adapter's and our own. start: all of it as it is sent, see `request_start`.
+    """
 
-    async def close(self) -> None:
-        """Give the connection back, or drop it if the body wasn't read to its end."""
-        ...
+    origin: str
+    method: str
+    target: str
+    headers: Headers = field(repr=False)
+    start: bytes = field(repr=False)
 
 
 class Transport(Protocol):
     """Opens requests to permitted origins."""
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
-    ) -> Incoming:
-        """The response's head; raises ProviderFailed, or FenceBreach if the permit doesn't hold."""
+        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+    ) -> Reply:
+        """The response's head; raises ProviderFailed, or FenceBreach if the permit isn't for the head's origin."""
         ...
 
     async def aclose(self) -> None:
@@ -76,87 +77,99 @@ class Transport(Protocol):
 
 def allow(origin: str, permit: object) -> None:
     """The pool's rule: a permit for exactly this origin; raises NotAllowed."""
-    if not isinstance(permit, (Permit, ServicePermit)) or permit.origin != origin:
+    if not isinstance(permit, _PERMITS) or permit.origin != origin:
         raise NotAllowed("a request without a permit for its origin was stopped")
 
 
-def joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Headers by name, repeated ones joined with `, ` (RFC 9110, section 5.3)."""
-    headers: dict[str, str] = {}
-    for name, value in pairs:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-@lru_cache(maxsize=1024)
-def _lines(headers: tuple[tuple[str, str], ...]) -> str:
-    """Headers as they are sent. A deployment sends the same ones with each request."""
-    return "".join([f"{name}: {value}\r\n" for name, value in headers])
-
-
 class LeanTransport:
-    """Our own pool: the default."""
+    """Our own pool: the default. `clock` is Unix time, for `Reply.received_at`."""
 
-    def __init__(self, pool: Pool | None = None) -> None:
+    def __init__(self, pool: Pool | None = None, clock: Callable[[], float] = time.time) -> None:
         self._pool = pool or Pool(allow)
+        self._clock = clock
 
     async def send(
-        self, permit: AnyPermit, method: str, target: str, headers: Headers, body: bytes, connect_s: float
-    ) -> Incoming:
+        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+    ) -> Reply:
         """See Transport."""
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        request = b"".join((head.start, credential.lines, length, body))
         try:
-            response = await self._pool.send(
-                permit.origin, method, target, _lines(tuple(headers)), body, connect_s, permit
-            )
+            connection = await self._pool.open(head.origin, request, connect_s, permit)
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
-        return _Pooled(response)
+        return _Pooled(self._pool, head.origin, connection, self._clock())
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
 
 
-class _Pooled:
-    """A pooled response, decoded."""
+class _Pooled(Reply):
+    """What comes on a pool's connection, decoded."""
 
-    __slots__ = ("_decoder", "_response", "headers", "status")
+    __slots__ = ("_connection", "_decoder", "_origin", "_pool")
 
-    def __init__(self, response: PooledResponse) -> None:
-        self._response = response
-        self.status = response.status
-        # Decoded all at once; no header holds a line break.
-        words = b"\n".join(chain.from_iterable(response.headers)).decode("latin-1").split("\n")
-        headers = dict(zip(words[::2], words[1::2], strict=False))
-        # Almost no answer has a header twice.
-        if len(headers) * 2 < len(words):
-            headers = joined([*zip(words[::2], words[1::2], strict=True)])
-        self.headers: Mapping[str, str] = headers
+    def __init__(self, pool: Pool, origin: str, connection: Connection, received_at: float) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
         self._decoder: Decoder | None = None
-        if "content-encoding" in self.headers:
+        self.status = connection.status
+        self.headers = headers = texts(connection.names, connection.values)
+        self.received_at = received_at
+        if "content-encoding" in headers:
             try:
-                self._decoder = decoder_for(self.headers["content-encoding"])
+                self._decoder = decoder_for(headers["content-encoding"])
             except BadResponse as error:
-                response.close()
+                self._let_go()
                 raise ProviderFailed(_failure(error)) from error
 
     async def read(self, tap: Tap | None = None) -> bytes:
-        decoder = self._decoder
         try:
-            if decoder is None:
-                return await self._response.read(tap)
-            while data := await self._response.read():
-                if decoded := decoder.feed(data, MAX_BODY_BYTES):
-                    return decoded
-            decoder.finish()
+            if self._decoder is not None:
+                return await self._decoded(self._decoder)
+            while (connection := self._connection) is not None:
+                if (data := connection.take()) is not None:
+                    return data
+                await connection.more(tap)
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
         return b""
 
+    async def _decoded(self, decoder: Decoder) -> bytes:
+        while (connection := self._connection) is not None:
+            if (data := connection.take()) is None:
+                await connection.more()
+            elif not data:
+                decoder.finish()
+                break
+            elif decoded := decoder.feed(data, MAX_BODY_BYTES):
+                return decoded
+        return b""
+
+    async def read_whole(self) -> WireResponse:
+        connection = self._connection
+        if connection is None or connection.end < 0 or self._decoder is not None:
+            return await super().read_whole()
+        # Most answers that are one JSON come at once.
+        body = connection.take() or b""
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large()
+        self._connection = None
+        self._pool.take_back(self._origin, connection)
+        return WireResponse(self.status, self.headers, body, self.received_at)
+
     async def close(self) -> None:
-        self._response.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # From here on it is another request's.
+            self._pool.take_back(self._origin, connection)
 
 
 def _failure(error: TransportError) -> Failure:

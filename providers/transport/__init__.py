@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from providers.transport.connection import Tap
+from providers.transport.connection import Connection, Tap
 from providers.transport.errors import (
     BadResponse,
     ConnectFailed,
@@ -17,7 +17,7 @@ from providers.transport.errors import (
     TooLarge,
     TransportError,
 )
-from providers.transport.pool import Allow, Pool, PooledResponse, tls_context
+from providers.transport.pool import Allow, Pool, PooledResponse, request_start, tls_context
 
 if TYPE_CHECKING:
     from providers.transport.httpx_transport import LeanTransport
@@ -26,6 +26,7 @@ __all__ = [
     "Allow",
     "BadResponse",
     "ConnectFailed",
+    "Connection",
     "ConnectionBroken",
     "LeanTransport",
     "NotAllowed",
@@ -34,6 +35,7 @@ __all__ = [
     "Tap",
     "TooLarge",
     "TransportError",
+    "request_start",
     "tls_context",
 ]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
+from providers.transport.headers import check_encoding, is_framed
 
 __all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
@@ -23,10 +24,14 @@ Tap = Callable[[bytes], bool]
 MAX_HEAD_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
 _NO_BODY = (204, 304)
+_NOT_YET = -1
 
 
 class Connection(asyncio.Protocol):
-    """A connection that has been made; `begin` sends a request, `head` and `read` give its response.
+    """A connection that has been made; `begin` sends a request, `head`, `take` and `more` give its response.
+
+    names, values: those of the response's headers, see `headers`. end: below 0 until the response has arrived
+    to its end; read or not.
 
     pending: called with 0, whether the system has something of the server's that the loop hasn't read yet.
     """
@@ -35,26 +40,25 @@ class Connection(asyncio.Protocol):
         "_bare_bytes",
         "_buffered",
         "_chunks",
-        "_complete",
-        "_end",
         "_error",
-        "_framed",
-        "_head_done",
+        "_fields",
         "_head_only",
         "_parser",
         "_paused",
         "_reusable",
         "_tap",
-        "_until_close",
         "_waiter",
         "closed",
-        "headers",
+        "end",
         "idle_since",
         "loop",
+        "names",
         "on_body",
+        "on_header",
         "pending",
         "status",
         "transport",
+        "values",
     )
 
     transport: asyncio.Transport
@@ -62,33 +66,28 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._chunks: list[bytes] = []
-        self._end: int | None = None
-        # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
-        # what else there is to do `data_received` does once a read.
+        self._fields: list[bytes] = []
+        # The parser calls these for each chunk of a body and each header. Methods would cost a frame for each event of
+        # a stream, or do one by one what `data_received` and `on_headers_complete` do at once.
         self.on_body = self._chunks.append
+        extend = self._fields.extend
+        self.on_header: Callable[[bytes, bytes], None] = lambda name, value: extend((name, value))
         self.pending: Callable[[float], object] = lambda _: None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._tap: Tap | None = None
         self.closed = False
         self.idle_since = 0.0
-        self._complete = True
+        self.end = 0
         self._error: TransportError | None = None
         self._reusable = True
-        self._reset()
-
-    def _reset(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._head_done = False
         self._head_only = False
-        self._bare_bytes = 0
-        self._framed = False
-        self._until_close = False
-        self._chunks.clear()
-        self._end = None
-        self._buffered = 0
         self._paused = False
+        self._bare_bytes = 0
+        self._buffered = 0
+        self.status = 0
+        self.names = b""
+        self.values: list[bytes] = []
 
     # --- for who uses the connection --------------------------------------------------------------
 
@@ -97,7 +96,7 @@ class Connection(asyncio.Protocol):
         """Whether another request may follow: the last response ended in good order, and nothing came behind it."""
         return (
             self._reusable
-            and self._complete
+            and self.end >= 0
             and not self.closed
             and not self._paused
             and not self.transport.get_write_buffer_size()
@@ -109,38 +108,28 @@ class Connection(asyncio.Protocol):
         poll.register(sock, select.POLLIN)
         self.pending = poll.poll
 
-    def begin(self, request: bytes, *, head_only: bool = False) -> None:
-        """Send a request; the connection must be new or `reusable`. head_only: its response has no body (HEAD)."""
-        self._reset()
-        self._head_only = head_only
-        self._complete = False
+    def begin(self, request: bytes, *, head_only: bool = False) -> asyncio.Future[None]:
+        """Send a request; what is returned is done when the final status line and headers have come, or comes to a
+        TransportError. The connection must be new or `reusable`. head_only: the response has no body (HEAD)."""
+        self.status = 0
+        self.end = _NOT_YET
+        self._bare_bytes = self._buffered = 0
+        self._chunks.clear()
+        if head_only:
+            self._head_only = True
+        waiter = self._waiter = self.loop.create_future()
         self.transport.write(request)
+        return waiter
 
-    async def head(self) -> None:
-        """Wait for the final status line and headers; raises TransportError."""
-        while not self._head_done:
-            if self._error is not None:
-                raise self._error
-            waiter = self._waiter = self.loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
-
-    async def read(self, tap: Tap | None = None) -> bytes:
-        """The body's next bytes, everything that has arrived; empty at its end. Raises TransportError."""
-        while not self._chunks:
-            if self._complete:
+    def take(self) -> bytes | None:
+        """What has arrived of the body; None if that is nothing, empty at its end. Raises TransportError."""
+        chunks = self._chunks
+        if not chunks:
+            if self.end >= 0:
                 return b""
             if self._error is not None:
                 raise self._error
-            waiter = self._waiter = self.loop.create_future()
-            self._tap = tap
-            try:
-                await waiter
-            finally:
-                self._waiter = self._tap = None
-        chunks = self._chunks
+            return None
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._buffered = 0
@@ -149,6 +138,12 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
+    def more(self, tap: Tap | None = None) -> asyncio.Future[None]:
+        """Wait with this where `take` gave None, and then ask it again."""
+        self._tap = tap
+        waiter = self._waiter = self.loop.create_future()
+        return waiter
+
     def abort(self) -> None:
         """Drop the connection at once."""
         self.closed = True
@@ -156,8 +151,18 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = self._tap = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: TransportError) -> None:
+        self._error = error
+        if self.status:
+            # `take` raises it, behind what has come before.
+            self._wake()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
 
     # --- asyncio's side ---------------------------------------------------------------------------
 
@@ -167,39 +172,40 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._complete:
+        if self.end >= 0:
             # Nobody asked: whatever this is, it must not be taken for the answer to the next request.
             self._reusable = False
             self.abort()
             return
-        chunks = self._chunks
+        chunks, size = self._chunks, len(data)
+        before = len(chunks)
         try:
-            if not self._head_done and not self._bare_bytes and not data.startswith(b"H"):
+            if not self._bare_bytes and not self.status and not data.startswith(b"H"):
                 # llhttp would take RTSP and ICE, too.
                 raise BadResponse("the response doesn't begin with HTTP")
-            self._bare_bytes += len(data)
-            before = len(chunks)
+            self._bare_bytes += size
             self._parser.feed_data(data)
-            if len(chunks) > before:
-                self._bare_bytes = 0
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
-            if not self._complete:
+            if self.end < 0:
                 self._break(_bad(error))
-        if self._end is not None:
+        if self.end >= 0:
             # What stands behind the end is no part of this body.
-            del chunks[self._end :]
+            del chunks[self.end :]
+        elif len(chunks) > before:
+            self._bare_bytes = 0
+            if self._tap is not None and len(chunks) == 1 and self._is_tapped(self._tap):
+                return
         elif self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
             # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
             self._break(_too_large())
-        elif self._tap is not None and len(chunks) == 1 and self._is_tapped(self._tap):
-            return
         # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
-        self._buffered += len(data)
+        self._buffered += size
         if self._buffered > _HIGH_WATER_BYTES and chunks and not self._paused:
             self._paused = True
             self.transport.pause_reading()
-        self._wake()
+        if self.status:
+            self._wake()
 
     def _is_tapped(self, tap: Tap) -> bool:
         """Whether the tap has dealt with the one chunk that there is; not where the read is given up already."""
@@ -216,76 +222,61 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.closed = True
-        if not self._complete and self._error is None:
-            if self._head_done and self._until_close and error is None:
-                self._complete = True
-            else:
-                answered = self._head_done or self._bare_bytes > 0
-                self._error = ConnectionBroken("the connection ended before the response did", answered=answered)
-        self._wake()
+        if self.end >= 0 or self._error is not None:
+            return
+        if error is None and self.status and self.status not in _NO_BODY and not is_framed(self.names):
+            self.end = len(self._chunks)
+            self._wake()
+        else:
+            answered = self.status > 0 or self._bare_bytes > 0
+            self._fail(ConnectionBroken("the connection ended before the response did", answered=answered))
 
     def _break(self, error: TransportError) -> None:
-        self._error = error
-        self._tap = None
         self._reusable = False
+        self._tap = None
         self.abort()
+        self._fail(error)
 
     # --- httptools' side --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A response begins; behind a complete one it is garbage."""
-        if self._complete:
+        if self.end >= 0:
             self._reusable = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, its name in the server's spelling."""
-        if self._complete or self._head_done:
-            # Behind the end, or a trailer of a chunked body: nothing that we use comes there.
-            return
-        name = name.lower()
-        # llhttp takes off the blanks before a value, and leaves those behind it.
-        value = value.rstrip(b" \t")
-        self.headers.append((name, value))
-        if name == b"content-length":
-            self._framed = True
-        elif name == b"transfer-encoding":
-            # Two lengths, or a length beside an encoding, llhttp refuses by itself.
-            if self._framed or value.lower() != b"chunked":
-                raise BadResponse("the response has a transfer-encoding other than chunked")
-            self._framed = True
 
     def on_headers_complete(self) -> None:
         """The head is whole; an interim response (1xx) is passed over."""
-        if self._complete:
+        if self.end >= 0:
             return
+        fields = self._fields
+        names, values = b"\n".join(fields[::2]).lower(), fields[1::2]
+        fields.clear()
+        if b"transfer-encoding" in names:
+            check_encoding(names, values)
         status = self._parser.get_status_code()
-        if status == 101:
-            raise BadResponse("the server switched protocols, which nobody asked for")
-        if status < 100:
-            raise BadResponse("the response has a status below 100")
         if status < 200:
+            if status == 101:
+                raise BadResponse("the server switched protocols, which nobody asked for")
+            if status < 100:
+                raise BadResponse("the response has a status below 100")
             return
-        if self._bare_bytes > MAX_HEAD_BYTES and sum([len(n) + len(v) for n, v in self.headers]) > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES and len(names) + sum(map(len, values)) > MAX_HEAD_BYTES:
             raise _too_large()
+        self.names, self.values = names, values
         self.status = status
-        self._head_done = True
-        self._until_close = not self._framed and status not in _NO_BODY
         if self._head_only:
             # The parser, which can't be told, waits for a body now: it is fit for nothing more.
-            self._complete = True
-            self._end = 0
+            self.end = 0
             self._reusable = False
 
     def on_message_complete(self) -> None:
         """The response is whole, or an interim one is over and the real one is awaited."""
-        if self._complete:
+        if self.end >= 0 or not self.status:
             return
-        if not self._head_done:
-            self.headers = []
-            self._framed = False
-            return
-        self._complete = True
-        self._end = len(self._chunks)
+        self.end = len(self._chunks)
+        if self._fields:
+            # Trailers: nothing that we use comes there.
+            self._fields.clear()
         if not self._parser.should_keep_alive():
             self._reusable = False
 

@@ -13,16 +13,17 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import certifi
 
-from providers.transport.connection import Connection, Tap
+from providers.transport.connection import Connection
 from providers.transport.errors import ConnectFailed
+from providers.transport.headers import pairs
 
-__all__ = ["Allow", "Pool", "PooledResponse", "tls_context"]
+__all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
 
 Allow = Callable[[str, object], None]
 """Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
@@ -41,32 +42,41 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-async def _nothing_more(_: Tap | None = None) -> bytes:
-    return b""
+def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
+    """What stands before `content-length`, for `Pool.open`: it can be kept, and used for request after request.
+
+    origin: `https://host`, `http://host:8000`. target: path and query, visible ASCII. headers: ready lines, each ended
+    with CRLF, without `host` and `content-length`.
+    """
+    host = origin.partition("://")[2]
+    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}".encode("latin-1")
 
 
 class PooledResponse:
-    """A response whose head has arrived. `close` must be called, however it ends.
+    """A response whose head has arrived. `close` must be called, however it ends."""
 
-    read: the body's next bytes as they came; empty at its end. Raises TransportError. See Connection.
-    """
-
-    __slots__ = ("_connection", "_origin", "_pool", "headers", "read", "status")
+    __slots__ = ("_connection", "_origin", "_pool", "headers", "status")
 
     def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: Connection | None = connection
         self.status = connection.status
-        self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
-        self.read: Callable[..., Coroutine[object, object, bytes]] = connection.read
+        self.headers: Sequence[tuple[bytes, bytes]] = pairs(connection.names, connection.values)
+
+    async def read(self) -> bytes:
+        """The body's next bytes as they came; empty at its end. Raises TransportError."""
+        while (connection := self._connection) is not None:
+            if (data := connection.take()) is not None:
+                return data
+            await connection.more()
+        return b""
 
     def close(self) -> None:
         """Give the connection back if the response was read to its end, else drop it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             # From here on the connection is another request's.
-            self.read = _nothing_more
             self._pool.take_back(self._origin, connection)
 
 
@@ -92,31 +102,45 @@ class Pool:
         permit: object,
         head_s: float | None = None,
     ) -> PooledResponse:
-        """The response to one request; raises TransportError. A connection that dies is an error, not a second try.
+        """The response to one request: see `request_start` and `open`."""
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        request = request_start(origin, method, target, headers) + length + body
+        connection = await self.open(origin, request, connect_s, permit, head_only=method == "HEAD", head_s=head_s)
+        return PooledResponse(self, origin, connection)
 
-        origin: `https://host`, `http://host:8000`. target: path and query, visible ASCII. headers: ready lines, each
-        ended with CRLF, without `host` and `content-length`. connect_s bounds DNS, TCP and TLS; head_s the wait for
-        the response's head, and raises TimeoutError.
+    async def open(
+        self,
+        origin: str,
+        request: bytes,
+        connect_s: float,
+        permit: object,
+        *,
+        head_only: bool = False,
+        head_s: float | None = None,
+    ) -> Connection:
+        """A connection on which a whole request has been sent, and the head of its response has come; it must be taken
+        back. Raises TransportError. A connection that dies is an error, not a second try.
+
+        connect_s bounds DNS, TCP and TLS; head_s the wait for the response's head, and raises TimeoutError.
         """
         self._allow(origin, permit)
-        host = origin.partition("://")[2]
-        head = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {len(body)}\r\n\r\n"
         connection = self._take(origin) or await self._connect(origin, connect_s)
         try:
-            connection.begin(head.encode("latin-1") + body, head_only=method == "HEAD")
             if head_s is None:
-                await connection.head()
+                await connection.begin(request, head_only=head_only)
             else:
                 async with asyncio.timeout(head_s):
-                    await connection.head()
+                    await connection.begin(request, head_only=head_only)
         except BaseException:
             self._drop(connection)
             raise
-        return PooledResponse(self, origin, connection)
+        return connection
 
     def take_back(self, origin: str, connection: Connection) -> None:
         """Keep a connection for the next request, if it is fit for one."""
-        idle = self._idle.setdefault(origin, deque())
+        idle = self._idle.get(origin)
+        if idle is None:
+            idle = self._idle[origin] = deque()
         if self._closed or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
             self._drop(connection)
             return
@@ -139,9 +163,9 @@ class Pool:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            # What came while nobody had asked, and the loop hasn't read yet, is an end or an answer to nothing: another
-            # request must not get it for its own.
-            if connection.reusable and not connection.pending(0):
+            # It was fit when it came back, and whatever has come since has closed it. What the loop hasn't read yet is
+            # an end or an answer to nothing: another request must not get it for its own.
+            if not connection.closed and not connection.pending(0):
                 return connection
             self._drop(connection)
         return None

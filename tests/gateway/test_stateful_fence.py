@@ -310,8 +310,8 @@ class Fence(RuleBasedStateMachine):
         self.now, self.ticks = START.timestamp(), 0.0
         self.loop = asyncio.new_event_loop()
         self.health = Health(lambda: self.ticks)
-        transport = HttpxTransport(httpx.MockTransport(self.provide))
-        self.caller = Caller(Sender(transport, lambda: self.ticks), lambda: self.now)
+        transport = HttpxTransport(httpx.MockTransport(self.provide), lambda: self.ticks)
+        self.caller = Caller(Sender(transport), lambda: self.now)
         self.journeys = Journeys(
             lambda: self.table,
             Planner(self.health),  # type: ignore[arg-type]  # what a journey asks of a runner

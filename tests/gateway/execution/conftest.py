@@ -54,7 +54,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
-        sender = Sender(HttpxTransport(httpx.MockTransport(self.router.async_handler)), self.clock)
+        sender = Sender(HttpxTransport(httpx.MockTransport(self.router.async_handler), self.clock))
         self.runner = Runner(sender, self.health, sleep=self.sleep, draw=lambda: 1.0, clock=self.clock)
         self.deadline = Deadline.start(600, 55, self.clock)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar, cast
+from typing import cast
 
 from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
-from gateway.execution.transports import Incoming, Transport
+from gateway.execution.reply import Reply
+from gateway.execution.send import checked_credential, request_head
+from gateway.execution.transports import Transport
 from gateway.model.permit import Permit
 from providers.auth import Secret
 from providers.transport import Tap
+from providers.wire import WireRequest
 
 
 class _Somewhere:
@@ -22,17 +25,15 @@ class _Echo:
     def __init__(self, body: bytes) -> None:
         self._body = body
 
-    async def send(self, *_: object) -> Incoming:
-        return cast("Incoming", _Answer(self._body))
+    async def send(self, *_: object) -> Reply:
+        return _Answer(self._body)
 
 
-class _Answer:
+class _Answer(Reply):
     """An answer in one piece, to whatever is sent."""
 
-    status = 401
-    headers: ClassVar = {"x-echo": "AKIDverysecret"}
-
     def __init__(self, body: bytes) -> None:
+        self.status, self.headers, self.received_at = 401, {"x-echo": "AKIDverysecret"}, 0.0
         self._left = [body]
 
     async def read(self, _: Tap | None = None) -> bytes:
@@ -55,8 +56,10 @@ async def test_what_a_provider_repeats_is_masked_too() -> None:
     account = json.dumps({"type": "service_account", "private_key": "-----BEGIN-----\nMIIsecretline\n-----END-----\n"})
     secrets = [Secret("AKIDverysecret:sk-secret-of-mine"), Secret(account)]
     log = ExchangeLog(cast("Transport", _Echo(json.dumps(said).encode())))
-    headers = [("x-public", "shown"), ("authorization", f"TC3 Signature={signature}")]
-    reply = await log.send(cast("Permit", _Somewhere()), "POST", "/?k=AKIDverysecret", headers, b"{}", 1)
+    wire = WireRequest("POST", "/", (("x-public", "shown"),), b"{}", (("k", "AKIDverysecret"),))
+    credential = checked_credential((("authorization", f"TC3 Signature={signature}"),))
+    permit = cast("Permit", _Somewhere())
+    reply = await log.send(permit, request_head(permit.origin, wire), credential, wire.body, 1)
     await reply.read()
     mask = masking(log, [("x-public", "shown")], secrets)
     shown = shown_exchange(log, mask) + mask(json.dumps(said))

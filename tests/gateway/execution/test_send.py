@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.send import Sender, check
+from gateway.execution.send import Sender, checked_credential, request_head
 from gateway.execution.transports import FenceBreach, LeanTransport, allow
 from gateway.model.permit import Permit
 from providers.adapter import WireRequest
@@ -62,7 +62,7 @@ class Recorder:
 )
 def test_a_path_that_could_choose_a_host_is_refused(path: str) -> None:
     with pytest.raises(FenceBreach):
-        check(wire(path))
+        request_head(PERMIT.origin, wire(path))
 
 
 @pytest.mark.parametrize(
@@ -86,19 +86,21 @@ def test_a_path_that_could_choose_a_host_is_refused(path: str) -> None:
 )
 def test_a_header_that_frames_or_routes_is_refused(name: str, value: str) -> None:
     with pytest.raises(FenceBreach):
-        check(wire(headers=((name, value),)))
+        request_head(PERMIT.origin, wire(headers=((name, value),)))
+    with pytest.raises(FenceBreach):
+        checked_credential(((name, value),))
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET /evil", "", "POST\r\n"])
 def test_a_method_that_is_none_is_refused(method: str) -> None:
     with pytest.raises(FenceBreach):
-        check(wire(method=method))
+        request_head(PERMIT.origin, wire(method=method))
 
 
 def test_the_root_is_a_path_too() -> None:
-    check(wire("/"))
+    request_head(PERMIT.origin, wire("/"))
     with pytest.raises(FenceBreach):
-        check(wire("//"))
+        request_head(PERMIT.origin, wire("//"))
 
 
 async def test_what_is_sent_goes_to_the_permits_origin() -> None:
@@ -115,12 +117,13 @@ async def test_what_is_sent_goes_to_the_permits_origin() -> None:
 @given(path=st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=40).map(lambda text: "/" + text))
 def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
     try:
-        check(wire(path))
+        head = request_head(PERMIT.origin, wire(path))
     except FenceBreach:
         return
     url = httpx.URL(PERMIT.origin).copy_with(raw_path=path.encode("ascii"))
     assert (url.host, url.scheme, url.port) == ("api.example", "https", None)
-    assert url.raw_path == path.encode("ascii")
+    assert url.raw_path == path.encode("ascii") == head.target.encode("ascii")
+    assert head.start.startswith(b"POST " + url.raw_path + b" HTTP/1.1\r\nhost: api.example\r\n")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ async def test_without_a_permit_the_pool_opens_nothing() -> None:
     way = LeanTransport(Watched(allow))
     forged = SimpleNamespace(origin="https://evil.example")
     with pytest.raises(FenceBreach):
-        await way.send(forged, "POST", "/", [], b"", 1)  # type: ignore[arg-type]
+        await way.send(forged, request_head(forged.origin, wire("/")), checked_credential(()), b"", 1)  # type: ignore[arg-type]
     assert opened == []
 
 

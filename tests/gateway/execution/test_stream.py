@@ -10,11 +10,11 @@ import pytest
 
 from gateway.execution import stream as module
 from gateway.execution.deadline import Deadline, TimeLimit
-from gateway.execution.send import Reply
+from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import LiveStream
 from gateway.execution.transports import LeanTransport
 from gateway.model.permit import Permit
-from providers.adapter import StreamParser, Target
+from providers.adapter import StreamParser, Target, WireRequest
 from providers.adapters.openai import COMPATIBLE
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import (
@@ -459,8 +459,8 @@ def framed(data: bytes) -> bytes:
 
 async def stream_from(way: LeanTransport, origin: str, deadline: Deadline) -> LiveStream:
     permit = Permit(origin, "eu", "house", "site", "m", "t")
-    incoming = await way.send(permit, "POST", "/", [], b"{}", 5)
-    return LiveStream(Reply(incoming, 1.0), COMPATIBLE.stream_parser(TARGET), deadline, LONG_S, redact)
+    reply = await Sender(way).open(permit, WireRequest("POST", "/", (), b"{}"), 5)
+    return LiveStream(reply, COMPATIBLE.stream_parser(TARGET), deadline, LONG_S, redact)
 
 
 async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_comes_later() -> None:

@@ -12,11 +12,12 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from gateway.execution import send, transports
+from gateway.execution import reply, transports
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.send import Sender
-from gateway.execution.transports import FenceBreach, Incoming, LeanTransport, Transport, allow
-from gateway.model.permit import Permit
+from gateway.execution.reply import Reply
+from gateway.execution.send import Sender, checked_credential, request_head
+from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
+from gateway.model.permit import AnyPermit, Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import Pool
@@ -27,19 +28,24 @@ PERMIT = Permit("", "eu", "house", "site", "m", "t")
 
 
 def lean() -> Transport:
-    return LeanTransport()
+    return LeanTransport(clock=lambda: 7.0)
 
 
 def httpx_own() -> Transport:
-    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False))
+    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False), lambda: 7.0)
 
 
 WAYS = pytest.mark.parametrize("way", [lean, httpx_own])
 
 
-async def opened(way: Transport, origin: str, body: bytes = b"{}") -> Incoming:
-    headers = [("content-type", "application/json"), ("x-a", "b")]
-    return await way.send(replace(PERMIT, origin=origin), "POST", "/v1/chat?a=b", headers, body, 5)
+async def sent(way: Transport, permit: AnyPermit, wire: WireRequest, connect_s: float = 5) -> Reply:
+    head = request_head(permit.origin, wire)
+    return await way.send(permit, head, checked_credential((("x-a", "b"),)), wire.body, connect_s)
+
+
+async def opened(way: Transport, origin: str, body: bytes = b"{}") -> Reply:
+    wire = WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), body, (("a", "b"),))
+    return await sent(way, replace(PERMIT, origin=origin), wire)
 
 
 async def whole(way: Transport, origin: str) -> tuple[int, bytes]:
@@ -174,7 +180,7 @@ async def test_a_connection_that_takes_too_long_is_a_failure_to_connect(way: Cal
         transport = way()
         permit = replace(PERMIT, origin=server.origin.replace("http:", "https:"))
         with pytest.raises(ProviderFailed) as raised:
-            await transport.send(permit, "POST", "/", [], b"", 0.05)
+            await sent(transport, permit, WireRequest("POST", "/", (), b""), 0.05)
         assert raised.value.failure.kind is FailureKind.CONNECT
         await until(lambda: server.open == 0)
         await transport.aclose()
@@ -190,7 +196,7 @@ async def test_without_a_permit_for_the_origin_nothing_is_opened(way: Callable[[
         forged = Forged()
         forged.origin = server.origin
         with pytest.raises(FenceBreach):
-            await transport.send(forged, "POST", "/", [], b"", 5)  # type: ignore[arg-type]
+            await sent(transport, forged, WireRequest("POST", "/", (), b""))  # type: ignore[arg-type]
         assert server.connections == 0
         await transport.aclose()
 
@@ -280,9 +286,7 @@ async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def asked(server: Scripted, way: Transport) -> bytes:
-    sender = Sender(way, lambda: 7.0)
-    permit = replace(PERMIT, origin=server.origin)
-    reply = await sender.open(permit, WireRequest("POST", "/v1", (), b"{}"), 5)
+    reply = await Sender(way).open(replace(PERMIT, origin=server.origin), WireRequest("POST", "/v1", (), b"{}"), 5)
     try:
         response = await reply.read_whole()
         assert response.received_at == 7.0
@@ -295,7 +299,7 @@ async def asked(server: Scripted, way: Transport) -> bytes:
 async def test_a_body_larger_than_is_taken_is_left(
     way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(reply, "MAX_BODY_BYTES", 1000)
     head = OK + b"transfer-encoding: chunked\r\n\r\n"
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
     async with scripted(say(head, chunk, chunk, b"0\r\n\r\n"), hold(head, chunk, chunk, chunk)) as server:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.transport import BadResponse, ConnectionBroken, TransportError
-from providers.transport.connection import MAX_HEAD_BYTES, Connection
+from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
+from providers.transport.headers import pairs
 from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
@@ -50,13 +51,24 @@ def connected() -> tuple[Connection, FakeTransport]:
     return connection, transport
 
 
+async def read(connection: Connection, tap: Tap | None = None) -> bytes:
+    """The body's next bytes, as everyone who has a connection reads them; empty at the end."""
+    while (data := connection.take()) is None:
+        await connection.more(tap)
+    return data
+
+
+def headers_of(connection: Connection) -> list[tuple[bytes, bytes]]:
+    return pairs(connection.names, connection.values)
+
+
 Result = tuple[int, list[tuple[bytes, bytes]], bytes, str]
 
 
 async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
     """Status, headers, body and the error's name; and whether the connection is fit for another request."""
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     for piece in pieces:
         if not transport.aborted:
             connection.data_received(piece)
@@ -67,12 +79,12 @@ async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
     body, error = b"", ""
     try:
         async with asyncio.timeout(5):
-            await connection.head()
-            while data := await connection.read():
+            await head
+            while data := await read(connection):
                 body += data
     except TransportError as raised:
         error = type(raised).__name__
-    return (connection.status, connection.headers, body, error), connection.reusable
+    return (connection.status, headers_of(connection), body, error), connection.reusable
 
 
 def small(wires: dict[str, Wire]) -> dict[str, Wire]:
@@ -156,22 +168,22 @@ def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[i
 
 async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
-    await connection.head()
-    assert connection.headers == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
+    await head
+    assert headers_of(connection) == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
 
 
 async def test_of_interim_responses_nothing_remains() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
-    waiting = asyncio.ensure_future(connection.head())
+    waiting = asyncio.ensure_future(head)
     await asyncio.sleep(0)
     assert not waiting.done()
     connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
     await waiting
-    assert (connection.status, connection.headers) == (200, [(b"transfer-encoding", b"chunked")])
+    assert (connection.status, headers_of(connection)) == (200, [(b"transfer-encoding", b"chunked")])
     assert connection.reusable
 
 
@@ -198,62 +210,62 @@ async def test_a_body_that_ends_with_the_close_does_not_end_with_a_reset() -> No
         connection.begin(b"request")
         connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nbody")
         connection.connection_lost(error)
-        assert await connection.read() == b"body"
+        assert await read(connection) == b"body"
         if whole:
-            assert await connection.read() == b""
+            assert await read(connection) == b""
         else:
             with pytest.raises(ConnectionBroken):
-                await connection.read()
+                await read(connection)
 
 
 @pytest.mark.parametrize("status", [b"000", b"099", b"101"])
 async def test_a_status_that_is_none_is_refused_at_once(status: bytes) -> None:
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 " + status + b" X\r\n\r\n")
     with pytest.raises(BadResponse):
-        await connection.head()
+        await head
     assert transport.aborted
 
 
 async def test_what_was_read_before_a_break_is_given_and_then_the_break() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(HEAD % 10 + b"half")
     connection.connection_lost(None)
-    await connection.head()
-    assert await connection.read() == b"half"
+    await head
+    assert await read(connection) == b"half"
     for _ in range(2):
         with pytest.raises(ConnectionBroken) as raised:
-            await connection.read()
+            await read(connection)
         assert raised.value.answered
 
 
 @pytest.mark.parametrize(("piece", "answered"), [(b"", False), (b"H", True), (b"HTTP/1.1 100 C\r\n\r\n", True)])
 async def test_whether_anything_was_answered_is_known(piece: bytes, answered: bool) -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     if piece:
         connection.data_received(piece)
     connection.connection_lost(ConnectionResetError())
     with pytest.raises(ConnectionBroken) as raised:
-        await connection.head()
+        await head
     assert raised.value.answered is answered
 
 
 async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(HEAD % 10)
-    await connection.head()
-    reading = asyncio.ensure_future(connection.read())
+    await head
+    reading = asyncio.ensure_future(read(connection))
     await asyncio.sleep(0)
     assert not reading.done()
     connection.data_received(b"a")
     assert await reading == b"a"
     connection.data_received(b"b")
     connection.data_received(b"c")
-    assert await connection.read() == b"bc"
+    assert await read(connection) == b"bc"
 
 
 # --- what is offered to a tap ---------------------------------------------------------------------
@@ -267,7 +279,7 @@ class Tapped:
     def __init__(self, head: bytes = CHUNKED) -> None:
         self.taken: list[bytes] = []
         self.connection, self.transport = connected()
-        self.connection.begin(b"request")
+        self.head = self.connection.begin(b"request")
         self.connection.data_received(head)
 
     def _tap(self, data: bytes) -> bool:
@@ -277,8 +289,8 @@ class Tapped:
         return True
 
     async def waits(self) -> asyncio.Future[bytes]:
-        await self.connection.head()
-        reading = asyncio.ensure_future(self.connection.read(self._tap))
+        await self.head
+        reading = asyncio.ensure_future(read(self.connection, self._tap))
         await asyncio.sleep(0)
         return reading
 
@@ -303,7 +315,7 @@ async def test_what_a_tap_leaves_is_read_and_what_comes_behind_it_too() -> None:
     assert await reading == b"a!b"
     # Nobody waits: there is nothing to be faster than.
     tapped.connection.data_received(b"1\r\nc\r\n")
-    assert await tapped.connection.read(tapped._tap) == b"c"
+    assert await read(tapped.connection, tapped._tap) == b"c"
     assert tapped.taken == []
 
 
@@ -332,7 +344,7 @@ async def test_a_read_that_was_given_up_has_no_tap() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     tapped.connection.data_received(b"1\r\nb\r\n")
-    assert (await tapped.connection.read(), tapped.taken) == (b"ab", [])
+    assert (await read(tapped.connection), tapped.taken) == (b"ab", [])
 
 
 async def test_a_connection_that_breaks_ends_a_read_that_has_a_tap() -> None:
@@ -369,10 +381,10 @@ async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
         connection.data_received(b"x" * 50_000)
         received += 50_000
     assert received < 2 * MAX_PIECE
-    assert len(await connection.read()) == received
+    assert len(await read(connection)) == received
     assert transport.reading
     connection.data_received(b"y")
-    assert await connection.read() == b"y"
+    assert await read(connection) == b"y"
 
 
 async def test_a_whole_answer_that_nobody_read_makes_it_unfit_if_it_stopped_the_reading() -> None:
@@ -381,7 +393,7 @@ async def test_a_whole_answer_that_nobody_read_makes_it_unfit_if_it_stopped_the_
     connection.data_received(HEAD % 300_000 + b"x" * 300_000)
     assert not transport.reading
     assert not connection.reusable
-    await connection.read()
+    await read(connection)
     assert connection.reusable
 
 
@@ -395,16 +407,16 @@ FLOODS = {
 }
 
 
-async def rest_of(connection: Connection) -> None:
-    await connection.head()
-    while await connection.read():
+async def rest_of(connection: Connection, head: asyncio.Future[None]) -> None:
+    await head
+    while await read(connection):
         pass
 
 
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
 async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
     connection, transport = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(start)
     taken = len(start)
     while not transport.aborted:
@@ -412,23 +424,23 @@ async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
         taken += len(more)
         assert taken < MAX_HEAD_BYTES + 2 * len(more)
     with pytest.raises(BadResponse, match="65536 bytes"):
-        await rest_of(connection)
+        await rest_of(connection, head)
     assert not connection.reusable
 
 
 @pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
 async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
     connection, _ = connected()
-    connection.begin(b"request")
+    head = connection.begin(b"request")
     connection.data_received(
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * size + b"\r\ncontent-length: 100000\r\n\r\n" + b"b" * 100_000
     )
     if fits:
-        await connection.head()
-        assert len(await connection.read()) == 100_000
+        await head
+        assert len(await read(connection)) == 100_000
     else:
         with pytest.raises(BadResponse):
-            await connection.head()
+            await head
 
 
 async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
@@ -437,18 +449,18 @@ async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
     connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
     for _ in range(20_000):
         connection.data_received(b"2;some-extension\r\nhi\r\n")
-        await connection.read()
+        await read(connection)
     assert not transport.aborted
 
 
 async def test_an_exchange_begins_anew() -> None:
     connection, _ = connected()
     for number in range(3):
-        connection.begin(b"request")
-        assert (connection.status, connection.headers) == (0, [])
+        head = connection.begin(b"request")
+        assert connection.status == 0
         connection.data_received(b"HTTP/1.1 20%d OK\r\nn: %d\r\ncontent-length: 1\r\n\r\n%d" % (number, number, number))
-        await connection.head()
+        await head
         assert connection.status == 200 + number
-        assert connection.headers[0] == (b"n", b"%d" % number)
-        assert await connection.read() == b"%d" % number
-        assert await connection.read() == b""
+        assert headers_of(connection)[0] == (b"n", b"%d" % number)
+        assert await read(connection) == b"%d" % number
+        assert await read(connection) == b""
