@@ -25,34 +25,30 @@ _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAULT = b"Internal Server Error"
 _FAULT_HEADERS = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAULT)), _CLOSE)
 _LINE = b": ".join
+# As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
+_CR, _LF, _NUL = b"\r\n\0"
 Pairs = Iterable[tuple[bytes, bytes]]
-
-
-def _nothing() -> None:
-    pass
 
 
 class GatewayCycle:
     """See `Cycle`. The head of an answer waits for the first bytes of its body and leaves with them.
 
+    is_head: its method is HEAD. is_old: it isn't of HTTP/1.1, and knows no chunks.
     body: what has come of it and nobody has taken. more_body: whether some is still to come. expects: the client waits
     for our word before it sends that.
     """
 
     __slots__ = (
         "_chunks",
-        "_default",
+        "_connection",
         "_flow",
         "_has_body",
         "_head",
         "_is_head",
         "_is_old",
         "_left",
-        "_on_response",
         "_streams",
-        "_tasks",
         "_told_all",
-        "_transport",
         "body",
         "disconnected",
         "expects",
@@ -63,14 +59,11 @@ class GatewayCycle:
         "waiter",
     )
 
-    def __init__(self, connection: HttpToolsProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
-        self._transport = connection.transport
+    def __init__(self, connection: HttpToolsProtocol, is_head: bool, is_old: bool, keep_alive: bool) -> None:
+        self._connection = connection
         self._flow = connection.flow
-        self._default = connection.server_state.default_headers
-        self._tasks = connection.tasks
-        self._on_response = connection.on_response_complete
-        self._is_head = scope["method"] == "HEAD"
-        self._is_old = scope["http_version"] != "1.1"
+        self._is_head = is_head
+        self._is_old = is_old
         self.keep_alive = keep_alive
         self.body: bytes | bytearray = b""
         self.more_body = True
@@ -109,12 +102,10 @@ class GatewayCycle:
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """The application has ended, which it should not do before its answer does."""
-        self._tasks.discard(task)
+        self._connection.tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None or not (self.response_complete or self.disconnected):
             self._end_badly(error)
-        # What ends here is freed here, without the collector.
-        self._on_response = _nothing
 
     def _end_badly(self, error: BaseException | None) -> None:
         if error is not None:
@@ -123,7 +114,7 @@ class GatewayCycle:
             missing = "completing" if self.response_started else "starting"
             _logger.error("ASGI callable returned without %s response.", missing)
         if self.response_started:
-            self._transport.close()
+            self._connection.transport.close()
         elif not self.disconnected:
             self._start(500, _FAULT_HEADERS)
             self._write(_FAULT, more_body=False)
@@ -132,8 +123,8 @@ class GatewayCycle:
 
     async def receive(self) -> Any:
         """ASGI's `receive`."""
-        if self.expects and not self._transport.is_closing():
-            self._transport.write(_GO_ON)
+        if self.expects and not self._connection.transport.is_closing():
+            self._connection.transport.write(_GO_ON)
             self.expects = False
         if not self._is_over():
             self._flow.resume_reading()
@@ -183,10 +174,10 @@ class GatewayCycle:
             return False
         block = _block(lines)
         self.response_started = True
-        self._transport.write(
+        self._connection.transport.write(
             b"HTTP/1.1 200 OK\r\n%b%bcontent-length: %d\r\n%b\r\n%b"
             % (
-                _shared_block(tuple(self._default)),
+                _shared_block(tuple(self._connection.server_state.default_headers)),
                 block,
                 len(body),
                 b"" if self.keep_alive else _CLOSE_LINE,
@@ -209,7 +200,7 @@ class GatewayCycle:
             return False
         if self._streams and data:
             # What a stream writes for each event.
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             return True
         return self._go_on(data, more_body=True)
 
@@ -234,7 +225,7 @@ class GatewayCycle:
         self._open(status, [*map(_LINE, pairs)], int(length) if length is not None else None)
 
     def _open(self, status: int, lines: list[bytes], length: int | None) -> None:
-        block = _shared_block(tuple(self._default)) + _block(lines)
+        block = _shared_block(tuple(self._connection.server_state.default_headers)) + _block(lines)
         self.response_started = True
         self.expects = False
         self._has_body = not self._is_head and status not in _NO_BODY
@@ -260,7 +251,7 @@ class GatewayCycle:
             content = body if self._has_body else b""
         head, self._head = self._head, b""
         if head or content:
-            self._transport.write(head + content)
+            self._connection.transport.write(head + content)
         if more_body:
             self._streams = self._chunks
         elif self._left:
@@ -274,17 +265,16 @@ class GatewayCycle:
         if self.waiter is not None:
             self.tell()
         if not self.keep_alive:
-            self._transport.close()
-        self._on_response()
+            self._connection.transport.close()
+        self._connection.on_response_complete()
 
 
 def _block(lines: Sequence[bytes]) -> bytes:
     """Header lines as they are written; raises RuntimeError for one that would be two."""
-    block = b"\r\n".join([*lines, b""])
-    # Each line has one CR and one LF, its own, so that one search of the whole finds any that a value brought.
-    if block.count(b"\r") != len(lines) or block.count(b"\n") != len(lines) or b"\0" in block:
+    text = b"".join(lines)
+    if _CR in text or _LF in text or _NUL in text:
         raise RuntimeError("a response header with a line break was stopped")
-    return block
+    return b"\r\n".join([*lines, b""])
 
 
 @lru_cache(maxsize=4)

@@ -44,16 +44,14 @@ class GatewayProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        # Asked for each header, so that it does no more than to keep it.
+        # Asked for each header: a method would look up where to put it each time.
         self._given: list[tuple[bytes, bytes]] = []
         keep = self._given.append
-        self.on_header = lambda *header: keep(header)  # type: ignore[method-assign]
+        self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
         self._app: Callable[..., Coroutine[Any, Any, None]] = config.loaded_app
         self._line = Line()
-        self._extensions = {LINE: self._line}
-        self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
         self._newest: GatewayCycle | None = None
         self._running: GatewayCycle | None = None
         self._waiting: deque[tuple[GatewayCycle, dict[str, Any]]] = deque()
@@ -67,6 +65,16 @@ class GatewayProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort
+        # What every request of this connection has, for ASGI.
+        self._shared_scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "extensions": {LINE: self._line},
+        }
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,6 +86,9 @@ class GatewayProtocol(HttpToolsProtocol):
         for cycle in (self._running, self._newest):
             if cycle is not None:
                 cycle.lose()
+        # They have this connection, which is to be freed without the collector.
+        self._newest = self._running = self._line.cycle = None
+        self._waiting.clear()
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
@@ -106,7 +117,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See httptools."""
         self.url = b""
-        # What came in trailers, behind every check, must not get into the next request.
         self._given.clear()
         self._in_message = True
 
@@ -116,10 +126,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_arrived()
         self._bare_bytes = 0
         parser, version = self.parser, self.parser.get_http_version()
-        given_names, values = zip(*self._given, strict=True) if self._given else ((), ())
+        headers = self._given[:]
+        # What comes in trailers, behind every check, must not get into these.
         self._given.clear()
-        names = [*map(bytes.lower, given_names)]
-        headers = [*zip(names, values, strict=True)]
+        names = [name for name, _ in headers]
         if names.count(b"host") != 1:
             self._check_host(names, version)
         upgrades = parser.should_upgrade()
@@ -128,8 +138,18 @@ class GatewayProtocol(HttpToolsProtocol):
             raise ValueError(self._wrong)
         # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
-        scope = self._scope(parser.get_method().decode("ascii"), version, headers)
-        cycle = GatewayCycle(self, scope, keep_alive)
+        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
+        path, raw_path, query = split(self.url)
+        method = parser.get_method().decode("ascii")
+        scope = self._shared_scope.copy()
+        scope["http_version"] = version
+        scope["method"] = method
+        scope["path"] = self.root_path + path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        scope["headers"] = headers
+        scope["state"] = self.app_state.copy()
+        cycle = GatewayCycle(self, method == "HEAD", version != "1.1", keep_alive)
         if b"expect" in names:
             cycle.expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         before, self._newest = self._newest, cycle
@@ -143,27 +163,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if version == "1.1" or b"host" in names:
             self._wrong = "an HTTP/1.1 request has exactly one `host` header"
             raise ValueError(self._wrong)
-
-    def _scope(self, method: str, version: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-        """The request for ASGI; raises as uvicorn does for a target that is none."""
-        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
-        path, raw_path, query = split(self.url)
-        return {
-            "type": "http",
-            "asgi": self._asgi,
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "method": method,
-            "path": self.root_path + path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
-            "state": self.app_state.copy(),
-            "extensions": self._extensions,
-        }
 
     def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
         self._running = self._line.cycle = cycle
