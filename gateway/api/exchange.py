@@ -73,7 +73,7 @@ class Exchange:
         self._line = line
         cycle = self._cycle = line.cycle if line is not None else None
         # Who stands between us and the server, as CORS does, must see the head of the answer.
-        self._heads = cycle if cycle is not None and cycle.send == send else None
+        self._direct = cycle if cycle is not None and cycle.send == send else None
 
     def watch_for_leaving(self, journey: asyncio.Task[Any]) -> None:
         """From now on, the client going away cancels this request, and with it the upstream call."""
@@ -121,7 +121,7 @@ class Exchange:
 
     def answer_at_once(self, body: bytes) -> bool:
         """Send a whole answer if the client takes it without a wait; whether it did."""
-        if self._heads is None or not self._heads.respond([_JSON_LINE, *response_lines(self.record)], body):
+        if self._direct is None or not self._direct.respond([_JSON_LINE, *response_lines(self.record)], body):
             return False
         self._head_sent = True
         return True
@@ -137,16 +137,19 @@ class Exchange:
         encoder.record = self.record
         keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
 
-        def take_text(text: bytes) -> bool:
-            if cycle is None or not (data := encoder.lone_text(text)) or not cycle.write(data):
-                return False
-            keep_alive.is_silent = False
-            return True
+        if cycle is not None:
+            lone_text, write = encoder.lone_text, cycle.write
 
-        pass_on(stream, take_text)
+            def take_text(text: bytes) -> bool:
+                if not (data := lone_text(text)) or not write(data):
+                    return False
+                keep_alive.is_silent = False
+                return True
+
+            pass_on(stream, take_text)
         try:
             lines = [*_STREAM_LINES, *response_lines(self.record)]
-            if self._heads is not None and self._heads.begin(lines):
+            if self._direct is not None and self._direct.begin(lines):
                 self._head_sent = True
             else:
                 await self._start(200, pairs_of(lines))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["GatewayCycle"]
 _logger = logging.getLogger("uvicorn.error")
 _NO_BODY = (204, 304)
 _CLOSE = (b"connection", b"close")
+_OK = STATUS_LINE[200]
 _CLOSE_LINE = b"connection: close\r\n"
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAULT = b"Internal Server Error"
@@ -33,9 +34,9 @@ Pairs = Iterable[tuple[bytes, bytes]]
 class GatewayCycle:
     """See `Cycle`. The head of an answer waits for the first bytes of its body and leaves with them.
 
-    is_head: its method is HEAD. is_old: it isn't of HTTP/1.1, and knows no chunks.
-    body: what has come of it and nobody has taken. more_body: whether some is still to come. expects: the client waits
-    for our word before it sends that.
+    is_head: its method is HEAD. is_old: it isn't of HTTP/1.1, and knows no chunks. keep_alive: whether another request
+    may follow. body: what has come of it and nobody has taken. more_body: whether some is still to come. expects: the
+    client waits for our word before it sends that.
     """
 
     __slots__ = (
@@ -47,8 +48,8 @@ class GatewayCycle:
         "_is_head",
         "_is_old",
         "_left",
-        "_streams",
         "_told_all",
+        "_write_chunk",
         "body",
         "disconnected",
         "expects",
@@ -68,7 +69,9 @@ class GatewayCycle:
         self.body: bytes | bytearray = b""
         self.more_body = True
         self.expects = self.disconnected = self.response_started = self.response_complete = False
-        self._streams = self._told_all = False
+        self._told_all = False
+        # The transport's, from the head of a stream to its end: what is left to do for each event.
+        self._write_chunk: Callable[[bytes], None] | None = None
         # Who waits in `receive`, if anybody does: an asyncio.Event for each request would cost more.
         self.waiter: asyncio.Future[None] | None = None
 
@@ -97,7 +100,7 @@ class GatewayCycle:
         """The connection is lost."""
         if not self.response_complete:
             self.disconnected = True
-            self._streams = False
+            self._write_chunk = None
             self.tell()
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -172,18 +175,11 @@ class GatewayCycle:
         """See `Cycle`."""
         if self._flow.write_paused or self.disconnected or self.response_started or self._is_head:
             return False
-        block = _block(lines)
+        connection, closing = self._connection, b"" if self.keep_alive else _CLOSE_LINE
+        block = _shared_block(tuple(connection.server_state.default_headers)) + _block(lines)
         self.response_started = True
-        self._connection.transport.write(
-            b"HTTP/1.1 200 OK\r\n%b%bcontent-length: %d\r\n%b\r\n%b"
-            % (
-                _shared_block(tuple(self._connection.server_state.default_headers)),
-                block,
-                len(body),
-                b"" if self.keep_alive else _CLOSE_LINE,
-                body,
-            )
-        )
+        self.expects = False
+        connection.transport.write(b"%b%bcontent-length: %d\r\n%b\r\n%b" % (_OK, block, len(body), closing, body))
         self._complete()
         return True
 
@@ -198,11 +194,11 @@ class GatewayCycle:
         """See `Cycle`."""
         if self._flow.write_paused:
             return False
-        if self._streams and data:
-            # What a stream writes for each event.
-            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return True
-        return self._go_on(data, more_body=True)
+        write_chunk = self._write_chunk
+        if write_chunk is None or not data:
+            return self._go_on(data, more_body=True)
+        write_chunk(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
     def finish(self) -> bool:
         """See `Cycle`."""
@@ -253,7 +249,7 @@ class GatewayCycle:
         if head or content:
             self._connection.transport.write(head + content)
         if more_body:
-            self._streams = self._chunks
+            self._write_chunk = self._connection.transport.write if self._chunks else None
         elif self._left:
             raise RuntimeError("a response body differs from its content-length")
         else:
@@ -261,7 +257,7 @@ class GatewayCycle:
 
     def _complete(self) -> None:
         self.response_complete = True
-        self._streams = False
+        self._write_chunk = None
         if self.waiter is not None:
             self.tell()
         if not self.keep_alive:
