@@ -12,7 +12,7 @@ from bench.config import chat_body, client_headers
 from bench.inprocess import bench_table, provider_answers
 from gateway.api.body import parse_json
 from gateway.api.door import authenticate, headers_of, request_id_of, sighting_of
-from gateway.api.headers import response_headers
+from gateway.api.headers import response_lines
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import check
@@ -100,7 +100,7 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("a time limit", _pass_a_time_limit)
     yield Stop("read the answer", lambda: read_answer(adapter, response, target))
     yield Stop("write the answer", lambda: orjson.dumps(encode_completion(completion, completion.model)))
-    yield Stop("response headers", lambda: response_headers(record))
+    yield Stop("response headers", lambda: response_lines(record))
     yield Stop("log line", lambda: log_requests(ended))
 
 

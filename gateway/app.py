@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gateway.execution.send import Sender
 from gateway.execution.services import Services
 from gateway.execution.transports import LeanTransport, Transport
 from gateway.model.decision import Unwell
-from gateway.model.table import Table
+from gateway.model.table import Cors, Table
 from gateway.observing import Observing
 from gateway.receipt_desk import Keeping, open_desk
 from gateway.service.journey import Journeys
@@ -34,6 +34,8 @@ from gateway.telemetry.prompts import log_prompt
 
 __all__ = ["Gateway", "transport_named"]
 
+_Receive = Callable[[], Any]
+_Send = Callable[[Any], Any]
 _OF_LIMITERS: Mapping[str, Callable[[Limiter], float]] = {
     "gateway_concurrency_limit": lambda limiter: limiter.limit,
     "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
@@ -126,25 +128,29 @@ class Gateway:
         """The deployments that aren't asked here: benched, or their breaker is open."""
         return self._health.snapshot(self.table)
 
-    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-        """ASGI 3."""
+    def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
+        """ASGI 3. What answers is handed on as it is: another coroutine around it would be one more for each turn."""
         if self.table.cors is not None and scope["type"] == "http":
-            sending = await crossing(self.table.cors, scope, receive, send)
-            if sending is None:
-                return
-            send = sending
-        if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
-            await self._chat(scope, receive, send)
-            return
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
-            scope = {**scope, "method": "GET"}
-        await self._rest(scope, receive, send)
+            return self._cross(self.table.cors, scope, receive, send)
+        return self._answer(scope, receive, send)
 
-    async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    async def _cross(self, cors: Cors, scope: Any, receive: _Receive, send: _Send) -> None:
+        sending = await crossing(cors, scope, receive, send)
+        if sending is not None:
+            await self._answer(scope, receive, sending)
+
+    def _answer(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "lifespan":
+            return self._lifespan(receive, send)
+        if scope["type"] == "http":
+            if scope["path"] == CHAT_PATH and scope["method"] == "POST":
+                return self._chat(scope, receive, send)
+            if scope["method"] == "HEAD":
+                # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
+                scope = {**scope, "method": "GET"}
+        return self._rest(scope, receive, send)
+
+    async def _lifespan(self, receive: _Receive, send: _Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":

@@ -17,10 +17,10 @@ from gateway.api.body import (
 )
 from gateway.api.door import Visitor
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
-from gateway.api.headers import response_headers
+from gateway.api.headers import pairs_of, response_lines
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
-from gateway.api.line import CYCLE, LINE, Cycle, Line
+from gateway.api.line import LINE, Line
 from gateway.api.stream import encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream, pass_on
@@ -36,10 +36,11 @@ _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 _NO_EXTENSIONS: Mapping[str, Any] = {}
-_STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
+_JSON_LINE = b"content-type: application/json"
+_STREAM_LINES = (
+    b"content-type: text/event-stream; charset=utf-8",
+    b"cache-control: no-cache",
+    b"x-accel-buffering: no",
 )
 
 
@@ -49,26 +50,30 @@ class Exchange:
     unread: the request as its headers tell it, until somebody begins to read its body.
     """
 
+    # What few requests come to have, or what is asked of few.
+    body_read = False
+    unread: Visitor | None = None
+    client_left = False
+    is_counted = False
+    deadline: Deadline | None = None
+    taken: Taken | None = None
+    voice: Voice | None = None
+    labelling: Labelling | None = None
+    shown_model: str | None = None
+    blocked_by: str | None = None
+    _head_sent = False
+    _watcher: asyncio.Task[None] | None = None
+    _journey: asyncio.Task[Any] | None = None
+
     def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
         self.receive = receive
         self.record = record
-        self.body_read = False
-        self.unread: Visitor | None = None
-        self.client_left = False
-        self.is_counted = False
-        self.deadline: Deadline | None = None
-        self.taken: Taken | None = None
-        self.voice: Voice | None = None
-        self.labelling: Labelling | None = None
-        self.shown_model: str | None = None
-        self.blocked_by: str | None = None
         self._send = send
-        self._head_sent = False
-        extensions = scope.get("extensions", _NO_EXTENSIONS)
-        self._line: Line | None = extensions.get(LINE)
-        self._cycle: Cycle | None = extensions.get(CYCLE)
-        self._watcher: asyncio.Task[None] | None = None
-        self._journey: asyncio.Task[Any] | None = None
+        line: Line | None = scope.get("extensions", _NO_EXTENSIONS).get(LINE)
+        self._line = line
+        cycle = self._cycle = line.cycle if line is not None else None
+        # Who stands between us and the server, as CORS does, must see the head of the answer.
+        self._direct = cycle if cycle is not None and cycle.send == send else None
 
     def watch_for_leaving(self, journey: asyncio.Task[Any]) -> None:
         """From now on, the client going away cancels this request, and with it the upstream call."""
@@ -95,7 +100,7 @@ class Exchange:
             self.deadline.close()
         if self._line is not None:
             self._line.forget(self._leave)
-        if self._watcher is not None:
+        elif self._watcher is not None:
             self._watcher.cancel()
         # No cycle is left behind: what ends here is freed here, without the collector.
         self._journey = self._watcher = None
@@ -116,7 +121,7 @@ class Exchange:
 
     def answer_at_once(self, body: bytes) -> bool:
         """Send a whole answer if the client takes it without a wait; whether it did."""
-        if self._cycle is None or not self._cycle.respond(200, self._headers(body), body):
+        if self._direct is None or not self._direct.respond([_JSON_LINE, *response_lines(self.record)], body):
             return False
         self._head_sent = True
         return True
@@ -132,15 +137,22 @@ class Exchange:
         encoder.record = self.record
         keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
 
-        def take_text(text: bytes) -> bool:
-            if cycle is None or not (data := encoder.lone_text(text)) or not cycle.write(data):
-                return False
-            keep_alive.is_silent = False
-            return True
+        if cycle is not None:
+            lone_text, write = encoder.lone_text, cycle.write
 
-        pass_on(stream, take_text)
+            def take_text(text: bytes) -> bool:
+                if not (data := lone_text(text)) or not write(data):
+                    return False
+                keep_alive.is_silent = False
+                return True
+
+            pass_on(stream, take_text)
         try:
-            await self._start(200, [*_STREAM_HEADERS, *response_headers(self.record)])
+            lines = [*_STREAM_LINES, *response_lines(self.record)]
+            if self._direct is not None and self._direct.begin(lines):
+                self._head_sent = True
+            else:
+                await self._start(200, pairs_of(lines))
             async for events in stream:
                 if data := encoder.encode(events):
                     if encoder.finished or encoder.failed is not None:
@@ -155,7 +167,8 @@ class Exchange:
         if encoder.failed is not None:
             self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
             self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if cycle is None or not cycle.finish():
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def cut_off(self) -> None:
         """The client is there, and takes nothing: its time is over, and nobody can be told."""
@@ -193,7 +206,7 @@ class Exchange:
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
-        headers = self._headers(body)
+        headers = pairs_of([_JSON_LINE, *response_lines(self.record), b"content-length: %d" % len(body)])
         if more:
             headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         # Who is at the wrong cell has nothing more to say here, and no further byte of a prompt is to come.
@@ -208,10 +221,6 @@ class Exchange:
             await drain(self.receive)
             body = b""
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
-        length = b"%d" % len(body)
-        return [(b"content-type", b"application/json"), (b"content-length", length), *response_headers(self.record)]
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 from gateway.api.limits import allowance_headers
 from gateway.model.record import Record
 
-__all__ = ["response_headers"]
+__all__ = ["pairs_of", "response_lines"]
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
-    """What is known of the request so far, as header pairs."""
+def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Header lines as ASGI wants them."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+def response_lines(record: Record) -> list[bytes]:
+    """What is known of the request so far: each header as it is written, without its end."""
     location = record.location
-    pairs = [
-        (b"x-request-id", record.request_id.encode()),
+    lines = [
+        b"x-request-id: %b" % record.request_id.encode(),
         *_who_answered(
             record.table,
             location.why if location is not None else None,
@@ -29,12 +35,12 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
         ),
     ]
     if record.allowance is not None:
-        pairs += allowance_headers(record.allowance)
+        lines += map(b": ".join, allowance_headers(record.allowance))
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
-        pairs.append((b"x-gateway-dropped", ", ".join(names)[:1024].encode()))
+        lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
     if record.labels:
-        pairs.append((b"x-gateway-labels", ", ".join(record.labels).encode()))
+        lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
     took_s = record.first_s
     if took_s is None and record.attempts:
         took_s = time.monotonic() - record.started_at  # nobody has answered: the time until that was known
@@ -43,22 +49,25 @@ def response_headers(record: Record) -> list[tuple[bytes, bytes]]:
         for attempt in record.attempts:
             provider_s = attempt.duration_s
             own_s -= provider_s
-        timing = f"provider;dur={provider_s * 1000:.1f}, gateway;dur={own_s * 1000 if own_s > 0 else 0.0:.1f}"
+        lines.append(
+            b"server-timing: provider;dur=%.1f, gateway;dur=%.1f"
+            % (provider_s * 1000, own_s * 1000 if own_s > 0 else 0.0)
+        )
         # What OpenAI calls the same, for those who look there: the whole of it.
-        pairs += ((b"server-timing", timing.encode()), (b"openai-processing-ms", b"%d" % (took_s * 1000)))
-    return pairs
+        lines.append(b"openai-processing-ms: %d" % (took_s * 1000))
+    return lines
 
 
 @lru_cache(maxsize=4096)
 def _who_answered(
     table: str, why: str | None, region: str | None, deployment: str | None, attempts: int
-) -> tuple[tuple[bytes, bytes], ...]:
+) -> tuple[bytes, ...]:
     """The part that is the same for most requests of one place."""
-    pairs = {
+    known = {
         "x-gateway-table": table,
         "x-gateway-why": why,
         "x-gateway-region": region,
         "x-gateway-deployment": deployment,
         "x-gateway-attempts": str(attempts) if attempts else None,
     }
-    return tuple((name.encode(), value.encode()) for name, value in pairs.items() if value is not None)
+    return tuple(f"{name}: {value}".encode() for name, value in known.items() if value is not None)

@@ -2,58 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["CYCLE", "LINE", "Cycle", "Line"]
+__all__ = ["LINE", "Cycle", "Line"]
 
 LINE = "gateway.line"
-CYCLE = "gateway.cycle"
-"""Where our server puts them: these keys of an ASGI scope's `extensions`."""
+"""Where our server puts it: this key of an ASGI scope's `extensions`."""
 
 
 class Cycle(Protocol):
-    """One request on its connection, for what needs no wait, and so no timer and no turn of the loop."""
+    """One request on its connection, for what needs no wait, and so no timer and no turn of the loop.
+
+    What can't be done so is not done at all, and False says it: then ASGI's `send` does it. A line is one header as it
+    is written, without its end; `content-length` and `connection` are the server's own.
+    """
+
+    async def send(self, message: Any) -> None:
+        """ASGI's `send`, which may wait."""
+        ...
 
     def whole_body(self) -> bytes | None:
         """The request's body if all of it has arrived, which is then as good as received; else None."""
         ...
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Write a whole response if the client takes it without a wait; else do nothing, and say so by False."""
+    def respond(self, lines: list[bytes], body: bytes) -> bool:
+        """Write a whole answer, with status 200."""
+        ...
+
+    def begin(self, lines: list[bytes]) -> bool:
+        """Begin a stream, with status 200; its head leaves with the first bytes."""
         ...
 
     def write(self, data: bytes) -> bool:
-        """Write more of the response's body, likewise."""
+        """Write more of the response's body."""
+        ...
+
+    def finish(self) -> bool:
+        """The response's body is complete."""
         ...
 
 
 class Line:
-    """Tells of the client's leaving at once and without a task that waits for it."""
+    """Tells of the client's leaving at once and without a task that waits for it.
 
-    __slots__ = ("_callbacks", "cut", "lost")
+    cycle: the request that runs; it's the one that a request finds here until its response is complete.
+    """
+
+    __slots__ = ("_callbacks", "cut", "cycle", "lost")
 
     def __init__(self, cut: Callable[[], None] = lambda: None) -> None:
         self.lost = False
         self.cut = cut
         """Ends the connection at once, with whatever has not been taken from it."""
-        self._callbacks: list[Callable[[], None]] = []
+        self.cycle: Cycle | None = None
+        # A dict for its order; nearly always there is one.
+        self._callbacks: dict[Callable[[], None], None] = {}
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call back when the connection is lost; at once if it is already."""
         if self.lost:
             callback()
         else:
-            self._callbacks.append(callback)
+            self._callbacks[callback] = None
 
     def forget(self, callback: Callable[[], None]) -> None:
         """Don't call back any more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+        self._callbacks.pop(callback, None)
 
     def lose(self) -> None:
         """The connection is lost."""
         self.lost = True
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, {}
         for callback in callbacks:
             callback()

@@ -7,21 +7,22 @@ client's leaving through the `Line` in its scope.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.api.body import announces_body
 from gateway.api.errors import ApiError, encode_error
-from gateway.api.line import CYCLE, LINE, Line
-from gateway.server.cycle import GatewayCycle, News
+from gateway.api.line import LINE, Line
+from gateway.server.cycle import GatewayCycle
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
 
@@ -34,7 +35,7 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One client's connection."""
+    """One client's connection. uvicorn's own methods for a request aren't used: see `GatewayCycle`."""
 
     def __init__(
         self,
@@ -43,10 +44,17 @@ class GatewayProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        # Asked for each header: a method would look up where to put it each time.
+        self._given: list[tuple[bytes, bytes]] = []
+        keep = self._given.append
+        self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
+        self._app: Callable[..., Coroutine[Any, Any, None]] = config.loaded_app
         self._line = Line()
-        self._running: RequestResponseCycle | None = None
+        self._newest: GatewayCycle | None = None
+        self._running: GatewayCycle | None = None
+        self._waiting: deque[tuple[GatewayCycle, dict[str, Any]]] = deque()
         self._bare_bytes = 0
         self._in_message = False
         self._wrong = "this is no valid HTTP/1.1 request"
@@ -57,6 +65,16 @@ class GatewayProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort
+        # What every request of this connection has, for ASGI.
+        self._shared_scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "extensions": {LINE: self._line},
+        }
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,19 +83,29 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
-        if self._running is not None and not self._running.response_complete:
-            # uvicorn tells the newest request, behind which this one may run.
-            self._running.disconnected = True
-            self._running.message_event.set()
+        for cycle in (self._running, self._newest):
+            if cycle is not None:
+                cycle.lose()
+        # They have this connection, which is to be freed without the collector.
+        self._newest = self._running = self._line.cycle = None
+        self._waiting.clear()
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         self._bare_bytes += len(data)
+        self._idle_since = None
         was_in_message = self._in_message
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # what a request upgrades to is never spoken here
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse_malformed()
+        newest = self._newest
         # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+        if (newest is None or newest.response_complete) and self._head_timer is None:
             if was_in_message and not self._in_message:
                 self._idle_again()
             else:
@@ -88,102 +116,93 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """See httptools."""
-        if len(self.pipeline) >= _MAX_WAITING:
-            raise ValueError("too many requests wait for the answer to the one before")
-        super().on_message_begin()
+        self.url = b""
+        self._given.clear()
         self._in_message = True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools. uvicorn asks each whether it is `expect`; here it is looked for once."""
-        self.headers.append((name.lower(), value))
-
     def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._head_arrived()
+        """See httptools: check the head, and begin the request or let it wait for those before it."""
+        if self._head_timer is not None:
+            self._head_arrived()
         self._bare_bytes = 0
-        names = [*map(_name_of, self.headers)]
-        self._check_host(names)
-        if b"expect" in names:
-            self.expect_100_continue = any(
-                name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
-            )
-        upgrades = self.parser.should_upgrade()
-        if upgrades and announces_body(self.headers):
+        parser, version = self.parser, self.parser.get_http_version()
+        headers = self._given[:]
+        # What comes in trailers, behind every check, must not get into these.
+        self._given.clear()
+        names = [name for name, _ in headers]
+        if names.count(b"host") != 1:
+            self._check_host(names, version)
+        upgrades = parser.should_upgrade()
+        if upgrades and announces_body(headers):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
             raise ValueError(self._wrong)
-        self._begin(self.parser.get_http_version())
-        # The request has this list; what comes in trailers, behind every check, must not get into it.
-        self.headers = []
-        if upgrades:
-            # llhttp takes what follows for another protocol's, so no further request can come here.
-            self.cycle.keep_alive = False
+        # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
+        keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
+        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
+        path, raw_path, query = split(self.url)
+        method = parser.get_method().decode("ascii")
+        scope = self._shared_scope.copy()
+        scope["http_version"] = version
+        scope["method"] = method
+        scope["path"] = self.root_path + path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        scope["headers"] = headers
+        scope["state"] = self.app_state.copy()
+        cycle = GatewayCycle(self, method == "HEAD", version != "1.1", keep_alive)
+        if b"expect" in names:
+            cycle.expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        before, self._newest = self._newest, cycle
+        if before is None or before.response_complete:
+            self._begin(cycle, scope)
+        else:
+            self._let_wait(cycle, scope)
 
-    def _check_host(self, names: list[bytes]) -> None:
+    def _check_host(self, names: list[bytes], version: str) -> None:
         """RFC 9112, section 3.2: two are read differently by two servers."""
-        hosts = names.count(b"host")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        if version == "1.1" or b"host" in names:
             self._wrong = "an HTTP/1.1 request has exactly one `host` header"
             raise ValueError(self._wrong)
 
-    def _begin(self, version: str) -> None:
-        """Start the request, or let it wait for those before it: what uvicorn's `on_headers_complete` does, less what
-        this gateway never switches on (upgrades, a limit of connections, an access log)."""
-        scope, before = self.scope, self.cycle
-        scope["method"] = self.parser.get_method().decode("ascii")
-        if version != "1.1":
-            scope["http_version"] = version
-        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
-        path, scope["raw_path"], scope["query_string"] = split(self.url)
-        scope["path"] = self.root_path + path
-        cycle = self.cycle = GatewayCycle(
-            scope,
-            self.transport,
-            self.flow,
-            self.logger,
-            self.access_logger,
-            False,
-            self.server_state.default_headers,
-            News(self.loop),  # type: ignore[arg-type]  # what a cycle asks of an asyncio.Event
-            self.expect_100_continue,
-            version != "1.0" and self.parser.should_keep_alive(),
-            self.on_response_complete,
-        )
-        scope["extensions"] = {LINE: self._line, CYCLE: cycle}  # type: ignore[dict-item]  # ASGI allows any value
-        if before is None or before.response_complete:
-            self._running = cycle
-            self._start_asgi_task(cycle, self.app)
-        else:
-            self.pipeline.appendleft((cycle, self.app))
-            if len(self.pipeline) >= _MAX_READ_AHEAD:
-                # Until then we read on: only who reads learns that the client has left.
-                self.flow.pause_reading()
+    def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
+        self._running = self._line.cycle = cycle
+        task = self.loop.create_task(self._app(scope, cycle.receive, cycle.send))
+        self.tasks.add(task)
+        task.add_done_callback(cycle.ended)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """What a client asks for is no news for the log."""
+    def _let_wait(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
+        if len(self._waiting) >= _MAX_WAITING:
+            raise ValueError("too many requests wait for the answer to the one before")
+        self._waiting.append((cycle, scope))
+        if len(self._waiting) >= _MAX_READ_AHEAD:
+            # Until then we read on: only who reads learns that the client has left.
+            self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
         self._bare_bytes = 0
-        super().on_body(body)
+        cycle = self._newest
+        if cycle is not None and not cycle.response_complete:
+            cycle.add(body)
 
     def on_message_complete(self) -> None:
-        """See httptools. What a request upgrades to is never spoken here."""
+        """See httptools."""
         self._in_message = False
-        cycle = self.cycle
-        if not cycle.response_complete:
+        cycle = self._newest
+        if cycle is not None and not cycle.response_complete:
             cycle.more_body = False
-            cycle.message_event.set()
+            if cycle.waiter is not None:
+                cycle.tell()
 
     def _idle_again(self) -> None:
-        """What came was the rest of a body whose request is answered; the connection waits for the next one."""
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._watch_idling(self.timeout_keep_alive)
 
-    def send_400_response(self, msg: str) -> None:
+    def _refuse_malformed(self) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""
         # A target of such a length is no URL to the parser, before anybody has counted its bytes.
-        is_long = len(self.url or b"") >= MAX_HEAD_BYTES
+        is_long = len(self.url) >= MAX_HEAD_BYTES
         self._refuse(_too_large() if is_long else ApiError("invalid_request", self._wrong))
 
     def on_response_complete(self) -> None:
@@ -192,19 +211,22 @@ class GatewayProtocol(HttpToolsProtocol):
         One timer runs from the first of these moments on and looks again when it fires: one that is set and taken back
         for each request costs as much as parsing its JSON.
         """
-        if self.transport.is_closing():
-            super().on_response_complete()
-            self._watch_closing()
-            return
-        if self.pipeline:
-            self._running = self.pipeline[-1][0]
-            super().on_response_complete()
-            return
         self.server_state.total_requests += 1
-        self.flow.resume_reading()
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._watch_idling(self.timeout_keep_alive)
+        if not self.transport.is_closing():
+            if self.flow.read_paused:
+                self.flow.resume_reading()
+            if self._waiting:
+                self._begin(*self._waiting.popleft())
+                return
+        # A close waits for the client to take what is written, which it may never do: it is bounded as idling is.
+        self._idle_again()
+
+    def shutdown(self) -> None:
+        """See uvicorn: finish what is running."""
+        if self._newest is None or self._newest.response_complete:
+            self.transport.close()
+        else:
+            self._newest.keep_alive = False
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for all of the time."""
@@ -223,15 +245,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def _watch_idling(self, for_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
 
-    def _watch_closing(self) -> None:
-        """A close waits for the client to take what is written, which it may never do: bound that as idling is."""
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._watch_idling(self.timeout_keep_alive)
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
 
@@ -249,20 +262,20 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if not self._can_answer():
             self.transport.close()
-            self._watch_closing()
+            self._idle_again()
             return
         body = orjson.dumps(encode_error(error))
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(head % (error.status, _REASONS[error.status], len(body)) + body)
         self.transport.close()
-        self._watch_closing()
+        self._idle_again()
 
     def _can_answer(self) -> bool:
         """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""
-        cycle = self.cycle
+        cycle = self._newest
         if cycle is None or cycle.response_complete:
             return True
-        return cycle.more_body and not cycle.response_started and not self.pipeline
+        return cycle.more_body and not cycle.response_started and not self._waiting
 
 
 def _too_large() -> ApiError:
@@ -270,13 +283,11 @@ def _too_large() -> ApiError:
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, raw path and query of a request's target; raises as uvicorn does for one that is none."""
+    """Path, raw path and query of a request's target."""
     parsed = httptools.parse_url(url)
     path = parsed.path.decode("ascii")
     return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
 
-
-_name_of = itemgetter(0)
 
 # Nearly every request of a gateway has the same target.
 _split_common = lru_cache(maxsize=1024)(_split)

@@ -76,6 +76,7 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
     """How uvicorn runs the application. It never touches the peer's address: what a proxy says is judged by us."""
     return uvicorn.Config(
         app,
+        interface="asgi3",
         http=GatewayProtocol,
         ws="none",
         lifespan="on",

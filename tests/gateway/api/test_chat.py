@@ -198,7 +198,7 @@ async def test_nobody_watches_the_line_of_a_request_that_has_ended() -> None:
     exchange = Exchange(whole, line=Line())
     await exchange.run()
     assert exchange.line is not None
-    assert exchange.line._callbacks == []
+    assert not exchange.line._callbacks
 
 
 # --- refusals -------------------------------------------------------------------------------------

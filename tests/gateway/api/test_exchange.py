@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gateway.api.exchange import Exchange
-from gateway.api.line import CYCLE
+from gateway.api.line import LINE, Cycle, Line
 from gateway.execution.stream import AnswerStream
 from gateway.model.record import Record
 from providers.chat import (
@@ -35,6 +35,12 @@ class Client:
         if not self.is_slow:
             self.received += data
         return not self.is_slow
+
+    def begin(self, lines: list[bytes]) -> bool:
+        return True
+
+    def finish(self) -> bool:
+        return True
 
     async def send(self, message: dict[str, Any]) -> None:
         self.received += message.get("body", b"")
@@ -86,7 +92,9 @@ async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> N
         offer(b"\\u0064"),
         (ChoiceFinish("stop"), Finished()),
     )
-    exchange = Exchange({"extensions": {CYCLE: client}}, lambda: None, client.send, Record("r", 0, "t"))
+    line = Line()
+    line.cycle = cast(Cycle, client)
+    exchange = Exchange({"extensions": {LINE: line}}, lambda: None, client.send, Record("r", 0, "t"))
     await exchange.answer_stream(cast(AnswerStream, stream), ASK, 0)
     *events, done = [line.removeprefix(b"data: ") for line in client.received.split(b"\n\n") if line]
     deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.api.headers import response_headers
+from gateway.api.headers import pairs_of, response_lines
 from gateway.model.attempt import Attempt
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -20,7 +20,7 @@ FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
 
 
 def headers_of(record: Record) -> dict[str, str]:
-    pairs = response_headers(record)
+    pairs = pairs_of(response_lines(record))
     assert len({name for name, _ in pairs}) == len(pairs)
     return {name.decode(): value.decode("latin-1") for name, value in pairs}
 
@@ -71,7 +71,7 @@ def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
 @given(names=st.frozensets(st.text(max_size=80), max_size=30))
 @example(names=frozenset(f"{number:064}" for number in range(100)))
 def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
-    for _, value in response_headers(Record("req-1", 0.0, "t-1", dropped=names)):
+    for _, value in pairs_of(response_lines(Record("req-1", 0.0, "t-1", dropped=names))):
         assert len(value) <= 1024
         assert not set(value) & set(b"\r\n\0")
 

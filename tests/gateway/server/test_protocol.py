@@ -121,6 +121,20 @@ class App:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
         await send({"type": "http.response.body", "body": b"short", "more_body": False})
 
+    async def _fail(self, *_: object) -> None:
+        raise ValueError
+
+    async def _cancel(self, *_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def _silent(self, *_: object) -> None:
+        """No answer."""
+
+    async def _half(self, _: Any, __: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """An answer without its end."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
     async def _split(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """A header with a line break in it."""
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\r\nx-evil: c")]})
@@ -402,6 +416,26 @@ def test_an_answer_shorter_than_announced_is_cut(client: Conversation) -> None:
     client.send(get(b"/short") + get())
     client.until(b"\r\n\r\n")
     assert client.rest() == b"short"
+
+
+@pytest.mark.parametrize("path", [b"/fail", b"/cancel", b"/silent"])
+def test_an_application_that_fails_is_a_500_and_the_end(
+    client: Conversation, server: tuple[App, Door], caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        logging.getLogger("uvicorn.error").disabled = False
+        answer = client.send(get(path)).response()
+    assert (answer.status, answer.body, answer.headers["connection"]) == (500, b"Internal Server Error", "close")
+    assert client.rest() == b""
+    assert len(caplog.records) == 1
+    eventually(lambda: not server[1]._state.tasks)
+
+
+def test_an_answer_without_its_end_is_cut(client: Conversation, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        logging.getLogger("uvicorn.error").disabled = False
+        assert client.send(get(b"/half")).rest().endswith(b"4\r\nhalf\r\n")
+    assert [record.message for record in caplog.records] == ["ASGI callable returned without completing response."]
 
 
 def test_no_header_gets_into_an_answer_through_another(client: Conversation) -> None:
@@ -932,3 +966,18 @@ def test_a_trailer_says_nothing_about_the_caller(new_loop: Callable[[], asyncio.
         assert client.send(head + chunks).response().status == 200
         assert client.send(chat("two", b"x-forwarded-for: 1.2.3.4")).response().error == (403, "permission_denied")
     assert provider.prompts == ["hi"]
+
+
+@pytest.mark.parametrize("stream", [b"false", b"true"])
+def test_a_page_that_may_call_can_read_what_it_gets(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], stream: bytes
+) -> None:
+    """The short way of an answer doesn't go past what other headers are added to."""
+    table = table_of(TABLE + 'cors: {origins: ["https://page.example"]}\n', {"KEY": "sk"})
+    body = b'{"model": "assistant", "stream": %b, "messages": [{"role": "user", "content": "hi"}]}' % stream
+    lines = b"content-type: application/json", b"origin: https://page.example"
+    app = Gateway(table, HttpxTransport(httpx.MockTransport(Provider())))
+    with Door(app, new_loop) as door, Conversation(door.port) as client:
+        for _ in range(2):
+            answer = client.send(post(CHAT, body, *lines)).response()
+            assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "https://page.example")

@@ -1,0 +1,189 @@
+"""One request on its connection: the short ways of its answer write what the general one does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.api.headers import pairs_of
+from gateway.server.cycle import GatewayCycle
+
+HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)
+NAMES = st.from_regex(r"x-[a-z-]{1,12}", fullmatch=True)
+LINES = st.lists(st.builds(lambda name, value: f"{name}: {value}".encode(), NAMES, HEAD_TEXT), max_size=6)
+DATES = st.sampled_from([[], [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT")], [(b"date", b"x"), (b"server", b"y")]])
+
+
+class Wire(asyncio.Transport):
+    """What is written, and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+@dataclass
+class Connection:
+    """Where a cycle has its answers written."""
+
+    default: list[tuple[bytes, bytes]] = field(default_factory=list)
+    is_head: bool = False
+    is_old: bool = False
+    keep_alive: bool = True
+    answered: int = 0
+
+    def __post_init__(self) -> None:
+        self.transport = Wire()
+        self.flow = FlowControl(self.transport)
+        self.tasks: set[Any] = set()
+        self.server_state = SimpleNamespace(default_headers=self.default)
+        self.cycle = GatewayCycle(cast(HttpToolsProtocol, self), self.is_head, self.is_old, self.keep_alive)
+
+    def on_response_complete(self) -> None:
+        self.answered += 1
+
+    @property
+    def told(self) -> tuple[bytes, bool, int]:
+        return self.transport.written, self.transport.closed, self.answered
+
+
+CONNECTIONS = st.fixed_dictionaries(
+    {
+        "default": DATES,
+        "is_head": st.booleans(),
+        "is_old": st.booleans(),
+        "keep_alive": st.booleans(),
+    }
+)
+
+
+async def generally(connection: Connection, lines: list[bytes], *pieces: bytes) -> None:
+    send = connection.cycle.send
+    await send({"type": "http.response.start", "status": 200, "headers": pairs_of(lines)})
+    for piece in pieces[:-1]:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": pieces[-1], "more_body": False})
+
+
+@given(kind=CONNECTIONS, lines=LINES, body=st.binary(max_size=20))
+async def test_a_whole_answer_at_once_is_the_one_that_is_sent(
+    kind: dict[str, Any], lines: list[bytes], body: bytes
+) -> None:
+    short, general = Connection(**kind), Connection(**kind)
+    is_done = short.cycle.respond(lines, body)
+    await generally(general, [*lines, b"content-length: %d" % len(body)], body)
+    assert is_done == (not kind["is_head"])
+    assert short.told == (general.told if is_done else (b"", False, 0))
+
+
+@given(kind=CONNECTIONS, lines=LINES, pieces=st.lists(st.binary(max_size=20), max_size=5))
+async def test_a_stream_at_once_is_the_one_that_is_sent(
+    kind: dict[str, Any], lines: list[bytes], pieces: list[bytes]
+) -> None:
+    short, general = Connection(**kind), Connection(**kind)
+    cycle = short.cycle
+    assert [cycle.begin(lines), *map(cycle.write, pieces), cycle.finish()] == [True] * (len(pieces) + 2)
+    await generally(general, lines, *pieces, b"")
+    assert short.told == general.told
+    assert not cycle.write(b"more")
+    assert not cycle.finish()
+
+
+@pytest.mark.parametrize("line", [b"x: a\r\nx-evil: b", b"x: a\rb", b"x: a\nb", b"x: a\0b", b"x: a\r\n"])
+async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> None:
+    connection = Connection()
+    for way in (lambda lines: connection.cycle.respond(lines, b"x"), connection.cycle.begin):
+        with pytest.raises(RuntimeError, match="line break"):
+            way([b"x-a: b", line])
+    with pytest.raises(RuntimeError, match="line break"):
+        await generally(connection, [b"x-a: b", line], b"x")
+    assert connection.told == (b"", False, 0)
+    # Nothing has been said yet, so that the client can be told of the fault.
+    assert connection.cycle.respond([b"x-a: b"], b"x")
+
+
+async def test_who_does_not_read_gets_nothing_without_a_wait() -> None:
+    connection = Connection()
+    cycle = connection.cycle
+    assert cycle.begin([])
+    connection.flow.pause_writing()
+    assert not cycle.write(b"x")
+    assert not cycle.finish()
+    waiting = asyncio.ensure_future(cycle.send({"type": "http.response.body", "body": b"x", "more_body": True}))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    connection.flow.resume_writing()
+    await waiting
+    assert cycle.write(b"y")
+    assert connection.transport.written.endswith(b"\r\n\r\n1\r\nx\r\n1\r\ny\r\n")
+
+
+async def test_who_has_left_gets_nothing() -> None:
+    connection = Connection()
+    connection.cycle.lose()
+    assert not connection.cycle.begin([])
+    assert not connection.cycle.respond([], b"x")
+    await generally(connection, [], b"x")
+    assert await connection.cycle.receive() == {"type": "http.disconnect"}
+    assert connection.told == (b"", False, 0)
+
+
+async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
+    connection = Connection()
+    cycle = connection.cycle
+    assert cycle.whole_body() is None
+    heard: list[Any] = []
+
+    async def read() -> None:
+        while not heard or heard[-1]["type"] != "http.disconnect":
+            heard.append(await cycle.receive())
+
+    reading = asyncio.ensure_future(read())
+    for step in (lambda: cycle.add(b"a"), lambda: (cycle.add(b"b"), cycle.add(b"c")), lambda: cycle.respond([], b"")):
+        await asyncio.sleep(0)
+        step()
+        await asyncio.sleep(0)
+        if len(heard) == 2:
+            cycle.more_body = False
+            cycle.tell()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not reading.done()
+    await reading
+    assert [(event.get("body"), event.get("more_body")) for event in heard] == [
+        (b"a", True),
+        (b"bc", True),
+        (b"", False),
+        (None, None),
+    ]
+
+
+async def test_a_body_that_nobody_takes_holds_the_rest_back() -> None:
+    paused: list[bool] = []
+    connection = Connection()
+    connection.transport.pause_reading = lambda: paused.append(True)  # type: ignore[method-assign]
+    connection.transport.resume_reading = lambda: paused.append(False)  # type: ignore[method-assign]
+    for _ in range(3):
+        connection.cycle.add(b"x" * 40_000)
+    connection.cycle.more_body = False
+    assert paused == [True]
+    assert connection.cycle.whole_body() == b"x" * 120_000
+    assert paused == [True, False]
