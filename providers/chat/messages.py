@@ -73,6 +73,8 @@ class ToolCall:
     signature: str | None = None
 
 
+@final
+@quick
 @dataclass(frozen=True, slots=True)
 class SystemMessage:
     """Instructions of the product; `developer` is OpenAI's newer word for `system`."""
@@ -82,6 +84,8 @@ class SystemMessage:
     name: str | None = None
 
 
+@final
+@quick
 @dataclass(frozen=True, slots=True)
 class UserMessage:
     """What the person says."""
@@ -90,6 +94,7 @@ class UserMessage:
     name: str | None = None
 
 
+@final
 @quick
 @dataclass(frozen=True, slots=True)
 class AssistantMessage:
