@@ -22,6 +22,7 @@ from providers.chat import (
     NamedTool,
     Part,
     TextPart,
+    Texts,
     ToolMessage,
     UserMessage,
 )
@@ -122,14 +123,8 @@ def needs_of(request: ChatRequest) -> Needs:
     parameters = request.settings()
     if request.max_tokens is not None:
         parameters["max_tokens"] = request.max_tokens
-    for message in request.messages:
-        # Most are texts without a name, which need nothing.
-        if type(message) is ToolMessage or (type(message) is AssistantMessage and message.tool_calls):
-            features.add("tools")
-        elif type(message) is UserMessage and type(message.content) is tuple:
-            _add_parts(message.content, features, parameters)
-        if type(message) is not ToolMessage and message.name is not None:
-            parameters["message_name"] = message.name
+    if type(request.messages) is not Texts:
+        _add_messages(request, features, parameters)
     if type(request.messages[-1]) is AssistantMessage:
         features.add("prefill")
     if request.tools or request.tool_choice is not None:
@@ -156,6 +151,19 @@ def needs_of(request: ChatRequest) -> Needs:
 @lru_cache(maxsize=256)
 def _needs(features: tuple[str, ...], parameters: tuple[str, ...], moving: tuple[str, ...], unthinking: bool) -> Needs:
     return Needs(frozenset(features), frozenset(parameters), frozenset(moving), unthinking)
+
+
+def _add_messages(request: ChatRequest, features: set[str], parameters: dict[str, object]) -> None:
+    for message in request.messages:
+        if isinstance(message, ToolMessage):
+            features.add("tools")
+            continue
+        if message.name is not None:
+            parameters["message_name"] = message.name
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            features.add("tools")
+        elif isinstance(message, UserMessage) and not isinstance(message.content, str):
+            _add_parts(message.content, features, parameters)
 
 
 def _add_parts(parts: tuple[Part, ...], features: set[str], parameters: dict[str, object]) -> None:

@@ -30,8 +30,8 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
     if type(entries) is not list or not entries:
         return None
     choices: list[Choice] = []
-    for position, entry in enumerate(entries):
-        choice = _plain_choice(entry, position) if type(entry) is dict else None
+    for entry in entries:
+        choice = _plain_choice(entry, len(choices)) if type(entry) is dict else None
         if choice is None:
             return None
         choices.append(choice)
@@ -43,8 +43,8 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
     message, finish = take("message"), take("finish_reason")
     if take("index") != position or type(message) is not dict or type(finish) is not str:
         return None
-    for name, value in message.items():
-        if value and name not in _BESIDE:
+    for name in message:
+        if name not in _BESIDE and message[name]:
             return None
     content = message.get("content")
     if type(content) is not str or finish not in _PLAIN_FINISH or take("logprobs") or take("delta"):

@@ -2,7 +2,7 @@
 
 Nine requests of ten are such. Anything else (parts, tools, a field of any other type, a mistake) is None here and goes
 through `decode_request`, which knows every rule and names every mistake. A property test holds that both ways mean the
-same. One pass costs 2 microseconds where the general way costs 8.
+same. It costs a third of the general way.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, UserMessage
+from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, Texts, UserMessage
 from providers.values import maker
 
 __all__ = ["plain_request"]
@@ -43,19 +43,30 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
         return None
     stream, options, temperature = take("stream"), take("stream_options"), take("temperature")
     max_tokens, other_name = take("max_completion_tokens"), take("max_tokens")
+    # How many of its fields are there: where it has no more, nothing else needs to be looked for.
+    seen = 2
+    if stream is not None:
+        if type(stream) is not bool:
+            return None
+        seen += 1
+    if options is not None:
+        if not stream or options != _WITH_USAGE or options["include_usage"] is not True:
+            return None
+        seen += 1
+    if temperature is not None:
+        if type(temperature) not in _NUMBER or not 0 <= temperature <= 2:
+            return None
+        seen += 1
     if max_tokens is None:
         max_tokens = other_name
     elif other_name is not None:
         return None
-    plain = (
-        (stream is None or type(stream) is bool)
-        and (options is None or (stream and options == _WITH_USAGE and options["include_usage"] is True))
-        and (max_tokens is None or (type(max_tokens) is int and 1 <= max_tokens <= _MOST_TOKENS))
-        and (temperature is None or (type(temperature) in _NUMBER and 0 <= temperature <= 2))
-    )
-    seen = 2 + (stream is not None) + (options is not None) + (max_tokens is not None) + (temperature is not None)
+    if max_tokens is not None:
+        if type(max_tokens) is not int or not 1 <= max_tokens <= _MOST_TOKENS:
+            return None
+        seen += 1
     rarer = _NO_RARER if seen == len(body) else _rarer(body)
-    if not plain or rarer is None:
+    if rarer is None:
         return None
     top_p, presence, frequency, seed, user = rarer
     return _make_request(
@@ -90,7 +101,7 @@ def _rarer(body: dict[str, Any]) -> _Rarer | None:
     return (top_p, presence, frequency, seed, user) if plain else None
 
 
-def _messages(entries: object, most: int) -> tuple[Message, ...] | None:
+def _messages(entries: object, most: int) -> Texts | None:
     if type(entries) is not list or not 0 < len(entries) <= most:
         return None
     messages: list[Message] = []
@@ -101,4 +112,4 @@ def _messages(entries: object, most: int) -> tuple[Message, ...] | None:
             messages.append(_MAKE[entry["role"]](content))
     except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
         return None
-    return tuple(messages)
+    return Texts(messages)
