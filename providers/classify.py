@@ -118,7 +118,7 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
 
 def plain_text(response: WireResponse) -> str:
     """What an error says whose body is no JSON object, but a text, or a JSON string; of an answer, nothing."""
-    if response.status < 400 or is_html(response):
+    if response.status < 400 or is_html(response.headers.get("content-type", "")):
         return ""
     start = response.body[: 4 * _MOST_DETAIL].strip()
     if start.startswith((b"{", b"[", b"<")):
@@ -145,6 +145,6 @@ def error_object(body: bytes) -> dict[str, object]:
     return dict(as_map(value))
 
 
-def is_html(response: WireResponse) -> bool:
+def is_html(content_type: str) -> bool:
     """Whether this is a page for people: a portal, a firewall, a load balancer."""
-    return response.headers.get("content-type", "").lower().startswith("text/html")
+    return content_type.lower().startswith("text/html")

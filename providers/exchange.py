@@ -7,9 +7,10 @@ is its adapter's to read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 from providers.adapter import Adapter, StreamParser, Target, WireResponse
 from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent
@@ -33,9 +34,10 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
     if not 200 <= response.status < 300:
         # A redirect would take the prompt to a host that nobody permitted.
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
-    if is_html(response):
+    form = _form_of(response.headers.get("content-type", ""))
+    if form == "html":
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
-    if is_event_stream(response.headers):
+    if form == "events":
         parser = adapter.stream_parser(target)
         completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
     else:
@@ -54,14 +56,14 @@ def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[St
     return (*events[:-1], replace(last, failure=failed))
 
 
-def is_event_stream(headers: Mapping[str, str]) -> bool:
-    """Whether the body says that it is a stream of events."""
-    return _kind(headers.get("content-type", "")) == "text/event-stream"
-
-
 @lru_cache(maxsize=256)
-def _kind(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
+    if is_html(content_type):
+        return "html"
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return "events"
+    return "json" if kind == "application/json" or kind.endswith("+json") else "other"
 
 
 class AnswerReader:
@@ -75,7 +77,8 @@ class AnswerReader:
         self._head = head
         self._target = target
         self._parser: StreamParser | None = None
-        if 200 <= head.status < 300 and not is_html(head) and not _is_json_body(head.headers):
+        form = _form_of(head.headers.get("content-type", ""))
+        if 200 <= head.status < 300 and form not in ("html", "json"):
             self._parser = adapter.stream_parser(target)
         self._stop = stop
         left_in = stops_left_in(adapter, stop) if stop else ()
@@ -139,8 +142,3 @@ class AnswerReader:
                     return (*events[:position], dated, *events[position + 1 :])
                 break
         return events
-
-
-def _is_json_body(headers: Mapping[str, str]) -> bool:
-    kind = _kind(headers.get("content-type", ""))
-    return kind == "application/json" or kind.endswith("+json")

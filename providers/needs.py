@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import compress
-from operator import attrgetter, ne
 from typing import Any
 
 from providers.catalogue import read
@@ -21,11 +19,10 @@ from providers.chat import (
     FilePart,
     ImagePart,
     JsonObjectFormat,
-    JsonSchemaFormat,
     NamedTool,
     Part,
-    SystemMessage,
     TextPart,
+    Texts,
     ToolMessage,
     UserMessage,
 )
@@ -103,12 +100,6 @@ class Needs:
     unthinking: bool = False
 
 
-_PLAIN_PARAMETERS = PARAMETERS - INNER_PARAMETERS
-_SAID = tuple(sorted(_PLAIN_PARAMETERS))
-_said_of = attrgetter(*_SAID)
-_UNSAID = _said_of(ChatRequest("", ()))
-
-
 @cache
 def moves_data() -> frozenset[str]:
     """The names of request fields that move or keep data."""
@@ -126,52 +117,71 @@ def _moves() -> Mapping[str, str]:
     return dict(data["moves_data"])
 
 
-# Messages that need nothing where their content is text.
-_TALK = (SystemMessage, UserMessage)
-
-
 def needs_of(request: ChatRequest) -> Needs:
     """What the request needs; computed once a request, whatever the number of deployments."""
-    features, parameters = frozenset(_features(request)), frozenset(_parameters(request))
-    return _needs(features, parameters, _moving(request), request.reasoning_effort == "none")
+    features: set[str] = set()
+    parameters = request.settings()
+    if request.max_tokens is not None:
+        parameters["max_tokens"] = request.max_tokens
+    if type(request.messages) is not Texts:
+        _add_messages(request, features, parameters)
+    if type(request.messages[-1]) is AssistantMessage:
+        features.add("prefill")
+    if request.tools or request.tool_choice is not None:
+        _add_tools(request, features, parameters)
+    if request.response_format is not None:
+        features.add("json_object" if isinstance(request.response_format, JsonObjectFormat) else "json_schema")
+    if request.n is not None and request.n > 1:
+        features.add("n")
+    if request.logprobs:
+        features.add("logprobs")
+    if request.stop:
+        parameters["stop"] = request.stop
+        if not all(map(str.strip, request.stop)):
+            parameters["blank_stop"] = request.stop
+    if not request.extra and not request.unread:
+        return _needs(tuple(features), tuple(parameters), (), request.reasoning_effort == "none")
+    parameters.update(request.extra)
+    parameters.update(dict.fromkeys(request.unread))
+    return _needs(tuple(features), tuple(parameters), tuple(_moving(request)), request.reasoning_effort == "none")
 
 
 # Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is
 # remembered by its needs is found without comparing them.
 @lru_cache(maxsize=256)
-def _needs(features: frozenset[str], parameters: frozenset[str], moving: frozenset[str], unthinking: bool) -> Needs:
-    return Needs(features, parameters, moving, unthinking)
+def _needs(features: tuple[str, ...], parameters: tuple[str, ...], moving: tuple[str, ...], unthinking: bool) -> Needs:
+    return Needs(frozenset(features), frozenset(parameters), frozenset(moving), unthinking)
 
 
-def _features(request: ChatRequest) -> set[str]:
-    features: set[str] = set()
+def _add_messages(request: ChatRequest, features: set[str], parameters: dict[str, object]) -> None:
     for message in request.messages:
-        if type(message.content) is str and type(message) in _TALK:
+        if isinstance(message, ToolMessage):
+            features.add("tools")
             continue
-        if isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and message.tool_calls):
+        if message.name is not None:
+            parameters["message_name"] = message.name
+        if isinstance(message, AssistantMessage) and message.tool_calls:
             features.add("tools")
         elif isinstance(message, UserMessage) and not isinstance(message.content, str):
-            for part in message.content:
-                features.update(_part_features(part))
+            _add_parts(message.content, features, parameters)
+
+
+def _add_parts(parts: tuple[Part, ...], features: set[str], parameters: dict[str, object]) -> None:
+    for part in parts:
+        features.update(_part_features(part))
+        if isinstance(part, ImagePart) and part.detail not in (None, "auto"):
+            parameters["image_detail"] = part.detail
+
+
+def _add_tools(request: ChatRequest, features: set[str], parameters: dict[str, object]) -> None:
     if request.tools:
         features.add("tools")
-    if request.tool_choice is not None:
-        if isinstance(request.tool_choice, NamedTool):
-            features.add("tool_choice_named")
-        elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
-            features.add("tool_choice_required")
-    if request.response_format is not None:
-        if isinstance(request.response_format, JsonObjectFormat):
-            features.add("json_object")
-        elif isinstance(request.response_format, JsonSchemaFormat):
-            features.add("json_schema")
-    if request.n is not None and request.n > 1:
-        features.add("n")
-    if request.logprobs:
-        features.add("logprobs")
-    if isinstance(request.messages[-1], AssistantMessage):
-        features.add("prefill")
-    return features
+        if any(tool.strict for tool in request.tools):
+            parameters["strict_tools"] = True
+    if isinstance(request.tool_choice, NamedTool):
+        features.add("tool_choice_named")
+    elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
+        features.add("tool_choice_required")
 
 
 def _part_features(part: Part) -> tuple[str, ...]:
@@ -184,26 +194,6 @@ def _part_features(part: Part) -> tuple[str, ...]:
             return ("audio",)
         case FilePart():
             return ("file",)
-
-
-def _parameters(request: ChatRequest) -> set[str]:
-    parameters = set(compress(_SAID, map(ne, _said_of(request), _UNSAID)))
-    if request.tools and any(tool.strict for tool in request.tools):
-        parameters.add("strict_tools")
-    if request.stop and not all(map(str.strip, request.stop)):
-        parameters.add("blank_stop")
-    for message in request.messages:
-        if type(message) is not ToolMessage and message.name is not None:
-            parameters.add("message_name")
-        if type(message) is UserMessage and type(message.content) is tuple and any(map(_has_detail, message.content)):
-            parameters.add("image_detail")
-    if request.extra or request.unread:
-        parameters.update(request.extra, request.unread)
-    return parameters
-
-
-def _has_detail(part: Part) -> bool:
-    return isinstance(part, ImagePart) and part.detail not in (None, "auto")
 
 
 def _moving(request: ChatRequest) -> frozenset[str]:

@@ -16,18 +16,20 @@ def encode_answer(
     completion: ChatCompletion, labelling: Labelling | None, request_id: str, model: str | None = None
 ) -> dict[str, object]:
     """The body of a whole answer; what is ours in it is in `x_gateway`. model: what is shown for the model's name."""
-    extras: dict[str, object] = {}
-    if raw := [
-        word for choice in completion.choices if choice.finish_reason == "other" if (word := choice.raw_finish_reason)
-    ]:
-        extras["finish_reason"] = ", ".join(sorted(raw))
+    raw: list[str] = []
+    for choice in completion.choices:
+        if choice.finish_reason == "other" and choice.raw_finish_reason:
+            raw.append(choice.raw_finish_reason)
+    if labelling is None and not raw:
+        return encode_completion(completion, model or completion.model)
+    extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if labelling is not None:
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
         extras["labels"] = marks(labelling, request_id, integrity, in_content=labelled is not completion)
         completion = labelled
     body = encode_completion(completion, model or completion.model)
-    return {**body, "x_gateway": extras} if extras else body
+    return {**body, "x_gateway": extras}
 
 
 def encoder_for(

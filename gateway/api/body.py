@@ -1,4 +1,4 @@
-"""A request's body: read within bounds of size and time, and parsed as JSON within a bound of depth."""
+"""A request's body: taken within bounds of size and time, and read as JSON within a bound of depth."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import orjson
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
+from providers.chat import ChatRequest
+from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
+from providers.codec.plain_request import plain_request
 
 __all__ = [
     "MOST_REQUESTS",
@@ -23,6 +26,7 @@ __all__ = [
     "drain",
     "parse_json",
     "read_body",
+    "read_request",
 ]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -170,22 +174,42 @@ async def drain(receive: Receive) -> None:
         return
 
 
+def read_request(body: bytes) -> ChatRequest:
+    """The request of a body; raises ApiError as `parse_json` does, and what `decode_request` raises."""
+    value = _parsed(body)
+    request = plain_request(value, MAX_MESSAGES)
+    if request is None:
+        # One in the plain form has three levels, and isn't asked.
+        _check_depth(body, value)
+        request = decode_any_request(value)
+    return request
+
+
 def parse_json(body: bytes) -> object:
     """The parsed body; raises ApiError with the line and column of a mistake, or for nesting that is too deep."""
-    if not body:
-        raise ApiError("invalid_request", "the body is empty; send a JSON object")
+    value = _parsed(body)
+    _check_depth(body, value)
+    return value
+
+
+def _parsed(body: bytes) -> object:
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if not body:
+            raise ApiError("invalid_request", "the body is empty; send a JSON object") from None
         # orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON.
         read = body[: error.pos]
         if read.count(b"[") + read.count(b"{") - read.count(b"]") - read.count(b"}") > MAX_DEPTH:
             raise _too_deep() from None
         raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
+    return value
+
+
+def _check_depth(body: bytes, value: object) -> None:
     # Fewer opening brackets than levels can't be too deep, and spares almost every request the walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise _too_deep()
-    return value
 
 
 def _too_deep() -> ApiError:

@@ -17,8 +17,8 @@ from gateway.api.body import (
     HeldBytes,
     StreamLimit,
     check_content_headers,
-    parse_json,
     read_body,
+    read_request,
 )
 from gateway.api.consent import consent_said
 from gateway.api.door import (
@@ -46,7 +46,6 @@ from gateway.service.journey import Journeys
 from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
-from providers.codec import decode_request
 
 __all__ = ["ChatEndpoint"]
 
@@ -144,7 +143,7 @@ class ChatEndpoint:
             while (current := self._journeys.current()) is not table:
                 table = current
                 client, sighting, location = await self._begin_anew(table, visitor, record)
-            request, body_bytes = decode_request(parse_json(body)), len(body)
+            request, body_bytes = read_request(body), len(body)
             del body
             record.stream = request.stream
             if location.region is not None and location.region.log_prompts and self._log_prompt is not None:

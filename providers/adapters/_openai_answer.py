@@ -19,6 +19,7 @@ from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
 from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
+from providers.values import maker
 
 __all__ = [
     "BY_CODE",
@@ -102,6 +103,7 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
 }
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
+_make_usage = maker(Usage)
 # What most deltas hold: no more than who speaks, and text.
 _OF_TEXT = frozenset({"role", "content"})
 
@@ -229,12 +231,21 @@ def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: i
 
 def read_usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0."""
-    prompt, completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
+    prompt, completion = source.get("prompt_tokens"), source.get("completion_tokens")
+    of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
+    cached = of_prompt.get("cached_tokens", 0) if type(of_prompt) is dict else 0
+    reasoning = of_completion.get("reasoning_tokens", 0) if type(of_completion) is dict else 0
+    if (
+        type(prompt) is type(completion) is type(cached) is type(reasoning) is int
+        # Nothing is left of numbers that have at most 63 bits and aren't negative.
+        and not (prompt | completion | cached | reasoning) >> 63
+    ):
+        return _make_usage(prompt, completion, cached, reasoning)
     return Usage(
         read_int(source, "prompt_tokens") or 0,
         read_int(source, "completion_tokens") or 0,
-        (read_int(as_map(prompt), "cached_tokens") or 0) if prompt else 0,
-        (read_int(as_map(completion), "reasoning_tokens") or 0) if completion else 0,
+        read_int(as_map(of_prompt), "cached_tokens") or 0,
+        read_int(as_map(of_completion), "reasoning_tokens") or 0,
     )
 
 

@@ -10,12 +10,15 @@ import re
 from collections.abc import Mapping
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage
+from providers.values import maker
 
 __all__ = ["plain_completion"]
 
 _PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
-_MESSAGE_FIELDS = frozenset({"role", "content", "refusal", "annotations", "tool_calls", "function_call", "audio"})
+# Fields of a message in which something may stand that is no part of the answer; any other must be empty.
+_BESIDE = frozenset({"role", "content", "annotations", "function_call", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_make_message, _make_choice, _make_completion = maker(AssistantMessage), maker(Choice), maker(ChatCompletion)
 
 
 def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
@@ -27,31 +30,25 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
     if type(entries) is not list or not entries:
         return None
     choices: list[Choice] = []
-    for position, entry in enumerate(entries):
-        choice = _plain_choice(entry, position) if type(entry) is dict else None
+    for entry in entries:
+        choice = _plain_choice(entry, len(choices)) if type(entry) is dict else None
         if choice is None:
             return None
         choices.append(choice)
-    return ChatCompletion(id, model, created, tuple(choices), usage)
+    return _make_completion(id, model, created, tuple(choices), usage)
 
 
-def _plain_choice(entry: Mapping[str, object], position: int) -> Choice | None:
+def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
     take = entry.get
-    message = take("message")
-    if type(message) is not dict or not message.keys() <= _MESSAGE_FIELDS:
+    message, finish = take("message"), take("finish_reason")
+    if take("index") != position or type(message) is not dict or type(finish) is not str:
         return None
+    for name in message:
+        if name not in _BESIDE and message[name]:
+            return None
     content = message.get("content")
-    finish = take("finish_reason")
-    plain = (
-        take("index") == position
-        and type(content) is str
-        and type(finish) is str
-        and finish in _PLAIN_FINISH
-        and not take("logprobs")
-        and not take("delta")
-        and not message.get("refusal")
-        and not message.get("tool_calls")
-    )
-    if not plain or type(content) is not str or (not content.isascii() and _SURROGATE.search(content)):
+    if type(content) is not str or finish not in _PLAIN_FINISH or take("logprobs") or take("delta"):
         return None
-    return Choice(AssistantMessage(content), _PLAIN_FINISH[finish], position)
+    if not content.isascii() and _SURROGATE.search(content):
+        return None
+    return _make_choice(_make_message(content), _PLAIN_FINISH[finish], position)

@@ -25,10 +25,13 @@ from providers.codec import encode_request
 from providers.failures import Failure, ProviderFailed
 from providers.fitting import FEATURES, PARAMETERS, THINKS_BY_RESPONSES
 from providers.json_values import dumps
+from providers.values import maker
 
 __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
 
-_JSON_HEADERS = (("content-type", "application/json"),)
+_WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM_HEADERS = (("content-type", "application/json"), ("accept", "text/event-stream"))
+_make_wire = maker(WireRequest)
 _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
 
 
@@ -56,19 +59,21 @@ class OpenAIAdapter(Catalogued):
         """See `providers.adapter.Adapter`."""
         if not self.is_openai:
             request = _in_common_words(request)
-        if request.reasoning_effort is not None and target.facts.efforts:
-            effort = nearest_effort(request.reasoning_effort, target.facts.efforts)
+        facts = target.facts
+        if request.reasoning_effort is not None and facts.efforts:
+            effort = nearest_effort(request.reasoning_effort, facts.efforts)
             request = replace(request, reasoning_effort=effort)
-        accept = "text/event-stream" if request.stream else "application/json"
-        headers = (*_JSON_HEADERS, ("accept", accept))
-        if THINKS_BY_RESPONSES in target.facts.flags and goes_by_responses(request, target.facts):
+        headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
+        if THINKS_BY_RESPONSES in facts.flags and goes_by_responses(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
         body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
-        if STREAM_OPTIONS in target.facts.without:
-            body.pop(STREAM_OPTIONS, None)
-        body.update(request.extra)
-        body.update(target.pins)
-        return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
+        if request.stream and STREAM_OPTIONS in facts.without:
+            del body[STREAM_OPTIONS]
+        if request.extra:
+            body.update(request.extra)
+        if target.pins:
+            body.update(target.pins)
+        return _make_wire("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

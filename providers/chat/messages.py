@@ -16,6 +16,7 @@ __all__ = [
     "Part",
     "SystemMessage",
     "TextPart",
+    "Texts",
     "ToolCall",
     "ToolMessage",
     "UserMessage",
@@ -73,6 +74,8 @@ class ToolCall:
     signature: str | None = None
 
 
+@final
+@quick
 @dataclass(frozen=True, slots=True)
 class SystemMessage:
     """Instructions of the product; `developer` is OpenAI's newer word for `system`."""
@@ -82,6 +85,8 @@ class SystemMessage:
     name: str | None = None
 
 
+@final
+@quick
 @dataclass(frozen=True, slots=True)
 class UserMessage:
     """What the person says."""
@@ -90,6 +95,7 @@ class UserMessage:
     name: str | None = None
 
 
+@final
 @quick
 @dataclass(frozen=True, slots=True)
 class AssistantMessage:
@@ -114,6 +120,14 @@ class ToolMessage:
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 
+class Texts(tuple[Message, ...]):
+    """Messages that who read them knows for texts: of the system, the person and the model by turns, each without a
+    name, a part or a call. They are equal to the same messages in any other tuple; only who asks saves a look at each.
+    """
+
+    __slots__ = ()
+
+
 def text_of(content: str | tuple[Part, ...] | None) -> str:
     """The text of a message's content: its text parts joined without a separator; other parts are passed over."""
     if content is None:
@@ -126,6 +140,3 @@ def text_of(content: str | tuple[Part, ...] | None) -> str:
 def said_in(message: AssistantMessage) -> str:
     """The text of an answer, for formats in which a refusal is a text like any other."""
     return text_of(message.content) or message.refusal or ""
-
-
-# --- the request ----------------------------------------------------------------------------------

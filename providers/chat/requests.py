@@ -103,3 +103,26 @@ class ChatRequest:
     extra: Mapping[str, object] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     folded: bool = False
+
+    def settings(self) -> dict[str, object]:
+        """Those of the settings that are said, by name, and that OpenAI's dialect takes as they are."""
+        said: dict[str, object] = {}
+        if self.temperature is not None:
+            said["temperature"] = self.temperature
+        if self.top_p is not None:
+            said["top_p"] = self.top_p
+        if self.presence_penalty is not None:
+            said["presence_penalty"] = self.presence_penalty
+        if self.frequency_penalty is not None:
+            said["frequency_penalty"] = self.frequency_penalty
+        if self.seed is not None:
+            said["seed"] = self.seed
+        if self.logit_bias is not None:
+            said["logit_bias"] = self.logit_bias
+        if self.parallel_tool_calls is not None:
+            said["parallel_tool_calls"] = self.parallel_tool_calls
+        if self.reasoning_effort is not None:
+            said["reasoning_effort"] = self.reasoning_effort
+        if self.user is not None:
+            said["user"] = self.user
+        return said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage, text_of
+from providers.chat import AssistantMessage, ChatCompletion, FinishReason, Usage, text_of
 from providers.codec.call_ids import join_call_id
 
 __all__ = ["OUTWARD_FINISH", "encode_completion", "encode_usage"]
@@ -19,30 +19,32 @@ OUTWARD_FINISH: dict[FinishReason, str] = {
 
 def encode_completion(completion: ChatCompletion, model: str) -> dict[str, object]:
     """The answer as a `chat.completion` object that names `model`."""
+    choices: list[object] = []
+    for choice in completion.choices:
+        choices.append(
+            {
+                "index": choice.index,
+                "message": _message(choice.message),
+                "logprobs": choice.logprobs,
+                "finish_reason": OUTWARD_FINISH[choice.finish_reason],
+            }
+        )
     body: dict[str, object] = {
         "id": completion.id,
         "object": "chat.completion",
         "created": completion.created,
         "model": model,
-        "choices": [_choice(choice) for choice in completion.choices],
+        "choices": choices,
     }
     if completion.usage is not None:
         body["usage"] = encode_usage(completion.usage)
     return body
 
 
-def _choice(choice: Choice) -> dict[str, object]:
-    return {
-        "index": choice.index,
-        "message": _message(choice.message),
-        "logprobs": choice.logprobs,
-        "finish_reason": OUTWARD_FINISH[choice.finish_reason],
-    }
-
-
 def _message(message: AssistantMessage) -> dict[str, object]:
-    content = None if message.content is None else text_of(message.content)
-    body: dict[str, object] = {"role": "assistant", "content": content, "refusal": message.refusal}
+    content = message.content
+    said = content if content is None or isinstance(content, str) else text_of(content)
+    body: dict[str, object] = {"role": "assistant", "content": said, "refusal": message.refusal}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -62,7 +64,7 @@ def encode_usage(usage: Usage) -> dict[str, object]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import compress, repeat
-from operator import attrgetter, is_not
 from typing import assert_never
 
 from providers.chat import (
@@ -21,46 +19,33 @@ from providers.chat import (
     ResponseFormat,
     SystemMessage,
     TextPart,
+    Texts,
     Tool,
     ToolCall,
     ToolChoice,
-    ToolMessage,
     UserMessage,
 )
 
 __all__ = ["encode_message", "encode_request", "encode_tool", "encode_tool_call", "encode_tool_choice"]
 
-_PLAIN = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "logit_bias",
-    "parallel_tool_calls",
-    "reasoning_effort",
-    "user",
-)
-_plain_of = attrgetter(*_PLAIN)
+_ROLES: dict[type[Message], str] = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
 
 
 def encode_request(
     request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
 ) -> dict[str, object]:
     """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
-    messages = [
-        # What most messages are, without the call.
-        {"role": "user", "content": message.content}
-        if type(message) is UserMessage and type(message.content) is str and message.name is None
-        else encode_message(message)
-        for message in request.messages
-    ]
-    body: dict[str, object] = {"model": model, "messages": messages}
-    values = _plain_of(request)
-    body.update(compress(zip(_PLAIN, values, strict=True), map(is_not, values, repeat(None))))
+    if type(request.messages) is Texts:
+        messages: list[object] = [{"role": _ROLES[type(text)], "content": text.content} for text in request.messages]
+    else:
+        messages = [encode_message(message) for message in request.messages]
+    body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
+    if request.n is not None:
+        body["n"] = request.n
+    if request.logprobs is not None:
+        body["logprobs"] = request.logprobs
+    if request.top_logprobs is not None:
+        body["top_logprobs"] = request.top_logprobs
     if request.max_tokens is not None:
         body[max_tokens_field] = request.max_tokens
     if request.stop:
@@ -79,31 +64,24 @@ def encode_request(
 
 def encode_message(message: Message) -> dict[str, object]:
     """One message; signatures of tool calls stay inside: they are another provider's."""
-    match message:
-        case UserMessage(content, name):
-            body: dict[str, object] = {"role": "user", "content": _content(content)}
-        case AssistantMessage(content, refusal, _, calls, name):
-            # No content is taken beside calls alone.
-            said = _content(content) if content is not None else None if calls else ""
-            body = {"role": "assistant", "content": said}
-            if refusal is not None:
-                body["refusal"] = refusal
-            if calls:
-                body["tool_calls"] = [encode_tool_call(call) for call in calls]
-        case SystemMessage(content, role, name):
-            body = {"role": role, "content": _content(content)}
-        case ToolMessage(call_id, content):
-            body = {"role": "tool", "tool_call_id": call_id, "content": _content(content)}
-            name = None
-        case _:
-            assert_never(message)
-    if name is not None:
-        body["name"] = name
+    content = message.content
+    said = content if content is None or isinstance(content, str) else [_part(part) for part in content]
+    if type(message) is UserMessage:
+        body: dict[str, object] = {"role": "user", "content": said}
+    elif type(message) is AssistantMessage:
+        # No content is taken beside calls alone.
+        body = {"role": "assistant", "content": "" if said is None and not message.tool_calls else said}
+        if message.refusal is not None:
+            body["refusal"] = message.refusal
+        if message.tool_calls:
+            body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
+    elif type(message) is SystemMessage:
+        body = {"role": message.role, "content": said}
+    else:
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": said}
+    if message.name is not None:
+        body["name"] = message.name
     return body
-
-
-def _content(content: str | tuple[Part, ...]) -> object:
-    return content if isinstance(content, str) else [_part(part) for part in content]
 
 
 def _part(part: Part) -> dict[str, object]:

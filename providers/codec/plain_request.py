@@ -2,14 +2,16 @@
 
 Nine requests of ten are such. Anything else (parts, tools, a field of any other type, a mistake) is None here and goes
 through `decode_request`, which knows every rule and names every mistake. A property test holds that both ways mean the
-same. One pass costs 2 microseconds where the general way costs 8.
+same. It costs a third of the general way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, UserMessage
+from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, Texts, UserMessage
+from providers.values import maker
 
 __all__ = ["plain_request"]
 
@@ -18,10 +20,13 @@ _FIELDS = frozenset(
     "frequency_penalty seed user".split()
 )
 _MAKE: dict[object, Callable[[str], Message]] = {
-    "system": SystemMessage,
-    "user": UserMessage,
-    "assistant": AssistantMessage,
+    "system": maker(SystemMessage),
+    "user": maker(UserMessage),
+    "assistant": maker(AssistantMessage),
 }
+_make_request = maker(ChatRequest)
+_Rarer = tuple[float | None, float | None, float | None, int | None, str | None]
+_NO_RARER: _Rarer = (None, None, None, None, None)
 _NUMBER = (float, int)
 _WITH_USAGE = {"include_usage": True}
 _MOST_TOKENS = 2**31 - 1
@@ -30,34 +35,41 @@ _MOST_SEED = 2**63 - 1
 
 def plain_request(body: object, most_messages: int) -> ChatRequest | None:
     """The request of a body in the plain form, None for any other. Absent and null are the same."""
-    if type(body) is not dict or not body.keys() <= _FIELDS:
+    if type(body) is not dict:
         return None
     take = body.get
-    model, stream, messages = take("model"), take("stream"), _messages(take("messages"), most_messages)
+    model, messages = take("model"), _messages(take("messages"), most_messages)
     if type(model) is not str or not model or messages is None:
         return None
-    max_tokens = take("max_completion_tokens")
+    stream, options, temperature = take("stream"), take("stream_options"), take("temperature")
+    max_tokens, other_name = take("max_completion_tokens"), take("max_tokens")
+    # How many of its fields are there: where it has no more, nothing else needs to be looked for.
+    seen = 2
+    if stream is not None:
+        if type(stream) is not bool:
+            return None
+        seen += 1
+    if options is not None:
+        if not stream or options != _WITH_USAGE or options["include_usage"] is not True:
+            return None
+        seen += 1
+    if temperature is not None:
+        if type(temperature) not in _NUMBER or not 0 <= temperature <= 2:
+            return None
+        seen += 1
     if max_tokens is None:
-        max_tokens = take("max_tokens")
-    elif take("max_tokens") is not None:
+        max_tokens = other_name
+    elif other_name is not None:
         return None
-    temperature, top_p, seed, user = take("temperature"), take("top_p"), take("seed"), take("user")
-    presence, frequency = take("presence_penalty"), take("frequency_penalty")
-    options = take("stream_options")
-    plain = (
-        (stream is None or type(stream) is bool)
-        and (options is None or (stream and options == _WITH_USAGE and options["include_usage"] is True))
-        and (max_tokens is None or (type(max_tokens) is int and 1 <= max_tokens <= _MOST_TOKENS))
-        and (temperature is None or (type(temperature) in _NUMBER and 0 <= temperature <= 2))
-        and (top_p is None or (type(top_p) in _NUMBER and 0 <= top_p <= 1))
-        and (presence is None or (type(presence) in _NUMBER and -2 <= presence <= 2))
-        and (frequency is None or (type(frequency) in _NUMBER and -2 <= frequency <= 2))
-        and (seed is None or (type(seed) is int and -_MOST_SEED - 1 <= seed <= _MOST_SEED))
-        and (user is None or type(user) is str)
-    )
-    if not plain:
+    if max_tokens is not None:
+        if type(max_tokens) is not int or not 1 <= max_tokens <= _MOST_TOKENS:
+            return None
+        seen += 1
+    rarer = _NO_RARER if seen == len(body) else _rarer(body)
+    if rarer is None:
         return None
-    return ChatRequest(
+    top_p, presence, frequency, seed, user = rarer
+    return _make_request(
         model,
         messages,
         stream is True,
@@ -72,15 +84,32 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
     )
 
 
-def _messages(entries: object, most: int) -> tuple[Message, ...] | None:
+def _rarer(body: dict[str, Any]) -> _Rarer | None:
+    """The settings that few requests have; None where something else is there."""
+    if not body.keys() <= _FIELDS:
+        return None
+    take = body.get
+    top_p, seed, user = take("top_p"), take("seed"), take("user")
+    presence, frequency = take("presence_penalty"), take("frequency_penalty")
+    plain = (
+        (top_p is None or (type(top_p) in _NUMBER and 0 <= top_p <= 1))
+        and (presence is None or (type(presence) in _NUMBER and -2 <= presence <= 2))
+        and (frequency is None or (type(frequency) in _NUMBER and -2 <= frequency <= 2))
+        and (seed is None or (type(seed) is int and -_MOST_SEED - 1 <= seed <= _MOST_SEED))
+        and (user is None or type(user) is str)
+    )
+    return (top_p, presence, frequency, seed, user) if plain else None
+
+
+def _messages(entries: object, most: int) -> Texts | None:
     if type(entries) is not list or not 0 < len(entries) <= most:
         return None
     messages: list[Message] = []
-    for entry in entries:
-        if type(entry) is not dict or len(entry) != 2:
-            return None
-        role, content = entry.get("role"), entry.get("content")
-        if type(role) is not str or type(content) is not str or (make := _MAKE.get(role)) is None:
-            return None
-        messages.append(make(content))
-    return tuple(messages)
+    try:
+        for entry in entries:
+            if type(entry) is not dict or len(entry) != 2 or type(content := entry["content"]) is not str:
+                return None
+            messages.append(_MAKE[entry["role"]](content))
+    except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
+        return None
+    return Texts(messages)

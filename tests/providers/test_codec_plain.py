@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from providers.chat import Texts
+from providers.codec import encode_request
 from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, decode_request
 from providers.codec.plain_request import plain_request
 from providers.failures import InvalidRequest
+from providers.needs import needs_of
 
 ODD = st.sampled_from([None, True, False, 0, 1, -1, 2, 1.0, 0.5, 1e300, 2**31, 2**63, "", "x", [], {}, ["x"], [{}]])
 ROLES = st.sampled_from(["system", "user", "assistant", "developer", "tool", "nobody", 1, None, []])
@@ -64,6 +67,18 @@ def test_both_ways_mean_the_same(body: object) -> None:
     assert outcome(decode_request, body) == general
     short = plain_request(body, MAX_MESSAGES)
     assert short is None or repr(short) == repr(general)
+
+
+@settings(max_examples=300)
+@given(BODIES)
+def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: object) -> None:
+    if (short := plain_request(body, MAX_MESSAGES)) is not None:
+        assert type(short.messages) is Texts
+        general = decode_any_request(body)
+        assert type(general.messages) is tuple
+        assert short == general
+        assert needs_of(short) == needs_of(general)
+        assert encode_request(short, "m") == encode_request(general, "m")
 
 
 def test_what_chat_clients_send_goes_the_short_way() -> None:

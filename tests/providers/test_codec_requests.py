@@ -20,6 +20,7 @@ from providers.chat import (
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedTool,
+    Texts,
     Tool,
     ToolCall,
     Usage,
@@ -172,7 +173,7 @@ def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
 def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object) -> None:
     request = decode_request(body(**fields))
     assert getattr(request, name) == value
-    assert type(getattr(request, name)) is type(value)
+    assert type(getattr(request, name)) in (type(value), Texts)
 
 
 # --- where a mistake is ---------------------------------------------------------------------------

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapters._openai_answer import read_chunk, read_completion
+from providers.adapters._openai_answer import read_chunk, read_completion, read_usage
 from providers.adapters._openai_plain import plain_completion
 from providers.assembly import Assembler
-from providers.chat import ChatCompletion
+from providers.chat import ChatCompletion, Usage
 from providers.failures import ProviderFailed
 from providers.folding import fold
-from providers.json_values import dumps
+from providers.json_values import as_map, dumps, read_int
 from providers.wire import WireResponse
 
 odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)
@@ -77,3 +78,35 @@ def test_the_documented_form_goes_the_short_way() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     assert plain_completion({"id": "a", "model": "m", "created": 1, "choices": [choice]}, None) is not None
+
+
+counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
+
+
+def details(name: str) -> st.SearchStrategy[object]:
+    return odd | st.fixed_dictionaries({}, optional={name: counts})
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt_tokens": counts,
+            "completion_tokens": counts,
+            "prompt_tokens_details": details("cached_tokens"),
+            "completion_tokens_details": details("reasoning_tokens"),
+        },
+    )
+)
+def test_counts_are_whole_numbers_and_those_that_are_not_there_none(source: dict[str, Any]) -> None:
+    def count(source: object, name: str) -> int:
+        return read_int(as_map(source), name) or 0
+
+    usage = read_usage(source)
+    assert [type(number) for number in astuple(usage)] == [int] * 4
+    assert usage == Usage(
+        count(source, "prompt_tokens"),
+        count(source, "completion_tokens"),
+        count(source.get("prompt_tokens_details"), "cached_tokens"),
+        count(source.get("completion_tokens_details"), "reasoning_tokens"),
+    )

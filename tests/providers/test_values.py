@@ -5,20 +5,32 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.attempt import Attempt
-from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, ToolCallDelta, Usage
-from providers.values import quick
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    SystemMessage,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UserMessage,
+)
+from providers.values import maker, quick
 from providers.wire import WireRequest, WireResponse
 
 QUICK = (
     *(AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, ToolCallDelta, Usage),
-    *(WireRequest, WireResponse, Attempt),
+    *(SystemMessage, UserMessage, WireRequest, WireResponse, Attempt),
 )
 
 
@@ -43,6 +55,9 @@ class Quick:
     fourth: str | None = field(default=None, repr=False, compare=False)
 
 
+make_quick, make_slow = maker(Quick), maker(Slow)
+
+
 def values(value: object) -> list[object]:
     return [getattr(value, item.name) for item in fields(value)]  # type: ignore[arg-type]
 
@@ -52,26 +67,28 @@ def values(value: object) -> list[object]:
     st.fixed_dictionaries({}, optional={name: st.integers() for name in ("first", "second", "third", "fourth")}),
 )
 def test_it_takes_and_refuses_the_same_arguments(arguments: list[int], named: dict[str, int]) -> None:
-    def made(cls: type) -> object:
+    def made(make: Callable[..., object]) -> object:
         try:
-            return values(cls(*arguments, **named))
-        except TypeError as error:
-            return str(error).partition("__init__")[2]
+            return values(make(*arguments, **named))
+        except TypeError:
+            return None
 
-    assert made(Quick) == made(Slow)
+    assert made(Quick) == made(Slow) == made(make_quick) == made(make_slow)
 
 
 def test_a_default_that_is_made_is_made_anew() -> None:
-    one, other = Quick(1), Quick(1)
-    assert one == other
-    assert one.third is not other.third
+    one, other, third = Quick(1), Quick(1), make_quick(1)
+    assert one == other == third
+    assert len({id(made.third) for made in (one, other, third)}) == 3
 
 
+@pytest.mark.parametrize("by", [lambda cls: cls, maker], ids=["class", "maker"])
 @pytest.mark.parametrize("cls", QUICK, ids=lambda cls: cls.__name__)
-def test_it_is_frozen_and_slotted(cls: type) -> None:
+def test_it_is_frozen_and_slotted(cls: type, by: Callable[[type], Callable[..., Any]]) -> None:
     needed = [item for item in inspect.signature(cls).parameters.values() if item.default is item.empty]
-    made = cls(*["x"] * len(needed))
+    made = by(cls)(*["x"] * len(needed))
     assert type(made) is cls
+    assert made == cls(*["x"] * len(needed))
     name = fields(made)[0].name
     with pytest.raises(FrozenInstanceError):
         setattr(made, name, "y")

@@ -22,10 +22,14 @@ from gateway.api.body import (
     drain,
     parse_json,
     read_body,
+    read_request,
 )
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
+from providers.chat import UserMessage
+from providers.codec import decode_request
+from providers.failures import InvalidRequest, UnsupportedFeature
 from tests.providers.strategies import json_values
 
 LONG_S = 30.0
@@ -291,3 +295,38 @@ def test_depth_is_found_wherever_it_is() -> None:
     deep = nested(MAX_DEPTH, "lists")
     with pytest.raises(ApiError, match="nested deeper"):
         parse_json(b'{"a": 1, "b": [2, ' + deep + b', 3], "c": {}}')
+
+
+REQUESTS = st.fixed_dictionaries(
+    {
+        "messages": st.lists(
+            st.fixed_dictionaries({"role": st.just("user"), "content": st.text(max_size=3)}), min_size=1
+        )
+    },
+    optional={"model": st.sampled_from(["m", ""]), "temperature": st.sampled_from([1, 3]), "more": json_values},
+)
+
+
+@given(body=st.one_of(REQUESTS, json_values).map(lambda value: json.dumps(value).encode()))
+def test_a_request_is_what_its_json_asks_for(body: bytes) -> None:
+    def outcome(read: Callable[[], object]) -> object:
+        try:
+            return read()
+        except (ApiError, InvalidRequest, UnsupportedFeature) as error:
+            return str(error)
+
+    assert outcome(lambda: read_request(body)) == outcome(lambda: decode_request(parse_json(body)))
+
+
+@pytest.mark.parametrize("content", ["[" * 100, "hi"])
+@pytest.mark.parametrize("depth", [1, MAX_DEPTH])
+def test_a_request_is_bounded_in_depth_whatever_its_texts_hold(content: str, depth: int) -> None:
+    messages = json.dumps([{"role": "user", "content": content}]).encode()
+    plain = b'{"model": "m", "messages": ' + messages + b"}"
+    assert read_request(plain).messages == (UserMessage(content),)
+    extra = plain[:-1] + b', "extra": ' + nested(depth, "both") + b"}"
+    if depth < MAX_DEPTH:
+        assert "extra" in read_request(extra).extra
+    else:
+        with pytest.raises(ApiError, match="nested deeper"):
+            read_request(extra)
