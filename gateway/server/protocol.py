@@ -166,7 +166,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
         self._running = self._line.cycle = cycle
-        task = self.loop.create_task(self._app(scope, cycle.receive, cycle.send))
+        # With one name for all: the loop's own way would write another one for each.
+        task = asyncio.Task(self._app(scope, cycle.receive, cycle.send), loop=self.loop, name="request")
         self.tasks.add(task)
         task.add_done_callback(cycle.ended)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -861,6 +863,40 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
     door.connection_lost(None)
     assert timer.cancelled()
     assert idle.cancelled()
+
+
+@pytest.mark.parametrize("wire", [get(), get(b"/begun"), get(b"/wait") + get()], ids=["answered", "begun", "waits"])
+async def test_a_connection_that_ended_is_freed_without_the_collector(wire: bytes) -> None:
+    class Ended(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            pass
+
+        def is_closing(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+        def abort(self) -> None:
+            pass
+
+    app, state = App(), ServerState()
+    door = GatewayProtocol(server_config(app, 1), state, {})
+    door.connection_made(Ended())
+    door.data_received(wire)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.disable()
+    try:
+        door.connection_lost(None)
+        if state.tasks:
+            await asyncio.wait(tuple(state.tasks))
+        await asyncio.sleep(0)
+        ended = weakref.ref(door)
+        del door
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:
