@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["maker", "quick"]
+__all__ = ["changer", "maker", "quick"]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -36,11 +36,28 @@ def maker(cls: Callable[_P, _T]) -> Callable[_P, _T]:
     return made
 
 
+def changer(cls: Callable[..., _T]) -> Callable[..., _T]:
+    """`dataclasses.replace` for the values of a frozen class with slots, at a sixth of the price for many fields."""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # a dataclass, as for the others
+    copied = "\n ".join(f"self.{name} = value.{name}" for name in names)
+    scope: dict[str, Any] = {"_thawed": _thawed(cls), "_frozen": cls}
+    exec(  # noqa: S102
+        f"def change(value, /, **changes):\n self = _thawed()\n {copied}\n"
+        " for name in changes: setattr(self, name, changes[name])\n self.__class__ = _frozen\n return self",
+        scope,
+    )
+    change: Callable[..., _T] = scope["change"]
+    return change
+
+
+def _thawed(cls: Any) -> type:
+    # Same slots, so that an object may be the one and the other; no kin, whose `__setattr__` would be the slow one.
+    return type(cls.__name__, (), {"__slots__": tuple(field.name for field in fields(cls))})
+
+
 def _function(cls: Any, name: str, first: str | None, begin: str, end: str) -> Any:
     """A function of the class's fields that begins so, assigns them, and ends so."""
-    # Same slots, so that an object may be the one and the other; no kin, whose `__setattr__` would be the slow one.
-    thawed = type(cls.__name__, (), {"__slots__": tuple(field.name for field in fields(cls))})
-    scope: dict[str, Any] = {"_thaw": _thaw, "_thawed": thawed, "_frozen": cls}
+    scope: dict[str, Any] = {"_thaw": _thaw, "_thawed": _thawed(cls), "_frozen": cls}
     parameters, lines = [first] if first is not None else [], [begin]
     for field in fields(cls):
         name_, value = field.name, field.name
