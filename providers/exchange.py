@@ -18,10 +18,12 @@ from providers.classify import failure, is_html, request_id_of
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold, unfold
 from providers.stops import StopTrimmer, stops_left_in, trimmed
+from providers.values import changer
 
 __all__ = ["MAX_BODY_BYTES", "AnswerReader", "read_answer"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+_date = changer(ChatCompletion)
 
 
 def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
@@ -44,7 +46,7 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
         completion = adapter.parse_response(response, target)
     if stop and (left_in := stops_left_in(adapter, stop)):
         completion = trimmed(completion, left_in)
-    return completion if completion.created else replace(completion, created=int(response.received_at))
+    return completion if completion.created else _date(completion, created=int(response.received_at))
 
 
 def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
@@ -138,7 +140,7 @@ class AnswerReader:
             if isinstance(event, Opened):
                 self._opened = True
                 if not event.created:
-                    dated = replace(event, created=int(self._head.received_at))
+                    dated = Opened(event.id, event.model, int(self._head.received_at))
                     return (*events[:position], dated, *events[position + 1 :])
                 break
         return events

@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
-from providers.chat import ChatRequest, ImagePart, Message, ToolMessage, UserMessage
+from providers.chat import ChatRequest, ImagePart, Message, ToolMessage, UserMessage, change_request
 from providers.needs import (
     FEATURES,
     IDENTITY,
@@ -78,7 +78,7 @@ class Fit:
 
 _HARDLY = frozenset({"none", "minimal"})
 _FITS = Fit(frozenset(), frozenset(), frozenset())
-_PLAIN_PARAMETERS = PARAMETERS - INNER_PARAMETERS
+_UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
 def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
@@ -155,20 +155,20 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
     """The request as if these parameters had not been said."""
     if not dropped:
         return request
-    changes: dict[str, Any] = dict.fromkeys(dropped & (_PLAIN_PARAMETERS - {"stop"}))
+    changes: dict[str, Any] = dict.fromkeys(dropped & _UNSET_BY_NONE)
     if "stop" in dropped:
         changes["stop"] = ()
     elif "blank_stop" in dropped:
         changes["stop"] = tuple(filter(str.strip, request.stop))
     if "strict_tools" in dropped:
         changes["tools"] = tuple(replace(tool, strict=None) for tool in request.tools)
-    if dropped & {"message_name", "image_detail"}:
+    if "message_name" in dropped or "image_detail" in dropped:
         changes["messages"] = tuple(_without_inner(message, dropped) for message in request.messages)
-    if dropped & request.unread:
+    if request.unread:
         changes["unread"] = request.unread - dropped
-    if dropped & request.extra.keys():
+    if request.extra:
         changes["extra"] = {name: value for name, value in request.extra.items() if name not in dropped}
-    return replace(request, **changes)
+    return change_request(request, **changes)
 
 
 def _without_inner(message: Message, dropped: Set[str]) -> Message:

@@ -29,6 +29,7 @@ from providers.chat import (
     ToolChoice,
     ToolMessage,
     UserMessage,
+    change_request,
     text_of,
 )
 from providers.codec.encode_request import encode_request, encode_tool_call
@@ -101,7 +102,7 @@ def _parameters(request: ChatRequest) -> dict[str, object]:
     _check_json_word(request)
     # Of a request's fields those that are named and shaped as at OpenAI.
     plain = encode_request(
-        replace(request, messages=(), tools=tools, tool_choice=choice), "", max_tokens_field="max_tokens"
+        change_request(request, messages=(), tools=tools, tool_choice=choice), "", max_tokens_field="max_tokens"
     )
     parameters = {name: plain[name] for name in _AS_AT_OPENAI if name in plain}
     if request.temperature is not None:

@@ -19,6 +19,7 @@ from providers.chat import (
     SystemMessage,
     Tool,
     UserMessage,
+    change_request,
     text_of,
 )
 from providers.codec.encode_request import encode_request, encode_tool_choice
@@ -53,7 +54,7 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     request = _in_bounds(request, rule)
     tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
     plain = encode_request(
-        replace(request, messages=(), tools=tools, tool_choice=None, reasoning_effort=None),
+        change_request(request, messages=(), tools=tools, tool_choice=None, reasoning_effort=None),
         target.model,
         max_tokens_field=rule.max_tokens,
     )
@@ -140,7 +141,7 @@ def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
         raise UnsupportedFeature(
             "stop", f"this provider's stop sequences have at most {rule.stop_characters} characters"
         )
-    return replace(request, **changes) if changes else request  # type: ignore[arg-type]  # names are the row's
+    return change_request(request, **changes) if changes else request
 
 
 def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:

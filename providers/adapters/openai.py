@@ -19,7 +19,16 @@ from providers.adapters._openai_responses_answer import ResponseReader, is_event
 from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
-from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Message, SystemMessage, text_of
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Message,
+    SystemMessage,
+    Texts,
+    change_request,
+    text_of,
+)
 from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure, ProviderFailed
@@ -62,7 +71,7 @@ class OpenAIAdapter(Catalogued):
         facts = target.facts
         if request.reasoning_effort is not None and facts.efforts:
             effort = nearest_effort(request.reasoning_effort, facts.efforts)
-            request = replace(request, reasoning_effort=effort)
+            request = change_request(request, reasoning_effort=effort)
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
         if THINKS_BY_RESPONSES in facts.flags and goes_by_responses(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
@@ -109,8 +118,10 @@ class OpenAIAdapter(Catalogued):
 
 def _in_common_words(request: ChatRequest) -> ChatRequest:
     """The request without what only OpenAI has: the role `developer`, and a refusal apart from the text."""
+    if type(request.messages) is Texts:
+        return request
     messages = tuple(map(_in_common, request.messages))
-    return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
+    return request if all(map(is_, messages, request.messages)) else change_request(request, messages=messages)
 
 
 def _in_common(message: Message) -> Message:

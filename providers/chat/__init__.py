@@ -53,6 +53,7 @@ from providers.chat.requests import (
     ResponseFormat,
     Tool,
     ToolChoice,
+    change_request,
 )
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Usage",
     "UsageReport",
     "UserMessage",
+    "change_request",
     "said_in",
     "text_of",
 ]

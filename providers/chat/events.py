@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Opened:
     """Who answers: once, before everything else that a client sees.
@@ -58,6 +59,7 @@ class TextRun:
     pieces: tuple[bytes, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
     """More reasoning text of a choice."""
@@ -66,6 +68,7 @@ class ReasoningDelta:
     choice: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RefusalDelta:
     """More of the model's own refusal."""
@@ -90,6 +93,7 @@ class ToolCallDelta:
     choice: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ChoiceFinish:
     """A choice has ended; once for each choice, after everything else of it."""
@@ -116,6 +120,7 @@ class Finished:
     """The terminal event of a whole answer."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The terminal event of everything else. `usage` is what the provider had counted by then, where it said so."""

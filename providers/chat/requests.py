@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from providers.chat.messages import Message
-from providers.values import quick
+from providers.values import changer, quick
 
 __all__ = [
     "AllowedTools",
@@ -18,6 +18,7 @@ __all__ = [
     "ResponseFormat",
     "Tool",
     "ToolChoice",
+    "change_request",
 ]
 
 
@@ -126,3 +127,7 @@ class ChatRequest:
         if self.user is not None:
             said["user"] = self.user
         return said
+
+
+change_request = changer(ChatRequest)
+"""`dataclasses.replace` for a request, whose fields are many: `change_request(request, stream=True)`."""

@@ -15,6 +15,7 @@ from providers.chat import (
     Part,
     SystemMessage,
     TextPart,
+    Texts,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -23,9 +24,10 @@ from providers.codec.call_ids import split_call_id
 from providers.codec.data_uris import is_data_uri, sound_data_uri
 from providers.codec.fields import describe, items, mapping, present, text
 from providers.codec.image_urls import unreachable_host
+from providers.codec.plain_request import plain_message
 from providers.failures import InvalidRequest, UnsupportedFeature
 
-__all__ = ["USE_A_FUNCTION", "decode_messages"]
+__all__ = ["USE_A_FUNCTION", "decode_any_message", "decode_messages"]
 
 _P = TypeVar("_P", TextPart, Part)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -40,12 +42,20 @@ def decode_messages(entries: list[object]) -> tuple[Message, ...]:
     """The messages; raises InvalidRequest, also where a tool's result and the calls before it don't fit together."""
     if not entries:
         raise InvalidRequest("`messages` must not be empty", "messages")
-    messages = tuple(_message(entry, f"messages[{position}]") for position, entry in enumerate(entries))
+    messages: list[Message] = []
+    is_plain = True
+    for position, entry in enumerate(entries):
+        if (message := plain_message(entry)) is None:
+            is_plain, message = False, decode_any_message(entry, f"messages[{position}]")
+        messages.append(message)
+    if is_plain:
+        return Texts(messages)
     _check_tool_loop(messages)
-    return messages
+    return tuple(messages)
 
 
-def _message(value: object, path: str) -> Message:
+def decode_any_message(value: object, path: str) -> Message:
+    """One message, without the short way."""
     source = mapping(value, path)
     role = source.get("role")
     name = text(source, "name", f"{path}.name")
@@ -209,20 +219,18 @@ def _tool_call(value: object, path: str) -> ToolCall:
     return ToolCall(call_id, name, arguments or "{}", signature)
 
 
-def _check_tool_loop(messages: tuple[Message, ...]) -> None:
+def _check_tool_loop(messages: list[Message]) -> None:
     """Every call is answered by the tool messages right behind it, and every tool message answers a call."""
     open_calls: list[str] = []
     for position, message in enumerate(messages):
-        path = f"messages[{position}]"
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in open_calls:
-                raise InvalidRequest(
-                    f"`{path}.tool_call_id` answers no open call of the assistant message before it",
-                    f"{path}.tool_call_id",
-                )
+                path = f"messages[{position}].tool_call_id"
+                raise InvalidRequest(f"`{path}` answers no open call of the assistant message before it", path)
             open_calls.remove(message.tool_call_id)
             continue
         if open_calls:
+            path = f"messages[{position}]"
             raise InvalidRequest(
                 f"`{path}`: the tool calls before it have no answer yet (ids: {', '.join(open_calls)[:200]})", path
             )

@@ -26,6 +26,7 @@ from providers.codec.fields import boolean, choice, describe, integer, items, ma
 from providers.codec.plain_request import plain_request
 from providers.codec.unread import unread_fields
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.values import maker
 
 __all__ = ["MAX_MESSAGES", "decode_any_request", "decode_request"]
 
@@ -39,6 +40,7 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
 _INT64 = 2**63 - 1
+_make_request = maker(ChatRequest)
 _Reader = Callable[[Mapping[str, object], str], object]
 
 
@@ -82,7 +84,7 @@ def decode_any_request(body: object) -> ChatRequest:
     if extra or unread:
         _bound_unknown(extra)
         _bound_unknown(unread)
-    return ChatRequest(
+    return _make_request(
         model=model,
         messages=messages,
         stream=stream,

@@ -13,7 +13,7 @@ from typing import Any
 from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, Texts, UserMessage
 from providers.values import maker
 
-__all__ = ["plain_request"]
+__all__ = ["plain_message", "plain_request"]
 
 _FIELDS = frozenset(
     "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
@@ -105,11 +105,18 @@ def _messages(entries: object, most: int) -> Texts | None:
     if type(entries) is not list or not 0 < len(entries) <= most:
         return None
     messages: list[Message] = []
-    try:
-        for entry in entries:
-            if type(entry) is not dict or len(entry) != 2 or type(content := entry["content"]) is not str:
-                return None
-            messages.append(_MAKE[entry["role"]](content))
-    except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
-        return None
+    for entry in entries:
+        if (message := plain_message(entry)) is None:
+            return None
+        messages.append(message)
     return Texts(messages)
+
+
+def plain_message(entry: object) -> Message | None:
+    """The message of a role and a text, None for any other."""
+    try:
+        if type(entry) is dict and len(entry) == 2 and type(content := entry["content"]) is str:
+            return _MAKE[entry["role"]](content)
+    except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
+        pass
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from providers.chat import Texts
 from providers.codec import encode_request
+from providers.codec.decode_messages import decode_any_message, decode_messages
 from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, decode_request
-from providers.codec.plain_request import plain_request
+from providers.codec.plain_request import plain_message, plain_request
 from providers.failures import InvalidRequest
 from providers.needs import needs_of
 
@@ -70,12 +72,21 @@ def test_both_ways_mean_the_same(body: object) -> None:
 
 
 @settings(max_examples=300)
+@given(MESSAGES)
+def test_both_ways_to_read_a_message_mean_the_same(entries: list[object]) -> None:
+    for entry in entries:
+        short = plain_message(entry)
+        assert short is None or short == decode_any_message(entry, "messages[0]")
+    read = outcome(decode_messages, entries)
+    assert (type(read) is Texts) == (entries != [] and all(map(plain_message, entries)))
+
+
+@settings(max_examples=300)
 @given(BODIES)
 def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: object) -> None:
     if (short := plain_request(body, MAX_MESSAGES)) is not None:
         assert type(short.messages) is Texts
-        general = decode_any_request(body)
-        assert type(general.messages) is tuple
+        general = replace(short, messages=tuple(short.messages))
         assert short == general
         assert needs_of(short) == needs_of(general)
         assert encode_request(short, "m") == encode_request(general, "m")

@@ -19,17 +19,23 @@ from providers.chat import (
     ChatCompletion,
     ChatRequest,
     Choice,
+    ChoiceFinish,
+    Failed,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
     SystemMessage,
     ToolCall,
     ToolCallDelta,
     Usage,
     UserMessage,
 )
-from providers.values import maker, quick
+from providers.values import changer, maker, quick
 from providers.wire import WireRequest, WireResponse
 
 QUICK = (
     *(AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, ToolCallDelta, Usage),
+    *(ChoiceFinish, Failed, Opened, ReasoningDelta, RefusalDelta),
     *(SystemMessage, UserMessage, WireRequest, WireResponse, Attempt),
 )
 
@@ -97,6 +103,22 @@ def test_it_is_frozen_and_slotted(cls: type, by: Callable[[type], Callable[..., 
     assert not hasattr(made, "__dict__")
     assert replace(made) == made == copy.copy(made) == pickle.loads(pickle.dumps(made))  # noqa: S301
     assert repr(made).startswith(f"{cls.__qualname__}(")
+
+
+@given(st.fixed_dictionaries({}, optional={name: st.integers() for name in ("first", "second", "third", "fourth")}))
+def test_it_is_changed_as_any_dataclass_is(changes: dict[str, Any]) -> None:
+    one = Quick(1, "c", [2], "d")
+    changed = changer(Quick)(one, **changes)
+    assert type(changed) is Quick
+    assert values(changed) == values(replace(one, **changes))
+    assert values(one) == [1, "c", [2], "d"]
+    with pytest.raises(FrozenInstanceError):
+        changed.first = 2  # type: ignore[misc]
+
+
+def test_a_field_that_there_is_not_is_no_change() -> None:
+    with pytest.raises(AttributeError):
+        changer(Quick)(Quick(1), fifth=1)
 
 
 def test_positional_patterns_match() -> None:
