@@ -6,13 +6,11 @@ begins at once. What breaks off here was shown to nobody, so that it is an ordin
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
 from gateway.execution.stream import LiveStream
 from gateway.model.deployment import Deployment
-from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent
+from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, change_request
 from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import has_effects
@@ -34,7 +32,7 @@ def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -
 
 def as_stream(request: ChatRequest) -> ChatRequest:
     """The request as it is sent where its answer is folded."""
-    return replace(request, stream=True, folded=True)
+    return change_request(request, stream=True, folded=True)
 
 
 class BoundedReply:

@@ -6,10 +6,9 @@ One person has another pseudonym at each provider, so that two of them can't put
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 
 from providers.auth import Secret
-from providers.chat import ChatRequest
+from providers.chat import ChatRequest, change_request
 from providers.fitting import IDENTITY
 
 __all__ = ["pseudonymous"]
@@ -28,4 +27,4 @@ def pseudonymous(request: ChatRequest, provider: str, key: Secret) -> ChatReques
     user = pseudonym(request.user) if request.user is not None else None
     named = {name: value for name in IDENTITY & request.extra.keys() if isinstance(value := request.extra[name], str)}
     extra = {**request.extra, **{name: pseudonym(value) for name, value in named.items()}} if named else request.extra
-    return replace(request, user=user, extra=extra)
+    return change_request(request, user=user, extra=extra)

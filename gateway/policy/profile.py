@@ -4,10 +4,10 @@ territory, and what the caller prefers. Every line is compiled; nothing that a c
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.model.speech import Preferences, Profile
-from providers.chat import ChatRequest, SystemMessage
+from providers.chat import ChatRequest, SystemMessage, change_request
 from providers.territories import parent
 
 __all__ = ["Block", "compose", "with_block"]
@@ -52,4 +52,4 @@ def _helpline(profile: Profile, territory: str | None) -> str:
 
 def with_block(request: ChatRequest, block: Block) -> ChatRequest:
     """The request with the block before everything else: a message of its own, apart from what anybody has written."""
-    return replace(request, messages=(block.message, *request.messages))
+    return change_request(request, messages=(block.message, *request.messages))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.speech import Voice
@@ -11,7 +9,7 @@ from gateway.model.table import Table
 from gateway.policy.labels import without_labels
 from gateway.policy.memo import remember
 from gateway.policy.profile import compose, with_block
-from providers.chat import ChatRequest
+from providers.chat import ChatRequest, change_request
 
 __all__ = ["spoken"]
 
@@ -22,7 +20,7 @@ def spoken(table: Table, location: Location, voice: Voice, request: ChatRequest,
     if region is not None and region.speech is not None:
         messages = without_labels(request.messages, region.speech)
         if messages is not request.messages:
-            request = replace(request, messages=messages)
+            request = change_request(request, messages=messages)
     profile = voice.profile
     if profile is None or region is None:
         return request
