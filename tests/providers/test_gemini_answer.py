@@ -24,6 +24,7 @@ from providers.chat import (
     ReasoningDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
     ToolMessage,
     Usage,
@@ -32,6 +33,7 @@ from providers.chat import (
 )
 from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import expand
 from providers.json_values import dumps
 
 MODEL = "gemini-3.8-flash"
@@ -50,7 +52,7 @@ def stream(*chunks: object) -> list[StreamEvent]:
 
 def events(data: bytes) -> list[StreamEvent]:
     parser = ADAPTER.stream_parser(TARGET)
-    return [*parser.feed(data), *parser.close()]
+    return [*expand([*parser.feed(data), *parser.close()])]
 
 
 def answer(body: object, target: Target = TARGET) -> ChatCompletion:
@@ -444,7 +446,7 @@ GARBAGE = st.one_of(
 @given(GARBAGE, st.integers(0, 200))
 def test_no_garbage_makes_the_parser_raise_or_depend_on_the_cut(data: bytes, cut: int) -> None:
     parser = ADAPTER.stream_parser(TARGET)
-    found = [*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()]
+    found = [*expand([*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()])]
     assert found == events(data)
     assert [isinstance(event, Finished | Failed) for event in found].index(True) == len(found) - 1
     assert parser.feed(data) == parser.close() == ()
@@ -517,6 +519,36 @@ def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
     with monkeypatch.context() as patched:
         patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
         assert short == events()
+
+
+@given(st.lists(CHUNKS, max_size=8), st.lists(st.integers(0, 3000), max_size=4), st.booleans())
+def test_a_run_of_chunks_means_what_they_mean_by_themselves(
+    chunks: list[dict[str, Any]], cuts: list[int], ended: bool
+) -> None:
+    say = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
+    blocks = [sse(chunk) for chunk in (say, *chunks, say, *([{"candidates": [{"finishReason": "STOP"}]}] * ended))]
+    data = b"".join(blocks)
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+
+    def read(pieces: list[bytes]) -> list[StreamEvent]:
+        parser = ADAPTER.stream_parser(TARGET)
+        return [*expand([*(event for piece in pieces for event in parser.feed(piece)), *parser.close()])]
+
+    cut = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+    assert read(cut) == read([data]) == read(blocks)
+
+
+def test_a_burst_of_text_is_one_run() -> None:
+    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", "é", '","')]
+    parser = ADAPTER.stream_parser(TARGET)
+    assert [type(event) for event in parser.feed(sse(*said))] == [Opened, TextDelta, TextRun]
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "", None])
+def test_what_no_run_can_hold_breaks_it(text: str | None) -> None:
+    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
+    alone = ADAPTER.stream_parser(TARGET)
+    assert events(sse(*said)) == [*[event for chunk in said for event in alone.feed(sse(chunk))], *alone.close()]
 
 
 def test_the_chunks_of_a_stream_go_the_short_way() -> None:
