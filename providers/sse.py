@@ -69,6 +69,10 @@ class SseParser:
         """The events and comments that these bytes complete; none once a bound is passed."""
         return [ServerSentEvent(item) if type(item) is bytes else item for item in self.feed_plainly(data)]
 
+    def begin(self) -> None:
+        """The stream has begun: no byte order mark comes any more."""
+        self._at_start = False
+
     def feed_plainly(self, data: bytes) -> list[Any]:
         """Like `feed`, but of events that are one line of data and nothing else the values alone, as `bytes`."""
         if self.overflowed:

@@ -54,6 +54,10 @@ class EventStreamParser:
         self._take(self._sse.feed_plainly(data), at_end=False)
         return self._assembler.take()
 
+    def begin(self) -> None:
+        """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
+        self._sse.begin()
+
     def feed_event(self, data: bytes) -> tuple[StreamEvent, ...]:
         """Like `feed` with one whole event of one `data:` line, by who has found its ends already."""
         if not self._assembler.done:
