@@ -135,7 +135,7 @@ class AnswerReader:
             if isinstance(event, Opened):
                 self._opened = True
                 if not event.created:
-                    dated = replace(event, created=int(self._head.received_at))
+                    dated = Opened(event.id, event.model, int(self._head.received_at))
                     return (*events[:position], dated, *events[position + 1 :])
                 break
         return events

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from providers.adapter import WireResponse
+from providers.adapters._gemini_layout import usual_texts
 from providers.adapters._signatures import marked
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
@@ -143,6 +144,12 @@ class ChunkReader:
 
     def read_run(self, events: list[Any], start: int) -> int:
         """See `providers.streaming.ReadRun`: what `read` does with one plain chunk, done for a run of them at once."""
+        if pieces := usual_texts(events, start):
+            end = start + len(pieces)
+            self._count(read_map(as_map(loads(events[end - 1])), "usageMetadata"))
+            self._answered.add(0)
+            self._assembler.text_run(pieces)
+            return end
         texts: list[str] = []
         counted: list[Any] = []
         with suppress(ValueError):
@@ -158,6 +165,7 @@ class ChunkReader:
                 self._count(usage)
                 break
         if texts:
+            self._answered.add(0)
             # Inside a JSON string every quote is escaped, so that `","` stands only between two of them.
             self._assembler.text_run(tuple(dumps(texts)[2:-2].split(b'","')))
         return start + len(texts)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from providers.adapter import Target, WireResponse
 from providers.adapters._gemini_answer import _only_text
+from providers.adapters._gemini_layout import usual_texts
 from providers.adapters.gemini import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -536,6 +537,66 @@ def test_a_run_of_chunks_means_what_they_mean_by_themselves(
 
     cut = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
     assert read(cut) == read([data]) == read(blocks)
+
+
+USUAL = (
+    '{"candidates": [{"content": {"parts": [{"text": "%s"}],"role": "model"},"index": 0}],"usageMetadata": '
+    '{"promptTokenCount": 8,"candidatesTokenCount": %s,"promptTokensDetails": [{"modality": "TEXT","tokenCount": 8}]},'
+    '"modelVersion": "gemini-3.8-flash","responseId": "mFkfacaAEPOn"}'
+)
+USUAL_TEXTS = st.one_of(
+    st.text(max_size=4).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")),
+    st.text(max_size=4).map(lambda text: json.dumps(text)[1:-1].encode()),
+    st.sampled_from(
+        [b"\\u0027", b"\\ud83d", b"\\uDE00", b"\\u12", b"\\x", b"\xff", b"\xe4\xbd", b"\xa0", b"\t", b'"', b'\\"']
+    ),
+)
+USUAL_COUNTS = st.sampled_from(
+    [b"0", b"7", b"61", b"007", b"", b"-1", b"1.5", b"1e3", b"9" * 16, b"9" * 17, b"{}", b"null"]
+)
+ODDITIES = st.sampled_from(
+    [
+        (b"", b""),
+        (b"", b""),
+        (b'"index": 0', b'"index": 1'),
+        (b'"index": 0', b'"finishReason": "STOP","index": 0'),
+        (b',"index": 0', b""),
+        (b'"role": "model"', b'"role": "user"'),
+        (b'{"text"', b'{"thought": true,"text"'),
+        (b'"}],"role"', b'"},{"text": "more"}],"role"'),
+        (b'"responseId"', b'"error": {"code": 503},"responseId"'),
+        (b"}", b"} "),
+        (b": ", b":"),
+        (b"mFk", b"\xff"),
+    ]
+)
+
+
+def usual(text: bytes, count: bytes, odd: tuple[bytes, bytes] = (b"", b"")) -> bytes:
+    chunk = USUAL.encode() % (text, count)
+    return chunk.replace(*odd) if odd[0] else chunk
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(USUAL_TEXTS, USUAL_COUNTS, ODDITIES), max_size=6), st.booleans())
+def test_the_usual_layout_means_what_it_means_parsed(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool
+) -> None:
+    chunks = [usual(b"a", b"1"), *(usual(*each) for each in told), usual(b"z", b"9")]
+    last = sse({"candidates": [{"finishReason": "STOP"}]}) * ended
+    data = b"".join(b"data: " + chunk + b"\r\n\r\n" for chunk in chunks) + last
+    short = events(data)
+    with monkeypatch.context() as patched:
+        patched.setattr("providers.adapters._gemini_answer.usual_texts", lambda events, start: ())
+        assert short == events(data)
+        patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
+        assert short == events(data)
+
+
+def test_a_burst_in_the_usual_layout_isnt_parsed() -> None:
+    chunks = [usual(text, b"7") for text in (b"a", b"\\u0027\\n", "é".encode(), b"b")]
+    assert usual_texts(chunks, 1) == (b"\\u0027\\n", "é".encode(), b"b")
+    assert usual_texts([*chunks[:2], usual(b"c", b"007"), *chunks], 0) == (b"a", b"\\u0027\\n")
 
 
 def test_a_burst_of_text_is_one_run() -> None:
