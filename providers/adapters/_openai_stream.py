@@ -22,8 +22,8 @@ _END = b"\n\n"
 _DATA = b"data: "
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
-# The inside of a JSON string. Escapes by number are left to the ordinary way: they may be halves of surrogate pairs.
-_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
+# The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
 _NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
 _MOST_LESSONS = 8
