@@ -109,6 +109,11 @@ class Assembler:
         state = self._choices.get(0)
         return state is not None and not self._events and self._is_in_text(state)
 
+    def is_saying_text(self) -> bool:
+        """Whether what came last is text of the first choice, and more of it is nothing but that."""
+        last = self._events[-1] if self._events else None
+        return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
+
     def _is_in_text(self, state: ChoiceState) -> bool:
         """Whether more text of the choice is nothing but that: nothing has ended, opens or waits for another half."""
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.said

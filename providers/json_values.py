@@ -20,6 +20,7 @@ __all__ = [
     "dumps_text",
     "embed_object",
     "loads",
+    "loads_strictly",
     "loads_text",
     "mend_surrogates",
     "read_float",
@@ -54,6 +55,10 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
             return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise JsonError("not valid JSON") from error
+
+
+loads_strictly = orjson.loads
+"""The value of JSON as the standard has it, without lone surrogates; raises ValueError, also for what is no bytes."""
 
 
 def _finite(digits: str) -> float | None:

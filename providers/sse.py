@@ -9,15 +9,13 @@ left at the end of the bytes without a closing blank line is given out as an eve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter, methodcaller
+from typing import Any
 
 __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
-_IS_DATA = methodcaller("startswith", b"data: ")
-_VALUE = itemgetter(slice(6, None))
 
 
 @dataclass(slots=True)
@@ -69,11 +67,42 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseItem]:
         """The events and comments that these bytes complete; none once a bound is passed."""
+        return [ServerSentEvent(item) if type(item) is bytes else item for item in self.feed_plainly(data)]
+
+    def begin(self) -> None:
+        """The stream has begun: no byte order mark comes any more."""
+        self._at_start = False
+
+    def feed_plainly(self, data: bytes) -> list[Any]:
+        """Like `feed`, but of events that are one line of data and nothing else the values alone, as `bytes`."""
         if self.overflowed:
             return []
         if self._skip_line_feed and data:
             self._skip_line_feed = False
             data = data.removeprefix(b"\n")
+        values: list[Any] = []
+        if not (self._buffer or self._data or self._event) and data.startswith(b"data: "):
+            values, rest = self._values(data)
+            if not rest and values:
+                return values
+            data = rest
+        return values + self._feed(data)
+
+    def _values(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """The values of the events at the beginning if each is one line of data, and the bytes behind them; told in C
+        for all of them at once, for events of another form make it all or nothing."""
+        end = b"\r\n\r\n" if b"\r" in data else b"\n\n"
+        place = data.rfind(end)
+        if place < 0 or len(data) > _USUAL_BYTES:
+            return [], data
+        values = data[len(b"data: ") : place].split(end + b"data: ")
+        joined = b"".join(values)
+        if b"\n" in joined or b"\r" in joined or max(map(len, values)) > self._max_line_bytes - len(b"data: "):
+            return [], data
+        self._at_start = False
+        return values, data[place + len(end) :]
+
+    def _feed(self, data: bytes) -> list[SseItem]:
         buffer = self._buffer
         buffer += data
         if self._at_start and not self._skip_bom():
@@ -126,9 +155,6 @@ class SseParser:
     def _take_lines(self, lines: list[bytes]) -> list[SseItem]:
         items: list[SseItem] = []
         held = self._data
-        if not held and not self._event and self._are_events(lines):
-            items += map(ServerSentEvent, map(_VALUE, lines[::2]))
-            return items
         for line in lines:
             # The two lines that nearly every event is made of; `_take_line` would do the same with them.
             if not line and len(held) == 1 and not self._event:
@@ -144,16 +170,6 @@ class SseParser:
                 self._data.clear()
                 break
         return items
-
-    def _are_events(self, lines: list[bytes]) -> bool:
-        """Whether they are nothing but lines of data with an empty one behind each, told without a turn for each."""
-        data = lines[::2]
-        return (
-            len(lines) == 2 * len(data)
-            and not any(lines[1::2])
-            and all(map(_IS_DATA, data))
-            and max(map(len, data), default=0) <= self._max_line_bytes
-        )
 
     def close(self) -> list[SseItem]:
         """What the end of the bytes completes: an unfinished line counts as a line, unfinished data as an event."""

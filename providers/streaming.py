@@ -7,20 +7,27 @@ Error frames are the format's to recognise; framing, `[DONE]`, garbage, bounds a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from providers.assembly import Assembler
 from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, loads
-from providers.sse import MAX_LINE_BYTES, ServerSentEvent, SseComment, SseItem, SseParser
+from providers.sse import MAX_LINE_BYTES, SseComment, SseParser
 
-__all__ = ["EventStreamParser", "ReadChunk", "ReadComment"]
+__all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun"]
 
 ReadChunk = Callable[[Mapping[str, object], str], None]
 """Reads one event's JSON object, given the name of the event; must not raise on any JSON."""
 
 ReadComment = Callable[[str], None]
 """Reads one comment, such as DashScope's status of the event around it; must not raise on any text."""
+
+ReadRun = Callable[[list[Any], int], int]
+"""Reads those of a burst's events, from a place on, that are plain text, and tells the place of the first that isn't.
+
+What is no `bytes` among them is none; must not raise on any bytes.
+"""
 
 
 class EventStreamParser:
@@ -32,23 +39,29 @@ class EventStreamParser:
         read_chunk: ReadChunk,
         max_line_bytes: int = MAX_LINE_BYTES,
         read_comment: ReadComment | None = None,
+        read_run: ReadRun | None = None,
     ) -> None:
         self._assembler = assembler
         self._read_chunk = read_chunk
         self._read_comment = read_comment
+        self._read_run = read_run
         self._sse = SseParser(max_line_bytes)
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         if self._assembler.done:
             return ()
-        self._take(self._sse.feed(data), at_end=False)
+        self._take(self._sse.feed_plainly(data), at_end=False)
         return self._assembler.take()
+
+    def begin(self) -> None:
+        """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
+        self._sse.begin()
 
     def feed_event(self, data: bytes) -> tuple[StreamEvent, ...]:
         """Like `feed` with one whole event of one `data:` line, by who has found its ends already."""
         if not self._assembler.done:
-            self._take([ServerSentEvent(data)], at_end=False)
+            self._take_data(data, "message", at_end=False)
         return self._assembler.take()
 
     def close(self) -> tuple[StreamEvent, ...]:
@@ -61,39 +74,44 @@ class EventStreamParser:
         self._assembler.complete()
         return self._assembler.take()
 
-    def _take(self, items: list[SseItem], *, at_end: bool) -> None:
-        assembler = self._assembler
-        for item in items:
-            if assembler.done:
-                return
-            if isinstance(item, SseComment):
+    def _take(self, items: list[Any], *, at_end: bool) -> None:
+        assembler, read_run = self._assembler, self._read_run
+        place, count = 0, len(items)
+        while place < count and not assembler.done:
+            item = items[place]
+            place += 1
+            if type(item) is bytes:
+                self._take_data(item, "message", at_end=at_end)
+                if read_run is not None and place < count and assembler.is_saying_text():
+                    place = read_run(items, place)
+            elif isinstance(item, SseComment):
                 if self._read_comment is not None:
                     self._read_comment(item.text)
                 assembler.heartbeat()
-                continue
-            data = item.data
-            if not data.startswith(b"{"):
-                if not data.strip():
-                    assembler.heartbeat()
-                    continue
-                if data.startswith(b"[DONE]"):
-                    assembler.complete()
-                    continue
-            try:
-                chunk = loads(data)
-            except JsonError:
-                # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
-                if not at_end:
-                    self._fail_malformed("an event of the provider's stream is not valid JSON", data)
-                continue
-            if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
-                self._read_chunk(chunk, item.event)
             else:
-                self._fail_malformed("an event of the provider's stream is no JSON object", data)
-        if self._sse.overflowed:
-            self._assembler.fail(
-                Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken")
-            )
+                self._take_data(item.data, item.event, at_end=at_end)
+        if self._sse.overflowed and not assembler.done:
+            assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken"))
+
+    def _take_data(self, data: bytes, event: str, *, at_end: bool) -> None:
+        if not data.startswith(b"{"):
+            if not data.strip():
+                self._assembler.heartbeat()
+                return
+            if data.startswith(b"[DONE]"):
+                self._assembler.complete()
+                return
+        try:
+            chunk = loads(data)
+        except JsonError:
+            # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
+            if not at_end:
+                self._fail_malformed("an event of the provider's stream is not valid JSON", data)
+            return
+        if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
+            self._read_chunk(chunk, event)
+        else:
+            self._fail_malformed("an event of the provider's stream is no JSON object", data)
 
     def _fail_malformed(self, message: str, data: bytes) -> None:
         if self._assembler.whole:

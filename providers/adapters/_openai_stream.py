@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 
 from providers.assembly import Assembler
 from providers.chat import StreamEvent, TextRun
@@ -21,8 +22,8 @@ _END = b"\n\n"
 _DATA = b"data: "
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
-# The inside of a JSON string. Escapes by number are left to the ordinary way: they may be halves of surrogate pairs.
-_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
+# The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
 _NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
 _MOST_LESSONS = 8
@@ -53,23 +54,24 @@ class _Template:
         return text if _STRING.fullmatch(text) and (text.isascii() or _is_utf8(text)) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
-        """The texts of all chunks in a row but the last, if each is a valid string; and where the last one begins.
+        """The texts of the chunks from `start` to the last one in the data, and where they end; none if what stands
+        there is anything else, or if one of them is no valid string.
 
-        (`bytes.split` prepares its search for a separator of this length anew for each piece: 40 microseconds of a
-        burst. A text without quotes ends at the next one.)
+        All of it is told in C: events are cut at their ends, texts out of them by length, and then it is seen whether
+        they make the same bytes again. (`bytes.split` prepares its search for a separator of the seam's length anew
+        for each piece: 40 microseconds of a burst.)
         """
-        if self.behind_padding is not None or not data.startswith(self.head, start):
+        tail, width = self.tail, len(self.head)
+        end = data.rfind(tail, start) + len(tail)
+        if self.behind_padding is not None or end - start < 2 * (width + len(tail)):
             return [], start
-        seam, pieces = self.seam, []
-        width, place = len(seam), start + len(self.head)
-        while data.startswith(seam, end := data.find(b'"', place)):
-            pieces.append(data[place:end])
-            place = end + width
-        if pieces and (
-            b"" in pieces or (_NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)))
-        ):
+        events = data[start + len(_DATA) : end - len(_END)].split(_END + _DATA)
+        pieces = list(map(itemgetter(slice(width - len(_DATA), len(_END) - len(tail))), events))
+        if b"" in pieces or not data.startswith(self.head + self.seam.join(pieces) + tail, start):
             return [], start
-        return pieces, place - len(self.head)
+        if _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
+            return [], start
+        return pieces, end
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
         """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
@@ -141,6 +143,7 @@ class RelayingParser:
         self._rest = b""
         self._relays = True
         self._begun = False
+        self._splits = True
 
     def lone_text(self, data: bytes) -> bytes | None:
         """The text of a piece that is one more chunk of choice 0's text and nothing else, still escaped; else None.
@@ -169,6 +172,8 @@ class RelayingParser:
             return self._ordinary.feed(data)
         events: list[StreamEvent] = []
         start = 0
+        # What can't be split once is taken chunk by chunk, so that no byte is looked at again for each of them.
+        self._splits = True
         while not self._assembler.done:
             start = self._relay(data, start, events)
             end = data.find(_END, start)
@@ -177,12 +182,15 @@ class RelayingParser:
             end += len(_END)
             block = data[start:end]
             start = end
-            if self._begun and block.startswith(_DATA) and block.find(b"\n") == len(block) - len(_END):
+            if block.startswith(_DATA) and block.find(b"\n") == len(block) - len(_END):
+                if not self._begun:
+                    self._begun = True
+                    self._ordinary.begin()
                 events += self._ordinary.feed_event(block[len(_DATA) : -len(_END)])
             else:
                 self._begun = True
                 events += self._ordinary.feed(block)
-            if self._template is None and self._lessons < _MOST_LESSONS:
+            if self._template is None and self._lessons < _MOST_LESSONS and self._assembler.is_in_text():
                 self._lessons += 1
                 self._template = _learn(block)
         self._rest = data[start:]
@@ -191,16 +199,20 @@ class RelayingParser:
     def _relay(self, data: bytes, start: int, events: list[StreamEvent]) -> int:
         """Take the run of text chunks at `start`; where it ends."""
         template = self._template
-        if template is None or (matched := template.match(data, start)) is None or not self._assembler.takes_runs():
+        if template is None or not data.startswith(template.head, start) or not self._assembler.takes_runs():
             return start
         first = start
-        pieces, start = template.split(data, start)
-        if pieces:
-            matched = template.match(data, start)
+        pieces: list[bytes] = []
+        if self._splits:
+            pieces, start = template.split(data, start)
+            self._splits = bool(pieces)
+        matched = template.match(data, start)
         while matched is not None:
             pieces.append(matched[0])
             start = matched[1]
             matched = template.match(data, start)
+        if not pieces:
+            return start
         run = tuple(pieces)
         if not data.isascii() and not _is_utf8(b'"'.join(run)):
             events += self._ordinary.feed(data[first:start])

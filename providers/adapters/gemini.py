@@ -83,7 +83,8 @@ class GeminiAdapter(Catalogued):
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
-        return EventStreamParser(assembler, ChunkReader(assembler, target.model).read)
+        reader = ChunkReader(assembler, target.model)
+        return EventStreamParser(assembler, reader.read, read_run=reader.read_run)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from providers.adapter import Target, WireResponse
 from providers.adapters._gemini_answer import _only_text
+from providers.adapters._gemini_layout import usual_texts
 from providers.adapters.gemini import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -24,6 +25,7 @@ from providers.chat import (
     ReasoningDelta,
     StreamEvent,
     TextDelta,
+    TextRun,
     ToolCallDelta,
     ToolMessage,
     Usage,
@@ -32,6 +34,7 @@ from providers.chat import (
 )
 from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.folding import expand
 from providers.json_values import dumps
 
 MODEL = "gemini-3.8-flash"
@@ -50,7 +53,7 @@ def stream(*chunks: object) -> list[StreamEvent]:
 
 def events(data: bytes) -> list[StreamEvent]:
     parser = ADAPTER.stream_parser(TARGET)
-    return [*parser.feed(data), *parser.close()]
+    return [*expand([*parser.feed(data), *parser.close()])]
 
 
 def answer(body: object, target: Target = TARGET) -> ChatCompletion:
@@ -444,7 +447,7 @@ GARBAGE = st.one_of(
 @given(GARBAGE, st.integers(0, 200))
 def test_no_garbage_makes_the_parser_raise_or_depend_on_the_cut(data: bytes, cut: int) -> None:
     parser = ADAPTER.stream_parser(TARGET)
-    found = [*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()]
+    found = [*expand([*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()])]
     assert found == events(data)
     assert [isinstance(event, Finished | Failed) for event in found].index(True) == len(found) - 1
     assert parser.feed(data) == parser.close() == ()
@@ -517,6 +520,96 @@ def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
     with monkeypatch.context() as patched:
         patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
         assert short == events()
+
+
+@given(st.lists(CHUNKS, max_size=8), st.lists(st.integers(0, 3000), max_size=4), st.booleans())
+def test_a_run_of_chunks_means_what_they_mean_by_themselves(
+    chunks: list[dict[str, Any]], cuts: list[int], ended: bool
+) -> None:
+    say = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
+    blocks = [sse(chunk) for chunk in (say, *chunks, say, *([{"candidates": [{"finishReason": "STOP"}]}] * ended))]
+    data = b"".join(blocks)
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+
+    def read(pieces: list[bytes]) -> list[StreamEvent]:
+        parser = ADAPTER.stream_parser(TARGET)
+        return [*expand([*(event for piece in pieces for event in parser.feed(piece)), *parser.close()])]
+
+    cut = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+    assert read(cut) == read([data]) == read(blocks)
+
+
+USUAL = (
+    '{"candidates": [{"content": {"parts": [{"text": "%s"}],"role": "model"},"index": 0}],"usageMetadata": '
+    '{"promptTokenCount": 8,"candidatesTokenCount": %s,"promptTokensDetails": [{"modality": "TEXT","tokenCount": 8}]},'
+    '"modelVersion": "gemini-3.8-flash","responseId": "mFkfacaAEPOn"}'
+)
+USUAL_TEXTS = st.one_of(
+    st.text(max_size=4).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")),
+    st.text(max_size=4).map(lambda text: json.dumps(text)[1:-1].encode()),
+    st.sampled_from(
+        [b"\\u0027", b"\\ud83d", b"\\uDE00", b"\\u12", b"\\x", b"\xff", b"\xe4\xbd", b"\xa0", b"\t", b'"', b'\\"']
+    ),
+)
+USUAL_COUNTS = st.sampled_from(
+    [b"0", b"7", b"61", b"007", b"", b"-1", b"1.5", b"1e3", b"9" * 16, b"9" * 17, b"{}", b"null"]
+)
+ODDITIES = st.sampled_from(
+    [
+        (b"", b""),
+        (b"", b""),
+        (b'"index": 0', b'"index": 1'),
+        (b'"index": 0', b'"finishReason": "STOP","index": 0'),
+        (b',"index": 0', b""),
+        (b'"role": "model"', b'"role": "user"'),
+        (b'{"text"', b'{"thought": true,"text"'),
+        (b'"}],"role"', b'"},{"text": "more"}],"role"'),
+        (b'"responseId"', b'"error": {"code": 503},"responseId"'),
+        (b"}", b"} "),
+        (b": ", b":"),
+        (b"mFk", b"\xff"),
+    ]
+)
+
+
+def usual(text: bytes, count: bytes, odd: tuple[bytes, bytes] = (b"", b"")) -> bytes:
+    chunk = USUAL.encode() % (text, count)
+    return chunk.replace(*odd) if odd[0] else chunk
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(USUAL_TEXTS, USUAL_COUNTS, ODDITIES), max_size=6), st.booleans())
+def test_the_usual_layout_means_what_it_means_parsed(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool
+) -> None:
+    chunks = [usual(b"a", b"1"), *(usual(*each) for each in told), usual(b"z", b"9")]
+    last = sse({"candidates": [{"finishReason": "STOP"}]}) * ended
+    data = b"".join(b"data: " + chunk + b"\r\n\r\n" for chunk in chunks) + last
+    short = events(data)
+    with monkeypatch.context() as patched:
+        patched.setattr("providers.adapters._gemini_answer.usual_texts", lambda events, start: ())
+        assert short == events(data)
+        patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
+        assert short == events(data)
+
+
+def test_a_burst_in_the_usual_layout_isnt_parsed() -> None:
+    chunks = [usual(text, b"7") for text in (b"a", b"\\u0027\\n", "é".encode(), b"b")]
+    assert usual_texts(chunks, 1) == (b"\\u0027\\n", "é".encode(), b"b")
+    assert usual_texts([*chunks[:2], usual(b"c", b"007"), *chunks], 0) == (b"a", b"\\u0027\\n")
+
+
+def test_a_burst_of_text_is_one_run() -> None:
+    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", "é", '","')]
+    parser = ADAPTER.stream_parser(TARGET)
+    assert [type(event) for event in parser.feed(sse(*said))] == [Opened, TextDelta, TextRun]
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "", None])
+def test_what_no_run_can_hold_breaks_it(text: str | None) -> None:
+    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
+    alone = ADAPTER.stream_parser(TARGET)
+    assert events(sse(*said)) == [*[event for chunk in said for event in alone.feed(sse(chunk))], *alone.close()]
 
 
 def test_the_chunks_of_a_stream_go_the_short_way() -> None:

@@ -47,6 +47,7 @@ blocks = st.one_of(
             chunk({}, "length", 1),
             b"data: [DONE]\n\n",
             b": keep-alive\n\n",
+            b"\xef\xbb\xbfdata: x\n\n",
             b": one line\n",
             b"event: ping\n\n",
             b"\n",
@@ -59,6 +60,9 @@ blocks = st.one_of(
             chunk({"content": "a"}).replace(b'"a"', b'"\\ud83d"'),
             chunk({"content": "a"}).replace(b'"a"', b'"\\ude00"'),
             chunk({"content": "a"}).replace(b'"a"', b'"\\q"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\u2019\\u0000"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\uD83D\\uDE00"'),
+            chunk({"content": "a"}).replace(b'"a"', b'"\\u12"'),
             chunk({"content": "a"}).replace(b'"a"', b'"a" '),
             chunk({"content": "a"}).replace(b'"a"', b'"a", "content": "b"'),
             chunk({"content": "a"}).replace(b"\n\n", b"\r\n\r\n"),
@@ -163,6 +167,26 @@ def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
     large = chunk({"content": "x" * 2_000_000})
     events = [event for start in range(0, len(large), 1400) for event in parser.feed(large[start : start + 1400])]
     assert events[-1] == TextDelta("x" * 2_000_000)
+
+
+def test_a_run_between_other_chunks_is_read_in_linear_time() -> None:
+    """Where a piece can't be split as a whole, it isn't tried again for each of its chunks."""
+    said = chunk({"content": "a"})
+    calls: list[int] = []
+    parser = relaying()
+    parser.feed(said + said)
+    template = parser._template
+    assert template is not None
+
+    class Counting(type(template)):  # type: ignore[misc]
+        def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
+            calls.append(start)
+            return super().split(data, start)  # type: ignore[no-any-return]
+
+    parser._template = Counting(template.head, template.tail, None, template.seam)
+    other = chunk({"content": "b", "reasoning_content": "r"})
+    assert len([*expand(parser.feed((said + other) * 100 + said))]) == 301
+    assert len(calls) == 1
 
 
 def test_an_event_is_given_out_with_its_last_byte() -> None:

@@ -223,3 +223,19 @@ def test_a_line_ends_at_cr_as_cheaply_as_at_lf() -> None:
         return min(times)
 
     assert seconds(b"\r") < 20 * seconds(b"\n")
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_events_of_one_line_of_data_are_told_apart_at_once(newline: bytes) -> None:
+    parser = SseParser()
+    end = 2 * newline
+    assert parser.feed_plainly(b"data: a" + end + b"data: b" + end + b"data: c") == [b"a", b"b"]
+    assert parser.feed_plainly(end + b": x" + newline) == [ServerSentEvent(b"c"), SseComment("x")]
+
+
+@pytest.mark.parametrize(
+    "end", [b"\n\n\n", b"\n\ndata: b\r\n\r\n", b"\r\n\r\ndata: b\n\n", b"\r\r\n\r\n", b"\r\n\r\r\n\r\n"]
+)
+def test_line_ends_of_other_kinds_mean_the_same(end: bytes) -> None:
+    data = b"data: a" + end
+    assert items_of(data) == parsed(data[at : at + 1] for at in range(len(data)))[0]
