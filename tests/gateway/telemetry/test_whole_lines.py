@@ -60,7 +60,7 @@ def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
     lines = LineWriter(whole_lines(writing))
     try:
         for _ in range(3):
-            lines.write(["{}"])
+            lines.write([b"{}"])
         assert lines.dropped == 3
     finally:
         os.close(writing)
@@ -69,8 +69,8 @@ def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
 def test_a_stream_that_is_closed_is_counted_too() -> None:
     stream = io.StringIO()
     lines = LineWriter(stream)
-    lines.write(["one"])
+    lines.write([b"one"])
     assert lines.dropped == 0
     stream.close()
-    lines.write(["two"])
+    lines.write([b"two"])
     assert lines.dropped == 1
