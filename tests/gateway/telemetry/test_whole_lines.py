@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,19 @@ def test_a_line_is_written_when_it_is_whole(pipe: tuple[int, int]) -> None:
     print("!\nmore", end="", file=stream, flush=True)
     assert os.read(reading, 100).decode() == "你好!\n"
     os.close(reading)
+
+
+def test_a_file_gets_all_lines_in_one_write_and_a_pipe_no_more_than_it_keeps_together(
+    pipe: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("os.write", lambda _, data: sizes.append(len(data)) or len(data))
+    with (tmp_path / "log").open("wb") as file:
+        for descriptor, is_file in ((file.fileno(), True), (pipe[1], False)):
+            sizes.clear()
+            whole_lines(descriptor).write(("x" * 999 + "\n") * 10)
+            assert (sizes == [10_000]) == is_file
+            assert sum(sizes) == 10_000
 
 
 def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
