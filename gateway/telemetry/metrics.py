@@ -16,6 +16,7 @@ from gateway.model.record import Record
 from gateway.telemetry.families import FAMILIES, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S, REQUEST_BOUNDS_S
 from gateway.telemetry.sides import ANSWER_TIMES, REQUESTS
 from gateway.telemetry.snapshots import Series, pack
+from providers.chat import Usage
 
 __all__ = ["Metrics"]
 
@@ -32,18 +33,19 @@ _REQUEST, _FIRST_TOKEN, _OVERHEAD = (
 
 
 class _Times:
-    """A histogram in microseconds. new: what isn't in its bucket yet; many are put there faster than one by one."""
+    """A histogram in microseconds. held: how many are in each bucket, and at the end the sum. new: what isn't in its
+    bucket yet; many are put there faster than one by one."""
 
-    __slots__ = ("_bounds", "_held", "new")
+    __slots__ = ("_bounds", "held", "new")
 
     def __init__(self, bounds: tuple[int, ...]) -> None:
         self._bounds = bounds
-        self._held = [0] * (len(bounds) + 2)
+        self.held = [0] * (len(bounds) + 2)
         self.new: list[int] = []
 
-    def settle(self) -> list[int]:
-        """How many are in each bucket, and at the end the sum."""
-        held, new = self._held, self.new
+    def settle(self) -> None:
+        """Count what is new."""
+        held, new = self.held, self.new
         if new:
             new.sort()
             ends = [0, *(bisect_right(new, bound) for bound in self._bounds), len(new)]
@@ -51,13 +53,21 @@ class _Times:
                 held[number] += end - start
             held[-1] += sum(new)
             new.clear()
-        return held
 
 
 class _Row:
     """What was counted of one combination of labels. attempt: the only one, where it was the answer."""
 
-    __slots__ = ("answers_without_usage", "attempt", "duration", "first_token", "overhead", "tokens", "usages")
+    __slots__ = (
+        "answers_without_usage",
+        "attempt",
+        "duration",
+        "first_token",
+        "has_usage",
+        "overhead",
+        "tokens",
+        "usages",
+    )
 
     def __init__(self) -> None:
         self.duration = _Times(_REQUEST)
@@ -65,13 +75,23 @@ class _Row:
         self.first_token = _Times(_FIRST_TOKEN)
         self.overhead = _Times(_OVERHEAD)
         self.tokens = [0, 0, 0, 0]
-        self.usages = 0
+        self.usages: list[Usage] = []
+        self.has_usage = False
         self.answers_without_usage = 0
 
     def settle(self) -> None:
-        """Keep what is new short."""
+        """Count what is new."""
         for times in (self.duration, self.attempt, self.first_token, self.overhead):
             times.settle()
+        prompt, completion, cached, reasoning = self.tokens
+        for usage in self.usages:
+            prompt += usage.prompt_tokens
+            completion += usage.completion_tokens
+            cached += usage.cached_tokens
+            reasoning += usage.reasoning_tokens
+        self.tokens = [prompt, completion, cached, reasoning]
+        self.has_usage = self.has_usage or bool(self.usages)
+        self.usages.clear()
 
 
 class Metrics:
@@ -162,16 +182,10 @@ class Metrics:
         if record.cost_micros is not None and record.price is not None:
             labels = (region, record.assistant or "", record.deployment or "", record.provider or "")
             self.count("gateway_cost_micros_total", (*labels, record.price.currency), record.cost_micros)
-        usage = record.usage
-        if usage is None:
+        if record.usage is None:
             row.answers_without_usage += 1
-            return
-        tokens = row.tokens
-        tokens[0] += usage.prompt_tokens
-        tokens[1] += usage.completion_tokens
-        tokens[2] += usage.cached_tokens
-        tokens[3] += usage.reasoning_tokens
-        row.usages += 1
+        else:
+            row.usages.append(record.usage)
 
     def _count_attempts(self, region: str, attempts: list[Attempt]) -> None:
         for attempt in attempts:
@@ -220,7 +234,8 @@ class Metrics:
         for key, row in self._rows.items():
             _add_row(series, key, row)
         for attempts, times in self._attempts.items():
-            _add_attempts(series, attempts, times.settle())
+            times.settle()
+            _add_attempts(series, attempts, times.held)
         for (name, labels), held in self._times.items():
             _add(series, name, labels, held)
         for (name, labels), count in self._counts.items():
@@ -239,20 +254,20 @@ _TOKEN_TYPES = ("prompt", "completion", "cached", "reasoning")
 def _add_row(series: Series, key: _Key, row: _Row) -> None:
     region, assistant, deployment, provider = (name or "" for name in key[:4])
     outcome, status, code, streamed = key[4], key[5], key[6] or "", "true" if key[7] else "false"
-    durations, attempts = row.duration.settle(), row.attempt.settle()
-    first_tokens, overheads = row.first_token.settle(), row.overhead.settle()
+    row.settle()
+    durations, attempts = row.duration.held, row.attempt.held
     labels = (region, assistant, outcome, str(status) if status else "", code)
     _add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
     _add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
     if any(attempts):
         _add_attempts(series, (region, deployment, provider, "ok"), attempts)
-    if any(first_tokens):
-        _add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), first_tokens)
-    if any(overheads):
-        _add(series, "gateway_overhead_seconds", (deployment, streamed), overheads)
+    if any(row.first_token.held):
+        _add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), row.first_token.held)
+    if any(row.overhead.held):
+        _add(series, "gateway_overhead_seconds", (deployment, streamed), row.overhead.held)
     if row.answers_without_usage:
         _add(series, "gateway_answers_without_usage_total", (deployment, provider), [row.answers_without_usage])
-    if row.usages:
+    if row.has_usage:
         for kind, count in zip(_TOKEN_TYPES, row.tokens, strict=True):
             _add(series, "gateway_tokens_total", (region, assistant, deployment, provider, kind), [count])
 
