@@ -90,7 +90,7 @@ class Gateway:
         self.metrics = self._observing.metrics
         self._shadowing = Shadowing(lambda: self.table, self._sender, self._health, load, self.metrics, state_dir)
         self._chat = ChatEndpoint(
-            journeys, self._observing, ClientLimits(ledger), self._shadowing.shadows, most_requests, log_prompt
+            journeys, self._observing.observe, ClientLimits(ledger), self._shadowing.shadows, most_requests, log_prompt
         )
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams

@@ -26,35 +26,34 @@ _MOST_BYTES = 64 * 1024
 
 
 class Observing:
-    """Give it each record once, at the end of its request. It neither raises nor waits.
+    """What becomes of a record at the end of its request.
 
-    take: keeps the receipt; None where none is kept. metrics: what this process has counted; the gauges are entered by
-    whoever knows them.
+    observe: give it each record once; it neither raises nor waits. take: keeps the receipt; None where none is kept.
+    metrics: what this process has counted; the gauges are entered by whoever knows them.
     """
 
     def __init__(
         self, current: Callable[[], Table], transport: Transport, take: Callable[[Record], None] | None = None
     ) -> None:
-        metrics = self.metrics = Metrics()
-
-        def tell(ended: Sequence[Ended]) -> None:
-            for record, _ in ended:
-                metrics.observe(record)
-            log_requests(ended)
-
-        self._gathering = Gathering(tell)
-        self.flush = metrics.settle = self._gathering.flush
-        self._take = take
+        gathering = Gathering(self._tell)
+        self.metrics = Metrics()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
+        self.flush = self.metrics.settle = gathering.flush
         self._services = Services(transport)
         self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
 
-    def __call__(self, record: Record) -> None:
-        """Log it, count it, trace it, keep its receipt."""
-        self._gathering.add(record)
-        self._tracer.observe(record)
-        if self._take is not None:
-            self._take(record)
+        def keep(record: Record) -> None:
+            gathering.add(record)
+            if take is not None:
+                take(record)
+
+        self.observe: Callable[[Record], None] = gathering.add if take is None else keep
+
+    def _tell(self, ended: Sequence[Ended]) -> None:
+        for record, _ in ended:
+            self.metrics.observe(record)
+        log_requests(ended)
+        self._tracer.observe(ended)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
         headers = [("content-type", "application/x-protobuf")]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,11 +17,12 @@ from gateway.model.exporter import Exporter
 from gateway.model.record import Record
 from gateway.model.table import Region
 from gateway.model.trace import TraceContext
+from gateway.telemetry.gathering import Ended
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.telemetry.otlp import Ended
+    from gateway.telemetry import otlp
 
 __all__ = ["Delivery", "Post", "Tracer"]
 
@@ -51,7 +51,7 @@ Post = Callable[[Exporter, bytes], Awaitable[Delivery]]
 
 
 class Tracer:
-    """Hands each request that has ended to the exporters of the current table that may hear of it."""
+    """Hands the requests that have ended to the exporters of the current table that may hear of it."""
 
     def __init__(
         self,
@@ -70,17 +70,18 @@ class Tracer:
             exporter, lambda: exporter in current(), post, metrics, resource, gather_s, sleep
         )
 
-    def observe(self, record: Record) -> None:
-        """Queue what is to be told of the request. Takes microseconds, and waits for nothing."""
+    def observe(self, ended: Sequence[Ended]) -> None:
+        """Queue what is to be told of these requests. Takes microseconds, and waits for nothing."""
         exporters = self._current()
         if exporters is not self._known:
             self._follow(exporters)
-        trace = record.trace
-        if trace is None or not self._senders:
+        if not self._senders:
             return
-        region = record.location.region if record.location is not None else None
-        for sender in self._senders:
-            sender.offer(record, trace, region)
+        for record, at in ended:
+            if record.trace is not None:
+                region = record.location.region if record.location is not None else None
+                for sender in self._senders:
+                    sender.offer(record, record.trace, region, at)
 
     def _follow(self, exporters: tuple[Exporter, ...]) -> None:
         """Take over a new table's exporters. One that is as it was goes on; what another still had is dropped: the
@@ -117,8 +118,8 @@ class _Sender:
         self._resource = resource
         self._gather_s = gather_s
         self._sleep = sleep
-        self._queue: deque[Ended] = deque()
-        self._sending: list[Ended] = []
+        self._queue: deque[otlp.Ended] = deque()
+        self._sending: list[otlp.Ended] = []
         self._enough = asyncio.Event()
         self._closing = False
         self._failing = False
@@ -128,7 +129,7 @@ class _Sender:
 
         self._otlp = otlp
 
-    def offer(self, record: Record, trace: TraceContext, region: Region | None) -> None:
+    def offer(self, record: Record, trace: TraceContext, region: Region | None, at: float) -> None:
         """Queue it, if this exporter may hear of it and its sample has it."""
         exporter = self.exporter
         if not exporter.may_hear_of(region) or not _is_sampled(trace, exporter.ratio):
@@ -136,7 +137,7 @@ class _Sender:
         if self._closing or len(self._queue) >= _MOST_QUEUED:
             self._count("discarded" if self._closing else "queue_full", 1)
             return
-        self._queue.append(self._otlp.Ended(record, trace, time.time_ns()))
+        self._queue.append(self._otlp.Ended(record, trace, int(at * 1e9)))
         if len(self._queue) >= _MOST_IN_BATCH:
             self._enough.set()
         if self._task is None or self._task.done():
@@ -166,7 +167,7 @@ class _Sender:
             except TimeoutError:
                 return
 
-    async def _deliver(self, requests: list[Ended]) -> str:
+    async def _deliver(self, requests: list[otlp.Ended]) -> str:
         pieces: list[bytes] = []
         for start in range(0, len(requests), _ENCODED_AT_ONCE):
             pieces.append(self._otlp.encode(requests[start : start + _ENCODED_AT_ONCE], self._resource))

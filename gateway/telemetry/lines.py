@@ -20,10 +20,10 @@ class LineWriter:
         """How many lines could not be written, by this or by the stream itself."""
         return self._dropped + getattr(self._stream, "dropped_lines", 0)
 
-    def write(self, lines: Sequence[str]) -> None:
+    def write(self, lines: Sequence[bytes]) -> None:
         """Write these lines, which come without their ends."""
         try:
-            self._stream.write("\n".join(lines) + "\n")
+            self._stream.write((b"\n".join(lines) + b"\n").decode())
             self._stream.flush()
         except (OSError, ValueError):
             # Nobody reads the log any more; requests must not suffer for that.

@@ -1,42 +1,97 @@
 """Counts finished requests in this process. What a client can choose freely is never a label.
 
-The hot path is `observe`: one look-up for the request, one for each attempt, and additions. Everything else (which
-number belongs to which metric) is worked out when somebody asks.
+The hot path is `observe`: one look-up for an answer at the first attempt, and additions. Everything else (which number
+belongs to which metric, which time to which bucket) is worked out when somebody asks, or there is much of it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from math import floor
 
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
 from gateway.telemetry.families import FAMILIES, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S, REQUEST_BOUNDS_S
 from gateway.telemetry.sides import ANSWER_TIMES, REQUESTS
 from gateway.telemetry.snapshots import Series, pack
+from providers.chat import Usage
 
 __all__ = ["Metrics"]
 
 _OTHER = "other"
 _MOST_ROWS = 10_000
+_MOST_NEW = 64
 # region, assistant, deployment, provider, outcome, status, code, stream
-_Key = tuple[str, str, str, str, str, int, str, bool]
+_Key = tuple[str | None, str | None, str | None, str | None, str, int, str | None, bool]
 _AttemptKey = tuple[str, str, str, str]
+_REQUEST, _FIRST_TOKEN, _OVERHEAD = (
+    tuple(round(bound * 1e6) for bound in bounds_s)
+    for bounds_s in (REQUEST_BOUNDS_S, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S)
+)
+
+
+class _Times:
+    """A histogram in microseconds. held: how many are in each bucket, and at the end the sum. new: what isn't in its
+    bucket yet; many are put there faster than one by one."""
+
+    __slots__ = ("_bounds", "held", "new")
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self._bounds = bounds
+        self.held = [0] * (len(bounds) + 2)
+        self.new: list[int] = []
+
+    def settle(self) -> None:
+        """Count what is new."""
+        held, new = self.held, self.new
+        if new:
+            new.sort()
+            ends = [0, *(bisect_right(new, bound) for bound in self._bounds), len(new)]
+            for number, (start, end) in enumerate(pairwise(ends)):
+                held[number] += end - start
+            held[-1] += sum(new)
+            new.clear()
 
 
 class _Row:
-    """What was counted of one combination of labels. Times are in microseconds."""
+    """What was counted of one combination of labels. attempt: the only one, where it was the answer."""
 
-    __slots__ = ("answers_without_usage", "duration", "first_token", "overhead", "tokens", "usages")
+    __slots__ = (
+        "answers_without_usage",
+        "attempt",
+        "duration",
+        "first_token",
+        "has_usage",
+        "overhead",
+        "tokens",
+        "usages",
+    )
 
     def __init__(self) -> None:
-        self.duration = [0] * (len(REQUEST_BOUNDS_S) + 2)
-        self.first_token = [0] * (len(FIRST_TOKEN_BOUNDS_S) + 2)
-        self.overhead = [0] * (len(OVERHEAD_BOUNDS_S) + 2)
+        self.duration = _Times(_REQUEST)
+        self.attempt = _Times(_REQUEST)
+        self.first_token = _Times(_FIRST_TOKEN)
+        self.overhead = _Times(_OVERHEAD)
         self.tokens = [0, 0, 0, 0]
-        self.usages = 0
+        self.usages: list[Usage] = []
+        self.has_usage = False
         self.answers_without_usage = 0
+
+    def settle(self) -> None:
+        """Count what is new."""
+        for times in (self.duration, self.attempt, self.first_token, self.overhead):
+            times.settle()
+        prompt, completion, cached, reasoning = self.tokens
+        for usage in self.usages:
+            prompt += usage.prompt_tokens
+            completion += usage.completion_tokens
+            cached += usage.cached_tokens
+            reasoning += usage.reasoning_tokens
+        self.tokens = [prompt, completion, cached, reasoning]
+        self.has_usage = self.has_usage or bool(self.usages)
+        self.usages.clear()
 
 
 class Metrics:
@@ -51,7 +106,7 @@ class Metrics:
         self.live: dict[str, Callable[[], int]] = {}
         self.live_rows: dict[str, Callable[[], Mapping[tuple[str, ...], int]]] = {}
         self._rows: dict[_Key, _Row] = {}
-        self._attempts: dict[_AttemptKey, list[int]] = {}
+        self._attempts: dict[_AttemptKey, _Times] = {}
         self._times: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         self._counts: dict[tuple[str, tuple[str, ...]], int] = {}
 
@@ -59,28 +114,45 @@ class Metrics:
         """Count one request that has ended."""
         location = record.location
         region = location.region.name if location is not None and location.region is not None else ""
-        deployment = record.deployment or ""
+        deployment, provider = record.deployment, record.provider
         key = (
             region,
-            record.assistant or "",
+            record.assistant,
             deployment,
-            record.provider or "",
+            provider,
             record.outcome,
             record.status,
-            record.code or "",
+            record.code,
             record.stream,
         )
         row = self._rows.get(key) or self._add_row(key)
-        total_s = record.total_s or 0.0
-        duration = row.duration
-        duration[bisect_left(REQUEST_BOUNDS_S, total_s)] += 1
-        duration[-1] += int(total_s * 1e6)
-        for attempt in record.attempts:
-            self._count_attempt(region, attempt)
+        durations = row.duration.new
+        durations.append(floor((record.total_s or 0.0) * 1e6))
+        if len(durations) >= _MOST_NEW:
+            row.settle()
+        attempts = record.attempts
+        if len(attempts) == 1:
+            attempt = attempts[0]
+            is_plain = attempt.failure is None and not attempt.lost
+            if is_plain and attempt.deployment == deployment and attempt.provider == provider:
+                row.attempt.new.append(floor(attempt.duration_s * 1e6))
+            else:
+                self._count_attempt(region, attempt)
+        elif attempts:
+            self._count_attempts(region, attempts)
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
-        if len(record.attempts) > 1:
-            self._count_moves(region, record.attempts)
+        if record.resumed is not None or record.side is not None or record.retries_refused or record.shed:
+            self._count_events(region, record)
+
+    def _count_attempt(self, region: str, attempt: Attempt) -> None:
+        key = (region, attempt.deployment, attempt.provider, attempt.outcome)
+        times = self._attempts.get(key) or self._add_attempts(key)
+        times.new.append(floor(attempt.duration_s * 1e6))
+        if len(times.new) >= _MOST_NEW:
+            times.settle()
+
+    def _count_events(self, region: str, record: Record) -> None:
         if record.resumed is not None:
             self.count("gateway_resumed_total", (region, record.resumed.broken, record.resumed.by, record.outcome))
         if record.side is not None:
@@ -89,14 +161,6 @@ class Metrics:
             self.count("gateway_retries_refused_total", (region, refused))
         for shed, reason in record.shed:
             self.count("gateway_shed_total", (region, shed, reason))
-
-    def _count_attempt(self, region: str, attempt: Attempt) -> None:
-        failure = attempt.failure
-        outcome = ("lost" if attempt.lost else "ok") if failure is None else failure.kind
-        key = (region, attempt.deployment, attempt.provider, outcome)
-        held = self._attempts.get(key) or self._add_attempts(key)
-        held[bisect_left(REQUEST_BOUNDS_S, attempt.duration_s)] += 1
-        held[-1] += int(attempt.duration_s * 1e6)
 
     def _count_side(self, region: str, record: Record, side: str) -> None:
         """Whether the person's own member of a weighted step has answered; one that could not be asked has not."""
@@ -111,28 +175,21 @@ class Metrics:
     def _count_answer(self, region: str, row: _Row, record: Record, first_s: float) -> None:
         """What is known only of a request that was answered."""
         if record.stream:
-            row.first_token[bisect_left(FIRST_TOKEN_BOUNDS_S, first_s)] += 1
-            row.first_token[-1] += int(first_s * 1e6)
+            row.first_token.new.append(floor(first_s * 1e6))
         if len(record.attempts) == 1:
             own_s = first_s - record.upload_s - record.queued_s - record.attempts[0].duration_s
-            own_s = own_s if own_s > 0 else 0.0
-            row.overhead[bisect_left(OVERHEAD_BOUNDS_S, own_s)] += 1
-            row.overhead[-1] += int(own_s * 1e6)
+            row.overhead.new.append(floor(own_s * 1e6) if own_s > 0 else 0)
         if record.cost_micros is not None and record.price is not None:
             labels = (region, record.assistant or "", record.deployment or "", record.provider or "")
             self.count("gateway_cost_micros_total", (*labels, record.price.currency), record.cost_micros)
-        usage = record.usage
-        if usage is None:
+        if record.usage is None:
             row.answers_without_usage += 1
-            return
-        tokens = row.tokens
-        tokens[0] += usage.prompt_tokens
-        tokens[1] += usage.completion_tokens
-        tokens[2] += usage.cached_tokens
-        tokens[3] += usage.reasoning_tokens
-        row.usages += 1
+        else:
+            row.usages.append(record.usage)
 
-    def _count_moves(self, region: str, attempts: list[Attempt]) -> None:
+    def _count_attempts(self, region: str, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            self._count_attempt(region, attempt)
         for hedge in attempts[:2]:
             if hedge.is_hedge:
                 outcome = "failed" if hedge.failure is not None else "lost" if hedge.lost else "won"
@@ -165,10 +222,10 @@ class Metrics:
             key = (_OTHER, _OTHER, _OTHER, _OTHER, *key[4:])
         return self._rows.setdefault(key, _Row())
 
-    def _add_attempts(self, key: _AttemptKey) -> list[int]:
+    def _add_attempts(self, key: _AttemptKey) -> _Times:
         if len(self._attempts) >= _MOST_ROWS:
             key = (_OTHER, _OTHER, _OTHER, key[3])
-        return self._attempts.setdefault(key, [0] * (len(REQUEST_BOUNDS_S) + 2))
+        return self._attempts.setdefault(key, _Times(_REQUEST))
 
     def snapshot(self) -> bytes:
         """Everything counted so far, and what is true at the moment. See `snapshots`."""
@@ -176,9 +233,9 @@ class Metrics:
         series: Series = {name: {} for name in FAMILIES}
         for key, row in self._rows.items():
             _add_row(series, key, row)
-        for (region, deployment, provider, outcome), held in self._attempts.items():
-            _add(series, "gateway_attempts_total", (region, deployment, provider, outcome), [sum(held[:-1])])
-            _add(series, "gateway_attempt_duration_seconds", (deployment, provider, outcome), held)
+        for attempts, times in self._attempts.items():
+            times.settle()
+            _add_attempts(series, attempts, times.held)
         for (name, labels), held in self._times.items():
             _add(series, name, labels, held)
         for (name, labels), count in self._counts.items():
@@ -195,20 +252,29 @@ _TOKEN_TYPES = ("prompt", "completion", "cached", "reasoning")
 
 
 def _add_row(series: Series, key: _Key, row: _Row) -> None:
-    region, assistant, deployment, provider, outcome, status, code, stream = key
-    streamed = "true" if stream else "false"
+    region, assistant, deployment, provider = (name or "" for name in key[:4])
+    outcome, status, code, streamed = key[4], key[5], key[6] or "", "true" if key[7] else "false"
+    row.settle()
+    durations, attempts = row.duration.held, row.attempt.held
     labels = (region, assistant, outcome, str(status) if status else "", code)
-    _add(series, "gateway_requests_total", labels, [sum(row.duration[:-1])])
-    _add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), row.duration)
-    if any(row.first_token):
-        _add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), row.first_token)
-    if any(row.overhead):
-        _add(series, "gateway_overhead_seconds", (deployment, streamed), row.overhead)
+    _add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
+    _add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
+    if any(attempts):
+        _add_attempts(series, (region, deployment, provider, "ok"), attempts)
+    if any(row.first_token.held):
+        _add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), row.first_token.held)
+    if any(row.overhead.held):
+        _add(series, "gateway_overhead_seconds", (deployment, streamed), row.overhead.held)
     if row.answers_without_usage:
         _add(series, "gateway_answers_without_usage_total", (deployment, provider), [row.answers_without_usage])
-    if row.usages:
+    if row.has_usage:
         for kind, count in zip(_TOKEN_TYPES, row.tokens, strict=True):
             _add(series, "gateway_tokens_total", (region, assistant, deployment, provider, kind), [count])
+
+
+def _add_attempts(series: Series, key: _AttemptKey, held: list[int]) -> None:
+    _add(series, "gateway_attempts_total", key, [sum(held[:-1])])
+    _add(series, "gateway_attempt_duration_seconds", key[1:], held)
 
 
 def _add(series: Series, name: str, labels: tuple[str, ...], value: list[int]) -> None:

@@ -1,7 +1,8 @@
 """A text stream that passes on whole lines only, so that the lines of several processes on one pipe don't mix.
 
 POSIX keeps a write to a pipe in one piece up to PIPE_BUF bytes (4,096 on Linux; pipe(7), read 2026-11-20). Only a line
-that is longer may have another process's in its middle, and only when its reader is slow.
+that is longer may have another process's in its middle, and only when its reader is slow. A write to a regular file is
+one piece however long it is (IEEE Std 1003.1-2017, volume 2, section 2.9.7).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -51,6 +54,7 @@ class _WholeLines(io.BufferedIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._most = sys.maxsize if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIPE_BUF
         self._rest = b""
         self.dropped_lines = 0
 
@@ -62,7 +66,7 @@ class _WholeLines(io.BufferedIOBase):
 
     def write(self, data: bytes) -> int:  # type: ignore[override]  # only ever called by the text layer
         whole, end, self._rest = (self._rest + data).rpartition(b"\n")
-        for piece in pieces(whole + end):
+        for piece in pieces(whole + end, self._most):
             try:
                 _write(self._descriptor, piece)
             except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,9 @@ class Bench:
             lambda: self.exporters, self.post, self.metrics, {"a": "b"}, gather_s=self.gather_s, sleep=self.sleep
         )
 
+    def observe(self, record: Record) -> None:
+        self.tracer.observe([(record, time.time())])
+
     async def post(self, to: Exporter, body: bytes) -> Delivery:
         self.bodies.append((to.name, body))
         if self.hold is not None:
@@ -97,7 +101,7 @@ async def bench(*exporters: Exporter, **more: object) -> AsyncIterator[Bench]:
 async def test_what_comes_together_is_sent_together() -> None:
     async with bench(gather_s=60) as one:
         for _ in range(module._MOST_IN_BATCH):
-            one.tracer.observe(traced())
+            one.observe(traced())
         await one.settled("exported", module._MOST_IN_BATCH)
         assert len(one.bodies) == 1
         assert len(spans_in(one.bodies[0][1])) == 2 * module._MOST_IN_BATCH
@@ -105,24 +109,24 @@ async def test_what_comes_together_is_sent_together() -> None:
 
 async def test_less_than_a_batch_is_sent_after_a_while_and_the_next_too() -> None:
     async with bench(gather_s=0.01) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported", 1)
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported", 2)
 
 
 async def test_without_exporters_or_without_a_trace_nothing_is_kept() -> None:
     async with bench() as one:
-        one.tracer.observe(answered())
+        one.observe(answered())
         one.exporters = ()
-        one.tracer.observe(traced())
+        one.observe(traced())
         assert one.counts == {}
 
 
 async def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
     async with bench(hold=asyncio.Event(), gather_s=60) as one:
         for _ in range(module._MOST_QUEUED + 7):
-            one.tracer.observe(traced())
+            one.observe(traced())
         assert one.counts == {"queue_full": 7}
         assert one.hold is not None
         one.hold.set()
@@ -132,7 +136,7 @@ async def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
 @pytest.mark.parametrize("status", [429, 502, 503, 504, None])
 async def test_what_may_work_later_is_tried_again(status: int | None) -> None:
     async with bench(answers=[Delivery(status, "down"), Delivery(200)]) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported")
         assert len(one.waits) == 1
         assert 0 <= one.waits[0] <= 1
@@ -141,7 +145,7 @@ async def test_what_may_work_later_is_tried_again(status: int | None) -> None:
 
 async def test_a_collector_that_names_a_time_is_given_it_within_bounds() -> None:
     async with bench(answers=[Delivery(429, "", 3.0), Delivery(503, "", 9000.0), Delivery(200)]) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported")
         assert one.waits == [3.0, 30.0]
 
@@ -153,10 +157,10 @@ async def test_what_cant_be_delivered_is_dropped_with_a_count_and_the_next_is_tr
     answer: Delivery, calls: int
 ) -> None:
     async with bench(answers=[answer] * calls + [Delivery(200)]) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("failed")
         assert len(one.bodies) == calls
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported")
 
 
@@ -165,16 +169,16 @@ async def test_a_log_that_nobody_reads_any_more_ends_nothing() -> None:
     log.configure("json", "info", stream)
     stream.close()
     async with bench(answers=[Delivery(503), Delivery(200)]) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("exported")
 
 
 async def test_the_end_sends_what_is_left_without_waiting() -> None:
     async with bench(gather_s=60) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.tracer.aclose()
         assert one.counts == {"exported": 1}
-        one.tracer.observe(traced())
+        one.observe(traced())
         assert one.counts == {"exported": 1, "discarded": 1}
 
 
@@ -182,7 +186,7 @@ async def test_a_collector_that_hangs_doesnt_hold_up_the_end(monkeypatch: pytest
     monkeypatch.setattr(module, "_CLOSE_S", 0.01)
     async with bench(hold=asyncio.Event()) as one:
         for _ in range(300):
-            one.tracer.observe(traced())
+            one.observe(traced())
         await until(lambda: bool(one.bodies))
         async with asyncio.timeout(5):
             await one.tracer.aclose()
@@ -207,16 +211,16 @@ async def test_the_callers_flag_decides_else_the_share(
     sampled: bool | None, trace_id: str, ratio: float, told: bool
 ) -> None:
     async with bench(exporter(ratio=ratio)) as one:
-        one.tracer.observe(traced(sampled, trace_id))
+        one.observe(traced(sampled, trace_id))
         await one.tracer.aclose()
         assert one.counts == ({"exported": 1} if told else {})
 
 
 async def test_each_exporter_hears_of_its_regions_alone() -> None:
     async with bench(exporter(), exporter("american", "US", "us")) as one:
-        one.tracer.observe(traced())
-        one.tracer.observe(traced(location=US))
-        one.tracer.observe(traced(location=NOWHERE_KNOWN))
+        one.observe(traced())
+        one.observe(traced(location=US))
+        one.observe(traced(location=NOWHERE_KNOWN))
         await one.tracer.aclose()
         heard = {
             name: {attributes_of(span).get("gateway.region") for span in spans_in(body)} - {None}
@@ -230,8 +234,8 @@ async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() ->
     async with bench(exporter(), exporter("inside", hears_of_unplaced=True)) as one:
         nowhere = traced()
         nowhere.location = None
-        one.tracer.observe(nowhere)
-        one.tracer.observe(traced(location=NOWHERE_KNOWN))
+        one.observe(nowhere)
+        one.observe(traced(location=NOWHERE_KNOWN))
         await one.tracer.aclose()
         assert {name for name, _ in one.bodies} == {"inside"}
 
@@ -240,7 +244,7 @@ async def test_the_boundary_of_the_requests_own_config_counts_too() -> None:
     """The region was narrower when the request began."""
     narrow = Location(Region("eu", parse_places(["FR"]), parse_places(["FR"])), "FR", "edge_header", ())
     async with bench() as one:
-        one.tracer.observe(traced(location=narrow))
+        one.observe(traced(location=narrow))
         await one.tracer.aclose()
         assert one.bodies == []
 
@@ -248,9 +252,9 @@ async def test_the_boundary_of_the_requests_own_config_counts_too() -> None:
 async def test_a_reload_keeps_what_is_as_it_was_and_drops_what_another_still_had() -> None:
     moved = exporter("moved")
     async with bench(exporter(), moved, gather_s=60) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         one.exporters = (exporter(), replace(moved, path="/elsewhere"))
-        one.tracer.observe(traced())
+        one.observe(traced())
         assert one.counts == {"discarded": 1}
         await one.tracer.aclose()
         assert one.counts == {"discarded": 1, "exported": 3}
@@ -266,17 +270,17 @@ async def test_after_a_reload_nothing_more_is_sent_also_if_nobody_asks_any_more(
         one.tracer._make = lambda made: module._Sender(
             made, lambda: made in one.exporters, one.post, one.metrics, {}, 0, reload
         )
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.settled("discarded")
         assert len(one.bodies) == 1
 
 
 async def test_a_reload_stops_a_call_that_is_under_way() -> None:
     async with bench(hold=asyncio.Event()) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await until(lambda: bool(one.bodies))
         one.exporters = ()
-        one.tracer.observe(traced())
+        one.observe(traced())
         assert one.counts == {"discarded": 1}
         assert one.hold is not None
         one.hold.set()
@@ -286,7 +290,7 @@ async def test_a_reload_stops_a_call_that_is_under_way() -> None:
 
 async def test_an_exporter_whose_header_is_unset_sends_nothing() -> None:
     async with bench(exporter(missing=("OTLP_TOKEN",))) as one:
-        one.tracer.observe(traced())
+        one.observe(traced())
         await one.tracer.aclose()
         assert one.bodies == []
 
@@ -318,7 +322,7 @@ async def test_no_span_ever_leaves_its_regions_boundary(
         for number, location in enumerate(locations):
             record = traced(trace_id=f"{number + 1:032x}")
             record.location = location
-            one.tracer.observe(record)
+            one.observe(record)
         await one.tracer.aclose()
         heard = {(name, int(span.trace_id.hex(), 16) - 1) for name, body in one.bodies for span in spans_in(body)}
         for index, (place, named, unplaced) in enumerate(made):
@@ -334,7 +338,7 @@ async def test_the_log_tells_once_that_it_fails_and_once_that_it_works() -> None
     log.configure("json", "info", stream)
     async with bench(answers=[Delivery(None, "refused")] * 4 + [Delivery(200)]) as one:
         for outcome in ("failed", "exported"):
-            one.tracer.observe(traced())
+            one.observe(traced())
             await one.settled(outcome)
     told = stream.getvalue()
     assert told.count("export_failed") == 1

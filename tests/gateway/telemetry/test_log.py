@@ -5,18 +5,28 @@ from __future__ import annotations
 import io
 import json
 import logging
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.model.record import Record
+from gateway.model.attempt import Attempt, Skipped
+from gateway.model.consent import ConsentKind
+from gateway.model.location import Location
+from gateway.model.record import Record, Resumed
+from gateway.model.table import Region
 from gateway.model.trace import TraceContext
-from gateway.telemetry import log
+from gateway.telemetry import log, request_line
+from gateway.telemetry.request_line import JsonLines, fields_of
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.pricing import Price, Rates
-from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, failed_attempt
+from providers.territories import ANYWHERE, Places
+from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 
 
 def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:
@@ -141,3 +151,107 @@ def test_what_a_library_says_is_a_line_like_every_other() -> None:
     assert first["detail"] == "Invalid HTTP request received."
     assert (second["level"], second["detail"]) == ("error", "of a task")
     assert "ValueError: broken" in second["exception"]
+
+
+# --- the short way --------------------------------------------------------------------------------
+
+_PRICE = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
+_times = st.floats(0, 700)
+_plain = st.builds(
+    Record,
+    request_id=st.text(max_size=5),
+    started_at=st.just(0.0),
+    table=st.sampled_from(["t1", "t2"]),
+    trace=st.none() | st.builds(TraceContext, st.text(max_size=4)),
+    client=st.sampled_from([None, "app", 'a"b\\c\nd%', "é"]),
+    location=st.sampled_from([EU, US]),
+    assistant=st.sampled_from(["x", "y"]),
+    deployment=st.sampled_from(["a", "b"]),
+    provider=st.sampled_from(["p", "q"]),
+    model=st.sampled_from([None, "m", "n"]),
+    stream=st.booleans(),
+    status=st.sampled_from([0, 200]),
+    first_s=_times,
+    total_s=_times,
+    attempts=st.lists(st.builds(Attempt, st.just("a"), st.just("p"), st.just("m"), _times), min_size=1, max_size=1),
+    consent=st.none() | st.sampled_from(list(ConsentKind)),
+    dropped=st.sampled_from([frozenset(), frozenset({"seed", "user"})]),
+    labels=st.sampled_from([(), ("aigc", "hint")]),
+    profile=st.none() | st.just("p1"),
+    usage=st.builds(Usage, *[st.integers(0, 2**62)] * 4),
+    places=st.sampled_from([None, ("DE", "FR")]),
+    price=st.sampled_from([None, _PRICE]),
+    cost_micros=st.none() | st.integers(0, 2**62),
+)
+_events: tuple[dict[str, Any], ...] = (
+    {"outcome": "cancelled"},
+    {"outcome": "interrupted", "code": "stream_interrupted", "detail": "it broke off"},
+    {"code": "provider_error"},
+    {"location": None},
+    {"location": NOWHERE_KNOWN},
+    {"usage": None},
+    {"first_s": None},
+    {"total_s": None},
+    {"attempts": []},
+    {"attempts": [attempt(), attempt("other")]},
+    {"attempts": [failed_attempt(FailureKind.SILENT)]},
+    {"attempts": [Attempt("a", "p", "m", 0.1, lost=True)]},
+    {"skipped": [Skipped("a", "benched")]},
+    {"queued_s": 0.25},
+    {"resumed": Resumed("a", "b")},
+)
+_eu = Region("eu", Places(frozenset({"DE"})), ANYWHERE)
+_otherwise: tuple[dict[str, Any], ...] = (
+    *({name: "another"} for name in ("client", "assistant", "deployment", "provider", "model", "table", "profile")),
+    {"stream": True},
+    {"stream": False},
+    {"status": 206},
+    {"places": ("IE", "IE")},
+    {"consent": ConsentKind.CLAIM},
+    {"consent": ConsentKind.TOKEN},
+    {"dropped": frozenset({"n"})},
+    {"labels": ("another",)},
+    {"location": Location(_eu, "FR", "edge_header", ())},
+    {"location": Location(_eu, "DE", "api_key", ())},
+    {"location": Location(replace(_eu, name="de"), "DE", "edge_header", ())},
+    {"location": Location(None, "DE", "edge_header", ())},
+)
+
+
+def same_as_alone(made: list[Record]) -> None:
+    for record, line in zip(made, JsonLines().of([(record, 1.5) for record in made]), strict=True):
+        told = orjson.loads(line)
+        level = "warning" if record.outcome in ("internal_error", "failed", "interrupted") else "info"
+        head = {"timestamp": "1970-01-01T00:00:01.500000Z", "level": level, "event": "request"}
+        assert told == {**head, **orjson.loads(orjson.dumps(fields_of(record), default=str))}
+        assert list(told) == [*head, *fields_of(record)]
+
+
+@given(st.lists(_plain | records))
+@settings(deadline=None)
+def test_what_is_remembered_of_others_is_told_of_a_request_as_if_it_had_come_alone(made: list[Record]) -> None:
+    same_as_alone(made)
+
+
+@given(_plain)
+@settings(deadline=None, max_examples=20)
+def test_whatever_is_otherwise_of_the_next_request_is_told(record: Record) -> None:
+    for change in (*_events, *_otherwise):
+        same_as_alone([record, replace(record, **change), record])
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_line, "_MOST_REMEMBERED", 3)
+    lines = JsonLines()
+    for number in range(10):
+        record = answered(usage=Usage(1, 1))
+        record.client = f"app-{number}"
+        (line,) = lines.of([(record, 0.0)])
+        assert orjson.loads(line)["client"] == f"app-{number}"
+    assert len(lines._settings) <= 3
+
+
+def test_the_time_of_a_line_is_that_of_its_requests_end() -> None:
+    ended = [(answered(), at) for at in (1_795_233_875.25, 1_795_233_875.0625, 1_795_233_876.0)]
+    told = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
+    assert told == ["2026-11-21T04:04:35.250000Z", "2026-11-21T04:04:35.062500Z", "2026-11-21T04:04:36.000000Z"]

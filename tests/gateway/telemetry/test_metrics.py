@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
@@ -16,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway.model.record import Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
-from gateway.telemetry.families import FAMILIES
+from gateway.telemetry.families import FAMILIES, REQUEST_BOUNDS_S
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.snapshots import EMPTY, Series, merge, unpack, without_gauges
 from providers.chat import Usage
@@ -151,6 +153,29 @@ def test_what_is_true_now_is_read_for_each_snapshot() -> None:
     assert value(metrics, "gateway_open_streams") == 3
     streams[0] = 1
     assert value(metrics, "gateway_open_streams") == 1
+
+
+@given(st.lists(records, max_size=5), st.sampled_from([1, 70]))
+@settings(max_examples=30, deadline=None)
+def test_each_attempt_and_each_time_is_counted_once(observed: list[Record], times: int) -> None:
+    """However an attempt is counted, and whether its bucket has been looked for yet."""
+    attempts: Counter[tuple[str, ...]] = Counter()
+    buckets: Counter[int] = Counter()
+    for record in observed:
+        region = record.location.region.name if record.location and record.location.region else ""
+        for made in record.attempts:
+            attempts[region, made.deployment, made.provider, made.outcome] += times
+        buckets[bisect_left(REQUEST_BOUNDS_S, int((record.total_s or 0) * 1e6) / 1e6)] += times
+    series = unpack(counted(observed * times).snapshot())
+    assert {labels: count for labels, (count,) in series["gateway_attempts_total"].items()} == attempts
+    held = [0] * (len(REQUEST_BOUNDS_S) + 1)
+    for row in series["gateway_request_duration_seconds"].values():
+        held = [before + more for before, more in zip(held, row, strict=False)]
+    assert held == [buckets[number] for number in range(len(held))]
+    sums = {labels[1:]: 0 for labels in attempts}
+    for made in (made for record in observed for made in record.attempts):
+        sums[made.deployment, made.provider, made.outcome] += int(made.duration_s * 1e6) * times
+    assert {labels: row[-1] for labels, row in series["gateway_attempt_duration_seconds"].items()} == sums
 
 
 # --- how many series there can be -----------------------------------------------------------------

@@ -12,6 +12,7 @@ from subprocess import run
 
 import pytest
 
+from gateway.telemetry import outlet as outlet_module
 from gateway.telemetry.outlet import Outlet
 from gateway.telemetry.whole_lines import whole_lines
 
@@ -81,6 +82,47 @@ def test_a_reader_that_is_gone_is_counted_and_ends_nothing() -> None:
         assert closed.dropped_lines == 1
     finally:
         os.close(writing)
+
+
+class Told(io.StringIO):
+    """A stream that keeps its writes apart, and tells of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+        self.has_come = threading.Semaphore(0)
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        self.has_come.release()
+        return len(text)
+
+
+MUCH = "x" * outlet_module._MUCH + "\n"
+
+
+def test_after_much_it_rests_and_who_waits_for_the_end_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet_module, "_REST_S", 10 * LIMIT_S)
+    told = Told()
+    outlet = Outlet(told)
+    outlet.write(MUCH)
+    assert told.has_come.acquire(timeout=LIMIT_S)
+    outlet.write("one\n")
+    outlet.write("two\n")
+    assert told.writes == [MUCH]
+    outlet.finish(LIMIT_S)
+    assert told.writes == [MUCH, "one\ntwo\n"]
+
+
+def test_a_rest_ends_by_itself_and_little_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet_module, "_REST_S", 0.001)
+    told = Told()
+    outlet = Outlet(told)
+    for text in (MUCH, "one\n", "two\n"):
+        outlet.write(text)
+        assert told.has_come.acquire(timeout=LIMIT_S)
+        monkeypatch.setattr(outlet_module, "_REST_S", 0.001 if text == MUCH else 10 * LIMIT_S)
+    assert told.writes == [MUCH, "one\n", "two\n"]
 
 
 _PROGRAM = """

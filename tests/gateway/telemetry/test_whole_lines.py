@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,19 @@ def test_a_line_is_written_when_it_is_whole(pipe: tuple[int, int]) -> None:
     os.close(reading)
 
 
+def test_a_file_gets_all_lines_in_one_write_and_a_pipe_no_more_than_it_keeps_together(
+    pipe: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("os.write", lambda _, data: sizes.append(len(data)) or len(data))
+    with (tmp_path / "log").open("wb") as file:
+        for descriptor, is_file in ((file.fileno(), True), (pipe[1], False)):
+            sizes.clear()
+            whole_lines(descriptor).write(("x" * 999 + "\n") * 10)
+            assert (sizes == [10_000]) == is_file
+            assert sum(sizes) == 10_000
+
+
 def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     stream = whole_lines(writing)
@@ -60,7 +74,7 @@ def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
     lines = LineWriter(whole_lines(writing))
     try:
         for _ in range(3):
-            lines.write(["{}"])
+            lines.write([b"{}"])
         assert lines.dropped == 3
     finally:
         os.close(writing)
@@ -69,8 +83,8 @@ def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
 def test_a_stream_that_is_closed_is_counted_too() -> None:
     stream = io.StringIO()
     lines = LineWriter(stream)
-    lines.write(["one"])
+    lines.write([b"one"])
     assert lines.dropped == 0
     stream.close()
-    lines.write(["two"])
+    lines.write([b"two"])
     assert lines.dropped == 1
