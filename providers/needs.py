@@ -141,9 +141,9 @@ def needs_of(request: ChatRequest) -> Needs:
             parameters["blank_stop"] = request.stop
     if not request.extra and not request.unread:
         return _needs(tuple(features), tuple(parameters), (), request.reasoning_effort == "none")
-    parameters.update(request.extra)
-    parameters.update(dict.fromkeys(request.unread))
-    return _needs(tuple(features), tuple(parameters), tuple(_moving(request)), request.reasoning_effort == "none")
+    # Names that the caller has made up, as long as a body may be: nothing is remembered by them.
+    named = frozenset((*parameters, *request.extra, *request.unread))
+    return Needs(frozenset(features), named, _moving(request), request.reasoning_effort == "none")
 
 
 # Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is

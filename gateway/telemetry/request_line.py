@@ -15,6 +15,7 @@ import orjson
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
 from gateway.telemetry.gathering import Ended
+from providers.fitting import PARAMETERS
 
 __all__ = ["GRAVE", "JsonLines", "fields_of"]
 
@@ -58,6 +59,8 @@ class JsonLines:
             return None
         if record.code is not None or record.resumed is not None or record.queued_s or record.skipped:
             return None
+        if not record.dropped <= PARAMETERS:
+            return None  # names of fields that the client has made up
         # All that `_settings` reads: nothing that a client is free to write.
         known = (
             record.client,

@@ -100,6 +100,15 @@ def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None
     assert needs_of(request_).features == features
 
 
+@pytest.mark.parametrize("fields", [{"extra": {"a name": 1}}, {"unread": frozenset({"a name"})}])
+def test_needs_are_kept_but_not_by_a_name_that_a_client_made_up(fields: dict[str, Any]) -> None:
+    """A name may be as long as a body: what is kept of it would be another's memory."""
+    assert needs_of(ask(seed=1)) is needs_of(ask(seed=2))
+    made_up = needs_of(ask(**fields))
+    assert made_up.parameters == {"a name"}
+    assert made_up is not needs_of(ask(**fields))
+
+
 @pytest.mark.parametrize(
     ("fields", "parameters"),
     [

@@ -251,6 +251,14 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines._settings) <= 3
 
 
+def test_nothing_is_remembered_by_a_name_that_a_client_made_up() -> None:
+    lines, record = JsonLines(), answered(usage=Usage(1, 1))
+    record.dropped = frozenset({"seed", "x" * 100_000})
+    (line,) = lines.of([(record, 0.0)])
+    assert orjson.loads(line)["dropped"] == ["seed", "x" * 100_000]
+    assert not lines._settings
+
+
 def test_the_time_of_a_line_is_that_of_its_requests_end() -> None:
     ended = [(answered(), at) for at in (1_795_233_875.25, 1_795_233_875.0625, 1_795_233_876.0)]
     told = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
