@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
             return
         # The parser passes over empty lines in front.
         raw = self._raw.lstrip(b"\r\n")
-        end = raw.find(b"\r\n\r\n")
+        end = raw.index(b"\r\n\r\n")
         headers = ResponseHeaders(raw[: end + 2])
         # Two lengths, or a length beside an encoding, llhttp refuses by itself.
         if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
