@@ -26,7 +26,6 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
-from providers.transport.headers import texts
 from providers.wire import WireResponse
 
 __all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead", "Transport", "allow"]
@@ -118,7 +117,7 @@ class _Pooled(Reply):
         self._connection: Connection | None = connection
         self._decoder: Decoder | None = None
         self.status = connection.status
-        self.headers = headers = texts(connection.names, connection.values)
+        self.headers = headers = connection.headers
         self.received_at = received_at
         if "content-encoding" in headers:
             try:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
-from providers.transport.headers import check_encoding, is_framed
+from providers.transport.headers import ResponseHeaders
 
 __all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
@@ -28,11 +28,9 @@ _NOT_YET = -1
 
 
 class Connection(asyncio.Protocol):
-    """A connection that has been made; `begin` sends a request, `head`, `take` and `more` give its response.
+    """A connection that has been made; `begin` sends a request, `take` and `more` give its response's body.
 
-    names, values: those of the response's headers, see `headers`. end: below 0 until the response has arrived
-    to its end; read or not.
-
+    end: below 0 until the response has arrived to its end, read or not.
     pending: called with 0, whether the system has something of the server's that the loop hasn't read yet.
     """
 
@@ -41,24 +39,22 @@ class Connection(asyncio.Protocol):
         "_buffered",
         "_chunks",
         "_error",
-        "_fields",
         "_head_only",
         "_parser",
         "_paused",
+        "_raw",
         "_reusable",
         "_tap",
         "_waiter",
         "closed",
         "end",
+        "headers",
         "idle_since",
         "loop",
-        "names",
         "on_body",
-        "on_header",
         "pending",
         "status",
         "transport",
-        "values",
     )
 
     transport: asyncio.Transport
@@ -66,12 +62,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._chunks: list[bytes] = []
-        self._fields: list[bytes] = []
-        # The parser calls these for each chunk of a body and each header. Methods would cost a frame for each event of
-        # a stream, or do one by one what `data_received` and `on_headers_complete` do at once.
+        # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
+        # what else there is to do `data_received` does once a read.
         self.on_body = self._chunks.append
-        extend = self._fields.extend
-        self.on_header: Callable[[bytes, bytes], None] = lambda name, value: extend((name, value))
         self.pending: Callable[[float], object] = lambda _: None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
@@ -86,8 +79,8 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = 0
         self._buffered = 0
         self.status = 0
-        self.names = b""
-        self.values: list[bytes] = []
+        self._raw = b""
+        self.headers = ResponseHeaders(b"")
 
     # --- for who uses the connection --------------------------------------------------------------
 
@@ -184,6 +177,8 @@ class Connection(asyncio.Protocol):
                 # llhttp would take RTSP and ICE, too.
                 raise BadResponse("the response doesn't begin with HTTP")
             self._bare_bytes += size
+            if not self.status:
+                self._raw += data
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
@@ -224,7 +219,8 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self.end >= 0 or self._error is not None:
             return
-        if error is None and self.status and self.status not in _NO_BODY and not is_framed(self.names):
+        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
+        if error is None and self.status and self.status not in _NO_BODY and not framed:
             self.end = len(self._chunks)
             self._wake()
         else:
@@ -248,22 +244,26 @@ class Connection(asyncio.Protocol):
         """The head is whole; an interim response (1xx) is passed over."""
         if self.end >= 0:
             return
-        fields = self._fields
-        names, values = b"\n".join(fields[::2]).lower(), fields[1::2]
-        fields.clear()
-        if b"transfer-encoding" in names:
-            check_encoding(names, values)
+        # The parser passes over empty lines in front.
+        raw = self._raw.lstrip(b"\r\n")
+        end = raw.index(b"\r\n\r\n")
+        headers = ResponseHeaders(raw[: end + 2])
+        # Two lengths, or a length beside an encoding, llhttp refuses by itself.
+        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
+            raise BadResponse("the response has a transfer-encoding other than chunked")
         status = self._parser.get_status_code()
         if status < 200:
             if status == 101:
                 raise BadResponse("the server switched protocols, which nobody asked for")
             if status < 100:
                 raise BadResponse("the response has a status below 100")
+            self._raw = raw[end + 4 :]
             return
-        if self._bare_bytes > MAX_HEAD_BYTES and len(names) + sum(map(len, values)) > MAX_HEAD_BYTES:
+        if end > MAX_HEAD_BYTES:
             raise _too_large()
-        self.names, self.values = names, values
+        self.headers = headers
         self.status = status
+        self._raw = b""
         if self._head_only:
             # The parser, which can't be told, waits for a body now: it is fit for nothing more.
             self.end = 0
@@ -274,9 +274,6 @@ class Connection(asyncio.Protocol):
         if self.end >= 0 or not self.status:
             return
         self.end = len(self._chunks)
-        if self._fields:
-            # Trailers: nothing that we use comes there.
-            self._fields.clear()
         if not self._parser.should_keep_alive():
             self._reusable = False
 

@@ -1,57 +1,60 @@
-"""A response's headers: names in small letters, and values as they came, looked at all at once rather than one by one.
+"""The headers of a response's head that the parser has found valid, read when they are asked for.
 
-A provider sends twenty, of which few are read.
+A provider sends twenty, of which an answer's reader wants three. That they are what the parser would make of them is
+held by a property test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from providers.transport.errors import BadResponse
-
-__all__ = ["check_encoding", "is_framed", "joined", "pairs", "texts"]
-
-# Below, `names` are all names in small letters, a line for each; `values` may have blanks behind them, which llhttp
-# leaves there. Neither holds a line break.
-_BLANKS = b" \t"
-_ENCODING = b"transfer-encoding"
+__all__ = ["ResponseHeaders", "joined"]
 
 
-def check_encoding(names: bytes, values: list[bytes]) -> None:
-    """Raise BadResponse for a transfer-encoding other than chunked."""
-    encodings = [value.lower() for name, value in pairs(names, values) if name == _ENCODING]
-    # Two lengths, or a length beside an encoding, llhttp refuses by itself.
-    if encodings not in ([], [b"chunked"]):
-        raise BadResponse("the response has a transfer-encoding other than chunked")
+class ResponseHeaders(Mapping[str, str]):
+    """By name in small letters, repeated ones joined with `, `."""
 
+    __slots__ = ("_all", "_lower", "_text")
 
-def is_framed(names: bytes) -> bool:
-    """Whether the body has an end of its own, rather than the connection's."""
-    listed = names.split(b"\n")
-    return b"content-length" in listed or _ENCODING in listed
+    def __init__(self, head: bytes) -> None:
+        """`head`: from the status line on, each line with its end, without the empty one."""
+        # Small letters are as long as the large ones of this alphabet.
+        self._text = head.decode("latin-1")
+        self._lower = self._text.lower()
+        self._all: dict[str, str] | None = None
 
+    def __contains__(self, name: object) -> bool:
+        return f"\r\n{name}:" in self._lower
 
-def pairs(names: bytes, values: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """All of them in their order."""
-    return [(name, value.rstrip(_BLANKS)) for name, value in zip(names.split(b"\n"), values, strict=False)]
+    def __getitem__(self, name: str) -> str:
+        lower, line = self._lower, f"\r\n{name}:"
+        at = lower.find(line)
+        if at < 0:
+            raise KeyError(name)
+        start = at + len(line)
+        if lower.find(line, start) >= 0:
+            return self._joined()[name]
+        return self._text[start : lower.find("\r\n", start)].strip(" \t")
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._joined())
 
-def texts(names: bytes, values: list[bytes]) -> dict[str, str]:
-    """By name, repeated ones joined with `, `."""
-    if not values:
-        return {}
-    lines = b"\n".join((*values, names))
-    if b" \n" in lines or b"\t\n" in lines:
-        lines = b"\n".join((*[value.rstrip(_BLANKS) for value in values], names))
-    words = lines.decode("latin-1").split("\n")
-    listed = words[len(values) :]
-    headers = dict(zip(listed, words, strict=False))
-    # Almost no answer has a header twice.
-    return headers if len(headers) == len(listed) else joined(zip(listed, words, strict=False))
+    def __len__(self) -> int:
+        return len(self._joined())
+
+    def _joined(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = joined(self.pairs())
+        return self._all
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All of them in their order."""
+        lines = [line.partition(":") for line in self._text.split("\r\n")[1:-1]]
+        return [(name.lower(), value.strip(" \t")) for name, _, value in lines]
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """By name, repeated ones joined with `, ` (RFC 9110, section 5.3)."""
+    """Headers by name, repeated ones joined with `, ` (RFC 9110, section 5.3)."""
     headers: dict[str, str] = {}
     for name, value in pairs:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

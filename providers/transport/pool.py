@@ -21,7 +21,6 @@ import certifi
 
 from providers.transport.connection import Connection
 from providers.transport.errors import ConnectFailed
-from providers.transport.headers import pairs
 
 __all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
 
@@ -62,7 +61,9 @@ class PooledResponse:
         self._origin = origin
         self._connection: Connection | None = connection
         self.status = connection.status
-        self.headers: Sequence[tuple[bytes, bytes]] = pairs(connection.names, connection.values)
+        self.headers: Sequence[tuple[bytes, bytes]] = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()
+        ]
 
     async def read(self) -> bytes:
         """The body's next bytes as they came; empty at its end. Raises TransportError."""

@@ -310,7 +310,7 @@ class Fence(RuleBasedStateMachine):
         self.now, self.ticks = START.timestamp(), 0.0
         self.loop = asyncio.new_event_loop()
         self.health = Health(lambda: self.ticks)
-        transport = HttpxTransport(httpx.MockTransport(self.provide), lambda: self.ticks)
+        transport = HttpxTransport(httpx.MockTransport(self.provide))
         self.caller = Caller(Sender(transport), lambda: self.now)
         self.journeys = Journeys(
             lambda: self.table,

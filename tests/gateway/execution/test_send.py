@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.execution import send as module
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.send import Sender, checked_credential, request_head
 from gateway.execution.transports import FenceBreach, LeanTransport, allow
@@ -112,6 +113,26 @@ async def test_what_is_sent_goes_to_the_permits_origin() -> None:
     assert str(request.url) == "https://api.example/v1/m%3Fx:go?alt=sse"
     assert request.headers["host"] == "api.example"
     assert request.headers["content-length"] == "2"
+
+
+async def test_a_signature_that_is_ever_new_leaves_the_rest_of_a_head_remembered() -> None:
+    recorder = Recorder()
+    sender = Sender(HttpxTransport(httpx.MockTransport(recorder)))
+    module._request_head.cache_clear()
+    for number in range(3):
+        reply = await sender.open(PERMIT, wire(headers=(("x-a", "b"),)), 1, (("authorization", f"signed {number}"),))
+        await reply.close()
+    assert [request.headers["authorization"] for request in recorder.requests] == ["signed 0", "signed 1", "signed 2"]
+    assert {request.headers["x-a"] for request in recorder.requests} == {"b"}
+    assert module._request_head.cache_info().misses == 1
+    with pytest.raises(FenceBreach):
+        await sender.open(PERMIT, wire(), 1, (("authorization", "a\r\nhost: evil.example"),))
+    assert len(recorder.requests) == 3
+
+
+def test_what_is_remembered_shows_no_credential() -> None:
+    head = request_head(PERMIT.origin, wire(headers=(("x-key", "sk-secret"),)))
+    assert "sk-secret" not in f"{head} {checked_credential((('authorization', 'sk-secret'),))}"
 
 
 @given(path=st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=40).map(lambda text: "/" + text))

@@ -296,6 +296,21 @@ async def asked(server: Scripted, way: Transport) -> bytes:
 
 
 @WAYS
+@pytest.mark.parametrize("parts", [(GOOD,), (GOOD[:-4], GOOD[-4:]), (GOOD[:-2], GOOD[-2:])])
+async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
+    way: Callable[[], Transport], parts: tuple[bytes, ...]
+) -> None:
+    async with scripted(say(*parts), say(*parts)) as server:
+        transport, permit = way(), replace(PERMIT, origin=server.origin)
+        for _ in range(2):
+            reply = await Sender(transport).open(permit, WireRequest("POST", "/v1", (), b"{}"), 5)
+            assert (await reply.read_whole()).body == b"good"
+        assert server.connections == 1
+        assert await reply.read() == b""
+        await transport.aclose()
+
+
+@WAYS
 async def test_a_body_larger_than_is_taken_is_left(
     way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
-from providers.transport.headers import pairs
 from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
@@ -59,7 +58,7 @@ async def read(connection: Connection, tap: Tap | None = None) -> bytes:
 
 
 def headers_of(connection: Connection) -> list[tuple[bytes, bytes]]:
-    return pairs(connection.names, connection.values)
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()]
 
 
 Result = tuple[int, list[tuple[bytes, bytes]], bytes, str]
