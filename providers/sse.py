@@ -16,6 +16,8 @@ __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
+# As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
+_CR, _LF = b"\r\n"
 
 
 @dataclass(slots=True)
@@ -91,13 +93,13 @@ class SseParser:
     def _values(self, data: bytes) -> tuple[list[bytes], bytes]:
         """The values of the events at the beginning if each is one line of data, and the bytes behind them; told in C
         for all of them at once, for events of another form make it all or nothing."""
-        end = b"\r\n\r\n" if b"\r" in data else b"\n\n"
+        end = b"\r\n\r\n" if _CR in data else b"\n\n"
         place = data.rfind(end)
         if place < 0 or len(data) > _USUAL_BYTES:
             return [], data
         values = data[len(b"data: ") : place].split(end + b"data: ")
         joined = b"".join(values)
-        if b"\n" in joined or b"\r" in joined or max(map(len, values)) > self._max_line_bytes - len(b"data: "):
+        if _LF in joined or _CR in joined or max(map(len, values)) > self._max_line_bytes - len(b"data: "):
             return [], data
         self._at_start = False
         return values, data[place + len(end) :]

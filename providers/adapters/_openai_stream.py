@@ -20,6 +20,7 @@ __all__ = ["RelayingParser"]
 
 _END = b"\n\n"
 _DATA = b"data: "
+_CR, _LF = b"\r\n"
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
 # The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
@@ -92,7 +93,7 @@ class _Template:
 def _learn(block: bytes) -> _Template | None:
     """The template of a whole event, None if it is no plain text chunk."""
     body = block.removeprefix(b"data: ").removesuffix(_END)
-    if len(body) + len(b"data: ") + len(_END) != len(block) or b"\n" in body:
+    if len(body) + len(b"data: ") + len(_END) != len(block) or _LF in body:
         return None
     place = _CONTENT.search(block)
     text = _STRING.match(block, place.end()) if place else None
@@ -163,7 +164,7 @@ class RelayingParser:
         if not self._relays:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data
-        if b"\r" in data or len(self._rest) > _MOST_HELD_BYTES:
+        if _CR in data or len(self._rest) > _MOST_HELD_BYTES:
             # Other line ends than LF have other ends of events, and what is held is searched anew with each piece: all
             # further bytes go the ordinary way.
             self._relays = False

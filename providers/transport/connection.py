@@ -111,7 +111,11 @@ class Connection(asyncio.Protocol):
         if head_only:
             self._head_only = True
         waiter = self._waiter = self.loop.create_future()
-        self.transport.write(request)
+        if self.closed:
+            # Lost between its making and now: nothing will come to tell of it.
+            self._fail(ConnectionBroken("the connection ended before the request was sent", answered=False))
+        else:
+            self.transport.write(request)
         return waiter
 
     def take(self) -> bytes | None:

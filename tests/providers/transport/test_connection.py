@@ -463,3 +463,12 @@ async def test_an_exchange_begins_anew() -> None:
         assert headers_of(connection)[0] == (b"n", b"%d" % number)
         assert await read(connection) == b"%d" % number
         assert await read(connection) == b""
+
+
+async def test_one_that_was_lost_before_its_first_request_is_waited_for_by_nobody() -> None:
+    connection, transport = connected()
+    connection.connection_lost(None)
+    with pytest.raises(ConnectionBroken) as raised:
+        await connection.begin(b"request")
+    assert not raised.value.answered
+    assert not transport.sent
