@@ -27,7 +27,10 @@ NO_TABLE = Table("", {}, {}, {}, None, NOWHERE, {}, {})
 _NOT_COMPARED = {
     # A price and a retirement come with the model, and decide nobody's answer.
     Deployment: frozenset(
-        "name adapter target credentials headers needs_credential missing_credentials places price retirement".split()
+        (
+            "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
+            "retirement"
+        ).split()
     ),
     Region: frozenset({"name"}),
 }
