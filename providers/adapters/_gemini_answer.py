@@ -1,8 +1,7 @@
-"""Read Gemini's answers: whole ones, chunks of a stream, and errors.
+"""Read Gemini's answers: whole ones, and chunks of a stream.
 
 A whole answer is read as one large chunk, so that both obey the same rules.
-Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason), ai.google.dev on errors, and
-public captures of error details and of errors within streams; read 2026-11-20.
+Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason); read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from itertools import islice
 from typing import Any
 
 from providers.adapter import WireResponse
+from providers.adapters._gemini_errors import classify
 from providers.adapters._gemini_layout import usual_texts
 from providers.adapters._signatures import marked
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
-from providers.classify import by_status, failure
+from providers.classify import failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import (
@@ -33,10 +33,8 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.phrases import Phrases
-from providers.retry_after import parse_duration_s
 
-__all__ = ["ChunkReader", "classify", "read_completion", "read_usage"]
+__all__ = ["ChunkReader", "read_completion", "read_usage"]
 
 _FINISH: dict[str, FinishReason] = {
     "STOP": "stop",
@@ -67,25 +65,6 @@ _GENERATION_FAILED = frozenset(
 # Words that say nothing: an answer is one all the same, and where there is none it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
-_BY_STATUS_WORD = {
-    "INVALID_ARGUMENT": FailureKind.INVALID_REQUEST,
-    "OUT_OF_RANGE": FailureKind.INVALID_REQUEST,
-    # "User location is not supported", or a bill that is due: both are ours to mend, and both fail over.
-    "FAILED_PRECONDITION": FailureKind.GEO_REFUSED,
-    "UNAUTHENTICATED": FailureKind.CREDENTIALS,
-    "PERMISSION_DENIED": FailureKind.CREDENTIALS,
-    "NOT_FOUND": FailureKind.MODEL_NOT_FOUND,
-    "RESOURCE_EXHAUSTED": FailureKind.RATE_LIMITED,
-    "ABORTED": FailureKind.UNAVAILABLE,
-    "CANCELLED": FailureKind.UNAVAILABLE,
-    "DEADLINE_EXCEEDED": FailureKind.UNAVAILABLE,
-    "INTERNAL": FailureKind.UNAVAILABLE,
-    "UNAVAILABLE": FailureKind.UNAVAILABLE,
-    "UNKNOWN": FailureKind.UNAVAILABLE,
-}
-# A name that no model could have. source: bodies captured by several projects; as_of 2026-11-20.
-_MESSAGES = Phrases({"* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND})
-_BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 _NO_HTTP_ERROR = 200
 
 
@@ -274,39 +253,3 @@ def read_usage(source: Mapping[str, object]) -> Usage:
         cached_tokens=read_int(source, "cachedContentTokenCount") or 0,
         reasoning_tokens=thoughts,
     )
-
-
-def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an error body means: by the reason in its details, its status word, then the HTTP status.
-
-    In a stream that began with 200 the status stands in the body. The text counts where it is a whole sentence that
-    tells of the model's name.
-    """
-    error = read_map(body, "error")
-    details = [as_map(detail) for detail in read_list(error, "details")]
-    reasons = {read_str(detail, "reason") for detail in details}
-    word = read_str(error, "status")
-    kind = _BY_STATUS_WORD.get(word or "")
-    code = word
-    if bad_key := sorted(_BAD_KEY_REASONS.intersection(reasons)):
-        kind, code = FailureKind.CREDENTIALS, bad_key[0]
-    elif kind is FailureKind.RATE_LIMITED and any(_is_daily(detail) for detail in details):
-        kind = FailureKind.QUOTA
-    if kind is None:
-        status = response.status if response.status >= 400 else read_int(error, "code") or 0
-        kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
-    waits = [wait for detail in details if (wait := _wait_s(detail)) is not None]
-    detail = read_str(error, "message")
-    kind = _MESSAGES.kind_of(kind, detail or "")
-    return failure(response, kind, code=code, detail=detail, retry_after=waits[0] if waits else None)
-
-
-def _is_daily(detail: Mapping[str, object]) -> bool:
-    """Whether this names a quota of the day: no wait that is worth it mends it."""
-    violations = (as_map(violation) for violation in read_list(detail, "violations"))
-    return any("PerDay" in (read_str(violation, "quotaId") or "") for violation in violations)
-
-
-def _wait_s(detail: Mapping[str, object]) -> float | None:
-    delay = read_str(detail, "retryDelay") or read_str(read_map(detail, "metadata"), "quotaResetDelay")
-    return parse_duration_s(delay) if delay else None

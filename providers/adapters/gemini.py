@@ -3,7 +3,7 @@
 The Developer API and Vertex AI speak the same words at other hosts, paths and with other credentials.
 
 Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
-write, `_gemini_answer` reads, `_signatures` keeps what one turn must give back to the next.
+write, `_gemini_answer` and `_gemini_errors` read, `_signatures` keeps what one turn must give back to the next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters._catalogued import Catalogued
-from providers.adapters._gemini_answer import ChunkReader, classify, read_completion
+from providers.adapters._gemini_answer import ChunkReader, read_completion
+from providers.adapters._gemini_errors import classify
 from providers.adapters._gemini_request import encode_body
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
