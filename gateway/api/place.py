@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import replace
+from functools import partial
 
 from gateway.api.door import Visitor, address_of, claims_of, sighting_of
 from gateway.model.decision import Refusal
 from gateway.model.location import Location
-from gateway.model.speech import Speech, Voice
+from gateway.model.speech import Voice
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.memo import remember
@@ -42,19 +42,14 @@ def placed(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sight
     name = client.name if client is not None else None
     read = visitor.values if visitor.repeated else visitor.headers.get
     key = ("placed", name, visitor.peer, *map(read, table.location.read_headers))
-    sighting, location, refusal = table.memo.get(key) or _place_once(key, table, client, visitor)
+    sighting, location, refusal = table.memo.get(key) or remember(table, key, partial(_place, table, client, visitor))
     return sighting, location, Refused(refusal) if refusal is not None else None
 
 
-def _place_once(
-    key: Hashable, table: Table, client: Client | None, visitor: Visitor
-) -> tuple[Sighting, Location, Refusal | None]:
-    def place() -> tuple[Sighting, Location, Refusal | None]:
-        sighting = sighting_of(table, visitor)
-        location = resolve(table, client, sighting)
-        return sighting, location, refuse_location(table, location)
-
-    return remember(table, key, place)
+def _place(table: Table, client: Client | None, visitor: Visitor) -> tuple[Sighting, Location, Refusal | None]:
+    sighting = sighting_of(table, visitor)
+    location = resolve(table, client, sighting)
+    return sighting, location, refuse_location(table, location)
 
 
 def locate(table: Table, client: Client | None, sighting: Sighting) -> tuple[Location, Refused | None]:
@@ -66,6 +61,9 @@ def locate(table: Table, client: Client | None, sighting: Sighting) -> tuple[Loc
     return location, Refused(refusal) if refusal is not None else None
 
 
-def voice_of(speech: Speech, location: Location, visitor: Visitor) -> Voice:
-    """How the caller is spoken to in a region that has this to say by itself."""
+def voice_of(location: Location, visitor: Visitor) -> Voice | None:
+    """How the caller is spoken to; None where the region says nothing by itself."""
+    speech = location.region.speech if location.region is not None else None
+    if speech is None:
+        return None
     return choose_voice(speech, visitor.one(b"accept-language"), location.preferences)

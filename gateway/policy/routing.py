@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from gateway.model.approval import days_at
 from gateway.model.consent import NO_CONSENT, Consents
@@ -75,23 +75,11 @@ def decide(
         decision = _decide(table, assistant, region, location, place, needs, health, now_s, consents)
     else:
         key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
-        # Looked up here: a closure for `remember` would cost each request more than all else of this function.
-        decision = table.memo.get(key) or _decide_once(key, table, assistant, region, location, needs, now_s, consents)
+        # Looked up here, and no closure: either would cost each request as much as all else of this function.
+        decision = table.memo.get(key) or remember(
+            table, key, partial(_decide, table, assistant, region, location, place, needs, health, now_s, consents)
+        )
     return take_side(decision, person()) if decision.lanes and person is not None else decision
-
-
-def _decide_once(
-    key: tuple[Any, ...],
-    table: Table,
-    assistant: Assistant,
-    region: Region,
-    location: Location,
-    needs: Needs,
-    now_s: float,
-    consents: Consents,
-) -> Decision:
-    _, place, *_ = key
-    return remember(table, key, lambda: _decide(table, assistant, region, location, place, needs, {}, now_s, consents))
 
 
 def _decide(
