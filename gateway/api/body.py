@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -155,9 +155,9 @@ async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> by
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
 
 
-def announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a body follows these headers, their names in lower case."""
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+def announces_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a body follows these headers, their names in lower case. (Two lengths the parser has refused.)"""
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 async def drain(receive: Receive) -> None:

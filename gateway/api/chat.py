@@ -16,6 +16,7 @@ from gateway.api.body import (
     ClientGone,
     HeldBytes,
     StreamLimit,
+    announces_body,
     check_content_headers,
     read_body,
     read_request,
@@ -155,9 +156,7 @@ class ChatEndpoint:
             if assistant is not None and not assistant.reveal_model:
                 exchange.shown_model = assistant.name
             exchange.watch_for_leaving(deadline.task)
-            voice = None
-            if location.region is not None and location.region.speech is not None:
-                voice = exchange.voice = voice_of(location.region.speech, location, visitor)
+            voice = exchange.voice = voice_of(location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
             user = sighting.claim.subject if sighting.claim is not None else None
             if user is None and client is not None and client.may_assert:
@@ -209,7 +208,7 @@ class ChatEndpoint:
         """Who asks, and whether it may ask so much."""
         record = exchange.record
         visitor = exchange.unread = headers_of(scope)
-        exchange.body_read = not _has_body(visitor)
+        exchange.body_read = not announces_body(visitor.headers)
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
@@ -228,8 +227,3 @@ async def _upload(exchange: Exchange, held: HeldBytes, deadline: Deadline) -> by
     body = await read_body(exchange.receive, held, deadline)
     exchange.record.upload_s = time.monotonic() - asked_at
     return body
-
-
-def _has_body(visitor: Visitor) -> bool:
-    headers = visitor.headers
-    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers

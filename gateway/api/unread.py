@@ -23,7 +23,7 @@ class CloseUnread:
 
     async def __call__(self, scope: Any, receive: _Receive, send: _Send) -> None:
         """Pass the request on; where a body has been left unread, close behind the answer."""
-        if scope["type"] != "http" or not announces_body(scope["headers"]):
+        if scope["type"] != "http" or not announces_body(dict(scope["headers"])):
             await self._app(scope, receive, send)
             return
         is_read = is_closing = False

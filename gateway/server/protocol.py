@@ -133,7 +133,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if names.count(b"host") != 1:
             self._check_host(names, version)
         upgrades = parser.should_upgrade()
-        if upgrades and announces_body(headers):
+        if upgrades and announces_body(dict(headers)):
             self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
             raise ValueError(self._wrong)
         # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
