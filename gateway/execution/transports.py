@@ -91,10 +91,9 @@ class LeanTransport:
         self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
     ) -> Reply:
         """See Transport."""
-        length = b"content-length: %d\r\n\r\n" % len(body)
-        request = b"".join((head.start, credential.lines, length, body))
+        start = head.start + credential.lines
         try:
-            connection = await self._pool.open(head.origin, request, connect_s, permit)
+            connection = await self._pool.open(head.origin, start, body, connect_s, permit)
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:

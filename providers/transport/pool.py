@@ -104,15 +104,15 @@ class Pool:
         head_s: float | None = None,
     ) -> PooledResponse:
         """The response to one request: see `request_start` and `open`."""
-        length = b"content-length: %d\r\n\r\n" % len(body)
-        request = request_start(origin, method, target, headers) + length + body
-        connection = await self.open(origin, request, connect_s, permit, head_only=method == "HEAD", head_s=head_s)
+        start = request_start(origin, method, target, headers)
+        connection = await self.open(origin, start, body, connect_s, permit, head_only=method == "HEAD", head_s=head_s)
         return PooledResponse(self, origin, connection)
 
     async def open(
         self,
         origin: str,
-        request: bytes,
+        start: bytes,
+        body: bytes,
         connect_s: float,
         permit: object,
         *,
@@ -122,9 +122,11 @@ class Pool:
         """A connection on which a whole request has been sent, and the head of its response has come; it must be taken
         back. Raises TransportError. A connection that dies is an error, not a second try.
 
-        connect_s bounds DNS, TCP and TLS; head_s the wait for the response's head, and raises TimeoutError.
+        start: see `request_start`. connect_s bounds DNS, TCP and TLS; head_s the wait for the response's head, and
+        raises TimeoutError.
         """
         self._allow(origin, permit)
+        request = b"%bcontent-length: %d\r\n\r\n%b" % (start, len(body), body)
         connection = self._take(origin) or await self._connect(origin, connect_s)
         try:
             if head_s is None:
