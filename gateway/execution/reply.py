@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ __all__ = ["Reply", "too_large"]
 _MAX_REFUSAL_BYTES = 1024 * 1024
 
 
-class Reply:
+class Reply(ABC):
     """The head of a response, and its body as it arrives. `close` must be called, also after a failure.
 
     headers: lower-case names; repeated ones joined with `, `. received_at: see WireResponse.
@@ -28,16 +29,16 @@ class Reply:
     headers: Mapping[str, str]
     received_at: float
 
+    @abstractmethod
     async def read(self, tap: Tap | None = None, /) -> bytes:
         """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off.
 
         tap: a transport may offer it what arrives meanwhile; one that doesn't gives all of it here.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> None:
         """Give the connection back, or drop it if the body wasn't read to its end."""
-        raise NotImplementedError
 
     @property
     def head(self) -> WireResponse:

@@ -9,7 +9,7 @@ from tests.soak.run import Series, grown, report, run
 
 # Clients that leave in the middle of their connect may leave a socket to the collector: theirs, in this process. What
 # must not grow is another one.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_nothing_grows() -> None:
     storm, series = run(requests=1800, rate=40, workers=2, seed=7)
