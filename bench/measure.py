@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ Say = Callable[[str], None]
 _CONNECTIONS = 64
 _PACED_STREAMS = 24
 _LATENCY_RATE = 50
+_RELOAD_RATE = 200
+_RELOAD_WINDOW_S = 3.0
 _HOLD_LIMIT_S = 30
 # A gateway may merge the role into the first words and leave out the usage: a few events fewer are a whole stream.
 _MAY_LACK = 4
@@ -190,9 +193,28 @@ class Bench:
                     done = self._load(one.port, request, one, connections=connections)
                     found.setdefault(name, []).append(_us_each(done, "requests"))
             starts = {f"start with {name}, s": one.start_s for name, one in running.items()}
-        figures = {f"JSON with {name}, µs": statistics.median(values) for name, values in found.items()} | starts
+            reloads = self._reloads(running["1,000 deployments"], request)
+        figures = {f"JSON with {name}, µs": statistics.median(values) for name, values in found.items()}
+        figures |= starts | reloads
         self.say("  growth: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
         return figures
+
+    def _reloads(self, running: Running, request: Request) -> dict[str, float]:
+        """How long a change of the config takes, and how long the slowest request waits meanwhile. What compiles the
+        change shares the subject's core with it."""
+        took_s: list[float] = []
+        slowest_ms: list[float] = []
+        timing = {"connections": 8, "rate": _RELOAD_RATE, "seconds": _RELOAD_WINDOW_S, "warm_up": 0.0}
+        for number in range(self.extent.rounds):
+            with ThreadPoolExecutor(1) as pool:
+                loading = pool.submit(self._load, running.port, request, running, **timing)
+                took_s.append(running.reload(f"{31 + number}s"))
+                done = loading.result()
+            slowest_ms.append(done["latency_us"]["max"] / 1000)
+        return {
+            "reload of 1,000 deployments, s": statistics.median(took_s),
+            "slowest request meanwhile, ms": statistics.median(slowest_ms),
+        }
 
     # ---- the load client ----
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +36,31 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A subject that serves: its process, its port, and how long it took from the start of the process."""
+    """A subject that serves: its process, its port, and how long it took from the start of the process.
+
+    admin_port, config: of ours.
+    """
 
     process: Process
     port: int
     start_s: float
+    admin_port: int = 0
+    config: Path | None = None
+
+    def reload(self, idle: str) -> float:
+        """Change one time limit of our config; seconds until the change is active. Raises RuntimeError if it isn't."""
+        if self.config is None:
+            raise RuntimeError("only ours is reloaded")
+        self.config.write_text(re.sub(r"idle: \w+", f"idle: {idle}", self.config.read_text("utf-8")), "utf-8")
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", "/reload")
+            response = connection.getresponse()
+            told = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"the reload is answered with {response.status} {told[:600].decode('utf-8', 'replace')}")
+        return time.monotonic() - began
 
 
 class Subject(Protocol):
@@ -129,17 +153,17 @@ class Ours:
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
-        config, port = folder / f"{self.name}.yaml", free_port()
+        config, port, admin_port = folder / f"{self.name}.yaml", free_port(), free_port()
         config.write_text(production_config(ports, self.deployments, self.keys), "utf-8")
         command = [self.python, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
         environ = {
             "GATEWAY_LOG_FORMAT": "json",
-            "GATEWAY_ADMIN_PORT": "0",
+            "GATEWAY_ADMIN_PORT": str(admin_port),
             **ENVIRON,
             **python_environ(folder / "cache"),
         }
         process = Process(command, cores.subject, folder / f"{self.name}.log", environ)
-        return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+        return Running(process, port, process.wait_until_healthy(port, "/healthz"), admin_port, config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,9 +122,14 @@ class Site:
 
     def owns(self, origin: str) -> bool:
         """Whether the origin is this site's, whatever its scheme and port say."""
-        host = urlsplit(origin).hostname or ""
-        own = urlsplit(self.origin).hostname or ""
-        return host == own or any(fnmatchcase(host, pattern) for pattern in self.hosts)
+        host = _hostname(origin)
+        return host == _hostname(self.origin) or any(fnmatchcase(host, pattern) for pattern in self.hosts)
+
+
+@lru_cache(maxsize=512)
+def _hostname(origin: str) -> str:
+    """A config's origins are each compared with every site of the catalogue."""
+    return urlsplit(origin).hostname or ""
 
 
 class OriginError(ValueError):

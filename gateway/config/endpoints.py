@@ -7,7 +7,7 @@ operator states.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gateway.config.findings import Findings
@@ -48,7 +48,8 @@ class Endpoint:
 class Endpoints:
     """Reads endpoints. stated: what the operator says of servers that no catalogue knows.
 
-    simulators: the origin of each simulated (provider, site); None where they aren't started, as in a check.
+    simulators: the origin of each simulated (provider, site); None where they aren't started, as in a check. owners:
+    the sites that have been looked up, by provider and origin.
     """
 
     findings: Findings
@@ -56,6 +57,7 @@ class Endpoints:
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     stated: StatedFacts
+    owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """The endpoint of the deployment `name`, None after reporting why there is none."""
@@ -154,6 +156,12 @@ class Endpoints:
 
     def _owner(self, provider: str, origin: str) -> Site | None:
         """The catalogue's site that the origin's host belongs to; the provider's own before others'."""
+        asked = provider, origin
+        if asked not in self.owners:
+            self.owners[asked] = self._find_owner(provider, origin)
+        return self.owners[asked]
+
+    def _find_owner(self, provider: str, origin: str) -> Site | None:
         adapters = self.registry.adapters
         for name in sorted(adapters, key=lambda name: (name != provider, name)):
             owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
