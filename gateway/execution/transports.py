@@ -26,6 +26,7 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
+from providers.transport.headers import CONTENT_ENCODING
 from providers.wire import WireResponse
 
 __all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead", "Transport", "allow"]
@@ -118,7 +119,7 @@ class _Pooled(Reply):
         self.status = connection.status
         self.headers = headers = connection.headers
         self.received_at = received_at
-        if "content-encoding" in headers:
+        if CONTENT_ENCODING in headers.lower:
             try:
                 self._decoder = decoder_for(headers["content-encoding"])
             except BadResponse as error:
