@@ -50,7 +50,6 @@ class Caller:
         request: ChatRequest,
         bounds: Resilience,
         deadline: Deadline,
-        *,
         limit_s: float,
         head_s: float | None = None,
         timer: Deadline | None = None,

@@ -125,7 +125,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_arrived()
         self._bare_bytes = 0
         scope["state"] = self.app_state.copy()
-        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", is_old=False, keep_alive=True)
+        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", False, True)
         cycle.add(data[start:])
         if missing_bytes:
             self._in_message = True
