@@ -50,7 +50,6 @@ class Caller:
         request: ChatRequest,
         bounds: Resilience,
         deadline: Deadline,
-        *,
         limit_s: float,
         head_s: float | None = None,
         timer: Deadline | None = None,
@@ -85,7 +84,7 @@ class Caller:
                     elif not request.stream:
                         response = await reply.read_whole()
                         completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
-                        return Answer(step, completion=completion)
+                        return Answer(step, completion)
                     else:
                         reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                         body = BoundedReply(reply) if request.folded else reply

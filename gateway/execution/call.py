@@ -13,8 +13,11 @@ from gateway.model.attempt import Attempt
 from gateway.model.decision import Step
 from providers.auth import Secret
 from providers.failures import Failure
+from providers.values import maker
 
 __all__ = ["Call"]
+
+_attempt = maker(Attempt)
 
 
 @dataclass(slots=True)
@@ -81,7 +84,7 @@ class Call:
         """The attempt as the record has it, once it is settled. lost: another one answered first."""
         deployment = self.step.deployment
         duration_s = (self.ended_at or self.started_at) - self.started_at
-        return Attempt(
+        return _attempt(
             deployment.name,
             deployment.provider,
             deployment.model,

@@ -25,7 +25,6 @@ def form_of(
     pulses: Pulses,
     left_s: float,
     now: float,
-    *,
     is_last_step: bool,
 ) -> Form:
     """The form in which this step is asked for the request, of whose time `left_s` is left at this moment."""

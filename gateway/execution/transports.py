@@ -26,12 +26,15 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
+from providers.transport.headers import CONTENT_ENCODING
+from providers.values import maker
 from providers.wire import WireResponse
 
 __all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead", "Transport", "allow"]
 
 Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
+_response = maker(WireResponse)
 
 
 class FenceBreach(RuntimeError):
@@ -118,7 +121,7 @@ class _Pooled(Reply):
         self.status = connection.status
         self.headers = headers = connection.headers
         self.received_at = received_at
-        if "content-encoding" in headers:
+        if CONTENT_ENCODING in headers.lower:
             try:
                 self._decoder = decoder_for(headers["content-encoding"])
             except BadResponse as error:
@@ -158,7 +161,7 @@ class _Pooled(Reply):
             raise too_large()
         self._connection = None
         self._pool.take_back(self._origin, connection)
-        return WireResponse(self.status, self.headers, body, self.received_at)
+        return _response(self.status, self.headers, body, self.received_at)
 
     async def close(self) -> None:
         self._let_go()

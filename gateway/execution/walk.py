@@ -105,9 +105,10 @@ class Walk:
     def begin(self, step: Step, slot: Slot | None, secret: Secret | None, left_s: float) -> Call:
         """A call of the step at the walk's position, counted from now on."""
         request, breaker = self.request if self.ask is None else self.ask(step), self.breaker
-        deadline, pulses, last = self.deadline, self.means.health.pulses, self._is_last
+        deadline, pulses = self.deadline, self.means.health.pulses
+        is_last_step = self.position >= len(self.plan.steps) - 1
         started_at = deadline.clock()
-        form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, is_last_step=last)
+        form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, is_last_step)
         self.tried_here += 1
         self.used_keys += (secret,)
         ticket = None
@@ -126,9 +127,9 @@ class Walk:
                 request,
                 self.bounds,
                 self.deadline,
-                limit_s=limit_s,
-                head_s=head_s,
-                timer=timer,
+                limit_s,
+                head_s,
+                timer,
             )
         except ProviderFailed as error:
             failure, now = redacted(error.failure, deployment, request), self.deadline.clock()

@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
-import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.api.body import announces_body
-from gateway.api.errors import ApiError, encode_error
+from gateway.api.errors import ApiError
 from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
+from gateway.server.heads import KnownHead, request_scope, shared_scope, why_wrong
+from gateway.server.refusals import too_large, written
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
 
@@ -30,8 +28,6 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 _MAX_WAITING = 32
 _MAX_READ_AHEAD = 4
-_COMMON_URL_BYTES = 256
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -57,6 +53,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._waiting: deque[tuple[GatewayCycle, dict[str, Any]]] = deque()
         self._bare_bytes = 0
         self._in_message = False
+        self._known = KnownHead()
+        # What is still to come of the body behind a known head, of which the parser hears nothing.
+        self._owed_bytes = 0
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
@@ -65,16 +64,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort
-        # What every request of this connection has, for ASGI.
-        self._shared_scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "extensions": {LINE: self._line},
-        }
+        self._shared_scope = shared_scope(self, {LINE: self._line})
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,9 +83,14 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._bare_bytes += len(data)
         self._idle_since = None
         was_in_message = self._in_message
+        if not was_in_message and self._begin_known(data):
+            return
+        self._bare_bytes += len(data)
+        if self._owed_bytes:
+            data = self._take_owed(data)
+        self._known.fresh = b"" if self._in_message else data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -103,6 +98,7 @@ class GatewayProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self._refuse_malformed()
+        self._known.fresh = b""
         newest = self._newest
         # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
         if (newest is None or newest.response_complete) and self._head_timer is None:
@@ -112,7 +108,41 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._await_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
             # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
-            self._refuse(_too_large())
+            self._refuse(too_large(MAX_HEAD_BYTES))
+
+    def _begin_known(self, data: bytes) -> bool:
+        """Whether `data` is one request with the head of the last one, or its beginning; it then runs.
+
+        What the parser would say of that head it has said. Between two requests it is where it was, so that it needn't
+        hear of this one.
+        """
+        newest = self._newest
+        opened = self._known.opens(data) if newest is not None and newest.response_complete else None
+        if opened is None:
+            return False
+        scope, start, missing_bytes = opened
+        if self._head_timer is not None:
+            self._head_arrived()
+        self._bare_bytes = 0
+        scope["state"] = self.app_state.copy()
+        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", False, True)
+        cycle.add(data[start:])
+        if missing_bytes:
+            self._in_message = True
+            self._owed_bytes = missing_bytes
+        else:
+            cycle.more_body = False
+        self._begin(cycle, scope)
+        return True
+
+    def _take_owed(self, data: bytes) -> bytes:
+        """Take what is left of the body behind a known head; what comes behind that is the parser's."""
+        piece = data[: self._owed_bytes]
+        self._owed_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._owed_bytes:
+            self.on_message_complete()
+        return data[len(piece) :]
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -130,23 +160,18 @@ class GatewayProtocol(HttpToolsProtocol):
         # What comes in trailers, behind every check, must not get into these.
         self._given.clear()
         names = [name for name, _ in headers]
-        if names.count(b"host") != 1:
-            self._check_host(names, version)
         upgrades = parser.should_upgrade()
-        if upgrades and announces_body(dict(headers)):
-            self._wrong = "this gateway upgrades no connection: send a request that has a body without `upgrade`"
-            raise ValueError(self._wrong)
+        if (wrong := why_wrong(headers, names, version, upgrades=upgrades)) is not None:
+            self._wrong = wrong
+            raise ValueError(wrong)
         # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
-        split = _split_common if len(self.url) <= _COMMON_URL_BYTES else _split
-        path, raw_path, query = split(self.url)
         method = parser.get_method().decode("ascii")
-        scope = self._shared_scope.copy()
-        scope["http_version"] = version
-        scope["method"] = method
-        scope["path"] = self.root_path + path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
+        scope = request_scope(self._shared_scope, version, method, self.url)
+        if version == "1.1" and keep_alive and self._newest is not None and b"expect" not in names:
+            self._known.learn(headers, scope)
+        else:
+            self._known.forget()
         scope["headers"] = headers
         scope["state"] = self.app_state.copy()
         cycle = GatewayCycle(self, method == "HEAD", version != "1.1", keep_alive)
@@ -157,12 +182,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self._begin(cycle, scope)
         else:
             self._let_wait(cycle, scope)
-
-    def _check_host(self, names: list[bytes], version: str) -> None:
-        """RFC 9112, section 3.2: two are read differently by two servers."""
-        if version == "1.1" or b"host" in names:
-            self._wrong = "an HTTP/1.1 request has exactly one `host` header"
-            raise ValueError(self._wrong)
 
     def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
         self._running = self._line.cycle = cycle
@@ -189,6 +208,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """See httptools."""
         self._in_message = False
+        # What stands behind it doesn't begin where the data does.
+        self._known.fresh = b""
         cycle = self._newest
         if cycle is not None and not cycle.response_complete:
             cycle.more_body = False
@@ -204,7 +225,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """What is no HTTP/1.1 gets an error in the usual envelope."""
         # A target of such a length is no URL to the parser, before anybody has counted its bytes.
         is_long = len(self.url) >= MAX_HEAD_BYTES
-        self._refuse(_too_large() if is_long else ApiError("invalid_request", self._wrong))
+        self._refuse(too_large(MAX_HEAD_BYTES) if is_long else ApiError("invalid_request", self._wrong))
 
     def on_response_complete(self) -> None:
         """See uvicorn: a request that waited begins, or the connection is idle from now on.
@@ -259,15 +280,14 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         self._head_arrived()
+        self._known.forget()
         if self.transport.is_closing():
             return
         if not self._can_answer():
             self.transport.close()
             self._idle_again()
             return
-        body = orjson.dumps(encode_error(error))
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(head % (error.status, _REASONS[error.status], len(body)) + body)
+        self.transport.write(written(error))
         self.transport.close()
         self._idle_again()
 
@@ -277,18 +297,3 @@ class GatewayProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             return True
         return cycle.more_body and not cycle.response_started and not self._waiting
-
-
-def _too_large() -> ApiError:
-    return ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes")
-
-
-def _split(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, raw path and query of a request's target."""
-    parsed = httptools.parse_url(url)
-    path = parsed.path.decode("ascii")
-    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
-
-
-# Nearly every request of a gateway has the same target.
-_split_common = lru_cache(maxsize=1024)(_split)

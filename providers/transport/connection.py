@@ -14,7 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
-from providers.transport.headers import ResponseHeaders
+from providers.transport.headers import TRANSFER_ENCODING, ResponseHeaders
 
 __all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
@@ -177,12 +177,12 @@ class Connection(asyncio.Protocol):
         chunks, size = self._chunks, len(data)
         before = len(chunks)
         try:
-            if not self._bare_bytes and not self.status and not data.startswith(b"H"):
-                # llhttp would take RTSP and ICE, too.
-                raise BadResponse("the response doesn't begin with HTTP")
-            self._bare_bytes += size
             if not self.status:
+                if not self._bare_bytes and not data.startswith(b"H"):
+                    # llhttp would take RTSP and ICE, too.
+                    raise BadResponse("the response doesn't begin with HTTP")
                 self._raw += data
+            self._bare_bytes += size
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
@@ -191,7 +191,9 @@ class Connection(asyncio.Protocol):
         if self.end >= 0:
             # What stands behind the end is no part of this body.
             del chunks[self.end :]
-        elif len(chunks) > before:
+            self._wake()
+            return
+        if len(chunks) > before:
             self._bare_bytes = 0
             if self._tap is not None and len(chunks) == 1 and self._is_tapped(self._tap):
                 return
@@ -253,7 +255,7 @@ class Connection(asyncio.Protocol):
         end = raw.index(b"\r\n\r\n")
         headers = ResponseHeaders(raw[: end + 2])
         # Two lengths, or a length beside an encoding, llhttp refuses by itself.
-        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
+        if TRANSFER_ENCODING in headers.lower and headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the response has a transfer-encoding other than chunked")
         status = self._parser.get_status_code()
         if status < 200:

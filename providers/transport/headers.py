@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["ResponseHeaders", "joined"]
+__all__ = ["CONTENT_ENCODING", "TRANSFER_ENCODING", "ResponseHeaders", "joined"]
+
+CONTENT_ENCODING = "\r\ncontent-encoding:"
+TRANSFER_ENCODING = "\r\ntransfer-encoding:"
+"""How the line of such a header begins, for `ResponseHeaders.lower`: what is asked of each response."""
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """By name in small letters, repeated ones joined with `, `."""
+    """By name in small letters, repeated ones joined with `, `. lower: all of the head, in small letters."""
 
-    __slots__ = ("_all", "_lower", "_text")
+    __slots__ = ("_all", "_text", "lower")
 
     def __init__(self, head: bytes) -> None:
         """`head`: from the status line on, each line with its end, without the empty one."""
         # Small letters are as long as the large ones of this alphabet.
         self._text = head.decode("latin-1")
-        self._lower = self._text.lower()
+        self.lower = self._text.lower()
         self._all: dict[str, str] | None = None
 
     def __contains__(self, name: object) -> bool:
-        return f"\r\n{name}:" in self._lower
+        return f"\r\n{name}:" in self.lower
 
     def __getitem__(self, name: str) -> str:
-        lower, line = self._lower, f"\r\n{name}:"
-        at = lower.find(line)
-        if at < 0:
+        line = f"\r\n{name}:"
+        parts = self.lower.split(line, 2)
+        if len(parts) == 1:
             raise KeyError(name)
-        start = at + len(line)
-        if lower.find(line, start) >= 0:
+        if len(parts) == 3:
             return self._joined()[name]
-        return self._text[start : lower.find("\r\n", start)].strip(" \t")
+        before, behind = parts
+        start = len(before) + len(line)
+        return self._text[start : start + behind.find("\r\n")].strip(" \t")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._joined())

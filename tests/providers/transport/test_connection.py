@@ -389,8 +389,9 @@ async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
 async def test_a_whole_answer_that_nobody_read_makes_it_unfit_if_it_stopped_the_reading() -> None:
     connection, transport = connected()
     connection.begin(b"request")
-    connection.data_received(HEAD % 300_000 + b"x" * 300_000)
+    connection.data_received(HEAD % 300_000 + b"x" * 299_999)
     assert not transport.reading
+    connection.data_received(b"x")
     assert not connection.reusable
     await read(connection)
     assert connection.reusable

@@ -1,0 +1,271 @@
+"""A head that is known again means what it meant to the parser: what is sent may be cut and varied as one likes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock, patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from gateway.server import heads
+from gateway.server.heads import KnownHead
+from gateway.server.protocol import GatewayProtocol
+from gateway.server.serve import server_config
+
+START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
+END = b"Authorization: Bearer x\r\n\r\n"
+HEADERS = [(b"host", b"here"), (b"content-length", b"5"), (b"authorization", b"Bearer x")]
+SCOPE = {"method": "POST"}
+
+
+# --- one head -------------------------------------------------------------------------------------
+
+
+def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, bytes]] = HEADERS) -> KnownHead:
+    """What remembers a head with this line of its length."""
+    head = KnownHead()
+    head.fresh = START + line + END + b"hello"
+    head.learn(headers, SCOPE)
+    return head
+
+
+@pytest.mark.parametrize("line", [b"content-length: 5\r\n", b"Content-Length: 5\r\n"])
+def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> None:
+    digits, name = b"12", line[: line.index(b"5")]
+    opened = known(line).opens(START + name + digits + b"\r\n" + END + b"Hi")
+    assert opened is not None
+    scope, start, missing_bytes = opened
+    assert scope == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
+    assert (start, missing_bytes) == (len(START + name + digits + b"\r\n" + END), 10)
+
+
+def test_what_a_request_does_to_its_scope_the_next_one_does_not_see() -> None:
+    head, data = known(), START + b"content-length: 5\r\n" + END
+    first = head.opens(data)
+    assert first is not None
+    first[0]["headers"].clear()
+    first[0]["app"] = "app"
+    again = head.opens(data)
+    assert again is not None
+    assert again[0] == {**SCOPE, "headers": HEADERS}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        START + b"content-length: \r\n" + END,
+        START + b"content-length: +5\r\n" + END,
+        START + b"content-length: 5 \r\n" + END,
+        START + b"content-length: 5, 5\r\n" + END,
+        START + b"content-length: 0x5\r\n" + END,
+        START + "content-length: \u0665\r\n".encode() + END,
+        START + b"content-length: 1234567890123456\r\n" + END,
+        START + b"content-length: 5\r\n" + END[:-1],
+        START + b"content-length: 5\r\n" + END[:-4] + b"y\r\n\r\n",
+        START + b"content-length: 5\r\ncontent-length: 5\r\n" + END,
+        START + b"content-length: 5\r\ntransfer-encoding: chunked\r\n" + END,
+        START + b"content-length: 5\r\n" + END + b"hello!",
+        b"\r\n" + START + b"content-length: 5\r\n" + END,
+        START[:-8] + b"content-length: 5\r\n" + END,
+        START,
+        b"",
+    ],
+)
+def test_whatever_differs_otherwise_is_the_parsers(data: bytes) -> None:
+    assert known().opens(data) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"),
+    [
+        # In another header's value, in a line that goes on, with spaces, or where the lines and the headers differ.
+        (b"x-length: 5\r\n", [HEADERS[0], (b"x-length", b"5"), HEADERS[2]]),
+        (b"x: content-length: 5\r\n", [HEADERS[0], (b"x", b"content-length: 5"), HEADERS[2]]),
+        (b"content-length: 5 \r\n", HEADERS),
+        (b"content-length:5\r\n", HEADERS),
+        (b"CONTENT-LENGTH: 5\r\n", HEADERS),
+        (b"content-length: 5\r\nx:\r\n y\r\n", [*HEADERS, (b"x", b"y")]),
+        (b"content-length: 5\r\nx: y\n", [*HEADERS, (b"x", b"y")]),
+        (b"content-length: 5\r\nx: y\r\n", HEADERS),
+        (b"", [HEADERS[0], HEADERS[2]]),
+    ],
+)
+def test_a_head_that_is_not_plain_is_not_known_again(line: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    assert known(line, headers).opens(START + line + END + b"hello") is None
+
+
+def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
+    head, data = KnownHead(), START + b"content-length: 5\r\n" + END
+    for _ in range(heads._MOST_STRANGERS):
+        head.fresh = data
+        head.learn(HEADERS, SCOPE)
+    assert head.opens(data) is not None
+    for _ in range(heads._MOST_STRANGERS + 1):
+        head.learn(HEADERS, SCOPE)
+    assert head.opens(data) is None
+
+
+# --- a connection ---------------------------------------------------------------------------------
+
+
+class Wire(asyncio.Transport):
+    """What is written, until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        if not self.closed:
+            self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class App:
+    """Remembers what it hears. What says `early` is answered before its body is read."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        told = {name: value for name, value in scope.items() if name not in ("server", "client", "extensions")}
+        scope["state"]["seen"] = scope["seen"] = True
+        body, more = b"", (b"x", b"early") not in scope["headers"]
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.heard.append((told, body))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def turns() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+async def said(pieces: list[bytes]) -> tuple[Any, ...]:
+    """What a connection makes of these pieces: what the application heard, what was answered, and how it stands."""
+    app, wire = App(), Wire()
+    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door.connection_made(wire)
+    for piece in pieces:
+        if not wire.closed:
+            door.data_received(piece)
+            await turns()
+    stands = door._in_message, door._idle_since is None, door._head_timer is None, door._bare_bytes
+    door.connection_lost(None)
+    await turns()
+    return app.heard, wire.written, wire.closed, stands
+
+
+def request(digits: bytes, body: bytes, *lines: bytes) -> bytes:
+    """A POST with this length and this body."""
+    more = b"".join([line + b"\r\n" for line in lines])
+    return START + more + b"Content-Length: " + digits + b"\r\n" + END + body
+
+
+BODIES = st.binary(max_size=12) | st.sampled_from(
+    [b"GET / HTTP/1.1\r\n\r\n", request(b"2", b"{}"), b"\r\n", b"\r\n\r\n"]
+)
+WHOLE = st.builds(lambda body: request(b"%d" % len(body), body), BODIES)
+LIKE_IT = st.builds(
+    request,
+    st.sampled_from([b"0", b"2", b"02", b"5", b"12", b"+2", b"-1", b"2 ", b"", b"2, 2", b"99999999999999999999"]),
+    BODIES,
+)
+OTHERS = st.builds(
+    lambda line, body: request(b"%d" % len(body), body, line),
+    st.sampled_from(
+        [
+            b"connection: close",
+            b"expect: 100-continue",
+            b"x: early",
+            b"x: y",
+            b"host: there",
+            b"content-length: 1",
+            b"transfer-encoding: chunked",
+            b"upgrade: h2c\r\nconnection: upgrade",
+            b" folded",
+        ]
+    ),
+    BODIES,
+)
+ELSE = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\nhost: here\r\n\r\n",
+        START + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        START.replace(b"1.1", b"1.0") + b"content-length: 1\r\n\r\nx",
+        b"\r\n",
+        b"nonsense",
+    ]
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[bytes]:
+    """Two requests that make their head known, and then messages of which many have it; cut, or sent with the next."""
+    pieces = [draw(WHOLE), draw(WHOLE)]
+    left = b""
+    for kind in draw(st.lists(st.sampled_from([WHOLE, WHOLE, WHOLE, LIKE_IT, OTHERS, ELSE]), min_size=1, max_size=6)):
+        message = left + draw(kind)
+        how, left = draw(st.sampled_from(["whole", "whole", "cut", "joined"])), b""
+        if how == "whole":
+            pieces.append(message)
+        elif how == "joined":
+            left = message
+        else:
+            at = draw(st.integers(0, len(message)) | st.integers(-min(16, len(message)), -1))
+            pieces += [message[:at], message[at:]]
+    return [piece for piece in [*pieces, left] if piece]
+
+
+@given(pieces=conversations())
+async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: list[bytes]) -> None:
+    short = await said(pieces)
+    with patch.object(heads, "_MOST_STRANGERS", 0):
+        assert await said(pieces) == short
+
+
+@pytest.mark.parametrize("cut", [None, -3, -5])
+async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
+    app, wire = App(), Wire()
+    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door.connection_made(wire)
+    for _ in range(2):
+        door.data_received(request(b"5", b"hello"))
+        await turns()
+    with patch.object(door, "parser", Mock()) as parser:
+        for piece in (request(b"5", b"hello")[:cut], request(b"5", b"hello")[cut:] if cut else b""):
+            if piece:
+                door.data_received(piece)
+    assert not any(call.args[0] for call in parser.feed_data.call_args_list)
+    await turns()
+    first, second, third = app.heard
+    assert first == second == third
+    assert third[1] == b"hello"
+    assert len(wire.written) == 3
+    door.connection_lost(None)
