@@ -82,6 +82,7 @@ IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata
 """Fields in which clients say who asks, or by which a provider could tell one person's requests from another's."""
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
+_UNTHINKING = "unthinking"
 # Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
@@ -119,69 +120,73 @@ def _moves() -> Mapping[str, str]:
 
 def needs_of(request: ChatRequest) -> Needs:
     """What the request needs; computed once a request, whatever the number of deployments."""
-    features: set[str] = set()
-    parameters = request.settings()
+    # By name, features beside parameters: no word is both.
+    asked = request.settings()
     if request.max_tokens is not None:
-        parameters["max_tokens"] = request.max_tokens
+        asked["max_tokens"] = True
     if type(request.messages) is not Texts:
-        _add_messages(request, features, parameters)
+        _add_messages(request, asked)
     if type(request.messages[-1]) is AssistantMessage:
-        features.add("prefill")
+        asked["prefill"] = True
     if request.tools or request.tool_choice is not None:
-        _add_tools(request, features, parameters)
+        _add_tools(request, asked)
     if request.response_format is not None:
-        features.add("json_object" if isinstance(request.response_format, JsonObjectFormat) else "json_schema")
+        asked["json_object" if isinstance(request.response_format, JsonObjectFormat) else "json_schema"] = True
     if request.n is not None and request.n > 1:
-        features.add("n")
+        asked["n"] = True
     if request.logprobs:
-        features.add("logprobs")
+        asked["logprobs"] = True
     if request.stop:
-        parameters["stop"] = request.stop
+        asked["stop"] = True
         if not all(map(str.strip, request.stop)):
-            parameters["blank_stop"] = request.stop
+            asked["blank_stop"] = True
+    if request.reasoning_effort == "none":
+        asked[_UNTHINKING] = True
+    needs = _needs(tuple(asked))
     if not request.extra and not request.unread:
-        return _needs(tuple(features), tuple(parameters), (), request.reasoning_effort == "none")
+        return needs
     # Names that the caller has made up, as long as a body may be: nothing is remembered by them.
-    named = frozenset((*parameters, *request.extra, *request.unread))
-    return Needs(frozenset(features), named, _moving(request), request.reasoning_effort == "none")
+    named = frozenset((*needs.parameters, *request.extra, *request.unread))
+    return Needs(needs.features, named, _moving(request), needs.unthinking)
 
 
 # Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is
 # remembered by its needs is found without comparing them.
 @lru_cache(maxsize=256)
-def _needs(features: tuple[str, ...], parameters: tuple[str, ...], moving: tuple[str, ...], unthinking: bool) -> Needs:
-    return Needs(frozenset(features), frozenset(parameters), frozenset(moving), unthinking)
+def _needs(asked: tuple[str, ...]) -> Needs:
+    names = frozenset(asked)
+    return Needs(names & FEATURES, names - FEATURES - {_UNTHINKING}, frozenset(), _UNTHINKING in names)
 
 
-def _add_messages(request: ChatRequest, features: set[str], parameters: dict[str, object]) -> None:
+def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
     for message in request.messages:
         if isinstance(message, ToolMessage):
-            features.add("tools")
+            asked["tools"] = True
             continue
         if message.name is not None:
-            parameters["message_name"] = message.name
+            asked["message_name"] = True
         if isinstance(message, AssistantMessage) and message.tool_calls:
-            features.add("tools")
+            asked["tools"] = True
         elif isinstance(message, UserMessage) and not isinstance(message.content, str):
-            _add_parts(message.content, features, parameters)
+            _add_parts(message.content, asked)
 
 
-def _add_parts(parts: tuple[Part, ...], features: set[str], parameters: dict[str, object]) -> None:
+def _add_parts(parts: tuple[Part, ...], asked: dict[str, object]) -> None:
     for part in parts:
-        features.update(_part_features(part))
+        asked.update(dict.fromkeys(_part_features(part)))
         if isinstance(part, ImagePart) and part.detail not in (None, "auto"):
-            parameters["image_detail"] = part.detail
+            asked["image_detail"] = True
 
 
-def _add_tools(request: ChatRequest, features: set[str], parameters: dict[str, object]) -> None:
+def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
     if request.tools:
-        features.add("tools")
+        asked["tools"] = True
         if any(tool.strict for tool in request.tools):
-            parameters["strict_tools"] = True
+            asked["strict_tools"] = True
     if isinstance(request.tool_choice, NamedTool):
-        features.add("tool_choice_named")
+        asked["tool_choice_named"] = True
     elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
-        features.add("tool_choice_required")
+        asked["tool_choice_required"] = True
 
 
 def _part_features(part: Part) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ __all__ = [
     "MOST_REQUESTS",
     "BodyLimits",
     "ClientGone",
-    "HeldBytes",
     "StreamLimit",
     "announces_body",
     "check_content_headers",
@@ -61,28 +60,6 @@ class BodyLimits:
     def give_back(self, count: int) -> None:
         """These bytes are let go of."""
         self._held_bytes -= count
-
-
-class HeldBytes:
-    """What one request holds; given back when its block ends: `with HeldBytes(limits) as held`. Call `held.add` with
-    each further number of bytes."""
-
-    __slots__ = ("_count", "_limits")
-
-    def __init__(self, limits: BodyLimits) -> None:
-        self._limits = limits
-        self._count = 0
-
-    def add(self, count: int) -> None:
-        """Hold further bytes; raises ApiError (overloaded)."""
-        self._limits.take(count)
-        self._count += count
-
-    def __enter__(self) -> HeldBytes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._limits.give_back(self._count)
 
 
 class StreamLimit:
@@ -132,10 +109,11 @@ def _too_large() -> ApiError:
     return ApiError("request_too_large", f"the body is larger than {limit}: send less, or smaller images")
 
 
-async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> bytes:
-    """The whole body; raises ApiError (request_too_large, request_timeout, overloaded) or ClientGone."""
+async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) -> bytes:
+    """The whole body, for whose bytes there was room: give them back. Raises ApiError (request_too_large,
+    request_timeout, overloaded) or ClientGone."""
     pieces: list[bytes] = []
-    size = 0
+    size = held = 0
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:
         with deadline.limit(limit_s):
@@ -147,12 +125,16 @@ async def read_body(receive: Receive, held: HeldBytes, deadline: Deadline) -> by
                 size += len(piece)
                 if size > MAX_BODY_BYTES:
                     raise _too_large()
-                held.add(len(piece))
+                limits.take(len(piece))
+                held = size
                 pieces.append(piece)
                 if not message.get("more_body", False):
+                    held = 0  # by now the caller's to give back
                     return b"".join(pieces) if len(pieces) > 1 else piece
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
+    finally:
+        limits.give_back(held)
 
 
 def announces_body(headers: Mapping[bytes, bytes]) -> bool:

@@ -14,9 +14,7 @@ from gateway.api.body import (
     MOST_REQUESTS,
     BodyLimits,
     ClientGone,
-    HeldBytes,
     StreamLimit,
-    announces_body,
     check_content_headers,
     read_body,
     read_request,
@@ -134,17 +132,18 @@ class ChatEndpoint:
         deadline = exchange.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._sweep)
         if b"x-gateway-timeout-ms" in visitor.headers:
             deadline.shorten(timeout_s_of(visitor))
-        with HeldBytes(self._limits) as held:
-            body = exchange.begin_body()
-            if body is None:
-                body = await _upload(exchange, held, deadline)
-            else:
-                held.add(len(body))
-            exchange.body_read = True
+        body = exchange.begin_body()
+        if body is None:
+            body = await self._upload(exchange, deadline)
+        else:
+            self._limits.take(len(body))
+        exchange.body_read = True
+        body_bytes = len(body)
+        try:
             while (current := self._journeys.current()) is not table:
                 table = current
                 client, sighting, location = await self._begin_anew(table, visitor, record)
-            request, body_bytes = read_request(body), len(body)
+            request = read_request(body)
             del body
             record.stream = request.stream
             if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
@@ -162,6 +161,8 @@ class ChatEndpoint:
             if user is None and client is not None and client.may_assert:
                 user = user_asserted(client, visitor)
             answer = await self._journeys.answer(table, client, location, request, deadline, record, voice, user, said)
+        finally:
+            self._limits.give_back(body_bytes)
         record.first_s = time.monotonic() - record.started_at
         turn = self._shadows.turn(table, location, record, answer) if self._shadows is not None else None
         stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
@@ -208,7 +209,6 @@ class ChatEndpoint:
         """Who asks, and whether it may ask so much."""
         record = exchange.record
         visitor = exchange.unread = headers_of(scope)
-        exchange.body_read = not announces_body(visitor.headers)
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
@@ -220,10 +220,9 @@ class ChatEndpoint:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
         return visitor, client
 
-
-async def _upload(exchange: Exchange, held: HeldBytes, deadline: Deadline) -> bytes:
-    """The body of which a part is still to come, and how long that took."""
-    asked_at = time.monotonic()
-    body = await read_body(exchange.receive, held, deadline)
-    exchange.record.upload_s = time.monotonic() - asked_at
-    return body
+    async def _upload(self, exchange: Exchange, deadline: Deadline) -> bytes:
+        """The body of which a part is still to come, and how long that took."""
+        asked_at = time.monotonic()
+        body = await read_body(exchange.receive, self._limits, deadline)
+        exchange.record.upload_s = time.monotonic() - asked_at
+        return body

@@ -45,7 +45,7 @@ _FORWARDING = re.compile(
     r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
 )
 # Unique over processes and time; drawn once, because asking the system for chance costs more than the rest of an id.
-_PROCESS = os.urandom(8).hex()
+_PROCESS = f"req_{os.urandom(8).hex()}"
 _NUMBERS = itertools.count(1)
 _NONE: Mapping[bytes, tuple[bytes, ...]] = {}
 
@@ -85,8 +85,10 @@ def headers_of(scope: Any) -> Visitor:
     """The visitor of an ASGI scope."""
     pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
     headers: dict[bytes, bytes] = dict(pairs)
-    repeated = _repeated(pairs) if len(headers) != len(pairs) else _NONE
-    size = len(b"".join(chain.from_iterable(pairs)))
+    if len(headers) == len(pairs):
+        repeated, size = _NONE, len(b"".join([*headers, *headers.values()]))
+    else:
+        repeated, size = _repeated(pairs), len(b"".join(chain.from_iterable(pairs)))
     client, query = scope.get("client"), scope.get("query_string")
     return Visitor(headers, size, client[0] if client else None, query.decode("latin-1") if query else "", repeated)
 
@@ -104,7 +106,7 @@ def request_id_of(visitor: Visitor) -> str:
         given = visitor.one(b"x-request-id")
         if given and _SANE_ID.fullmatch(given):
             return given
-    return f"req_{_PROCESS}{next(_NUMBERS):x}"
+    return _PROCESS + str(next(_NUMBERS))
 
 
 def timeout_s_of(visitor: Visitor) -> float:

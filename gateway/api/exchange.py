@@ -12,9 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.api.answers import encode_answer, encoder_for
-from gateway.api.body import (
-    drain,
-)
+from gateway.api.body import announces_body, drain
 from gateway.api.door import Visitor
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.headers import pairs_of, response_lines
@@ -241,10 +239,13 @@ def _place_of(error: Exception) -> str:
 
 
 def _is_little(unread: Visitor) -> bool:
-    """Whether the body that nobody will read is so small that reading over it costs less than another connection.
+    """Whether the body that nobody will read is so small that reading over it costs less than another connection, or
+    there is none.
 
     One that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
     """
+    if not announces_body(unread.headers):
+        return True
     length = unread.one(b"content-length")
     if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
         return False

@@ -24,15 +24,14 @@ def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 def response_lines(record: Record) -> list[bytes]:
     """What is known of the request so far: each header as it is written, without its end."""
     location = record.location
+    why = region = None
+    if location is not None:
+        why = location.why
+        if location.region is not None:
+            region = location.region.name
     lines = [
-        b"x-request-id: %b" % record.request_id.encode(),
-        *_who_answered(
-            record.table,
-            location.why if location is not None else None,
-            location.region.name if location is not None and location.region is not None else None,
-            record.deployment,
-            len(record.attempts),
-        ),
+        ("x-request-id: " + record.request_id).encode(),
+        *_who_answered(record.table, why, region, record.deployment, len(record.attempts)),
     ]
     if record.allowance is not None:
         lines += map(b": ".join, allowance_headers(record.allowance))

@@ -55,17 +55,11 @@ def decide(
     consents: what the person has agreed to. evaluating: a candidate that is judged instead of the route; that it lacks
     an approval is waived, and, as nobody's prompt is sent, a consent; nothing else is.
     """
-    refusal = refuse_location(table, location)
     region = location.region
-    if refusal is not None or region is None:
-        return Decision(refusal or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+    if region is None or location.problem is not None:
+        return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     if evaluating is not None:
-        standing = _standing(table, region, location, evaluating, now_s, evaluating=True)
-        nobodys = Consents(confirmed=frozenset({evaluating.name}))
-        return _concluded(table, assistant, region, (evaluating,), [standing], needs, health, nobodys)
-    route = assistant.routes.get(region.name)
-    if not route:
-        return Decision(not_offered(assistant, region))
+        return _decide_for(evaluating, table, assistant, region, location, needs, health, now_s)
     # Approvals count by the day, so that what is remembered of one day is asked for on no other.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
@@ -93,13 +87,34 @@ def _decide(
     now_s: float,
     consents: Consents,
 ) -> Decision:
-    route = assistant.routes[region.name]
+    if (refusal := refuse_location(table, location)) is not None:
+        return Decision(refusal)
+    route = assistant.routes.get(region.name)
+    if not route:
+        return Decision(not_offered(assistant, region))
     standings = remember(
         table,
         ("route", *place),
         lambda: [_standing(table, region, location, it, now_s) for it in deployments_of(route)],
     )
     return _concluded(table, assistant, region, route, standings, needs, health, consents)
+
+
+def _decide_for(
+    candidate: Deployment,
+    table: Table,
+    assistant: Assistant,
+    region: Region,
+    location: Location,
+    needs: Needs,
+    health: Mapping[str, Unwell],
+    now_s: float,
+) -> Decision:
+    if (refusal := refuse_location(table, location)) is not None:
+        return Decision(refusal)
+    standing = _standing(table, region, location, candidate, now_s, evaluating=True)
+    nobodys = Consents(confirmed=frozenset({candidate.name}))
+    return _concluded(table, assistant, region, (candidate,), [standing], needs, health, nobodys)
 
 
 def _concluded(

@@ -135,7 +135,7 @@ class Journeys:
         plan, bounds = decision.outcome, table.resilience
         if consenting is not None:
             record.consent = next((step.consent for step in plan.steps if step.consent is not None), None)
-        still_allowed = self._still_allowed(table, plan, client, location, needs, consenting)
+        still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting)
         answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
         if assistant.resume and request.stream:
             answer = resuming(answer, Resumption(self._runner, plan, request, bounds, deadline, record, still_allowed))
@@ -148,7 +148,7 @@ class Journeys:
     def _consent_key_of(self, table: Table) -> bytes:
         return table.secrets.consent.reveal().encode() if table.secrets.consent is not None else self._consent_key
 
-    def _still_allowed(
+    def _why_not(
         self,
         table: Table,
         plan: Plan,
@@ -156,18 +156,15 @@ class Journeys:
         location: Location,
         needs: Needs,
         consenting: Consenting | None,
-    ) -> Callable[[Step], str | None]:
+        step: Step,
+    ) -> str | None:
+        """Why a step of this plan, which the table made, may not be taken any more; None if it may."""
+        now = self.current()
         # What a table allows it goes on to allow, where no approval can end meanwhile.
-        lasts = not plan.region.approvals_required
-
-        def why_not(step: Step) -> str | None:
-            now = self.current()
-            if now is table and lasts:
-                return None
-            under = consenting.under if consenting is not None else None
-            return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under)
-
-        return why_not
+        if now is table and not plan.region.approvals_required:
+            return None
+        under = consenting.under if consenting is not None else None
+        return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under)
 
 
 def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:

@@ -33,16 +33,18 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._settings: dict[tuple[object, ...], orjson.Fragment] = {}
+        # The last second of which there was a line, and how its timestamps begin.
+        self._second, self._begun = -1, ""
 
     def of(self, ended: Sequence[Ended]) -> list[bytes]:
         """The lines of these requests, in their order."""
-        lines, second, begun = [], -1, ""
+        lines = []
         for record, at in ended:
-            whole = floor(at)
-            if whole != second:
-                second, begun = whole, f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}."
-            micros = floor((at - whole) * 1e6)
-            timestamp = f"{begun}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
+            second = floor(at)
+            if second != self._second:
+                self._second, self._begun = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
+            micros = floor((at - second) * 1e6)
+            timestamp = f"{self._begun}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
             lines.append(self._plain(record, timestamp) or _json_of(_head(record, timestamp) | fields_of(record)))
         return lines
 

@@ -123,9 +123,11 @@ Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 class Texts(tuple[Message, ...]):
     """Messages that who read them knows for texts: of the system, the person and the model by turns, each without a
     name, a part or a call. They are equal to the same messages in any other tuple; only who asks saves a look at each.
+
+    entries: the same as JSON, in OpenAI's form.
     """
 
-    __slots__ = ()
+    entries: list[dict[str, str]]
 
 
 def text_of(content: str | tuple[Part, ...] | None) -> str:

@@ -15,7 +15,6 @@ from providers.chat import (
     Part,
     SystemMessage,
     TextPart,
-    Texts,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -24,7 +23,7 @@ from providers.codec.call_ids import split_call_id
 from providers.codec.data_uris import is_data_uri, sound_data_uri
 from providers.codec.fields import describe, items, mapping, present, text
 from providers.codec.image_urls import unreachable_host
-from providers.codec.plain_request import plain_message
+from providers.codec.plain_request import plain_message, plain_messages
 from providers.failures import InvalidRequest, UnsupportedFeature
 
 __all__ = ["USE_A_FUNCTION", "decode_any_message", "decode_messages"]
@@ -42,14 +41,12 @@ def decode_messages(entries: list[object]) -> tuple[Message, ...]:
     """The messages; raises InvalidRequest, also where a tool's result and the calls before it don't fit together."""
     if not entries:
         raise InvalidRequest("`messages` must not be empty", "messages")
-    messages: list[Message] = []
-    is_plain = True
-    for position, entry in enumerate(entries):
-        if (message := plain_message(entry)) is None:
-            is_plain, message = False, decode_any_message(entry, f"messages[{position}]")
-        messages.append(message)
-    if is_plain:
-        return Texts(messages)
+    if (texts := plain_messages(entries, len(entries))) is not None:
+        return texts
+    messages = [
+        plain_message(entry) or decode_any_message(entry, f"messages[{position}]")
+        for position, entry in enumerate(entries)
+    ]
     _check_tool_loop(messages)
     return tuple(messages)
 

@@ -28,17 +28,13 @@ from providers.chat import (
 
 __all__ = ["encode_message", "encode_request", "encode_tool", "encode_tool_call", "encode_tool_choice"]
 
-_ROLES: dict[type[Message], str] = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
-
 
 def encode_request(
     request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
 ) -> dict[str, object]:
     """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
-    if type(request.messages) is Texts:
-        messages: list[object] = [{"role": _ROLES[type(text)], "content": text.content} for text in request.messages]
-    else:
-        messages = [encode_message(message) for message in request.messages]
+    said = request.messages
+    messages: list[object] = list(said.entries) if type(said) is Texts else [*map(encode_message, said)]
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
     if request.n is not None:
         body["n"] = request.n

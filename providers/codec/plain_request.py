@@ -13,7 +13,7 @@ from typing import Any
 from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, Texts, UserMessage
 from providers.values import maker
 
-__all__ = ["plain_message", "plain_request"]
+__all__ = ["plain_message", "plain_messages", "plain_request"]
 
 _FIELDS = frozenset(
     "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
@@ -38,7 +38,7 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
     if type(body) is not dict:
         return None
     take = body.get
-    model, messages = take("model"), _messages(take("messages"), most_messages)
+    model, messages = take("model"), plain_messages(take("messages"), most_messages)
     if type(model) is not str or not model or messages is None:
         return None
     stream, options, temperature = take("stream"), take("stream_options"), take("temperature")
@@ -101,22 +101,24 @@ def _rarer(body: dict[str, Any]) -> _Rarer | None:
     return (top_p, presence, frequency, seed, user) if plain else None
 
 
-def _messages(entries: object, most: int) -> Texts | None:
+def plain_messages(entries: object, most: int) -> Texts | None:
+    """The messages of a role and a text each, None for any others, for none and for more than `most`."""
     if type(entries) is not list or not 0 < len(entries) <= most:
         return None
     messages: list[Message] = []
-    for entry in entries:
-        if (message := plain_message(entry)) is None:
-            return None
-        messages.append(message)
-    return Texts(messages)
+    try:
+        for entry in entries:
+            if type(entry) is not dict or len(entry) != 2 or type(content := entry["content"]) is not str:
+                return None
+            messages.append(_MAKE[entry["role"]](content))
+    except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
+        return None
+    texts = Texts(messages)
+    texts.entries = entries
+    return texts
 
 
 def plain_message(entry: object) -> Message | None:
     """The message of a role and a text, None for any other."""
-    try:
-        if type(entry) is dict and len(entry) == 2 and type(content := entry["content"]) is str:
-            return _MAKE[entry["role"]](content)
-    except (KeyError, TypeError):  # no such member, no such role, or a role that is no text
-        pass
-    return None
+    texts = plain_messages([entry], 1)
+    return texts[0] if texts is not None else None

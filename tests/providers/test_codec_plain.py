@@ -85,11 +85,12 @@ def test_both_ways_to_read_a_message_mean_the_same(entries: list[object]) -> Non
 @given(BODIES)
 def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: object) -> None:
     if (short := plain_request(body, MAX_MESSAGES)) is not None:
-        assert type(short.messages) is Texts
+        assert isinstance(short.messages, Texts)
         general = replace(short, messages=tuple(short.messages))
         assert short == general
         assert needs_of(short) == needs_of(general)
         assert encode_request(short, "m") == encode_request(general, "m")
+        assert [plain_message(entry) for entry in short.messages.entries] == list(short.messages)
 
 
 def test_what_chat_clients_send_goes_the_short_way() -> None:

@@ -343,3 +343,10 @@ def test_who_can_not_think_little_thinks_long_whatever_is_asked(
     efforts: tuple[str, ...], effort: str | None, long: bool
 ) -> None:
     assert thinks_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long
+
+
+def test_a_field_that_is_called_like_a_feature_is_none() -> None:
+    # Features and parameters are told apart by their words.
+    assert FEATURES.isdisjoint(PARAMETERS | IMPLIED.keys())
+    named = ask(extra={"vision": True, "unthinking": True}, unread=frozenset({"prefill"}))
+    assert needs_of(named) == needs(parameters={"vision", "unthinking", "prefill"})

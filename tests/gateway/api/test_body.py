@@ -16,7 +16,6 @@ from gateway.api.body import (
     MAX_DEPTH,
     BodyLimits,
     ClientGone,
-    HeldBytes,
     StreamLimit,
     check_content_headers,
     drain,
@@ -58,8 +57,10 @@ def receiver(*messages: object) -> Callable[[], Any]:
 
 
 async def body_of(*messages: object, limits: BodyLimits | None = None) -> bytes:
-    with HeldBytes(limits or BodyLimits()) as held:
-        return await read_body(receiver(*messages), held, Deadline.start(LONG_S, LONG_S))
+    limits = limits or BodyLimits()
+    body = await read_body(receiver(*messages), limits, Deadline.start(LONG_S, LONG_S))
+    limits.give_back(len(body))
+    return body
 
 
 async def refusal_of(*messages: object, limits: BodyLimits | None = None) -> tuple[int, str]:
@@ -147,10 +148,11 @@ async def test_a_cancellation_stays_one() -> None:
 
 async def test_all_bodies_together_are_bounded_and_given_back() -> None:
     limits = BodyLimits(10)
-    with HeldBytes(limits) as first:
-        first.add(6)
-        assert await refusal_of(part(b"x" * 5, False), limits=limits) == (503, "overloaded")
-        assert await body_of(part(b"x" * 4, False), limits=limits) == b"xxxx"
+    limits.take(6)
+    assert await refusal_of(part(b"x" * 5, False), limits=limits) == (503, "overloaded")
+    assert await refusal_of(part(b"x" * 4), part(b"x", False), limits=limits) == (503, "overloaded")
+    assert await body_of(part(b"x" * 4, False), limits=limits) == b"xxxx"
+    limits.give_back(6)
     assert await body_of(part(b"x" * 10, False), limits=limits) == b"x" * 10
     with pytest.raises(ClientGone):
         await body_of(part(b"x" * 10), GONE, limits=limits)
@@ -158,28 +160,27 @@ async def test_all_bodies_together_are_bounded_and_given_back() -> None:
 
 
 def test_too_much_at_once_may_come_back_soon() -> None:
-    with pytest.raises(ApiError) as raised, HeldBytes(BodyLimits(1)) as held:
-        held.add(2)
+    with pytest.raises(ApiError) as raised:
+        BodyLimits(1).take(2)
     assert raised.value.retry_after_s == 1
 
 
-@given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), max_size=30))
-def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(steps: list[tuple[int, int]]) -> None:
+@given(bodies=st.lists(st.tuples(st.lists(st.integers(0, 60), max_size=4), st.booleans()), max_size=8))
+async def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(bodies: list[tuple[list[int], bool]]) -> None:
     limits = BodyLimits(100)
-    holders = [HeldBytes(limits) for _ in range(3)]
-    held = [0, 0, 0]
-    for who, count in steps:
-        try:
-            holders[who].add(count)
-            held[who] += count
-        except ApiError:
-            assert sum(held) + count > 100
-        assert sum(held) <= 100
-    for holder in holders:
-        with holder:
-            pass
-    with HeldBytes(limits) as everything:
-        everything.add(100)
+    held = 0
+    for sizes, leaves in bodies:
+        last = GONE if leaves else part(b"", False)
+        messages = [*(part(b"x" * size) for size in sizes), last]
+        reading = read_body(receiver(*messages), limits, Deadline.start(LONG_S, LONG_S))
+        is_too_much = held + sum(sizes) > 100
+        if is_too_much or leaves:
+            with pytest.raises(ApiError if is_too_much else ClientGone):
+                await reading
+        else:
+            held += len(await reading)
+    limits.give_back(held)
+    limits.take(100)
 
 
 def test_open_streams_are_bounded() -> None:
