@@ -10,11 +10,12 @@ from typing import Any
 
 from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
-from gateway.api.chat import ChatEndpoint
+from gateway.api.chat import CHAT_PATH, ChatEndpoint
 from gateway.api.cors import crossing
 from gateway.api.ledger import Ledger
 from gateway.api.limits import ClientLimits
-from gateway.api.routes import CHAT_PATH, build_routes
+from gateway.api.on_demand import OnDemand
+from gateway.api.probe import Application, ProbesFirst, health_probes
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.health import Health
 from gateway.execution.load import Limiter, Load
@@ -57,7 +58,8 @@ def _warn_of_location(detail: str) -> None:
 
 
 class Gateway:
-    """The ASGI application: the chat endpoint by the shortest way, everything else through FastAPI.
+    """The ASGI application: the chat endpoint by the shortest way, health by a short one, everything else through
+    FastAPI, which is imported when it is first asked.
 
     `table` is the active one. `metrics` are those of this process. is_draining: it finishes what is running, and says
     so to who asks whether it is ready. state_dir: where what comes of shadow traffic is kept; None is none of it.
@@ -100,7 +102,14 @@ class Gateway:
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         for name, read in _OF_LIMITERS.items():
             self.metrics.live_rows[name] = partial(load.rows, read)
-        self._rest = build_routes(journeys, self._chat, lambda: self.is_draining, self._receipts, __version__)
+        probes = health_probes(lambda: self.is_draining)
+
+        def rest() -> Application:
+            from gateway.api.routes import build_routes
+
+            return build_routes(journeys, self._chat, probes, self._receipts, __version__)
+
+        self._rest = ProbesFirst(probes, OnDemand(rest))
 
     def activate(self, table: Table) -> None:
         """Switch all new requests to this table; running ones keep theirs."""

@@ -46,7 +46,9 @@ from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
 
-__all__ = ["ChatEndpoint"]
+__all__ = ["CHAT_PATH", "ChatEndpoint"]
+
+CHAT_PATH = "/v1/chat/completions"
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.api.errors import ApiError, encode_error
+from gateway.api.plain import send_whole
 from gateway.model.table import Cors
 
 __all__ = ["crossing"]
@@ -74,7 +75,7 @@ async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[byt
         refusal = ApiError("permission_denied", "pages of this origin may not call: it is not in `cors.origins`")
         body = orjson.dumps(encode_error(refusal))
         kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await _send_whole(send, refusal.status, [*kind, vary], body)
+        await send_whole(send, refusal.status, [*kind, vary], body)
         return
     asked = headers.get(b"access-control-request-headers", b"")[:_MAX_ASKED_BYTES].lower()
     names = {name.strip() for name in asked.split(b",")}
@@ -86,9 +87,4 @@ async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[byt
     ]
     if taken := sorted(name for name in names if _MAY_SEND.fullmatch(name)):
         pairs.append((b"access-control-allow-headers", b", ".join(taken)))
-    await _send_whole(send, 204, pairs, b"")
-
-
-async def _send_whole(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send_whole(send, 204, pairs, b"")

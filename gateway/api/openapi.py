@@ -12,7 +12,7 @@ from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, REC
 from gateway.model.approval import ApprovalKind
 from gateway.model.speech import Show
 
-__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "RESPONSES", "SECURITY"]
+__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "HEALTH_OPERATIONS", "RESPONSES", "SECURITY"]
 
 _ERROR = {
     "type": "object",
@@ -180,6 +180,34 @@ CHAT_OPERATION: dict[str, Any] = {
             },
         },
         **_failures(*_WHEN),
+    },
+}
+
+_WORD_SCHEMA = {"additionalProperties": _TEXT, "type": "object", "title": "Response Healthz Healthz Get"}
+HEALTH_OPERATIONS: dict[str, Any] = {
+    "/healthz": {
+        "get": {
+            "tags": ["health"],
+            "summary": "Is the process alive?",
+            "operationId": "healthz_healthz_get",
+            "responses": {
+                "200": {
+                    "description": "Successful Response",
+                    "content": {"application/json": {"schema": _WORD_SCHEMA}},
+                }
+            },
+        }
+    },
+    "/readyz": {
+        "get": {
+            "tags": ["health"],
+            "summary": "Can it serve?",
+            "operationId": "readyz_readyz_get",
+            "responses": {
+                "200": {"description": "Successful Response", "content": {"application/json": {"schema": {}}}},
+                "503": {"description": "It is about to end."},
+            },
+        }
     },
 }
 

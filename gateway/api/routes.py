@@ -1,11 +1,12 @@
-"""Everything but the hot path, as FastAPI: models, explain, health, docs, and the chat endpoint's place in OpenAPI.
+"""What is asked now and then, as FastAPI: models, explain, docs, and the place of every endpoint in OpenAPI.
 
-The errors of these routes have the same envelope as those of the chat endpoint.
+The errors of these routes have the same envelope as those of the chat endpoint. Importing this module imports FastAPI,
+which nobody does before it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
@@ -16,15 +17,17 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from gateway.api.chat import ChatEndpoint
+from gateway.api.chat import CHAT_PATH, ChatEndpoint
 from gateway.api.consent import consent_said
 from gateway.api.door import Visitor, headers_of, request_id_of
-from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.errors import ApiError
 from gateway.api.guesses import KeyGuesses
 from gateway.api.lost import hint_for
-from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, RESPONSES, SECURITY
+from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, HEALTH_OPERATIONS, RESPONSES, SECURITY
 from gateway.api.person import told_user
 from gateway.api.place import locate, sighted
+from gateway.api.plain import error_answer, method_refused
+from gateway.api.probe import Probe
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.table import Assistant, Client, Region, Table
 from gateway.policy.location import resolve
@@ -40,9 +43,8 @@ from gateway.service.journey import (
     not_found,
 )
 
-__all__ = ["CHAT_PATH", "NO_TELEMETRY", "add_errors", "build_routes", "named_assistant"]
+__all__ = ["NO_TELEMETRY", "add_errors", "build_routes", "named_assistant"]
 
-CHAT_PATH = "/v1/chat/completions"
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 """FastAPI's own telemetry is off: environment variables would choose where it goes, which is the config's to say, as an
 exporter with a place."""
@@ -52,9 +54,9 @@ _AssistantName = Annotated[str | None, Query(description="A name; the only assis
 
 
 def build_routes(
-    journeys: Journeys, chat: ChatEndpoint, is_draining: Callable[[], bool], receipts: ReceiptDesk | None, version: str
+    journeys: Journeys, chat: ChatEndpoint, probes: Mapping[str, Probe], receipts: ReceiptDesk | None, version: str
 ) -> FastAPI:
-    """The FastAPI application."""
+    """The FastAPI application; the chat endpoint and the probes stand in it as they are."""
     # FastAPI's own /docs loads its page from a CDN: here it is served from the package, with no network.
     app = FastAPIOffline(
         title="Assistant gateway",
@@ -65,7 +67,7 @@ def build_routes(
         openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
-    _add_health(app, is_draining)
+    app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     _add_models(app, journeys, chat.guesses)
     _add_explain(app, journeys, chat.guesses)
     _add_disclosure(app, journeys, chat.guesses)
@@ -80,22 +82,6 @@ def _visit(request: Request, journeys: Journeys, guesses: KeyGuesses) -> tuple[T
     visitor = headers_of(request.scope)
     request.state.request_id = request_id_of(visitor)
     return table, visitor, guesses.authenticate(table, visitor)
-
-
-def _add_health(app: FastAPI, is_draining: Callable[[], bool]) -> None:
-    # `/health` is where those look who have run another gateway.
-    @app.head("/health", include_in_schema=False)
-    @app.get("/health", include_in_schema=False)
-    @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", tags=["health"], summary="Is the process alive?")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get(
-        "/readyz", tags=["health"], summary="Can it serve?", responses={503: {"description": "It is about to end."}}
-    )
-    async def readyz() -> Response:
-        return JSONResponse({"status": "draining"}, 503) if is_draining() else JSONResponse({"status": "ready"})
 
 
 def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
@@ -212,29 +198,23 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     """Every error of the application in the usual envelope; `hint` tells who is lost at a path what there is, and
     `blocked_by` names the page of who refuses by law or policy."""
 
-    def respond(request: Request, error: ApiError) -> JSONResponse:
-        request_id = getattr(request.state, "request_id", None) or request_id_of(headers_of(request.scope))
-        headers = {"x-request-id": request_id, **error.headers, **blocking_link(error, blocked_by())}
-        if error.retry_after_s is not None:
-            headers["retry-after"] = whole_seconds(error.retry_after_s)
-        return JSONResponse(
-            encode_error(error), error.status, {name: value for name, value in headers.items() if value}
-        )
+    def respond(request: Request, error: Exception) -> Response:
+        answer = error_answer(request.scope, error, blocked_by())
+        return Response(answer.body, answer.status, answer.headers, answer.kind)
 
-    async def on_domain(request: Request, error: Exception) -> JSONResponse:
-        return respond(request, from_domain(error, []))
+    async def on_domain(request: Request, error: Exception) -> Response:
+        return respond(request, error)
 
-    async def on_http(request: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         if status == 405:
             allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-            message = f"{request.method} is not allowed here" + (f"; use {allowed}" if allowed else "")
-            return respond(request, ApiError("method_not_allowed", message, headers={"allow": allowed}))
+            return respond(request, method_refused(request.method, allowed))
         if status == 404:
             return respond(request, ApiError("not_found", f"there is nothing at this path; {hint(request.url.path)}"))
         return respond(request, ApiError("invalid_request", str(getattr(error, "detail", error))))
 
-    async def on_validation(request: Request, error: Exception) -> JSONResponse:
+    async def on_validation(request: Request, error: Exception) -> Response:
         first: Any = error.errors()[0] if isinstance(error, RequestValidationError) else {}
         place = ".".join(str(part) for part in first.get("loc", ())[1:]) or None
         return respond(request, ApiError("invalid_request", str(first.get("msg", "invalid request")), place))
@@ -248,13 +228,15 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
 
 
 def _document(app: FastAPI, is_demo: bool) -> None:
-    """Put the chat endpoint, which FastAPI only delegates to, first in the OpenAPI document; our errors are no 422."""
+    """Put the chat endpoint and health, which FastAPI only delegates to, first in the OpenAPI document; our errors are
+    no 422."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            document["paths"] = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **document["paths"]}
+            delegated = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **HEALTH_OPERATIONS}
+            document["paths"] = {**delegated, **document["paths"]}
             # What FastAPI has put there are its own errors, which are none of ours.
             document["components"] = COMPONENTS
             for path, operations in document["paths"].items():

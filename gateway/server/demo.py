@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from gateway.api.admin import Guard
+from gateway.api.guard import Guard
 from gateway.app import Gateway
 from gateway.config.compile import Compiled
 from gateway.live.compiling import Order

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from gateway.api.admin import Guard, build_admin
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
 from gateway.app import Gateway
 from gateway.live.config import Live
 from gateway.live.scheduler import Scheduler

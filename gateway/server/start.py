@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.api.admin import Guard
+from gateway.api.guard import Guard
 from gateway.live.compiling import Order
 from gateway.live.config import Live
 from gateway.live.packing import pack

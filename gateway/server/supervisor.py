@@ -16,7 +16,8 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.api.admin import Guard, build_admin
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
 from gateway.api.ledger import Ledger, open_shared_memory
 from gateway.live.compiler import our_environment
 from gateway.live.config import Live

@@ -78,9 +78,9 @@ BELOW = {
 }
 # Third-party libraries, and the only places that may import them.
 HOMES = {
-    "fastapi": ("gateway/api/admin.py", "gateway/api/routes.py"),
+    "fastapi": ("gateway/api/admin_routes.py", "gateway/api/routes.py"),
     "fastapi_offline": ("gateway/api/routes.py",),
-    "starlette": ("gateway/api/routes.py",),
+    "starlette": ("gateway/api/admin_routes.py", "gateway/api/routes.py"),
     "httpx": (
         "gateway/execution/httpx_transport.py",
         "gateway/server/demo.py",

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.admin import Guard, build_admin
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
 from gateway.model.decision import Unwell
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from tests.tables import KEYS, WORLD, table_of
@@ -319,7 +320,7 @@ class Sending:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.api.admin._BODY_TIME_S", 0.01)
+    monkeypatch.setattr("gateway.api.admin_routes._BODY_TIME_S", 0.01)
     monkeypatch.setattr("gateway.api.body._DRAIN_TIME_S", 0.01)
 
 

@@ -6,7 +6,8 @@ import httpx
 import pytest
 from opentelemetry import trace
 
-from gateway.api.admin import Guard, build_admin
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
 from gateway.app import Gateway
 from tests.gateway.api.test_admin import Told
 from tests.tables import WORLD, table_of

@@ -1,0 +1,163 @@
+"""What is asked for ever: the same answer by the short way and through the framework, for every method and spelling."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import product
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
+from gateway.api.plain import answer_json
+from gateway.api.probe import Probe, ProbesFirst
+from gateway.app import Gateway
+from tests.gateway.api.test_admin import Told
+from tests.tables import WORLD, table_of
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+PUBLIC = ("/healthz", "/health", "/readyz")
+ADMIN = (*PUBLIC, "/metrics")
+HEADERS: tuple[dict[str, str], ...] = (
+    {},
+    {"origin": "https://page.example"},
+    {"host": "evil.example"},
+    {"accept": "x/y"},
+    {"content-type": "text/plain"},
+)
+
+Answered = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+async def answer_of(app: Any, method: str, path: str, headers: dict[str, str], root_path: str = "") -> Answered:
+    given = {"host": "127.0.0.1", "x-request-id": "one", **headers}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": root_path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *bodies = sent
+    return start["status"], sorted(start["headers"]), b"".join(message.get("body", b"") for message in bodies)
+
+
+def app_of(listener: str, *, is_draining: bool = False) -> Any:
+    if listener == "admin":
+        return build_admin(Told(), Guard())
+    gateway = Gateway(table_of(WORLD))
+    gateway.is_draining = is_draining
+    return gateway
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+@pytest.mark.parametrize(("listener", "paths"), [("public", PUBLIC), ("admin", ADMIN)])
+async def test_every_spelling_of_a_path_gets_one_answer(
+    listener: str, paths: tuple[str, ...], is_draining: bool
+) -> None:
+    app = app_of(listener, is_draining=is_draining)
+    for path, method, headers in product(paths, METHODS, HEADERS):
+        plain = await answer_of(app, method, path, headers)
+        # Whoever mounts the application elsewhere, and a path with an encoded line feed, are the framework's to answer.
+        assert await answer_of(app, method, f"/below{path}", headers, "/below") == plain
+        assert await answer_of(app, method, f"{path}\n", headers) == plain
+
+
+@pytest.mark.parametrize(("listener", "paths"), [("public", PUBLIC), ("admin", ADMIN)])
+async def test_a_method_that_a_probe_does_not_have_is_answered_with_the_one_that_it_has(
+    listener: str, paths: tuple[str, ...]
+) -> None:
+    app = app_of(listener)
+    for path in paths:
+        status, headers, body = await answer_of(app, "DELETE", path, {})
+        assert (status, dict(headers)[b"allow"]) == (405, b"GET")
+        assert json.loads(body)["error"]["code"] == "method_not_allowed"
+
+
+async def test_who_drains_says_so() -> None:
+    assert (await answer_of(app_of("public"), "GET", "/readyz", {}))[::2] == (200, b'{"status":"ready"}')
+    draining = await answer_of(app_of("public", is_draining=True), "HEAD", "/readyz", {})
+    assert draining[::2] == (503, b'{"status":"draining"}')
+
+
+async def test_only_the_exact_path_takes_the_short_way() -> None:
+    async def one(_: object) -> Any:
+        return answer_json("probe")
+
+    async def rest(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+
+    app = ProbesFirst({"/healthz": Probe(one)}, rest)
+    assert (await answer_of(app, "GET", "/healthz", {}))[0] == 200
+    for path, root_path in (("/healthz/", ""), ("/Healthz", ""), ("/below/healthz", "/below"), ("/healthz", "/below")):
+        assert (await answer_of(app, "GET", path, {}, root_path))[0] == 404
+
+
+async def test_a_fault_of_ours_is_told_to_the_client_and_to_the_server() -> None:
+    async def broken(_: object) -> Any:
+        raise ZeroDivisionError
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def rest(*_: object) -> None:
+        raise AssertionError
+
+    app = ProbesFirst({"/healthz": Probe(broken)}, rest)
+    with pytest.raises(ZeroDivisionError):
+        await app({"type": "http", "method": "GET", "path": "/healthz", "headers": []}, rest, send)
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (500, "internal_error")
+
+
+UNASKED = """
+import asyncio, sys
+import gateway.server.demo, gateway.server.single, gateway.server.start, gateway.server.supervisor, gateway.server.worker
+from gateway.api.admin import build_admin
+from gateway.api.guard import Guard
+from gateway.app import Gateway
+from tests.gateway.api.test_admin import Told
+from tests.gateway.api.test_probe import ADMIN, PUBLIC, answer_of
+from tests.tables import WORLD, table_of
+
+async def main():
+    public, admin = Gateway(table_of(WORLD)), build_admin(Told(), Guard())
+    for app, paths in ((public, PUBLIC), (admin, ADMIN)):
+        for path in paths:
+            await answer_of(app, "GET", path, {})
+    await answer_of(public, "POST", "/v1/chat/completions", {})
+    unasked = sys.modules.keys() & {"fastapi", "starlette"}
+    await answer_of(public, "GET", "/v1/models", {})
+    print(not unasked, "fastapi" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+def test_who_is_asked_only_for_chats_and_its_health_does_without_the_framework() -> None:
+    done = subprocess.run([sys.executable, "-c", UNASKED], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["True True"], done.stderr
+
+
+async def test_the_document_still_has_health() -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app_of("public")), base_url="http://gateway") as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {"/healthz", "/readyz"} < paths.keys()
+    assert "/health" not in paths
+    assert paths["/readyz"]["get"]["responses"].keys() == {"200", "503"}
