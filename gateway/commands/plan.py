@@ -18,7 +18,7 @@ from gateway.terminal import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.commands.admin_client import AdminClient
-    from gateway.live.switch_log import State
+    from gateway.live.compiled import State
     from gateway.settings import Settings
     from gateway.state.history import History
     from gateway.switching.plan import Plan, Traffic
@@ -76,7 +76,7 @@ def _active(settings: Settings) -> str | None:
 
     A history that is there and can't be read may know of another version than the config: nothing may stand in for it.
     """
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
     from gateway.state.history import has_history
 
     if settings.state_dir is None or not has_history(settings.state_dir):
@@ -91,7 +91,7 @@ def _active(settings: Settings) -> str | None:
 
 def state_named(word: str, settings: Settings, *, secrets: bool) -> State:
     """The config in a file of that name, or the version of the history."""
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
 
     if is_there(word) and not os.path.isdir(word):
         return compiled_file(Path(word), secrets=secrets)
@@ -118,7 +118,7 @@ def compiled_file(path: Path, *, secrets: bool) -> State:
 def _compiled_text(text: bytes, name: str, *, secrets: bool) -> State:
     from gateway.config.compile import compile_config
     from gateway.config.load import parse_document
-    from gateway.live.switch_log import State, told_once
+    from gateway.live.compiled import State, told_once
     from providers.registry import load_registry
 
     compiled = compile_config(parse_document(text, name, os.environ, secrets=secrets), registry=load_registry())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import getpass
 import json
 import sys
@@ -20,7 +19,8 @@ from gateway.files import read_given
 from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
-    from gateway.live.switch_log import Aside, State, SwitchLog
+    from gateway.live.compiled import State
+    from gateway.live.switch_log import Aside, SwitchLog
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
@@ -34,7 +34,7 @@ _OK, _REFUSED = 0, 1
 
 def history(options: argparse.Namespace) -> int:
     """List the tables that were active, the newest first, or show one."""
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
 
     settings = settings_of(options)
     if options.text and not options.version:
@@ -68,7 +68,7 @@ def _list(kept: History, options: argparse.Namespace) -> int:
 
 
 def _show_one(kept: History, options: argparse.Namespace) -> int:
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
 
     version = kept.find(options.version)
     if options.text:
@@ -112,7 +112,9 @@ def diff(options: argparse.Namespace) -> int:
 
 
 def _lines_between(old: State, new: State) -> Iterable[str]:
-    return difflib.unified_diff(_lines_of(old), _lines_of(new), old.table.version, new.table.version)
+    from difflib import unified_diff
+
+    return unified_diff(_lines_of(old), _lines_of(new), old.table.version, new.table.version)
 
 
 def _lines_of(state: State) -> list[str]:
@@ -191,7 +193,7 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
 
 def _roll_back_at_rest(version: str | None, who: str, signature: str | None, settings: Settings) -> int:
     from gateway.live.switch_log import SwitchLog
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
 
     directory = directory_of(settings)
     try:
@@ -213,9 +215,10 @@ def _switched_at_rest(
 ) -> Aside | None:
     """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
     from gateway.config.report import render_problems
+    from gateway.live.compiled import State, told_once
     from gateway.live.packing import unpack
     from gateway.live.startup import compiled_apart, judge_from
-    from gateway.live.switch_log import NotSigned, State, told_once
+    from gateway.live.switch_log import NotSigned
 
     pointer = switch_log.pointer()
     if pointer is None:
@@ -251,7 +254,7 @@ def _say_file(settings: Settings, is_active: bool) -> None:
 def audit_verify(options: argparse.Namespace) -> int:
     """Say whether the audit trail is as it was written."""
     from gateway.state.audit import Head, verify_trail
-    from gateway.state.database import StateError
+    from gateway.state.errors import StateError
 
     settings = settings_of(options)
     heads: dict[str, Head | str] = {"--head": options.head} if options.head is not None else {}

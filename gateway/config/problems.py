@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from heapq import nlargest
 from typing import Literal
 
@@ -83,6 +82,8 @@ def _printable(text: str) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name that `word` was probably meant to be, None where none is near."""
+    from difflib import get_close_matches  # who serves has no words to mend
+
     by_lower = {_folded(name): name for name in sorted(names, reverse=True)}
     wanted = _folded(word[:_SHOWN_CHARACTERS])
     likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, wanted))

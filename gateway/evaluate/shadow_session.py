@@ -32,7 +32,7 @@ from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Deployment
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Assistant, Table
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.state.shadows import recorded
 from providers.chat import ChatRequest, Usage, UserMessage
 

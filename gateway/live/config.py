@@ -13,30 +13,25 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.config.changes import changes_between
 from gateway.config.problems import Problem
 from gateway.config.watch import Reading, Watch, read_files
 from gateway.config.written import Written
+from gateway.live.compiled import State, told_once
 from gateway.live.compiler import CompileFailed, Compiler
 from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import pack, unpack
 from gateway.live.reload_log import finding_of, log_reload
 from gateway.live.reminders import remind
-from gateway.live.switch_log import (
-    Aside,
-    NotSigned,
-    State,
-    SwitchLog,
-    judge,
-    read_signature,
-    signature_file,
-    told_once,
-)
 from gateway.model.status import Cause, Changes, Finding, Reload
 from gateway.model.table import Table
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.telemetry.log import logger
+
+if TYPE_CHECKING:
+    from gateway.live.switch_log import Aside, SwitchLog
 
 __all__ = ["POLL_S", "Activate", "Live"]
 
@@ -236,21 +231,24 @@ class Live:
             changes = changes_between(self._state.table, state.table)
             reason = self._why_not(state.table)
             if reason is None and self._switch_log is not None:
-                try:
-                    self._keep(self._switch_log, wish, aside, state)
-                except StateError as error:
-                    reason = f"it can't be written down, and so it isn't done: {error}"
-                except NotSigned as error:
-                    reason, is_unsigned = str(error), True
+                reason, is_unsigned = self._keep(self._switch_log, wish, aside, state)
             if reason is not None:
                 problems, state = (*problems, *self._problem(reason)), None
         return _Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned)
 
-    def _keep(self, switch_log: SwitchLog, wish: _Wish, aside: Aside | None, state: State) -> None:
-        """Write down that this is about to be active; raises StateError, NotSigned."""
+    def _keep(self, switch_log: SwitchLog, wish: _Wish, aside: Aside | None, state: State) -> tuple[str | None, bool]:
+        """Write down that this is about to be active; or why it can't be, and whether for want of a signature."""
+        from gateway.live.switch_log import NotSigned, judge, read_signature, signature_file
+
         beside = signature_file(Path(self._order.path))
-        judged = judge(self._state, state, time.time(), lambda: wish.signature or read_signature(beside))
-        switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
+        try:
+            judged = judge(self._state, state, time.time(), lambda: wish.signature or read_signature(beside))
+            switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
+        except StateError as error:
+            return f"it can't be written down, and so it isn't done: {error}", False
+        except NotSigned as error:
+            return str(error), True
+        return None, False
 
     def _keep_rejected(self, switch_log: SwitchLog, wish: _Wish, prepared: _Prepared) -> None:
         errors = [str(problem) for problem in prepared.problems if problem.severity == "error"]
@@ -266,6 +264,8 @@ class Live:
         """What stands beside the config, where that can matter: a signature that comes late is a change too."""
         if self._switch_log is None or not any(region.protected for region in self.table.regions.values()):
             return {}
+        from gateway.live.switch_log import signature_file
+
         return read_files([str(signature_file(Path(self._order.path)))])
 
     async def _outcome(self, aside: Aside | None) -> Outcome:

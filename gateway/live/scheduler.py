@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.model.schedule import NO_TALLY, Phase, Progress, Schedule, ScheduleStatus, Tally, schedules_of
 from gateway.model.table import Table
 from gateway.policy.schedule import advance, begin, share_at, waits_for, with_shares
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.telemetry.log import logger
 from gateway.telemetry.sides import tallies
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.live.compiled import State, told_once
 from gateway.live.compiler import CompileFailed, Compiling
 from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import unpack
 from gateway.model.table import Table
 from gateway.settings import Settings
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.terminal import CommandError, rejected
 
 if TYPE_CHECKING:
-    from gateway.live.switch_log import Aside, Judged, State, SwitchLog
+    from gateway.live.switch_log import Aside, Judged, SwitchLog
     from gateway.state.audit import Head
     from gateway.state.history import Version
 
@@ -102,7 +103,7 @@ def _tell(head: Head, event: str) -> None:
 
 def _note(begun: Beginning, switch_log: SwitchLog, config: Path) -> None:
     """Write down what is served from now on; raises StateError, CommandError where that needs a signature."""
-    from gateway.live.switch_log import Judged, NotSigned, State, told_once
+    from gateway.live.switch_log import Judged, NotSigned
     from gateway.switching.plan import Plan
     from gateway.telemetry.log import logger
 
@@ -143,7 +144,7 @@ def judge_from(before: Version | None, new: State, config: Path, signature: str 
 
     No secret is looked up for it: whether one is set is no matter of the config.
     """
-    from gateway.live.switch_log import Judged, State, judge, read_signature, signature_file, told_once
+    from gateway.live.switch_log import Judged, judge, read_signature, signature_file
     from gateway.switching.comparing import NO_TABLE
     from gateway.switching.plan import Plan
 

@@ -17,14 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.config.in_clear import secrets_in_clear
-from gateway.config.problems import Problem, dotted
 from gateway.config.watch import digest, read_files
-from gateway.config.written import Written
 from gateway.files import open_file
+from gateway.live.compiled import State
 from gateway.live.compiling import Order
-from gateway.model.table import Table
 from gateway.state.audit import Audit, Head
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.state.history import History, Pointer, Version, open_history
 from gateway.state.lock import Lock
 from gateway.switching.checks import checks_of
@@ -38,12 +36,10 @@ __all__ = [
     "Aside",
     "Judged",
     "NotSigned",
-    "State",
     "SwitchLog",
     "judge",
     "read_signature",
     "signature_file",
-    "told_once",
 ]
 
 MOST_SIGNATURE_BYTES = 16 * 1024
@@ -56,15 +52,6 @@ _Line = tuple[str, Mapping[str, object]]
 
 class NotSigned(Exception):
     """A protected region would change, and nobody who counts has signed that; the message says what and how."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A table with what it was compiled from, and the warnings of that, without their places."""
-
-    table: Table
-    written: Written | None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +69,6 @@ class Aside:
     def instead_of(self, order: Order) -> Order:
         """The order for this version, where the file would be compiled."""
         return replace(order, text=self.version.text, name=f"version {self.version.version}")
-
-
-def told_once(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """The warnings without their lines, so that one that has only moved is no news."""
-    found = (f"{dotted(it.path)}: {it.message}" for it in problems if it.severity == "warning")
-    return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from gateway.receipt_desk import Keeping, keeping_in
 from gateway.server.channel import Serve
 from gateway.server.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 from gateway.telemetry.log import configure, logger
 from gateway.terminal import CommandError, compile_file
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.files import open_file
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 
 __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
 

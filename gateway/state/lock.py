@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.state.database import StateError
+from gateway.state.errors import StateError
 
 __all__ = ["InUse", "Lock", "holder_of"]
 

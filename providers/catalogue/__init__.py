@@ -6,11 +6,11 @@ would touch: a new model or site is an edit of a TOML file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 __all__ = ["CatalogueError", "TerritoryData", "read", "territory_data"]
 
@@ -36,13 +36,13 @@ class TerritoryData:
 @cache
 def read(name: str) -> Mapping[str, object]:
     """The parsed catalogue file `name`.toml."""
-    return tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text("utf-8"))
+    return _parsed(name)
 
 
 @cache
 def territory_data() -> TerritoryData:
     """The world, as `territories.toml` has it."""
-    data = tomllib.loads(files(__name__).joinpath("territories.toml").read_text("utf-8"))
+    data = _parsed("territories")
     return TerritoryData(
         names=data["names"],
         groups={f"@{name}": frozenset(codes) for name, codes in data["groups"].items()},
@@ -51,3 +51,9 @@ def territory_data() -> TerritoryData:
         hidden=frozenset(data["not_a_country"]["hidden"]),
         stays=frozenset(data["stays"]["territories"]),
     )
+
+
+def _parsed(name: str) -> dict[str, Any]:
+    import tomllib  # not at the top: a table that is served was made of these files elsewhere
+
+    return tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text("utf-8"))

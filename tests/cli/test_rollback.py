@@ -9,7 +9,8 @@ import pytest
 from gateway.commands.admin_client import AdminClient
 from gateway.config.compile import compile_config
 from gateway.config.load import parse_document
-from gateway.live.switch_log import State, SwitchLog, judge
+from gateway.live.compiled import State
+from gateway.live.switch_log import SwitchLog, judge
 from gateway.switching.comparing import NO_TABLE
 from providers.registry import load_registry
 from tests.cli.conftest import Command

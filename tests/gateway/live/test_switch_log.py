@@ -14,7 +14,8 @@ import pytest
 
 from gateway.config.compile import compile_config
 from gateway.config.load import parse_document
-from gateway.live.switch_log import State, SwitchLog, judge
+from gateway.live.compiled import State
+from gateway.live.switch_log import SwitchLog, judge
 from gateway.state.audit import Head, verify_trail
 from gateway.state.database import StateError
 from gateway.state.history import Pointer
