@@ -6,9 +6,14 @@ Heavy imports stand inside the functions: a command imports what it needs, and `
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
 from gateway.terminal import CommandError, expect_file
+
+if TYPE_CHECKING:
+    from gateway.live.child import Child
+    from gateway.settings import Settings
 
 __all__ = ["demo", "serve", "simulate"]
 
@@ -19,10 +24,22 @@ def serve(options: argparse.Namespace) -> int:
     """Serve a config."""
     settings = settings_of(options)
     expect_file(settings.config)
+    from gateway.live.child import Child
+
+    # The config is compiled apart, so that nothing of the compiler stays in the process that serves. Most of that time
+    # goes into loading the compiler, while we load the rest of ourselves.
+    child = Child()
+    child.prepare()
+    try:
+        return _serve(settings, child)
+    finally:
+        child.discard()
+
+
+def _serve(settings: Settings, child: Child) -> int:
     from gateway.live.startup import Opening
 
-    opening = Opening(settings)
-    # While the config is compiled apart, so that nothing of the compiler stays in the process that serves.
+    opening = Opening(settings, child)
     from gateway.server import start
     from gateway.telemetry.log import configure, logger
     from gateway.telemetry.outlet import finish_all

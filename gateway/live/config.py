@@ -19,8 +19,9 @@ from gateway.config.changes import changes_between
 from gateway.config.problems import Problem
 from gateway.config.watch import Reading, Watch, read_files
 from gateway.config.written import Written
+from gateway.live.child import CompileFailed
 from gateway.live.compiled import State, told_once
-from gateway.live.compiler import CompileFailed, Compiler
+from gateway.live.compiler import Compiler
 from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import pack, unpack
 from gateway.live.reload_log import finding_of, log_reload

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.live.child import Child, CompileFailed
 from gateway.live.compiled import State, told_once
-from gateway.live.compiler import CompileFailed, Compiling
+from gateway.live.compiler import Compiling
 from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import unpack
 from gateway.model.table import Table
@@ -39,9 +40,12 @@ class Beginning:
 
 
 class Opening:
-    """The state directory is opened, and the compile goes on, while the rest of the process is still being loaded."""
+    """The state directory is opened, and the compile goes on, while the rest of the process is still being loaded.
 
-    def __init__(self, settings: Settings) -> None:
+    child: what compiles, if it has been begun already.
+    """
+
+    def __init__(self, settings: Settings, child: Child | None = None) -> None:
         self._config = settings.config
         self._switch_log: SwitchLog | None = None
         self._aside: Aside | None = None
@@ -54,7 +58,7 @@ class Opening:
                 self._aside = self._switch_log.aside(self._config)
             except StateError as error:
                 raise CommandError(str(error)) from None
-        self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order)
+        self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
 
     def begin(self) -> Beginning:
         """Raises CommandError where nothing can be served."""

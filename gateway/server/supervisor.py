@@ -19,7 +19,7 @@ from dataclasses import replace
 from gateway.api.admin import build_admin
 from gateway.api.guard import Guard
 from gateway.api.ledger import Ledger, open_shared_memory
-from gateway.live.compiler import our_environment
+from gateway.live.child import our_environment
 from gateway.live.config import Live
 from gateway.live.scheduler import Scheduler
 from gateway.model.status import Reload, Status

@@ -19,7 +19,8 @@ from gateway.app import Gateway
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document
 from gateway.config.watch import MAX_BYTES, read_files
-from gateway.live.compiler import CompileFailed, Compiler, compile_apart
+from gateway.live.child import CompileFailed
+from gateway.live.compiler import Compiler, compile_apart
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
 from gateway.live.packing import unpack
