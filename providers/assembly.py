@@ -40,10 +40,14 @@ _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_call
 
 
 class Assembler:
-    """One answer in the making. After `complete` or `fail` it takes nothing more."""
+    """One answer in the making. After `complete` or `fail` it takes nothing more.
+
+    identified: whether `identify` has nothing more to say.
+    """
 
     def __init__(self, model: str) -> None:
         self.done = False
+        self.identified = False
         self._asked_model = model
         self._model = ""
         self._id = ""
@@ -67,10 +71,11 @@ class Assembler:
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Who answers, as far as this piece says; what was said first stays."""
-        if not self.opened:
+        if not self.identified:
             self._id = self._id or mend_surrogates(id or "")
             self._model = self._model or mend_surrogates(model or "")
             self._created = self._created or created or 0
+            self.identified = bool(self._id and self._model and self._created)
 
     def has(self, content: Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
@@ -232,7 +237,7 @@ class Assembler:
         if self.done:
             return
         if not self.opened:
-            self.opened = True
+            self.opened = self.identified = True
             self._events.append(Opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
 

@@ -49,20 +49,22 @@ class EventStreamParser:
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
-        if self._assembler.done:
-            return ()
-        self._take(self._sse.feed_plainly(data), at_end=False)
+        self.read(data)
         return self._assembler.take()
+
+    def read(self, data: bytes) -> None:
+        """Like `feed`; what it gives is left with the assembler."""
+        if not self._assembler.done:
+            self._take(self._sse.feed_plainly(data), at_end=False)
 
     def begin(self) -> None:
         """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
         self._sse.begin()
 
-    def feed_event(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """Like `feed` with one whole event of one `data:` line, by who has found its ends already."""
-        if not self._assembler.done:
-            self._take_data(data, "message", at_end=False)
-        return self._assembler.take()
+    def read_event(self, data: bytes) -> Mapping[str, object] | None:
+        """Like `read` with one whole event of one `data:` line, by who has found its ends already; its JSON object, if
+        it had one."""
+        return self._take_data(data, "message", at_end=False)
 
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
@@ -93,25 +95,27 @@ class EventStreamParser:
         if self._sse.overflowed and not assembler.done:
             assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken"))
 
-    def _take_data(self, data: bytes, event: str, *, at_end: bool) -> None:
+    def _take_data(self, data: bytes, event: str, *, at_end: bool) -> Mapping[str, object] | None:
+        """Read the data of one event; its JSON object, if it had one."""
         if not data.startswith(b"{"):
             if not data.strip():
                 self._assembler.heartbeat()
-                return
+                return None
             if data.startswith(b"[DONE]"):
                 self._assembler.complete()
-                return
+                return None
         try:
             chunk = loads(data)
         except JsonError:
             # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
             if not at_end:
                 self._fail_malformed("an event of the provider's stream is not valid JSON", data)
-            return
+            return None
         if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
             self._read_chunk(chunk, event)
-        else:
-            self._fail_malformed("an event of the provider's stream is no JSON object", data)
+            return chunk
+        self._fail_malformed("an event of the provider's stream is no JSON object", data)
+        return None
 
     def _fail_malformed(self, message: str, data: bytes) -> None:
         if self._assembler.whole:

@@ -6,7 +6,7 @@ import orjson
 
 from gateway.api.stream import ChunkEncoder
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
-from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun
+from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun, Usage
 from providers.codec import encode_completion
 
 __all__ = ["LabelledEncoder", "encode_answer", "encoder_for"]
@@ -86,11 +86,11 @@ class LabelledEncoder(ChunkEncoder):
                 return opened
         return super()._encode(event)
 
-    def _chunk(self, choices: list[object], extras: dict[str, object] | None = None, **more: object) -> bytes:
+    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
         if self._is_mark_due:
             self._is_mark_due = False
             ended = self._choices_left <= 0 and self._integrity is not None
             integrity = self._integrity.value if ended and self._integrity is not None else ""
             told = marks(self._labelling, self._produce_id, integrity, in_content=self._prefixer.shown)
             extras = {**(extras or {}), "labels": told}
-        return super()._chunk(choices, extras, **more)
+        return super()._chunk(choices, extras, usage)

@@ -56,7 +56,9 @@ class ChunkEncoder:
         self._include_usage = include_usage
         self._fallback_id = fallback_id
         self._model = model
-        self._head: dict[str, object] = {}
+        # A chunk's bytes up to its choices, and behind them; around a text of choice 0; and around the next one.
+        self._head = b""
+        self._end = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._text_head = self._text_tail = b""
         self._started: set[int] = set()
 
@@ -95,17 +97,11 @@ class ChunkEncoder:
         match event:
             case TextRun(pieces):
                 return self._text_run(pieces)
-            case TextDelta(text, choice, logprobs):
-                return self._delta(choice, {"content": text}, logprobs)
-            case ReasoningDelta(text, choice):
-                return self._delta(choice, {"reasoning_content": text})
-            case RefusalDelta(text, choice):
-                return self._delta(choice, {"refusal": text})
-            case ToolCallDelta():
-                return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Opened(id, model, created):
                 self._open(id, model, created)
                 return b""
+            case TextDelta(text, choice, logprobs):
+                return self._delta(choice, {"content": text}, logprobs)
             case ChoiceFinish():
                 return self._finish(event)
             case UsageReport(usage):
@@ -114,6 +110,12 @@ class ChunkEncoder:
             case Finished():
                 self.finished = True
                 return DONE
+            case ReasoningDelta(text, choice):
+                return self._delta(choice, {"reasoning_content": text})
+            case RefusalDelta(text, choice):
+                return self._delta(choice, {"refusal": text})
+            case ToolCallDelta():
+                return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
                 self.failed = event
                 return encode_stream_error(ApiError("stream_interrupted", event.failure.message))
@@ -123,62 +125,61 @@ class ChunkEncoder:
                 assert_never(event)
 
     def _open(self, id: str, model: str, created: int) -> None:
-        self._head = {
+        head = {
             "id": id or self._fallback_id,
             "object": "chat.completion.chunk",
             "created": created,
             "model": self._model or model,
         }
-        # Around the text of choice 0 nothing varies: these bytes are written once.
-        chunk = self._delta_chunk(0, {"content": ""}, None)
-        self._text_head, quotes, self._text_tail = chunk.partition(b'"content":"')
-        self._text_head += quotes
+        self._head = b'data: %b,"choices":[' % orjson.dumps(head)[:-1]
+        self._text_head = self._head + b'{"index":0,"delta":{"content":"'
+        self._text_tail = b'"},"logprobs":null,"finish_reason":null}' + self._end
 
     def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
-        if len(pieces) == 1 and 0 in self._started:
-            return self._text_head + pieces[0] + self._text_tail
-        first = b""
+        head, tail = self._text_head, self._text_tail
         if 0 not in self._started:
             first = self._delta(0, {"content": orjson.loads(b'"' + pieces[0] + b'"')})
-            pieces = pieces[1:]
-        if not pieces:
-            return first
-        head, tail = self._text_head, self._text_tail
-        return first + head + (tail + head).join(pieces) + tail
+            return first + self._text_run(pieces[1:]) if len(pieces) > 1 else first
+        # The ends go with the first and the last text: to put them around all of it would copy it twice.
+        parts = [*pieces]
+        parts[0] = head + parts[0]
+        parts[-1] += tail
+        return (tail + head).join(parts)
 
-    def _chunk(self, choices: list[object], extras: dict[str, object] | None = None, **more: object) -> bytes:
-        chunk = {**self._head, "choices": choices, **more}
-        if extras:
-            chunk["x_gateway"] = extras
-        if self._include_usage:
-            chunk.setdefault("usage", None)
-        return _event(chunk)
+    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
+        """A chunk with these choices, as they are written."""
+        if extras is None and usage is None:
+            return self._head + choices + self._end
+        told = b"" if usage is None else b',"usage":' + orjson.dumps(encode_usage(usage))
+        if extras is not None:
+            told += b',"x_gateway":' + orjson.dumps(extras)
+        if usage is None and self._include_usage:
+            told += b',"usage":null'
+        return b"%b%b]%b}\n\n" % (self._head, choices, told)
 
     def _delta(self, choice: int, delta: dict[str, object], logprobs: object = None) -> bytes:
         if choice not in self._started:
             self._started.add(choice)
             delta = {"role": "assistant", **delta}
-        return self._delta_chunk(choice, delta, logprobs)
-
-    def _delta_chunk(self, choice: int, delta: dict[str, object], logprobs: object) -> bytes:
         body: dict[str, object] = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        return self._chunk([body])
+        return self._chunk(orjson.dumps(body))
 
     def _finish(self, event: ChoiceFinish) -> bytes:
-        role = {} if event.choice in self._started else {"role": "assistant", "content": ""}
+        role = b"" if event.choice in self._started else b'"role":"assistant","content":""'
         self._started.add(event.choice)
-        reason = OUTWARD_FINISH[event.reason]
-        body = {"index": event.choice, "delta": role, "logprobs": None, "finish_reason": reason}
-        extras: dict[str, object] = {"finish_reason": event.raw} if event.reason == "other" and event.raw else {}
+        reason = OUTWARD_FINISH[event.reason].encode()
+        body = b'{"index":%d,"delta":{%b},"logprobs":null,"finish_reason":"%b"}' % (event.choice, role, reason)
+        extras: dict[str, object] = {}
+        if event.reason == "other" and event.raw:
+            extras["finish_reason"] = event.raw
         if (resumed := self._resumed()) is not None:
             extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
-        return self._chunk([body], extras)
+        return self._chunk(body, extras or None)
 
     def _usage(self, usage: Usage) -> bytes:
         resumed = self._resumed()
-        if resumed is not None and resumed.usage_is_estimated:
-            return self._chunk([], {"usage": "estimated"}, usage=encode_usage(usage))
-        return self._chunk([], usage=encode_usage(usage))
+        is_estimated = resumed is not None and resumed.usage_is_estimated
+        return self._chunk(b"", {"usage": "estimated"} if is_estimated else None, usage)
 
     def _resumed(self) -> Resumed | None:
         return self.record.resumed if self.record is not None else None

@@ -103,6 +103,7 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
 }
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
+_NOTHING: Mapping[str, object] = {}
 _make_usage = maker(Usage)
 # What most deltas hold: no more than who speaks, and text.
 _OF_TEXT = frozenset({"role", "content"})
@@ -144,22 +145,27 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     if chunk.get("error") or event == "error":
         assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
         return
-    if not assembler.opened:
+    if not assembler.identified:
         assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
-    for entry in read_list(chunk, "choices"):
-        _read_choice(assembler, as_map(entry))
-    usage = read_map(chunk, "usage")
-    if usage:
+    choices = chunk.get("choices")
+    if type(choices) is list:
+        for entry in choices:
+            _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
+    usage = chunk.get("usage")
+    if usage and type(usage) is dict:
         assembler.usage(read_usage(usage))
 
 
 def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
-    index = read_int(source, "index") or 0
-    delta = read_map(source, "delta")
+    # Most of what a choice may have is empty or absent: that is asked before it is read.
+    take = source.get
+    index = (read_int(source, "index") or 0) if take("index") else 0
+    found = take("delta")
+    delta: Mapping[str, object] = found if type(found) is dict else _NOTHING
     is_whole = not delta
-    if is_whole and (message := read_map(source, "message")):
-        delta = new_in_message(assembler, message, index)
-    logprobs = read_map(source, "logprobs") or None
+    if is_whole and take("message"):
+        delta = new_in_message(assembler, read_map(source, "message"), index)
+    logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
     content = delta.get("content")
     if type(content) is not list and delta.keys() <= _OF_TEXT:
         text = content if type(content) is str else ""
@@ -167,8 +173,8 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
             assembler.text(text, index, logprobs)
     else:
         text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
-    word = read_str(source, "finish_reason")
-    if word and word != "null":
+    word = take("finish_reason")
+    if word and type(word) is str and word != "null":
         assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
     elif not text:
         assembler.see(index)
@@ -178,18 +184,20 @@ def _read_delta(
     assembler: Assembler, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool
 ) -> str:
     """All that a delta can bring, in the order in which a model says it; its text."""
-    reasoning = (
-        read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(delta.get("content"))
-    )
-    if reasoning:
-        assembler.reasoning(reasoning, index)
-    text = read_text(delta.get("content"))
+    take = delta.get
+    content = take("content")
+    if take("reasoning_content") or take("reasoning") or type(content) is list:
+        reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(content)
+        if reasoning:
+            assembler.reasoning(reasoning, index)
+    text = read_text(content)
     if text or logprobs:
         assembler.text(text, index, logprobs)
-    if refusal := read_str(delta, "refusal"):
+    if take("refusal") and (refusal := read_str(delta, "refusal")):
         assembler.refusal(refusal, index)
-    for place, entry in enumerate(read_list(delta, "tool_calls")):
-        read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
+    if take("tool_calls"):
+        for place, entry in enumerate(read_list(delta, "tool_calls")):
+            read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
     return text
 
 

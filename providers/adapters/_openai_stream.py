@@ -1,20 +1,22 @@
 """OpenAI's stream, read as its repetitions allow: chunks that differ in nothing but their text are not parsed anew.
 
 A provider writes every text chunk of an answer from one template. The template is learned from a chunk that was parsed
-in full, and proved by putting another text into it. A later chunk that has the same bytes around one valid JSON string
-means the same, and only that string is taken out. Whatever differs by one byte goes the ordinary way.
+in full, where there is no doubt which of its strings is the text. A later chunk that has the same bytes around one
+valid JSON string means the same, and only that string is taken out. Whatever differs by one byte goes the ordinary way.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
 from providers.assembly import Assembler
 from providers.chat import StreamEvent, TextRun
-from providers.json_values import JsonError, as_list, as_map, loads
+from providers.json_values import as_list, as_map, loads_strictly
 from providers.streaming import EventStreamParser, ReadChunk
+from providers.values import quick
 
 __all__ = ["RelayingParser"]
 
@@ -22,15 +24,15 @@ _END = b"\n\n"
 _DATA = b"data: "
 _CR, _LF = b"\r\n"
 _CONTENT = re.compile(rb'"content": ?"')
-_PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f]*)"')
+_PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f\x80-\xff]*)"')
 # The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
-_NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')
-_PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f]*')
+_PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
 _MOST_LESSONS = 8
 _MOST_HELD_BYTES = 64 * 1024
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Template:
     """The bytes before the text, behind it, and, where chunks are padded with a random string, behind that padding.
@@ -47,7 +49,7 @@ class _Template:
         """The text of a piece that is one chunk and nothing else, still escaped."""
         if self.behind_padding is not None:
             matched = self.match(data, 0)
-            return matched[0] if matched and matched[1] == len(data) and _is_utf8(matched[0]) else None
+            return matched[0] if matched and matched[1] == len(data) else None
         head, tail = self.head, self.tail
         if not data.startswith(head) or not data.endswith(tail):
             return None
@@ -62,75 +64,82 @@ class _Template:
         they make the same bytes again. (`bytes.split` prepares its search for a separator of the seam's length anew
         for each piece: 40 microseconds of a burst.)
         """
-        tail, width = self.tail, len(self.head)
+        head, tail = self.head, self.tail
         end = data.rfind(tail, start) + len(tail)
-        if self.behind_padding is not None or end - start < 2 * (width + len(tail)):
+        if self.behind_padding is not None or end - start < 2 * (len(head) + len(tail)):
             return [], start
         events = data[start + len(_DATA) : end - len(_END)].split(_END + _DATA)
-        pieces = list(map(itemgetter(slice(width - len(_DATA), len(_END) - len(tail))), events))
-        if b"" in pieces or not data.startswith(self.head + self.seam.join(pieces) + tail, start):
+        pieces = list(map(itemgetter(slice(len(head) - len(_DATA), len(_END) - len(tail))), events))
+        # The ends go with the first and the last text: to put them around all of it would copy it twice.
+        parts = pieces.copy()
+        parts[0] = head + parts[0]
+        parts[-1] += tail
+        if not data.startswith(self.seam.join(parts), start):
             return [], start
-        if _NOT_PLAIN.search(b"".join(pieces)) and not all(map(_STRING.fullmatch, pieces)):
-            return [], start
-        return pieces, end
+        return (pieces, end) if _are_texts(pieces) else ([], start)
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
         """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
         if not data.startswith(self.head, start):
             return None
-        text = _STRING.match(data, start + len(self.head))
-        if text is None or not data.startswith(self.tail, text.end()):
+        matched = _STRING.match(data, start + len(self.head))
+        if matched is None or not data.startswith(self.tail, matched.end()):
             return None
-        end = text.end() + len(self.tail)
+        end = matched.end() + len(self.tail)
         if self.behind_padding is not None:
             padding = _PADDING_STRING.match(data, end)
             if padding is None or not data.startswith(self.behind_padding, padding.end()):
                 return None
             end = padding.end() + len(self.behind_padding)
-        return text.group(), end
+        text = matched.group()
+        return (text, end) if text.isascii() or _is_utf8(text) else None
 
 
-def _learn(block: bytes) -> _Template | None:
-    """The template of a whole event, None if it is no plain text chunk."""
-    body = block.removeprefix(b"data: ").removesuffix(_END)
-    if len(body) + len(b"data: ") + len(_END) != len(block) or _LF in body:
+def _are_texts(pieces: list[bytes]) -> bool:
+    """Whether each is the inside of a JSON string without lone surrogates, and not empty.
+
+    Asked of all of them at once: a comma is a character like any other, but no part of an escape, of a pair of
+    surrogates or of another character, so that what is a string with commas between its pieces is one in each of them.
+    """
+    try:
+        loads_strictly(b'"%b"' % b",".join(pieces))
+    except ValueError:
+        return False
+    return all(pieces)
+
+
+def _learn(body: bytes, chunk: Mapping[str, object]) -> _Template | None:
+    """The template of the event with this data, which was read as this chunk; None if it is no plain text chunk.
+
+    A string in JSON may be replaced by any other, and nothing else is changed. That the one which is found is the text
+    is seen by there being no other `content`, nor an escape by which a name could be written in another way.
+    """
+    place = _CONTENT.search(body)
+    if place is None or body.count(b'"content"') != 1 or not _is_plain(chunk):
         return None
-    place = _CONTENT.search(block)
-    text = _STRING.match(block, place.end()) if place else None
-    if place is None or text is None:
+    text = _STRING.match(body, place.end())
+    if text is None or not body.startswith(b'"', text.end()):
         return None
-    head, tail, behind = block[: place.end()], block[text.end() :], None
+    head, tail, behind = _DATA + body[: place.end()], body[text.end() :] + _END, None
+    if head.find(b"\\u") >= 0 or tail.find(b"\\u") >= 0:
+        return None
     if padding := _PADDING.search(tail):
         tail, behind = tail[: padding.start(1)], tail[padding.end(1) :]
-    template = _Template(head, tail, behind, tail + head)
-    return template if _is_proved(template, body) else None
+    return _Template(head, tail, behind, tail + head)
 
 
-def _is_proved(template: _Template, body: bytes) -> bool:
-    """Whether the chunk is plain text of choice 0, and another text in its place changes that text and nothing else."""
-    probe = template.head.removeprefix(b"data: ") + b"PROBE" + template.tail
-    probe += b"" if template.behind_padding is None else b"PAD" + template.behind_padding
-    try:
-        real, probed = as_map(loads(body)), dict(as_map(loads(probe)))
-    except JsonError:
-        return False
-    choices = as_list(real.get("choices"))
+def _is_plain(chunk: Mapping[str, object]) -> bool:
+    """Whether a chunk is text of choice 0 and nothing else."""
+    choices = as_list(chunk.get("choices"))
     choice = as_map(choices[0]) if len(choices) == 1 else {}
-    delta = as_map(choice.get("delta"))
-    plain = (
-        delta.keys() == {"content"}
+    return (
+        as_map(choice.get("delta")).keys() == {"content"}
         and choice.get("index") == 0
         and choice.get("finish_reason") is None
         and not choice.get("logprobs")
-        and not real.get("usage")
-        and not real.get("error")
+        and not chunk.get("usage")
+        and not chunk.get("error")
     )
-    if not plain:
-        return False
-    expected = {**real, "choices": [{**choice, "delta": {"content": "PROBE"}}]}
-    if template.behind_padding is not None:
-        expected["obfuscation"] = "PAD"
-    return probed == expected
 
 
 class RelayingParser:
@@ -171,38 +180,40 @@ class RelayingParser:
             self._rest = b""
             self._template = None
             return self._ordinary.feed(data)
-        events: list[StreamEvent] = []
+        assembler, ordinary = self._assembler, self._ordinary
         start = 0
         # What can't be split once is taken chunk by chunk, so that no byte is looked at again for each of them.
         self._splits = True
-        while not self._assembler.done:
-            start = self._relay(data, start, events)
+        while not assembler.done:
+            if self._template is not None and data.startswith(self._template.head, start):
+                start = self._relay(self._template, data, start)
             end = data.find(_END, start)
             if end < 0:
                 break
-            end += len(_END)
-            block = data[start:end]
-            start = end
-            if block.startswith(_DATA) and block.find(b"\n") == len(block) - len(_END):
+            if data.startswith(_DATA, start) and data.find(b"\n", start) == end:
                 if not self._begun:
-                    self._begun = True
-                    self._ordinary.begin()
-                events += self._ordinary.feed_event(block[len(_DATA) : -len(_END)])
+                    ordinary.begin()
+                body = data[start + len(_DATA) : end]
+                chunk = ordinary.read_event(body)
+                if (
+                    chunk is not None
+                    and self._template is None
+                    and self._lessons < _MOST_LESSONS
+                    and assembler.is_saying_text()
+                ):
+                    self._lessons += 1
+                    self._template = _learn(body, chunk)
             else:
-                self._begun = True
-                events += self._ordinary.feed(block)
-            if self._template is None and self._lessons < _MOST_LESSONS and self._assembler.is_in_text():
-                self._lessons += 1
-                self._template = _learn(block)
+                ordinary.read(data[start : end + len(_END)])
+            self._begun = True
+            start = end + len(_END)
         self._rest = data[start:]
-        return tuple(events)
+        return assembler.take()
 
-    def _relay(self, data: bytes, start: int, events: list[StreamEvent]) -> int:
+    def _relay(self, template: _Template, data: bytes, start: int) -> int:
         """Take the run of text chunks at `start`; where it ends."""
-        template = self._template
-        if template is None or not data.startswith(template.head, start) or not self._assembler.takes_runs():
+        if not self._assembler.takes_runs():
             return start
-        first = start
         pieces: list[bytes] = []
         if self._splits:
             pieces, start = template.split(data, start)
@@ -212,14 +223,8 @@ class RelayingParser:
             pieces.append(matched[0])
             start = matched[1]
             matched = template.match(data, start)
-        if not pieces:
-            return start
-        run = tuple(pieces)
-        if not data.isascii() and not _is_utf8(b'"'.join(run)):
-            events += self._ordinary.feed(data[first:start])
-            return start
-        self._assembler.text_run(run)
-        events += self._assembler.take()
+        if pieces:
+            self._assembler.text_run(tuple(pieces))
         return start
 
     def close(self) -> tuple[StreamEvent, ...]:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.adapters._openai_answer import read_chunk
-from providers.adapters._openai_stream import RelayingParser
+from providers.adapters._openai_stream import _STRING, RelayingParser, _are_texts, _learn
 from providers.assembly import Assembler
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.folding import expand
+from providers.json_values import as_map, loads
 from providers.streaming import EventStreamParser
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -36,6 +37,9 @@ blocks = st.one_of(
     texts.map(lambda text: chunk({"content": text})),
     texts.map(lambda text: chunk({"content": text})),
     st.tuples(texts, st.text("abcXYZ019", max_size=5)).map(lambda pair: compact({"content": pair[0]}, pair[1])),
+    st.sampled_from([b"\xff", b"\xe4\xbd", "é".encode(), b"\\n", b"\\"]).map(
+        lambda padding: compact({"content": "a"}, "PAD").replace(b"PAD", padding)
+    ),
     texts.map(lambda text: chunk({"role": "assistant", "content": text})),
     texts.map(lambda text: chunk({"content": text}, index=1)),
     texts.map(lambda text: chunk({"content": text}, usage={"prompt_tokens": 1, "completion_tokens": 2})),
@@ -142,6 +146,97 @@ def test_a_lone_text_may_be_taken_in_place_of_its_event(stream: list[bytes], cut
     assert [event for event in expand(events) if not isinstance(event, Heartbeat)] == parsed(ordinary(), data, [])
 
 
+inside = st.lists(
+    st.sampled_from(
+        [b"a", b",", b" ", b"n", b"u", b"4f", b"\\", b"\\u4f60", b"\\u00", b"\\ud83d", b"\\ude00", b"\\uD83D\\uDE00"]
+    )
+    | st.sampled_from(
+        [b'"', b"/", b"\n", b"\x00", b"\x7f", b"\xe4\xbd", b"\xa0", b"\xff", b"\xed\xa0\x80", "你🙂".encode()]
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+@settings(max_examples=1000)
+@given(st.lists(inside, min_size=1, max_size=4))
+def test_texts_are_told_together_as_they_are_one_by_one(pieces: list[bytes]) -> None:
+    def is_text(piece: bytes) -> bool:
+        try:
+            text = json.loads(b'"' + piece + b'"')
+        except ValueError:
+            return False
+        return bool(text) and not any("\ud800" <= character <= "\udfff" for character in text)
+
+    assert _are_texts(pieces) == all(map(is_text, pieces))
+    # What one more text of a run by itself is matched by is no wider, and stricter only where there are surrogates.
+    if all(_STRING.fullmatch(piece) and _is_utf8(piece) for piece in pieces):
+        assert _are_texts(pieces)
+
+
+def _is_utf8(data: bytes) -> bool:
+    return data.decode("utf-8", "replace").encode() == data
+
+
+frames = st.fixed_dictionaries(
+    {"choices": st.just([{"index": 0, "delta": {"content": "TEXT"}, "finish_reason": None}])},
+    optional={
+        "content": st.sampled_from(["x", None, 1, ["content"]]),
+        "obfuscation": st.sampled_from(["", "xy", "é", "\n"]),
+        "system_fingerprint": st.sampled_from(
+            ["content", '"content":"', "obfuscation", "\u0001", "a/b", '"obfuscation":"x"']
+        ),
+        "more": st.sampled_from(
+            [{"content": "y"}, {"obfuscation": "z"}, {"delta": {"content": "TEXT"}}, [{"content": "u"}]]
+        ),
+    },
+)
+
+
+@settings(max_examples=500)
+@given(
+    frames, st.permutations(["choices", "content", "obfuscation", "system_fingerprint", "more"]), st.booleans(), texts
+)
+def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str], spaced: bool, text: str) -> None:
+    """Whatever else stands in the chunk, and wherever: another text in its place is that text, and nothing else."""
+    value = {name: frame[name] for name in order if name in frame}
+    body = json.dumps(value, separators=(", ", ": ") if spaced else (",", ":")).encode()
+    template = _learn(body, value)
+    if template is None:
+        return
+    padded = template.behind_padding is not None
+    written = template.head + json.dumps(text)[1:-1].encode() + template.tail
+    read = loads((written + (b"PAD" + (template.behind_padding or b"") if padded else b"")).removeprefix(b"data: "))
+    assert isinstance(read, dict)
+    assert read["choices"] == [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    assert _unpadded({**read, "choices": 0}) == _unpadded({**value, "choices": 0})
+
+
+def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
+    """Without the padding, which nobody reads."""
+    return {
+        name: _unpadded(held) if isinstance(held, dict) else held
+        for name, held in value.items()
+        if name != "obfuscation"
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"\\u0063ontent":"b","choices":[{"index":0,"delta":{"content":"a"}}]}',
+        b'{"x":{"content":"b"},"choices":[{"index":0,"delta":{"\\u0063ontent":"a"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"a","content":"b"}}]}',
+        b'{"x":{"content":"a"},"choices":[{"index":0,"delta":{"content":"a"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"a\\ud83d\\ude00"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":""}}]}',
+        b'{"choices":[{"index":1,"delta":{"content":"a"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
+    ],
+)
+def test_where_a_text_stands_is_learned_only_without_a_doubt(body: bytes) -> None:
+    assert _learn(body, dict(as_map(loads(body)))) is None
+
+
 def test_text_is_relayed_as_runs() -> None:
     parser = relaying()
     stream = b"".join(chunk({"content": f"word {i}"}) for i in range(10))
@@ -169,21 +264,20 @@ def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
     assert events[-1] == TextDelta("x" * 2_000_000)
 
 
-def test_a_run_between_other_chunks_is_read_in_linear_time() -> None:
+def test_a_run_between_other_chunks_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a piece can't be split as a whole, it isn't tried again for each of its chunks."""
     said = chunk({"content": "a"})
     calls: list[int] = []
     parser = relaying()
     parser.feed(said + said)
-    template = parser._template
-    assert template is not None
+    assert parser._template is not None
+    split = type(parser._template).split
 
-    class Counting(type(template)):  # type: ignore[misc]
-        def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
-            calls.append(start)
-            return super().split(data, start)  # type: ignore[no-any-return]
+    def counting(template: Any, data: bytes, start: int) -> tuple[list[bytes], int]:
+        calls.append(start)
+        return split(template, data, start)
 
-    parser._template = Counting(template.head, template.tail, None, template.seam)
+    monkeypatch.setattr(type(parser._template), "split", counting)
     other = chunk({"content": "b", "reasoning_content": "r"})
     assert len([*expand(parser.feed((said + other) * 100 + said))]) == 301
     assert len(calls) == 1
