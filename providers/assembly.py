@@ -30,6 +30,7 @@ from providers.chat import (
 from providers.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable
 from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
+from providers.values import maker
 
 __all__ = ["Assembler"]
 
@@ -37,6 +38,8 @@ _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
 _MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
+_FINISHED = Finished()
+_make_opened, _make_text, _make_finish = maker(Opened), maker(TextDelta), maker(ChoiceFinish)
 
 
 class Assembler:
@@ -67,7 +70,7 @@ class Assembler:
     @property
     def whole(self) -> bool:
         """Whether every choice that was seen has had its finish."""
-        return bool(self._choices) and all(choice.finish for choice in self._choices.values())
+        return bool(self._choices) and None not in [choice.finish for choice in self._choices.values()]
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Who answers, as far as this piece says; what was said first stays."""
@@ -90,7 +93,7 @@ class Assembler:
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
-            self._events.append(TextDelta(text, choice))
+            self._events.append(_make_text(text, choice))
             return
         state = self._choice(choice)
         if state.finish:
@@ -99,7 +102,7 @@ class Assembler:
         if logprobs is not None and not is_writable(logprobs):
             logprobs = None
         if text or logprobs:
-            self._give(TextDelta(text, choice, logprobs))
+            self._give(_make_text(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
         """More text of choice 0, as the insides of JSON strings that hold no surrogates."""
@@ -192,24 +195,26 @@ class Assembler:
         if not self.whole:
             self.fail(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
             return
-        for number, state in sorted(self._choices.items()):
-            self._flush_cut(state, number)
+        choices = sorted(self._choices.items())
+        for number, state in choices:
+            if state.cut:
+                self._flush_cut(state, number)
             for call in state.calls:
                 if not call.name:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
                     return
                 if call.cut or not call.has_arguments:
                     self._give(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
-        for number, state in sorted(self._choices.items()):
+        for number, state in choices:
             reason: FinishReason = state.finish or "other"
             if state.calls and reason in ("stop", "other"):
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
-            self._give(ChoiceFinish(reason, number, state.raw))
+            self._give(_make_finish(reason, number, state.raw))
         if (usage := self._counted()) is not None:
             self._give(UsageReport(usage))
-        self._events.append(Finished())
+        self._events.append(_FINISHED)
         self.done = True
 
     def _counted(self) -> Usage | None:
@@ -238,7 +243,7 @@ class Assembler:
             return
         if not self.opened:
             self.opened = self.identified = True
-            self._events.append(Opened(self._id, self._model or self._asked_model, self._created))
+            self._events.append(_make_opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
 
     def _choice(self, number: int) -> ChoiceState:

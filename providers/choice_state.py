@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from providers.chat import FinishReason, Logprobs
@@ -39,20 +39,22 @@ class CallState:
         return bool(name and self.name) and name != self.name and (self.id_is_ours or not self.id)
 
 
-@dataclass(slots=True)
 class ChoiceState:
     """One choice as far as it is known.
 
     said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal.
     """
 
-    finish: FinishReason | None = None
-    raw: str | None = None
-    calls: list[CallState] = field(default_factory=list)
-    by_index: dict[int, CallState] = field(default_factory=dict)
-    by_id: dict[str, CallState] = field(default_factory=dict)
-    said: set[Content] = field(default_factory=set)
-    cut: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("by_id", "by_index", "calls", "cut", "finish", "raw", "said")
+
+    def __init__(self) -> None:
+        self.finish: FinishReason | None = None
+        self.raw: str | None = None
+        self.calls: list[CallState] = []
+        self.by_index: dict[int, CallState] = {}
+        self.by_id: dict[str, CallState] = {}
+        self.said: set[Content] = set()
+        self.cut: dict[str, str] = {}
 
     def call_of(self, index: int | None, id: str, name: str) -> CallState:
         """The call that a piece belongs to: by its id, by its place, else the last one; a new one if it is none."""

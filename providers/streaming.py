@@ -61,42 +61,9 @@ class EventStreamParser:
         """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
         self._sse.begin()
 
-    def read_event(self, data: bytes) -> Mapping[str, object] | None:
-        """Like `read` with one whole event of one `data:` line, by who has found its ends already; its JSON object, if
-        it had one."""
-        return self._take_data(data, "message", at_end=False)
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
-        if self._assembler.done:
-            return ()
-        self._take(self._sse.close(), at_end=True)
-        if not self._assembler.done and not self._assembler.whole:
-            self._read_unframed(self._sse.unframed)
-        self._assembler.complete()
-        return self._assembler.take()
-
-    def _take(self, items: list[Any], *, at_end: bool) -> None:
-        assembler, read_run = self._assembler, self._read_run
-        place, count = 0, len(items)
-        while place < count and not assembler.done:
-            item = items[place]
-            place += 1
-            if type(item) is bytes:
-                self._take_data(item, "message", at_end=at_end)
-                if read_run is not None and place < count and assembler.is_saying_text():
-                    place = read_run(items, place)
-            elif isinstance(item, SseComment):
-                if self._read_comment is not None:
-                    self._read_comment(item.text)
-                assembler.heartbeat()
-            else:
-                self._take_data(item.data, item.event, at_end=at_end)
-        if self._sse.overflowed and not assembler.done:
-            assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken"))
-
-    def _take_data(self, data: bytes, event: str, *, at_end: bool) -> Mapping[str, object] | None:
-        """Read the data of one event; its JSON object, if it had one."""
+    def read_event(self, data: bytes, event: str = "message", at_end: bool = False) -> Mapping[str, object] | None:
+        """Read the data of one whole event, whose ends are found, and leave what it gives with the assembler; its JSON
+        object, if it had one. at_end: whether it may have been cut there."""
         if not data.startswith(b"{"):
             if not data.strip():
                 self._assembler.heartbeat()
@@ -116,6 +83,35 @@ class EventStreamParser:
             return chunk
         self._fail_malformed("an event of the provider's stream is no JSON object", data)
         return None
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._assembler.done:
+            return ()
+        self._take(self._sse.close(), at_end=True)
+        if not self._assembler.done and not self._assembler.whole:
+            self._read_unframed(self._sse.unframed)
+        self._assembler.complete()
+        return self._assembler.take()
+
+    def _take(self, items: list[Any], *, at_end: bool) -> None:
+        assembler, read_run = self._assembler, self._read_run
+        place, count = 0, len(items)
+        while place < count and not assembler.done:
+            item = items[place]
+            place += 1
+            if type(item) is bytes:
+                self.read_event(item, at_end=at_end)
+                if read_run is not None and place < count and assembler.is_saying_text():
+                    place = read_run(items, place)
+            elif isinstance(item, SseComment):
+                if self._read_comment is not None:
+                    self._read_comment(item.text)
+                assembler.heartbeat()
+            else:
+                self.read_event(item.data, item.event, at_end)
+        if self._sse.overflowed and not assembler.done:
+            assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken"))
 
     def _fail_malformed(self, message: str, data: bytes) -> None:
         if self._assembler.whole:

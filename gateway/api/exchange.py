@@ -19,7 +19,7 @@ from gateway.api.headers import pairs_of, response_lines
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
 from gateway.api.line import LINE, Line
-from gateway.api.stream import encode_stream_error
+from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream, pass_on
 from gateway.model.record import Record
@@ -133,8 +133,40 @@ class Exchange:
         self.record.status = 200
         encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
-        keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
+        cycle, keep_alive = self._cycle, None
+        try:
+            lines = [*_STREAM_LINES, *response_lines(self.record)]
+            if self._direct is not None and self._direct.begin(lines):
+                self._head_sent = True
+            else:
+                await self._start(200, pairs_of(lines))
+            async for events in stream:
+                data = encoder.encode(events)
+                if encoder.finished or encoder.failed is not None:
+                    if keep_alive is not None:
+                        keep_alive.stop()
+                elif keep_alive is None:
+                    keep_alive = self._expect_more(stream, encoder, keep_alive_s)
+                if data:
+                    if keep_alive is not None:
+                        keep_alive.is_silent = False
+                    if cycle is None or not cycle.write(data):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            if keep_alive is not None:
+                keep_alive.stop()
+            await stream.close()
+        self.record.count(encoder.usage)
+        if encoder.failed is not None:
+            self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
+            self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+        if cycle is None or not cycle.finish():
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def _expect_more(self, stream: AnswerStream, encoder: ChunkEncoder, keep_alive_s: float) -> KeepAlive:
+        """What there is to do while the stream's next events are waited for: comments into its silence, and texts that
+        come by themselves go past it."""
+        keep_alive, cycle = KeepAlive(keep_alive_s, self._send), self._cycle
         if cycle is not None:
             lone_text, write = encoder.lone_text, cycle.write
 
@@ -145,28 +177,7 @@ class Exchange:
                 return True
 
             pass_on(stream, take_text)
-        try:
-            lines = [*_STREAM_LINES, *response_lines(self.record)]
-            if self._direct is not None and self._direct.begin(lines):
-                self._head_sent = True
-            else:
-                await self._start(200, pairs_of(lines))
-            async for events in stream:
-                if data := encoder.encode(events):
-                    if encoder.finished or encoder.failed is not None:
-                        keep_alive.stop()
-                    keep_alive.is_silent = False
-                    if cycle is None or not cycle.write(data):
-                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        finally:
-            keep_alive.stop()
-            await stream.close()
-        self.record.count(encoder.usage)
-        if encoder.failed is not None:
-            self.record.outcome, self.record.code = "interrupted", "stream_interrupted"
-            self.record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
-        if cycle is None or not cycle.finish():
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        return keep_alive
 
     async def cut_off(self) -> None:
         """The client is there, and takes nothing: its time is over, and nobody can be told."""

@@ -92,28 +92,28 @@ class ChunkEncoder:
         return self._text_head + inside.replace(b'","', self._text_tail + self._text_head) + self._text_tail
 
     def _encode(self, event: StreamEvent) -> bytes:
-        if type(event) is TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
-            return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
         match event:
-            case TextRun(pieces):
-                return self._text_run(pieces)
-            case Opened(id, model, created):
-                self._open(id, model, created)
+            case TextDelta():
+                if event.choice == 0 and event.logprobs is None and 0 in self._started:
+                    return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
+                return self._delta(event.choice, {"content": event.text}, event.logprobs)
+            case TextRun():
+                return self._text_run(event.pieces)
+            case Opened():
+                self._open(event.id, event.model, event.created)
                 return b""
-            case TextDelta(text, choice, logprobs):
-                return self._delta(choice, {"content": text}, logprobs)
             case ChoiceFinish():
                 return self._finish(event)
-            case UsageReport(usage):
-                self.usage = usage
-                return self._usage(usage) if self._include_usage else b""
+            case UsageReport():
+                self.usage = event.usage
+                return self._usage(event.usage) if self._include_usage else b""
             case Finished():
                 self.finished = True
                 return DONE
-            case ReasoningDelta(text, choice):
-                return self._delta(choice, {"reasoning_content": text})
-            case RefusalDelta(text, choice):
-                return self._delta(choice, {"refusal": text})
+            case ReasoningDelta():
+                return self._delta(event.choice, {"reasoning_content": event.text})
+            case RefusalDelta():
+                return self._delta(event.choice, {"refusal": event.text})
             case ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():

@@ -42,6 +42,11 @@ class BoundedReply:
         self._reply = reply
         self._left_bytes = MAX_BODY_BYTES
 
+    @property
+    def is_read(self) -> bool:
+        """See Reply."""
+        return self._reply.is_read
+
     async def read(self, _: Tap | None = None) -> bytes:
         """See Reply; raises ProviderFailed if it is larger than is taken."""
         data = await self._reply.read()

@@ -29,6 +29,11 @@ class Reply(ABC):
     headers: Mapping[str, str]
     received_at: float
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known that nothing of the body is left to read; what isn't known, a read tells."""
+        return False
+
     @abstractmethod
     async def read(self, tap: Tap | None = None, /) -> bytes:
         """The next decoded bytes of the body, empty at its end; raises ProviderFailed if it breaks off.

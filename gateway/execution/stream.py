@@ -34,7 +34,7 @@ TakeText = Callable[[bytes], bool]
 
 _TAIL_S = 0.1
 _TERMINAL = (Finished, Failed)
-_REAL = (TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed)
+_REAL = frozenset({TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed})
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
@@ -42,6 +42,11 @@ _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over befor
 
 class Body(Protocol):
     """Where the bytes come from."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known that nothing is left to read."""
+        ...
 
     async def read(self, tap: Tap | None = None, /) -> bytes:
         """The next bytes, none at the end; raises ProviderFailed. See Incoming."""
@@ -106,6 +111,7 @@ class LiveStream:
         self._first: tuple[StreamEvent, ...] = ()
         self._ended = False
         self._has_tail = False
+        self._closed = False
         self._told: Callable[[Failure | None], None] | None = None
         self._let_go: Callable[[], None] | None = None
 
@@ -147,13 +153,15 @@ class LiveStream:
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
-        while not any(isinstance(event, _REAL) for event in self._first):
+        kinds: set[type[StreamEvent]] = set()
+        while _REAL.isdisjoint(kinds):
             events = self._take(await self._reply.read())
-            if Heartbeat in map(type, events):
+            kinds = {*map(type, events)}
+            if Heartbeat in kinds:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
             self._first += events
         # Told of all of them at once: a burst may bring the whole answer.
-        if Failed in map(type, self._first):
+        if Failed in kinds:
             # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
             raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
 
@@ -182,12 +190,9 @@ class LiveStream:
             first, self._first = self._first, ()
             return first
         deadline, idle_s = self._deadline, self._idle_s
-        limit = self._limit
-        if limit is None:
-            limit = self._limit = deadline.limit(idle_s)
-            limit.left_s = self._left_s
         try:
             while not self._ended:
+                limit = self._limit or self._begin_limit()
                 self._heard_at = now = deadline.clock()
                 left_s = deadline.total_at - now
                 limit.seconds = idle_s if idle_s < left_s else left_s
@@ -202,12 +207,19 @@ class LiveStream:
                     return self._shown(events) if self._ended else events
             if self._has_tail:
                 self._has_tail = False
-                await self._read_tail()
+                if not self._reply.is_read:
+                    await self._read_tail()
         except BaseException:
             await self.close()
             raise
         await self.close()
         raise StopAsyncIteration
+
+    def _begin_limit(self) -> TimeLimit:
+        """The limit of all reads, once one must be waited for."""
+        limit = self._limit = self._deadline.limit(self._idle_s)
+        limit.left_s = self._left_s
+        return limit
 
     async def _read_tail(self) -> None:
         """Read on behind a whole answer: once its last bytes are off, the connection can serve another request."""
@@ -239,6 +251,8 @@ class LiveStream:
 
     async def close(self) -> None:
         """Let go of the provider's connection."""
+        if self._closed:
+            return
         self._ended = True
         self._has_tail = False
         # No cycle is left behind: these two know this stream.
@@ -248,3 +262,5 @@ class LiveStream:
         if let_go is not None:
             let_go()
         await self._reply.close()
+        # Not before: what is cancelled meanwhile is closed again.
+        self._closed = True

@@ -128,6 +128,10 @@ class _Pooled(Reply):
                 self._let_go()
                 raise ProviderFailed(_failure(error)) from error
 
+    @property
+    def is_read(self) -> bool:
+        return self._connection is None or self._connection.is_read
+
     async def read(self, tap: Tap | None = None) -> bytes:
         try:
             if self._decoder is not None:

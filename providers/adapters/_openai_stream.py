@@ -22,6 +22,7 @@ __all__ = ["RelayingParser"]
 
 _END = b"\n\n"
 _DATA = b"data: "
+_BEFORE = len(_DATA)
 _CR, _LF = b"\r\n"
 _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f\x80-\xff]*)"')
@@ -190,10 +191,10 @@ class RelayingParser:
             end = data.find(_END, start)
             if end < 0:
                 break
-            if data.startswith(_DATA, start) and data.find(b"\n", start) == end:
+            body = data[start + _BEFORE : end] if data.startswith(_DATA, start) else None
+            if body is not None and _LF not in body:
                 if not self._begun:
                     ordinary.begin()
-                body = data[start + len(_DATA) : end]
                 chunk = ordinary.read_event(body)
                 if (
                     chunk is not None

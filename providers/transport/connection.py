@@ -95,6 +95,11 @@ class Connection(asyncio.Protocol):
             and not self.transport.get_write_buffer_size()
         )
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the response has arrived to its end, and all of it has been taken."""
+        return self.end >= 0 and not self._chunks
+
     def watch(self, sock: socket.socket) -> None:
         """This is the connection's socket: from now on `pending` looks at it, which costs a third of a microsecond."""
         poll = select.poll()

@@ -58,6 +58,7 @@ class Pieces:
         self.script = list(script)
         self.closed = 0
         self.reads = 0
+        self.is_read = False
 
     async def read(self, _: Tap | None = None) -> bytes:
         self.reads += 1
