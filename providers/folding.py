@@ -74,8 +74,12 @@ def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
     opened = Opened("", "", 0)
     drafts: dict[int, _Draft] = {}
     usage: Usage | None = None
+    # Texts of choice 0 in a row, still escaped: they are read together.
+    run: list[bytes] = []
     for event in events:
         match event:
+            case TextRun():
+                run += event.pieces
             case Opened():
                 opened = event
             case UsageReport(counted):
@@ -83,15 +87,21 @@ def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
             case Failed(failure):
                 raise ProviderFailed(failure)
             case Finished():
+                _add_run(drafts, run)
                 choices = tuple(draft.choice(index) for index, draft in sorted(drafts.items()))
                 return ChatCompletion(opened.id, opened.model, opened.created, choices, usage)
             case Heartbeat():
                 pass
-            case TextRun(pieces):
-                drafts.setdefault(0, _Draft()).text.append(text_of_run(pieces))
             case _:
+                _add_run(drafts, run)
                 _add(drafts.setdefault(event.choice, _Draft()), event)
     raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
+
+
+def _add_run(drafts: dict[int, _Draft], run: list[bytes]) -> None:
+    if run:
+        drafts.setdefault(0, _Draft()).text.append(text_of_run(run))
+        run.clear()
 
 
 def _add(draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ChoiceFinish) -> None:
@@ -135,8 +145,8 @@ def expand(events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
             yield event
 
 
-def text_of_run(pieces: tuple[bytes, ...]) -> str:
-    """The text of a `TextRun`."""
+def text_of_run(pieces: Iterable[bytes]) -> str:
+    """The text of a `TextRun`, or of several in a row."""
     return _inside(b"".join(pieces))
 
 

@@ -64,7 +64,8 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     """The answer of a stream that has begun; raises ProviderFailed if it doesn't become whole."""
     events: list[StreamEvent] = []
     async for batch in stream:
-        events += [event for event in batch if type(event) is not Heartbeat]
+        # Those of a provider that only says that it is alive would be kept without a bound.
+        events += [event for event in batch if type(event) is not Heartbeat] if Heartbeat in map(type, batch) else batch
     try:
         return fold(events)
     except ProviderFailed as error:

@@ -86,9 +86,9 @@ def test_runs_mean_the_deltas_that_they_stand_for(said: list[list[str]]) -> None
     deltas = [TextDelta(text) for pieces in said for text in pieces]
     assert list(expand([start, *runs, *end])) == [start, *deltas, *end]
     assert fold([start, *runs, *end]) == fold([start, *deltas, *end])
-    assert fold([start, TextDelta("a"), *runs, *end]).choices[0].message.content == "a" + "".join(
-        text for pieces in said for text in pieces
-    )
+    between = [TextDelta("a"), TextDelta("b", 1), ReasoningDelta("c"), Heartbeat()]
+    mixed = [event for run in runs for event in (run, *between, run, run)]
+    assert fold([start, TextDelta("a"), *mixed, *end]) == fold([start, TextDelta("a"), *expand(mixed), *end])
 
 
 def test_the_events_of_a_whole_answer() -> None:

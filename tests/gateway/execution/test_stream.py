@@ -395,6 +395,13 @@ async def test_what_comes_behind_a_whole_answer_is_read_off_and_not_shown() -> N
     assert pieces.script == []
 
 
+async def test_where_nothing_is_left_behind_a_whole_answer_nothing_is_read() -> None:
+    stream, pieces = live(b"".join(WHOLE))
+    pieces.is_read = True
+    assert ending(await all_of(stream)) is None
+    assert (pieces.reads, pieces.closed) == (1, 1)
+
+
 @pytest.mark.parametrize("behind", [HANGS, BROKEN], ids=["silence", "a break"])
 async def test_behind_a_whole_answer_nothing_is_waited_for_long(
     monkeypatch: pytest.MonkeyPatch, behind: object
@@ -484,6 +491,26 @@ async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_come
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
         await stream.close()
         assert server.connections == 1
+        await way.aclose()
+
+
+async def test_a_reply_tells_when_all_of_it_is_read() -> None:
+    goes_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.send(HEAD + framed(b"a"))
+        await goes_on.wait()
+        await peer.send(framed(b"b") + b"0\r\n\r\n")
+
+    async with scripted(script) as server:
+        way = LeanTransport(Pool(lambda *_: None))
+        permit = Permit(server.origin, "eu", "house", "site", "m", "t")
+        reply = await Sender(way).open(permit, WireRequest("POST", "/", (), b"{}"), 5)
+        assert (await reply.read(), reply.is_read) == (b"a", False)
+        goes_on.set()
+        assert (await reply.read(), reply.is_read) == (b"b", True)
+        await reply.close()
+        assert reply.is_read
         await way.aclose()
 
 
