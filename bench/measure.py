@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import Cores, Tools
+from bench.reloading import reload
 from bench.subjects import Ours, Request, Running, Subject
 
 __all__ = ["FULL", "QUICK", "Bench", "Extent", "Result"]
@@ -208,7 +209,7 @@ class Bench:
         for number in range(self.extent.rounds):
             with ThreadPoolExecutor(1) as pool:
                 loading = pool.submit(self._load, running.port, request, running, **timing)
-                took_s.append(running.reload(f"{31 + number}s"))
+                took_s.append(reload(running, f"{31 + number}s"))
                 done = loading.result()
             slowest_ms.append(done["latency_us"]["max"] / 1000)
         return {

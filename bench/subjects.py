@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,21 +42,6 @@ class Running:
     start_s: float
     admin_port: int = 0
     config: Path | None = None
-
-    def reload(self, idle: str) -> float:
-        """Change one time limit of our config; seconds until the change is active. Raises RuntimeError if it isn't."""
-        if self.config is None:
-            raise RuntimeError("only ours is reloaded")
-        self.config.write_text(re.sub(r"idle: \w+", f"idle: {idle}", self.config.read_text("utf-8")), "utf-8")
-        began = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
-        with contextlib.closing(connection):
-            connection.request("POST", "/reload")
-            response = connection.getresponse()
-            told = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"the reload is answered with {response.status} {told[:600].decode('utf-8', 'replace')}")
-        return time.monotonic() - began
 
 
 class Subject(Protocol):

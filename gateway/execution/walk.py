@@ -106,9 +106,8 @@ class Walk:
         """A call of the step at the walk's position, counted from now on."""
         request, breaker = self.request if self.ask is None else self.ask(step), self.breaker
         deadline, pulses = self.deadline, self.means.health.pulses
-        is_last_step = self.position >= len(self.plan.steps) - 1
         started_at = deadline.clock()
-        form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, is_last_step)
+        form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, self._is_last)
         self.tried_here += 1
         self.used_keys += (secret,)
         ticket = None

@@ -125,7 +125,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_arrived()
         self._bare_bytes = 0
         scope["state"] = self.app_state.copy()
-        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", False, True)
+        is_old, keep_alive = False, True  # no other head is learned
+        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", is_old, keep_alive)
         cycle.add(data[start:])
         if missing_bytes:
             self._in_message = True
