@@ -26,7 +26,6 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
-from providers.transport.headers import CONTENT_ENCODING
 from providers.values import maker
 from providers.wire import WireResponse
 
@@ -121,7 +120,7 @@ class _Pooled(Reply):
         self.status = connection.status
         self.headers = headers = connection.headers
         self.received_at = received_at
-        if CONTENT_ENCODING in headers.lower:
+        if "content-encoding" in headers:
             try:
                 self._decoder = decoder_for(headers["content-encoding"])
             except BadResponse as error:

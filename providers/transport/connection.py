@@ -14,7 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
-from providers.transport.headers import TRANSFER_ENCODING, ResponseHeaders
+from providers.transport.headers import ResponseHeaders
 
 __all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
         end = raw.index(b"\r\n\r\n")
         headers = ResponseHeaders(raw[: end + 2])
         # Two lengths, or a length beside an encoding, llhttp refuses by itself.
-        if TRANSFER_ENCODING in headers.lower and headers["transfer-encoding"].lower() != "chunked":
+        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the response has a transfer-encoding other than chunked")
         status = self._parser.get_status_code()
         if status < 200:

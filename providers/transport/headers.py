@@ -8,31 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["CONTENT_ENCODING", "TRANSFER_ENCODING", "ResponseHeaders", "joined"]
-
-CONTENT_ENCODING = "\r\ncontent-encoding:"
-TRANSFER_ENCODING = "\r\ntransfer-encoding:"
-"""How the line of such a header begins, for `ResponseHeaders.lower`: what is asked of each response."""
+__all__ = ["ResponseHeaders", "joined"]
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """By name in small letters, repeated ones joined with `, `. lower: all of the head, in small letters."""
+    """By name in small letters, repeated ones joined with `, `."""
 
-    __slots__ = ("_all", "_text", "lower")
+    __slots__ = ("_all", "_lower", "_text")
 
     def __init__(self, head: bytes) -> None:
         """`head`: from the status line on, each line with its end, without the empty one."""
         # Small letters are as long as the large ones of this alphabet.
         self._text = head.decode("latin-1")
-        self.lower = self._text.lower()
+        self._lower = self._text.lower()
         self._all: dict[str, str] | None = None
 
     def __contains__(self, name: object) -> bool:
-        return f"\r\n{name}:" in self.lower
+        return f"\r\n{name}:" in self._lower
 
     def __getitem__(self, name: str) -> str:
         line = f"\r\n{name}:"
-        parts = self.lower.split(line, 2)
+        parts = self._lower.split(line, 2)
         if len(parts) == 1:
             raise KeyError(name)
         if len(parts) == 3:
