@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import attrgetter
 
 from gateway.model.deployment import Deployment
 from gateway.model.route import step_text
@@ -13,7 +14,7 @@ from gateway.model.table import Assistant, Table
 __all__ = ["changes_between"]
 
 # An adapter is code: where it is another object, its deployment's facts still tell whether anything changed.
-_COMPARED = tuple(field.name for field in fields(Deployment) if field.name != "adapter")
+_compared = attrgetter(*(field.name for field in fields(Deployment) if field.name != "adapter"))
 # What follows from other keys, or is told by name.
 _NO_SECTIONS = {
     "version",
@@ -42,7 +43,8 @@ def changes_between(old: Table, new: Table) -> Changes:
 
 
 def _is_same(one: Deployment, other: Deployment) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _COMPARED)
+    same: bool = _compared(one) == _compared(other)
+    return same
 
 
 def _routes(old: Table, new: Table) -> list[str]:

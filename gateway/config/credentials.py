@@ -56,9 +56,10 @@ def _headers(
     references: Mapping[str, Resolution],
 ) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
     """The headers that are set, and where the others should have come from."""
+    if not section.headers:
+        return (), ()
     if endpoint.simulates is not None:
-        if section.headers:
-            findings.warn((*path, "headers"), "a simulator is never sent them", "remove them")
+        findings.warn((*path, "headers"), "a simulator is never sent them", "remove them")
         return (), ()
     rules = adapter.headers if isinstance(adapter, TakesHeaders) else {}
     by_name = {name.lower(): name for name in rules}

@@ -20,13 +20,13 @@ from gateway.config.scalars import seconds
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.spoken import as_spoken
 from gateway.config.validate import Draft
+from gateway.config.vendors import Vendor, Vendors
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
 from gateway.model.retirement import farewells_of
 from gateway.model.table import Secrets
-from providers.adapter import Adapter, Capabilities, KnowsModels, KnowsOffers, Target
-from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.catalogue.offers import Offers
+from providers.adapter import Adapter, Capabilities, Target
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
 from providers.fitting import FEATURES, moves_data, parameters_of
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places
@@ -53,6 +53,7 @@ class _Parts:
     """What a deployment is put together from. own: what the operator's catalogue says of the model."""
 
     adapter: Adapter
+    vendor: Vendor
     endpoint: Endpoint
     own: OwnModel
     facts: ModelFacts
@@ -70,17 +71,16 @@ def compile_deployments(
 ) -> dict[str, Deployment]:
     """The sound deployments of a draft; unsound ones are marked in it."""
     compiled: dict[str, Deployment] = {}
-    shared = _Shared()
+    shared, vendors = _Shared(), Vendors()
     for name, section in draft.config.deployments.items():
         path: Path = ("deployments", name)
-        parts = _parts(findings, path, name, section, endpoints, catalogue)
+        parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
         if parts is None:
             draft.broken.add(path)
             continue
-        adapter, endpoint, own = parts.adapter, parts.endpoint, parts.own
+        adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
         credentials = compile_credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
-        offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
         compiled[name] = Deployment(
             name=name,
             provider=section.provider,
@@ -115,8 +115,8 @@ def compile_deployments(
             identity=section.identity,
             pseudonym_key=secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
-            price=shared(own.price(offers.price(section.model, site.name if site is not None else ""))),
-            retirement=own.retirement(offers.retirement(section.model), section.model),
+            price=shared(own.price(vendor.price(section.model, site.name if site is not None else ""))),
+            retirement=own.retirement(vendor.retirement(section.model), section.model),
         )
         _warn_of_retirement(findings, path, compiled[name], days)
     return compiled
@@ -128,6 +128,7 @@ def _parts(
     name: str,
     section: DeploymentSection,
     endpoints: Endpoints,
+    vendors: Vendors,
     catalogue: OwnCatalogue,
 ) -> _Parts | None:
     """The parts of a deployment; None if it is unsound, and then everything that is wrong with them has been told."""
@@ -135,10 +136,11 @@ def _parts(
     if adapter is None:
         return None
     endpoint = endpoints.read(name, section, adapter)
+    vendor = vendors.of(section.provider, adapter)
     own = catalogue.model(section.provider, section.model)
-    facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, adapter, own)))
+    facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, vendor, own)))
     capabilities = _capabilities(findings, path, section, adapter, facts)
-    return _Parts(adapter, endpoint, own, facts, capabilities) if endpoint is not None else None
+    return _Parts(adapter, vendor, endpoint, own, facts, capabilities) if endpoint is not None else None
 
 
 def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, days: Days) -> None:
@@ -161,10 +163,9 @@ def _adapter(findings: Findings, path: Path, provider: str, endpoints: Endpoints
     return registry.adapters.get(provider)
 
 
-def _facts(findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter, own: OwnModel) -> ModelFacts:
-    models = adapter.models if isinstance(adapter, KnowsModels) else {}
-    facts = model_facts(models, section.model)
-    if facts is UNKNOWN_MODEL and models and section.capabilities is None and not own.tells_capabilities:
+def _facts(findings: Findings, path: Path, section: DeploymentSection, vendor: Vendor, own: OwnModel) -> ModelFacts:
+    facts = vendor.facts(section.model)
+    if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.tells_capabilities:
         message = f"nothing is known of {section.provider}'s model {quoted(section.model)}: text and tools only"
         findings.warn((*path, "model"), message, "check its name, or list what it can do in `capabilities`")
     return facts

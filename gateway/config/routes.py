@@ -136,7 +136,6 @@ def _steps(
     if not steps:
         findings.error(place, "the route has no step", "name a deployment, or remove the region: it is then refused")
     found: list[_Place] = []
-    known = draft.names("deployments")
     for index, step in enumerate(steps):
         for name in _names_in(step):
             at_key = not isinstance(step, str)
@@ -146,7 +145,7 @@ def _steps(
                 findings.error(path, f"{quoted(name)} is in this route already", "remove one", key=at_key)
             elif name in deployments:
                 found.append(_Place(path, deployments[name], at_key))
-            elif name not in known and not draft.is_broken("deployments"):
+            elif not draft.is_broken("deployments") and name not in (known := draft.names("deployments")):
                 findings.error(path, f"unknown deployment {quoted(name)}", choice_hint(name, known), key=at_key)
     return found
 

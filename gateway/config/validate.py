@@ -59,9 +59,9 @@ class Draft:
 def validate(findings: Findings) -> Draft:
     """The sound part of the source's values, with every mistake of shape added to the findings."""
     values = findings.source.values
-    errors = _find(values)
-    if not errors:
-        return Draft(GatewaySection.model_validate(values), set())
+    config, errors = _read(values)
+    if config is not None and not errors:
+        return Draft(config, set())
     for error in errors:
         findings.error(error.path, error.message, error.hint, key=error.at_key)
     pruned = _copied(values)
@@ -81,10 +81,12 @@ def validate(findings: Findings) -> Draft:
     return Draft(config, broken)
 
 
-def _find(values: dict[str, object]) -> list[ShapeError]:
+def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
+    """The sections, and the mistakes of shape; no sections where there are mistakes that can't be read over."""
+    config = None
     errors = {error.path: error for error in misplaced((), values)}
     try:
-        GatewaySection.model_validate(values)
+        config = GatewaySection.model_validate(values)
     except ValidationError as rejection:
         for detail in rejection.errors(include_url=False):
             error = read_error(detail)
@@ -92,7 +94,7 @@ def _find(values: dict[str, object]) -> list[ShapeError]:
     for error in tuple(errors.values()):
         if error.meant is not None:
             errors.pop((*error.path[:-1], error.meant), None)  # missing only because it is misspelt
-    return list(errors.values())
+    return config, list(errors.values())
 
 
 def misplaced(path: Path, value: object) -> Iterator[ShapeError]:

@@ -148,10 +148,13 @@ class Live:
     async def _look(self) -> None:
         reading = await asyncio.to_thread(read_files, self._watch.paths)
         if not self._watch.settled(reading):
-            # While a file that has changed comes to rest, who is to compile it gets ready.
-            await self._compiler.prepare(is_wanted=self._is_our_compiler and self._watch.is_news(reading))
+            # While a file that has changed comes to rest, who is to compile it gets ready: unless it is being compiled.
+            is_wanted = self._watch.is_news(reading) and not self._one_at_a_time.locked()
+            await self._compiler.prepare(is_wanted=self._is_our_compiler and is_wanted)
             return
         async with self._one_at_a_time:
+            if not self._watch.is_news(reading):
+                return
             started_at = time.monotonic()
             aside = self._still_aside(reading)
             outcome = await self._outcome(aside)

@@ -230,6 +230,42 @@ async def test_reloads_wait_for_each_other(files: Files) -> None:
     await files.live.stop()
 
 
+async def test_a_change_that_a_reload_has_taken_is_not_compiled_for_the_watch_as_well(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who edits the file and asks for a reload at once waits for one compile, not for two and a half."""
+    wanted: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        wanted.append(is_wanted)
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(order: Order) -> Outcome:
+        begun.set()
+        await may_end.wait()
+        return await files.compile(order)
+
+    files.live._compile = slow
+    files.live.start(files.activate)
+    await files.look()
+    files.path.write_text(MENDED, "utf-8")
+    reloading = asyncio.create_task(files.live.reload("admin"))
+    await begun.wait()
+    await files.look()
+    assert wanted == [False, False], "no second child gets ready"
+    looking = asyncio.create_task(files.look())
+    while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock doesn't tell
+        await asyncio.sleep(0)
+    may_end.set()
+    assert (await reloading).activated
+    await looking
+    assert files.compiled == [MENDED]
+    await files.live.stop()
+
+
 # --- the child ------------------------------------------------------------------------------------
 
 
