@@ -17,13 +17,24 @@ import uvicorn
 
 from gateway.server.protocol import GatewayProtocol
 
-__all__ = ["BindError", "GatewayServer", "bind", "run", "server_config", "serving_beside", "settle", "url_of"]
+__all__ = [
+    "BindError",
+    "GatewayServer",
+    "abreast",
+    "bind",
+    "run",
+    "server_config",
+    "serving_beside",
+    "settle",
+    "url_of",
+]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)
 _BESIDE_GRACE_S = 1.0
 _SWITCH_S = 0.001
+_ABREAST = 8
 
 
 class BindError(OSError):
@@ -70,6 +81,16 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison, not a bind
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def abreast(listener: socket.socket) -> list[socket.socket]:
+    """The socket and duplicates of it, to be served together by a process that is alone.
+
+    libuv takes one connection from each in a turn of the loop: from one alone, a process that is busy with those that
+    it has would take the next one every ten milliseconds, and who reconnects in a crowd would wait for minutes. Workers
+    that share a listener take one at a time, so that what is new goes to whoever is idle.
+    """
+    return [listener, *(listener.dup() for _ in range(_ABREAST - 1))]
 
 
 def server_config(app: Any, grace_s: float) -> uvicorn.Config:

@@ -18,7 +18,7 @@ from gateway.live.config import Live
 from gateway.live.scheduler import Scheduler
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.model.table import Table
-from gateway.server.serve import GatewayServer, server_config, serving_beside
+from gateway.server.serve import GatewayServer, abreast, server_config, serving_beside
 from gateway.telemetry.facts import expose
 
 __all__ = ["serve_single"]
@@ -44,7 +44,7 @@ async def serve_single(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
     async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
         try:
-            await server.serve([listener])
+            await server.serve(abreast(listener))
         finally:
             gateway.flush()
 

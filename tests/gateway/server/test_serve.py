@@ -1,0 +1,54 @@
+"""The server: how it takes what connects."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvloop
+
+from gateway.server.serve import GatewayServer, abreast, bind, server_config
+
+_CROWD = 64
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _turns_for_a_crowd(of: Any) -> tuple[int, list[socket.socket]]:
+    """How many turns of the loop pass until everybody who came during one of them is connected; and the sockets, which
+    are closed by then."""
+    listener = bind("127.0.0.1", 0)
+    address, sockets = listener.getsockname(), of(listener)
+    up = asyncio.Event()
+
+    async def on_started() -> None:
+        up.set()
+
+    server = GatewayServer(server_config(_app, 1.0), on_started)
+    serving = asyncio.create_task(server.serve(sockets))
+    await up.wait()
+    crowd = [socket.create_connection(address) for _ in range(_CROWD)]
+    turns = 0
+    while len(server.server_state.connections) < _CROWD:
+        await asyncio.sleep(0)
+        turns += 1
+    for one in crowd:
+        one.close()
+    server.stop()
+    await serving
+    return turns, sockets
+
+
+def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> None:
+    """However long its turns are by then: one at a time, each would wait for all before it."""
+    one_by_one, _ = uvloop.run(_turns_for_a_crowd(lambda listener: [listener]))
+    turns, sockets = uvloop.run(_turns_for_a_crowd(abreast))
+    assert turns < one_by_one / 3
+    assert all(each.fileno() < 0 for each in sockets)
