@@ -7,7 +7,9 @@ its connection to the provider. Only the two transports beneath, where a kernel 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, cast
 
 from uvicorn.server import ServerState
@@ -36,7 +38,11 @@ CASES = {
     "stream of 64 events at once": ("assistant", True),
     "stream of 64 events at once, translated": ("assistant-gemini", True),
     "stream of 64 events one by one": ("assistant", True),
+    "stream of 64 padded events at once": ("assistant", True),
+    "stream of 64 padded events one by one": ("assistant", True),
 }
+_CHUNKED_EVENT = re.compile(rb"[0-9a-f]+\r\n(data: \{[^\n]+)\}\n\n\r\n")
+_PADDING = b"bK7xq0ZtR2mVw9Pc"
 
 
 def bench_table(text: str | None = None) -> Table:
@@ -64,8 +70,21 @@ def provider_answers(case: str) -> list[bytes]:
     if case == "JSON":
         return [answers.whole["openai"]]
     if case.endswith("one by one"):
-        return list(answers.paced["openai+usage"])
-    return [answers.bursts["gemini" if "translated" in case else "openai+usage"]]
+        pieces = list(answers.paced["openai+usage"])
+    else:
+        pieces = [answers.bursts["gemini" if "translated" in case else "openai+usage"]]
+    return _padded(pieces) if "padded" in case else pieces
+
+
+def _padded(pieces: Sequence[bytes]) -> list[bytes]:
+    """The same with a padding of varying length as the last member of each chunk, as OpenAI sends them by default."""
+    lengths = count()
+
+    def pad(event: re.Match[bytes]) -> bytes:
+        body = b'%b,"obfuscation":"%b"}\n\n' % (event[1], _PADDING[next(lengths) * 5 % len(_PADDING) :])
+        return b"%x\r\n%b\r\n" % (len(body), body)
+
+    return [_CHUNKED_EVENT.sub(pad, piece) for piece in pieces]
 
 
 class _Memory(asyncio.Transport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.adapters._openai_answer import read_chunk
-from providers.adapters._openai_stream import _STRING, RelayingParser, _are_texts, _learn
+from providers.adapters._openai_stream import RelayingParser
+from providers.adapters._openai_template import _STRING, PaddedTemplate, Template, _are_texts, learn
 from providers.assembly import Assembler
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.folding import expand
@@ -200,12 +202,13 @@ def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str]
     """Whatever else stands in the chunk, and wherever: another text in its place is that text, and nothing else."""
     value = {name: frame[name] for name in order if name in frame}
     body = json.dumps(value, separators=(", ", ": ") if spaced else (",", ":")).encode()
-    template = _learn(body, value)
+    template = learn(body, value)
     if template is None:
         return
-    padded = template.behind_padding is not None
     written = template.head + json.dumps(text)[1:-1].encode() + template.tail
-    read = loads((written + (b"PAD" + (template.behind_padding or b"") if padded else b"")).removeprefix(b"data: "))
+    if isinstance(template, PaddedTemplate):
+        written += b"PAD" + template.behind
+    read = loads(written.removeprefix(b"data: "))
     assert isinstance(read, dict)
     assert read["choices"] == [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
     assert _unpadded({**read, "choices": 0}) == _unpadded({**value, "choices": 0})
@@ -234,7 +237,97 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_where_a_text_stands_is_learned_only_without_a_doubt(body: bytes) -> None:
-    assert _learn(body, dict(as_map(loads(body)))) is None
+    assert learn(body, dict(as_map(loads(body)))) is None
+
+
+paddings = st.text("abcXYZ019", max_size=16) | st.sampled_from([" -_.~", "\x7f", "é", '"', "\\", "\n", ',"}'])
+runs = st.lists(st.tuples(texts, paddings | st.text("abcXYZ019", max_size=16)), min_size=2, max_size=6)
+plain_runs = st.lists(
+    st.tuples(st.text('ab ,.é你🙂\\"\n', min_size=1, max_size=8), st.text("abcXYZ019", max_size=16)),
+    min_size=2,
+    max_size=6,
+)
+
+
+def said(text: str, padding: str | None) -> bytes:
+    return chunk({"content": text}) if padding is None else compact({"content": text}, padding)
+
+
+def template_of(padded: bool) -> Template | PaddedTemplate:
+    parser = relaying()
+    parser.feed(said("a", "b" if padded else None))
+    assert parser._template is not None
+    return parser._template
+
+
+@settings(max_examples=300)
+@given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
+def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
+    """To its last chunk that has come whole, whatever has come behind it."""
+    whole = b"".join(said(text, padding if padded else None) for text, padding in run)
+    behind = said("x", "y" if padded else None) if goes_on else chunk({}, "stop")
+    pieces, end = template_of(padded).split(whole + behind[: cut % len(behind)], 0)
+    assert [json.loads(b'"' + piece + b'"') for piece in pieces] == [text for text, _ in run]
+    assert end == len(whole)
+
+
+@settings(max_examples=1000)
+@given(
+    runs,
+    st.booleans(),
+    st.lists(
+        st.sampled_from([said("n", None), said("p", "q"), said("", "q"), b"data: \n\n", b"\n", b": c\n\n"]), max_size=1
+    ),
+    st.tuples(st.integers(0, 5000), st.sampled_from(list(b'"\\\n\r ,:}{a\x00\x7f\xe4\xff')) | st.integers(0, 255))
+    | st.none(),
+    st.integers(0, 5000),
+)
+def test_a_burst_means_what_its_chunks_mean(
+    run: list[tuple[str, str]], padded: bool, between: list[bytes], changed: tuple[int, int] | None, cut: int
+) -> None:
+    """Whatever is among them, wherever they are cut, and with any byte changed: what is split is what each is alone."""
+    blocks = [said(text, padding if padded else None) for text, padding in run]
+    blocks[1:1] = between
+    data = b"".join(blocks)
+    if changed is not None:
+        place = changed[0] % len(data)
+        data = data[:place] + bytes([changed[1]]) + data[place + 1 :]
+    template = template_of(padded)
+    pieces, end = template.split(data, 0)
+    place, alone = 0, list[bytes]()
+    while pieces and place < end:
+        event_end = data.index(b"\n\n", place) + 2
+        text = template.only(data[place:event_end])
+        assert text is not None
+        assert template.match(data, place) in (None if rb"\u" in text else (text, event_end), (text, event_end))
+        alone.append(text)
+        place = event_end
+    assert (alone, place) == (pieces, end)
+    first = said("a", "b" if padded else None)
+    assert parsed(relaying(), first + data, [len(first), cut]) == parsed(ordinary(), first + data, [])
+
+
+@pytest.mark.parametrize("padding", [None, "pad"])
+def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> None:
+    """The pieces of a burst are put together again to compare them: no more than there are."""
+    parser, large = relaying(), said("a", padding).replace(b'"c1"', b'"%b"' % (b"c" * 50_000))
+    parser.feed(large)
+    tracemalloc.start()
+    try:
+        events = parser.feed(large + b"data: \n\n" * 20_000 + large)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [event for event in events if isinstance(event, TextRun)] == [TextRun((b"a",))] * 2
+    assert peak_bytes < 20_000_000
+
+
+def test_where_a_padding_begins_is_found_in_linear_time() -> None:
+    """What stands before it is searched for from the end: nothing in it may look like its end again and again."""
+    again = b'{"obfuscation":"\\n"},'
+    body = compact({"content": "a"}, "pad").replace(b'"obfuscation"', b'"x":[' + again * 3 + b'{}],"obfuscation"')
+    body = body.removeprefix(b"data: ").removesuffix(b"\n\n")
+    assert learn(body, dict(as_map(loads(body)))) is None
 
 
 def test_text_is_relayed_as_runs() -> None:

@@ -1,0 +1,224 @@
+"""What the text chunks of one stream have in common, learned from one of them: the bytes around their text.
+
+A chunk that has the same bytes around one valid JSON string means the same but for that string. Where chunks are padded
+with a random string, as OpenAI's are unless it is told otherwise, the bytes around both strings are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
+
+from providers.json_values import as_list, as_map, loads_strictly
+from providers.values import quick
+
+__all__ = ["DATA", "END", "PaddedTemplate", "Template", "learn"]
+
+DATA = b"data: "
+END = b"\n\n"
+_QUOTE = b'"'
+_CONTENT = re.compile(rb'"content": ?"')
+_PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f\x80-\xff]*)"')
+# The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
+_PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The bytes before the text, and behind it to the event's end.
+
+    seam: what stands between the texts of two chunks in a row.
+    """
+
+    head: bytes
+    tail: bytes
+    seam: bytes
+
+    def only(self, data: bytes) -> bytes | None:
+        """The text of a piece that is one chunk and nothing else, still escaped."""
+        head, tail = self.head, self.tail
+        if not data.startswith(head) or not data.endswith(tail):
+            return None
+        return data[len(head) : -len(tail)] if _is_text(data[len(head) - 1 : 1 - len(tail)]) else None
+
+    def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
+        """The texts of the chunks from `start` to the last one in the data, and where they end; none if what stands
+        there is anything else, or if one of them is no valid string.
+
+        All of it is told in C: events are cut at their ends, texts out of them by length, and then it is seen whether
+        they make the same bytes again. (`bytes.split` prepares its search for a separator of the seam's length anew
+        for each piece: 40 microseconds of a burst.)
+        """
+        head, tail = self.head, self.tail
+        events = _events(data, start, data.rfind(tail, start) + len(tail), len(head) + len(tail), END)
+        if not events:
+            return [], start
+        texts = list(map(itemgetter(slice(len(head) - len(DATA), len(END) - len(tail))), events))
+        parts = texts.copy()
+        # The ends go with the first and the last text: to put them around all of it would copy it twice.
+        parts[0] = head + parts[0]
+        parts[-1] += tail
+        again = self.seam.join(parts)
+        return (texts, start + len(again)) if data.startswith(again, start) and _are_texts(texts) else ([], start)
+
+    def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
+        """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
+        return _match(data, start, self.head, self.tail)
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class PaddedTemplate:
+    """The same of padded chunks: the bytes before the text, between text and padding, and behind that.
+
+    seam: what stands between the padding of a chunk and the text of the next one.
+    """
+
+    head: bytes
+    tail: bytes
+    behind: bytes
+    seam: bytes
+
+    def only(self, data: bytes) -> bytes | None:
+        """See `Template.only`."""
+        head, tail, behind = self.head, self.tail, self.behind
+        if not data.startswith(head) or not data.endswith(behind):
+            return None
+        front, _, padding = data[len(head) - 1 : -len(behind)].rpartition(_QUOTE)
+        if not front.endswith(tail[:-1]) or not _is_padding(padding):
+            return None
+        text = front[1 : 1 - len(tail)]
+        return text if _is_text(front[: 2 - len(tail)]) else None
+
+    def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
+        """See `Template.split`."""
+        head, tail, behind = self.head, self.tail, self.behind
+        last = data.rfind(tail, start, data.rfind(END))
+        end = data.find(END, last) + len(END)
+        events = _events(data, start, end, len(head) + len(tail), behind)
+        if not events:
+            return [], start
+        # What stands before the last quote of an event is its text and what is around it.
+        fronts, _, paddings = zip(*map(bytes.rpartition, events, repeat(_QUOTE)), strict=True)
+        texts = list(map(itemgetter(slice(len(head) - len(DATA), len(_QUOTE) - len(tail))), fronts))
+        parts = [b"", tail, b"", self.seam] * len(texts)
+        parts[0::4], parts[2::4] = texts, paddings
+        parts[0] = head + parts[0]
+        parts[-1] = behind
+        again = b"".join(parts)
+        if not data.startswith(again, start) or not _is_padding(b"".join(paddings)) or not _are_texts(texts):
+            return [], start
+        return texts, start + len(again)
+
+    def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
+        """See `Template.match`."""
+        matched = _match(data, start, self.head, self.tail)
+        if matched is None:
+            return None
+        text, end = matched
+        padding = _PADDING_STRING.match(data, end)
+        if padding is None or not data.startswith(self.behind, padding.end()):
+            return None
+        return text, padding.end() + len(self.behind)
+
+
+def _match(data: bytes, start: int, head: bytes, tail: bytes) -> tuple[bytes, int] | None:
+    """The text that stands between these two at `start`, and where they end."""
+    if not data.startswith(head, start):
+        return None
+    matched = _STRING.match(data, start + len(head))
+    if matched is None or not data.startswith(tail, matched.end()):
+        return None
+    text = matched.group()
+    return (text, matched.end() + len(tail)) if text.isascii() or _is_utf8(text) else None
+
+
+def _events(data: bytes, start: int, end: int, frame_bytes: int, ending: bytes) -> list[bytes]:
+    """What stands between these places, cut at the ends of events, each without that and its first word; nothing if
+    it isn't two events or more, or if not all of them can have so many bytes around their text.
+
+    Whoever puts those bytes around short ones in their place would make gigabytes of what a provider sends in a piece.
+    """
+    most = (end - start) // frame_bytes
+    if most < 2:
+        return []
+    events = data[start + len(DATA) : end - len(ending)].split(ending + DATA)
+    return events if len(events) <= most else []
+
+
+def _is_padding(padding: bytes) -> bool:
+    """Whether this is the inside of a JSON string that is ASCII and has no escapes; OpenAI takes letters and digits."""
+    return padding.isalnum() or _PADDING_STRING.fullmatch(padding) is not None
+
+
+def _is_text(quoted: bytes) -> bool:
+    """Whether what begins with a quote is a JSON string without lone surrogates, and not empty."""
+    try:
+        return bool(loads_strictly(quoted))
+    except ValueError:
+        return False
+
+
+def _are_texts(pieces: list[bytes]) -> bool:
+    """Whether each is the inside of a JSON string without lone surrogates, and not empty.
+
+    Asked of all of them at once: a comma is a character like any other, but no part of an escape, of a pair of
+    surrogates or of another character, so that what is a string with commas between its pieces is one in each of them.
+    """
+    try:
+        loads_strictly(b'"%b"' % b",".join(pieces))
+    except ValueError:
+        return False
+    return all(pieces)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
+    """The template of the event with this data, which was read as this chunk; None if it is no plain text chunk.
+
+    A string in JSON may be replaced by any other, and nothing else is changed. That the one which is found is the text
+    is seen by there being no other `content`, nor an escape by which a name could be written in another way.
+    """
+    place = _CONTENT.search(body)
+    if place is None or body.count(b'"content"') != 1 or not _is_plain(chunk):
+        return None
+    text = _STRING.match(body, place.end())
+    if text is None or not body.startswith(b'"', text.end()):
+        return None
+    head, tail = DATA + body[: place.end()], body[text.end() :] + END
+    if head.find(b"\\u") >= 0 or tail.find(b"\\u") >= 0:
+        return None
+    padding = _PADDING.search(tail)
+    if padding is None:
+        return Template(head, tail, tail + head)
+    if tail.count(b'"obfuscation"') != 1:
+        # No provider does so. What ends like no other part of it is searched for in linear time.
+        return None
+    behind = tail[padding.end(1) :]
+    return PaddedTemplate(head, tail[: padding.start(1)], behind, behind + head)
+
+
+def _is_plain(chunk: Mapping[str, object]) -> bool:
+    """Whether a chunk is text of choice 0 and nothing else."""
+    choices = as_list(chunk.get("choices"))
+    choice = as_map(choices[0]) if len(choices) == 1 else {}
+    return (
+        as_map(choice.get("delta")).keys() == {"content"}
+        and choice.get("index") == 0
+        and choice.get("finish_reason") is None
+        and not choice.get("logprobs")
+        and not chunk.get("usage")
+        and not chunk.get("error")
+    )
