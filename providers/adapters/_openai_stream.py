@@ -26,6 +26,8 @@ class RelayingParser:
         self._assembler = assembler
         self._ordinary = EventStreamParser(assembler, read_chunk)
         self._template: Template | PaddedTemplate | None = None
+        # The same while one more text would be nothing but that, which only `feed` and `close` change.
+        self._awaited: Template | PaddedTemplate | None = None
         self._lessons = 0
         self._rest = b""
         self._relays = True
@@ -38,10 +40,7 @@ class RelayingParser:
         So a provider sends them while it thinks. Whoever has this text needn't feed the piece, and may: nothing changes
         here. (A piece of two chunks is none: a text holds no bare quote.)
         """
-        template = self._template
-        if template is None or self._rest or not self._assembler.is_in_text():
-            return None
-        return template.only(data)
+        return self._awaited.only(data) if self._awaited is not None else None
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
@@ -55,7 +54,7 @@ class RelayingParser:
             # further bytes go the ordinary way.
             self._relays = False
             self._rest = b""
-            self._template = None
+            self._template = self._awaited = None
             return self._ordinary.feed(data)
         assembler, ordinary = self._assembler, self._ordinary
         start = 0
@@ -85,7 +84,9 @@ class RelayingParser:
             self._begun = True
             start = end + len(END)
         self._rest = data[start:]
-        return assembler.take()
+        events = assembler.take()
+        self._awaited = self._template if not self._rest and assembler.is_in_text() else None
+        return events
 
     def _relay(self, template: Template | PaddedTemplate, data: bytes, start: int) -> int:
         """Take the run of text chunks at `start`; where it ends."""
@@ -106,5 +107,5 @@ class RelayingParser:
 
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest, self._awaited = self._rest, b"", None
         return (*self._ordinary.feed(rest), *self._ordinary.close())

@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             self.abort()
             return
-        chunks, size = self._chunks, len(data)
+        chunks = self._chunks
         before = len(chunks)
         try:
             if not self.status:
@@ -187,7 +187,6 @@ class Connection(asyncio.Protocol):
                     # llhttp would take RTSP and ICE, too.
                     raise BadResponse("the response doesn't begin with HTTP")
                 self._raw += data
-            self._bare_bytes += size
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
@@ -200,26 +199,24 @@ class Connection(asyncio.Protocol):
             return
         if len(chunks) > before:
             self._bare_bytes = 0
-            if self._tap is not None and len(chunks) == 1 and self._is_tapped(self._tap):
+            tap, waiter = self._tap, self._waiter
+            # Not where the read is given up already.
+            if tap is not None and len(chunks) == 1 and waiter is not None and not waiter.done() and tap(chunks[0]):
+                chunks.clear()
+                self._buffered = 0
                 return
-        elif self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
-            # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
-            self._break(_too_large())
+        else:
+            self._bare_bytes += len(data)
+            if self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
+                # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
+                self._break(_too_large())
         # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
-        self._buffered += size
+        self._buffered += len(data)
         if self._buffered > _HIGH_WATER_BYTES and chunks and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         if self.status:
             self._wake()
-
-    def _is_tapped(self, tap: Tap) -> bool:
-        """Whether the tap has dealt with the one chunk that there is; not where the read is given up already."""
-        if self._waiter is None or self._waiter.done() or not tap(self._chunks[0]):
-            return False
-        self._chunks.clear()
-        self._buffered = 0
-        return True
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol: nothing more will come, so let the transport close."""
