@@ -32,19 +32,18 @@ _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
 class Template:
     """The bytes before the text, and behind it to the event's end.
 
-    seam: what stands between the texts of two chunks in a row.
+    seam: what stands between the texts of two chunks in a row. around: how many bytes a chunk has beside its text.
     """
 
     head: bytes
     tail: bytes
     seam: bytes
+    around: int
 
     def only(self, data: bytes) -> bytes | None:
         """The text of a piece that is one chunk and nothing else, still escaped."""
-        head, tail = self.head, self.tail
-        if not data.startswith(head) or not data.endswith(tail):
-            return None
-        return data[len(head) : -len(tail)] if _is_text(data[len(head) - 1 : 1 - len(tail)]) else None
+        text = data.removeprefix(self.head).removesuffix(self.tail)
+        return text if len(text) == len(data) - self.around and _is_text(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """The texts of the chunks from `start` to the last one in the data, and where they end; none if what stands
@@ -55,7 +54,7 @@ class Template:
         for each piece: 40 microseconds of a burst.)
         """
         head, tail = self.head, self.tail
-        events = _events(data, start, data.rfind(tail, start) + len(tail), len(head) + len(tail), END)
+        events = _events(data, start, data.rfind(tail, start) + len(tail), self.around, END)
         if not events:
             return [], start
         texts = list(map(itemgetter(slice(len(head) - len(DATA), len(END) - len(tail))), events))
@@ -76,31 +75,31 @@ class Template:
 class PaddedTemplate:
     """The same of padded chunks: the bytes before the text, between text and padding, and behind that.
 
-    seam: what stands between the padding of a chunk and the text of the next one.
+    seam: what stands between the padding of a chunk and the text of the next one. between: the tail without the last
+    quote, behind which the padding begins. around: how many bytes a chunk has beside text and padding.
     """
 
     head: bytes
     tail: bytes
     behind: bytes
     seam: bytes
+    between: bytes
+    around: int
 
     def only(self, data: bytes) -> bytes | None:
         """See `Template.only`."""
-        head, tail, behind = self.head, self.tail, self.behind
-        if not data.startswith(head) or not data.endswith(behind):
+        front, _, padding = data.removeprefix(self.head).removesuffix(self.behind).rpartition(_QUOTE)
+        text = front.removesuffix(self.between)
+        if len(text) + len(padding) != len(data) - self.around or not _is_padding(padding):
             return None
-        front, _, padding = data[len(head) - 1 : -len(behind)].rpartition(_QUOTE)
-        if not front.endswith(tail[:-1]) or not _is_padding(padding):
-            return None
-        text = front[1 : 1 - len(tail)]
-        return text if _is_text(front[: 2 - len(tail)]) else None
+        return text if _is_text(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """See `Template.split`."""
         head, tail, behind = self.head, self.tail, self.behind
         last = data.rfind(tail, start, data.rfind(END))
         end = data.find(END, last) + len(END)
-        events = _events(data, start, end, len(head) + len(tail), behind)
+        events = _events(data, start, end, self.around, behind)
         if not events:
             return [], start
         # What stands before the last quote of an event is its text and what is around it.
@@ -138,13 +137,13 @@ def _match(data: bytes, start: int, head: bytes, tail: bytes) -> tuple[bytes, in
     return (text, matched.end() + len(tail)) if text.isascii() or _is_utf8(text) else None
 
 
-def _events(data: bytes, start: int, end: int, frame_bytes: int, ending: bytes) -> list[bytes]:
+def _events(data: bytes, start: int, end: int, around: int, ending: bytes) -> list[bytes]:
     """What stands between these places, cut at the ends of events, each without that and its first word; nothing if
     it isn't two events or more, or if not all of them can have so many bytes around their text.
 
     Whoever puts those bytes around short ones in their place would make gigabytes of what a provider sends in a piece.
     """
-    most = (end - start) // frame_bytes
+    most = (end - start) // around
     if most < 2:
         return []
     events = data[start + len(DATA) : end - len(ending)].split(ending + DATA)
@@ -156,10 +155,10 @@ def _is_padding(padding: bytes) -> bool:
     return padding.isalnum() or _PADDING_STRING.fullmatch(padding) is not None
 
 
-def _is_text(quoted: bytes) -> bool:
-    """Whether what begins with a quote is a JSON string without lone surrogates, and not empty."""
+def _is_text(piece: bytes) -> bool:
+    """See `_are_texts`."""
     try:
-        return bool(loads_strictly(quoted))
+        return bool(loads_strictly(b'"' + piece + b'"'))
     except ValueError:
         return False
 
@@ -202,12 +201,14 @@ def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate
         return None
     padding = _PADDING.search(tail)
     if padding is None:
-        return Template(head, tail, tail + head)
+        return Template(head, tail, tail + head, len(head) + len(tail))
     if tail.count(b'"obfuscation"') != 1:
         # No provider does so. What ends like no other part of it is searched for in linear time.
         return None
     behind = tail[padding.end(1) :]
-    return PaddedTemplate(head, tail[: padding.start(1)], behind, behind + head)
+    tail = tail[: padding.start(1)]
+    around = len(head) + len(tail) + len(behind)
+    return PaddedTemplate(head, tail, behind, behind + head, tail.removesuffix(_QUOTE), around)
 
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:

@@ -307,6 +307,27 @@ def test_a_burst_means_what_its_chunks_mean(
     assert parsed(relaying(), first + data, [len(first), cut]) == parsed(ordinary(), first + data, [])
 
 
+values = inside.map(lambda text: b'"' + text + b'"') | st.sampled_from(
+    [b"", b'"', b"5", b"null", b"true", b"{}", b'["a"]', b' "a"', b'"a" ', b'"a","b":"c"', b'"a","content":"b"']
+)
+
+
+@settings(max_examples=500)
+@given(values, paddings, st.booleans())
+def test_one_chunk_by_itself_is_told_from_everything_else(value: bytes, padding: str, padded: bool) -> None:
+    """It has a string for its text: no other value, no blanks around it, nothing more behind it."""
+    data = said("TEXT", padding if padded else None).replace(b'"TEXT"', value)
+    text = template_of(padded).only(data)
+    is_text = value[:1] == value[-1:] == b'"' and _are_texts([value[1:-1]])
+    is_padding = not padded or (padding.isascii() and padding.isprintable() and not {*padding} & {*'"\\'})
+    if is_text and is_padding:
+        assert text == value[1:-1]
+    elif text is not None:
+        assert (is_text, padding) == (True, "\x7f")
+    if text is not None:
+        assert template_of(padded).split(data + data, 0) == ([text, text], 2 * len(data))
+
+
 @pytest.mark.parametrize("padding", [None, "pad"])
 def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> None:
     """The pieces of a burst are put together again to compare them: no more than there are."""
