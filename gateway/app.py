@@ -94,6 +94,8 @@ class Gateway:
         self._chat = ChatEndpoint(
             journeys, self._observing.observe, ClientLimits(ledger), self._shadowing.shadows, most_requests, log_prompt
         )
+        # A function, as calls go: an object is called by way of its type.
+        self._ask = self._chat.__call__
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
         self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
@@ -153,7 +155,7 @@ class Gateway:
             return self._lifespan(receive, send)
         if scope["type"] == "http":
             if scope["path"] == CHAT_PATH and scope["method"] == "POST":
-                return self._chat(scope, receive, send)
+                return self._ask(scope, receive, send)
             if scope["method"] == "HEAD":
                 # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
                 scope = {**scope, "method": "GET"}

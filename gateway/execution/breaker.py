@@ -53,6 +53,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
+# Looked up once: each look for a member of an enumeration is a call.
+_CLOSED = BreakerState.CLOSED
+
+
 class Breaker:
     """The breaker of one deployment. Times are monotonic seconds; `draw` gives a number from 0 to 1.
 
@@ -133,7 +137,7 @@ class Breaker:
         if ticket != self.ticket:
             return
         self._openings = 0
-        if self.state is BreakerState.CLOSED:
+        if self.state is _CLOSED:
             self._failures_in_row = 0
             self._window.count(_WHOLE, now)
         else:
