@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gateway.api.arrival import Arrival, arrived_before, remember_arrival
 from gateway.api.body import (
     MOST_REQUESTS,
     BodyLimits,
@@ -119,23 +120,36 @@ class ChatEndpoint:
         return self._streams.open
 
     async def _serve(self, scope: Any, table: Table, exchange: Exchange) -> None:
-        record = exchange.record
-        visitor, client = self._admit(scope, table, exchange)
-        # Awaited where it has to be: most tables have no signal beyond the headers, and each call of a request counts.
-        if table.location.beyond_headers:
-            sighting, location = await self._seek(table, client, visitor, record)
+        record, body = exchange.record, None
+        arrival = arrived_before(exchange.head, table)
+        if arrival is not None and (body := exchange.begin_body()) is not None:
+            visitor, client, sighting = arrival.visitor, arrival.client, arrival.sighting
+            self._greet(table, visitor, record)
+            self._count(client, exchange)
+            location = record.location = arrival.location
         else:
-            sighting, location, refused = placed(table, client, visitor)
-            record.location = location
-            if refused is not None:
-                raise refused
-        check_content_headers(visitor)
+            visitor = exchange.unread = headers_of(scope)
+            self._greet(table, visitor, record)
+            client = self.guesses.authenticate(table, visitor)
+            self._count(client, exchange)
+            # Awaited where it has to be: most tables have no signal beyond the headers, and each call of a request
+            # counts.
+            if table.location.beyond_headers:
+                sighting, location = await self._seek(table, client, visitor, record)
+            else:
+                sighting, location, refused = placed(table, client, visitor)
+                record.location = location
+                if refused is not None:
+                    raise refused
+            check_content_headers(visitor)
+            remember_arrival(exchange.head, Arrival(table, visitor, client, sighting, location))
         bounds = table.resilience
-        deadline = exchange.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._sweep)
+        deadline = exchange.deadline = Deadline.start(
+            bounds.total_s, bounds.commit_s, sweep=self._sweep, task=exchange.task
+        )
         if b"x-gateway-timeout-ms" in visitor.headers:
             deadline.shorten(timeout_s_of(visitor))
-        body = exchange.begin_body()
-        if body is None:
+        if body is None and (body := exchange.begin_body()) is None:
             body = await self._upload(exchange, deadline)
         else:
             self._limits.take(len(body))
@@ -207,20 +221,20 @@ class ChatEndpoint:
             raise refused
         return sighting, record.location
 
-    def _admit(self, scope: Any, table: Table, exchange: Exchange) -> tuple[Visitor, Client | None]:
-        """Who asks, and whether it may ask so much."""
-        record = exchange.record
-        visitor = exchange.unread = headers_of(scope)
+    def _greet(self, table: Table, visitor: Visitor, record: Record) -> None:
+        """By what the request is known in logs and traces; raises ApiError where too many are here already."""
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:
             raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
         record.trace = trace_of(visitor) or (begin_trace() if table.exporters else None)
-        client = self.guesses.authenticate(table, visitor)
+
+    def _count(self, client: Client | None, exchange: Exchange) -> None:
+        """Whether who asks may ask so much."""
         if client is not None:
+            record = exchange.record
             record.client = client.name
             if client.limits is not None:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
-        return visitor, client
 
     async def _upload(self, exchange: Exchange, deadline: Deadline) -> bytes:
         """The body of which a part is still to come, and how long that took."""

@@ -18,7 +18,7 @@ from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, fr
 from gateway.api.headers import pairs_of, response_lines
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
-from gateway.api.line import LINE, Line
+from gateway.api.line import HEAD, LINE, Line, SameHead
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream, pass_on
@@ -45,7 +45,7 @@ _STREAM_LINES = (
 class Exchange:
     """One request's two pipes: what was read of it, what was sent, and the watch for the client leaving.
 
-    unread: the request as its headers tell it, until somebody begins to read its body.
+    unread: the request as its headers tell it, until somebody begins to read its body. head: see `SameHead`.
     """
 
     # What few requests come to have, or what is asked of few.
@@ -67,11 +67,18 @@ class Exchange:
         self.receive = receive
         self.record = record
         self._send = send
-        line: Line | None = scope.get("extensions", _NO_EXTENSIONS).get(LINE)
+        extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
+        self.head: SameHead | None = extensions.get(HEAD)
+        line: Line | None = extensions.get(LINE)
         self._line = line
         cycle = self._cycle = line.cycle if line is not None else None
         # Who stands between us and the server, as CORS does, must see the head of the answer.
         self._direct = cycle if cycle is not None and cycle.send == send else None
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """What runs the request, as far as its server tells that."""
+        return self._cycle.task if self._cycle is not None else None
 
     def watch_for_leaving(self, journey: asyncio.Task[Any]) -> None:
         """From now on, the client going away cancels this request, and with it the upstream call."""
@@ -106,7 +113,9 @@ class Exchange:
     def begin_body(self) -> bytes | None:
         """The request's body, if all of it is here already. From now on somebody reads it."""
         self.unread = None
-        return self._cycle.whole_body() if self._cycle is not None else None
+        body = self._cycle.whole_body() if self._cycle is not None else None
+        self.body_read = body is not None
+        return body
 
     def written(self, completion: ChatCompletion) -> bytes:
         """A whole answer as it is sent, which is about to happen."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["LINE", "Cycle", "Line"]
+__all__ = ["HEAD", "LINE", "Cycle", "Line", "SameHead"]
 
 LINE = "gateway.line"
 """Where our server puts it: this key of an ASGI scope's `extensions`."""
+HEAD = "gateway.head"
+"""Beside it, for a request whose head is known again: a `SameHead`."""
 
 
 class Cycle(Protocol):
     """One request on its connection, for what needs no wait, and so no timer and no turn of the loop.
 
     What can't be done so is not done at all, and False says it: then ASGI's `send` does it. A line is one header as it
-    is written, without its end; `content-length` and `connection` are the server's own.
+    is written, without its end; `content-length` and `connection` are the server's own. task: what runs the request.
     """
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What runs the request."""
+        ...
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`, which may wait."""
@@ -41,6 +49,18 @@ class Cycle(Protocol):
     def finish(self) -> bool:
         """The response's body is complete."""
         ...
+
+
+class SameHead:
+    """The head of one request after another on a connection: it differs in nothing but the digits of its length.
+
+    made: what its reader has made of it, and doesn't make anew; nothing that depends on those digits.
+    """
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made: Any = None
 
 
 class Line:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 __all__ = ["Clock", "Deadline", "Sweep", "TimeLimit"]
 
@@ -27,6 +28,8 @@ class Sweep:
         self.soon_s = 2 * every_s
         """What is nearer than that is none of its business."""
         self._watched: set[Deadline] = set()
+        self.forget = self._watched.discard
+        """A deadline has ended."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
@@ -35,10 +38,6 @@ class Sweep:
         if self._loop is not loop:
             self._loop = loop
             loop.call_later(self._every_s, self._look, loop)
-
-    def forget(self, deadline: Deadline) -> None:
-        """It has ended."""
-        self._watched.discard(deadline)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         soon = loop.time() + self.soon_s
@@ -54,8 +53,8 @@ class Sweep:
 class Deadline:
     """Two ends: of everything (`total_at`), and of the wait for the first real event (`commit_at`).
 
-    It belongs to the task that first asks it for a limit; looking that task up is a system call on Python 3.11, so that
-    it is done once. All of its limits share one timer, which is left running where it fires too early and looks again.
+    It belongs to its `task`, or else to the one that first asks it for a limit; looking that up is a system call on
+    Python 3.11. All of its limits share one timer, which is left running where it fires too early and looks again.
     `close` it when the request has ended.
 
     sweep: watches over it until its time has nearly come. look_at: the loop's time at which it must look at its limits.
@@ -82,6 +81,7 @@ class Deadline:
         commit_at: float,
         clock: Clock = time.monotonic,
         sweep: Sweep | None = None,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
         self.started_at = started_at
         self.total_at = total_at
@@ -89,17 +89,24 @@ class Deadline:
         self.clock = clock
         self.look_at = _NEVER
         self._sweep = sweep
-        self._task: asyncio.Task[object] | None = None
+        self._task = task
+        if task is not None:
+            self._loop = task.get_loop()
         self._innermost: TimeLimit | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def start(
-        cls, total_s: float, commit_s: float, clock: Clock = time.monotonic, sweep: Sweep | None = None
+        cls,
+        total_s: float,
+        commit_s: float,
+        clock: Clock = time.monotonic,
+        sweep: Sweep | None = None,
+        task: asyncio.Task[Any] | None = None,
     ) -> Deadline:
         """A deadline that runs from now."""
         now = clock()
-        return cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep)
+        return cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep, task)
 
     def shorten(self, total_s: float) -> None:
         """End no later than `total_s` after the start."""
@@ -147,11 +154,12 @@ class Deadline:
         if self._sweep is not None:
             self._sweep.forget(self)
 
-    def _watch(self, at: float) -> None:
+    def _watch(self, at: float, now: float) -> None:
         """Look no later than at this time of the loop."""
         self.look_at = at
-        if self._sweep is not None and at > self._loop.time() + self._sweep.soon_s:
-            self._sweep.watch(self, self._loop)
+        sweep = self._sweep
+        if sweep is not None and at > now + sweep.soon_s:
+            sweep.watch(self, self._loop)
         else:
             self.watch_itself()
 
@@ -182,7 +190,7 @@ class Deadline:
                     next_at = limit.at
             limit = limit.outer
         if next_at is not None:
-            self._watch(next_at)
+            self._watch(next_at, over_at)
 
 
 class TimeLimit:
@@ -206,9 +214,10 @@ class TimeLimit:
         self._before = self._task.cancelling()
         self.outer = deadline._innermost
         deadline._innermost = self
-        self.at = at = deadline._loop.time() + (self.seconds if self.seconds > 0 else 0)
+        now = deadline._loop.time()
+        self.at = at = now + self.seconds if self.seconds > 0 else now
         if at < deadline.look_at:
-            deadline._watch(at)
+            deadline._watch(at, now)
 
     def goes_on(self) -> bool:
         """At its end: whether the block may take longer, as `left_s` says."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,7 @@ class GatewayCycle:
 
     is_head: its method is HEAD. is_old: it isn't of HTTP/1.1, and knows no chunks. keep_alive: whether another request
     may follow. body: what has come of it and nobody has taken. more_body: whether some is still to come. expects: the
-    client waits for our word before it sends that.
+    client waits for our word before it sends that. task: what runs the application, as long as it does.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class GatewayCycle:
         "more_body",
         "response_complete",
         "response_started",
+        "task",
         "waiter",
     )
 
@@ -70,6 +71,7 @@ class GatewayCycle:
         self.more_body = True
         self.expects = self.disconnected = self.response_started = self.response_complete = False
         self._told_all = False
+        self.task: asyncio.Task[None] | None = None
         # The transport's, from the head of a stream to its end: what is left to do for each event.
         self._write_chunk: Callable[[bytes], None] | None = None
         # Who waits in `receive`, if anybody does: an asyncio.Event for each request would cost more.
@@ -103,12 +105,21 @@ class GatewayCycle:
             self._write_chunk = None
             self.tell()
 
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """The application has ended, which it should not do before its answer does."""
-        self._connection.tasks.discard(task)
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is not None or not (self.response_complete or self.disconnected):
+    async def run(self, app: Callable[..., Awaitable[None]], scope: dict[str, Any]) -> None:
+        """The request's task: the application, which should not end before its answer does."""
+        # A callback at the end of the task would be a turn of the loop and a copy of the context for each request.
+        try:
+            await app(scope, self.receive, self.send)
+        except BaseException as error:
             self._end_badly(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if not (self.response_complete or self.disconnected):
+                self._end_badly(None)
+        finally:
+            task, self.task = self.task, None
+            self._connection.tasks.discard(task)
 
     def _end_badly(self, error: BaseException | None) -> None:
         if error is not None:

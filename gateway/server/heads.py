@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.body import announces_body
+from gateway.api.line import HEAD, SameHead
 
 __all__ = ["KnownHead", "request_scope", "shared_scope", "why_wrong"]
 
@@ -46,13 +47,14 @@ class KnownHead:
     def forget(self) -> None:
         """There is no head to be known again."""
         self._before = b""
+        self._scope = {}
 
     def learn(self, headers: list[tuple[bytes, bytes]], scope: dict[str, Any]) -> None:
         """The parser has read this head, of a request of HTTP/1.1 that another may follow.
 
         scope: its own, as ASGI has it, without headers and state.
         """
-        self._before = b""
+        self.forget()
         if not self.fresh or self._strangers >= _MOST_STRANGERS:
             return
         self._strangers += 1
@@ -67,7 +69,8 @@ class KnownHead:
             and head.count(b"\n") == head.count(b"\r\n") == len(headers) + 2
         ):
             self._before, self._after = head[:at], head[end:]
-            self._headers, self._place, self._scope = headers.copy(), headers.index(length), scope.copy()
+            self._headers, self._place = headers.copy(), headers.index(length)
+            self._scope = {**scope, "extensions": {**scope["extensions"], HEAD: SameHead()}}
 
     def opens(self, data: bytes) -> tuple[dict[str, Any], int, int] | None:
         """Whether `data` is one request with this head and any length, or its beginning: its scope, without state,

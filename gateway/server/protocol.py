@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
@@ -46,7 +46,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
-        self._app: Callable[..., Coroutine[Any, Any, None]] = config.loaded_app
+        self._app: Callable[..., Awaitable[None]] = config.loaded_app
         self._line = Line()
         self._newest: GatewayCycle | None = None
         self._running: GatewayCycle | None = None
@@ -187,9 +187,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
         self._running = self._line.cycle = cycle
         # With one name for all: the loop's own way would write another one for each.
-        task = asyncio.Task(self._app(scope, cycle.receive, cycle.send), loop=self.loop, name="request")
+        task = cycle.task = asyncio.Task(cycle.run(self._app, scope), loop=self.loop, name="request")
         self.tasks.add(task)
-        task.add_done_callback(cycle.ended)
 
     def _let_wait(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
         if len(self._waiting) >= _MAX_WAITING:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from gateway.api.line import HEAD, Line, SameHead
 from gateway.server import heads
 from gateway.server.heads import KnownHead
 from gateway.server.protocol import GatewayProtocol
@@ -20,10 +21,18 @@ from gateway.server.serve import server_config
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
 END = b"Authorization: Bearer x\r\n\r\n"
 HEADERS = [(b"host", b"here"), (b"content-length", b"5"), (b"authorization", b"Bearer x")]
-SCOPE = {"method": "POST"}
+LINE = Line()
+SCOPE = {"method": "POST", "extensions": {"line": LINE}}
 
 
 # --- one head -------------------------------------------------------------------------------------
+
+
+def told(scope: dict[str, Any]) -> dict[str, Any]:
+    """What a scope tells, but for the mark of a head that is known again, which it has to have."""
+    extensions = dict(scope["extensions"])
+    assert isinstance(extensions.pop(HEAD), SameHead)
+    return {**scope, "extensions": extensions}
 
 
 def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, bytes]] = HEADERS) -> KnownHead:
@@ -40,7 +49,7 @@ def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> Non
     opened = known(line).opens(START + name + digits + b"\r\n" + END + b"Hi")
     assert opened is not None
     scope, start, missing_bytes = opened
-    assert scope == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
+    assert told(scope) == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
     assert (start, missing_bytes) == (len(START + name + digits + b"\r\n" + END), 10)
 
 
@@ -52,7 +61,22 @@ def test_what_a_request_does_to_its_scope_the_next_one_does_not_see() -> None:
     first[0]["app"] = "app"
     again = head.opens(data)
     assert again is not None
-    assert again[0] == {**SCOPE, "headers": HEADERS}
+    assert told(again[0]) == {**SCOPE, "headers": HEADERS}
+
+
+def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> None:
+    def mark(head: KnownHead) -> SameHead:
+        opened = head.opens(START + b"content-length: 5\r\n" + END)
+        assert opened is not None
+        found: SameHead = opened[0]["extensions"][HEAD]
+        return found
+
+    head = known()
+    first = mark(head)
+    assert mark(head) is first
+    assert HEAD not in SCOPE["extensions"]
+    head.learn(HEADERS, SCOPE)
+    assert mark(head) is not first
 
 
 @pytest.mark.parametrize(
