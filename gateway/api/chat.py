@@ -123,26 +123,12 @@ class ChatEndpoint:
         record, body = exchange.record, None
         arrival = arrived_before(exchange.head, table)
         if arrival is not None and (body := exchange.begin_body()) is not None:
-            visitor, client, sighting = arrival.visitor, arrival.client, arrival.sighting
-            self._greet(table, visitor, record)
-            self._count(client, exchange)
-            location = record.location = arrival.location
+            self._greet(table, arrival.visitor, record)
+            self._count(arrival.client, exchange)
+            record.location = arrival.location
         else:
-            visitor = exchange.unread = headers_of(scope)
-            self._greet(table, visitor, record)
-            client = self.guesses.authenticate(table, visitor)
-            self._count(client, exchange)
-            # Awaited where it has to be: most tables have no signal beyond the headers, and each call of a request
-            # counts.
-            if table.location.beyond_headers:
-                sighting, location = await self._seek(table, client, visitor, record)
-            else:
-                sighting, location, refused = placed(table, client, visitor)
-                record.location = location
-                if refused is not None:
-                    raise refused
-            check_content_headers(visitor)
-            remember_arrival(exchange.head, Arrival(table, visitor, client, sighting, location))
+            arrival = await self._judge(scope, table, exchange)
+        visitor = arrival.visitor
         bounds = table.resilience
         deadline = exchange.deadline = Deadline.start(
             bounds.total_s, bounds.commit_s, sweep=self._sweep, task=exchange.task
@@ -158,7 +144,8 @@ class ChatEndpoint:
         try:
             while (current := self._journeys.current()) is not table:
                 table = current
-                client, sighting, location = await self._begin_anew(table, visitor, record)
+                arrival = await self._begin_anew(table, visitor, record)
+            client, sighting, location = arrival.client, arrival.sighting, arrival.location
             request = read_request(body)
             del body
             record.stream = request.stream
@@ -199,9 +186,26 @@ class ChatEndpoint:
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(turn, table, location, asked, record, body_bytes)
 
-    async def _begin_anew(
-        self, table: Table, visitor: Visitor, record: Record
-    ) -> tuple[Client | None, Sighting, Location]:
+    async def _judge(self, scope: Any, table: Table, exchange: Exchange) -> Arrival:
+        """Who asks and from where, by a head that nobody has judged yet; raises what either is refused with."""
+        visitor = exchange.unread = headers_of(scope)
+        self._greet(table, visitor, exchange.record)
+        client = self.guesses.authenticate(table, visitor)
+        self._count(client, exchange)
+        # Awaited where it has to be: most tables have no signal beyond the headers, and each call of a request counts.
+        if table.location.beyond_headers:
+            sighting, location = await self._seek(table, client, visitor, exchange.record)
+        else:
+            sighting, location, refused = placed(table, client, visitor)
+            exchange.record.location = location
+            if refused is not None:
+                raise refused
+        check_content_headers(visitor)
+        arrival = Arrival(table, visitor, client, sighting, location)
+        remember_arrival(exchange.head, arrival)
+        return arrival
+
+    async def _begin_anew(self, table: Table, visitor: Visitor, record: Record) -> Arrival:
         """Who asks and where it comes from, where the config has changed while the body came in.
 
         Nothing is decided yet, so the new config decides it all. Against its client's limits the request has been
@@ -209,7 +213,7 @@ class ChatEndpoint:
         """
         record.table = table.version
         client = authenticate(table, visitor)
-        return client, *await self._seek(table, client, visitor, record)
+        return Arrival(table, visitor, client, *await self._seek(table, client, visitor, record))
 
     async def _seek(
         self, table: Table, client: Client | None, visitor: Visitor, record: Record
