@@ -22,7 +22,7 @@ _MOST_REMEMBERED_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Who asks and from where, which is a place that gets answers: judged by this table, from the headers alone.
+    """Who asks and from where, which is a place that gets answers, as this table judges it.
 
     visitor: its length is that of the request that was judged, and another one's here.
     """

@@ -36,6 +36,7 @@ from gateway.api.person import user_asserted
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline, Sweep
+from gateway.execution.stream import AnswerStream
 from gateway.model.consent import NOTHING_SAID
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -46,6 +47,7 @@ from gateway.service.journey import Journeys
 from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
+from providers.chat import ChatRequest
 
 __all__ = ["CHAT_PATH", "ChatEndpoint"]
 
@@ -139,7 +141,6 @@ class ChatEndpoint:
             body = await self._upload(exchange, deadline)
         else:
             self._limits.take(len(body))
-        exchange.body_read = True
         body_bytes = len(body)
         try:
             while (current := self._journeys.current()) is not table:
@@ -173,18 +174,30 @@ class ChatEndpoint:
             exchange.labelling, record.labels = labelling, labelling.names
         whole = exchange.written(answer.completion) if answer.completion is not None else None
         if whole is None or not exchange.answer_at_once(whole):
-            try:
-                with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
-                    if whole is not None:
-                        await exchange.answer_whole(whole)
-                    elif stream is not None:
-                        await exchange.answer_stream(stream, request, table.resilience.keep_alive_s)
-            except TimeoutError:
-                await exchange.cut_off()
+            await self._send(exchange, deadline, whole, stream, request, table.resilience.keep_alive_s)
         if self._shadows is not None and turn is not None:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(turn, table, location, asked, record, body_bytes)
+
+    async def _send(
+        self,
+        exchange: Exchange,
+        deadline: Deadline,
+        whole: bytes | None,
+        stream: AnswerStream | None,
+        request: ChatRequest,
+        keep_alive_s: float,
+    ) -> None:
+        """Send an answer that may have to wait for its client, as long as the request's time lasts."""
+        try:
+            with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
+                if whole is not None:
+                    await exchange.answer_whole(whole)
+                elif stream is not None:
+                    await exchange.answer_stream(stream, request, keep_alive_s)
+        except TimeoutError:
+            await exchange.cut_off()
 
     async def _judge(self, scope: Any, table: Table, exchange: Exchange) -> Arrival:
         """Who asks and from where, by a head that nobody has judged yet; raises what either is refused with."""
@@ -244,5 +257,6 @@ class ChatEndpoint:
         """The body of which a part is still to come, and how long that took."""
         asked_at = time.monotonic()
         body = await read_body(exchange.receive, self._limits, deadline)
+        exchange.body_read = True
         exchange.record.upload_s = time.monotonic() - asked_at
         return body

@@ -36,7 +36,7 @@ from gateway.execution.window import Window
 from gateway.model.table import BreakerRule
 from providers.failures import Failure
 
-__all__ = ["MOST_GROWTH", "Breaker", "BreakerState"]
+__all__ = ["CLOSED", "MOST_GROWTH", "Breaker", "BreakerState"]
 
 MOST_GROWTH = 16
 """How many times `open_s` it opens for at most, before chance."""
@@ -53,8 +53,8 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
-# Looked up once: each look for a member of an enumeration is a call.
-_CLOSED = BreakerState.CLOSED
+CLOSED = BreakerState.CLOSED
+"""What each request asks for, looked up once: each look for a member of an enumeration is a call."""
 
 
 class Breaker:
@@ -137,7 +137,7 @@ class Breaker:
         if ticket != self.ticket:
             return
         self._openings = 0
-        if self.state is _CLOSED:
+        if self.state is CLOSED:
             self._failures_in_row = 0
             self._window.count(_WHOLE, now)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.execution.attempt import Answer, Caller
-from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.breaker import CLOSED, Breaker
 from gateway.execution.budget import RetryBudget
 from gateway.execution.call import Call
 from gateway.execution.deadline import Deadline
@@ -29,7 +29,6 @@ __all__ = ["AttemptFailed", "Means", "StillAllowed", "Walk"]
 
 StillAllowed = Callable[[Step], str | None]
 """Why a step of the plan may not be asked any more; None if it may."""
-_CLOSED = BreakerState.CLOSED  # looked up once: a member of an enumeration is found by a call
 _NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
 
 
@@ -113,7 +112,7 @@ class Walk:
         self.used_keys += (secret,)
         ticket = None
         if breaker is not None:
-            ticket = breaker.ticket if breaker.state is _CLOSED else breaker.admit(started_at)
+            ticket = breaker.ticket if breaker.state is CLOSED else breaker.admit(started_at)
         return Call(step, secret, form, started_at, breaker, ticket, slot)
 
     async def carry_out(self, call: Call, timer: Deadline | None = None) -> None:
@@ -214,7 +213,7 @@ class Walk:
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)
-                if breaker is None or breaker.state is _CLOSED or not self._held_s(breaker):
+                if breaker is None or breaker.state is CLOSED or not self._held_s(breaker):
                     return step
                 reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
             self.record.skipped.append(Skipped(step.deployment.name, reason))

@@ -86,7 +86,7 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
 
 def main() -> None:
     """One order, one outcome. All that is needed for it is there before the order comes."""
-    # It ends with its one outcome, and what it makes is held until then: to look for garbage is a tenth of its time.
+    # It ends with its one outcome and holds what it makes until then: to look for garbage is a fifteenth of its time.
     gc.disable()
     from gateway.config.compile import compile_config  # noqa: F401
     from gateway.config.load import load_document  # noqa: F401

@@ -156,7 +156,7 @@ def _is_padding(padding: bytes) -> bool:
 
 
 def _is_text(piece: bytes) -> bool:
-    """See `_are_texts`."""
+    """Whether this is the inside of a JSON string without lone surrogates, and not empty."""
     try:
         return bool(loads_strictly(b'"' + piece + b'"'))
     except ValueError:
@@ -164,16 +164,12 @@ def _is_text(piece: bytes) -> bool:
 
 
 def _are_texts(pieces: list[bytes]) -> bool:
-    """Whether each is the inside of a JSON string without lone surrogates, and not empty.
+    """Whether each is a text.
 
     Asked of all of them at once: a comma is a character like any other, but no part of an escape, of a pair of
     surrogates or of another character, so that what is a string with commas between its pieces is one in each of them.
     """
-    try:
-        loads_strictly(b'"%b"' % b",".join(pieces))
-    except ValueError:
-        return False
-    return all(pieces)
+    return all(pieces) and _is_text(b",".join(pieces))
 
 
 def _is_utf8(data: bytes) -> bool:
