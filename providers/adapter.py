@@ -34,6 +34,7 @@ __all__ = [
     "Target",
     "WireRequest",
     "WireResponse",
+    "known_models",
 ]
 
 STREAM_OPTIONS = "stream_options"
@@ -144,6 +145,11 @@ class KnowsModels(Protocol):
     def models(self) -> Mapping[str, ModelFacts]:
         """The most specific entry wins: the exact name, then the longest pattern that matches."""
         ...
+
+
+def known_models(adapter: Adapter) -> Mapping[str, ModelFacts]:
+    """What the adapter knows of the provider's models; empty where it tells nothing."""
+    return adapter.models if isinstance(adapter, KnowsModels) else {}
 
 
 @runtime_checkable

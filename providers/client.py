@@ -16,9 +16,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from providers.adapter import Adapter, KnowsModels, Target, WireResponse
+from providers.adapter import Adapter, Target, WireResponse, known_models
 from providers.auth import Secret, apply
-from providers.catalogue.models import UNKNOWN_MODEL, model_facts
+from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
 from providers.exchange import MAX_BODY_BYTES, AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -56,7 +56,7 @@ class Client:
         else:
             self._origin, path = parse_origin(url or "")
             base_path, pins = path or "", {}
-        facts = model_facts(adapter.models, model) if isinstance(adapter, KnowsModels) else UNKNOWN_MODEL
+        facts = model_facts(known_models(adapter), model)
         self._adapter = adapter
         self._http = http
         self._secret = secret

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
-from providers.adapter import Adapter, KnowsModels, KnowsOffers
-from providers.catalogue.models import ModelFacts
+from providers.adapter import Adapter, KnowsOffers, known_models
 from providers.catalogue.offers import Offers
 from providers.pricing import Price, Rates, shown_amount
 
@@ -86,8 +85,7 @@ def deployments_text(deployments: Iterable[Deployment]) -> str:
 def _model_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
     for name in sorted(adapters):
         adapter = adapters[name]
-        models: Mapping[str, ModelFacts] = adapter.models if isinstance(adapter, KnowsModels) else {}
-        for model, facts in models.items():
+        for model, facts in known_models(adapter).items():
             yield (
                 name,
                 model,

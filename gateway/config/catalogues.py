@@ -18,7 +18,7 @@ from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.shape_errors import read_error
 from gateway.config.validate import misplaced
 from gateway.config.yaml_tree import Source
-from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnowsModels
+from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.offers import Retirement
 from providers.fitting import FEATURES, IMPLIED, PARAMETERS
@@ -143,7 +143,7 @@ def _check_providers(findings: Findings, registry: Registry) -> None:
 
 def _check_words(findings: Findings, path: Path, section: OwnModelSection, adapter: Adapter) -> None:
     """A quirk exists only where the adapter knows it: the words of all its models are those that there are."""
-    known = list((adapter.models if isinstance(adapter, KnowsModels) else {}).values())
+    known = list(known_models(adapter).values())
     parameters = PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
     if isinstance(adapter, AsksForUsage) and adapter.asks_for_usage:
         parameters |= {STREAM_OPTIONS}

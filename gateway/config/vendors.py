@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from providers.adapter import Adapter, KnowsModels, KnowsOffers
+from providers.adapter import Adapter, KnowsOffers, known_models
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.catalogue.offers import Offers, Retirement
 from providers.pricing import Price
@@ -18,7 +18,7 @@ class Vendor:
     """Of one adapter. knows_models: whether it tells one model from another at all."""
 
     def __init__(self, adapter: Adapter) -> None:
-        models = adapter.models if isinstance(adapter, KnowsModels) else {}
+        models = known_models(adapter)
         offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
         self.knows_models = bool(models)
         self._facts = cache(lambda model: model_facts(models, model))

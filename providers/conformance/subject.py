@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from providers import auth
-from providers.adapter import Adapter, KnowsModels, Target, WireRequest, WireResponse
+from providers.adapter import Adapter, Target, WireRequest, WireResponse, known_models
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.exchange import read_answer
@@ -112,7 +112,7 @@ def incoming_of(wire: WireRequest) -> IncomingRequest:
 
 def subjects_of(adapter: Adapter, dialect: Dialect) -> tuple[Subject, ...]:
     """One for each model family of the adapter; where it knows none, a model that can do all that the format can."""
-    models: Mapping[str, ModelFacts] = adapter.models if isinstance(adapter, KnowsModels) else {}
+    models = known_models(adapter)
     if not models:
         return (Subject(adapter, dialect, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features)),)
     names = (_member_of(family) for family in models)

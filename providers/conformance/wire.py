@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from providers.adapter import Adapter, KnowsModels, Target, WireResponse
-from providers.catalogue.models import ModelFacts, model_facts
+from providers.adapter import Adapter, Target, WireResponse, known_models
+from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, Choice, text_of
 from providers.conformance.subject import Subject
 from providers.failures import Failure
@@ -63,9 +63,8 @@ class WireCase:
 
     def target(self, document: Mapping[str, Any]) -> Target:
         """Where the case's request is built for, or its answer came from."""
-        models: Mapping[str, ModelFacts] = self.adapter.models if isinstance(self.adapter, KnowsModels) else {}
         model = document["model"]
-        return Target(model, document.get("base_path", "/v1"), model_facts(models, model))
+        return Target(model, document.get("base_path", "/v1"), model_facts(known_models(self.adapter), model))
 
     @property
     def response(self) -> WireResponse:
