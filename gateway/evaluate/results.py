@@ -8,20 +8,16 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.config.scalars import seconds
-from gateway.evaluate import compliance, performance
+from gateway.evaluate import performance
 from gateway.evaluate.evaluation import Standing
-from gateway.evaluate.items import Answer, Item
-from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
-from gateway.evaluate.labelling import labelled
+from gateway.evaluate.findings import Findings, find, unacceptable_words
+from gateway.evaluate.judge import JudgedPair, pairs_of
 from gateway.evaluate.people import Marks, People, score_marks
-from gateway.evaluate.ranking import Found, Scores, judge_requirements, order, scores_of
+from gateway.evaluate.ranking import Scores, judge_requirements, order, scores_of
 from gateway.evaluate.recommendation import Recommendation, recommend
-from gateway.evaluate.scalability import score_scalability
-from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_pairs import pair_in_words
 from gateway.evaluate.shadow_traffic import Recorded, ShadowScores, shadow_in_words
-from gateway.evaluate.standards import approval_of, fence_of
+from gateway.evaluate.standards import fence_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite
 from gateway.model.deployment import Deployment
@@ -56,42 +52,16 @@ def build_report(
     marks: Marks | None = None,
 ) -> tuple[dict[str, Any], Recommendation]:
     """The report, and the recommendation that it ends with. marks: what people gave, where they did."""
-    asked = [standing.deployment.name for standing in standings if standing.refused is None]
-    verdict = _verdicts(store, judge, asked)
-    performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
-    unacceptable = suite.bank.unacceptable if suite.bank is not None else ()
-    has_judge = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
-    compliances = compliance.score_compliance(
-        store, asked, suite.compliance, unacceptable, verdict, has_judge=has_judge
-    )
-    loads = {}
-    section = suite.file.scalability
-    if section is not None:
-        first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
-        loads = score_scalability(store, asked, len(section.rates), first_s, total_s)
-    approvals = {one.deployment.name: approval_of(one.deployment, setting.region, setting.now_s) for one in standings}
-    found = {
-        one.deployment.name: Found(
-            one.deployment.name,
-            one.refused,
-            given_up.get(one.deployment.name),
-            _text(approvals[one.deployment.name]["lacking"]),
-            labelled(store, one.deployment.name, setting.region) if one.refused is None else None,
-            performances.get(one.deployment.name) if suite.performance else None,
-            compliances.get(one.deployment.name) if suite.compliance else None,
-            loads.get(one.deployment.name),
-        )
-        for one in standings
-    }
+    findings = find(suite, setting.region, setting.now_s, standings, judge, store, given_up)
+    found, comparisons = findings.by_candidate, findings.comparisons
     scores = {name: scores_of(one, suite.file) for name, one in found.items()}
     requirements = {name: judge_requirements(one, suite.file.requirements) for name, one in found.items()}
     out = {name for name, ones in requirements.items() if not all(one.met for one in ones)}
     ranking = order(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, found, scores, requirements, comparisons, route)
-    if suite.file.compliance is not None and not has_judge and suite.file.compliance.accept:
-        reason = _nobody_read(len(unacceptable))
-        advice = replace(advice, reasons=(*advice.reasons, reason))
+    if suite.file.compliance is not None and not findings.are_read and suite.file.compliance.accept:
+        advice = replace(advice, reasons=(*advice.reasons, _nobody_read(suite)))
     report = {
         "format": FORMAT,
         "suite": {"name": suite.name, "digest": suite.digest, "seed": suite.file.seed},
@@ -107,17 +77,17 @@ def build_report(
         "simulated": setting.table.demo,
         "stopped": stopped,
         "weights": suite.file.weights.model_dump(),
-        "objectives": section.objectives.model_dump() if section is not None else None,
+        "objectives": suite.file.scalability.objectives.model_dump() if suite.file.scalability is not None else None,
         "judge": judge.name if judge is not None else None,
         "currency": suite.file.prices.currency if suite.file.prices is not None else "",
         "risks": suite.bank.risks if suite.bank is not None else {},
         "candidates": {
-            one.deployment.name: _candidate(one, setting, approvals, found, scores, requirements, store, cost)
+            one.deployment.name: _candidate(one, setting, findings, scores, requirements, store, cost)
             for one in standings
         },
         "comparisons": [{**asdict(one), "words": one.in_words()} for one in comparisons],
-        "pairs": [asdict(one) for one in pairs_of(store, judge.name, asked)] if judge is not None else [],
-        "people": _people(marks, performances, suite.file.seed),
+        "pairs": [asdict(one) for one in pairs_of(store, judge.name, findings.asked)] if judge is not None else [],
+        "people": _people(marks, findings.performances, suite.file.seed),
         "ranking": ranking,
         "out": sorted(out),
         "recommendation": {**asdict(advice), "route_now": route},
@@ -163,7 +133,8 @@ def shadow_report(
     return plain
 
 
-def _nobody_read(words: int) -> str:
+def _nobody_read(suite: Suite) -> str:
+    words = len(unacceptable_words(suite))
     told = f"what has none of {words} listed words" if words else "told by nobody, as the bank has no words"
     return f"No judge read the answers: acceptable is {told}. Name a judge in the suite, and have people read a sample."
 
@@ -175,15 +146,14 @@ def _moment(now_s: float) -> str:
 def _candidate(
     standing: Standing,
     setting: Setting,
-    approvals: Mapping[str, Mapping[str, object]],
-    found: Mapping[str, Found],
+    findings: Findings,
     scores: Mapping[str, Scores],
     requirements: Mapping[str, Sequence[object]],
     store: RunStore,
     cost: Mapping[str, float | None],
 ) -> dict[str, Any]:
     deployment = standing.deployment
-    one = found[deployment.name]
+    one = findings.by_candidate[deployment.name]
     prompt_tokens, completion_tokens = store.tokens(deployment.name)
     compliance_score = one.compliance.score if one.compliance is not None else None
     return {
@@ -193,7 +163,7 @@ def _candidate(
         "refused": standing.refused,
         "waived": standing.waived,
         "given_up": one.given_up,
-        "approval": approvals[deployment.name],
+        "approval": findings.approvals[deployment.name],
         "fence": fence_of(setting.table, setting.assistant, deployment, setting.region, setting.now_s),
         "tokens": {"prompt": prompt_tokens, "completion": completion_tokens},
         "cost": cost.get(deployment.name),
@@ -209,29 +179,6 @@ def _candidate(
 def _people(marks: Marks | None, found: Mapping[str, performance.Performance], seed: int) -> People | None:
     scores = {name: one.scores for name, one in found.items()}
     return score_marks(marks, scores, seed) if marks is not None else None
-
-
-def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:
-    """What the judge said of an answer; nothing where there is no judge."""
-    if judge is None:
-        return lambda name, item, answer: None
-    said = {
-        name: {
-            row.item: found
-            for row in store.rows(judge.name, verdict_axis(name))
-            if row.answer is not None and (found := score_of(row.answer)) is not None
-        }
-        for name in candidates
-    }
-
-    def verdict(name: str, item: Item, _: Answer) -> Score | None:
-        return said[name].get(item.id)
-
-    return verdict
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _plain(value: Any) -> Any:
