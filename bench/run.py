@@ -20,9 +20,10 @@ from datetime import date
 from pathlib import Path
 
 from bench.measure import FULL, QUICK, Bench, Result
+from bench.peers import Floor, LiteLLM, Naive, Nginx
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
-from bench.subjects import Floor, LiteLLM, Naive, Nginx, Ours, Subject, python_environ
+from bench.subjects import Ours, Subject, python_environ
 
 _NAMES = ("ours", "floor", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"

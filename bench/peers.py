@@ -1,0 +1,182 @@
+"""What others would put in our place, each started as its makers say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import chat_body, client_headers
+from bench.processes import Cores, Process, free_port
+from bench.subjects import CHAT, ROOT, Request, Running, ask, chats, python_environ, versions
+
+__all__ = ["Floor", "LiteLLM", "Naive", "Nginx"]
+
+
+def _by_uvicorn(python: str, name: str, folder: Path, cores: Cores, **environ: str) -> Running:
+    """`bench/NAME.py` under uvicorn, which takes uvloop and httptools where it finds them."""
+    port = free_port()
+    command = [python, "-m", "uvicorn", f"bench.{name}:app", "--port", str(port), "--no-access-log"]
+    environ = {**environ, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    process = Process(command, cores.subject, folder / f"{name}.log", environ)
+    return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+
+
+@dataclass(frozen=True, slots=True)
+class Naive:
+    """`bench/naive.py` under uvicorn with uvloop and httptools."""
+
+    python: str = sys.executable
+    name: str = "naive"
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """It translates nothing."""
+        return chats({"json": "fast", "burst": "fast", "paced": "paced", "held": "held"})
+
+    def version(self) -> str:
+        """Of the libraries that it is made of."""
+        return versions(self.python, "fastapi", "httpx", "tenacity", "uvicorn")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`."""
+        upstreams = json.dumps({name: f"http://127.0.0.1:{number}{CHAT}" for name, number in ports.items()})
+        return _by_uvicorn(self.python, self.name, folder, cores, NAIVE_UPSTREAMS=upstreams)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """`bench/floor.py` under uvicorn with uvloop and httptools: it asks no provider."""
+
+    python: str = sys.executable
+    name: str = "floor"
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """It streams nothing."""
+        return chats({"json": "any"})
+
+    def version(self) -> str:
+        """Of the interpreter and the server."""
+        return versions(self.python, "uvicorn", "uvloop", "httptools")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`; the provider's ports are not needed."""
+        return _by_uvicorn(self.python, self.name, folder, cores)
+
+
+_NGINX = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {files};
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections {files}; }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  keepalive_requests 1000000000;
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_buffering off;
+{upstreams}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location = /healthz {{ return 200; }}
+{locations}
+  }}
+}}
+"""
+_UPSTREAM = "  upstream {name} {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 1000000000; }}"
+_LOCATION = "    location /{name}/ {{ proxy_pass http://{name}/; }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """`proxy_pass` with one worker, connections to the provider kept alive, nothing buffered."""
+
+    binary: str
+    name: str = "nginx"
+
+    @classmethod
+    def found(cls) -> Nginx | None:
+        """nginx, if it is installed."""
+        binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+        return cls(binary) if binary else None
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """Passed on as they are."""
+        return {
+            scenario: Request(f"/{port}{CHAT}", chat_body("gpt-4o", stream=scenario != "json"))
+            for scenario, port in (("json", "fast"), ("burst", "fast"), ("paced", "paced"), ("held", "held"))
+        }
+
+    def version(self) -> str:
+        """As it says itself."""
+        done = subprocess.run([self.binary, "-v"], capture_output=True, text=True)  # noqa: S603  # found by name
+        return done.stderr.strip().removeprefix("nginx version: ")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`."""
+        port, config = free_port(), folder / "nginx.conf"
+        upstreams = "\n".join(_UPSTREAM.format(name=name, port=number) for name, number in ports.items())
+        locations = "\n".join(_LOCATION.format(name=name) for name in ports)
+        config.write_text(
+            _NGINX.format(folder=folder, files=16384, port=port, upstreams=upstreams, locations=locations), "utf-8"
+        )
+        command = [self.binary, "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(config)]
+        process = Process(command, cores.subject, folder / "nginx.out")
+        return Running(process, port, process.wait_until_healthy(port, "/healthz"))
+
+
+@dataclass(frozen=True, slots=True)
+class LiteLLM:
+    """LiteLLM's proxy with one worker and a master key."""
+
+    python: str
+    name: str = "litellm"
+
+    @classmethod
+    def found(cls, python: str) -> LiteLLM | None:
+        """LiteLLM's proxy, if that interpreter has it."""
+        code = "import importlib.util as u; print(bool(u.find_spec('litellm') and u.find_spec('orjson')))"
+        return cls(python) if ask(python, "-c", code) == "True" else None
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """As ours."""
+        models = {"json": "fast", "burst": "fast", "gemini": "gemini", "paced": "paced", "held": "held"}
+        return chats(models, client_headers("sk-bench"))
+
+    def version(self) -> str:
+        """Of the package and the interpreter."""
+        return versions(self.python, "litellm")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`."""
+        port, config = free_port(), folder / "litellm.json"
+        openai = {"model": "openai/gpt-4o", "api_key": "sk-bench"}
+        models = {name: {**openai, "api_base": f"http://127.0.0.1:{number}/v1"} for name, number in ports.items()}
+        models["gemini"] = {
+            "model": "gemini/gemini-3.8-flash",
+            "api_key": "bench",
+            "api_base": f"http://127.0.0.1:{ports['fast']}/v1beta/models/gemini-3.8-flash",
+        }
+        listed = [{"model_name": name, "litellm_params": parameters} for name, parameters in models.items()]
+        settings = {"general_settings": {"master_key": "sk-bench"}, "litellm_settings": {"drop_params": True}}
+        config.write_text(json.dumps({"model_list": listed, **settings}), "utf-8")  # JSON is YAML
+        start = "from litellm import run_server; run_server()"
+        command = [self.python, "-c", start, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR"}
+        environ |= python_environ(folder / "cache")
+        process = Process(command, cores.subject, folder / "litellm.log", environ)
+        return Running(process, port, process.wait_until_healthy(port, "/health/liveliness"))
