@@ -145,7 +145,7 @@ class ChatEndpoint:
         try:
             while (current := self._journeys.current()) is not table:
                 table = current
-                arrival = await self._begin_anew(table, visitor, record)
+                arrival = await self._begin_anew(table, visitor, exchange)
             client, sighting, location = arrival.client, arrival.sighting, arrival.location
             request = read_request(body)
             del body
@@ -218,14 +218,18 @@ class ChatEndpoint:
         remember_arrival(exchange.head, arrival)
         return arrival
 
-    async def _begin_anew(self, table: Table, visitor: Visitor, record: Record) -> Arrival:
+    async def _begin_anew(self, table: Table, visitor: Visitor, exchange: Exchange) -> Arrival:
         """Who asks and where it comes from, where the config has changed while the body came in.
 
-        Nothing is decided yet, so the new config decides it all. Against its client's limits the request has been
-        counted, by the old one.
+        Nothing is decided yet, so the new config decides it all, and what the old one made of it is not told. Against
+        its client's limits the request has been counted, by the old one.
         """
-        record.table = table.version
+        record = exchange.record
+        record.table, record.client, record.location = table.version, None, None
+        exchange.blocked_by = table.blocked_by
         client = authenticate(table, visitor)
+        if client is not None:
+            record.client = client.name
         return Arrival(table, visitor, client, *await self._seek(table, client, visitor, record))
 
     async def _seek(

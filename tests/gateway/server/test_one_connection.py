@@ -1,0 +1,538 @@
+"""What a connection and a table remember changes nothing: a request on a connection that has carried others is answered
+as it would be on one of its own, by the table that is active when it is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import httptools
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from gateway.api.ledger import _RUNNING
+from gateway.api.limits import ClientLimits
+from gateway.app import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.record import Record
+from gateway.model.table import Table
+from gateway.server import heads
+from gateway.server.protocol import GatewayProtocol
+from gateway.server.serve import server_config
+from tests.tables import table_of
+
+LIMIT_S = 20.0
+APP, OTHER = (f'keys: ["sha256:{hashlib.sha256(key).hexdigest()}"]' for key in (b"app-key", b"other-key"))
+CONFIG = f"""
+version: 1
+cell: {{territory: DE}}
+assistants:
+  assistant: {{aliases: [gpt-4o], routes: {{eu: [here], us: [there], default: [there, here]}}}}
+  other: {{routes: {{eu: [here], us: [there]}}}}
+regions:
+  eu: {{territories: [DE, FR], boundary: [DE, FR]}}
+  us: {{territories: [US], boundary: [US], transit: [DE]}}
+  default: {{territories: ["*"], boundary: ["*"]}}
+clients:
+  app: {{{APP}, may_assert: [territory, user]}}
+  other: {{{OTHER}, region: us}}
+location:
+  signals: [api_key, assertion, edge_header]
+  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry, secret: {{header: X-Edge, value: edge-secret}}}}]
+deployments:
+  here: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE, api_key: "k1"}}
+  there: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: US, processes: US, api_key: "k2"}}
+"""
+# What an operator changes, as pairs of what stood there and what stands there now.
+CHANGES: dict[str, list[tuple[str, str]]] = {
+    "as it was": [],
+    "the key is revoked": [(APP, f'keys: ["sha256:{"0" * 64}"]')],
+    "the key is another client's": [
+        (APP, f'keys: ["sha256:{"0" * 64}"]'),
+        ("clients:", f"clients:\n  new: {{{APP}, region: us}}"),
+    ],
+    "the key is bound": [(APP, f"{APP}, region: us")],
+    "the client may ask for less": [(APP, f"{APP}, assistants: [other]")],
+    "the client may assert nothing": [(", may_assert: [territory, user]", "")],
+    "limits": [(APP, f"{APP}, limits: {{rpm: 3, concurrent: 2}}")],
+    "no keys": [(f"clients:\n  app: {{{APP}, may_assert: [territory, user]}}\n  other: {{{OTHER}, region: us}}\n", "")],
+    "the place is another region's": [
+        ("[DE, FR], boundary", "[FR], boundary"),
+        ("territories: [US]", "territories: [US, DE]"),
+    ],
+    "the place is blocked": [
+        ("regions:", "blocked_by: https://law.example/why\nblocked: [DE, CU]\nregions:"),
+        ("[DE, FR], boundary", "[FR], boundary"),
+    ],
+    "unknown places are served": [("location:", "location:\n  unknown: default")],
+    "another edge header": [("CF-IPCountry", "X-Country")],
+    "another edge secret": [("value: edge-secret", "value: another-secret")],
+    "another edge": [("127.0.0.0/8", "10.0.0.0/8")],
+    "prompts are logged": [("boundary: [DE, FR]", "boundary: [DE, FR], log_prompts: true")],
+    "no alias": [("aliases: [gpt-4o], ", "")],
+    "the model is hidden": [("aliases: [gpt-4o], ", "reveal_model: false, ")],
+    "labels": [("boundary: [DE, FR]", "boundary: [DE, FR], labels: [eu-art50]")],
+    "claims are believed": [
+        ("location:", "location:\n  claim: {issuer: i, audience: a, algorithms: [ES256], jwks: /no/keys}")
+    ],
+    "pages may call": [("regions:", "cors: {origins: ['https://page.example']}\nregions:")],
+}
+
+
+def _tables() -> list[Table]:
+    made = []
+    for pairs in CHANGES.values():
+        text = CONFIG
+        for old, new in pairs:
+            assert old in text
+            text = text.replace(old, new)
+        made.append(table_of(text, {}))
+    return made
+
+
+TABLES = _tables()
+# What is judged when the head has come, by the table of then.
+AT_THE_HEAD = {[*CHANGES].index(name) for name in ("limits", "pages may call")}
+
+
+# --- what is sent ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One request: its first line and headers, and a body that is announced in one way or another."""
+
+    target: bytes = b"/v1/chat/completions"
+    method: bytes = b"POST"
+    version: bytes = b"1.1"
+    lines: tuple[bytes, ...] = ()
+    body: bytes = b""
+    framing: bytes = b"content-length: %d"
+
+    @property
+    def head(self) -> bytes:
+        framing = self.framing % len(self.body) if b"%" in self.framing else self.framing
+        # In the middle, where a client library puts it.
+        lines = (b"host: x", *self.lines[:2], framing, *self.lines[2:])
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (
+            self.method,
+            self.target,
+            self.version,
+            b"".join(line + b"\r\n" for line in lines),
+        )
+
+    @property
+    def wire(self) -> bytes:
+        if b"%" in self.framing:
+            return self.head + self.body
+        return self.head + (b"%x\r\n%b\r\n" % (len(self.body), self.body) if self.body else b"") + b"0\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Messages that are sent together, in pieces.
+
+    table: active from then on, or, with `during`, from the body's second piece on. leaves: the client leaves before the
+    last piece, or, where there is one alone, before its answer is complete.
+    """
+
+    messages: tuple[Message, ...]
+    cuts: tuple[float, ...] = ()
+    table: int | None = None
+    during: bool = False
+    leaves: bool = False
+
+    @property
+    def pieces(self) -> list[bytes]:
+        wire = b"".join(message.wire for message in self.messages)
+        start = len(self.messages[0].head) if self.during else 0
+        at = sorted({0, len(wire), *(start + int((len(wire) - start) * cut) for cut in self.cuts)})
+        return [wire[start:end] for start, end in pairwise(at)]
+
+
+def chat(text: str, **more: object) -> bytes:
+    return json.dumps({"model": "assistant", "messages": [{"role": "user", "content": text}], **more}).encode()
+
+
+# The usual value of each part of a head, and others.
+PARTS: list[tuple[bytes | None, ...]] = [
+    (
+        b"/v1/chat/completions",
+        b"/v1/chat/completionz",
+        b"/v1/chat/compl%65tions",
+        b"http://x/v1/chat/completions",
+        b"/v1/chat/completions?a=b",
+        b"/v1/chat/completions?key=b",
+    ),
+    (b"POST", b"GET", b"OPTIONS"),
+    (b"1.1", b"1.0"),
+    (b"content-length: %d", b"Content-Length: %d", b"content-length: 0%d", b"transfer-encoding: chunked"),
+    (b"content-type: application/json", b"content-type: text/plain", None),
+    (
+        b"authorization: Bearer app-key",
+        b"Authorization: bearer  app-key",
+        b"authorization: Bearer other-key",
+        b"authorization: Bearer wrong",
+        b"authorization: Bearer app-key\r\nauthorization: Bearer other-key",
+        b"authorization: Bearer app-key\r\nx-api-key: app-key",
+        b"x-api-key: other-key",
+        None,
+    ),
+    (b"x-edge: edge-secret", b"x-edge: another-secret", b"x-edge: edge-secret\r\nx-edge: a", None),
+    (
+        b"cf-ipcountry: DE",
+        b"cf-ipcountry: US",
+        b"CF-IPCountry:US",
+        b"cf-ipcountry: CU",
+        b"cf-ipcountry: XX",
+        b"cf-ipcountry: DE\r\ncf-ipcountry: US",
+        b"x-country: US",
+        b"x-forwarded-for: 192.0.2.1",
+        None,
+    ),
+    (None, b"x-gateway-territory: US", b"x-gateway-territory: DE"),
+    (None, b"x-gateway-user: me", b"x-gateway-user: me\r\nx-gateway-user: you"),
+    (None, b"x-gateway-timeout-ms: 60000", b"x-gateway-timeout-ms: 0"),
+    (None, b"x-request-id: mine", b"x-request-id: not sane"),
+    (None, b"origin: https://page.example", b"origin: https://page.example\r\naccess-control-request-method: POST"),
+    (
+        None,
+        b"connection: close",
+        b"connection: keep-alive",
+        b"expect: 100-continue",
+        b"x: y\r\n folded",
+        b"x: " + b"y" * 2100,
+    ),
+]
+
+
+def head_of(parts: Sequence[bytes | None]) -> Message:
+    target, method, version, framing, *lines = parts
+    return Message(target or b"", method or b"", version or b"", tuple(filter(None, lines)), b"", framing or b"")
+
+
+USUAL = [usual for usual, *_ in PARTS]
+
+
+_TELLING = [5, 6, 7, 8]
+_ELSEWHERE = [b"/healthz", b"/v1/models", b"/v1/explain?assistant=assistant"]
+
+
+@st.composite
+def unusual_heads(draw: st.DrawFn) -> Message:
+    """The usual one, but for a part or two, often of those that tell who asks and from where; at times to elsewhere."""
+    parts = USUAL.copy()
+    for _ in range(draw(st.sampled_from([1, 1, 2]))):
+        at = draw(st.sampled_from([*range(len(PARTS)), *_TELLING, *_TELLING]))
+        parts[at] = draw(st.sampled_from(PARTS[at][1:]))
+    if draw(st.integers(0, 9)) == 9:
+        parts[:2] = draw(st.sampled_from(_ELSEWHERE)), b"GET"
+    return head_of(parts)
+
+
+BODIES = st.one_of(
+    st.builds(
+        lambda number, more: chat(f"word {number}", **more),
+        st.integers(0, 10**12),
+        st.sampled_from(
+            [{}, {"stream": True}, {"model": "gpt-4o"}, {"model": "other"}, {"model": "no"}, {"temperature": 9}]
+        ),
+    ),
+    st.sampled_from([b"", b"{}", b"no json", chat("hang", stream=True), chat("x" * 60_000)]),
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Step]:
+    """Few heads that come again and again, each time with another body, while the tables change."""
+    known = [head_of(USUAL), *draw(st.lists(unusual_heads(), min_size=1, max_size=2))]
+    steps: list[Step] = []
+    for _ in range(draw(st.integers(3, 5))):
+        head = draw(st.sampled_from(known))
+        # So often that it is known again, whatever comes then.
+        steps += [Step((replace(head, body=draw(BODIES)),)) for _ in range(draw(st.integers(0, 3)))]
+        heads = [head, *draw(st.lists(st.sampled_from(known), max_size=2))] if draw(st.integers(0, 3)) == 3 else [head]
+        messages = tuple(replace(it, body=draw(BODIES)) for it in heads)
+        cuts = tuple(draw(st.lists(st.floats(0, 1), max_size=2)))
+        table = draw(st.none() | st.integers(0, len(TABLES) - 1))
+        is_lone = len(messages) == 1
+        steps.append(
+            Step(messages, cuts, table, is_lone and draw(st.booleans()), is_lone and draw(st.integers(0, 9)) == 9)
+        )
+        steps.append(Step((replace(head, body=draw(BODIES)),), table=draw(st.sampled_from([None, 0]))))
+    return steps
+
+
+# --- what is answered -----------------------------------------------------------------------------
+
+
+class Wire(asyncio.Transport):
+    """A client's end: what comes is read as HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
+        self.answers: list[tuple[Any, ...]] = []
+        self.closed = False
+        self.told = asyncio.Event()
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = b""
+
+    def on_message_begin(self) -> None:
+        self._headers, self._body = [], b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if (status := self._parser.get_status_code()) >= 200:
+            self.answers.append((status, self._headers, self._body))
+            self.told.set()
+
+    def write(self, data: Any) -> None:
+        if not self.closed:
+            self._parser.feed_data(bytes(data))
+            if self._body:
+                self.told.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self.told.set()
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Provider:
+    """Answers with what it has heard; says no more than a word while it hangs."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str, bytes]] = []
+        self.hangs = False
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.heard.append((str(request.url), request.headers["authorization"], request.content))
+        asked = json.loads(request.content)
+        text = asked["messages"][-1]["content"]
+        more = {"id": "a", "created": 1, "model": "m"}
+        if not asked.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            if self.hangs:
+                await asyncio.Event().wait()
+            return httpx.Response(200, json={**more, "choices": [choice]})
+        deltas = [({"role": "assistant", "content": text}, None), ({}, "stop")]
+        chunks = [
+            {
+                **more,
+                "object": "chat.completion.chunk",
+                "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+            }
+            for delta, reason in deltas
+        ]
+        events = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks] + [b"data: [DONE]\n\n"]
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=self._stream(events))
+
+    async def _stream(self, events: Sequence[bytes]) -> AsyncIterator[bytes]:
+        for event in events:
+            yield event
+            if self.hangs:
+                await asyncio.Event().wait()
+
+
+_OWN = (b"date", b"server-timing", b"openai-processing-ms", b"content-length", b"connection")
+
+
+def shown(value: object) -> str:
+    return re.sub(r"req_[0-9a-f]{16}[0-9]+", "req", str(value))
+
+
+def told(status: int, pairs: list[tuple[bytes, bytes]], body: bytes) -> tuple[object, ...]:
+    """An answer without what differs each time."""
+    return status, sorted((name, shown(value)) for name, value in pairs if name not in _OWN), shown(body)
+
+
+@dataclass
+class Outcome:
+    """What became of one step. early: it was answered before the table was switched."""
+
+    answers: list[tuple[object, ...]] = field(default_factory=list)
+    known: list[object] = field(default_factory=list)
+    early: bool = False
+    is_closed: bool = False
+
+
+class Side:
+    """A gateway, and one client that asks it. apart: each message has a connection of its own, and nothing is known."""
+
+    def __init__(self, *, apart: bool) -> None:
+        self.provider = Provider()
+        self.gateway = Gateway(TABLES[0], HttpxTransport(httpx.MockTransport(self.provider)))
+        self.chat = self.gateway._chat
+        self.chat._client_limits = ClientLimits(clock=lambda: 0)
+        self.chat._observe = self._observe
+        self.chat._log_prompt = lambda _, text: self.known.append(("logged", text))
+        self.config = server_config(self.gateway, 1)
+        self.config.load()
+        self.state = ServerState()
+        self.apart = apart
+        self.known: list[object] = []
+        self.door: GatewayProtocol | None = None
+        self.wire = Wire()
+
+    def _observe(self, it: Record) -> None:
+        place = (it.location.region and it.location.region.name, it.location.why) if it.location is not None else None
+        self.known.append(
+            (
+                shown(it.request_id),
+                it.table,
+                it.client,
+                place,
+                it.assistant,
+                it.deployment,
+                it.stream,
+                (it.status, it.outcome, it.code, shown(it.detail)),
+                it.dropped,
+                it.labels,
+                bool(it.allowance),
+            )
+        )
+
+    def connect(self) -> GatewayProtocol:
+        if self.apart:
+            for table in TABLES:
+                table.memo.clear()
+            heads._split_common.cache_clear()
+        if self.door is None or self.wire.closed or self.apart:
+            self.leave()
+            self.wire = Wire()
+            self.door = GatewayProtocol(self.config, self.state, {})
+            self.door.connection_made(self.wire)
+        return self.door
+
+    def leave(self) -> None:
+        if self.door is not None:
+            self.door.connection_lost(None)
+            self.door = None
+
+    async def take(self, step: Step, early: bool | None) -> Outcome:
+        """early: None on the side that finds it out."""
+        outcome, first_known, first_heard = Outcome(), len(self.known), len(self.provider.heard)
+        changing = {TABLES.index(self.gateway.table), step.table} & AT_THE_HEAD
+        # Elsewhere the table is looked up when the framework gets there.
+        is_chat = step.messages[0].method == b"POST"
+        during = step.during and is_chat and not changing and len(step.pieces) > 1 and not step.leaves
+        table = TABLES[step.table] if step.table is not None else self.gateway.table
+        self.provider.hangs = step.leaves
+        if not during or early is False:
+            self.gateway.activate(table)
+        groups = [step.messages] if early is None or step.leaves else [(message,) for message in step.messages]
+        for group in groups:
+            door, wire = self.connect(), self.wire
+            wire.answers.clear()
+            pieces = [b"".join(it.wire for it in group)] if self.apart and not step.leaves else step.pieces
+            for number, piece in enumerate(pieces):
+                if wire.closed:
+                    break
+                door.data_received(piece)
+                if number < len(pieces) - 1:
+                    await turns()
+                    if step.leaves and number == len(pieces) - 2:
+                        break
+                    if during and number == 0 and early is None:
+                        outcome.early = bool(wire.answers or wire.closed)
+                        self.gateway.activate(table)
+            if step.leaves:
+                await turns()
+                self.leave()
+                await until(lambda: self.chat.in_flight == 0)
+                return Outcome()
+            while len(wire.answers) < len(group) and not wire.closed:
+                wire.told.clear()
+                await asyncio.wait_for(wire.told.wait(), LIMIT_S)
+            await until(lambda: self.chat.in_flight == 0)
+            outcome.answers += [told(*answer) for answer in wire.answers]
+            outcome.is_closed = wire.closed
+            if wire.closed:
+                break
+        self.gateway.activate(table)
+        outcome.known = [*self.known[first_known:], *self.provider.heard[first_heard:]]
+        return outcome
+
+    def assert_nothing_is_held(self) -> None:
+        """Of all that has ended, however it did."""
+        assert self.chat.in_flight == self.chat.open_streams == self.chat._limits._held_bytes == 0
+        assert not any(self.chat._client_limits._ledger._cells[_RUNNING :: _RUNNING + 1])
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():  # noqa: ASYNC110  # of what nobody tells
+            await asyncio.sleep(0)
+
+
+@settings(max_examples=50)
+@given(steps=conversations())
+async def test_what_is_remembered_changes_no_answer(steps: list[Step]) -> None:
+    for table in TABLES:
+        table.memo.clear()
+    together, apart = Side(apart=False), Side(apart=True)
+    found = [await together.take(step, None) for step in steps]
+    for step, outcome in zip(steps, found, strict=True):
+        expected = await apart.take(step, outcome.early)
+        if len(outcome.answers) < len(expected.answers):
+            # What is no HTTP ends the connection, and the answers to those before it with it.
+            assert len(step.messages) > 1
+            assert outcome.is_closed
+            assert expected.answers[-1][0] == 400
+            assert outcome.answers == expected.answers[: len(outcome.answers)]
+        else:
+            assert outcome.answers == expected.answers
+            assert outcome.known == expected.known
+            # A body that has been read by then is no reason to end the connection.
+            assert outcome.is_closed == expected.is_closed or (step.during and not outcome.is_closed)
+    for side in (together, apart):
+        side.leave()
+        await until(lambda side=side: not side.state.tasks)
+        side.assert_nothing_is_held()
+
+
+@pytest.mark.parametrize("name", [name for at, name in enumerate(CHANGES) if at not in AT_THE_HEAD])
+@pytest.mark.parametrize("before", ["as it was", "the key is bound"])
+async def test_a_body_that_comes_over_a_reload_is_one_that_comes_after_it(before: str, name: str) -> None:
+    names = [*CHANGES]
+    usual = replace(head_of(USUAL), body=chat("word"))
+    reload = Step((usual,), (0.5,), names.index(name), during=True)
+    together, apart = Side(apart=False), Side(apart=True)
+    for side in (together, apart):
+        await side.take(Step((usual,), table=names.index(before)), None)
+    outcome = await together.take(reload, None)
+    expected = await apart.take(reload, outcome.early)
+    assert (outcome.answers, outcome.known) == (expected.answers, expected.known)
