@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from gateway.commands import evaluate as evaluation
 from gateway.commands import providers as provider_commands
 from gateway.commands.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
 from gateway.config.examples import example_names
-from gateway.terminal import CommandError
+from gateway.terminal import CommandError, told_no_more
 
 __all__ = ["main"]
 
@@ -52,10 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.status
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Who reads has seen enough (`| head`). Nothing more can be written, not even by the interpreter at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return told_no_more(error)
     return status
 
 

@@ -61,5 +61,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
             name = str(problem["loc"][0])
             source = f"--{name.replace('_', '-')}" if name in given else f"GATEWAY_{name.upper()}"
             shown = "" if name in _SECRET else f" is {problem['input']!r}"
-            lines.append(f"{source}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+            told = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+            if problem["type"] == "too_short":  # pydantic counts a secret's characters as "items"
+                told = "it must have at least {min_length} characters, not {actual_length}".format(**problem["ctx"])
+            lines.append(f"{source}{shown}: {told}")
         raise SettingsError("\n".join(lines)) from None

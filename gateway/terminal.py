@@ -6,7 +6,9 @@ Heavy imports stand inside the functions: a command imports what it needs, and `
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from errno import ENOSPC, EPIPE
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.config.compile import Compiled
     from gateway.config.problems import Problem
 
-__all__ = ["CommandError", "compile_file", "expect_file", "rejected"]
+__all__ = ["CommandError", "compile_file", "expect_file", "rejected", "told_no_more"]
 
 
 class CommandError(Exception):
@@ -72,3 +74,15 @@ def rejected(problems: tuple[Problem, ...]) -> CommandError:
     from gateway.config.report import render_problems
 
     return _Rejected(render_problems(problems))
+
+
+def told_no_more(error: OSError) -> int:
+    """The exit status where standard output takes no more; any other error is raised again."""
+    if error.errno not in (EPIPE, ENOSPC):
+        raise error
+    # Nothing more can be written, not even by the interpreter at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == EPIPE:  # who reads has seen enough (`| head`)
+        return 0
+    print("gateway: the disk is full: not all was written; make room, and run it again", file=sys.stderr)
+    return CommandError.status

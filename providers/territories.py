@@ -69,8 +69,9 @@ def _hint(word: str) -> str:
     from difflib import get_close_matches
 
     by_name = {name.lower(): code for code, name in data.names.items()}
-    near = get_close_matches(word.lower(), by_name, n=1, cutoff=0.8)
-    return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?" if near else ""
+    if near := get_close_matches(word.lower(), by_name, n=1, cutoff=0.8):
+        return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?"
+    return "; write a code, such as DE, or US-CA for a part"
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,7 @@ def new(options: argparse.Namespace) -> int:
     write_new(directory, {file: _filled(template, words) for file, template in files.items()})
     kit = f"--adapter {module}:ADAPTER --dialect {module}_simulator:DIALECT"
     print("\nFill in the numbered places, then hold it against the kit, which fails until it is right:\n")
+    print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this brings')
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")
     return _OK
 

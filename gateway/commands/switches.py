@@ -141,9 +141,22 @@ def rollback(options: argparse.Namespace) -> int:
             url = str(holder.get("admin") or "") or None
             if url is None:
                 raise CommandError("a gateway is just starting with this state directory; try again")
+            if options.version is not None:
+                _expect(options.version, settings)
     if url is None:
         return _roll_back_at_rest(options.version, who, signature, settings)
     return _roll_back_running(url, options.version, who, signature, settings)
+
+
+def _expect(version: str, settings: Settings) -> None:
+    """A word that is no version is told as such, with the same status, whether a gateway runs or not."""
+    from gateway.state.errors import StateError
+
+    try:
+        with opened(settings) as kept:
+            kept.find(version)
+    except StateError as error:
+        raise CommandError(str(error)) from None
 
 
 def _user() -> str:

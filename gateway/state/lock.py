@@ -31,8 +31,12 @@ class Lock:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileExistsError as error:
+            raise StateError(f"the state directory {directory} is a file; name a directory") from error
         except OSError as error:
-            raise StateError(f"{path} can't be used: {error.strerror}") from error
+            raise StateError(
+                f"{error.filename or path} can't be used: {error.strerror}; name another state directory"
+            ) from error
         if not _take(self._descriptor):
             told = _read(self._descriptor)
             os.close(self._descriptor)

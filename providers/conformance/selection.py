@@ -119,5 +119,5 @@ def _load(name: str, option: str) -> object:
         raise pytest.UsageError(f"{option} takes MODULE:NAME, such as my_package:ADAPTER, not '{name}'")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise pytest.UsageError(f"{option} {name}: {error}") from error

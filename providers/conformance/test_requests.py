@@ -13,6 +13,7 @@ from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, parameters, tools_asked
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
+from providers.fitting import FEATURES
 from providers.json_values import as_map, loads
 
 _HOSTILE = (
@@ -90,6 +91,11 @@ def test_the_base_path_is_the_target_s(subject: Subject, base_path: str) -> None
     check_wire(wire, base_path)
 
 
+def test_every_feature_is_a_word_that_is_known(family: Subject) -> None:
+    unknown = sorted(family.adapter.capabilities.features - FEATURES)
+    assert not unknown, f"no request asks for {', '.join(unknown)}; the features are {', '.join(sorted(FEATURES))}"
+
+
 def test_nothing_is_dropped_in_silence(subject: Subject) -> None:
     for feature, requests in feature_requests().items():
         if feature in subject.adapter.capabilities.features:
@@ -116,7 +122,9 @@ def test_what_a_site_pins_is_written_last(subject: Subject) -> None:
     asked = replace(question(), extra={"x_pinned": "client"})
     target = replace(subject.target, pins={"x_pinned": "site"}, passthrough=frozenset({"x_pinned"}))
     body = loads(subject.adapter.build_request(asked, target).body)
-    assert list(_values_at("x_pinned", body)) == ["site"]
+    assert list(_values_at("x_pinned", body)) == ["site"], (
+        "`target.pins` goes into the body last, behind `request.extra`"
+    )
 
 
 def test_the_pins_of_every_site_are_understood(family: Subject) -> None:

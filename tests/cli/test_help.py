@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,12 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", cli.__name__, "schema"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    told = "gateway: the disk is full: not all was written; make room, and run it again\n"
+    assert (done.returncode, done.stderr) == (2, told)

@@ -210,6 +210,15 @@ def test_a_new_adapter_fails_until_it_is_right(gateway: Command) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def test_new_says_what_the_kit_needs_before_how_it_is_run(gateway: Command) -> None:
+    lines = gateway("providers", "new", "acme").out.splitlines()
+    assert [line.split("    #")[0] for line in lines[-3:]] == [
+        '  python -m pip install "assistant-gateway[conformance]"',
+        "  cd acme",
+        "  python -m pytest --pyargs providers.conformance --adapter acme:ADAPTER --dialect acme_simulator:DIALECT",
+    ]
+
+
 def test_a_name_that_is_none(gateway: Command) -> None:
     shown = gateway("providers", "new", "Acme AI")
     assert shown.status == 2

@@ -11,6 +11,7 @@ from gateway.config.compile import compile_config
 from gateway.config.load import parse_document
 from gateway.live.compiled import State
 from gateway.live.switch_log import SwitchLog, judge
+from gateway.state.lock import Lock
 from gateway.switching.comparing import NO_TABLE
 from providers.registry import load_registry
 from tests.cli.conftest import Command
@@ -74,3 +75,17 @@ def test_it_is_told_of_a_version_that_a_running_gateway_takes(
 def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str]) -> None:
     shown = gateway("rollback", served[0][:3])
     assert (shown.status, "write four characters of it, or more" in shown.err) == (2, True)
+
+
+def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_rest = gateway("rollback", "ffff")
+    lock = Lock(Path("state"))
+    lock.tell({"admin": "http://127.0.0.1:1"})
+    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is no version"}
+    monkeypatch.setattr(AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused]}))
+    running = gateway("rollback", "ffff")
+    lock.release()
+    assert running == at_rest
+    assert (running.status, "'ffff' is no version of the history" in running.err) == (2, True)

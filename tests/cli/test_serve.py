@@ -63,7 +63,7 @@ def test_an_admin_listener_that_others_reach_needs_a_token(gateway: Command, mon
     assert "the admin listener on 0.0.0.0 is open to others: set GATEWAY_ADMIN_TOKEN" in shown.err
     monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", "short-secret")
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
-    assert shown.err == "gateway: GATEWAY_ADMIN_TOKEN: value should have at least 16 items after validation, not 12\n"
+    assert shown.err == "gateway: GATEWAY_ADMIN_TOKEN: it must have at least 16 characters, not 12\n"
 
 
 def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:

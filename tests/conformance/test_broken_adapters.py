@@ -247,6 +247,10 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         parsing(lambda event: [] if isinstance(event, UsageReport) else [event]),
         each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
     ),
+    "a feature that no request asks for": (
+        replace(GOOD, claims=replace(COMPATIBLE.capabilities, features=frozenset({"tool"}))),
+        requests.test_every_feature_is_a_word_that_is_known,
+    ),
     "all text comes at the end": (
         replace(GOOD, parser=lambda _: Holding()),
         answers.test_text_arrives_in_pieces,
@@ -349,6 +353,7 @@ def stranger(tmp_path: Path) -> Path:
         'BROKEN = Forgetful("theirs", COMPATIBLE.auth, "max_tokens")\n'
         'DIALECT = OpenAIDialect("theirs")\n'
     )
+    (tmp_path / "unfinished.py").write_text("ADAPTER = Theirs(\n")
     (tmp_path / "alone.py").write_text(
         "from their_adapter import DIALECT as _theirs, GOOD\n"
         "class Made:\n    __new__ = lambda cls: GOOD\n"
@@ -401,6 +406,7 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["their_adapter"], [], "MODULE:NAME"),
         (["their_adapter:NOTHING"], [], "NOTHING"),
         (["no_such_module:ADAPTER"], [], "no_such_module"),
+        (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
         (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
         (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
         (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),

@@ -212,6 +212,7 @@ def test_codes_are_taken_as_they_are(word: str) -> None:
         ("Germany", "did you mean DE (Germany)?"),
         ("germny", "did you mean DE (Germany)?"),
         ("China", None),
+        ("USA", None),
         ("XX", None),
         ("QQ-1", None),
         ("US-CALI", None),
@@ -226,7 +227,7 @@ def test_a_word_that_is_no_territory_is_told_what_it_could_be(word: str, hint: s
         parse_territory(word)
     message = str(caught.value)
     assert message.startswith(f"{word!r} is no territory (ISO 3166)")
-    assert message.endswith(hint if hint else "(ISO 3166)")
+    assert message.endswith(hint or "(ISO 3166); write a code, such as DE, or US-CA for a part")
 
 
 @pytest.mark.parametrize("words", [["@Europe"], ["!@Europe"], ["US", "@eu"], ["!UK"], ["!!US"], ["!*"], ["!any"]])

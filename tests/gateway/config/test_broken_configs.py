@@ -463,7 +463,7 @@ REGIONS = {
         "regions.x.territories[1]: 'fr' is no territory (ISO 3166); did you mean FR? Codes are upper case",
         "regions.x.territories[2]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
         "regions.x.territories[3]: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
-        "regions.x.territories[4]: 'Nowhere' is no territory (ISO 3166)",
+        "regions.x.territories[4]: 'Nowhere' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
     ),
     "unknown group": region(
         "x: {territories: [GB], boundary: [▸'@EAA']}",
@@ -488,7 +488,11 @@ REGIONS = {
         "regions.refuse: `refuse` can't be the name of a region; it is a word of `location.unknown`",
     ),
     "everybody blocked": one("blocked", '▸blocked: ["*"]', 'blocked: "*" blocks everybody; name the territories'),
-    "blocked nowhere": one("blocked", "blocked: [CU, ▸Koba]", "blocked[1]: 'Koba' is no territory (ISO 3166)"),
+    "blocked nowhere": one(
+        "blocked",
+        "blocked: [CU, ▸Koba]",
+        "blocked[1]: 'Koba' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+    ),
     "the gateway's own place": region(
         "▸gb: {territories: [GB], boundary: [GB]}",
         "regions.gb: the gateway itself stands in DE, outside this region's boundary (GB); "
@@ -652,11 +656,11 @@ DEPLOYMENTS = {
     ),
     "a place that is none": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
-        "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
+        "deployments.x.stores: 'Berlin' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
     ),
     "a place that is none, at a known site": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, stores: ▸Berlin}",
-        "deployments.x.stores: 'Berlin' is no territory (ISO 3166)",
+        "deployments.x.stores: 'Berlin' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
     ),
     "no place": deployment(
         f"x: {{{SERVER}, ▸stores: [], processes: DE}}\n  y: {{{SERVER}, stores: DE, processes: ▸'!CN'}}",

@@ -91,6 +91,14 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     Lock(tmp_path).release()
 
 
+def test_what_can_be_no_directory_is_named_with_its_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match=r"the state directory \S+/file is a file; name a directory$"):
+        Lock(tmp_path / "file")
+    with pytest.raises(StateError, match=r"/file/below can't be used: Not a directory; name another state directory$"):
+        Lock(tmp_path / "file" / "below")
+
+
 def test_who_may_only_read_finds_who_has_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = Lock(tmp_path)
     opened = os.open
