@@ -190,7 +190,7 @@ class _Supervisor:
         self._pool.join(worker)
         worker.channel.send(self._serve)
         if self._stopping.is_set():
-            worker.channel.send(Stop())
+            _dismiss(worker)
         return worker
 
     async def _watch(self, worker: Worker) -> None:
@@ -211,7 +211,7 @@ class _Supervisor:
         log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
         if self._stopping.is_set():
             log.info("worker_exited")
-            # One that was still starting is ended by the signal itself, where a service manager sends it to all.
+            # One that was still starting is ended by the signal itself.
             if status not in (0, -signal.SIGTERM, -signal.SIGINT):
                 self._exit_status = _FAILED
             return
@@ -251,7 +251,8 @@ class _Supervisor:
     def _stop(self) -> None:
         self._stopping.set()
         self._listener.close()
-        self._pool.tell(Stop())
+        for worker in self._pool:
+            _dismiss(worker)
         asyncio.get_running_loop().call_later(self._serve.grace_s + _OVERTIME_S, self._kill)
 
     def _kill(self) -> None:
@@ -260,6 +261,15 @@ class _Supervisor:
                 "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
             )
             worker.send_signal(signal.SIGKILL)
+        # A process that was being started may have come since.
+        asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
+
+
+def _dismiss(worker: Worker) -> None:
+    """Have it end: one that has begun finishes what is running, one that is still starting has nothing to finish."""
+    worker.channel.send(Stop())
+    if not worker.ready:
+        worker.send_signal(signal.SIGTERM)
 
 
 async def _end_of(process: Process) -> int:

@@ -68,11 +68,6 @@ class WorkerPool:
         for future in worker.waiting.values():
             future.cancel()
 
-    def tell(self, message: Message) -> None:
-        """To each of them, without waiting for an answer."""
-        for worker in self._workers:
-            worker.channel.send(message)
-
     def heard(self, worker: Worker, answer: Activated | Report) -> None:
         """An answer has come."""
         worker.table = answer.table

@@ -199,6 +199,27 @@ if "gateway.server.worker" in sys.orig_argv:
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
+def test_workers_that_are_still_starting_are_not_waited_for(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, signal, sys
+if "gateway.server.worker" in sys.orig_argv:
+    os.close(os.open(f"{tmp_path}/started-{{os.getpid()}}", os.O_CREAT))
+    signal.pause()
+""",
+        "utf-8",
+    )
+    environ = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: len([*tmp_path.glob("started-*")]) == 2)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+    exits = [line for line in map(json.loads, told.splitlines()) if line["event"].startswith("worker_")]
+    assert [(line["event"], line["status"]) for line in exits] == [("worker_exited", -signal.SIGTERM)] * 2
+
+
 def test_a_worker_that_dies_at_its_start_is_started_again(config: Path, tmp_path: Path) -> None:
     with two_workers(config, **dying_at_start(tmp_path, 3)) as gateway:
         assert [line["status"] for line in lines_of(gateway, "worker_exited")] == [7, 7, 7]
