@@ -32,11 +32,11 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
 from providers.values import maker
 
-__all__ = ["Assembler"]
+__all__ = ["MAX_CHOICES", "Assembler"]
 
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
-_MAX_CHOICES = 128
+MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 _FINISHED = Finished()
 _make_opened, _make_text, _make_finish = maker(Opened), maker(TextDelta), maker(ChoiceFinish)
@@ -249,7 +249,7 @@ class Assembler:
     def _choice(self, number: int) -> ChoiceState:
         if (state := self._choices.get(number)) is not None:
             return state
-        if len(self._choices) == _MAX_CHOICES:
+        if len(self._choices) == MAX_CHOICES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
             return ChoiceState()
         state = self._choices[number] = ChoiceState()
