@@ -13,9 +13,9 @@ from providers.assembly import MAX_CHOICES
 from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Usage
 from providers.values import maker
 
-__all__ = ["plain_completion"]
+__all__ = ["PLAIN_FINISH", "plain_completion"]
 
-_PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 # Fields of a message in which something may stand that is no part of the answer; any other must be empty.
 _BESIDE = frozenset({"role", "content", "annotations", "function_call", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -51,8 +51,8 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
         if name not in _BESIDE and message[name]:
             return None
     content = message.get("content")
-    if type(content) is not str or finish not in _PLAIN_FINISH or take("logprobs") or take("delta"):
+    if type(content) is not str or finish not in PLAIN_FINISH or take("logprobs") or take("delta"):
         return None
     if not content.isascii() and _SURROGATE.search(content):
         return None
-    return _make_choice(_make_message(content), _PLAIN_FINISH[finish], position)
+    return _make_choice(_make_message(content), PLAIN_FINISH[finish], position)

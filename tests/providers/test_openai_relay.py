@@ -234,6 +234,7 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
         b'{"choices":[{"index":0,"delta":{"content":""}}]}',
         b'{"choices":[{"index":1,"delta":{"content":"a"}}]}',
         b'{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
+        b'{"choices":[{"index":0,"delta":{"content":"a"},"usage":{"prompt_tokens":1}}]}',
     ],
 )
 def test_where_a_text_stands_is_learned_only_without_a_doubt(body: bytes) -> None:
