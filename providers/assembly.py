@@ -184,8 +184,8 @@ class Assembler:
         self._usage = usage
 
     def heartbeat(self) -> None:
-        """A sign of life without content."""
-        if not self.done:
+        """A sign of life without content; several in a row are one."""
+        if not self.done and (not self._events or type(self._events[-1]) is not Heartbeat):
             self._events.append(Heartbeat())
 
     def complete(self) -> None:
