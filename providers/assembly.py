@@ -39,7 +39,8 @@ _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
-_FINISHED = Finished()
+# One object for all: a body of empty comments has millions of them.
+_FINISHED, _HEARTBEAT = Finished(), Heartbeat()
 _make_opened, _make_text, _make_finish = maker(Opened), maker(TextDelta), maker(ChoiceFinish)
 
 
@@ -187,9 +188,9 @@ class Assembler:
         self._usage = usage
 
     def heartbeat(self) -> None:
-        """A sign of life without content; several in a row are one."""
-        if not self.done and (not self._events or type(self._events[-1]) is not Heartbeat):
-            self._events.append(Heartbeat())
+        """A sign of life without content."""
+        if not self.done:
+            self._events.append(_HEARTBEAT)
 
     def complete(self) -> None:
         """The provider has said all: give out what was held back, or a failure if the answer isn't whole."""

@@ -192,10 +192,7 @@ def test_it_does_not_matter_when_the_events_are_taken(
 ) -> None:
     without = [step for step in sequence if step[0] != "take"]
     often = [step for one in without for step in (one, ("take", (), {}))]
-    at_once, apart = run(Assembler("m"), without), run(Assembler("m"), often)
-    # Of signs of life without anything between them there is one each time.
-    assert [event for event in at_once if event != Heartbeat()] == [event for event in apart if event != Heartbeat()]
-    assert (Heartbeat() in at_once) == (Heartbeat() in apart)
+    assert run(Assembler("m"), without) == run(Assembler("m"), often)
 
 
 @unhurried

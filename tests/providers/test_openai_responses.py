@@ -429,7 +429,7 @@ def test_an_answer_that_is_not_at_its_end_is_none() -> None:
             whole(response(status))  # type: ignore[arg-type]
         assert raised.value.failure.kind is FailureKind.MALFORMED
     cut = streamed({"type": "response.created", "response": response("in_progress")}, {"type": "response.x"})
-    assert [type(event) for event in cut] == [Heartbeat, Failed]
+    assert [type(event) for event in cut] == [Heartbeat, Heartbeat, Failed]
 
 
 def test_a_stream_that_says_all_at_its_end() -> None:
