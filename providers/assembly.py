@@ -32,13 +32,15 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
 from providers.values import maker
 
-__all__ = ["Assembler"]
+__all__ = ["MAX_CHOICES", "Assembler"]
 
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
-_MAX_CHOICES = 128
+_MAX_PLACES = 8192
+MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
-_FINISHED = Finished()
+# One object for all: a body of empty comments has millions of them.
+_FINISHED, _HEARTBEAT = Finished(), Heartbeat()
 _make_opened, _make_text, _make_finish = maker(Opened), maker(TextDelta), maker(ChoiceFinish)
 
 
@@ -158,7 +160,9 @@ class Assembler:
         call = state.call_of(index, id, name)
         state.said.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
-        if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS:
+        is_long = self._call_characters > _MAX_CALL_CHARACTERS
+        # One call may be told at many places, each of which is kept.
+        if is_long or len(state.calls) > _MAX_TOOL_CALLS or len(state.by_index) > _MAX_PLACES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
             return
         call.name = call.name or name
@@ -186,7 +190,7 @@ class Assembler:
     def heartbeat(self) -> None:
         """A sign of life without content."""
         if not self.done:
-            self._events.append(Heartbeat())
+            self._events.append(_HEARTBEAT)
 
     def complete(self) -> None:
         """The provider has said all: give out what was held back, or a failure if the answer isn't whole."""
@@ -218,7 +222,9 @@ class Assembler:
         self.done = True
 
     def _counted(self) -> Usage | None:
-        return self._usage() if callable(self._usage) else self._usage
+        """What was counted; nothing where a sum of counts has become more than can be written."""
+        usage = self._usage() if callable(self._usage) else self._usage
+        return None if usage is not None and max(usage.prompt_tokens, usage.completion_tokens) >> 63 > 0 else usage
 
     def fail(self, failure: Failure) -> None:
         """The answer can't become whole; but a filter that steps in after something was said has ended it so."""
@@ -249,7 +255,7 @@ class Assembler:
     def _choice(self, number: int) -> ChoiceState:
         if (state := self._choices.get(number)) is not None:
             return state
-        if len(self._choices) == _MAX_CHOICES:
+        if len(self._choices) == MAX_CHOICES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
             return ChoiceState()
         state = self._choices[number] = ChoiceState()

@@ -102,9 +102,9 @@ class ChoiceState:
 
 
 def is_writable(logprobs: Logprobs) -> bool:
-    """Whether what is passed through unread can be written as JSON again."""
+    """Whether what is passed through unread can be written as JSON again, as deep as it stands in a whole answer."""
     try:
-        dumps(logprobs)
+        dumps([[[logprobs]]])
     except TypeError:
         return False
     return True

@@ -59,13 +59,12 @@ class SseParser:
         self.overflowed = False
         self._at_start = True
         self._skip_line_feed = False
-        self._unframed: list[bytes] = []
-        self._unframed_bytes = 0
+        self._unframed = bytearray()
 
     @property
     def unframed(self) -> bytes:
         """The lines that are no event, in order, joined with LF."""
-        return b"\n".join(self._unframed)
+        return bytes(self._unframed[:-1])
 
     def feed(self, data: bytes) -> list[SseItem]:
         """The events and comments that these bytes complete; none once a bound is passed."""
@@ -212,9 +211,10 @@ class SseParser:
         value = value.removeprefix(b" ")
         if name == b"event":
             self._event = value.decode("utf-8", "replace")
-        elif name not in (b"id", b"retry") and self._unframed_bytes + len(line) <= self._max_line_bytes:
-            self._unframed.append(line)
-            self._unframed_bytes += len(line)
+        elif name not in (b"id", b"retry") and len(self._unframed) + len(line) <= self._max_line_bytes:
+            # As bytes: a list of short lines would be twenty times as large.
+            self._unframed += line
+            self._unframed += b"\n"
         return None
 
     def _dispatch(self) -> SseItem | None:

@@ -17,6 +17,9 @@ from providers.sse import MAX_LINE_BYTES, SseComment, SseParser
 
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun"]
 
+_MOST_AT_ONCE = 256 * 1024
+"""Bytes that are cut into items together. A whole body may be fed in one piece, and each of its lines be a comment."""
+
 ReadChunk = Callable[[Mapping[str, object], str], None]
 """Reads one event's JSON object, given the name of the event; must not raise on any JSON."""
 
@@ -54,7 +57,10 @@ class EventStreamParser:
 
     def read(self, data: bytes) -> None:
         """Like `feed`; what it gives is left with the assembler."""
-        if not self._assembler.done:
+        if len(data) > _MOST_AT_ONCE:
+            for start in range(0, len(data), _MOST_AT_ONCE):
+                self.read(data[start : start + _MOST_AT_ONCE])
+        elif not self._assembler.done:
             self._take(self._sse.feed_plainly(data), at_end=False)
 
     def begin(self) -> None:

@@ -29,6 +29,7 @@ from providers.chat import (
 )
 from providers.codec.answer import OUTWARD_FINISH, encode_usage
 from providers.codec.call_ids import join_call_id
+from providers.json_values import dumps_texts
 
 __all__ = ["ChunkEncoder", "encode_stream_error"]
 
@@ -86,10 +87,8 @@ class ChunkEncoder:
         return self._text_head + text + self._text_tail if 0 in self._started else b""
 
     def _texts(self, texts: list[str]) -> bytes:
-        """A chunk for each further text of choice 0, written in one go: inside a JSON string every quote is escaped,
-        so that `","` stands only between two of them."""
-        inside = orjson.dumps(texts)[2:-2]
-        return self._text_head + inside.replace(b'","', self._text_tail + self._text_head) + self._text_tail
+        """A chunk for each further text of choice 0, written in one go."""
+        return self._text_head + dumps_texts(texts, self._text_tail + self._text_head) + self._text_tail
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:

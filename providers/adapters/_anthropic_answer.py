@@ -34,6 +34,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200
+_MOST_BLOCKS = 1024
 
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
@@ -114,6 +115,9 @@ class MessageReader:
 
     def _start_block(self, index: int, source: Mapping[str, object]) -> None:
         block = self._blocks[index] = _Block(read_str(source, "type") or "")
+        if len(self._blocks) > _MOST_BLOCKS:
+            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more blocks than are taken"))
+            return
         match block.kind:
             case "text":
                 self.assembler.text(read_str(source, "text") or "")
@@ -138,7 +142,7 @@ class MessageReader:
         )
 
     def _extend_block(self, index: int, delta: Mapping[str, object]) -> None:
-        block = self._blocks.setdefault(index, _Block(""))
+        block = self._blocks.get(index) or _Block("")
         match read_str(delta, "type"):
             case "text_delta":
                 self.assembler.text(read_str(delta, "text") or "")

@@ -23,8 +23,8 @@ from providers.folding import fold
 from providers.json_values import (
     JsonError,
     as_map,
-    dumps,
     dumps_text,
+    dumps_texts,
     loads,
     loads_strictly,
     read_float,
@@ -145,8 +145,7 @@ class ChunkReader:
                 break
         if texts:
             self._answered.add(0)
-            # Inside a JSON string every quote is escaped, so that `","` stands only between two of them.
-            self._assembler.text_run(tuple(dumps(texts)[2:-2].split(b'","')))
+            self._assembler.text_run(tuple(dumps_texts(texts, b"\n").split(b"\n")))
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:

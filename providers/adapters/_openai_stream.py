@@ -10,6 +10,7 @@ from __future__ import annotations
 from providers.adapters._openai_template import DATA, END, PaddedTemplate, Template, learn
 from providers.assembly import Assembler
 from providers.chat import StreamEvent, TextRun
+from providers.sse import MAX_LINE_BYTES
 from providers.streaming import EventStreamParser, ReadChunk
 
 __all__ = ["RelayingParser"]
@@ -44,14 +45,15 @@ class RelayingParser:
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
-        if (text := self.lone_text(data)) is not None:
+        is_large = len(data) > MAX_LINE_BYTES
+        if not is_large and (text := self.lone_text(data)) is not None:
             return (TextRun((text,)),)
         if not self._relays:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data
-        if _CR in data or len(self._rest) > _MOST_HELD_BYTES:
-            # Other line ends than LF have other ends of events, and what is held is searched anew with each piece: all
-            # further bytes go the ordinary way.
+        if _CR in data or len(self._rest) > _MOST_HELD_BYTES or is_large:
+            # Other line ends than LF have other ends of events, what is held is searched anew with each piece, and a
+            # large piece may have a line that is none any more: all further bytes go the ordinary way.
             self._relays = False
             self._rest = b""
             self._template = self._awaited = None

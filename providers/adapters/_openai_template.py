@@ -216,6 +216,7 @@ def _is_plain(chunk: Mapping[str, object]) -> bool:
         and choice.get("index") == 0
         and choice.get("finish_reason") is None
         and not choice.get("logprobs")
+        and not choice.get("usage")
         and not chunk.get("usage")
         and not chunk.get("error")
     )

@@ -14,7 +14,7 @@ from providers.adapters._openai_answer import (
     read_tool_call,
     read_usage,
 )
-from providers.adapters._openai_plain import plain_completion
+from providers.adapters._openai_plain import PLAIN_FINISH, plain_completion
 from providers.adapters._openai_stream import RelayingParser
 from providers.adapters._row import Answers, Ending, Errors, Row
 from providers.adapters._row_errors import classify, holds_error
@@ -47,7 +47,8 @@ def read_row_completion(response: WireResponse, row: Row, model: str, sites: Ite
     if holds_error(body, row.errors):
         raise ProviderFailed(classify(body, response, row.errors, sites))
     rule = row.answers
-    if not (rule.safety or rule.inline_thoughts or rule.usage_in_choices):
+    is_usual = PLAIN_FINISH.keys().isdisjoint(rule.finish)
+    if is_usual and not (rule.safety or rule.inline_thoughts or rule.usage_in_choices):
         usage = read_map(body, "usage")
         if plain := plain_completion(body, _usage(usage, rule) if usage else None):
             return plain

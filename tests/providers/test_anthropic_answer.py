@@ -263,3 +263,12 @@ LIMITED = {"type": "error", "error": {"type": "rate_limit_error"}}
 )
 def test_how_long_to_wait(headers: dict[str, str], wait_s: float | None) -> None:
     assert error(429, LIMITED, **headers).retry_after_s == wait_s
+
+
+def test_blocks_that_never_end_are_bounded_in_number() -> None:
+    begun = [event("content_block_start", index=place, content_block={"type": "text"}) for place in range(2000)]
+    last = events(started(), b"".join(begun), ended())[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.TOO_LARGE
+    pieces = [event("content_block_delta", index=place, delta={"type": "text_delta"}) for place in range(2000)]
+    assert isinstance(events(started(), b"".join(pieces), ended())[-1], Finished)

@@ -28,7 +28,9 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
+from providers.codec import encode_completion
 from providers.failures import Failure, FailureKind
+from providers.folding import fold
 from providers.json_values import dumps
 from tests.providers.strategies import unhurried
 
@@ -248,6 +250,24 @@ def test_the_pieces_pass_as_they_come_and_empty_ones_do_not() -> None:
 
 def test_log_probabilities_beyond_json_are_dropped_and_the_text_stays() -> None:
     assert events_of(lambda made: made.text("a", logprobs={"content": ["\ud800"]}))[0] == TextDelta("a")
+
+
+def test_log_probabilities_that_are_kept_can_be_written_where_they_stand() -> None:
+    """However deep they are by themselves: in a whole answer they stand deeper."""
+    kept: list[bool] = []
+    for depth in range(235, 265):
+        nested: list[Any] = []
+        for _ in range(depth):
+            nested = [nested]
+        made = Assembler("m")
+        made.text("a", logprobs={"content": nested})
+        made.finish("stop")
+        made.complete()
+        completion = fold(made.take())
+        dumps(encode_completion(completion, "m"))
+        kept.append(completion.choices[0].logprobs is not None)
+    assert kept == sorted(kept, reverse=True)
+    assert {*kept} == {True, False}
 
 
 def test_what_a_choice_says_after_its_finish_is_dropped_and_what_others_say_is_not() -> None:
@@ -538,6 +558,23 @@ def too_large(*steps: Callable[[Assembler], None]) -> bool:
     terminal = [event for event in made.take() if isinstance(event, Failed)]
     assert made.done == bool(terminal)
     return [event.failure.kind for event in terminal] == [FailureKind.TOO_LARGE]
+
+
+def test_the_places_of_a_call_are_bounded_in_number() -> None:
+    made = assembler()
+    for place in range(10_000):
+        made.tool_call(index=place, id="a", name="f" * (place == 0))
+    made.finish("stop")
+    made.complete()
+    assert isinstance(made.take()[-1], Failed)
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
+def test_counts_beyond_what_can_be_written_are_none(field: str) -> None:
+    for most, is_told in ((2**63 - 1, True), (2**63, False)):
+        usage = Usage(**{field: most})
+        events = events_of(lambda made, usage=usage: made.usage(usage))
+        assert (UsageReport(usage) in events) is is_told
 
 
 def test_calls_are_bounded_in_number() -> None:

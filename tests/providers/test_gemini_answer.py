@@ -600,9 +600,11 @@ def test_a_burst_in_the_usual_layout_isnt_parsed() -> None:
 
 
 def test_a_burst_of_text_is_one_run() -> None:
-    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", "é", '","')]
+    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", '",', "é", '","')]
     parser = ADAPTER.stream_parser(TARGET)
-    assert [type(event) for event in parser.feed(sse(*said))] == [Opened, TextDelta, TextRun]
+    together = parser.feed(sse(*said))
+    assert [type(event) for event in together] == [Opened, TextDelta, TextRun]
+    assert [*expand(together[1:])] == [TextDelta(word) for word in ("a", '"', "\\", '",', "é", '","')]
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "", None])

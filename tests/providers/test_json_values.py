@@ -17,6 +17,7 @@ from providers.json_values import (
     as_map,
     dumps,
     dumps_text,
+    dumps_texts,
     embed_object,
     loads,
     loads_text,
@@ -246,3 +247,15 @@ def test_a_line_break_is_no_surrogate() -> None:
     for other in "\ud7ff\udc00\ude00\ue000":
         assert split_high_surrogate(other) == (other, "")
     assert split_high_surrogate("") == ("", "")
+
+
+@settings(unhurried, max_examples=300)
+@given(
+    st.lists(
+        st.text('",\\\n a', max_size=4) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), min_size=1
+    )
+)
+def test_texts_are_written_together_as_they_are_one_by_one(texts: list[str]) -> None:
+    """Also those that end like the seam between two strings: a model that writes JSON says `",` all the time."""
+    for each in (texts, [*texts, '",', *texts]):
+        assert dumps_texts(each, b"\n").split(b"\n") == [dumps(text)[1:-1] for text in each]

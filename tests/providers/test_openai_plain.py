@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import astuple
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapters._openai_answer import read_chunk, read_completion, read_usage
 from providers.adapters._openai_plain import plain_completion
-from providers.assembly import Assembler
+from providers.assembly import MAX_CHOICES, Assembler
 from providers.chat import ChatCompletion, Usage
-from providers.failures import ProviderFailed
+from providers.codec import encode_completion
+from providers.failures import FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import as_map, dumps, read_int
+from providers.json_values import as_map, dumps, loads, read_int
 from providers.wire import WireResponse
 
+counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
 odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=5)
+any_texts = texts | st.sampled_from(["\ud83d", "a\ude00", "\ud83d\ude00"])
 messages = st.fixed_dictionaries(
-    {"role": st.just("assistant"), "content": texts | odd},
+    {"role": st.just("assistant"), "content": any_texts | odd},
     optional={
         "refusal": odd | texts,
         "tool_calls": st.just([]) | st.just([{"id": "a", "function": {"name": "f", "arguments": "{}"}}]) | st.none(),
@@ -40,11 +45,31 @@ choices = st.fixed_dictionaries(
 bodies = st.fixed_dictionaries(
     {"choices": st.lists(choices, min_size=1, max_size=2)},
     optional={
-        "id": texts | odd,
-        "model": texts | odd,
-        "created": st.integers(0, 9) | odd,
+        "id": any_texts | odd,
+        "model": any_texts | odd,
+        "created": st.integers(0, 9) | st.sampled_from([2**63 - 1, 2**63, -(2**63), 10**30]) | odd,
         "usage": st.just({"prompt_tokens": 1, "completion_tokens": 2}) | odd,
     },
+)
+
+# The same with no more than one thing about it that is not as documented.
+_said = {"role": "assistant", "content": "a"}
+_told: dict[str, object] = {"id": "a", "model": "m", "created": 1}
+documented = st.builds(
+    lambda more, first, second, beside: {
+        **_told,
+        "choices": [
+            {"index": 0, "message": {**_said, **first}, "finish_reason": "stop"},
+            {"index": 1, "message": _said, "finish_reason": "length", **second},
+        ],
+        **more,
+        "beside": beside,
+    },
+    st.fixed_dictionaries({}, optional={"id": any_texts, "model": any_texts, "created": counts}),
+    st.fixed_dictionaries({}, optional={"content": any_texts, "refusal": any_texts, "reasoning": any_texts}),
+    st.fixed_dictionaries({}, optional={"index": st.sampled_from([1, 1.0, True, "1", 2, 0])}),
+    # Half a character somewhere has the whole body read by the lenient reader, which knows numbers of any size.
+    st.sampled_from(["\ud83d", None]),
 )
 
 
@@ -68,19 +93,34 @@ def test_where_the_short_way_reads_it_reads_what_the_long_way_reads(body: dict[s
 @given(bodies)
 def test_an_answer_is_the_same_whichever_way_it_was_read(body: dict[str, Any]) -> None:
     try:
-        read = read_completion(WireResponse(200, {}, dumps(body), 0), "asked")
+        read = read_completion(WireResponse(200, {}, json.dumps(body).encode(), 0), "asked")
     except ProviderFailed:
         read = None
-    assert read == long_way(body)
+    assert read == long_way(as_map(loads(json.dumps(body))))
+
+
+@given(documented)
+def test_one_odd_member_in_the_documented_form_is_read_as_ever(body: dict[str, Any]) -> None:
+    """Most bodies above are odd in many places, and no short way takes them."""
+    raw = json.dumps(body).encode()
+    read, expected = read_completion(WireResponse(200, {}, raw, 0), "asked"), long_way(as_map(loads(raw)))
+    assert read == expected
+    dumps(encode_completion(read, read.model))
+
+
+def test_more_choices_than_are_taken_are_too_many_by_both_ways() -> None:
+    choices = [{"index": n, "message": {"content": "a"}, "finish_reason": "stop"} for n in range(MAX_CHOICES + 1)]
+    body = {"id": "a", "model": "m", "created": 1, "choices": choices}
+    assert plain_completion({**body, "choices": choices[:-1]}, None) is not None
+    with pytest.raises(ProviderFailed) as failed:
+        read_completion(WireResponse(200, {}, dumps(body), 0), "asked")
+    assert failed.value.failure.kind is FailureKind.TOO_LARGE
 
 
 def test_the_documented_form_goes_the_short_way() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     assert plain_completion({"id": "a", "model": "m", "created": 1, "choices": [choice]}, None) is not None
-
-
-counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
 
 
 def details(name: str) -> st.SearchStrategy[object]:

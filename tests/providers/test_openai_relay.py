@@ -17,6 +17,7 @@ from providers.assembly import Assembler
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.folding import expand
 from providers.json_values import as_map, loads
+from providers.sse import MAX_LINE_BYTES
 from providers.streaming import EventStreamParser
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -234,6 +235,7 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
         b'{"choices":[{"index":0,"delta":{"content":""}}]}',
         b'{"choices":[{"index":1,"delta":{"content":"a"}}]}',
         b'{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
+        b'{"choices":[{"index":0,"delta":{"content":"a"},"usage":{"prompt_tokens":1}}]}',
     ],
 )
 def test_where_a_text_stands_is_learned_only_without_a_doubt(body: bytes) -> None:
@@ -403,3 +405,13 @@ def test_an_event_is_given_out_with_its_last_byte() -> None:
     block = chunk({"content": "three"})
     assert parser.feed(block[:-1]) == ()
     assert parser.feed(block[-1:]) == (TextRun((b"three",)),)
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_a_line_that_is_too_large_is_so_in_one_piece_too(begun: int) -> None:
+    """As a compressed body has it; a text of that size would else pass by the template."""
+    parser, other = relaying(), ordinary()
+    first, large = chunk({"content": "a"}) * begun, chunk({"content": "b" * MAX_LINE_BYTES})
+    expected = [*other.feed(first), *other.feed(large)]
+    assert [*expand([*parser.feed(first), *parser.feed(large)])] == expected
+    assert isinstance(expected[-1], Failed)

@@ -35,7 +35,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.failures import FailureKind, UnsupportedFeature
+from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import fit, needs_of
 from providers.folding import fold
 from providers.registry import load_registry
@@ -426,6 +426,23 @@ def test_a_word_for_the_end_that_is_a_failure_ends_the_stream_so() -> None:
     assert isinstance(events[-1], Failed)
     assert (events[-1].failure.kind, events[-1].failure.code) == (FailureKind.UNAVAILABLE, "network_error")
     assert isinstance(stream_events("qianfan", chunk("Half"), chunk(None, "network_error"))[-1], Finished)
+
+
+def test_a_usual_word_for_the_end_means_what_the_row_says_in_a_whole_answer_too() -> None:
+    adapter = adapter_of(ROW.replace("out_of_breath", "length"))
+    body = chunk(None, "length", message={"role": "assistant", "content": "Half"})
+    with pytest.raises(ProviderFailed) as failed:
+        adapter.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), target(adapter, "m"))
+    assert failed.value.failure.kind is FailureKind.UNAVAILABLE
+
+
+def test_the_counts_beside_a_text_are_read_each_time() -> None:
+    """The last ones count, though they were said before."""
+    counts = [{"prompt_tokens": 1, "completion_tokens": count} for count in (1, 2)]
+    said = [chunk("a", usage=counts[0]), chunk("b", usage=counts[1]), chunk("a", usage=counts[0]), chunk(None, "stop")]
+    usage = fold(stream_events("moonshot", *said)).usage
+    assert usage is not None
+    assert usage.completion_tokens == 1
 
 
 def test_tags_of_thoughts_are_text_to_a_vendor_that_has_none() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from providers import streaming
 from providers.assembly import Assembler
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.failures import Failure, FailureKind
@@ -170,3 +173,29 @@ def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], plac
     assert hear(*(data[start:end] for start, end in pairwise(edges))) == whole
     assert [isinstance(event, Finished | Failed) for event in whole].count(True) == 1
     assert isinstance(whole[-1], Finished | Failed)
+
+
+@pytest.mark.parametrize("line", [b":\n", b":\n\n", b"data:\n\n", b"ab\n", b"\n"])
+def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole body may be fed at once, and a small compressed one can stand for a very large one."""
+    monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 4096)
+    data = line * (100_000 // len(line))
+    parser = EventStreamParser(Assembler("m"), lambda chunk, event: None)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        events = parser.feed(data)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert {*map(type, events)} <= {Heartbeat}
+    assert peak_bytes < 12 * len(data)
+
+
+def test_a_large_piece_means_what_it_means_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (SAID + b": c\n\n" + ENDED + DONE, SAID * 2 + b'data: {"error":1}\n\n' + SAID):
+        whole, apart = Heard(), Heard()
+        monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 5)
+        events = [*whole.parser.feed(data), *whole.parser.close()]
+        monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 5000)
+        assert events == [*apart.parser.feed(data), *apart.parser.close()]

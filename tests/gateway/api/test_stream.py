@@ -305,6 +305,8 @@ def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: lis
         *deltas,
         TextDelta('","'),
         TextDelta('\\","\\'),
+        TextDelta('",'),
+        TextDelta("x"),
         ChoiceFinish("stop"),
         Finished(),
     ]
