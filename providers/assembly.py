@@ -222,9 +222,7 @@ class Assembler:
         self.done = True
 
     def _counted(self) -> Usage | None:
-        """What was counted; nothing where a sum of counts has become more than can be written."""
-        usage = self._usage() if callable(self._usage) else self._usage
-        return None if usage is not None and max(usage.prompt_tokens, usage.completion_tokens) >> 63 > 0 else usage
+        return self._usage() if callable(self._usage) else self._usage
 
     def fail(self, failure: Failure) -> None:
         """The answer can't become whole; but a filter that steps in after something was said has ended it so."""

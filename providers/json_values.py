@@ -24,6 +24,7 @@ __all__ = [
     "loads_strictly",
     "loads_text",
     "mend_surrogates",
+    "read_count",
     "read_float",
     "read_int",
     "read_list",
@@ -135,6 +136,15 @@ def read_int(source: Mapping[str, object], key: str) -> int | None:
         return value
     number = _whole(value)
     return number if number is not None and -_INT64 <= number < _INT64 else None
+
+
+def read_count(source: Mapping[str, object], key: str) -> int:
+    """How many there are by the whole number at `key`; 0 where there is none, or one that counts nothing.
+
+    Below 2**53, so that sums of them can be written, and are read by everybody (RFC 8259, section 6).
+    """
+    number = read_int(source, key)
+    return number if number is not None and not number >> 53 else 0
 
 
 def _whole(value: object) -> int | None:

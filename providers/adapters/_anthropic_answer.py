@@ -18,7 +18,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_map, dumps_text, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_map, dumps_text, read_count, read_int, read_list, read_map, read_str
 
 __all__ = ["MessageReader", "read_completion"]
 
@@ -187,11 +187,11 @@ class MessageReader:
 
 def _usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0. What is read from or written to the cache is counted beside the input."""
-    cached = read_int(source, "cache_read_input_tokens") or 0
-    written = read_int(source, "cache_creation_input_tokens") or 0
+    cached = read_count(source, "cache_read_input_tokens")
+    written = read_count(source, "cache_creation_input_tokens")
     return Usage(
-        prompt_tokens=(read_int(source, "input_tokens") or 0) + cached + written,
-        completion_tokens=read_int(source, "output_tokens") or 0,
+        prompt_tokens=read_count(source, "input_tokens") + cached + written,
+        completion_tokens=read_count(source, "output_tokens"),
         cached_tokens=cached,
-        reasoning_tokens=read_int(read_map(source, "output_tokens_details"), "thinking_tokens") or 0,
+        reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
     )

@@ -18,7 +18,17 @@ from providers.chat import ChatCompletion, FinishReason, StreamEvent, Usage
 from providers.classify import by_status, error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_map, dumps_text, loads, read_int, read_list, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    as_map,
+    dumps_text,
+    loads,
+    read_count,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+)
 from providers.phrases import Phrases
 
 __all__ = ["ConverseStreamParser", "classify", "read_completion"]
@@ -261,7 +271,7 @@ class _Reader:
         usage = read_map(source, "usage")
         if not usage:
             return
-        cached = read_int(usage, "cacheReadInputTokens") or 0
-        written = read_int(usage, "cacheWriteInputTokens") or 0
-        prompt = (read_int(usage, "inputTokens") or 0) + cached + written
-        self.assembler.usage(Usage(prompt, read_int(usage, "outputTokens") or 0, cached_tokens=cached))
+        cached = read_count(usage, "cacheReadInputTokens")
+        written = read_count(usage, "cacheWriteInputTokens")
+        prompt = read_count(usage, "inputTokens") + cached + written
+        self.assembler.usage(Usage(prompt, read_count(usage, "outputTokens"), cached_tokens=cached))

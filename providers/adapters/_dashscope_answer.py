@@ -19,7 +19,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import as_map, read_int, read_list, read_map, read_str
+from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
 
 __all__ = ["NativeReader", "read_completion"]
 
@@ -164,10 +164,10 @@ class NativeReader:
 
 def _usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0."""
-    cached = read_int(read_map(source, "prompt_tokens_details"), "cached_tokens")
+    of_prompt = read_map(source, "prompt_tokens_details")
     return Usage(
-        prompt_tokens=read_int(source, "input_tokens") or 0,
-        completion_tokens=read_int(source, "output_tokens") or 0,
-        cached_tokens=(read_int(source, "cached_tokens") if cached is None else cached) or 0,
-        reasoning_tokens=read_int(read_map(source, "output_tokens_details"), "reasoning_tokens") or 0,
+        prompt_tokens=read_count(source, "input_tokens"),
+        completion_tokens=read_count(source, "output_tokens"),
+        cached_tokens=read_count(of_prompt if "cached_tokens" in of_prompt else source, "cached_tokens"),
+        reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
     )

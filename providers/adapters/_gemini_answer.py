@@ -27,6 +27,7 @@ from providers.json_values import (
     dumps_texts,
     loads,
     loads_strictly,
+    read_count,
     read_float,
     read_int,
     read_list,
@@ -245,10 +246,10 @@ def _token(source: Mapping[str, object]) -> dict[str, object]:
 
 def read_usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0. Thoughts are counted apart from the candidates, tool use from the prompt."""
-    thoughts = read_int(source, "thoughtsTokenCount") or 0
+    thoughts = read_count(source, "thoughtsTokenCount")
     return Usage(
-        prompt_tokens=(read_int(source, "promptTokenCount") or 0) + (read_int(source, "toolUsePromptTokenCount") or 0),
-        completion_tokens=(read_int(source, "candidatesTokenCount") or 0) + thoughts,
-        cached_tokens=read_int(source, "cachedContentTokenCount") or 0,
+        prompt_tokens=read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount"),
+        completion_tokens=read_count(source, "candidatesTokenCount") + thoughts,
+        cached_tokens=read_count(source, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
     )

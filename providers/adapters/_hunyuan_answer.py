@@ -13,7 +13,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import by_code, by_status, error_object, failure, plain_text
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import as_map, read_int, read_list, read_map, read_str
+from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
 
 __all__ = ["NativeReader", "classify", "read_completion"]
 
@@ -139,8 +139,8 @@ class NativeReader:
 def _usage(source: Mapping[str, object]) -> Usage:
     # The count of cached tokens is a string at this vendor.
     return Usage(
-        read_int(source, "PromptTokens") or 0,
-        read_int(source, "CompletionTokens") or 0,
-        read_int(read_map(source, "PromptTokensDetails"), "CachedTokens") or 0,
-        read_int(read_map(source, "CompletionTokensDetails"), "ReasoningTokens") or 0,
+        read_count(source, "PromptTokens"),
+        read_count(source, "CompletionTokens"),
+        read_count(read_map(source, "PromptTokensDetails"), "CachedTokens"),
+        read_count(read_map(source, "CompletionTokensDetails"), "ReasoningTokens"),
     )

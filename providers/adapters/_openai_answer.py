@@ -16,7 +16,7 @@ from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
 from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 from providers.values import maker
@@ -245,15 +245,15 @@ def read_usage(source: Mapping[str, object]) -> Usage:
     reasoning = of_completion.get("reasoning_tokens", 0) if type(of_completion) is dict else 0
     if (
         type(prompt) is type(completion) is type(cached) is type(reasoning) is int
-        # Nothing is left of numbers that have at most 63 bits and aren't negative.
-        and not (prompt | completion | cached | reasoning) >> 63
+        # Nothing is left of numbers below 2**53 that aren't negative.
+        and not (prompt | completion | cached | reasoning) >> 53
     ):
         return _make_usage(prompt, completion, cached, reasoning)
     return Usage(
-        read_int(source, "prompt_tokens") or 0,
-        read_int(source, "completion_tokens") or 0,
-        read_int(as_map(of_prompt), "cached_tokens") or 0,
-        read_int(as_map(of_completion), "reasoning_tokens") or 0,
+        read_count(source, "prompt_tokens"),
+        read_count(source, "completion_tokens"),
+        read_count(as_map(of_prompt), "cached_tokens"),
+        read_count(as_map(of_completion), "reasoning_tokens"),
     )
 
 

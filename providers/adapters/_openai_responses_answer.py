@@ -16,7 +16,7 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import as_map, read_float, read_int, read_list, read_map, read_str
+from providers.json_values import as_map, read_count, read_float, read_int, read_list, read_map, read_str
 
 __all__ = ["ResponseReader", "is_event", "is_response", "read_response"]
 
@@ -193,8 +193,8 @@ def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
 def _usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0."""
     return Usage(
-        read_int(source, "input_tokens") or 0,
-        read_int(source, "output_tokens") or 0,
-        read_int(read_map(source, "input_tokens_details"), "cached_tokens") or 0,
-        read_int(read_map(source, "output_tokens_details"), "reasoning_tokens") or 0,
+        read_count(source, "input_tokens"),
+        read_count(source, "output_tokens"),
+        read_count(read_map(source, "input_tokens_details"), "cached_tokens"),
+        read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
     )

@@ -24,7 +24,7 @@ from providers.chat import ChatCompletion, Usage
 from providers.classify import MESSAGES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
 from providers.streaming import EventStreamParser
 
 __all__ = ["read_row_completion", "row_parser"]
@@ -153,5 +153,5 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     usage = read_usage(source)
     if usage.cached_tokens or not rule.cached:
         return usage
-    cached = next(filter(None, (read_int(source, name) for name in rule.cached)), 0)
+    cached = next(filter(None, (read_count(source, name) for name in rule.cached)), 0)
     return Usage(usage.prompt_tokens, usage.completion_tokens, cached, usage.reasoning_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -157,11 +158,14 @@ def _check_error(subject: Subject, body: bytes, status: int) -> None:
 
 
 def _check_writable(outcome: ChatCompletion | Failure) -> None:
-    """Assert that a client, or a log, can be told of it: that no text or number in it is beyond JSON."""
+    """Assert that a client, or a log, can be told of it: that no text or number in it is beyond JSON, and that what is
+    added up never falls."""
     if isinstance(outcome, Failure):
         dumps([outcome.message, outcome.detail, outcome.code, outcome.param, outcome.request_id])
     else:
         dumps(encode_completion(outcome, outcome.model))
+        counts = astuple(outcome.usage) if outcome.usage is not None else ()
+        assert not any(count < 0 for count in counts), "a count is below 0; `json_values.read_count` reads that as 0"
 
 
 def _broken_events(event: bytes) -> Iterator[bytes]:

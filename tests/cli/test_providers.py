@@ -137,8 +137,8 @@ FILLED = {
     if word := read_str(piece, "end"):
         assembler.finish(FINISH.get(word, "other"), raw=None if word in FINISH else word)
     if used := read_map(piece, "used"):
-        from providers.json_values import read_int
-        assembler.usage(Usage(read_int(used, "in") or 0, read_int(used, "out") or 0, cached_tokens=read_int(used, "old") or 0))""",
+        from providers.json_values import read_count
+        assembler.usage(Usage(read_count(used, "in"), read_count(used, "out"), cached_tokens=read_count(used, "old")))""",
     "import ChatCompletion, ChatRequest, FinishReason\n": (
         "import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, SystemMessage, Usage, UserMessage, text_of\n"
     ),

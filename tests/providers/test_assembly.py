@@ -569,14 +569,6 @@ def test_the_places_of_a_call_are_bounded_in_number() -> None:
     assert isinstance(made.take()[-1], Failed)
 
 
-@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
-def test_counts_beyond_what_can_be_written_are_none(field: str) -> None:
-    for most, is_told in ((2**63 - 1, True), (2**63, False)):
-        usage = Usage(**{field: most})
-        events = events_of(lambda made, usage=usage: made.usage(usage))
-        assert (UsageReport(usage) in events) is is_told
-
-
 def test_calls_are_bounded_in_number() -> None:
     many = [lambda made, n=n: made.tool_call("{}", id=f"c{n}", name="f") for n in range(513)]
     assert not too_large(*many[:512])

@@ -22,6 +22,7 @@ from providers.json_values import (
     loads,
     loads_text,
     mend_surrogates,
+    read_count,
     read_float,
     read_int,
     read_list,
@@ -259,3 +260,22 @@ def test_texts_are_written_together_as_they_are_one_by_one(texts: list[str]) -> 
     """Also those that end like the seam between two strings: a model that writes JSON says `",` all the time."""
     for each in (texts, [*texts, '",', *texts]):
         assert dumps_texts(each, b"\n").split(b"\n") == [dumps(text)[1:-1] for text in each]
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"),
+    [
+        (3, 3),
+        ("3", 3),
+        (0, 0),
+        (-1, 0),
+        ("-1", 0),
+        (2**53 - 1, 2**53 - 1),
+        (2**53, 0),
+        (2**80, 0),
+        (None, 0),
+        (True, 0),
+    ],
+)
+def test_a_count_is_none_that_anybody_would_have_to_doubt(value: object, counted: int) -> None:
+    assert read_count({"n": value}, "n") == counted
