@@ -29,6 +29,7 @@ from providers.chat import (
     NamedTool,
     SystemMessage,
     TextDelta,
+    TextPart,
     TextRun,
     Tool,
     ToolCall,
@@ -515,6 +516,24 @@ def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provid
         ("assistant", "."),
         ("user", "and?\n\nwell?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "heard"),
+    [
+        ((UserMessage("Do it."), CALL, ToolMessage("call_1", "")), [("user", "Do it."), ("tool", ".")]),
+        ((UserMessage("Do it."), CALL, ToolMessage("call_1", " \n")), [("user", "Do it."), ("tool", ".")]),
+        ((UserMessage(" "),), [("user", ".")]),
+        ((UserMessage((TextPart(""),)),), [("user", ".")]),
+        ((UserMessage(""), AssistantMessage("Yes?"), UserMessage("Hi")), [("user", "."), ("user", "Hi")]),
+    ],
+)
+@pytest.mark.parametrize(("provider", "model"), STRICT)
+def test_who_says_nothing_sends_no_blank_text(
+    provider: str, model: str, messages: tuple[Message, ...], heard: list[tuple[str, str]]
+) -> None:
+    """A tool that has nothing to tell is common; Qianfan takes no blank last message, Hunyuan no empty result."""
+    assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
 
 
 def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
