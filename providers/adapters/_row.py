@@ -77,7 +77,7 @@ class Requests:
     streaming, streaming_tools: fields that are always sent, with a stream, with tools in a stream. with_tools: fields
     that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
     and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
-    makes people (or tools) and the assistant speak in turn: no turn is blank, an answer stands between a tool's result and
+    makes people (or tools) and the assistant speak in turn: no turn is blank, one stands between a tool's result and
     the user, and the last turn is a user's, a tool's, or an answer to be continued. details: the words for an image's
     detail, where `image_detail` is among the parameters. most_messages: after that.
     n_beside_tools: whether both can be asked for.
