@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from providers.adapters._row import Row
+from providers.adapters._tool_loops import SILENT
 from providers.adapters._turns import alternating
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
@@ -38,7 +39,7 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
     messages: Sequence[Message] = request.messages
     continues = isinstance(messages[-1], AssistantMessage)
     if rule.system == "first":
-        messages = _system_first(messages)
+        messages = _system_first(messages, continues)
     if rule.turns == "alternate":
         messages = alternating(messages, continues)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
@@ -51,9 +52,12 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
     return encoded
 
 
-def _system_first(messages: Sequence[Message]) -> list[Message]:
+def _system_first(messages: Sequence[Message], continues: bool) -> list[Message]:
+    """The instructions in one message before all others, which must not leave an answer as the last one."""
     texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
+    if not continues and not (rest and isinstance(rest[-1], UserMessage | ToolMessage)):
+        rest.append(UserMessage(SILENT))
     return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
 
 

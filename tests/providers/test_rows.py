@@ -536,6 +536,13 @@ def test_who_says_nothing_sends_no_blank_text(
     assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
 
 
+def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:
+    ask = (UserMessage("One."), AssistantMessage("A."))
+    said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
+    assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert spoken("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
+
+
 def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
     turns = [UserMessage("q"), AssistantMessage("a")] * 20
     assert len(spoken("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
