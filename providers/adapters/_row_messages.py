@@ -13,6 +13,7 @@ from providers.adapters._turns import alternating
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     ImagePart,
     Message,
@@ -88,7 +89,11 @@ def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...
         return text_of(content)
     details = row.requests.details if "image_detail" in row.capabilities.parameters else ()
     return tuple(
-        replace(part, detail=None) if isinstance(part, ImagePart) and part.detail not in details else part
+        replace(part, detail=None)
+        if isinstance(part, ImagePart) and part.detail not in details
+        else replace(part, data=f"data:;base64,{part.data}")
+        if isinstance(part, AudioPart) and row.requests.sound_uri
+        else part
         for part in content
     )
 

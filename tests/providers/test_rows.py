@@ -20,6 +20,7 @@ from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     Failed,
     FilePart,
@@ -541,6 +542,17 @@ def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> 
     said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
     assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
     assert spoken("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
+
+
+def test_sound_is_written_as_the_vendor_reads_it() -> None:
+    """DashScope's compatible API takes a URI where OpenAI, and vLLM like it, take base64 alone (400 either way)."""
+    sound = replace(ASK, messages=(UserMessage((TextPart("What is it?"), AudioPart("aGk=", "wav"))),))
+    for provider, model, data in (
+        ("dashscope-compatible", "qwen3.8-omni-flash", "data:;base64,aGk="),
+        ("vllm", "my-omni", "aGk="),
+    ):
+        (message,) = sent(provider, model, sound)["messages"]
+        assert message["content"][1] == {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
 def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
