@@ -127,7 +127,6 @@ def _image_source(url: str) -> dict[str, object]:
     if not is_data_uri(url):
         return {"type": "url", "url": url}
     mime, data = split_data_uri(url)
-    mime = "image/jpeg" if mime == "image/jpg" else mime
     if mime not in _IMAGE_TYPES:
         raise UnsupportedFeature("vision", f"the provider takes images of the types {', '.join(_IMAGE_TYPES)}")
     return {"type": "base64", "media_type": mime, "data": data}

@@ -62,6 +62,7 @@ def _is_object(schema: Mapping[str, object]) -> bool:
 
 def _check_named(schema: Mapping[str, object], feature: str) -> None:
     others = schema.get("additionalProperties")
-    if (others is not None and others is not False) or "patternProperties" in schema:
+    is_open = others is not False and (others is not None or "properties" not in schema)
+    if is_open or "patternProperties" in schema:
         message = "the provider's structured outputs take only objects whose properties are all named"
         raise UnsupportedFeature(feature, message)

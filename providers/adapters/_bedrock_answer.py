@@ -63,19 +63,21 @@ _BY_NAME = {
     "unrecognizedclient": FailureKind.CREDENTIALS,
     "validation": FailureKind.INVALID_REQUEST,
 }
-# A model's name is wrong: a ValidationException like any other. source: bodies captured by users; as_of 2026-11-20.
+_NOT_FROM_HERE = "Access to Anthropic models is not allowed from unsupported countries, regions, or territories."
+# A model's name is wrong, or a maker doesn't serve the place that we call from: a ValidationException like any other.
+# source: bodies captured by users; as_of 2026-11-20.
 _MESSAGES = Phrases(
-    dict.fromkeys(
-        (
-            "The provided model identifier is invalid.",
-            *(
-                f"Invocation of model ID {{model}} with on-demand throughput isn{apostrophe}t supported. Retry your "
-                "request with the ID or ARN of an inference profile that contains this model."
-                for apostrophe in ("'", "\u2019")
-            ),
-        ),
-        FailureKind.MODEL_NOT_FOUND,
-    )
+    {
+        "The provided model identifier is invalid.": FailureKind.MODEL_NOT_FOUND,
+        **{
+            f"Invocation of model ID {{model}} with on-demand throughput isn{apostrophe}t supported. Retry your "
+            "request with the ID or ARN of an inference profile that contains this model.": FailureKind.MODEL_NOT_FOUND
+            for apostrophe in ("'", "\u2019")
+        },
+        _NOT_FROM_HERE: FailureKind.GEO_REFUSED,
+        f"{_NOT_FROM_HERE} Please refer to https://www.anthropic.com/supported-countries for more information on the "
+        "countries and regions Anthropic currently supports.": FailureKind.GEO_REFUSED,
+    }
 )
 # The text of these repeats what was signed, session tokens included.
 _SAY_WHAT_WAS_SIGNED = frozenset({"incompletesignature", "invalidsignature"})

@@ -51,7 +51,6 @@ __all__ = ["encode_body"]
 _IMAGE_FORMATS = {
     "image/png": "png",
     "image/jpeg": "jpeg",
-    "image/jpg": "jpeg",
     "image/gif": "gif",
     "image/webp": "webp",
 }

@@ -13,4 +13,6 @@ def is_data_uri(uri: str) -> bool:
 def split_data_uri(uri: str) -> tuple[str, str]:
     """The type in small letters, empty if none is named, and the content in base64."""
     head, _, data = uri.partition(",")
-    return head[5:].partition(";")[0].lower(), data
+    mime = head[5:].partition(";")[0].lower()
+    # A common slip that OpenAI takes; Gemini and Claude refuse it.
+    return "image/jpeg" if mime == "image/jpg" else mime, data

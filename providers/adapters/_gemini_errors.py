@@ -5,7 +5,8 @@ Source: ai.google.dev on errors, and public captures of error details and of err
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from providers.adapter import WireResponse
 from providers.classify import by_status, failure
@@ -34,6 +35,7 @@ _BY_STATUS_WORD = {
 }
 # A name that no model could have. source: bodies captured by several projects; as_of 2026-11-20.
 _MESSAGES = Phrases({"* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND})
+_SAID_WAIT = re.compile(r"Please retry in ([0-9.hms]{2,32}?)\.?\s*\Z")
 _BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 
 
@@ -56,10 +58,9 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     if kind is None:
         status = response.status if response.status >= 400 else read_int(error, "code") or 0
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
-    waits = [wait for detail in details if (wait := _wait_s(detail)) is not None]
     detail = read_str(error, "message")
     kind = _MESSAGES.kind_of(kind, detail or "")
-    return failure(response, kind, code=code, detail=detail, retry_after=waits[0] if waits else None)
+    return failure(response, kind, code=code, detail=detail, retry_after=_wait_s(details, detail or ""))
 
 
 def _is_daily(detail: Mapping[str, object]) -> bool:
@@ -68,6 +69,10 @@ def _is_daily(detail: Mapping[str, object]) -> bool:
     return any("PerDay" in (read_str(violation, "quotaId") or "") for violation in violations)
 
 
-def _wait_s(detail: Mapping[str, object]) -> float | None:
-    delay = read_str(detail, "retryDelay") or read_str(read_map(detail, "metadata"), "quotaResetDelay")
-    return parse_duration_s(delay) if delay else None
+def _wait_s(details: Sequence[Mapping[str, object]], message: str) -> float | None:
+    """The wait that Gemini names, which sends no `retry-after`: by the field for it, else wherever else it says so."""
+    delays = [read_str(detail, "retryDelay") for detail in details]
+    delays += [read_str(read_map(detail, "metadata"), "quotaResetDelay") for detail in details]
+    if said := _SAID_WAIT.search(message):
+        delays.append(said[1])
+    return next((wait for delay in delays if delay and (wait := parse_duration_s(delay)) is not None), None)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from providers.adapter import Target
+from providers.adapters._tool_loops import SILENT
 from providers.adapters._turns import alternating
 from providers.chat import (
     AllowedTools,
@@ -92,7 +93,8 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     spoken = [message for message in messages if not isinstance(message, SystemMessage)]
     turns = alternating(spoken, continues=False)
     if isinstance(turns[0], AssistantMessage):
-        raise UnsupportedFeature("messages", "Hunyuan's native API wants the first message to be the user's")
+        # A greeting before anybody has spoken; the first turn must be a person's.
+        turns.insert(0, UserMessage(SILENT))
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
 
@@ -113,8 +115,7 @@ def _message(message: Message) -> dict[str, object]:
             body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
             return {**body, "ToolCalls": [_call(call, i) for i, call in enumerate(calls)]} if calls else body
         case ToolMessage(call_id, content):
-            # A result must not be empty.
-            return {"Role": "tool", "ToolCallId": call_id, "Content": text_of(content) or " "}
+            return {"Role": "tool", "ToolCallId": call_id, "Content": text_of(content)}
         case _:
             assert_never(message)
 

@@ -77,9 +77,10 @@ class Requests:
     streaming, streaming_tools: fields that are always sent, with a stream, with tools in a stream. with_tools: fields
     that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
     and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
-    makes people (or tools) and the assistant speak in turn: no answer is blank, one stands between a tool's result and
+    makes people (or tools) and the assistant speak in turn: no turn is blank, one stands between a tool's result and
     the user, and the last turn is a user's, a tool's, or an answer to be continued. details: the words for an image's
-    detail, where `image_detail` is among the parameters. most_messages: after that.
+    detail, where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64
+    alone. most_messages: after that.
     n_beside_tools: whether both can be asked for.
     choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
@@ -104,6 +105,7 @@ class Requests:
     developer: bool = False
     system: str = "any"
     turns: str = ""
+    sound_uri: bool = False
     most_messages: int | None = None
     n_beside_tools: bool = True
     details: frozenset[str] = frozenset({"low", "high"})

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from providers.adapters._row import Row
+from providers.adapters._tool_loops import SILENT
 from providers.adapters._turns import alternating
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     ImagePart,
     Message,
@@ -38,7 +40,7 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
     messages: Sequence[Message] = request.messages
     continues = isinstance(messages[-1], AssistantMessage)
     if rule.system == "first":
-        messages = _system_first(messages)
+        messages = _system_first(messages, continues)
     if rule.turns == "alternate":
         messages = alternating(messages, continues)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
@@ -51,9 +53,12 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
     return encoded
 
 
-def _system_first(messages: Sequence[Message]) -> list[Message]:
+def _system_first(messages: Sequence[Message], continues: bool) -> list[Message]:
+    """The instructions in one message before all others, which must not leave an answer as the last one."""
     texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
+    if not continues and not (rest and isinstance(rest[-1], UserMessage | ToolMessage)):
+        rest.append(UserMessage(SILENT))
     return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
 
 
@@ -84,7 +89,11 @@ def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...
         return text_of(content)
     details = row.requests.details if "image_detail" in row.capabilities.parameters else ()
     return tuple(
-        replace(part, detail=None) if isinstance(part, ImagePart) and part.detail not in details else part
+        replace(part, detail=None)
+        if isinstance(part, ImagePart) and part.detail not in details
+        else replace(part, data=f"data:;base64,{part.data}")
+        if isinstance(part, AudioPart) and row.requests.sound_uri
+        else part
         for part in content
     )
 

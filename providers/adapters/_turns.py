@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 from providers.adapters._tool_loops import SILENT
 from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, said_in
@@ -16,8 +17,9 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
 
     Instructions stay where they are, and results of tools may stand in a row. A person who speaks right behind a
     tool's result is on its side, and nothing that either said may be left out: the assistant has a silent turn between.
-    An assistant that says nothing but blanks, and calls nothing, has had no turn. The last turn is a person's or a
-    tool's, or an answer that the model is to go on with. continues: whether the last message is such an answer.
+    An assistant that says nothing but blanks, and calls nothing, has had no turn; a person or a tool has, and is
+    silent. The last turn is a person's or a tool's, or an answer that the model is to go on with. continues: whether
+    the last message is such an answer.
     """
     turns: list[Message] = []
     for message in messages:
@@ -39,11 +41,17 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
     continued = continues and isinstance(messages[-1], AssistantMessage) and _has_turn(messages[-1])
     if not continued and not (turns and isinstance(turns[-1], UserMessage | ToolMessage)):
         turns.append(UserMessage(SILENT))
-    return turns
+    return [replace(turn, content=SILENT) if _is_silent(turn) else turn for turn in turns]
 
 
 def _has_turn(message: AssistantMessage) -> bool:
     return bool(message.tool_calls or said_in(message).strip())
+
+
+def _is_silent(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
+    return isinstance(turn, UserMessage | ToolMessage) and all(
+        isinstance(part, TextPart) and not part.text.strip() for part in _parts(turn.content)
+    )
 
 
 def _joined(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:

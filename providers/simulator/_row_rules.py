@@ -24,6 +24,7 @@ _MESSAGE_FIELDS = {
 _PARTS = {"image_url": "vision", "input_audio": "audio", "file": "file"}
 _NO_FIELDS = frozenset({"reasoning_effort", "strict_tools", "message_name", "image_detail"})
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
+_SOUND_URI = "data:;base64,"
 _WITH_FEATURES = {
     "tools": ("tools", "tool_choice"),
     "json_object": ("response_format",),
@@ -130,6 +131,7 @@ def _about_messages(
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
         yield from _about_content(message.get("content"), details, able, place)
+        yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
 
 
 def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
@@ -158,6 +160,14 @@ def _about_content(content: object, details: frozenset[str], able: frozenset[str
             yield Objection(f"{place}: images are taken as data only", place)
         if detail is not None and detail not in details:
             yield Objection(f"{place}: detail {detail!r} is not supported", place)
+
+
+def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[Objection]:
+    wrong = "The provided URL does not appear to be valid" if is_uri else "Incorrect padding"
+    for part in map(as_map, as_list(content)):
+        data = read_str(read_map(part, "input_audio"), "data")
+        if data is not None and data.startswith(_SOUND_URI) != is_uri:
+            yield Objection(f"{place}: {wrong}", place)
 
 
 def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
@@ -259,4 +269,13 @@ def as_openai(body: Mapping[str, object], row: Row, facts: ModelFacts) -> dict[s
 def _plain_message(message: Mapping[str, object], row: Row) -> Mapping[str, object]:
     prefill = row.requests.prefill
     dropped = set(prefill.message) if prefill is not None else set()
-    return {name: value for name, value in message.items() if name not in dropped}
+    plain = {name: value for name, value in message.items() if name not in dropped}
+    if row.requests.sound_uri and isinstance(parts := plain.get("content"), list):
+        plain["content"] = [_plain_part(as_map(part)) for part in parts]
+    return plain
+
+
+def _plain_part(part: Mapping[str, object]) -> Mapping[str, object]:
+    sound = read_map(part, "input_audio")
+    data = read_str(sound, "data")
+    return part if data is None else {**part, "input_audio": {**sound, "data": data.removeprefix(_SOUND_URI)}}

@@ -403,6 +403,8 @@ def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone
     "schema",
     [
         {"type": "object", "additionalProperties": True},
+        {"type": "object"},
+        {"type": "object", "properties": {"labels": {"type": ["object", "null"], "description": "Any."}}},
         {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
         {"type": "object", "patternProperties": {"^x": {}}},
     ],

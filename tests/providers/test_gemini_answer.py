@@ -363,6 +363,31 @@ def test_the_wait_of_a_rate_limit(delay: str, wait_s: float | None) -> None:
     assert classified(429, error(429, "RESOURCE_EXHAUSTED"), {"retry-after": "7"}).retry_after_s == 7
 
 
+@pytest.mark.parametrize(
+    ("message", "wait_s"),
+    [
+        ("You exceeded your current quota.\nPlease retry in 26.652848857s.", 26.652848857),
+        ("Quota exceeded. Please retry in 373.8ms.", 0.3738),
+        ("Quota exceeded. Please retry in 1m2s", 62.0),
+        ("Quota exceeded. Please retry in a while.", None),
+        ("Please retry in 5s, said the prompt", None),
+    ],
+)
+def test_the_wait_that_stands_in_the_text_alone(message: str, wait_s: float | None) -> None:
+    body: dict[str, Any] = error(429, "RESOURCE_EXHAUSTED")
+    body["error"]["message"] = message
+    assert classified(429, body).retry_after_s == (None if wait_s is None else pytest.approx(wait_s))
+
+
+def test_the_field_for_the_wait_is_believed_before_any_other_place() -> None:
+    reset = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quotaResetDelay": "373.8ms"}}
+    body: dict[str, Any] = error(429, "RESOURCE_EXHAUSTED", reset, {"retryDelay": "22s"})
+    body["error"]["message"] = "Please retry in 1s."
+    assert classified(429, body).retry_after_s == 22
+    body["error"]["details"] = [reset]
+    assert classified(429, body).retry_after_s == pytest.approx(0.3738)
+
+
 def test_a_spent_day_is_a_spent_quota() -> None:
     violations = [{"quotaId": "GenerateRequestsPerMinute"}, {"quotaId": "GenerateContentInputTokensPerDayPerProject"}]
     assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations})).kind is FailureKind.QUOTA

@@ -147,6 +147,12 @@ def test_what_is_empty_is_left_out() -> None:
     ) == [{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]
 
 
+def test_an_image_s_type_is_said_by_its_name() -> None:
+    image = ImagePart("data:image/jpg;base64,AAAA")
+    parts = [{"inlineData": {"mimeType": "image/jpeg", "data": "AAAA"}}]
+    assert contents(UserMessage((image,))) == [{"role": "user", "parts": parts}]
+
+
 @pytest.mark.parametrize(
     "messages",
     [

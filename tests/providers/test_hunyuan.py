@@ -85,8 +85,12 @@ def test_thoughts_never_go_back_and_an_empty_result_is_not_empty() -> None:
     loop = (UserMessage("Hi"), AssistantMessage(None, reasoning="Hm.", tool_calls=(call,)), ToolMessage("call_1", ""))
     body = sent(replace(ASK, messages=loop, tools=(Tool("get_time"),)))
     assert "Hm." not in json.dumps(body)
-    assert body["Messages"][-1]["Content"].strip() == ""
-    assert body["Messages"][-1]["Content"]
+    assert body["Messages"][-1]["Content"].strip()
+
+
+def test_a_greeting_before_anybody_has_spoken_is_not_the_first_turn() -> None:
+    said = roles(SystemMessage("Be brief."), AssistantMessage("Hello!"), UserMessage("Hi"))
+    assert said == [("system", "Be brief."), ("user", "."), ("assistant", "Hello!"), ("user", "Hi")]
 
 
 def test_which_tool_is_called() -> None:
@@ -118,7 +122,6 @@ def test_only_models_with_the_switch_are_told_to_think(effort: str, said: bool) 
         ({"n": 2}, "n"),
         ({"tool_choice": "required", "tools": (Tool("t"),)}, "tool_choice_required"),
         ({"messages": (UserMessage("Hi"), AssistantMessage("Well,"))}, "prefill"),
-        ({"messages": (AssistantMessage("Hello!"), UserMessage("Hi"))}, "messages"),
         ({"messages": tuple(UserMessage("q") if i % 2 == 0 else AssistantMessage("a") for i in range(41))}, "messages"),
     ],
 )

@@ -20,6 +20,7 @@ from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     Failed,
     FilePart,
@@ -29,6 +30,7 @@ from providers.chat import (
     NamedTool,
     SystemMessage,
     TextDelta,
+    TextPart,
     TextRun,
     Tool,
     ToolCall,
@@ -515,6 +517,42 @@ def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provid
         ("assistant", "."),
         ("user", "and?\n\nwell?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "heard"),
+    [
+        ((UserMessage("Do it."), CALL, ToolMessage("call_1", "")), [("user", "Do it."), ("tool", ".")]),
+        ((UserMessage("Do it."), CALL, ToolMessage("call_1", " \n")), [("user", "Do it."), ("tool", ".")]),
+        ((UserMessage(" "),), [("user", ".")]),
+        ((UserMessage((TextPart(""),)),), [("user", ".")]),
+        ((UserMessage(""), AssistantMessage("Yes?"), UserMessage("Hi")), [("user", "."), ("user", "Hi")]),
+    ],
+)
+@pytest.mark.parametrize(("provider", "model"), STRICT)
+def test_who_says_nothing_sends_no_blank_text(
+    provider: str, model: str, messages: tuple[Message, ...], heard: list[tuple[str, str]]
+) -> None:
+    """A tool that has nothing to tell is common; Qianfan takes no blank last message, Hunyuan no empty result."""
+    assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
+
+
+def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:
+    ask = (UserMessage("One."), AssistantMessage("A."))
+    said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
+    assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert spoken("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
+
+
+def test_sound_is_written_as_the_vendor_reads_it() -> None:
+    """DashScope's compatible API takes a URI where OpenAI, and vLLM like it, take base64 alone (400 either way)."""
+    sound = replace(ASK, messages=(UserMessage((TextPart("What is it?"), AudioPart("aGk=", "wav"))),))
+    for provider, model, data in (
+        ("dashscope-compatible", "qwen3.8-omni-flash", "data:;base64,aGk="),
+        ("vllm", "my-omni", "aGk="),
+    ):
+        (message,) = sent(provider, model, sound)["messages"]
+        assert message["content"][1] == {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
 def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
