@@ -116,7 +116,7 @@ class ChunkEncoder:
             case ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
-                self.failed = event
+                self.failed, self.usage = event, self.usage or event.usage
                 return encode_stream_error(ApiError("stream_interrupted", event.failure.message))
             case Heartbeat():
                 return b""

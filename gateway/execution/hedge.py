@@ -8,6 +8,7 @@ every check that a failover passes. It is paid for from the retry budget, and ne
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,7 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
             # A task that is cancelled before its first step has run nothing that could let go of anything.
             if call.given_up(walk.deadline.clock()) and decided is None:
                 walk.record.abandoned += (call.remembered(),)
-            if call is not decided and call.answer is not None and call.answer.stream is not None:
-                # It began to answer in the same moment as the winner, or as the client left.
-                await call.answer.stream.close()
+        await _close_others(calls, decided)
     if not _is_end(decided):
         for call in calls[:-1]:
             walk.bench(call)
@@ -96,6 +95,19 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
             # It took at least so long: were it left out, what counts as slow would come down with each hedge.
             walk.means.hedges.note(call.step.deployment, now - call.started_at, whole=not walk.request.stream)
     return decided
+
+
+async def _close_others(calls: list[Call], decided: Call | None) -> None:
+    """Close what began to answer in the same moment as the winner, or as the client left.
+
+    It may leave just now, while a connection is being closed: then nobody takes the winner's answer either.
+    """
+    async with AsyncExitStack() as wanted, AsyncExitStack() as others:
+        for call in calls:
+            if call.answer is not None and call.answer.stream is not None:
+                (wanted if call is decided else others).push_async_callback(call.answer.stream.close)
+        await others.aclose()
+        wanted.pop_all()
 
 
 async def _apart(walk: Walk, call: Call) -> Call:

@@ -91,7 +91,8 @@ def judge(
     may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _is_passing(failure.kind)
     onward = rule.next_step and not is_last_step
     key_is_to_blame = rule.bench_s is not None or failure.kind is FailureKind.RATE_LIMITED
-    if another_key and key_is_to_blame:
+    if another_key and key_is_to_blame and (tried_here < per_deployment or is_last_step):
+        # A deployment with many keys must not use up the attempts of those behind it.
         return Verdict(again=True)
     if not may_retry or tried_here >= per_deployment:
         return Verdict(onward=onward)

@@ -202,7 +202,9 @@ class Walk:
         if call.form[3] and self.means.health.pulses.has_answered_since(call.step.deployment, call.started_at):
             # Others have been answered meanwhile: it isn't the deployment that is silent.
             return False
-        return had_time(call.form, call.step, self.bounds, is_last_step=self._is_last)
+        # Beside a hedge the walk stands elsewhere by now.
+        is_last_step = call.step is self.plan.steps[-1]
+        return had_time(call.form, call.step, self.bounds, is_last_step=is_last_step)
 
     def _next_step(self) -> Step | None:
         """The step at the walk's position, or the next one behind it that may be asked; None at the end."""

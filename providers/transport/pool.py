@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -220,11 +221,11 @@ class Pool:
         host = parts.hostname or ""
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
+        if secure and self._tls is None:
+            self._tls = tls_context()
         addresses = await loop.getaddrinfo(host, port, type=1, proto=6)
         sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
         try:
-            if secure and self._tls is None:
-                self._tls = tls_context()
             _, connection = await loop.create_connection(
                 lambda: Connection(loop),
                 sock=sock,
@@ -232,10 +233,20 @@ class Pool:
                 server_hostname=host if secure else None,
             )
         except BaseException:
-            sock.close()
+            _end(sock)
             raise
         connection.watch(sock)
         return connection
+
+
+def _end(sock: socket.socket) -> None:
+    """Have the socket's transport close it.
+
+    Where a cancellation meets the end of a handshake, asyncio's says goodbye first and waits for an answer: were the
+    socket closed meanwhile, its number would be another connection's, which then could not be made.
+    """
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(error: Exception) -> str:

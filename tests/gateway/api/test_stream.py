@@ -236,7 +236,14 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
     assert error == {
         "error": {"message": "it broke off", "type": "api_error", "param": None, "code": "stream_interrupted"}
     }
-    assert (encoder.failed, encoder.finished) == (failed, False)
+    assert (encoder.failed, encoder.finished, encoder.usage) == (failed, False, None)
+
+
+def test_what_was_counted_before_a_failure_is_told_to_the_record_alone() -> None:
+    encoder = ChunkEncoder(True, "f")
+    failure = Failure(FailureKind.INTERRUPTED, "it broke off")
+    *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), Failed(failure, USAGE))))
+    assert (set(error), encoder.usage) == ({"error"}, USAGE)
 
 
 def test_an_error_of_ours_in_a_stream_has_the_envelope_too() -> None:

@@ -238,6 +238,22 @@ async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Be
     assert bench.runner.load.limiter(bench.table.deployments["first"]).in_use == 0
 
 
+async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_first(bench: Bench) -> None:
+    text = HEDGED.replace("model: m1,", "model: m1, first_token: 1s,").replace(
+        "first_token: 60s", "first_token: 10ms, breaker: {failures: 1}"
+    )
+    first, second = world(bench, text)
+    bench.deadline = Deadline.start(0.05, 0.05, bench.clock)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask(stream=True)
+    assert raised.value.failure.kind is FailureKind.SILENT
+    assert (first.asked, second.asked) == (1, 1)
+    rule = bench.table.resilience.breaker
+    breakers = [bench.health.breaker(bench.table.deployments[name], rule) for name in ("first", "second")]
+    # The second is the last step, which had all that `first_token` gives.
+    assert [breaker.state if breaker else None for breaker in breakers] == ["closed", "open"]
+
+
 async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
     first, second = world(bench)
     for _ in range(FLOOR + 5):

@@ -278,6 +278,26 @@ async def test_a_kill_switch_stops_a_retry(bench: Bench) -> None:
     assert bench.tried == ["first", "second"]
 
 
+FOUR_KEYS = TABLE.replace('"${FIRST}"', '["${A}", "${B}", "${C}", "${D}"]')
+
+
+@pytest.mark.parametrize("status", [401, 402, 429])
+async def test_many_keys_use_up_no_attempts_of_the_next_step(bench: Bench, status: int) -> None:
+    bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+    bench.router.post(FIRST).mock(return_value=error(status))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert bench.tried == ["first", "first", "second"]
+
+
+async def test_where_nobody_comes_next_every_key_is_tried(bench: Bench) -> None:
+    text = FOUR_KEYS.replace("[first, second]", "[first]")
+    bench.table = table_of(text, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+    bench.router.post(FIRST).mock(side_effect=[error(401)] * 3 + [httpx.Response(200, json=answer_json())])
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert bench.tried == ["first"] * 4
+
+
 async def test_no_key_stands_in_what_is_remembered(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(500))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))

@@ -188,6 +188,25 @@ async def test_a_handshake_without_end_is_bounded_and_leaves_nothing(pool: Pool,
     await turns()
 
 
+async def test_wherever_a_handshake_is_cancelled_the_next_connection_is_made(
+    trusting: ssl.SSLContext, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch)
+    async with scripted(*[say(GOOD)] * 90, tls=serving(authority.issue_cert("provider.test"))) as server:
+        for count in range(30):
+            pool = Pool(anyone, trusting)
+            asking = asyncio.ensure_future(ask(pool, named(server)))
+            await turns(count)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+            # Two at once, so that one of them gets what the first has let go of.
+            assert await asyncio.gather(*[ask(pool, named(server)) for _ in range(2)]) == [b"good"] * 2
+            await pool.aclose()
+            assert pool._open == 0
+        await until(lambda: server.open == 0)
+
+
 async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
     pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
