@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from gateway.execution.redaction import redacted, without_quotes
 from gateway.model.deployment import Deployment
-from providers.chat import AssistantMessage, ChatRequest, SystemMessage, ToolCall, UserMessage
+from providers.auth import Secret
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from providers.failures import Failure, FailureKind
 from tests.tables import WORLD, table_of
 
@@ -63,6 +75,66 @@ def test_a_key_is_left_out_wherever_it_stands(deployment: Deployment) -> None:
     key = deployment.credentials[0].reveal()
     failure = redacted(said(f"{key} is wrong", f"bad_{key}", key), deployment, REQUEST)
     assert (failure.detail, failure.code, failure.param) == ("[redacted] is wrong", "bad_[redacted]", "[redacted]")
+
+
+def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deployment) -> None:
+    key = deployment.credentials[0].reveal()
+    for length in range(4, len(key)):
+        told = f"{'x' * (2000 - length)}{key}"[:2000]
+        failure = redacted(said(told, f"bad {key[:length]}"), deployment, REQUEST)
+        assert failure.detail == f"{'x' * (2000 - length)}[redacted]"
+        assert failure.code == "bad [redacted]"
+
+
+@pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "session-token-000001"])
+def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
+    pair = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3:session-token-000001")
+    signing = replace(deployment, credentials=(pair,))
+    assert redacted(said(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
+
+
+BESIDE_THE_TEXT = ChatRequest(
+    "assistant",
+    (
+        SystemMessage("Be brief.", name="sommer-and-sons"),
+        UserMessage(
+            (
+                TextPart("What is this?"),
+                ImagePart("https://pictures.example/anna-sommer/mri.png?signature=0123456789"),
+                ImagePart(f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 9000}"),
+                AudioPart("UklGRiQAAABXQVZFZm10IBAAAAABAAEA", "wav"),
+                FilePart("JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK", "anna-sommer-findings.pdf"),
+            ),
+            name="Anna_Sommer",
+        ),
+        AssistantMessage(None, refusal="I can't speak about Anna's findings.", reasoning="She seems to be ill, so I"),
+        ToolMessage("c", "Anna Sommer, born on 1961-02-03"),
+        UserMessage("?", name="Anna_Sommer"),
+    ),
+    extra={"safety_identifier": "anna@sommer.example", "metadata": {"patient": "4711-0815"}},
+)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "https://pictures.example/anna-sommer/mri.png?signature=0123456789",
+        "https://pictures.example/anna-sommer",
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg",
+        "UklGRiQAAABXQVZFZm10IBAAAAABAAEA",
+        "JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK",
+        "anna-sommer-findings.pdf",
+        "Anna_Sommer",
+        "sommer-and-sons",
+        "I can't speak about Anna's findings.",
+        "She seems to be ill, so I",
+        "Anna Sommer, born on 1961-02-03",
+        "anna@sommer.example",
+        "4711-0815",
+    ],
+)
+def test_what_stands_beside_the_text_of_a_message_is_left_out_too(deployment: Deployment, quoted: str) -> None:
+    assert redacted(said(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
 
 
 def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:
