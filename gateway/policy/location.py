@@ -21,7 +21,7 @@ from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve"]
+__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
 
 _SHOWN_CHARACTERS = 40
 _MOST_WORDS = 4
@@ -122,6 +122,29 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     if client is not None and client.region is not None:
         return _bound(table.regions[client.region], evidence)
+    return _weigh(table, readings, evidence)
+
+
+def resolve_again(table: Table, client: Client | None, location: Location) -> Location:
+    """What this table makes of the signals that an earlier one has heard, as far as it still hears them.
+
+    client: the caller as this table has it; none that is bound to a region.
+    """
+    readings: list[_Reading] = []
+    for item in location.evidence:
+        if item.signal not in table.location.signals:
+            continue
+        if item.signal == "assertion":
+            # Who may not assert may have been ignored, and who may not any more is.
+            reading = _read_assertion(table, client, Sighting(asserted=(item.territory or item.said,)))
+            readings += [reading] if reading is not None else []
+        elif item.territory is not None:
+            readings.append(_territory(table, item.signal, (item.territory,)))
+        elif item.note.startswith(_HIDDEN):
+            readings.append(_Reading(item, unknown=True))
+    evidence = tuple(reading.evidence for reading in readings)
+    if any(reading.doubtful for reading in readings):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     return _weigh(table, readings, evidence)
 
 
