@@ -42,6 +42,7 @@ _LEAST = 2
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""
 _LEAST_OF_KEY = 4
+_ID = re.compile(r"[!-~]{1,200}")
 _OPEN_ACCOUNT_FIELDS = frozenset(
     "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
 )
@@ -49,6 +50,8 @@ _OPEN_ACCOUNT_FIELDS = frozenset(
 
 def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
     """The failure, fit for the log."""
+    if failure.request_id is not None and _is_no_id(failure.request_id, deployment):
+        failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
     if not any(told):
         return failure
@@ -62,10 +65,19 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
 
 def _clean(text: str, deployment: Deployment, texts: tuple[str, ...]) -> str:
     text = text[:_MOST_TOLD]
-    for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
-        for part in parts_of(secret):
-            text = _without_cut(text.replace(part, _KEY), part)
+    for part in _keys(deployment):
+        text = _without_cut(text.replace(part, _KEY), part)
     return without_quotes(text, texts)
+
+
+def _keys(deployment: Deployment) -> Iterator[str]:
+    for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
+        yield from parts_of(secret)
+
+
+def _is_no_id(text: str, deployment: Deployment) -> bool:
+    """Whether what a provider calls its id of the call is not one word, or has a key in it."""
+    return _ID.fullmatch(text) is None or any(part in text for part in _keys(deployment))
 
 
 def _without_cut(text: str, key: str) -> str:

@@ -93,6 +93,14 @@ def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
     assert redacted(said(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [("req_011CSHoEeqs5C35K2UUqR7Fy", True), ("bearer-sk-us-secret", False), ("My neighbour Anna", False), ("x" * 201, False)],
+)  # fmt: skip
+def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, told: str, kept: bool) -> None:
+    assert redacted(replace(said(""), request_id=told), deployment, REQUEST).request_id == (told if kept else None)
+
+
 BESIDE_THE_TEXT = ChatRequest(
     "assistant",
     (
