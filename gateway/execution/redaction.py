@@ -42,6 +42,9 @@ _LEAST = 2
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""
 _LEAST_OF_KEY = 4
+_MOST_ESCAPED = 2
+_ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _ID = re.compile(r"[!-~]{1,200}")
 _OPEN_ACCOUNT_FIELDS = frozenset(
     "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
@@ -67,7 +70,7 @@ def _clean(text: str, deployment: Deployment, texts: tuple[str, ...]) -> str:
     text = text[:_MOST_TOLD]
     for part in _keys(deployment):
         text = _without_cut(text.replace(part, _KEY), part)
-    return without_quotes(text, texts)
+    return _without_escaped(without_quotes(text, texts), texts)
 
 
 def _keys(deployment: Deployment) -> Iterator[str]:
@@ -151,6 +154,26 @@ def without_quotes(told: str, texts: tuple[str, ...]) -> str:
         if len(whole) >= _LEAST and whole in told:
             told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
     return _without_parts(told, "\n".join(texts))
+
+
+def _without_escaped(told: str, texts: tuple[str, ...]) -> str:
+    """The text without quotes that are escaped, as where JSON stands in a text of JSON, by whoever handed it on."""
+    plain = told
+    for _ in range(_MOST_ESCAPED):
+        if "\\" not in plain:
+            break
+        plain = _unescaped(plain)
+        kept = without_quotes(plain, texts)
+        if kept != plain:
+            told = plain = kept
+    return told
+
+
+def _unescaped(text: str) -> str:
+    plain = _ESCAPE.sub(
+        lambda escape: _ESCAPED.get(escape[1], escape[1]) if not escape[2] else chr(int(escape[2], 16)), text
+    )
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _without_parts(told: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -154,6 +155,31 @@ def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployme
     long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
     failure = redacted(said("you said 'abab'", "abab", "abab"), deployment, long)
     assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "糖尿病患者可以吃什么水果呢",
+        "My neighbour,\nAnna Sommer,\nhas\ndiabetes.",
+        'She "only" has "a" little "bit" of it',
+        "😀😃😄😁😆😅🤣😂",
+        "C:\\anna\\sommer\\findings\\2026",
+    ],
+)
+def test_what_is_quoted_in_json_within_a_text_is_left_out(deployment: Deployment, text: str, times: int) -> None:
+    quoted = text
+    for _ in range(times):
+        quoted = json.dumps(quoted)[1:-1]
+    request = ChatRequest("assistant", (UserMessage(text),))
+    told = redacted(said(f"upstream said: wrong is {quoted}, it is"), deployment, request).detail
+    assert told == f"upstream said: wrong is {QUOTED}, it is"
+
+
+@given(told=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
+def test_what_quotes_nothing_is_told_as_it_was(deployment: Deployment, told: str) -> None:
+    assert redacted(said(told), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == told
 
 
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
