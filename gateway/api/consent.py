@@ -3,7 +3,10 @@ body is judged elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
+
 from gateway.api.door import Visitor, key_digest
+from gateway.api.person import user_asserted
 from gateway.model.consent import NOTHING_SAID, ConsentSaid
 from gateway.model.table import Client, Table
 from gateway.policy.location import Sighting
@@ -20,7 +23,7 @@ def consent_said(table: Table, client: Client | None, visitor: Visitor, sighting
     claim = sighting.claim
     believed = claim is not None and claim.problem is None and "claim" in table.location.signals
     standing = claim.consents if claim is not None and believed else frozenset()
-    caller = key_digest(table, visitor)
+    caller = _caller(table, client, visitor, claim.subject if claim is not None and believed else None)
     values = visitor.all(b"x-gateway-consent")
     if len(values) > 1:
         return ConsentSaid(caller, standing, note="`x-gateway-consent` was sent more than once")
@@ -29,3 +32,12 @@ def consent_said(table: Table, client: Client | None, visitor: Visitor, sighting
     if client is None or "consent" not in client.may_assert:
         return ConsentSaid(caller, standing, note=f"`{_GRANTED}` is ignored: this key may not assert consent")
     return ConsentSaid(caller, standing, asserted=True)
+
+
+def _caller(table: Table, client: Client | None, visitor: Visitor, subject: str | None) -> str:
+    """What tells the caller's key from every other, and the person where one is named: many may share a key."""
+    key = key_digest(table, visitor)
+    person = subject or (user_asserted(client, visitor) if client is not None else None)
+    if not person:
+        return key
+    return hashlib.sha256(f"{key} {person}".encode("utf-8", "surrogatepass")).hexdigest()

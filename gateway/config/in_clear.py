@@ -14,6 +14,7 @@ _SECRETS: tuple[Path, ...] = (
     ("location", "edges", "*", "secret", "value"),
     ("location", "claim", "secret"),
     ("exporters", "*", "headers", "*"),
+    ("secrets", "*"),
 )
 
 

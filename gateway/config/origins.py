@@ -11,11 +11,12 @@ from providers.sites import Residency
 
 __all__ = ["StatedFacts", "server_of"]
 
-_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+# Whoever connects to the address of no interface reaches this machine.
+_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # nobody listens there
 
 
 def server_of(origin: str) -> str:
-    """The origin, with one name for the three that this machine has for itself."""
+    """The origin, with one name for those that this machine has for itself."""
     parts = urlsplit(origin)
     if parts.hostname not in _OWN_NAMES:
         return origin

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.execution.redaction import parts_of
 from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, Headers, RequestHead, Transport
 from gateway.model.permit import AnyPermit
@@ -19,12 +20,7 @@ _MASK = "(masked)"
 _SHOWN_CHARACTERS = 4096
 _KEPT_BYTES = 65536
 """More than is shown, so that a secret on the edge of what is shown is whole when it is masked."""
-_SHORTEST = 8
-"""A part of a credential that is shorter is a word like another, such as `id`."""
 _DERIVED = re.compile(r"[^\s,;=]{16,}")
-_OPEN_ACCOUNT_FIELDS = frozenset(
-    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
-)
 _OWN = frozenset({"user-agent", "accept-encoding"})
 
 
@@ -95,7 +91,7 @@ def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterab
     """
     known = {*public, *((name, value) for name, value in log.request_headers if name in _OWN)}
     names = {name for name, _ in log.request_headers}
-    words = {part for secret in secrets for part in _parts(secret.reveal())}
+    words = {part for secret in secrets for part in parts_of(secret)}
     for header in log.request_headers:
         if header not in known:
             words |= {header[1], *_DERIVED.findall(header[1])} - names
@@ -104,30 +100,6 @@ def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterab
         return lambda text: text
     pattern = re.compile("|".join(re.escape(word) for word in longest_first))
     return lambda text: pattern.sub(_MASK, text)
-
-
-def _parts(secret: str) -> Iterator[str]:
-    """The secret, and each part of it that would be of use to a thief: of a pair, of a file in JSON, of a PEM block."""
-    yield secret
-    try:
-        fields = json.loads(secret)
-    except ValueError:
-        fields = None
-    if isinstance(fields, dict):
-        values = [value for name, value in fields.items() if name not in _OPEN_ACCOUNT_FIELDS]
-        parts = [line for value in _texts(values) for line in (value, *value.splitlines())]
-    else:
-        parts = secret.split(":")
-    yield from (part for part in parts if len(part) >= _SHORTEST)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Every text in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        yield from _texts(one)
 
 
 def _indented(body: bytes, mask: Callable[[str], str]) -> list[str]:

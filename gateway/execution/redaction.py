@@ -6,15 +6,29 @@ neither may stand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from gateway.model.deployment import Deployment
-from providers.chat import AssistantMessage, ChatRequest, text_of
+from providers.auth import Secret
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    Message,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
 from providers.failures import Failure
+from providers.fitting import IDENTITY
 
-__all__ = ["redacted", "without_quotes"]
+__all__ = ["parts_of", "redacted", "without_quotes"]
 
 _KEY = "[redacted]"
 _QUOTE = "[from the request]"
@@ -25,10 +39,22 @@ _WINDOW = 4
 # So many letters in a row that are in both are a quote. A letter beyond ASCII counts twice: it may be half a word.
 _CERTAIN = 16
 _LEAST = 2
+_SHORTEST = 8
+"""A part of a credential that is shorter is a word like another, such as `id`."""
+_LEAST_OF_KEY = 4
+_MOST_ESCAPED = 2
+_ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_ID = re.compile(r"[!-~]{1,200}")
+_OPEN_ACCOUNT_FIELDS = frozenset(
+    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
+)
 
 
 def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
     """The failure, fit for the log."""
+    if failure.request_id is not None and _is_no_id(failure.request_id, deployment):
+        failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
     if not any(told):
         return failure
@@ -42,18 +68,83 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
 
 def _clean(text: str, deployment: Deployment, texts: tuple[str, ...]) -> str:
     text = text[:_MOST_TOLD]
+    for part in _keys(deployment):
+        text = _without_cut(text.replace(part, _KEY), part)
+    return _without_escaped(without_quotes(text, texts), texts)
+
+
+def _keys(deployment: Deployment) -> Iterator[str]:
     for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
-        text = text.replace(secret.reveal(), _KEY)
-    return without_quotes(text, texts)
+        yield from parts_of(secret)
+
+
+def _is_no_id(text: str, deployment: Deployment) -> bool:
+    """Whether what a provider calls its id of the call is not one word, or has a key in it."""
+    return _ID.fullmatch(text) is None or any(part in text for part in _keys(deployment))
+
+
+def _without_cut(text: str, key: str) -> str:
+    """The text without the beginning of a key on which it was cut off."""
+    for size in range(len(key) - 1, _LEAST_OF_KEY - 1, -1):
+        if text.endswith(key[:size]):
+            return f"{text[:-size]}{_KEY}"
+    return text
+
+
+def parts_of(secret: Secret) -> Iterator[str]:
+    """The secret, and each part of it that would be of use to a thief: of a pair, of a file in JSON, of a PEM block."""
+    whole = secret.reveal()
+    yield whole
+    try:
+        fields = json.loads(whole)
+    except ValueError:
+        fields = None
+    if isinstance(fields, dict):
+        values = [value for name, value in fields.items() if name not in _OPEN_ACCOUNT_FIELDS]
+        parts = [line for value in _texts_in(values) for line in (value, *value.splitlines())]
+    else:
+        parts = whole.split(":")
+    yield from (part for part in parts if len(part) >= _SHORTEST)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from _texts_in(one)
 
 
 def _texts(request: ChatRequest) -> Iterator[str]:
     """What a person may have said, or may be called."""
     yield request.user or ""
+    yield from (value for name in IDENTITY & request.extra.keys() for value in _texts_in(request.extra[name]))
     for message in request.messages:
         yield text_of(message.content)
-        if isinstance(message, AssistantMessage):
+        yield from _beside_the_text(message)
+
+
+def _beside_the_text(message: Message) -> Iterator[str]:
+    match message:
+        case AssistantMessage():
+            yield from (message.name or "", message.refusal or "", message.reasoning or "")
             yield from (call.arguments for call in message.tool_calls)
+        case UserMessage():
+            yield message.name or ""
+            for part in message.content if not isinstance(message.content, str) else ():
+                # Of what is long, such as an image in the request itself, no error says more than how it begins.
+                match part:
+                    case ImagePart(url):
+                        yield url[:_MOST_TOLD]
+                    case AudioPart(data):
+                        yield data[:_MOST_TOLD]
+                    case FilePart(data, filename):
+                        yield from (data[:_MOST_TOLD], filename or "")
+        case SystemMessage():
+            yield message.name or ""
+        case ToolMessage():
+            pass
 
 
 def without_quotes(told: str, texts: tuple[str, ...]) -> str:
@@ -63,6 +154,26 @@ def without_quotes(told: str, texts: tuple[str, ...]) -> str:
         if len(whole) >= _LEAST and whole in told:
             told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
     return _without_parts(told, "\n".join(texts))
+
+
+def _without_escaped(told: str, texts: tuple[str, ...]) -> str:
+    """The text without quotes that are escaped, as where JSON stands in a text of JSON, by whoever handed it on."""
+    plain = told
+    for _ in range(_MOST_ESCAPED):
+        if "\\" not in plain:
+            break
+        plain = _unescaped(plain)
+        kept = without_quotes(plain, texts)
+        if kept != plain:
+            told = plain = kept
+    return told
+
+
+def _unescaped(text: str) -> str:
+    plain = _ESCAPE.sub(
+        lambda escape: _ESCAPED.get(escape[1], escape[1]) if not escape[2] else chr(int(escape[2], 16)), text
+    )
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _without_parts(told: str, text: str) -> str:

@@ -84,15 +84,15 @@ def judge(
 ) -> Verdict:
     """The verdict on one failed attempt.
 
-    tried_here: attempts on this deployment so far, this one included. another_key: an untried key of it is left.
+    tried_here: attempts on this deployment so far, this one included. another_key: an untried key of it is left, and
+    may be tried.
     left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
     """
     rule = RULES[failure.kind]
     may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _is_passing(failure.kind)
     onward = rule.next_step and not is_last_step
     key_is_to_blame = rule.bench_s is not None or failure.kind is FailureKind.RATE_LIMITED
-    if another_key and key_is_to_blame and (tried_here < per_deployment or is_last_step):
-        # A deployment with many keys must not use up the attempts of those behind it.
+    if another_key and key_is_to_blame:
         return Verdict(again=True)
     if not may_retry or tried_here >= per_deployment:
         return Verdict(onward=onward)

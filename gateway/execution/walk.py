@@ -73,6 +73,11 @@ class Walk:
     def _is_last(self) -> bool:
         return self.position >= len(self.plan.steps) - 1
 
+    @property
+    def _leaves_attempts(self) -> bool:
+        """Whether one more attempt here leaves one for the next step: many keys must not use up all of them."""
+        return self._is_last or len(self.record.attempts) + 1 < self.bounds.attempts_total
+
     async def attempt_next(self) -> Answer:
         """The next attempt; raises AttemptFailed after noting the failure and choosing where to go from there."""
         step, slot = self._next_step(), None
@@ -255,7 +260,7 @@ class Walk:
             failure,
             tried_here=self.tried_here,
             per_deployment=self.bounds.attempts_per_deployment,
-            another_key=bool(untried),
+            another_key=bool(untried) and self._leaves_attempts,
             is_last_step=self._is_last,
             failover_after_s=self.bounds.failover_after_s,
             left_s=self.deadline.left_s(committed=not self.request.stream),

@@ -34,9 +34,9 @@ class ConsentRule:
 class ConsentSaid:
     """What a request says of consent, as far as its headers tell.
 
-    caller: what tells one client key from another. standing: the recipients that a believed claim names. asserted:
-    whether a backend that may say so says that the person agrees. token: what came to be checked. note: why something
-    that was sent is not believed, or will not be.
+    caller: what tells one client key from another, and one person where one is named. standing: the recipients that a
+    believed claim names. asserted: whether a backend that may say so says that the person agrees. token: what came to
+    be checked. note: why something that was sent is not believed, or will not be.
     """
 
     caller: str = ""

@@ -87,7 +87,7 @@ class Consenting:
                 return "what was sent is no consent token"
             if int(token[1]) <= self._now_s:
                 return "the token has expired"
-            return "the token is for another request, key, recipient or place, or from another gateway"
+            return "the token is for another request, key, person, recipient or place, or from another gateway"
         if said.standing or said.asserted:
             return "a standing consent doesn't do here"
         return ""

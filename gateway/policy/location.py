@@ -16,15 +16,16 @@ from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
-from gateway.policy.parts import blocked_among, is_split, region_in, with_part
+from gateway.policy.parts import blocked_among, code_of, is_as_strict, is_split, region_in, with_part
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve"]
+__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
 
 _SHOWN_CHARACTERS = 40
 _MOST_WORDS = 4
+_HIDDEN = "hidden"
 CLAIM_PROBLEMS = {
     ClaimProblem.REPEATED: "it was sent more than once",
     ClaimProblem.TOO_LARGE: "it is too long",
@@ -124,6 +125,29 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
     return _weigh(table, readings, evidence)
 
 
+def resolve_again(table: Table, client: Client | None, location: Location) -> Location:
+    """What this table makes of the signals that an earlier one has heard, as far as it still hears them.
+
+    client: the caller as this table has it; none that is bound to a region.
+    """
+    readings: list[_Reading] = []
+    for item in location.evidence:
+        if item.signal not in table.location.signals:
+            continue
+        if item.signal == "assertion":
+            # Who may not assert may have been ignored, and who may not any more is.
+            reading = _read_assertion(table, client, Sighting(asserted=(item.territory or item.said,)))
+            readings += [reading] if reading is not None else []
+        elif item.territory is not None:
+            readings.append(_territory(table, item.signal, (item.territory,)))
+        elif item.note.startswith(_HIDDEN):
+            readings.append(_Reading(item, unknown=True))
+    evidence = tuple(reading.evidence for reading in readings)
+    if any(reading.doubtful for reading in readings):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
+    return _weigh(table, readings, evidence)
+
+
 def _read(signal: Signal, table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
     """What one signal says, None where there is nothing to be recorded."""
     match signal:
@@ -176,10 +200,10 @@ def _read_address(table: Table, address: AddressReport | None) -> _Reading | Non
     return _territory(table, "geoip", (address.country,), (address.part,))
 
 
-def _territory(table: Table, signal: Signal, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> _Reading:
+def _territory(table: Table, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> _Reading:
     """A signal whose words are a territory code, and perhaps that of its part. Words that are none are a doubt."""
     said = _shown((*values, *parts) if any(parts) else values)
-    codes = {value.strip(" \t").upper() for value in values}
+    codes = {code_of(value) for value in values}
     if len(codes) != 1:
         return _Reading(Evidence(signal, said, note="in doubt: it says several things at once"), doubtful=True)
     code = codes.pop()
@@ -188,7 +212,9 @@ def _territory(table: Table, signal: Signal, values: tuple[str, ...], parts: tup
     if not code or code in data.unknown:
         return _Reading(Evidence(signal, said, note="silent: it doesn't know the territory"))
     if code in data.hidden:
-        return _Reading(Evidence(signal, said, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
+        return _Reading(
+            Evidence(signal, said, note=f"{_HIDDEN}: Tor, or an anonymous proxy; no territory"), unknown=True
+        )
     try:
         territory = parse_territory(with_part(code, parts))
     except TerritoryError:
@@ -247,11 +273,11 @@ def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...
 
 
 def _strictest(voices: list[_Reading]) -> _Reading | None:
-    """The voice whose region's boundary lies within all the others'; None where there is no such region."""
+    """The voice whose region is as strict as all the others; None where there is no such region."""
     for voice in voices:
-        boundary = voice.region.boundary if voice.region else None
-        if boundary is not None and all(
-            other.region is not None and boundary.within(other.region.boundary) for other in voices
+        region = voice.region
+        if region is not None and all(
+            other.region is not None and is_as_strict(region, other.region) for other in voices
         ):
             return voice
     return None

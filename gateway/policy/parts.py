@@ -10,13 +10,18 @@ from gateway.model.table import Region, Table
 from providers.catalogue import territory_data
 from providers.territories import Places, TerritoryError, parent
 
-__all__ = ["blocked_among", "is_split", "kept_at_home", "region_in", "with_part"]
+__all__ = ["blocked_among", "code_of", "is_as_strict", "is_split", "kept_at_home", "region_in", "with_part"]
+
+
+def code_of(word: str) -> str:
+    """The word as codes are written. What isn't ASCII is left as it is: `ß` in upper case would be South Sudan."""
+    return word.strip(" \t").upper() if word.isascii() else word
 
 
 def with_part(code: str, parts: tuple[str, ...]) -> str:
     """The code with its part behind it (`US-CA`), or the part's own (`HK` for CN and HK), itself if no part is told;
     raises TerritoryError."""
-    named = {part.strip(" \t").upper() for part in parts}
+    named = {code_of(part) for part in parts}
     if len(named) > 1:
         raise TerritoryError("several parts of a country at once")
     part = (named - territory_data().unknown - {""}) or {code[3:]}
@@ -38,13 +43,13 @@ def is_split(table: Table, territory: str) -> bool:
 
 def region_in(table: Table, territory: str) -> Region | None:
     """The region of somebody who is in this territory. Of a split country without its part that is the stricter of the
-    regions that it may be: within the boundaries of all the others, and asking for approvals if one of them does. None
-    where none is that, or the operator refuses where signals conflict."""
+    regions that it may be, see `is_as_strict`. None where none is that, or the operator refuses where signals
+    conflict."""
     own = table.region_of(territory)
     if own is None or not is_split(table, territory):
         return own
     possible = {region.name: region for region in (own, *_regions_of_parts(table, territory))}.values()
-    strict = [region for region in possible if all(_is_as_strict(region, other) for other in possible)]
+    strict = [region for region in possible if all(is_as_strict(region, other) for other in possible)]
     return strict[0] if len(strict) == 1 and table.location.conflict == "strictest" else None
 
 
@@ -52,8 +57,11 @@ def _regions_of_parts(table: Table, territory: str) -> list[Region]:
     return [region for code, region in table.region_by_territory.items() if parent(code) == territory]
 
 
-def _is_as_strict(region: Region, other: Region) -> bool:
-    return region.boundary.within(other.boundary) and region.approvals_required >= other.approvals_required
+def is_as_strict(region: Region, other: Region) -> bool:
+    """Whether nothing happens to a prompt of the region that the other one forbids: no place beyond its boundary, not
+    the gateway's own either, and nobody unapproved."""
+    passes = region.transit.within(other.boundary) or region.transit.within(other.transit)
+    return passes and region.boundary.within(other.boundary) and region.approvals_required >= other.approvals_required
 
 
 def kept_at_home(region: Region, territory: str) -> Places | None:

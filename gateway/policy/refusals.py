@@ -9,9 +9,10 @@ from gateway.model.deployment import Deployment
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
+from gateway.policy.parts import kept_at_home
 from gateway.policy.sides import Judged
 from providers.fitting import Needs
-from providers.territories import territory_name
+from providers.territories import Places, territory_name
 
 __all__ = ["ask_for_consent", "not_offered", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
 
@@ -48,7 +49,7 @@ _PLACES = {
 def refuse_location(table: Table, location: Location) -> Refusal | None:
     """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
     if location.problem is None:
-        return _wrong_cell(table, location.region)
+        return _wrong_cell(table, location.region) or _taken_away(table, location)
     place = territory_name(location.territory) if location.territory else None
     match location.problem:
         case LocationProblem.BLOCKED:
@@ -87,6 +88,17 @@ def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
     home = cell.homes.get(region.name)
     where = f"; its home is {home}" if home else ""
     return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
+
+
+def _taken_away(table: Table, location: Location) -> Refusal | None:
+    """The gateway is a place too, where prompts that must stay at home would be read, and perhaps logged."""
+    if table.cell is None or location.region is None or location.territory is None:
+        return None
+    kept = kept_at_home(location.region, location.territory)
+    if kept is None or Places(frozenset({table.cell.territory})).within(kept):
+        return None
+    message = f"prompts must not leave {territory_name(str(kept))}, where this gateway is not, and no region names it"
+    return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)
 
 
 def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:

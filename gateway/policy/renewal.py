@@ -15,7 +15,8 @@ from gateway.model.decision import Step
 from gateway.model.location import Location
 from gateway.model.table import Client, Region, Table
 from gateway.policy.fence import still_permitted
-from gateway.policy.parts import blocked_among, region_in
+from gateway.policy.location import resolve_again
+from gateway.policy.parts import blocked_among
 from gateway.policy.routing import decide
 from providers.fitting import Needs
 
@@ -42,12 +43,13 @@ def why_not_now(
     now = _client_now(current, client)
     if client is not None and (now is None or not now.may_ask(assistant)):
         return "the current config doesn't let this client ask"
-    region = _region_now(current, location, now)
-    if region is None or region.name != step.permit.region:
+    place = _place_now(current, location, now)
+    region = place.region if place is not None else None
+    if place is None or region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
     found = current.assistants[assistant]
-    agreed = consents(current, region) if consents is not None else NO_CONSENT
-    decision = decide(current, found, replace(location, region=region), needs, {}, now_s, consents=agreed)
+    agreed = _still_agreed(consents(current, region), current, now) if consents is not None else NO_CONSENT
+    decision = decide(current, found, place, needs, {}, now_s, consents=agreed)
     # What the table thinks of this step, even where it would begin with another, ask the person something first, or has
     # another member of a weighted set for this person by now.
     if any(isinstance(verdict, Step) and item.name == step.deployment.name for item, verdict in decision.judged):
@@ -62,12 +64,18 @@ def _client_now(current: Table, client: Client | None) -> Client | None:
     return next((other for other in current.clients.values() if other.name == client.name), None)
 
 
-def _region_now(current: Table, location: Location, client: Client | None) -> Region | None:
-    """The region that the current table has for a caller of whom no more is known than the location says."""
+def _still_agreed(agreed: Consents, current: Table, client: Client | None) -> Consents:
+    """Without the word of those whom the current table doesn't let speak for the person any more."""
+    asserted = agreed.asserted and client is not None and "consent" in client.may_assert
+    standing = agreed.standing if "claim" in current.location.signals else frozenset[str]()
+    return replace(agreed, standing=standing, asserted=asserted)
+
+
+def _place_now(current: Table, location: Location, client: Client | None) -> Location | None:
+    """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:
         return None
     if client is not None and client.region is not None:
-        return current.regions.get(client.region)
-    if location.assumed:
-        return current.regions.get(current.location.unknown)
-    return region_in(current, location.territory) if location.territory is not None else None
+        bound = current.regions.get(client.region)
+        return replace(location, region=bound) if bound is not None else None
+    return replace(resolve_again(current, client, location), preferences=location.preferences)

@@ -120,7 +120,7 @@ def test_a_yes_to_one_question_is_none_to_another(server: GatewayProcess, provid
     with client_of(server) as client, client_of(server, BACKEND_KEY) as other:
         sent = asked_for(client, "US")["token"]
         more = [*HELLO, {"role": "assistant", "content": "And?"}, {"role": "user", "content": "more"}]
-        foreign = "the token is for another request, key, recipient or place, or from another gateway"
+        foreign = "the token is for another request, key, person, recipient or place, or from another gateway"
         assert asked_for(client, "US", more, x_gateway_consent=sent)["note"] == foreign
         assert asked_for(other, "US", x_gateway_consent=sent)["note"] == foreign
         assert asked_for(client, "US", x_gateway_consent="yes")["note"] == "what was sent is no consent token"

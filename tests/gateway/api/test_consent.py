@@ -80,6 +80,36 @@ def test_keys_are_told_apart_and_not_shown() -> None:
     assert "app" not in said("app").caller
 
 
+def test_people_with_one_key_are_told_apart_where_they_are_named_and_not_shown() -> None:
+    anna, ben = ClaimReport("US", subject="anna"), ClaimReport("US", subject="ben")
+    callers = {said("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))} | {
+        said("backend", claim=anna).caller
+    }
+    assert len(callers) == 4
+    assert said("app", claim=anna) == said("app", claim=replace(anna, territory="DE"))
+    assert not any("anna" in caller for caller in callers)
+    assert said("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, subject="anna")) == said("app")
+
+
+def test_a_backend_that_may_names_the_person_of_a_token() -> None:
+    table = table_of(CONFIG.replace("may_assert: [territory, consent]", "may_assert: [user]"))
+    asked = [
+        consent_said(table, authenticate(table, visitor), visitor, NOWHERE).caller
+        for key in ("backend", "app")
+        for user in (b"anna", b"ben")
+        for visitor in [
+            headers_of(
+                {
+                    "headers": [(b"authorization", b"Bearer " + key.encode()), (b"x-gateway-user", user)],
+                    "client": ("10.0.0.1", 1),
+                }
+            )
+        ]
+    ]
+    assert asked[0] != asked[1]
+    assert asked[2] == asked[3] == said("app").caller
+
+
 def test_the_error_has_all_that_an_app_needs() -> None:
     asked = ConsentRequest("OpenAI", "US", "any", ("messages", "tools"), "c1.5.x", 5)
     error = from_domain(Refused(Refusal(RefusalCode.CONSENT_REQUIRED, "ask"), asked), [])

@@ -644,6 +644,15 @@ DEPLOYMENTS = {
         "deployments.z.endpoint: http://[::1]:8000 stores and processes elsewhere in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
+    "one server of this machine, by the address of no interface": deployment(
+        f"x: {{provider: openai-compatible, model: m, endpoint: 'https://localhost', {OWN}}}\n"
+        "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://0.0.0.0/v2', stores: FR, processes: FR}\n"
+        "  z: {provider: openai-compatible, model: n, endpoint: ▸'https://[::]', stores: FR, processes: FR}",
+        "deployments.y.endpoint: https://0.0.0.0 stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+        "deployments.z.endpoint: https://[::] stores and processes elsewhere in deployment 'x' (line 19); "
+        "one server has one set of facts; state the same in both",
+    ),
     "one server, its address dressed as IPv6": deployment(
         f"x: {{provider: openai-compatible, model: m, endpoint: 'https://192.0.2.1', {OWN}}}\n"
         "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://[::ffff:c000:201]/v1', stores: FR, processes: FR}",

@@ -18,6 +18,7 @@ from gateway.config.yaml_source import parse_yaml
         ("location: {edges: [{secret: {header: h, value: '${S}'}}, {secret: {header: h, value: s}}]}", ["location.edges[1].secret.value"]),
         ("location: {claim: {secret: s}}", ["location.claim.secret"]),
         ("exporters: {x: {headers: {authorization: '${T}', x-token: t}}}", ["exporters.x.headers.x-token"]),
+        ("secrets: {consent: '${C}', identity: i}", ["secrets.identity"]),
         ("deployments: [1, 2]\nlocation: text\nexporters: {x: null}", []),
     ],
 )  # fmt: skip

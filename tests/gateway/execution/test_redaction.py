@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,19 @@ from hypothesis import strategies as st
 
 from gateway.execution.redaction import redacted, without_quotes
 from gateway.model.deployment import Deployment
-from providers.chat import AssistantMessage, ChatRequest, SystemMessage, ToolCall, UserMessage
+from providers.auth import Secret
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from providers.failures import Failure, FailureKind
 from tests.tables import WORLD, table_of
 
@@ -65,6 +78,74 @@ def test_a_key_is_left_out_wherever_it_stands(deployment: Deployment) -> None:
     assert (failure.detail, failure.code, failure.param) == ("[redacted] is wrong", "bad_[redacted]", "[redacted]")
 
 
+def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deployment) -> None:
+    key = deployment.credentials[0].reveal()
+    for length in range(4, len(key)):
+        told = f"{'x' * (2000 - length)}{key}"[:2000]
+        failure = redacted(said(told, f"bad {key[:length]}"), deployment, REQUEST)
+        assert failure.detail == f"{'x' * (2000 - length)}[redacted]"
+        assert failure.code == "bad [redacted]"
+
+
+@pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "session-token-000001"])
+def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
+    pair = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3:session-token-000001")
+    signing = replace(deployment, credentials=(pair,))
+    assert redacted(said(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [("req_011CSHoEeqs5C35K2UUqR7Fy", True), ("bearer-sk-us-secret", False), ("My neighbour Anna", False), ("x" * 201, False)],
+)  # fmt: skip
+def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, told: str, kept: bool) -> None:
+    assert redacted(replace(said(""), request_id=told), deployment, REQUEST).request_id == (told if kept else None)
+
+
+BESIDE_THE_TEXT = ChatRequest(
+    "assistant",
+    (
+        SystemMessage("Be brief.", name="sommer-and-sons"),
+        UserMessage(
+            (
+                TextPart("What is this?"),
+                ImagePart("https://pictures.example/anna-sommer/mri.png?signature=0123456789"),
+                ImagePart(f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 9000}"),
+                AudioPart("UklGRiQAAABXQVZFZm10IBAAAAABAAEA", "wav"),
+                FilePart("JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK", "anna-sommer-findings.pdf"),
+            ),
+            name="Anna_Sommer",
+        ),
+        AssistantMessage(None, refusal="I can't speak about Anna's findings.", reasoning="She seems to be ill, so I"),
+        ToolMessage("c", "Anna Sommer, born on 1961-02-03"),
+        UserMessage("?", name="Anna_Sommer"),
+    ),
+    extra={"safety_identifier": "anna@sommer.example", "metadata": {"patient": "4711-0815"}},
+)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "https://pictures.example/anna-sommer/mri.png?signature=0123456789",
+        "https://pictures.example/anna-sommer",
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg",
+        "UklGRiQAAABXQVZFZm10IBAAAAABAAEA",
+        "JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK",
+        "anna-sommer-findings.pdf",
+        "Anna_Sommer",
+        "sommer-and-sons",
+        "I can't speak about Anna's findings.",
+        "She seems to be ill, so I",
+        "Anna Sommer, born on 1961-02-03",
+        "anna@sommer.example",
+        "4711-0815",
+    ],
+)
+def test_what_stands_beside_the_text_of_a_message_is_left_out_too(deployment: Deployment, quoted: str) -> None:
+    assert redacted(said(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
+
+
 def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:
     for failure in (said(""), said("too long", "context_length_exceeded", "messages")):
         assert redacted(failure, deployment, REQUEST) is failure
@@ -74,6 +155,31 @@ def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployme
     long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
     failure = redacted(said("you said 'abab'", "abab", "abab"), deployment, long)
     assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "糖尿病患者可以吃什么水果呢",
+        "My neighbour,\nAnna Sommer,\nhas\ndiabetes.",
+        'She "only" has "a" little "bit" of it',
+        "😀😃😄😁😆😅🤣😂",
+        "C:\\anna\\sommer\\findings\\2026",
+    ],
+)
+def test_what_is_quoted_in_json_within_a_text_is_left_out(deployment: Deployment, text: str, times: int) -> None:
+    quoted = text
+    for _ in range(times):
+        quoted = json.dumps(quoted)[1:-1]
+    request = ChatRequest("assistant", (UserMessage(text),))
+    told = redacted(said(f"upstream said: wrong is {quoted}, it is"), deployment, request).detail
+    assert told == f"upstream said: wrong is {QUOTED}, it is"
+
+
+@given(told=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
+def test_what_quotes_nothing_is_told_as_it_was(deployment: Deployment, told: str) -> None:
+    assert redacted(said(told), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == told
 
 
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))

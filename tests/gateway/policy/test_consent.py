@@ -294,7 +294,10 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
         (replace(SAID, token="yes"), "what was sent is no consent token"),
         (replace(SAID, token=""), "what was sent is no consent token"),
         (replace(SAID, token=token(now=NOW - LIFETIME_S)), "the token has expired"),
-        (replace(SAID, token=token(key=b"x" * 32)), "the token is for another request, key, recipient or place"),
+        (
+            replace(SAID, token=token(key=b"x" * 32)),
+            "the token is for another request, key, person, recipient or place",
+        ),
         (replace(SAID, note="twice"), "twice"),
         (replace(SAID, asserted=True), "a standing consent doesn't do here"),
         (replace(SAID, standing=frozenset({"OpenAI"})), "a standing consent doesn't do here"),

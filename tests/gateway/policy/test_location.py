@@ -54,7 +54,8 @@ def test_an_edge_tells_the_territory(said: str, region: str, territory: str) -> 
 
 
 @pytest.mark.parametrize(
-    "said", ["XX", "ZZ", "EU", "AP", "A1", "T1", "", "China", "CN, US", "\r\nCN", "C" * 5000, "中国"]
+    "said",
+    ["XX", "ZZ", "EU", "AP", "A1", "T1", "", "China", "CN, US", "\r\nCN", "C" * 5000, "中国", "ß", "ſe", "ﬁ", "ıt"],
 )
 def test_what_is_no_territory_is_unknown(said: str) -> None:
     location = resolve(TABLE, None, seen(said))
@@ -121,6 +122,32 @@ def test_a_conflict_takes_the_strictest_region_if_there_is_one() -> None:
     assert resolve(TABLE, backend, seen("US", ("CN",))).problem is LocationProblem.CONFLICT
     refusing = replace(TABLE, location=replace(TABLE.location, conflict="refuse"))
     assert resolve(refusing, backend, seen("JP", ("CN",))).problem is LocationProblem.CONFLICT
+
+
+APPROVED = ("  eu: {", "  hk: {territories: [HK], boundary: [CN, HK], approvals: required}\n  eu: {")
+PASSED_THROUGH = ("boundary: [CN]}", "boundary: [CN], transit: [DE]}\n  hk: {territories: [HK], boundary: [CN, HK]}")
+CELL = "cell: {territory: DE, serves: [SERVED, eu, default]}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "cell", "region"),
+    [
+        (APPROVED, "", None),
+        ((APPROVED[0], APPROVED[1].replace("approvals: required", "approvals: none")), "", "cn"),
+        ((APPROVED[0], APPROVED[1].replace("[CN, HK], approvals: required", "[CN]")), "", "cn"),
+        ((APPROVED[0], APPROVED[1].replace("[CN, HK]", "[CN]")), "", "hk"),
+        (PASSED_THROUGH, CELL.replace("SERVED", "cn"), None),
+        ((PASSED_THROUGH[0], PASSED_THROUGH[1].replace("HK]}", "HK], transit: [DE]}")), CELL.replace("SERVED", "cn, hk"), "cn"),
+        ((PASSED_THROUGH[0], PASSED_THROUGH[1].replace("CN, HK]", "CN, DE]")), CELL.replace("SERVED", "cn, hk"), "cn"),
+    ],
+)  # fmt: skip
+def test_the_strictest_region_does_nothing_that_another_forbids(
+    change: tuple[str, str], cell: str, region: str | None
+) -> None:
+    table = table_of(WORLD.replace(*change) + cell)
+    location = resolve(table, CLIENTS["backend"], seen("HK", ("CN",)))
+    assert (location.region.name if location.region else None) == region
+    assert (location.problem is LocationProblem.CONFLICT) == (region is None)
 
 
 def test_two_territories_of_one_region_are_no_conflict() -> None:
@@ -447,6 +474,12 @@ def test_no_region_is_the_stricter_one() -> None:
         assert located(country, replace(STRICT, region_by_territory=regions)) == ("unknown", None, "unknown")
     both = {**STRICT.region_by_territory, "US": us, "US-CA": replace(ca, approvals_required=True)}
     assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
+
+
+def test_a_part_that_is_no_word_of_ours_is_a_doubt() -> None:
+    for part in ("ß", "ﬁ", "ca\u0131"):
+        location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",), (part,))))
+        assert location.problem is LocationProblem.UNKNOWN, part
 
 
 def test_a_part_alone_has_a_region_and_its_country_none() -> None:

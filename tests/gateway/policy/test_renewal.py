@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Step
 from gateway.model.location import Location
+from gateway.model.signals import AddressReport, ClaimReport
 from gateway.model.table import Client, Region, Table
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location import EdgeReport, Sighting, resolve, resolve_again
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from providers.fitting import Needs
@@ -174,3 +178,130 @@ def test_a_region_that_was_assumed_must_still_be_assumed() -> None:
     assert verdict(changed(of=assuming), None, APP, table=table) is None
     assert verdict(changed(("unknown: us", "unknown: eu"), of=assuming), None, APP, table=table) == ELSEWHERE
     assert verdict(changed(("unknown: us", "unknown: refuse"), of=assuming), None, APP, table=table) == ELSEWHERE
+
+
+# Of Germany, says a backend, and of the United States, says the edge: the stricter of the two is Europe.
+TWO_VOICES = WORLD.replace("boundary: [US]", 'boundary: [US, "@EEA", CH]')
+BACKEND = "b" * 64
+NARROWER = ('boundary: [US, "@EEA", CH]', "boundary: [US]")
+
+
+def after(*changes: tuple[str, str], said: Sighting, of: str = TWO_VOICES) -> tuple[str | None, str | None]:
+    """What becomes of a step in Europe, and the region that the new config has for the same request."""
+    old, new = table_of(of), changed(*changes, of=of)
+    client = old.clients[BACKEND]
+    location = resolve(old, client, said)
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    assert outcome.region.name == "eu"
+    fresh = resolve(new, new.clients[BACKEND], said).region
+    told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0)
+    return told, fresh.name if fresh is not None else None
+
+
+@pytest.mark.parametrize(
+    ("changes", "region"),
+    [
+        ((), "eu"),
+        ((NARROWER,), None),
+        ((("  edges:", "  conflict: refuse\n  edges:"),), None),
+        ((("may_assert: [territory]", "may_assert: []"),), "us"),
+        ((("signals: [api_key, assertion, edge_header]", "signals: [api_key, edge_header]"),), "us"),
+        ((("signals: [api_key, assertion, edge_header]", "signals: [api_key, assertion]"),), "eu"),
+    ],
+)
+def test_signals_are_weighed_anew(changes: tuple[tuple[str, str], ...], region: str | None) -> None:
+    told, fresh = after(*changes, said=Sighting(EdgeReport("cf-ipcountry", ("US",)), asserted=("DE",)))
+    assert fresh == region
+    assert told == (None if region == "eu" else ELSEWHERE)
+
+
+def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> None:
+    order = ("signals: [api_key, assertion, edge_header]", "signals: [claim, edge_header, assertion]")
+    claims = f"{CLAIMS}\n  edges:"
+    world = TWO_VOICES.replace(*order).replace("  edges:", claims, 1)
+    said = Sighting(EdgeReport("cf-ipcountry", ("T1",)), asserted=("US",), claim=ClaimReport("DE"))
+    assert after(NARROWER, said=said, of=world) == (None, "eu")
+
+
+CLAIMS = '  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "01234567890123456789012345678901"}'
+SIGNALS = ("api_key", "claim", "assertion", "edge_header", "geoip")
+WORLDS = [
+    text.replace("signals: [api_key, assertion, edge_header]", f"signals: [{', '.join(SIGNALS)}]").replace(
+        "  edges:", f"{CLAIMS}\n  geoip: {{path: /nowhere.mmdb, max_age: 30d}}\n{more}  edges:", 1
+    )
+    for text in (
+        TWO_VOICES,
+        TWO_VOICES.replace(*NARROWER),
+        TWO_VOICES.replace("may_assert: [territory]", "may_assert: []"),
+        TWO_VOICES.replace(*split("US-CA")),
+    )
+    for more in ("", "  conflict: refuse\n", "  unknown: eu\n", "  accept_country_only: [US]\n")
+]
+WORLDS = [text for text in WORLDS if "US-CA" in text or "accept" not in text]
+words = st.sampled_from([None, "DE", "FR", "US", "US-CA", "US-NY", "CN", "JP", "XX", "T1"])
+
+
+@given(st.sampled_from(WORLDS), st.sampled_from(WORLDS), st.tuples(words, words, words, words), st.booleans())
+def test_what_is_left_of_a_request_tells_the_same_place_as_the_request(
+    before: str, now: str, said: tuple[str | None, ...], known: bool
+) -> None:
+    claim, asserted, edge, address = said
+    sighting = Sighting(
+        EdgeReport("cf-ipcountry", (edge,)) if edge else None,
+        asserted=(asserted,) if asserted else (),
+        claim=ClaimReport(claim) if claim else None,
+        address=AddressReport(address, hidden=address == "T1", note="hidden: Tor") if address else None,
+    )
+    old, new = cached(before), cached(now)
+    location = resolve(old, old.clients[BACKEND] if known else None, sighting)
+    client = new.clients[BACKEND] if known else None
+    if location.region is not None:
+        again, fresh = resolve_again(new, client, location), resolve(new, client, sighting)
+        assert (again.region, again.territory, again.why) == (fresh.region, fresh.territory, fresh.why)
+        assert again.assumed == fresh.assumed
+
+
+cached = lru_cache(table_of)
+
+
+@pytest.mark.parametrize(
+    ("before", "after_it", "still"),
+    [("", "", True), ("may_assert: [territory, consent]", "may_assert: [territory]", False)],
+)
+def test_who_may_not_speak_for_the_person_any_more_has_not_agreed_for_it(
+    before: str, after_it: str, still: bool
+) -> None:
+    asking = WORLD.replace("endpoint: eu,", "endpoint: eu, consent: {mode: standing},")
+    asking = asking.replace("may_assert: [territory]", "may_assert: [territory, consent]")
+    old = table_of(asking)
+    new = changed((before, after_it), of=asking)
+    client, agreed = old.clients[BACKEND], Consents(asserted=True)
+    location = resolve(old, client, Sighting(asserted=("DE",)))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0, consents=agreed).outcome
+    assert isinstance(outcome, Plan)
+    told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, lambda *_: agreed)
+    assert (told is None) == still
+
+
+def test_a_claim_that_is_not_heard_any_more_has_not_agreed_for_anybody() -> None:
+    asking = WORLD.replace("endpoint: eu,", "endpoint: eu, consent: {mode: standing},")
+    hearing = asking.replace("[api_key, assertion,", "[claim, api_key, assertion,").replace(
+        "  edges:", f"{CLAIMS}\n  edges:"
+    )
+    old, agreed = table_of(hearing), Consents(standing=frozenset({"openai"}))
+    location = resolve(old, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0, consents=agreed).outcome
+    assert isinstance(outcome, Plan)
+    for new, still in ((changed(of=hearing), True), (changed(of=asking), False)):
+        told = why_not_now(outcome.steps[0], new, "assistant", None, location, NEEDS, 0.0, lambda *_: agreed)
+        assert (told is None) == still
+
+
+def test_two_assertions_of_one_place_are_still_that_place() -> None:
+    said = Sighting(asserted=("DE", "de"))
+    assert after(said=said) == (None, "eu")
+    # Ignored before, and believed now: were it not weighed, the caller would stay where the edge alone has it.
+    ignored = TWO_VOICES.replace("may_assert: [territory]", "may_assert: []")
+    said = Sighting(EdgeReport("cf-ipcountry", ("DE",)), asserted=("CN",))
+    assert after(("may_assert: []", "may_assert: [territory]"), said=said, of=ignored) == (ELSEWHERE, None)

@@ -102,6 +102,26 @@ def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(te
         assert plan_of(abroad, other) == ["house"]
 
 
+@pytest.mark.parametrize("cell", ["CN", "CN-SH", "DE", "HK"])
+def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) -> None:
+    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
+    here = table_of(
+        routed.replace("clients:\n", HOUSE.replace("PLACE", "CN") + "clients:\n")
+        + f"cell: {{territory: {cell}, serves: [default]}}\n"
+    )
+    if cell.startswith("CN"):
+        assert plan_of(here, "CN") == ["house"]
+        return
+    refusal = refuse_location(here, resolve(here, None, Sighting(EdgeReport("h", ("CN",)))))
+    assert refusal is not None  # by the headers alone: the body is not read, and not logged
+    assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    assert refusal.message == (
+        "prompts must not leave mainland China, where this gateway is not, and no region names it"
+    )
+    assert decision(here, "CN").outcome == refusal
+    assert plan_of(here, "JP") == ["house"]
+
+
 def test_a_region_that_names_a_territory_decides_for_itself() -> None:
     routed = NO_CN.replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      far: [house]")
     named = routed.replace("regions:\n", 'regions:\n  far: {territories: [CN, RU], boundary: ["*"]}\n')

@@ -337,6 +337,18 @@ async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_wo
     assert turn.heard is None, "a stream that nobody keeps is read as it is"
 
 
+@pytest.mark.parametrize(("territory", "is_kept"), [("CN", False), ("CN-BJ", False), ("RU", False), ("JP", True)])
+def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept: bool) -> None:
+    """It would be read again by a judge, who is no more told whose it is."""
+    scene = Scene(keeping(shadowed()))
+    location = resolve(scene.table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = replace(location, region=scene.table.regions["default"])
+    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    turn = scene.shadows.turn(scene.table, location, record, begun(None))
+    assert turn is not None
+    assert (turn.shadow.keep_text, turn.heard is not None) == (is_kept, is_kept)
+
+
 async def test_an_answer_of_two_models_is_nobodys() -> None:
     scene = Scene(keeping(shadowed()))
     await scene.offer(told=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
