@@ -85,8 +85,7 @@ def judge(
     """The verdict on one failed attempt.
 
     tried_here: attempts on this deployment so far, this one included. another_key: an untried key of it is left, and
-    may be tried.
-    left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
+    may be tried. left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
     """
     rule = RULES[failure.kind]
     may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _is_passing(failure.kind)

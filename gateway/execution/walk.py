@@ -73,11 +73,6 @@ class Walk:
     def _is_last(self) -> bool:
         return self.position >= len(self.plan.steps) - 1
 
-    @property
-    def _leaves_attempts(self) -> bool:
-        """Whether one more attempt here leaves one for the next step: many keys must not use up all of them."""
-        return self._is_last or len(self.record.attempts) + 1 < self.bounds.attempts_total
-
     async def attempt_next(self) -> Answer:
         """The next attempt; raises AttemptFailed after noting the failure and choosing where to go from there."""
         step, slot = self._next_step(), None
@@ -220,15 +215,12 @@ class Walk:
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)
-                if breaker is None or breaker.state is CLOSED or not self._held_s(breaker):
+                if breaker is None or breaker.state is CLOSED or not breaker.held_s(self.deadline.clock()):
                     return step
                 reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
             self.record.skipped.append(Skipped(step.deployment.name, reason))
             self._go_onward()
         return None
-
-    def _held_s(self, breaker: Breaker) -> float:
-        return breaker.held_s(self.deadline.clock())
 
     def _why_not(self, deployment: Deployment) -> str | None:
         if self.context_tokens_over is not None:
@@ -256,11 +248,13 @@ class Walk:
             self.ended = True
             return
         untried = [key for key in self.means.health.usable_keys(deployment) if key not in self.used_keys]
+        # Many keys must not use up the attempts of the next step.
+        leaves_one = self._is_last or len(self.record.attempts) + 1 < self.bounds.attempts_total
         verdict = judge(
             failure,
             tried_here=self.tried_here,
             per_deployment=self.bounds.attempts_per_deployment,
-            another_key=bool(untried) and self._leaves_attempts,
+            another_key=bool(untried) and leaves_one,
             is_last_step=self._is_last,
             failover_after_s=self.bounds.failover_after_s,
             left_s=self.deadline.left_s(committed=not self.request.stream),
