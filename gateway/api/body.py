@@ -36,6 +36,8 @@ BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
+# orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON, in these words.
+_OF_NESTING = frozenset({"depth limit exceeded", "failed to allocate memory"})
 _FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
 Receive = Callable[[], Awaitable[Any]]
 
@@ -180,9 +182,7 @@ def _parsed(body: bytes) -> object:
     except orjson.JSONDecodeError as error:
         if not body:
             raise ApiError("invalid_request", "the body is empty; send a JSON object") from None
-        # orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON.
-        read = body[: error.pos]
-        if read.count(b"[") + read.count(b"{") - read.count(b"]") - read.count(b"}") > MAX_DEPTH:
+        if error.msg in _OF_NESTING:
             raise _too_deep() from None
         raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
     return value

@@ -257,6 +257,12 @@ def test_json_is_parsed(value: object) -> None:
         (b'{"a": "\\ud800"}', "not valid JSON"),
         (b"{} {}", "not valid JSON"),
         (b"[" * 100_000, "nested deeper than 64 levels"),
+        # Brackets inside a text are no nesting.
+        (b'{"a": "' + b"[{" * 100 + b'\n"}', "(line 1, column 208)"),
+        (b'{"a": "' + b"[" * 100 + b'\\"", "b": nan}', "(line 1, column 118)"),
+        (b'{"' + b"[" * 100 + b'": 1, "b"', "not valid JSON"),
+        (b"[" * 500, "nested deeper than 64 levels"),
+        (b'{"a": "' + b"]" * 5000 + b'", "b": ' + b"[" * 3000, "nested deeper than 64 levels"),
     ],
 )
 def test_a_mistake_has_its_place(content: bytes, words: str) -> None:
