@@ -80,6 +80,7 @@ def decode_any_request(body: object) -> ChatRequest:
         # Without tools it says nothing, and OpenAI refuses it; frameworks send it all the same.
         fields.pop("parallel_tool_calls", None)
     messages = decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
+    tool_choice = _tool_choice(source, tools)
     unread = unread_fields(source)
     if extra or unread:
         _bound_unknown(extra)
@@ -91,7 +92,7 @@ def decode_any_request(body: object) -> ChatRequest:
         include_usage=include_usage,
         max_tokens=_max_tokens(source),
         tools=tools,
-        tool_choice=_tool_choice(source, tools),
+        tool_choice=tool_choice,
         extra=extra,
         unread=unread,
         **fields,

@@ -28,8 +28,13 @@ _INNER = {
 _PART = {kind: frozenset({"type", kind}) for kind in ("text", "refusal", *_INNER)}
 _TOOL = frozenset({"type", "function"})
 _FUNCTION = frozenset({"name", "description", "parameters", "strict"})
-_FORMAT = frozenset({"type", "json_schema"})
+_TYPE = frozenset({"type"})
+_FORMAT = _TYPE | {"json_schema"}
 _SCHEMA = frozenset({"name", "description", "schema", "strict"})
+_NAMED = _TYPE | {"function"}
+_ALLOWED = _TYPE | {"allowed_tools"}
+_ALLOWED_TOOLS = frozenset({"mode", "tools"})
+_NAME = frozenset({"name"})
 _STREAM_OPTIONS = frozenset({"include_usage", "include_obfuscation"})
 _NONE: frozenset[str] = frozenset()
 
@@ -47,8 +52,9 @@ def unread_fields(body: Mapping[str, Any]) -> frozenset[str]:
     if tools := body.get("tools"):
         found.update(_in_tools(tools))
     if form := body.get("response_format"):
-        found.update(_beyond(form, _FORMAT, "response_format"))
-        found.update(_beyond(form.get("json_schema") or {}, _SCHEMA, "response_format.json_schema"))
+        found.update(_in_format(form))
+    if type(choice := body.get("tool_choice")) is dict:
+        found.update(_in_choice(choice))
     if options := body.get("stream_options"):
         found.update(_beyond(options, _STREAM_OPTIONS, "stream_options"))
         if options.get("include_obfuscation"):
@@ -84,3 +90,24 @@ def _in_tools(tools: Any) -> Iterator[str]:
     for tool in tools:
         yield from _beyond(tool, _TOOL, "tools")
         yield from _beyond(tool["function"], _FUNCTION, "tools.function")
+
+
+def _in_format(form: Mapping[str, Any]) -> Iterator[str]:
+    # A schema beside another type has not been looked at: it may be anything.
+    is_schema = form["type"] == "json_schema"
+    yield from _beyond(form, _FORMAT if is_schema else _TYPE, "response_format")
+    if is_schema:
+        yield from _beyond(form["json_schema"], _SCHEMA, "response_format.json_schema")
+
+
+def _in_choice(choice: Mapping[str, Any]) -> Iterator[str]:
+    if choice["type"] == "function":
+        yield from _beyond(choice, _NAMED, "tool_choice")
+        yield from _beyond(choice["function"], _NAME, "tool_choice.function")
+        return
+    yield from _beyond(choice, _ALLOWED, "tool_choice")
+    allowed = choice["allowed_tools"]
+    yield from _beyond(allowed, _ALLOWED_TOOLS, "tool_choice.allowed_tools")
+    for tool in allowed["tools"]:
+        yield from _beyond(tool, _NAMED, "tool_choice.allowed_tools.tools")
+        yield from _beyond(tool["function"], _NAME, "tool_choice.allowed_tools.tools.function")

@@ -377,6 +377,30 @@ def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: di
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "mode": "x"}}},
             {"response_format.json_schema.mode"},
         ),
+        # A schema is for its own type alone, and nobody has looked at it beside another.
+        *(
+            ({"response_format": {"type": kind, "json_schema": schema}}, {"response_format.json_schema"})
+            for kind in ("text", "json_object")
+            for schema in ({"name": "n", "schema": {}}, [1], "x", True, {})
+        ),
+        ({"response_format": {"type": "json_object", "json_schema": None}}, set()),
+        ({"tools": [FUNCTION], "tool_choice": FUNCTION}, set()),
+        ({"tools": [FUNCTION], "tool_choice": FUNCTION | {"cache_control": {}}}, {"tool_choice.cache_control"}),
+        (
+            {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "f", "strict": True}}},
+            {"tool_choice.function.strict"},
+        ),
+        (
+            {
+                "tools": [FUNCTION],
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "a": 1,
+                    "allowed_tools": {"mode": "auto", "b": 1, "tools": [FUNCTION | {"c": 1}]},
+                },
+            },
+            {"tool_choice.a", "tool_choice.allowed_tools.b", "tool_choice.allowed_tools.tools.c"},
+        ),
         ({"stream": True, "stream_options": {"include_obfuscation": False}}, set()),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True, "chunk": 1}},
