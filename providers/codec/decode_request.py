@@ -157,7 +157,8 @@ def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
 
 def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
     biases = mapping(source["logit_bias"], "logit_bias")
-    return {token: number(biases, token, f"logit_bias.{token}", -100, 100) or 0 for token in biases}
+    # A token's name is the client's own, and a mistake is told to the log as well.
+    return {token: number(biases, token, f"logit_bias.{token[:_LONGEST_NAME]}", -100, 100) or 0 for token in biases}
 
 
 def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:

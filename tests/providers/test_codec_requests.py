@@ -553,3 +553,9 @@ def test_what_nobody_knows_is_bounded_because_it_is_named(place: str) -> None:
         ask(["y" * 10_000])
     assert len(str(raised.value)) < 300
     assert len(raised.value.param or "") < 200
+
+
+def test_a_mistake_of_a_long_token_is_told_in_few_words() -> None:
+    error = mistake(body(logit_bias={"7" * 100_000: 1000}))
+    assert len(str(error)) < 300
+    assert len(error.param or "") < 200
