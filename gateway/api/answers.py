@@ -55,7 +55,9 @@ class LabelledEncoder(ChunkEncoder):
         self._produce_id = produce_id
         self._prefixer = Prefixer(labelling.prefix)
         self._integrity = Integrity() if labelling.has_integrity else None
-        self._choices_left = request.n or 1
+        # The choices that have ended, which may be fewer than were asked for, and whether all that have begun did.
+        self._ended: set[int] = set()
+        self._has_ended = False
         self._is_mark_due = False
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
@@ -78,8 +80,9 @@ class LabelledEncoder(ChunkEncoder):
             case TextRun(pieces) if self._integrity is not None:
                 self._integrity.add(orjson.loads(b'"' + b"".join(pieces) + b'"'))
             case ChoiceFinish():
-                self._choices_left -= 1
-                self._is_mark_due = self._is_mark_due or self._choices_left == 0
+                self._ended.add(event.choice)
+                self._has_ended = self._started <= self._ended
+                self._is_mark_due = self._is_mark_due or self._has_ended
             case Opened():
                 opened = super()._encode(event)
                 self._is_mark_due = True
@@ -89,8 +92,7 @@ class LabelledEncoder(ChunkEncoder):
     def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
         if self._is_mark_due:
             self._is_mark_due = False
-            ended = self._choices_left <= 0 and self._integrity is not None
-            integrity = self._integrity.value if ended and self._integrity is not None else ""
+            integrity = self._integrity.value if self._has_ended and self._integrity is not None else ""
             told = marks(self._labelling, self._produce_id, integrity, in_content=self._prefixer.shown)
             extras = {**(extras or {}), "labels": told}
         return super()._chunk(choices, extras, usage)

@@ -164,6 +164,20 @@ def test_each_choice_has_the_words_and_the_last_to_end_has_the_values() -> None:
     assert "x_gateway" not in chunks[-2]
 
 
+@pytest.mark.parametrize("came", [1, 2, 3])
+def test_the_values_come_however_many_choices_a_provider_gives(came: int) -> None:
+    request = ChatRequest("assistant", ASK.messages, stream=True, n=2)
+    texts = [TextDelta(f"text {choice}", choice) for choice in range(came)]
+    chunks = encoded(OPENED, *texts, *(ChoiceFinish("stop", choice) for choice in range(came)), Finished())
+    again = encoded(
+        OPENED, *texts, *(ChoiceFinish("stop", choice) for choice in range(came)), Finished(), request=request
+    )
+    assert chunks == again
+    _, (at, ended) = marks_in(chunks)
+    assert at == len(chunks) - 2
+    assert ended[0]["AIGC"]["ReservedCode1"] == ",".join(value_of(text_in(chunks, choice)) for choice in range(came))
+
+
 def test_an_answer_that_breaks_off_has_the_words_and_no_value() -> None:
     broken = Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
     chunks = encoded(OPENED, TextDelta("Hi"), broken)
