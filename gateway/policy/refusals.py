@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Iterable, Mapping, Set
 
 from gateway.model.decision import Considered, PassedOver, Refusal, RefusalCode, Step, Unwell
 from gateway.model.deployment import Deployment
@@ -28,6 +29,7 @@ _LAW = frozenset(
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 _MOST_OF_NAMES = 300
+_WORD = re.compile(r"\w+")
 # Where in a request each feature is asked for.
 _PLACES = {
     "tools": "tools",
@@ -174,13 +176,19 @@ def _unable(assistant: Assistant, region: Region, considered: tuple[Considered, 
     if reasons == {PassedOver.MOVES_DATA}:
         places = needs.moving
     elif reasons == {PassedOver.CAPABILITY}:
-        places = {_PLACES[feature] for feature in needs.features}
+        # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
+        lacking = _words_in(names)
+        places = {_PLACES[feature] for feature in needs.features if feature in lacking}
     param = next(iter(places)) if len(places) == 1 else None
     see = f": see `{param}`" if param is not None and param not in told else ""
     message = (
         f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked ({told}){see}"
     )
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
+
+
+def _words_in(details: Iterable[str]) -> Set[str]:
+    return {word for detail in details for word in _WORD.findall(detail)}
 
 
 def words_of(names: frozenset[str]) -> str:

@@ -267,10 +267,10 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "n=2 beside tools": (
         {"tools": [F], "n": 2},
         row(
-            gpt_6=cannot("can't do n"),
+            gpt_6=cannot("can't do n", "n"),
             gpt_4o=sent(n=2),
-            gemini=cannot("can't do n"),
-            house=cannot("can't do n"),
+            gemini=cannot("can't do n", "n"),
+            house=cannot("can't do n", "n"),
             qwens=cannot("one beside tools"),
         ),
     ),
@@ -327,9 +327,9 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"tools": [F], "tool_choice": "required"},
         row(
             vendor=sent(tool_choice="required"),
-            house=cannot("tool_choice_required"),
+            house=cannot("tool_choice_required", "tool_choice"),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "ANY"}),
-            qwens=cannot("tool_choice_required"),
+            qwens=cannot("tool_choice_required", "tool_choice"),
         ),
     ),
     "tool_choice function": (
@@ -337,7 +337,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         row(
             vendor=sent(tool_choice={"type": "function", "function": {"name": "f"}}),
             gpt_6=sent(tool_choice={"type": "function", "name": "f"}),
-            house=cannot("tool_choice_named"),
+            house=cannot("tool_choice_named", "tool_choice"),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "ANY", "allowedFunctionNames": ["f"]}),
             qwen=sent(parameters__tool_choice={"type": "function", "function": {"name": "f"}}),
             qwen_thinks=sent(

@@ -205,6 +205,14 @@ def test_a_refused_feature_tells_where_the_request_asks_for_it(feature: str) -> 
     assert refusal_of(MUTE, "CN", asked(feature)).param == WHERE[feature]
 
 
+def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
+    refusal = refusal_of(TABLE, "HK", asked("vision", "tools", "json_object"))
+    assert (refusal.param, refusal.message.endswith("(qwen-intl: can't do vision): see `messages`")) == (
+        "messages",
+        True,
+    )
+
+
 def test_a_place_that_is_told_already_is_not_told_again() -> None:
     assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: can't do tools)")
 
