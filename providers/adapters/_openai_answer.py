@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from providers.adapter import WireResponse
+from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
 from providers.adapters._tool_loops import arguments_text
 from providers.assembly import Assembler
@@ -279,7 +280,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         _MESSAGES.kind_of(kind, text or ""),
         code=code or word,
         detail=text,
-        param=read_str(source, "param"),
+        param=place_in_chat(read_str(source, "param")),
         request_id=read_str(body, "request_id"),
         limits=_LIMITS,
     )

@@ -358,6 +358,25 @@ def test_an_error_within_a_stream_has_no_status(error: object, kind: FailureKind
     assert failed.failure.kind is kind
 
 
+@pytest.mark.parametrize(
+    ("told", "place"),
+    [
+        ("messages[3].content", "messages[3].content"),
+        ("tools[0].function.name", "tools[0].function.name"),
+        ("input[7].call_id", "messages"),
+        ("input", "messages"),
+        ("max_output_tokens", "max_completion_tokens"),
+        ("reasoning.effort", "reasoning_effort"),
+        ("text.format.schema", "response_format"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_place_is_told_in_words_that_the_client_has_said(told: str | None, place: str | None) -> None:
+    response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": told}}).encode(), 0)
+    assert ADAPTER.classify_error(response).param == place
+
+
 def test_an_error_event_may_have_no_envelope() -> None:
     """Edge case 92."""
     parser = ADAPTER.stream_parser(PLAIN)
