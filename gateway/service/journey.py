@@ -11,7 +11,7 @@ from functools import partial
 from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
 from gateway.execution.resume import Resumption, resuming
-from gateway.execution.run import Runner
+from gateway.execution.run import PlanExhausted, Runner
 from gateway.model.consent import NO_CONSENT, NOTHING_SAID, ConsentRequest, ConsentSaid
 from gateway.model.decision import Plan, Refusal, Step
 from gateway.model.location import Location
@@ -22,6 +22,7 @@ from gateway.policy.consent import Consenting
 from gateway.policy.person import person_of
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
+from gateway.service.places import as_written
 from gateway.service.signals import Signals
 from gateway.service.speaking import spoken
 from providers.chat import ChatRequest
@@ -136,7 +137,12 @@ class Journeys:
         if consenting is not None:
             record.consent = next((step.consent for step in plan.steps if step.consent is not None), None)
         still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting)
-        answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
+        try:
+            answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
+        except PlanExhausted as error:
+            if record.profile is None:
+                raise
+            raise PlanExhausted(as_written(error.failure)) from error
         if assistant.resume and request.stream:
             answer = resuming(answer, Resumption(self._runner, plan, request, bounds, deadline, record, still_allowed))
         deployment = answer.step.deployment

@@ -484,3 +484,29 @@ async def test_no_task_is_left_behind() -> None:
     await exchange.run()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    ("told", "profile", "place"),
+    [
+        ("messages[3].content", True, "messages[2].content"),
+        ("messages[3].content", False, "messages[3].content"),
+        ("messages[0].content[1].text", True, "messages"),
+        ("messages.1.content", True, "messages.1.content"),
+        ("tools[1].function", True, "tools[1].function"),
+        (None, True, None),
+    ],
+)
+async def test_a_place_is_counted_as_the_client_counts(told: str | None, profile: bool, place: str | None) -> None:
+    """A region's profile is a message before the client's own."""
+
+    async def refuse(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, json={"error": {"message": f"Invalid '{told}'.", "param": told}})
+
+    table = TABLE.replace('boundary: ["*"]', 'boundary: ["*"], profile: {locale: en-US}') if profile else TABLE
+    exchange = Exchange(refuse, table=table)
+    await exchange.run()
+    assert exchange.error == (400, "invalid_request")
+    error = json.loads(exchange.content)["error"]
+    assert error["param"] == place
+    assert error["message"].endswith(f"Invalid '{place}'.")
