@@ -74,8 +74,9 @@ def not_found(name: str, known: Iterable[str], param: str = "model") -> Assistan
     """What to raise for a name that is none of the known ones."""
     from difflib import get_close_matches
 
-    nearest = get_close_matches(name[:200], sorted(known), n=_MOST_NEAREST, cutoff=0.5)
-    return AssistantNotFound(name, tuple(nearest), param)
+    by_letters = {one.casefold(): one for one in sorted(known)}
+    nearest = get_close_matches(name[:200].casefold(), by_letters, n=_MOST_NEAREST, cutoff=0.5)
+    return AssistantNotFound(name, tuple(by_letters[letters] for letters in nearest), param)
 
 
 class Journeys:
