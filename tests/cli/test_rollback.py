@@ -8,7 +8,7 @@ import pytest
 
 from gateway.commands.admin_client import AdminClient
 from gateway.config.compile import compile_config
-from gateway.config.load import parse_document
+from gateway.config.load import load_document, parse_document
 from gateway.live.compiled import State
 from gateway.live.switch_log import SwitchLog, judge
 from gateway.state.lock import Lock
@@ -89,3 +89,27 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
     lock.release()
     assert running == at_rest
     assert (running.status, "'ffff' is no version of the history" in running.err) == (2, True)
+
+
+def test_a_version_finds_its_catalogue_beside_the_config_wherever_the_command_runs(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {}}}\n")
+    path, versions = folder / "gateway.yaml", list[str]()
+    log, state = SwitchLog(folder / "state"), State(NO_TABLE, None)
+    for model in ("one", "two"):
+        path.write_text(CONFIG.replace("MODEL", model) + "catalogue: {models: models.yaml}\n")
+        compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
+        new = State(compiled.table, compiled.written)
+        log.switched(judge(state, new, 0.0, lambda: None), new, "file", "")
+        state = new
+        versions.append(new.table.version)
+    log.close()
+    monkeypatch.setenv("GATEWAY_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("GATEWAY_CONFIG", str(path))
+    assert "models.yaml" not in (shown := gateway("diff", *versions)).err
+    assert shown.status == 0
+    shown = gateway("rollback")
+    assert (shown.status, f"the next one serves {versions[0]}" in shown.out) == (0, True), shown.err
