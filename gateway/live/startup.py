@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.files import is_there
 from gateway.live.child import Child, CompileFailed
 from gateway.live.compiled import State, told_once
 from gateway.live.compiler import Compiling
@@ -19,7 +20,7 @@ from gateway.live.packing import unpack
 from gateway.model.table import Table
 from gateway.settings import Settings
 from gateway.state.errors import StateError
-from gateway.terminal import CommandError, rejected
+from gateway.terminal import CommandError, expect_file, rejected
 
 if TYPE_CHECKING:
     from gateway.live.switch_log import Aside, Judged, SwitchLog
@@ -58,6 +59,9 @@ class Opening:
                 self._aside = self._switch_log.aside(self._config)
             except StateError as error:
                 raise CommandError(str(error)) from None
+            if self._aside is None and not is_there(self._config):
+                self._switch_log.close()
+                expect_file(self._config)
         self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
 
     def begin(self) -> Beginning:

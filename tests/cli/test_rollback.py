@@ -10,6 +10,7 @@ from gateway.commands.admin_client import AdminClient
 from gateway.config.compile import compile_config
 from gateway.config.load import load_document, parse_document
 from gateway.live.compiled import State
+from gateway.live.startup import Beginning
 from gateway.live.switch_log import SwitchLog, judge
 from gateway.state.lock import Lock
 from gateway.switching.comparing import NO_TABLE
@@ -113,3 +114,17 @@ def test_a_version_finds_its_catalogue_beside_the_config_wherever_the_command_ru
     assert shown.status == 0
     shown = gateway("rollback")
     assert (shown.status, f"the next one serves {versions[0]}" in shown.out) == (0, True), shown.err
+
+
+def test_it_holds_over_a_start_without_the_file(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, served: tuple[str, str]
+) -> None:
+    Path("gateway.yaml").unlink()
+    shown = gateway("serve", "--port", "0")
+    assert (shown.status, "gateway.yaml" in shown.err) == (2, True), "nothing stands in for it by itself"
+    shown = gateway("rollback")
+    assert (shown.status, "its next edit wins" in shown.out) == (0, True), shown.err
+    begun: list[Beginning] = []
+    monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
+    assert gateway("serve", "--port", "0").status == 0
+    assert [it.table.version for it in begun] == [served[0]]
