@@ -223,7 +223,9 @@ class Live:
             done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
         elif self._switch_log is not None:
             await asyncio.to_thread(self._keep_rejected, self._switch_log, wish, prepared)
-        self._watch.acted_on({**outcome.files, **self._read_signature()})
+        if done.activated or done.cause != "rollback":
+            # What a version that is not taken names is not what is served, nor what the next edit makes of the file.
+            self._watch.acted_on({**outcome.files, **self._read_signature()})
         done = replace(done, duration_s=time.monotonic() - started_at)
         self._note(done, prepared.problems)
         return done
@@ -283,12 +285,11 @@ class Live:
     def _note(self, done: Reload, problems: tuple[Problem, ...]) -> None:
         self.reloads[done.cause, done.result] += 1
         log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
-        if not done.activated:
-            if done.cause != "rollback":
-                # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
-                self.failed = done
-            return
-        self.loaded, self.failed = done, None
+        if done.activated:
+            self.loaded, self.failed = done, None
+        elif done.cause != "rollback":
+            # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
+            self.failed = done
 
 
 async def _nowhere(_: bytes, __: Table) -> tuple[int, ...]:
