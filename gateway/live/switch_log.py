@@ -208,7 +208,7 @@ class SwitchLog:
         plan, written = judged.plan, new.written
         if written is None:
             return
-        told = {"table": plan.after, "content": written.content, "previous": plan.before, "cause": cause, "who": who}
+        told = {"table": plan.after, "content": written.content, "before": plan.before, "cause": cause, "who": who}
         if plan.before == plan.after:
             with self._switching([("reloaded", told)], plan.before):
                 self.history.point(Pointer(plan.after, overrides))
