@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,11 @@ def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
     assert begun[0].table.version == begun[1].table.version != active
     shown = gateway("history")
     assert shown.out.startswith(f"* {begun[0].table.version}")
+
+
+def test_a_start_that_fails_at_its_port_says_that_nothing_was_served(gateway: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shown = gateway("serve", "--port", str(taken.getsockname()[1]))
+    assert shown.status == 2, shown.err
+    last = json.loads(Path("state/audit.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last.get("detail")) == ("stopped", "nothing was served")
