@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,10 @@ from gateway.live.compiled import State
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
 from gateway.live.packing import unpack
-from gateway.live.switch_log import SwitchLog, judge
+from gateway.live.switch_log import SwitchLog, judge, signature_file
+from gateway.signing import Signer, new_key
 from gateway.switching.comparing import NO_TABLE
+from gateway.switching.signatures import sign_plan
 from tests.tables import KEYS, WORLD
 
 FIRST = WORLD + "# the first\n"
@@ -111,3 +115,36 @@ async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> Non
     await gateway.look()
     assert gateway.live.file_is_active
     assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private, public = new_key()
+    key = tmp_path / "admin.pem"
+    key.touch(0o600)
+    key.write_bytes(private)
+    signer = Signer.read(key)
+    protected = (
+        FIRST.replace("boundary: [CN]}", "boundary: [CN], protected: true}") + f"admin_keys: ['{public.text}']\n"
+    )
+    await gateway.take(protected)
+    changed = protected.replace("boundary: [CN],", "boundary: [CN, HK],")
+    before, after = (
+        compile_here(replace(gateway.live._order, text=text.encode(), name="it"), KEYS).written
+        for text in (protected, changed)
+    )
+    assert before is not None
+    assert after is not None
+    rejected = gateway.log.rejected
+
+    def late(*told: Any, **more: Any) -> None:
+        signature_file(gateway.path).write_text(sign_plan(signer, before.content, after.content))
+        rejected(*told, **more)
+
+    monkeypatch.setattr(gateway.log, "rejected", late)
+    gateway.write(changed)
+    await gateway.look()
+    assert gateway.live.failed is not None
+    await gateway.look()
+    assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
