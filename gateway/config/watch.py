@@ -39,7 +39,7 @@ def _read(path: str) -> str:
             if known.st_size > MAX_BYTES:
                 return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
             return digest(file.read(MAX_BYTES + 1))
-    except OSError:
+    except (OSError, ValueError):  # no file can have a name with a NUL in it
         return MISSING
 
 

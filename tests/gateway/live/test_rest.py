@@ -33,3 +33,12 @@ def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind:
     outcome = compile_here(Order(str(config)), KEYS)
     assert any("models.yaml" in str(problem) for problem in outcome.problems if problem.severity == "error")
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(config), str(catalogue)]))
+
+
+def test_a_name_that_no_file_can_have_is_told_at_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(WORLD + '\ncatalogue: {models: "a\\0b"}\n', "utf-8")
+    outcome = compile_here(Order(str(config)), KEYS)
+    errors = [problem for problem in outcome.problems if problem.severity == "error"]
+    assert [(it.path, "no file can have that name" in it.message) for it in errors] == [(("catalogue", "models"), True)]
+    assert (outcome.at_rest, outcome.files) == (True, read_files(outcome.files))
