@@ -104,7 +104,7 @@ def state_named(word: str, settings: Settings, *, secrets: bool) -> State:
             raise StateError(f"version {found.version} can't be compiled again: {found.why_not}")
     except StateError as error:
         raise CommandError(f"{error}; and there is no file {word!r}") from None
-    return _compiled_text(found.text, f"version {found.version}", secrets=secrets)
+    return _compiled_text(found.text, f"version {found.version}", settings.config, secrets=secrets)
 
 
 def compiled_file(path: Path, *, secrets: bool) -> State:
@@ -112,16 +112,17 @@ def compiled_file(path: Path, *, secrets: bool) -> State:
     from gateway.config.load import read_config
 
     expect_file(path)
-    return _compiled_text(read_config(path), str(path), secrets=secrets)
+    return _compiled_text(read_config(path), str(path), path, secrets=secrets)
 
 
-def _compiled_text(text: bytes, name: str, *, secrets: bool) -> State:
+def _compiled_text(text: bytes, name: str, beside: Path, *, secrets: bool) -> State:
     from gateway.config.compile import compile_config
     from gateway.config.load import parse_document
     from gateway.live.compiled import State, told_once
     from providers.registry import load_registry
 
-    compiled = compile_config(parse_document(text, name, os.environ, secrets=secrets), registry=load_registry())
+    document = parse_document(text, name, os.environ, beside=str(beside), secrets=secrets)
+    compiled = compile_config(document, registry=load_registry())
     return State(compiled.table, compiled.written, told_once(compiled.warnings))
 
 

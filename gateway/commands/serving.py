@@ -9,6 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
+from gateway.files import is_there
 from gateway.terminal import CommandError, expect_file
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _OK = 0
 def serve(options: argparse.Namespace) -> int:
     """Serve a config."""
     settings = settings_of(options)
-    expect_file(settings.config)
+    _expect_config(settings)
     from gateway.live.child import Child
 
     # The config is compiled apart, so that nothing of the compiler stays in the process that serves. Most of that time
@@ -34,6 +35,16 @@ def serve(options: argparse.Namespace) -> int:
         return _serve(settings, child)
     finally:
         child.discard()
+
+
+def _expect_config(settings: Settings) -> None:
+    """Told before anything is begun; a rollback that holds needs no file, and the history knows of that."""
+    if settings.state_dir is not None and not is_there(settings.config):
+        from gateway.state.history import has_history
+
+        if has_history(settings.state_dir):
+            return
+    expect_file(settings.config)
 
 
 def _serve(settings: Settings, child: Child) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 from gateway.config.findings import Findings
 from gateway.config.problems import ConfigRejected, Path, Problem
-from gateway.config.watch import MAX_BYTES, MISSING, Reading, digest
+from gateway.config.watch import MAX_BYTES, MISSING, Reading, digest, read_files
 from gateway.config.yaml_source import parse_yaml
 from gateway.config.yaml_tree import Source
+from gateway.files import open_file
 
 __all__ = ["Catalogues", "read_catalogues"]
 
@@ -54,14 +54,14 @@ def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
             continue
         files[path] = MISSING
         try:
-            # A named pipe would keep us for as long as nobody writes to it.
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                data = file.read(MAX_BYTES + 1) or b""
+            with open_file(path) as file:
+                data = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
             unread.append((place, f"the file {path} can't be read ({reason})"))
             continue
-        files[path] = digest(data)
+        # It must read as the watch reads it, or it would never be at rest.
+        files[path] = digest(data) if len(data) <= MAX_BYTES else read_files([path])[path]
         try:
             sources.append(parse_yaml(data, path))
         except ConfigRejected as error:

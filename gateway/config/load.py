@@ -82,10 +82,14 @@ def parse_document(
     file: str,
     environ: Mapping[str, str],
     *,
+    beside: str | None = None,
     secrets: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> Document:
-    """The document in these bytes; `file` is what problems call it. See `load_document`."""
+    """The document in these bytes; `file` is what problems call it. See `load_document`.
+
+    beside: the file that relative names in it start from, where `file` is none, as of a version of the history.
+    """
     source = parse_yaml(data, file)
     held = environ if secrets else None
     texts = set(references_in(source.values))
@@ -93,7 +97,7 @@ def parse_document(
     named = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, held) for text in texts}
     looks = look_at_files(source.values) if secrets else {}
-    catalogues = read_catalogues(source.values, file)
+    catalogues = read_catalogues(source.values, beside or file)
     files = {file: digest(data), **named, **catalogues.files}
     hashed = [source.values, catalogues.values] if catalogues.files else source.values
     written = Written(data, _content_hash(hashed), source.values)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.files import open_file
 
-__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "digest", "read_files"]
+__all__ = ["MAX_BYTES", "MISSING", "Reading", "Watch", "agree", "digest", "read_files"]
 
 Reading = Mapping[str, str]
 """What stands in each file, by its path: a digest of the content."""
@@ -39,8 +39,13 @@ def _read(path: str) -> str:
             if known.st_size > MAX_BYTES:
                 return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
             return digest(file.read(MAX_BYTES + 1))
-    except OSError:
+    except (OSError, ValueError):  # no file can have a name with a NUL in it
         return MISSING
+
+
+def agree(one: Reading, other: Reading) -> bool:
+    """Whether they say the same of every file that is in both."""
+    return all(one[path] == other[path] for path in one.keys() & other.keys())
 
 
 class Watch:

@@ -24,7 +24,8 @@ __all__ = ["Order", "Outcome", "compile_here", "main"]
 class Order:
     """What to compile. simulators: the origin of each simulated site, if this is a demo.
 
-    text: in place of what stands in the file; the file is watched all the same. name: what problems call it then.
+    text: in place of what stands in the file, beside which it looks for others all the same, and which is watched all
+    the same. name: what problems call it then.
     secrets: whether they are looked up; a table without them is fit to compare, not to serve. written: whether the
     outcome is to have what was compiled, too.
     """
@@ -70,7 +71,7 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
             files = document.files
         else:
             files = read_files([order.path])
-            document = parse_document(order.text, order.name, environ, secrets=order.secrets)
+            document = parse_document(order.text, order.name, environ, beside=order.path, secrets=order.secrets)
             files = {**document.files, **files}
             del files[order.name]
         compiled = compile_config(document, registry=load_registry(), simulators=order.simulators, demo=order.demo)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config.changes import changes_between
 from gateway.config.problems import Problem
-from gateway.config.watch import Reading, Watch, read_files
+from gateway.config.watch import Reading, Watch, agree, read_files
 from gateway.config.written import Written
 from gateway.live.child import CompileFailed
 from gateway.live.compiled import State, told_once
@@ -159,7 +159,7 @@ class Live:
             aside = self._still_aside(reading)
             outcome = await self._outcome(aside)
             # What was compiled may already be something else than what had come to rest; a later look will tell.
-            if outcome.at_rest and _agree(reading, outcome.files):
+            if outcome.at_rest and agree(reading, outcome.files):
                 await self._apply(_Wish("file"), aside, outcome, started_at)
 
     async def _safely(self, work: Awaitable[object]) -> None:
@@ -212,6 +212,8 @@ class Live:
         return aside if aside is not None and reading.get(self._order.path) == aside.file else None
 
     async def _apply(self, wish: _Wish, aside: Aside | None, outcome: Outcome, started_at: float) -> Reload:
+        # Before it is judged by: one that comes from now on is news.
+        signature = self._read_signature()
         # Whatever takes long for a thousand deployments is done beside the loop; so is what waits for a disk.
         prepared = await asyncio.to_thread(self._prepare, wish, aside, outcome)
         done = Reload(wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who)
@@ -223,7 +225,9 @@ class Live:
             done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
         elif self._switch_log is not None:
             await asyncio.to_thread(self._keep_rejected, self._switch_log, wish, prepared)
-        self._watch.acted_on({**outcome.files, **self._read_signature()})
+        if done.activated or done.cause != "rollback":
+            # What a version that is not taken names is not what is served, nor what the next edit makes of the file.
+            self._watch.acted_on({**outcome.files, **signature})
         done = replace(done, duration_s=time.monotonic() - started_at)
         self._note(done, prepared.problems)
         return done
@@ -283,17 +287,12 @@ class Live:
     def _note(self, done: Reload, problems: tuple[Problem, ...]) -> None:
         self.reloads[done.cause, done.result] += 1
         log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
-        if not done.activated:
-            if done.cause != "rollback":
-                # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
-                self.failed = done
-            return
-        self.loaded, self.failed = done, None
+        if done.activated:
+            self.loaded, self.failed = done, None
+        elif done.cause != "rollback":
+            # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
+            self.failed = done
 
 
 async def _nowhere(_: bytes, __: Table) -> tuple[int, ...]:
     return ()
-
-
-def _agree(one: Reading, other: Reading) -> bool:
-    return all(one[path] == other[path] for path in one.keys() & other.keys())

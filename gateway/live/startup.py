@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.files import is_there
 from gateway.live.child import Child, CompileFailed
 from gateway.live.compiled import State, told_once
 from gateway.live.compiler import Compiling
@@ -19,7 +20,7 @@ from gateway.live.packing import unpack
 from gateway.model.table import Table
 from gateway.settings import Settings
 from gateway.state.errors import StateError
-from gateway.terminal import CommandError, rejected
+from gateway.terminal import CommandError, expect_file, rejected
 
 if TYPE_CHECKING:
     from gateway.live.switch_log import Aside, Judged, SwitchLog
@@ -58,6 +59,9 @@ class Opening:
                 self._aside = self._switch_log.aside(self._config)
             except StateError as error:
                 raise CommandError(str(error)) from None
+            if self._aside is None and not is_there(self._config):
+                self._switch_log.close()
+                expect_file(self._config)
         self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
 
     def begin(self) -> Beginning:
@@ -117,7 +121,7 @@ def _note(begun: Beginning, switch_log: SwitchLog, config: Path) -> None:
     if begun.aside is not None:
         detail = f"{config} is not what is active, since a rollback; the next edit of it wins"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)
-    elif pointer is None or pointer.version != version:
+    if pointer is None or pointer.version != version:
         before = switch_log.history.find_exactly(pointer.version) if pointer is not None else None
         try:
             judged = judge_from(before, new, config)
@@ -129,8 +133,8 @@ def _note(begun: Beginning, switch_log: SwitchLog, config: Path) -> None:
                 "there is no config before this one to compare it with: its protected regions are taken as they are"
             )
             logger().warning("protected_unchecked", table=version, detail=detail)
-        switch_log.switched(judged, new, "start", "")
-    elif pointer.overrides:
+        switch_log.switched(judged, new, "start", "", begun.aside.overrides if begun.aside is not None else "")
+    elif begun.aside is None and pointer.overrides:
         # The file has been changed to what was rolled back to.
         switch_log.switched(Judged(Plan(version, version), {}), new, "start", "")
 
@@ -163,7 +167,9 @@ def judge_from(before: Version | None, new: State, config: Path, signature: str 
         if outcome is None or outcome.table is None:
             return Judged(Plan(before.version, new.table.version), *_uncompared(before, new, signed()))
         states.append(State(unpack(outcome.table), outcome.written, told_once(outcome.problems)))
-    return judge(states[0], states[1], time.time(), signed)
+    judged = judge(states[0], states[1], time.time(), signed)
+    # Its catalogue may say something else by now, and its text then is another version than the one that was active.
+    return replace(judged, plan=replace(judged.plan, before=before.version, after=new.table.version))
 
 
 def _uncompared(before: Version, new: State, jws: str | None) -> tuple[Mapping[str, str], str]:

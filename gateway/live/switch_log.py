@@ -45,6 +45,8 @@ __all__ = [
 MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20
 _MOST_NAMED = 200
+_NO_FILE = "missing"
+"""What is put aside where no file can be read; in the history, an empty text says that nothing is."""
 _NOT_CONFIRMED = "history.db doesn't know of this switch: it was never served, or an earlier history.db was put there"
 _Line = tuple[str, Mapping[str, object]]
 """An event of the trail, with what is told of it."""
@@ -64,7 +66,8 @@ class Aside:
     @property
     def overrides(self) -> str:
         """The digest again; empty where the file says the same as the version, so that nothing is put aside."""
-        return "" if self.version.text is not None and digest(self.version.text) == self.file else self.file
+        is_the_same = self.version.text is not None and digest(self.version.text) == self.file
+        return "" if is_the_same else self.file or _NO_FILE
 
     def instead_of(self, order: Order) -> Order:
         """The order for this version, where the file would be compiled."""
@@ -205,7 +208,7 @@ class SwitchLog:
         plan, written = judged.plan, new.written
         if written is None:
             return
-        told = {"table": plan.after, "content": written.content, "previous": plan.before, "cause": cause, "who": who}
+        told = {"table": plan.after, "content": written.content, "before": plan.before, "cause": cause, "who": who}
         if plan.before == plan.after:
             with self._switching([("reloaded", told)], plan.before):
                 self.history.point(Pointer(plan.after, overrides))
@@ -241,9 +244,10 @@ class SwitchLog:
     def aside(self, config: Path) -> Aside | None:
         """The rollback that holds, as the config file is still the one that was put aside; raises StateError."""
         pointer = self.pointer()
-        if pointer is None or not pointer.overrides or read_files([str(config)])[str(config)] != pointer.overrides:
+        file = read_files([str(config)])[str(config)]
+        if pointer is None or not pointer.overrides or (file or _NO_FILE) != pointer.overrides:
             return None
-        return Aside(self.history.find(pointer.version), pointer.overrides)
+        return Aside(self.history.find(pointer.version), file)
 
     def pointer(self) -> Pointer | None:
         """Which version was active last."""

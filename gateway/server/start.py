@@ -7,7 +7,7 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,21 @@ _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 def serve_table(settings: Settings, begun: Beginning) -> None:
     """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
+    detail = {}
     try:
         _serve_table(settings, begun)
-    except StateError as error:
+    except (StateError, CommandError) as error:
+        # A port that is taken, a key that is none: the trail has the table as active by now.
+        detail = {"detail": "nothing was served"}
         raise CommandError(str(error)) from None
     finally:
         if begun.switch_log is not None:
-            _close(begun.switch_log)
+            _close(begun.switch_log, detail)
 
 
-def _close(switch_log: SwitchLog) -> None:
+def _close(switch_log: SwitchLog, detail: Mapping[str, str]) -> None:
     try:
-        switch_log.note("stopped", {"pid": os.getpid()})
+        switch_log.note("stopped", {"pid": os.getpid(), **detail})
     except StateError as error:
         logger().error("audit_failed", detail=str(error))
     switch_log.close()

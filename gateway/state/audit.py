@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.files import open_file
 from gateway.state.errors import StateError
+from gateway.state.lock import take
 
 __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
 
@@ -93,7 +94,8 @@ def path_of(directory: Path) -> Path:
 
 
 class Audit:
-    """The writer; there is one at a time for a directory, which holds its lock.
+    """The writer; there is one at a time for a directory, which holds its lock, and that of the trail itself: somebody
+    may take the other file for a stale one, and two writers would break the chain.
 
     known: the head that was kept elsewhere. mended: what had to be done to the end of the file before going on, in
     words; empty if nothing. unconfirmed: the lines of a switch that was never finished.
@@ -106,6 +108,11 @@ class Audit:
         self._torn_at: int | None = None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if not take(self._descriptor):
+                os.close(self._descriptor)
+                raise StateError(
+                    f"{self._path} is written by another gateway, whose gateway.lock is gone: stop it first"
+                )
             self._find_head(known)
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error

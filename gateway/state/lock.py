@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.state.errors import StateError
 
-__all__ = ["InUse", "Lock", "holder_of"]
+__all__ = ["InUse", "Lock", "holder_of", "take"]
 
 _FILE = "gateway.lock"
 _MOST_BYTES = 4096
@@ -37,7 +37,7 @@ class Lock:
             raise StateError(
                 f"{error.filename or path} can't be used: {error.strerror}; name another state directory"
             ) from error
-        if not _take(self._descriptor):
+        if not take(self._descriptor):
             told = _read(self._descriptor)
             os.close(self._descriptor)
             raise InUse(directory, told)
@@ -70,14 +70,15 @@ def holder_of(directory: Path) -> Mapping[str, object] | None:
     except OSError:
         return None
     try:
-        return None if _take(descriptor) else _read(descriptor)
+        return None if take(descriptor) else _read(descriptor)
     except OSError:
         return None
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int) -> bool:
+def take(descriptor: int) -> bool:
+    """Have the file to ourselves until it is closed, if nobody else has it."""
     try:
         import fcntl
     except ImportError:  # a system without it has one process, and its operator sees to it that there is one

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from gateway.commands.admin_client import AdminClient
 from gateway.config.compile import compile_config
-from gateway.config.load import parse_document
+from gateway.config.load import load_document, parse_document
 from gateway.live.compiled import State
+from gateway.live.startup import Beginning
 from gateway.live.switch_log import SwitchLog, judge
 from gateway.state.lock import Lock
 from gateway.switching.comparing import NO_TABLE
@@ -89,3 +92,84 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
     lock.release()
     assert running == at_rest
     assert (running.status, "'ffff' is no version of the history" in running.err) == (2, True)
+
+
+def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two versions that were served from this folder, which names a catalogue in it."""
+    folder.mkdir()
+    (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {}}}\n")
+    path, versions = folder / "gateway.yaml", list[str]()
+    log, state = SwitchLog(folder / "state"), State(NO_TABLE, None)
+    for model in ("one", "two"):
+        path.write_text(CONFIG.replace("MODEL", model) + "catalogue: {models: models.yaml}\n")
+        compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
+        new = State(compiled.table, compiled.written)
+        log.switched(judge(state, new, 0.0, lambda: None), new, "file", "")
+        state = new
+        versions.append(new.table.version)
+    log.close()
+    monkeypatch.setenv("GATEWAY_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("GATEWAY_CONFIG", str(path))
+    return versions
+
+
+def test_a_version_finds_its_catalogue_beside_the_config_wherever_the_command_runs(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    versions = _with_a_catalogue(tmp_path / "etc", monkeypatch)
+    assert "models.yaml" not in (shown := gateway("diff", *versions)).err
+    assert shown.status == 0
+    shown = gateway("rollback")
+    assert (shown.status, f"the next one serves {versions[0]}" in shown.out) == (0, True), shown.err
+
+
+def test_it_holds_over_a_start_without_the_file(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, served: tuple[str, str]
+) -> None:
+    Path("gateway.yaml").unlink()
+    shown = gateway("serve", "--port", "0")
+    assert (shown.status, "gateway.yaml" in shown.err) == (2, True), "nothing stands in for it by itself"
+    shown = gateway("rollback")
+    assert (shown.status, "its next edit wins" in shown.out) == (0, True), shown.err
+    begun: list[Beginning] = []
+    monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
+    assert gateway("serve", "--port", "0").status == 0
+    assert [it.table.version for it in begun] == [served[0]]
+
+
+@pytest.mark.parametrize("is_rolled_back", [True, False])
+def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_rolled_back: bool
+) -> None:
+    folder = tmp_path / "etc"
+    active = _with_a_catalogue(folder, monkeypatch)[0 if is_rolled_back else 1]
+    if is_rolled_back:
+        assert gateway("rollback").status == 0
+    (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {context_tokens: 4096}}}\n")
+    begun: list[Beginning] = []
+    monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
+    for _ in range(2):
+        shown = gateway("serve", "--port", "0")
+        assert shown.status == 0, shown.err
+        log = begun[-1].switch_log
+        assert log is not None
+        pointer, aside = log.pointer(), log.aside(folder / "gateway.yaml")
+        assert pointer is not None
+        assert pointer.version == begun[-1].table.version
+        assert (aside is not None) is is_rolled_back
+        assert log.history.before(pointer.version) == active
+        log.close()
+    trail = [json.loads(line) for line in (folder / "state" / "audit.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in trail[-3:]] == ["started", "activated", "started"]
+    assert (trail[-2]["before"], trail[-2]["table"]) == (active, begun[0].table.version)
+    assert begun[0].table.version == begun[1].table.version != active
+    shown = gateway("history")
+    assert shown.out.startswith(f"* {begun[0].table.version}")
+
+
+def test_a_start_that_fails_at_its_port_says_that_nothing_was_served(gateway: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shown = gateway("serve", "--port", str(taken.getsockname()[1]))
+    assert shown.status == 2, shown.err
+    last = json.loads(Path("state/audit.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last.get("detail")) == ("stopped", "nothing was served")

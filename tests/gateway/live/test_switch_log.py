@@ -182,3 +182,12 @@ def test_a_line_that_is_no_switch_and_a_new_history_put_nothing_in_doubt(tmp_pat
     log.close()
     assert events(tmp_path) == ["started", "rejected", "started", "activated", "started"]
     assert verify_trail(tmp_path, {"history.db": Head(0, "0" * 64)}).unconfirmed == ()
+
+
+def test_a_lock_that_was_taken_for_a_stale_one_lets_no_second_writer_in(log: SwitchLog, tmp_path: Path) -> None:
+    (tmp_path / "gateway.lock").unlink()
+    for _ in range(2):
+        with pytest.raises(StateError, match="is written by another gateway"):
+            SwitchLog(tmp_path)
+    switch(log, FIRST, SECOND)
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None

@@ -1,0 +1,150 @@
+"""Rollbacks of the live config, with a history: what is watched and said after one that was taken, and one that wasn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.live.compiled import State
+from gateway.live.compiling import Order, Outcome, compile_here
+from gateway.live.config import Live
+from gateway.live.packing import unpack
+from gateway.live.switch_log import SwitchLog, judge, signature_file
+from gateway.signing import Signer, new_key
+from gateway.switching.comparing import NO_TABLE
+from gateway.switching.signatures import sign_plan
+from tests.tables import KEYS, WORLD
+
+FIRST = WORLD + "# the first\n"
+SECOND = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
+THIRD = WORLD.replace("blocked: [CU,", "blocked: [VA, CU,")
+
+
+class Gateway:
+    """One that serves FIRST, and keeps what is switched. Each `look` is one poll."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gateway.yaml"
+        self.environ = dict(KEYS)
+        self.write(FIRST)
+        self.log = SwitchLog(folder / "state")
+        order = Order(str(self.path), written=True)
+        outcome = compile_here(order, self.environ)
+        assert outcome.table is not None
+        table = unpack(outcome.table)
+        begun = State(table, outcome.written)
+        self.log.switched(judge(State(NO_TABLE, None), begun, 0.0, lambda: None), begun, "start", "")
+        self.live = Live(
+            order,
+            table,
+            outcome.problems,
+            outcome.files,
+            switch_log=self.log,
+            written=outcome.written,
+            compile_order=self.compile,
+        )
+
+    async def compile(self, order: Order) -> Outcome:
+        return compile_here(order, self.environ)
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text, "utf-8")
+
+    async def look(self, times: int = 2) -> None:
+        for _ in range(times):
+            await self.live._look()
+
+    async def take(self, text: str) -> str:
+        self.write(text)
+        done = await self.live.reload("admin")
+        assert done.activated, done.findings
+        return done.table
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    made = Gateway(tmp_path)
+    yield made
+    made.log.close()
+
+
+async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment(gateway: Gateway) -> None:
+    secret = gateway.path.with_name("secret")
+    secret.write_text("sk-one")
+    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    await gateway.take(SECOND)
+    secret.write_bytes(b"x" * 70_000)  # a mistake: the first one can't be used any more
+    gateway.write(THIRD)
+    refused = await gateway.live.rollback(first)
+    assert not refused.activated
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gateway: Gateway) -> None:
+    secret, bad = gateway.path.with_name("secret"), gateway.path.with_name("bad")
+    bad.write_text("sk-one")
+    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{bad}}}"))
+    secret.write_text("sk-two")
+    await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    bad.write_bytes(b"x" * 70_000)
+    assert not (await gateway.live.rollback(first)).activated
+    secret.write_text("sk-three")
+    await gateway.look()
+    assert (gateway.live.loaded.cause, gateway.live.loaded.activated) == ("file", True)
+
+
+async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    gateway.path.unlink()
+    done = await gateway.live.rollback(None)
+    assert (done.activated, done.table, gateway.live.file_is_active) == (True, first, False)
+    assert (await gateway.live.reload("sighup")).activated, "the rollback holds"
+    await gateway.look()
+    assert (gateway.live.table.version, gateway.live.file_is_active) == (first, False)
+    aside = gateway.log.aside(gateway.path)
+    assert aside is not None, "for the next start too"
+    assert (aside.version.version, aside.file) == (first, "")
+    gateway.write(THIRD)
+    assert gateway.log.aside(gateway.path) is None
+    await gateway.look()
+    assert gateway.live.file_is_active
+    assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private, public = new_key()
+    key = tmp_path / "admin.pem"
+    key.touch(0o600)
+    key.write_bytes(private)
+    signer = Signer.read(key)
+    protected = (
+        FIRST.replace("boundary: [CN]}", "boundary: [CN], protected: true}") + f"admin_keys: ['{public.text}']\n"
+    )
+    await gateway.take(protected)
+    changed = protected.replace("boundary: [CN],", "boundary: [CN, HK],")
+    before, after = (
+        compile_here(replace(gateway.live._order, text=text.encode(), name="it"), KEYS).written
+        for text in (protected, changed)
+    )
+    assert before is not None
+    assert after is not None
+    rejected = gateway.log.rejected
+
+    def late(*told: Any, **more: Any) -> None:
+        signature_file(gateway.path).write_text(sign_plan(signer, before.content, after.content))
+        rejected(*told, **more)
+
+    monkeypatch.setattr(gateway.log, "rejected", late)
+    gateway.write(changed)
+    await gateway.look()
+    assert gateway.live.failed is not None
+    await gateway.look()
+    assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
