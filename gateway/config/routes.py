@@ -184,11 +184,13 @@ def _check_fence(
 
 
 def _add_aliases(findings: Findings, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:
+    seen = {name}
     for index, alias in enumerate(section.aliases):
         holder = compiled.setdefault(alias, compiled[name])
-        if holder.name != name or alias == name or alias in section.aliases[:index]:
+        if holder.name != name or alias in seen:
             message = f"{quoted(alias)} already stands for the assistant {quoted(holder.name)}"
             findings.error(("assistants", name, "aliases", index), message, "a name stands for one assistant")
+        seen.add(alias)
 
 
 def _report_unused(

@@ -43,6 +43,8 @@ def serve_table(settings: Settings, begun: Beginning) -> None:
     except (StateError, CommandError) as error:
         # A port that is taken, a key that is none: the trail has the table as active by now.
         detail = {"detail": "nothing was served"}
+        if isinstance(error, CommandError):
+            raise
         raise CommandError(str(error)) from None
     finally:
         if begun.switch_log is not None:
