@@ -17,6 +17,7 @@ from gateway.server import heads
 from gateway.server.heads import KnownHead
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
+from tests.gateway.server.wires import Wire
 
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
 END = b"Authorization: Bearer x\r\n\r\n"
@@ -137,34 +138,16 @@ def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
 # --- a connection ---------------------------------------------------------------------------------
 
 
-class Wire(asyncio.Transport):
+class Writing(Wire):
     """What is written, until it is closed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written: list[bytes] = []
-        self.closed = False
 
     def write(self, data: Any) -> None:
         if not self.closed:
             self.written.append(bytes(data))
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 class App:
@@ -193,7 +176,7 @@ async def turns() -> None:
 
 async def said(pieces: list[bytes]) -> tuple[Any, ...]:
     """What a connection makes of these pieces: what the application heard, what was answered, and how it stands."""
-    app, wire = App(), Wire()
+    app, wire = App(), Writing()
     door = GatewayProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)
     for piece in pieces:
@@ -276,7 +259,7 @@ async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: l
 
 @pytest.mark.parametrize("cut", [None, -3, -5])
 async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
-    app, wire = App(), Wire()
+    app, wire = App(), Writing()
     door = GatewayProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)
     for _ in range(2):

@@ -28,6 +28,7 @@ from gateway.model.table import Table
 from gateway.server import heads
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
+from tests.gateway.server.wires import Wire
 from tests.tables import table_of
 
 LIMIT_S = 20.0
@@ -275,13 +276,12 @@ def conversations(draw: st.DrawFn) -> list[Step]:
 # --- what is answered -----------------------------------------------------------------------------
 
 
-class Wire(asyncio.Transport):
-    """A client's end: what comes is read as HTTP."""
+class Answers(Wire):
+    """What comes is read as HTTP."""
 
     def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
+        super().__init__()
         self.answers: list[tuple[Any, ...]] = []
-        self.closed = False
         self.told = asyncio.Event()
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
@@ -308,22 +308,8 @@ class Wire(asyncio.Transport):
                 self.told.set()
 
     def close(self) -> None:
-        self.closed = True
+        super().close()
         self.told.set()
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 class Provider:
@@ -400,7 +386,7 @@ class Side:
         self.apart = apart
         self.known: list[object] = []
         self.door: GatewayProtocol | None = None
-        self.wire = Wire()
+        self.wire = Answers()
 
     def _observe(self, it: Record) -> None:
         place = (it.location.region and it.location.region.name, it.location.why) if it.location is not None else None
@@ -427,7 +413,7 @@ class Side:
             heads._split_common.cache_clear()
         if self.door is None or self.wire.closed or self.apart:
             self.leave()
-            self.wire = Wire()
+            self.wire = Answers()
             self.door = GatewayProtocol(self.config, self.state, {})
             self.door.connection_made(self.wire)
         return self.door
