@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 
 from gateway.model.decision import Considered, PassedOver, Refusal, RefusalCode, Step, Unwell
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
+from gateway.policy.abilities import fit_of
 from gateway.policy.parts import kept_at_home
 from gateway.policy.sides import Judged
 from providers.fitting import Needs
@@ -29,7 +29,6 @@ _LAW = frozenset(
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 _MOST_OF_NAMES = 300
-_WORD = re.compile(r"\w+")
 # Where in a request each feature is asked for.
 _PLACES = {
     "tools": "tools",
@@ -140,6 +139,7 @@ def refuse_all(
     assistant: Assistant,
     region: Region,
     considered: tuple[Considered, ...],
+    judged: Judged,
     health: Mapping[str, Unwell],
     needs: Needs,
 ) -> Refusal:
@@ -155,7 +155,7 @@ def refuse_all(
             retry_after_s=min((item.for_s for item in unwell), default=None),
         )
     if reasons & _ABILITY:
-        return _unable(assistant, region, considered, needs)
+        return _unable(assistant, region, considered, judged, needs)
     unapproved = reasons == {PassedOver.APPROVAL}
     return Refusal(
         RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
@@ -164,7 +164,9 @@ def refuse_all(
     )
 
 
-def _unable(assistant: Assistant, region: Region, considered: tuple[Considered, ...], needs: Needs) -> Refusal:
+def _unable(
+    assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Judged, needs: Needs
+) -> Refusal:
     """What is asked is beyond everyone: a reason that many have is told once. param: the one place of the request."""
     names: dict[str, list[str]] = {}
     for item in considered:
@@ -177,8 +179,8 @@ def _unable(assistant: Assistant, region: Region, considered: tuple[Considered, 
         places = needs.moving
     elif reasons == {PassedOver.CAPABILITY}:
         # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
-        lacking = _words_in(names)
-        places = {_PLACES[feature] for feature in needs.features if feature in lacking}
+        unable = (deployment for deployment, verdict in judged if _reason(verdict) is PassedOver.CAPABILITY)
+        places = {_PLACES[feature] for deployment in unable for feature in fit_of(deployment, needs).missing}
     param = next(iter(places)) if len(places) == 1 else None
     see = f": see `{param}`" if param is not None and param not in told else ""
     message = (
@@ -187,8 +189,8 @@ def _unable(assistant: Assistant, region: Region, considered: tuple[Considered, 
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
 
 
-def _words_in(details: Iterable[str]) -> Set[str]:
-    return {word for detail in details for word in _WORD.findall(detail)}
+def _reason(verdict: Step | tuple[PassedOver, str]) -> PassedOver | None:
+    return None if isinstance(verdict, Step) else verdict[0]
 
 
 def words_of(names: frozenset[str]) -> str:

@@ -18,6 +18,7 @@ from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
+from gateway.policy.abilities import fit_of
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
 from gateway.policy.parts import kept_at_home
@@ -30,7 +31,7 @@ from gateway.policy.refusals import (
     words_of,
 )
 from gateway.policy.sides import take_side, weigh
-from providers.fitting import IDENTITY, PARAMETERS, Needs, fit, why_it_moves
+from providers.fitting import IDENTITY, PARAMETERS, Needs, why_it_moves
 from providers.territories import territory_name
 
 __all__ = ["decide", "judge_alone", "off"]
@@ -135,7 +136,7 @@ def _concluded(
     if steps:
         return take_side(Decision(Plan(assistant, region, steps, has_effects=bool(needs.moving)), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
-    return Decision(refuse_all(assistant, region, passed_over, health, needs), judged)
+    return Decision(refuse_all(assistant, region, passed_over, judged, health, needs), judged)
 
 
 def judge_alone(
@@ -213,8 +214,7 @@ def _judge(
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} doesn't keep {words_of(excepted)} inside the boundary"
         return PassedOver.EXCEPTED, detail
-    target = deployment.target
-    fitted = fit(needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves)
+    fitted = fit_of(deployment, needs)
     if fitted.missing:
         return PassedOver.CAPABILITY, f"can't do {words_of(fitted.missing)}"
     if fitted.moving:

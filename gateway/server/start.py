@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["serve_demo", "serve_table"]
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_NOT_SERVED = {"detail": "nothing was served"}
 
 
 def serve_table(settings: Settings, begun: Beginning) -> None:
@@ -40,11 +41,12 @@ def serve_table(settings: Settings, begun: Beginning) -> None:
     detail = {}
     try:
         _serve_table(settings, begun)
-    except (StateError, CommandError) as error:
+    except CommandError:
         # A port that is taken, a key that is none: the trail has the table as active by now.
-        detail = {"detail": "nothing was served"}
-        if isinstance(error, CommandError):
-            raise
+        detail = _NOT_SERVED
+        raise
+    except StateError as error:
+        detail = _NOT_SERVED
         raise CommandError(str(error)) from None
     finally:
         if begun.switch_log is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from providers.adapters._row import Row
@@ -88,14 +88,15 @@ def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...
     if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
         return text_of(content)
     details = row.requests.details if "image_detail" in row.capabilities.parameters else ()
-    return tuple(
-        replace(part, detail=None)
-        if isinstance(part, ImagePart) and part.detail not in details
-        else replace(part, data=f"data:;base64,{part.data}")
-        if isinstance(part, AudioPart) and row.requests.sound_uri
-        else part
-        for part in content
-    )
+    return tuple(_part(part, details, sound_uri=row.requests.sound_uri) for part in content)
+
+
+def _part(part: Part, details: Collection[str], *, sound_uri: bool) -> Part:
+    if isinstance(part, ImagePart) and part.detail not in details:
+        return replace(part, detail=None)
+    if isinstance(part, AudioPart) and sound_uri:
+        return replace(part, data=f"data:;base64,{part.data}")
+    return part
 
 
 def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
