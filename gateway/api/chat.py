@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.api.arrival import Arrival, arrived_before, remember_arrival
@@ -36,7 +36,6 @@ from gateway.api.person import user_asserted
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline, Sweep
-from gateway.execution.stream import AnswerStream
 from gateway.model.consent import NOTHING_SAID
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -47,7 +46,6 @@ from gateway.service.journey import Journeys
 from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
-from providers.chat import ChatRequest
 
 __all__ = ["CHAT_PATH", "ChatEndpoint"]
 
@@ -172,30 +170,23 @@ class ChatEndpoint:
         stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
         if voice is not None and (labelling := labelling_of(voice, request)) is not None:
             exchange.labelling, record.labels = labelling, labelling.names
-        whole = exchange.written(answer.completion) if answer.completion is not None else None
-        if whole is None or not exchange.answer_at_once(whole):
-            await self._send(exchange, deadline, whole, stream, request, table.resilience.keep_alive_s)
+        if answer.completion is not None:
+            whole = exchange.written(answer.completion)
+            if not exchange.answer_at_once(whole):
+                await self._send(deadline, exchange, exchange.answer_whole(whole))
+        elif stream is not None and not exchange.stream_at_once(stream, request):
+            sending = exchange.answer_stream(stream, request, table.resilience.keep_alive_s)
+            await self._send(deadline, exchange, sending)
         if self._shadows is not None and turn is not None:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(turn, table, location, asked, record, body_bytes)
 
-    async def _send(
-        self,
-        exchange: Exchange,
-        deadline: Deadline,
-        whole: bytes | None,
-        stream: AnswerStream | None,
-        request: ChatRequest,
-        keep_alive_s: float,
-    ) -> None:
+    async def _send(self, deadline: Deadline, exchange: Exchange, sending: Awaitable[None]) -> None:
         """Send an answer that may have to wait for its client, as long as the request's time lasts."""
         try:
             with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
-                if whole is not None:
-                    await exchange.answer_whole(whole)
-                elif stream is not None:
-                    await exchange.answer_stream(stream, request, keep_alive_s)
+                await sending
         except TimeoutError:
             await exchange.cut_off()
 

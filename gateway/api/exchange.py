@@ -21,7 +21,7 @@ from gateway.api.ledger import Taken
 from gateway.api.line import HEAD, LINE, Line, SameHead
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
-from gateway.execution.stream import AnswerStream, pass_on
+from gateway.execution.stream import AnswerStream, all_of, pass_on
 from gateway.model.record import Record
 from gateway.model.speech import Voice
 from gateway.policy.labels import Labelling
@@ -133,6 +133,25 @@ class Exchange:
         self._head_sent = True
         return True
 
+    def stream_at_once(self, stream: AnswerStream, request: ChatRequest) -> bool:
+        """Send a stream that came as a whole if the client takes it without a wait; whether it did."""
+        events = all_of(stream)
+        if not events or self._direct is None:
+            return False
+        encoder = self._encoder_for(request)
+        data = encoder.encode(events)
+        self.record.status = 200
+        if not self._direct.respond_stream([*_STREAM_LINES, *response_lines(self.record)], data):
+            return False
+        self._head_sent = True
+        self.record.count(encoder.usage)
+        return True
+
+    def _encoder_for(self, request: ChatRequest) -> ChunkEncoder:
+        encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
+        encoder.record = self.record
+        return encoder
+
     async def answer_whole(self, body: bytes) -> None:
         """Send a whole answer, however long the client takes."""
         await self._respond(200, body)
@@ -140,8 +159,7 @@ class Exchange:
     async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
-        encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
-        encoder.record = self.record
+        encoder = self._encoder_for(request)
         cycle, keep_alive = self._cycle, None
         try:
             lines = [*_STREAM_LINES, *response_lines(self.record)]

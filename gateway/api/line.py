@@ -38,6 +38,10 @@ class Cycle(Protocol):
         """Write a whole answer, with status 200."""
         ...
 
+    def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
+        """Write a whole stream, with status 200."""
+        ...
+
     def begin(self, lines: list[bytes]) -> bool:
         """Begin a stream, with status 200; its head leaves with the first bytes."""
         ...

@@ -24,7 +24,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
-from gateway.execution.stream import AnswerStream, TakeText, pass_on
+from gateway.execution.stream import AnswerStream, TakeText, all_of, pass_on
 from gateway.execution.walk import StillAllowed
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
@@ -158,6 +158,10 @@ class ResumingStream:
             return True
 
         pass_on(self._stream, take_and_keep)
+
+    def all_of(self) -> tuple[StreamEvent, ...]:
+        """See `gateway.execution.stream.all_of`. What came as a whole doesn't break off."""
+        return all_of(self._stream)
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""

@@ -27,7 +27,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import Tap
 
-__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText", "pass_on"]
+__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText", "all_of", "pass_on"]
 
 TakeText = Callable[[bytes], bool]
 """Takes the inside of a JSON string, more text of choice 0, to the client; False if it can't, which changes nothing."""
@@ -89,6 +89,16 @@ def pass_on(stream: AnswerStream, take_text: TakeText) -> None:
         offer(take_text)
 
 
+def all_of(stream: AnswerStream) -> tuple[StreamEvent, ...]:
+    """All events of a stream that came as a whole, whose connection is given back already; of any other, none.
+
+    Who sends them needn't read the stream. It may have a method `all_of` for it, as LiveStream does; one that must see
+    each event has none.
+    """
+    tell: Callable[[], tuple[StreamEvent, ...]] | None = getattr(stream, "all_of", None)
+    return tell() if tell is not None else ()
+
+
 class LiveStream:
     """Batches of events as they arrive. Iterate to the end or `close` it: either gives the connection back."""
 
@@ -109,6 +119,7 @@ class LiveStream:
         self._heard_at = 0.0
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
+        self._last: tuple[StreamEvent, ...] | None = None
         self._ended = False
         self._has_tail = False
         self._closed = False
@@ -132,9 +143,16 @@ class LiveStream:
 
         self._tap = tap
 
+    def all_of(self) -> tuple[StreamEvent, ...]:
+        """See `all_of`."""
+        return self._first if self._closed else ()
+
     def hold(self, let_go: Callable[[], None]) -> None:
         """Call this when the provider's connection is let go of, however the stream ends."""
-        self._let_go = let_go
+        if self._closed:
+            let_go()
+        else:
+            self._let_go = let_go
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """Call this once the answer is whole (None) or the provider has broken it off; else, never."""
@@ -164,6 +182,10 @@ class LiveStream:
         if Failed in kinds:
             # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.
             raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
+        if self._reply.is_read and (self._ended or self._ends_well()):
+            self._has_tail = False
+            await self._reply.close()
+            self._closed = True
 
     def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:
@@ -174,9 +196,19 @@ class LiveStream:
             self._has_tail = isinstance(events[-1], Finished)
         return events
 
+    def _ends_well(self) -> bool:
+        """Behind the first events, where no byte is left to come: whether the answer is whole, of which all is then
+        here. What it lacks is told when they are shown."""
+        self._last = self._parser.close()
+        if not self._last or not isinstance(self._last[-1], Finished):
+            return False
+        self._first += self._last
+        self._ended = True
+        return True
+
     def _finish(self) -> tuple[StreamEvent, ...]:
         """The parser's last events; a stranger's parser that forgets the terminal one would keep us here for ever."""
-        events = self._parser.close()
+        events = self._parser.close() if self._last is None else self._last
         self._ended = True
         return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
 

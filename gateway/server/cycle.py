@@ -22,6 +22,7 @@ _NO_BODY = (204, 304)
 _CLOSE = (b"connection", b"close")
 _OK = STATUS_LINE[200]
 _CLOSE_LINE = b"connection: close\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAULT = b"Internal Server Error"
 _FAULT_HEADERS = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAULT)), _CLOSE)
@@ -184,13 +185,21 @@ class GatewayCycle:
 
     def respond(self, lines: list[bytes], body: bytes) -> bool:
         """See `Cycle`."""
+        return self._answer(lines, b"content-length: %d\r\n" % len(body), b"", body, b"")
+
+    def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
+        """See `Cycle`."""
+        return not self._is_old and self._answer(lines, _CHUNKED, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
+
+    def _answer(self, lines: list[bytes], framing: bytes, start: bytes, body: bytes, end: bytes) -> bool:
+        """Write all of an answer at once, if nothing has to wait."""
         if self._flow.write_paused or self.disconnected or self.response_started or self._is_head:
             return False
         connection, closing = self._connection, b"" if self.keep_alive else _CLOSE_LINE
         block = _shared_block(tuple(connection.server_state.default_headers)) + _block(lines)
         self.response_started = True
         self.expects = False
-        connection.transport.write(b"%b%bcontent-length: %d\r\n%b\r\n%b" % (_OK, block, len(body), closing, body))
+        connection.transport.write(b"%b%b%b%b\r\n%b%b%b" % (_OK, block, framing, closing, start, body, end))
         self._complete()
         return True
 
@@ -241,10 +250,10 @@ class GatewayCycle:
         if self._has_body and length is None and self._is_old:
             # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.
             self.keep_alive = False
+        if self._chunks:
+            block += _CHUNKED
         if not self.keep_alive:
             block += _CLOSE_LINE
-        if self._chunks:
-            block += b"transfer-encoding: chunked\r\n"
         self._head = STATUS_LINE[status] + block + b"\r\n"
 
     def _write(self, body: bytes, more_body: bool) -> None:

@@ -7,6 +7,7 @@ one, each event written by itself.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
-from gateway.execution.stream import LiveStream, pass_on
+from gateway.execution.stream import LiveStream, all_of, pass_on
 from providers.adapter import Adapter, StreamParser, Target, WireResponse
 from providers.adapters import anthropic, gemini, openai, rows
 from providers.adapters._openai_stream import RelayingParser
@@ -37,13 +38,16 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Pieces:
-    """A reply that offers each piece to the tap, and then ends or breaks."""
+    """A reply that offers each piece to the tap, and then ends, which it may know before, or breaks."""
 
-    is_read = False
-
-    def __init__(self, pieces: list[bytes], breaks: bool) -> None:
+    def __init__(self, pieces: list[bytes], breaks: bool, knows_end: bool) -> None:
         self._pieces = pieces
         self._breaks = breaks
+        self._knows_end = knows_end
+
+    @property
+    def is_read(self) -> bool:
+        return self._knows_end and not self._breaks and not self._pieces
 
     async def read(self, tap: Tap | None = None) -> bytes:
         while self._pieces:
@@ -58,10 +62,12 @@ class Pieces:
         pass
 
 
-async def short_way(adapter: Adapter, pieces: list[bytes], breaks: bool) -> tuple[list[Any], Failure | None]:
+async def short_way(
+    adapter: Adapter, pieces: list[bytes], breaks: bool, knows_end: bool
+) -> tuple[list[Any], Failure | None]:
     """What the client reads, and the failure, if there was one."""
     parser = AnswerReader(adapter, HEAD, TARGET)
-    body = cast(Reply, Pieces([*pieces], breaks))
+    body = cast(Reply, Pieces([*pieces], breaks, knows_end))
     stream = LiveStream(body, parser, Deadline.start(60, 60), 60, lambda failure: failure)
     encoder, written = ChunkEncoder(True, "f"), list[bytes]()
 
@@ -74,6 +80,8 @@ async def short_way(adapter: Adapter, pieces: list[bytes], breaks: bool) -> tupl
         await stream.begin()
     except ProviderFailed as error:
         return [], error.failure
+    if events := all_of(stream):
+        return events_in(encoder.encode(events)), None
     async for batch in stream:
         written.append(encoder.encode(batch))
         pass_on(stream, take_text)
@@ -313,8 +321,8 @@ def test_a_client_reads_the_same_by_every_way(dialect: str, data: st.DataObject)
     blocks = [start, *data.draw(st.lists(middle, max_size=10)), *([end] if data.draw(st.booleans()) else [])]
     breaks = data.draw(st.integers(0, 9)) == 0
     expected, reason = long_way(adapter, b"".join(blocks))
-    for cut in ("whole", "events", data.draw(cuts)):
-        shown, failure = asyncio.run(short_way(adapter, pieces_of(blocks, cut), breaks))
+    for cut, knows_end in itertools.product(("whole", "events", data.draw(cuts)), (False, True)):
+        shown, failure = asyncio.run(short_way(adapter, pieces_of(blocks, cut), breaks, knows_end))
         if breaks and not shown:
             # What breaks off before anything was shown is asked for again, though an end may have been told.
             continue

@@ -402,6 +402,39 @@ async def test_where_nothing_is_left_behind_a_whole_answer_nothing_is_read() -> 
     assert (pieces.reads, pieces.closed) == (1, 1)
 
 
+@pytest.mark.parametrize("end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["told", "untold"])
+async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(end: tuple[bytes, ...]) -> None:
+    stream, pieces = live(b"".join((chunk("a"), *end)))
+    pieces.is_read = True
+    await stream.begin()
+    assert (pieces.reads, pieces.closed) == (1, 1)
+    told: list[object] = []
+    stream.tell(told.append)
+    stream.hold(lambda: told.append("free"))
+    assert told == [None, "free"]
+    events = [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
+    assert list(expand(module.all_of(stream))) == events
+    # Who reads it all the same reads the same.
+    assert [event async for batch in stream for event in expand(batch)] == events
+    await stream.close()
+    assert (pieces.reads, pieces.closed, told) == (1, 1, [None, "free"])
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_of_an_answer_that_lacks_its_end_what_came_is_shown_and_the_lack_told(is_read: bool) -> None:
+    stream, pieces = live(chunk("a") + chunk("b"))
+    pieces.is_read = is_read
+    told: list[Failure | None] = []
+    await stream.begin()
+    stream.tell(told.append)
+    assert module.all_of(stream) == ()
+    events = [event async for batch in stream for event in expand(batch)]
+    assert events[1:3] == [TextDelta("a"), TextDelta("b")]
+    assert ending(events) is FailureKind.INTERRUPTED
+    assert [failure and failure.kind for failure in told] == [FailureKind.INTERRUPTED]
+    assert pieces.closed >= 1
+
+
 @pytest.mark.parametrize("behind", [HANGS, BROKEN], ids=["silence", "a break"])
 async def test_behind_a_whole_answer_nothing_is_waited_for_long(
     monkeypatch: pytest.MonkeyPatch, behind: object

@@ -107,6 +107,17 @@ async def test_a_stream_at_once_is_the_one_that_is_sent(
     assert not cycle.finish()
 
 
+@given(kind=CONNECTIONS, lines=LINES, data=st.binary(min_size=1, max_size=20))
+async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
+    kind: dict[str, Any], lines: list[bytes], data: bytes
+) -> None:
+    short, general = Connection(**kind), Connection(**kind)
+    is_done = short.cycle.respond_stream(lines, data)
+    await generally(general, lines, data, b"")
+    assert is_done == (not kind["is_head"] and not kind["is_old"])
+    assert short.told == (general.told if is_done else (b"", False, 0))
+
+
 @pytest.mark.parametrize("line", [b"x: a\r\nx-evil: b", b"x: a\rb", b"x: a\nb", b"x: a\0b", b"x: a\r\n"])
 async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> None:
     connection = Connection()
@@ -141,6 +152,7 @@ async def test_who_has_left_gets_nothing() -> None:
     connection.cycle.lose()
     assert not connection.cycle.begin([])
     assert not connection.cycle.respond([], b"x")
+    assert not connection.cycle.respond_stream([], b"x")
     await generally(connection, [], b"x")
     assert await connection.cycle.receive() == {"type": "http.disconnect"}
     assert connection.told == (b"", False, 0)

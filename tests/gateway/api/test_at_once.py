@@ -1,0 +1,45 @@
+"""What has come as a whole goes out as a whole: in one write, with its head and its end."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+
+from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
+
+TABLE = bench_table()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "one by one" not in case or "folded" in case])
+async def test_an_answer_that_has_come_as_a_whole_is_written_once(case: str) -> None:
+    door = InProcess(TABLE)
+    for _ in range(3):
+        await door.ask_checked(case)
+        assert len(door._received) == 1
+
+
+async def test_an_answer_that_comes_bit_by_bit_is_written_bit_by_bit() -> None:
+    door, case = InProcess(TABLE), "stream of 64 events one by one"
+    bits = await door.ask(request_bytes(case), provider_answers(case))
+    assert len(door._received) > 60
+    at_once = await door.ask(request_bytes(case), [b"".join(provider_answers(case))])
+    assert len(door._received) == 1
+    events = [answer.partition(b"\r\n\r\n")[2].count(b"data: ") for answer in (bits, at_once)]
+    assert events[0] == events[1] > 60
+
+
+async def test_a_client_that_does_not_read_gets_a_whole_stream_when_it_does() -> None:
+    door, case = InProcess(TABLE), "stream of 64 events at once"
+    expected = await door.ask(request_bytes(case), provider_answers(case))
+    flow = door._protocol.flow
+
+    async def read_on() -> None:
+        flow.resume_writing()
+
+    flow.pause_writing()
+    with patch.object(flow, "drain", read_on):
+        answer = await door.ask(request_bytes(case), provider_answers(case))
+    assert len(door._received) > 1
+    assert answer.count(b"data: ") == expected.count(b"data: ")
+    assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
