@@ -143,16 +143,16 @@ def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
 
 def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) -> None:
     """One chunk, or one whole answer, into the assembler."""
-    if chunk.get("error") or event == "error":
+    take = chunk.get
+    if take("error") or event == "error":
         assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
         return
     if not assembler.identified:
         assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
-    choices = chunk.get("choices")
+    choices, usage = take("choices"), take("usage")
     if type(choices) is list:
         for entry in choices:
             _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
-    usage = chunk.get("usage")
     if usage and type(usage) is dict:
         assembler.usage(read_usage(usage))
 
@@ -161,19 +161,20 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     # Most of what a choice may have is empty or absent: that is asked before it is read.
     take = source.get
     index = (read_int(source, "index") or 0) if take("index") else 0
-    found = take("delta")
+    found, text = take("delta"), ""
     delta: Mapping[str, object] = found if type(found) is dict else _NOTHING
     is_whole = not delta
     if is_whole and take("message"):
         delta = new_in_message(assembler, read_map(source, "message"), index)
     logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
-    content = delta.get("content")
-    if type(content) is not list and delta.keys() <= _OF_TEXT:
-        text = content if type(content) is str else ""
-        if text or logprobs:
-            assembler.text(text, index, logprobs)
-    else:
-        text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
+    if delta or logprobs:
+        content = delta.get("content")
+        if type(content) is not list and delta.keys() <= _OF_TEXT:
+            text = content if type(content) is str else ""
+            if text or logprobs:
+                assembler.text(text, index, logprobs)
+        else:
+            text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
     word = take("finish_reason")
     if word and type(word) is str and word != "null":
         assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])

@@ -7,6 +7,8 @@ valid JSON string means the same, and only that string is taken out. Whatever di
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from providers.adapters._openai_template import DATA, END, PaddedTemplate, Template, learn
 from providers.assembly import Assembler
 from providers.chat import StreamEvent, TextRun
@@ -16,6 +18,7 @@ from providers.streaming import EventStreamParser, ReadChunk
 __all__ = ["RelayingParser"]
 
 _CR, _LF = b"\r\n"
+_LEAD_BYTES, _END_BYTES = len(DATA), len(END)
 _MOST_LESSONS = 8
 _MOST_HELD_BYTES = 64 * 1024
 
@@ -58,37 +61,37 @@ class RelayingParser:
             self._rest = b""
             self._template = self._awaited = None
             return self._ordinary.feed(data)
-        assembler, ordinary = self._assembler, self._ordinary
+        assembler, ordinary, template = self._assembler, self._ordinary, self._template
         start = 0
         # What can't be split once is taken chunk by chunk, so that no byte is looked at again for each of them.
         self._splits = True
         while not assembler.done:
-            if self._template is not None and data.startswith(self._template.head, start):
-                start = self._relay(self._template, data, start)
+            if template is not None and data.startswith(template.head, start):
+                start = self._relay(template, data, start)
             end = data.find(END, start)
             if end < 0:
                 break
-            body = data[start + len(DATA) : end] if data.startswith(DATA, start) else None
-            if body is not None and _LF not in body:
+            if data.startswith(DATA, start) and data.find(_LF, start, end) < 0:
                 if not self._begun:
                     ordinary.begin()
+                body = data[start + _LEAD_BYTES : end]
                 chunk = ordinary.read_event(body)
-                if (
-                    chunk is not None
-                    and self._template is None
-                    and self._lessons < _MOST_LESSONS
-                    and assembler.is_saying_text()
-                ):
-                    self._lessons += 1
-                    self._template = learn(body, chunk)
+                if template is None and chunk is not None and assembler.is_saying_text():
+                    template = self._learn(body, chunk)
             else:
-                ordinary.read(data[start : end + len(END)])
+                ordinary.read(data[start : end + _END_BYTES])
             self._begun = True
-            start = end + len(END)
+            start = end + _END_BYTES
         self._rest = data[start:]
         events = assembler.take()
-        self._awaited = self._template if not self._rest and assembler.is_in_text() else None
+        self._awaited = template if not self._rest and assembler.is_in_text() else None
         return events
+
+    def _learn(self, body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
+        if self._lessons < _MOST_LESSONS:
+            self._lessons += 1
+            self._template = learn(body, chunk)
+        return self._template
 
     def _relay(self, template: Template | PaddedTemplate, data: bytes, start: int) -> int:
         """Take the run of text chunks at `start`; where it ends."""
