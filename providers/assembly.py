@@ -226,7 +226,9 @@ class Assembler:
         self.done = True
 
     def _counted(self) -> Usage | None:
-        return self._usage() if callable(self._usage) else self._usage
+        # Asked once, at the end. A function knows its reader, which knows this: no cycle is left behind.
+        usage, self._usage = self._usage, None
+        return usage() if callable(usage) else usage
 
     def fail(self, failure: Failure) -> None:
         """The answer can't become whole; but a filter that steps in after something was said has ended it so."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -617,3 +620,23 @@ def test_calls_that_have_one_id_are_told_apart_by_their_places() -> None:
     assert called({**first, "arguments": '{"a"'}, {**first, "arguments": ":1}"}) == [(0, "f", '{"a":1}')]
     # Without places there is nothing to tell them apart by.
     assert called({"id": "x", "name": "f", "arguments": "{"}, {"id": "x", "arguments": "}"}) == [(0, "f", "{}")]
+
+
+def _counts_of(assembler: Assembler) -> Usage:
+    return Usage(1, int(assembler.done))
+
+
+@pytest.mark.parametrize("end", [Assembler.complete, lambda assembler: assembler.fail(BROKEN)])
+def test_what_has_ended_is_freed_without_the_collector(end: Callable[[Assembler], None]) -> None:
+    assembler = Assembler("m")
+    assembler.text("hi")
+    assembler.finish("stop")
+    assembler.usage(partial(_counts_of, assembler))
+    gc.disable()
+    try:
+        end(assembler)
+        gone = weakref.ref(assembler)
+        del assembler
+        assert gone() is None
+    finally:
+        gc.enable()
