@@ -188,8 +188,10 @@ class GatewayCycle:
         return self._answer(lines, b"content-length: %d\r\n" % len(body), b"", body, b"")
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
-        """See `Cycle`."""
-        return not self._is_old and self._answer(lines, _CHUNKED, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
+        """See `Cycle`. A client takes its time for much data: the request lasts as long, and is no idle connection."""
+        if self._is_old or len(data) > HIGH_WATER_LIMIT:
+            return False
+        return self._answer(lines, _CHUNKED, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
 
     def _answer(self, lines: list[bytes], framing: bytes, start: bytes, body: bytes, end: bytes) -> bool:
         """Write all of an answer at once, if nothing has to wait."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from unittest.mock import patch
 
 import pytest
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
+from bench.stub import Answers
 
 TABLE = bench_table()
 
@@ -43,3 +46,25 @@ async def test_a_client_that_does_not_read_gets_a_whole_stream_when_it_does() ->
     assert len(door._received) > 1
     assert answer.count(b"data: ") == expected.count(b"data: ")
     assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+async def test_a_large_stream_lasts_until_its_client_has_taken_it() -> None:
+    """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
+    door, burst = InProcess(TABLE), Answers(2000, 2000).bursts["openai+usage"]
+    protocol = door._protocol
+    flow, write, is_full = protocol.flow, protocol.transport.write, asyncio.Event()
+
+    def fill(data: bytes) -> None:
+        write(data)
+        if len(data) > HIGH_WATER_LIMIT:
+            flow.pause_writing()
+            is_full.set()
+
+    with patch.object(protocol.transport, "write", fill):
+        asking = asyncio.ensure_future(door.ask(request_bytes("stream of 64 events at once"), [burst]))
+        await is_full.wait()
+        assert b"data: [DONE]" in door._received[-1]
+        assert not protocol._newest.response_complete
+        flow.resume_writing()
+        assert (await asking).endswith(b"\r\n0\r\n\r\n")
+    assert protocol._newest.response_complete

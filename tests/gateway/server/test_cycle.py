@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.headers import pairs_of
@@ -116,6 +116,13 @@ async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
     await generally(general, lines, data, b"")
     assert is_done == (not kind["is_head"] and not kind["is_old"])
     assert short.told == (general.told if is_done else (b"", False, 0))
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_stream_that_a_client_may_take_slowly_is_not_sent_at_once(beyond: int) -> None:
+    connection = Connection()
+    assert connection.cycle.respond_stream([], bytes(HIGH_WATER_LIMIT + beyond)) == (not beyond)
+    assert bool(connection.transport.written) == (not beyond)
 
 
 @pytest.mark.parametrize("line", [b"x: a\r\nx-evil: b", b"x: a\rb", b"x: a\nb", b"x: a\0b", b"x: a\r\n"])
