@@ -16,9 +16,9 @@ from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
-from gateway.policy.parts import blocked_among, code_of, is_as_strict, is_split, region_in, with_part
+from gateway.policy.parts import blocked_among, bounds_of, code_of, is_as_strict, is_split, region_in, with_part
 from providers.catalogue import territory_data
-from providers.territories import TerritoryError, parent, parse_territory
+from providers.territories import Places, TerritoryError, parent, parse_territory
 from providers.values import quick
 
 __all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
@@ -91,6 +91,17 @@ class _Reading:
     unknown: bool = False
     doubtful: bool = False
     vague: bool = False
+
+    @property
+    def bounds(self) -> Places | None:
+        """Where a prompt from there may go: one region's to the same places, but for those that stay at home."""
+        return bounds_of(self.region, self.evidence.territory) if self.region is not None else None
+
+    def is_as_strict(self, other: _Reading) -> bool:
+        """Whether nothing happens to a prompt from here that would be forbidden there."""
+        if self.region is None or other.region is None:
+            return False
+        return is_as_strict(self.region, self.evidence.territory, other.region, other.evidence.territory)
 
 
 def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
@@ -260,8 +271,7 @@ def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...
     if any(voice.vague for voice in voices):
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     first = voices[0]
-    regions = {voice.evidence.region for voice in voices}
-    if len(regions) > 1:
+    if len(voices) > 1 and len({(voice.evidence.region, voice.bounds) for voice in voices}) > 1:
         strictest = _strictest(voices) if table.location.conflict == "strictest" else None
         if strictest is None:
             return Location(None, None, "conflict", evidence, LocationProblem.CONFLICT)
@@ -273,14 +283,8 @@ def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...
 
 
 def _strictest(voices: list[_Reading]) -> _Reading | None:
-    """The voice whose region is as strict as all the others; None where there is no such region."""
-    for voice in voices:
-        region = voice.region
-        if region is not None and all(
-            other.region is not None and is_as_strict(region, other.region) for other in voices
-        ):
-            return voice
-    return None
+    """The voice that is as strict as all the others; None where there is no such."""
+    return next((voice for voice in voices if all(map(voice.is_as_strict, voices))), None)
 
 
 def _unknown(table: Table, evidence: tuple[Evidence, ...]) -> Location:

@@ -10,7 +10,16 @@ from gateway.model.table import Region, Table
 from providers.catalogue import territory_data
 from providers.territories import Places, TerritoryError, parent
 
-__all__ = ["blocked_among", "code_of", "is_as_strict", "is_split", "kept_at_home", "region_in", "with_part"]
+__all__ = [
+    "blocked_among",
+    "bounds_of",
+    "code_of",
+    "is_as_strict",
+    "is_split",
+    "kept_at_home",
+    "region_in",
+    "with_part",
+]
 
 
 def code_of(word: str) -> str:
@@ -49,7 +58,9 @@ def region_in(table: Table, territory: str) -> Region | None:
     if own is None or not is_split(table, territory):
         return own
     possible = {region.name: region for region in (own, *_regions_of_parts(table, territory))}.values()
-    strict = [region for region in possible if all(is_as_strict(region, other) for other in possible)]
+    strict = [
+        region for region in possible if all(is_as_strict(region, territory, other, territory) for other in possible)
+    ]
     return strict[0] if len(strict) == 1 and table.location.conflict == "strictest" else None
 
 
@@ -57,11 +68,19 @@ def _regions_of_parts(table: Table, territory: str) -> list[Region]:
     return [region for code, region in table.region_by_territory.items() if parent(code) == territory]
 
 
-def is_as_strict(region: Region, other: Region) -> bool:
-    """Whether nothing happens to a prompt of the region that the other one forbids: no place beyond its boundary, not
-    the gateway's own either, and nobody unapproved."""
-    passes = region.transit.within(other.boundary) or region.transit.within(other.transit)
-    return passes and region.boundary.within(other.boundary) and region.approvals_required >= other.approvals_required
+def is_as_strict(region: Region, territory: str | None, other: Region, elsewhere: str | None) -> bool:
+    """Whether nothing happens to a prompt from the region's territory that the other one forbids for its own: no place
+    beyond its boundary, not the gateway's own either, and nobody unapproved."""
+    bounds = bounds_of(other, elsewhere)
+    passes = region.transit.within(bounds) or region.transit.within(other.transit)
+    stays = region.boundary.within(other.boundary) and bounds_of(region, territory).within(bounds)
+    return passes and stays and region.approvals_required >= other.approvals_required
+
+
+def bounds_of(region: Region, territory: str | None) -> Places:
+    """Where the region's prompts may go that come from this territory, None if it isn't known."""
+    kept = kept_at_home(region, territory) if territory is not None else None
+    return region.boundary if kept is None else kept
 
 
 def kept_at_home(region: Region, territory: str) -> Places | None:

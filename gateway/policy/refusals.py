@@ -64,7 +64,9 @@ def refuse_location(table: Table, location: Location) -> Refusal | None:
             said = f"where this request comes from is not known, and this gateway doesn't guess: {mend}"
             return Refusal(RefusalCode.REGION_UNKNOWN, said)
         case LocationProblem.CONFLICT:
-            said = ", ".join(f"{item.signal} says {item.region}" for item in location.evidence if item.region)
+            told = [item for item in location.evidence if item.region]
+            alike = len({item.region for item in told}) == 1
+            said = ", ".join(f"{item.signal} says {item.territory if alike else item.region}" for item in told)
             return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
         case LocationProblem.CLAIM | LocationProblem.CLAIM_UNCHECKED:
             why = next((item.note for item in location.evidence if item.signal == "claim"), "not believed")

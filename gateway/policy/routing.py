@@ -21,7 +21,7 @@ from gateway.model.table import Assistant, Region, Table
 from gateway.policy.abilities import fit_of
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
-from gateway.policy.parts import kept_at_home
+from gateway.policy.parts import bounds_of, kept_at_home
 from gateway.policy.refusals import (
     ask_for_consent,
     not_offered,
@@ -128,7 +128,7 @@ def _concluded(
     health: Mapping[str, Unwell],
     consents: Consents,
 ) -> Decision:
-    judged = tuple([(standing.deployment, _judge(region, standing, needs, health, consents)) for standing in standings])
+    judged = tuple([(standing.deployment, _judge(standing, needs, health, consents)) for standing in standings])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if table.recipients and (asking := who_is_to_be_asked(route, judged)) is not None:
@@ -147,20 +147,22 @@ def judge_alone(
     region = location.region
     if region is None or refuse_location(table, location) is not None:
         return PassedOver.BOUNDARY, "the caller gets no answer here"
-    return _judge(region, _standing(table, region, location, deployment, now_s), needs, health, NO_CONSENT)
+    return _judge(_standing(table, region, location, deployment, now_s), needs, health, NO_CONSENT)
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
     """How a deployment stands towards one place, whatever is asked: the part of a judgement that never varies.
 
-    lawless: why the law keeps it out. off: why the config does. permit is None only where `lawless` says why.
+    lawless: why the law keeps it out. off: why the config does. permit is None only where `lawless` says why. bounded:
+    whether prompts from there may go to some places only, so that what its site's promise leaves out counts.
     """
 
     deployment: Deployment
     permit: Permit | None
     lawless: tuple[PassedOver, str] | None
     off: tuple[PassedOver, str] | None
+    bounded: bool = True
 
 
 def _standing(
@@ -173,7 +175,8 @@ def _standing(
     if evaluating and lawless is not None and lawless[0] is PassedOver.APPROVAL:
         lawless = None
     permit = (evaluation_permit if evaluating else prompt_permit)(table, region, deployment, now_s)
-    return _Standing(deployment, permit, lawless, off(deployment))
+    bounded = bool(deployment.excepts) and not bounds_of(region, location.territory).is_anywhere
+    return _Standing(deployment, permit, lawless, off(deployment), bounded)
 
 
 def _law(region: Region, location: Location, deployment: Deployment, now_s: float) -> tuple[PassedOver, str] | None:
@@ -205,12 +208,12 @@ def off(deployment: Deployment) -> tuple[PassedOver, str] | None:
 
 
 def _judge(
-    region: Region, standing: _Standing, needs: Needs, health: Mapping[str, Unwell], consents: Consents
+    standing: _Standing, needs: Needs, health: Mapping[str, Unwell], consents: Consents
 ) -> Step | tuple[PassedOver, str]:
     deployment = standing.deployment
     if standing.permit is None or standing.lawless is not None:
         return standing.lawless or (PassedOver.BOUNDARY, "no permit")
-    bounded = bool(deployment.excepts) and not region.boundary.is_anywhere
+    bounded = standing.bounded
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} doesn't keep {words_of(excepted)} inside the boundary"
         return PassedOver.EXCEPTED, detail

@@ -403,6 +403,61 @@ def test_a_place_of_no_region_beside_one_of_a_region_is_a_conflict() -> None:
     assert resolve(table, CLIENTS["backend"], seen("JP", ("BR",))).problem is LocationProblem.BLOCKED
 
 
+NOBODY_NAMES_CN = table_of(
+    WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", "  hk: {territories: [HK], boundary: [CN]}\n")
+    .replace("      cn: [qwen-cn]", "      hk: [qwen-cn]")
+    .replace(", region: cn", ", region: hk")
+)
+
+
+@pytest.mark.parametrize(
+    ("edge", "asserted", "found"),
+    [
+        ("CN", "JP", ("default", "CN", "edge_header")),
+        ("JP", "CN", ("default", "CN", "assertion")),
+        ("CN-BJ", "JP", ("default", "CN-BJ", "edge_header")),
+        ("CN", "CN-BJ", ("default", "CN-BJ", "assertion")),
+        ("JP", "BR", ("default", "BR", "assertion")),
+        ("CN", "HK", ("hk", "HK", "assertion")),
+        ("CN", "DE", ("conflict", None, "conflict")),
+        ("DE", "CN", ("conflict", None, "conflict")),
+        ("CN", "RU", ("conflict", None, "conflict")),
+    ],
+)
+def test_whose_prompts_must_stay_at_home_by_one_signal_is_not_taken_abroad_by_another(
+    edge: str, asserted: str, found: tuple[str, str | None, str]
+) -> None:
+    location = resolve(NOBODY_NAMES_CN, CLIENTS["backend"], seen(edge, (asserted,)))
+    assert (location.region.name if location.region else location.problem, location.territory, location.why) == found
+
+
+def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
+    table = replace(NOBODY_NAMES_CN, location=replace(NOBODY_NAMES_CN.location, conflict="refuse"))
+    location = resolve(table, CLIENTS["backend"], seen("CN", ("JP",)))
+    assert location.problem is LocationProblem.CONFLICT
+    refusal = refuse_location(table, location)
+    assert refusal is not None
+    assert refusal.message.endswith("contradict: assertion says JP, edge_header says CN")
+
+
+def test_a_cell_elsewhere_is_passed_through_only_if_who_must_stay_at_home_accepts_it() -> None:
+    through = WORLD.replace(
+        "  cn: {territories: [CN], boundary: [CN]}", "  cn: {territories: [HK], boundary: [CN], transit: [DE]}"
+    )
+    table = table_of(through + "cell: {territory: DE, serves: [cn, default]}\n")
+    assert region_of(table, CLIENTS["backend"], seen("JP", ("HK",))) == "cn"
+    assert region_of(table, CLIENTS["backend"], seen("CN", ("HK",))) is None
+
+
+@pytest.mark.parametrize(("boundary", "region"), [("RU", "part"), ("DE", None)])
+def test_an_unknown_part_of_a_country_that_prompts_must_not_leave_leaves_it_nowhere(
+    boundary: str, region: str | None
+) -> None:
+    part = f"  part: {{territories: [RU-MOW], boundary: [{boundary}]}}\n  eu: {{"
+    table = table_of(WORLD.replace("  eu: {", part, 1))
+    assert region_of(table, None, seen("RU")) == region
+
+
 # --- parts of countries ---------------------------------------------------------------------------
 
 SPLIT = table_of(

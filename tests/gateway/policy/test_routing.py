@@ -148,6 +148,20 @@ def test_what_a_site_leaves_out_of_its_promise_counts_inside_a_boundary_only() -
     assert plan_of(table_of(open_world), "US", asked("json_schema")) == ["chatgpt-us"]
 
 
+def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at_home() -> None:
+    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
+    table = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", "CN") + "clients:\n"))
+    (house,) = table.assistants["assistant"].routes["default"]
+    house = replace(house, excepts=frozenset({"tools", "strict_tools"}))
+    assistant = replace(table.assistants["assistant"], routes={"default": (house,)})
+    table = replace(table, assistants={"assistant": assistant}, deployments={**table.deployments, "house": house})
+    assert decision(table, "CN", asked("tools")).considered[0].reason is PassedOver.EXCEPTED
+    outcome = decision(table, "CN", asked(parameters=("strict_tools",))).outcome
+    assert isinstance(outcome, Plan)
+    assert outcome.steps[0].dropped == {"strict_tools"}
+    assert plan_of(table, "JP", asked("tools")) == plan_of(table, "CN") == ["house"]
+
+
 def test_a_field_that_moves_data_is_refused() -> None:
     found = decision(TABLE, "JP", asked(moving=("enable_search",)))
     assert found.considered[0].reason is PassedOver.MOVES_DATA
