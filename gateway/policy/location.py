@@ -131,15 +131,13 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
         return Location(None, None, "claim", evidence, kind)
     if any(reading.doubtful for reading in readings):
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
-    if client is not None and client.region is not None:
-        return _bound(table.regions[client.region], evidence)
-    return _weigh(table, readings, evidence)
+    return _weigh(table, client, readings, evidence)
 
 
 def resolve_again(table: Table, client: Client | None, location: Location) -> Location:
     """What this table makes of the signals that an earlier one has heard, as far as it still hears them.
 
-    client: the caller as this table has it; none that is bound to a region.
+    client: the caller as this table has it.
     """
     readings: list[_Reading] = []
     for item in location.evidence:
@@ -156,7 +154,7 @@ def resolve_again(table: Table, client: Client | None, location: Location) -> Lo
     evidence = tuple(reading.evidence for reading in readings)
     if any(reading.doubtful for reading in readings):
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
-    return _weigh(table, readings, evidence)
+    return _weigh(table, client, readings, evidence)
 
 
 def _read(signal: Signal, table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
@@ -256,7 +254,9 @@ def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
     return Location(region, territory, "api_key", _decided(evidence, winner))
 
 
-def _weigh(table: Table, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
+def _weigh(table: Table, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
+    if client is not None and client.region is not None:
+        return _bound(table.regions[client.region], evidence)
     voices: list[_Reading] = []
     for reading in readings:
         if reading.unknown:

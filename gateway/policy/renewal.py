@@ -75,7 +75,4 @@ def _place_now(current: Table, location: Location, client: Client | None) -> Loc
     """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:
         return None
-    if client is not None and client.region is not None:
-        bound = current.regions.get(client.region)
-        return replace(location, region=bound) if bound is not None else None
     return replace(resolve_again(current, client, location), preferences=location.preferences)

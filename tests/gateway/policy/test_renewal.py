@@ -172,6 +172,16 @@ def test_a_key_that_is_bound_is_where_it_is_bound_now() -> None:
     assert verdict(changed((", region: cn}", "}")), None, BOUND) == ELSEWHERE
 
 
+def test_who_is_bound_to_the_rest_of_the_world_is_in_a_territory_that_no_region_names_any_more() -> None:
+    """It has no territory while a region of its own has it, and one whose prompts must stay at home without."""
+    house = "  house: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: any, processes: any, api_key: k}"
+    routed = WORLD.replace("[gemini, qwen-intl]", "[house]").replace("clients:\n", f"{house}\nclients:\n")
+    world = routed.replace(", region: cn", ", region: default")
+    nobody_names_it = ("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [MO], boundary: [CN]}")
+    assert verdict(changed(of=world), "CN", BOUND, table=table_of(world)) is None
+    assert "must not leave" in str(verdict(changed(nobody_names_it, of=world), "CN", BOUND, table=table_of(world)))
+
+
 def test_a_region_that_was_assumed_must_still_be_assumed() -> None:
     assuming = WORLD + "  unknown: us\n"
     table = table_of(assuming)
@@ -235,6 +245,7 @@ WORLDS = [
         TWO_VOICES.replace(*NARROWER),
         TWO_VOICES.replace("may_assert: [territory]", "may_assert: []"),
         TWO_VOICES.replace(*split("US-CA")),
+        TWO_VOICES.replace("territories: [CN]", "territories: [MO]").replace("region: cn", "region: default"),
     )
     for more in ("", "  conflict: refuse\n", "  unknown: eu\n", "  accept_country_only: [US]\n")
 ]
@@ -242,9 +253,14 @@ WORLDS = [text for text in WORLDS if "US-CA" in text or "accept" not in text]
 words = st.sampled_from([None, "DE", "FR", "US", "US-CA", "US-NY", "CN", "JP", "XX", "T1"])
 
 
-@given(st.sampled_from(WORLDS), st.sampled_from(WORLDS), st.tuples(words, words, words, words), st.booleans())
+@given(
+    st.sampled_from(WORLDS),
+    st.sampled_from(WORLDS),
+    st.tuples(words, words, words, words),
+    st.sampled_from([None, BACKEND, BOUND]),
+)
 def test_what_is_left_of_a_request_tells_the_same_place_as_the_request(
-    before: str, now: str, said: tuple[str | None, ...], known: bool
+    before: str, now: str, said: tuple[str | None, ...], key: str | None
 ) -> None:
     claim, asserted, edge, address = said
     sighting = Sighting(
@@ -254,8 +270,8 @@ def test_what_is_left_of_a_request_tells_the_same_place_as_the_request(
         address=AddressReport(address, hidden=address == "T1", note="hidden: Tor") if address else None,
     )
     old, new = cached(before), cached(now)
-    location = resolve(old, old.clients[BACKEND] if known else None, sighting)
-    client = new.clients[BACKEND] if known else None
+    location = resolve(old, old.clients[key] if key else None, sighting)
+    client = new.clients[key] if key else None
     if location.region is not None:
         again, fresh = resolve_again(new, client, location), resolve(new, client, sighting)
         assert (again.region, again.territory, again.why) == (fresh.region, fresh.territory, fresh.why)
