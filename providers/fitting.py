@@ -123,7 +123,15 @@ def fit(
         unsupported |= {"reasoning_effort"}
     if refuses_both:
         unsupported |= {"top_p"}
-    return Fit(needs.features - capabilities.features, unsupported, needs.moving - allowed_moves)
+    known = capabilities.parameters | passthrough
+    moving = {name for name in needs.moving - allowed_moves if _moves(name, known, allowed_moves)}
+    return Fit(needs.features - capabilities.features, unsupported, frozenset(moving))
+
+
+def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
+    """Whether a data-moving field would get there; one that stands in an unknown field is dropped with it."""
+    outer, _, inner = name.rpartition(".")
+    return not outer or (outer in known and inner not in allowed_moves)
 
 
 def _thinks(needs: Needs, facts: ModelFacts) -> bool:

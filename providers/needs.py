@@ -80,6 +80,8 @@ IMPLIED = {"blank_stop": "stop"}
 """Parameters that are understood by who has the other one, unless its model is without: a `stop` of blanks alone."""
 IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata"})
 """Fields in which clients say who asks, or by which a provider could tell one person's requests from another's."""
+# What stands in these are the client's words, and no fields.
+_OWN_WORDS = IDENTITY | {"prediction"}
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 _UNTHINKING = "unthinking"
@@ -108,8 +110,8 @@ def moves_data() -> frozenset[str]:
 
 
 def why_it_moves(name: str) -> str:
-    """What such a field does with data: `store` "keeps the conversation at the provider"."""
-    return _moves()[name]
+    """What such a field does with data: `store` "keeps the conversation at the provider", by itself or in another."""
+    return _moves()[name.rpartition(".")[2]]
 
 
 @cache
@@ -202,12 +204,19 @@ def _part_features(part: Part) -> tuple[str, ...]:
 
 
 def _moving(request: ChatRequest) -> frozenset[str]:
-    """Data-moving fields that are switched on: `store: false` moves nothing and is no more than an unknown field."""
-    if not request.extra:
-        return frozenset()
-    return frozenset(
-        name for name in request.extra.keys() & moves_data() if request.extra[name] not in _HARMLESS_VALUES
-    )
+    """Data-moving fields that are switched on: `store: false` moves nothing and is no more than an unknown field.
+
+    One that stands in another field, such as `additionalModelRequestFields.mcp_servers`, moves where that one is known.
+    """
+    found = _switched_on(request.extra)
+    for name, value in request.extra.items():
+        if isinstance(value, Mapping) and name not in _OWN_WORDS:
+            found |= {f"{name}.{inner}" for inner in _switched_on(value)}
+    return frozenset(found)
+
+
+def _switched_on(fields: Mapping[str, object]) -> set[str]:
+    return {name for name in fields.keys() & moves_data() if fields[name] not in _HARMLESS_VALUES}
 
 
 def has_effects(request: ChatRequest) -> bool:

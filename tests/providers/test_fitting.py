@@ -42,6 +42,7 @@ from providers.fitting import (
     needs_of,
     parameters_of,
     thinks_unseen,
+    why_it_moves,
     without_parameters,
 )
 from tests.providers.strategies import requests, unhurried
@@ -144,6 +145,9 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
         ({"mcp_servers": [{"url": "x"}], "metadata": {"a": "b"}}, {"mcp_servers"}),
         ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
         ({"inference_geo": "us"}, {"inference_geo"}),
+        ({"more": {"mcp_servers": [{"url": "x"}], "store": False, "top_k": 1}}, {"more.mcp_servers"}),
+        # What stands there are words of the client's own.
+        ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
     ],
 )
 def test_what_moves_data_only_where_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
@@ -161,7 +165,8 @@ def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
     found = needs_of(request)
     assert found.features <= FEATURES - {"reasoning"}
     assert found.parameters <= PARAMETERS | IMPLIED.keys() | request.extra.keys() | request.unread
-    assert found.moving <= moves_data() & request.extra.keys()
+    assert {name.rpartition(".")[2] for name in found.moving} <= moves_data()
+    assert {name.partition(".")[0] for name in found.moving} <= request.extra.keys()
 
 
 # --- the difference -------------------------------------------------------------------------------
@@ -202,6 +207,16 @@ def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> N
     assert (found.unsupported, found.moving) == (frozenset(), {"store"})
     allowed = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"store"})
     assert (allowed.unsupported, allowed.moving) == ({"top_k"}, frozenset())
+
+
+def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
+    asked = needs_of(ask(extra={"more": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
+    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"})
+    assert found.moving == {"more.mcp_servers"}
+    assert why_it_moves("more.mcp_servers") == "connects the model to servers elsewhere"
+    assert not fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"}, allowed_moves={"mcp_servers"}).moving
+    dropped = fit(asked, EVERYTHING, UNKNOWN_MODEL)
+    assert (dropped.unsupported, dropped.moving) == ({"more"}, frozenset())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from gateway.policy.fence import prompt_permit
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location, words_of
 from gateway.policy.routing import decide, judge_alone
-from providers.fitting import FEATURES, Needs
+from providers.chat import ChatRequest, UserMessage
+from providers.fitting import FEATURES, Needs, needs_of
 from providers.territories import parse_places
 from tests.tables import KEYS, WORLD, table_of
 
@@ -167,6 +168,19 @@ def test_a_field_that_moves_data_is_refused() -> None:
     assert found.considered[0].reason is PassedOver.MOVES_DATA
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
+
+
+def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too() -> None:
+    """Bedrock takes what is Anthropic's own in an object: MCP servers among it, which are anywhere."""
+    body = {"additionalModelRequestFields": {"mcp_servers": [{"type": "url", "url": "https://elsewhere.example"}]}}
+    request = ChatRequest("assistant", (UserMessage("hi"),), extra=body)
+    clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
+    own = "provider: bedrock, model: us.anthropic.claude-sonnet-5, endpoint: us-east-1, passthrough: [additionalModelRequestFields], "
+    table = table_of(WORLD.replace(clause, own).replace("${OPENAI_US_API_KEY}", "${AWS_KEY}"), {"AWS_KEY": "id:secret"})
+    found = decision(table, "US", needs_of(request))
+    assert isinstance(found.outcome, Refusal)
+    assert found.considered[0].reason is PassedOver.MOVES_DATA
+    assert "`additionalModelRequestFields.mcp_servers` connects the model to servers elsewhere" in found.outcome.message
 
 
 def test_parameters_are_dropped_and_named_or_refused() -> None:
