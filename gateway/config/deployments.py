@@ -29,7 +29,7 @@ from providers.adapter import Adapter, Capabilities, Target
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
 from providers.fitting import FEATURES, moves_data, parameters_of
 from providers.sites import Site
-from providers.territories import ANYWHERE, Places
+from providers.territories import ANYWHERE, Places, parent
 
 __all__ = ["compile_deployments"]
 
@@ -209,7 +209,8 @@ def _available(findings: Findings, path: Path, section: DeploymentSection, site:
     own = _without(known.places, known.never)
     if stated is None:
         return own
-    if into := {code for code in known.never if stated.contains(code)}:
+    parts = {code for code in stated.included or () if parent(code) in known.never}
+    if into := parts | {code for code in known.never if stated.contains(code)}:
         exclusions = ", ".join(f'"!{code}"' for code in sorted(into))
         message = f"the site {site.name} must not answer people in {listed(into)}"
         findings.error(path, message, f"leave it out: {exclusions}")

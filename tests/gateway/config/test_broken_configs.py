@@ -700,6 +700,10 @@ DEPLOYMENTS = {
         "x: {provider: dashscope, model: qwen-plus, endpoint: intl, ▸available: ['*']}",
         'deployments.x.available: the site intl must not answer people in CN; leave it out: "!CN"',
     ),
+    "a part of where a site must not answer": deployment(
+        "x: {provider: dashscope, model: qwen-plus, endpoint: intl, ▸available: [SG, CN-BJ]}",
+        'deployments.x.available: the site intl must not answer people in CN-BJ; leave it out: "!CN-BJ"',
+    ),
     "attests what nobody asks": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [▸zrd, ▸gdpr]}",
         "deployments.x.attests[0]: eu doesn't require 'zrd'; did you mean 'zdr'?",
