@@ -152,6 +152,10 @@ class Shadows:
 
     async def _run(self, turn: Turn, table: Table, step: Step, request: ChatRequest, record: Record) -> None:
         place = turn.place
+        if table is not self._current():
+            # Between the order and this turn of the loop, the config has come to say something else.
+            self._count((*place, "passed_over"))
+            return
         deadline = Deadline.start(table.resilience.total_s, table.resilience.commit_s)
         begun_s: float | None = None
         completion, failure, beside = None, None, None
@@ -174,6 +178,9 @@ class Shadows:
         self._count((*place, outcome))
         if begun_s is not None and failure is None:
             self._took(place, begun_s)
+        if turn.shadow.keep_text and table is not self._current():
+            # It may be that no text is to be kept any more, or not here.
+            turn, beside = replace(turn, shadow=replace(turn.shadow, keep_text=False)), None
         kept = self._record(turn, table, request, record, outcome, completion)
         first_s = begun_s if begun_s is not None else total_s
         await self._keep(replace(kept, first_s=first_s, total_s=total_s, beside_answer=beside))

@@ -117,6 +117,8 @@ class Scene:
     counts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     answer: Any = None
+    reloaded: Table | None = None
+    reloaded_meanwhile: Table | None = None
 
     def __post_init__(self) -> None:
         self.health = Health()
@@ -136,6 +138,7 @@ class Scene:
 
     def _provide(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
+        self.table = self.reloaded_meanwhile or self.table
         return self.answer or httpx.Response(200, json=ANSWER)
 
     async def _keep(self, record: ShadowRecord) -> None:
@@ -163,6 +166,7 @@ class Scene:
             await stream.close()
             assert told.closed
         self.shadows.offer(turn, asked, location, request, record, body_bytes)
+        self.table = self.reloaded or self.table
         await self.shadows.settle()
 
 
@@ -197,6 +201,20 @@ async def test_where_there_is_nothing_to_compare_nobody_is_asked(told: dict[str,
     scene = Scene()
     await scene.offer(**told)
     assert (scene.asked, scene.counts) == ([], [])
+
+
+async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> None:
+    scene = Scene(reloaded=shadowed(**{"chatgpt-us": "enabled: false"}))
+    await scene.offer()
+    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
+
+
+async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked() -> None:
+    scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
+    await scene.offer(told=whole("It is 7."))
+    [kept] = scene.kept
+    assert (kept.outcome, kept.answer_characters) == ("ok", 2)
+    assert (kept.prompt, kept.answer, kept.beside_answer, kept.refusal, kept.calls) == (None, None, None, None, ())
 
 
 @pytest.mark.parametrize(
