@@ -132,6 +132,19 @@ def test_a_route_that_leads_elsewhere_now() -> None:
     assert told == "the current config doesn't route there any more"
 
 
+def test_another_site_at_the_same_host_is_another_place() -> None:
+    """The running request doesn't say what the new site pins: where the provider may compute."""
+    clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
+    claude = "provider: anthropic, model: claude-sonnet-5, endpoint: SITE, "
+    world = WORLD.replace(clause, claude)
+    anywhere = world.replace("SITE", "global").replace("boundary: [US]", 'boundary: ["*"]')
+    pinned = world.replace("endpoint: SITE", "attests: [us-workspace], endpoint: us")
+    assert verdict(changed(of=anywhere), "US", table=table_of(anywhere)) is None
+    assert (
+        verdict(changed(of=pinned), "US", table=table_of(anywhere)) == "the current config doesn't permit it any more"
+    )
+
+
 def test_another_host_of_the_same_model_is_another_place() -> None:
     house = 'h: {provider: openai-compatible, model: m, endpoint: "https://a.example/v1", stores: DE, processes: DE}'
     world = WORLD.replace("eu: [chatgpt-eu]", "eu: [h]").replace("deployments:\n", f"deployments:\n  {house}\n")
