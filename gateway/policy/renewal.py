@@ -18,7 +18,7 @@ from gateway.policy.fence import still_permitted
 from gateway.policy.location import resolve_again
 from gateway.policy.parts import blocked_among
 from gateway.policy.routing import decide
-from providers.fitting import Needs
+from providers.fitting import IDENTITY, Needs
 
 __all__ = ["ConsentsUnder", "why_not_now"]
 
@@ -52,10 +52,17 @@ def why_not_now(
     decision = decide(current, found, place, needs, {}, now_s, consents=agreed)
     # What the table thinks of this step, even where it would begin with another, ask the person something first, or has
     # another member of a weighted set for this person by now.
-    if any(isinstance(verdict, Step) and item.name == step.deployment.name for item, verdict in decision.judged):
-        return None
+    for item, verdict in decision.judged:
+        if isinstance(verdict, Step) and item.name == step.deployment.name:
+            return "the current config sends it less of this request" if _sends_more(step, verdict, needs) else None
     told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
     return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"
+
+
+def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
+    """Whether a step as it was planned tells the provider what the current table's takes out, or hides."""
+    names_people = step.deployment.identity == "pass" and now.deployment.identity == "hash"
+    return not now.dropped <= step.dropped or (names_people and not needs.parameters.isdisjoint(IDENTITY))
 
 
 def _client_now(current: Table, client: Client | None) -> Client | None:

@@ -132,6 +132,42 @@ def test_a_route_that_leads_elsewhere_now() -> None:
     assert told == "the current config doesn't route there any more"
 
 
+LESS = "the current config sends it less of this request"
+SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words", "told"),
+    [
+        # What the site's promise leaves out, once there is a boundary.
+        ('boundary: ["*"]', "boundary: [US]", {"strict_tools"}, LESS),
+        ("boundary: [US]", 'boundary: ["*"]', {"strict_tools"}, None),
+        ('boundary: ["*"]', "boundary: [US]", {"seed"}, None),
+        # Who asks.
+        ("identity: pass", "identity: strip", {"user"}, LESS),
+        ("identity: pass", "identity: hash", {"user"}, LESS),
+        ("identity: pass", "identity: hash", {"seed"}, None),
+        ("identity: hash", "identity: strip", {"safety_identifier"}, LESS),
+        ("identity: strip", "identity: pass", {"user"}, None),
+        ("identity: hash", "identity: pass", {"user"}, None),
+    ],
+)
+def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
+    before: str, after: str, words: set[str], told: str | None
+) -> None:
+    def world(words: str) -> Table:
+        boundary = words if words.startswith("boundary") else "boundary: [US]"
+        identity = words if words.startswith("identity") else "identity: strip"
+        text = WORLD.replace("  us: {territories: [US], boundary: [US]}", f"  us: {{territories: [US], {boundary}}}")
+        return table_of(text.replace("endpoint: us,", f"endpoint: us, {identity},") + SECRETS)
+
+    old, now, needs = world(before), world(after), Needs(frozenset(), frozenset(words), frozenset())
+    location = resolve(old, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    outcome = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    assert why_not_now(outcome.steps[0], now, "assistant", None, location, needs, 0.0) == told
+
+
 def test_another_site_at_the_same_host_is_another_place() -> None:
     """The running request doesn't say what the new site pins: where the provider may compute."""
     clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
