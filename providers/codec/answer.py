@@ -44,6 +44,9 @@ def encode_completion(completion: ChatCompletion, model: str) -> dict[str, objec
 def _message(message: AssistantMessage) -> dict[str, object]:
     content = message.content
     said = content if content is None or isinstance(content, str) else text_of(content)
+    if message.refusal is not None:
+        # OpenAI says null where a refusal stands instead of a text, and so do the streams.
+        said = said or None
     body: dict[str, object] = {"role": "assistant", "content": said, "refusal": message.refusal}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgumentsDoneEvent
+from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgumentsDoneEvent, RefusalDoneEvent
 from pydantic import BaseModel
 
+from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.servers import APP_KEY, GatewayProcess
@@ -65,6 +66,18 @@ def test_the_events_of_the_helper(sdk: openai.OpenAI, territory: str) -> None:
     assert isinstance(done.parsed, City)
     assert final.choices[0].message.parsed == done.parsed
     assert events[0].type == "chunk"
+
+
+def test_a_refusal_is_no_text_whole_or_streamed(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+    refused = Choice(AssistantMessage("", refusal="I can't help with that."), "stop")
+    providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, (refused,), Usage(1, 2)))
+    asked = options("US", response_format=City)
+    whole = sdk.chat.completions.parse(**asked).choices[0].message
+    with sdk.chat.completions.stream(**asked) as stream:
+        [done] = [event for event in stream if isinstance(event, RefusalDoneEvent)]
+        streamed = stream.get_final_completion().choices[0].message
+    assert whole.refusal == streamed.refusal == done.refusal == "I can't help with that."
+    assert (whole.content, whole.parsed) == (streamed.content, streamed.parsed) == (None, None)
 
 
 @pytest.mark.parametrize("territory", PLACES)

@@ -509,7 +509,7 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
             },
             {
                 "index": 1,
-                "message": {"role": "assistant", "content": "", "refusal": "no"},
+                "message": {"role": "assistant", "content": None, "refusal": "no"},
                 "logprobs": None,
                 "finish_reason": "length",
             },
