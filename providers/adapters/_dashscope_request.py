@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from providers.adapter import Target
+from providers.adapters._tool_loops import SILENT
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AllowedTools,
@@ -189,11 +190,16 @@ def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
 
 
 def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, object]]:
-    """The conversation: all instructions joined in one system message, which must be the first; then the rest."""
+    """The conversation: all instructions joined in one system message, which must be the first; then the rest.
+
+    The last message must be a user's or a tool's: where instructions stood last, a user stands there who says nothing.
+    """
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
+    if isinstance(messages[-1], AssistantMessage):
+        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's", "messages")
     if not rest or isinstance(rest[-1], AssistantMessage):
-        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's")
+        rest.append(UserMessage(SILENT))
     if system:
         rest.insert(0, SystemMessage(system))
     return [_message(message, multimodal) for message in rest]

@@ -43,6 +43,15 @@ def test_text_and_sampling(sdk: openai.OpenAI, territory: str) -> None:
     assert answer.usage.total_tokens > 0
 
 
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("territory", PLACES)
+def test_instructions_may_stand_last_or_alone(sdk: openai.OpenAI, territory: str, before: int) -> None:
+    said: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}][:before]
+    told = [*said, {"role": "system", "content": "Greet the person."}]
+    answer = sdk.chat.completions.create(model="assistant", messages=told, extra_headers={"cf-ipcountry": territory})
+    assert answer.choices[0].message.content
+
+
 @pytest.mark.parametrize("territory", PLACES)
 def test_a_length_limit_is_told(sdk: openai.OpenAI, territory: str) -> None:
     answer = hello(sdk, territory, max_tokens=2)

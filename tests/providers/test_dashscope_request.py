@@ -179,11 +179,25 @@ def test_a_refusal_in_the_history_is_what_the_assistant_said() -> None:
     assert messages(HI, AssistantMessage("Hello"), HI, model="qwen3-vl-plus")[1]["content"] == [{"text": "Hello"}]
 
 
-@pytest.mark.parametrize("given", [(HI, AssistantMessage("Once upon")), (SystemMessage("Be brief."),)])
-def test_the_last_message_must_be_the_user_s_or_a_tool_s(given: tuple[Message, ...]) -> None:
+def test_an_answer_that_is_to_be_continued_is_refused() -> None:
     with pytest.raises(UnsupportedFeature) as refusal:
-        messages(*given)
+        messages(HI, AssistantMessage("Once upon"))
     assert refusal.value.feature == "prefill"
+
+
+@pytest.mark.parametrize(
+    ("given", "roles"),
+    [
+        ((SystemMessage("Be brief."),), ["system", "user"]),
+        ((HI, AssistantMessage("Hello."), SystemMessage("Say more.")), ["system", "user", "assistant", "user"]),
+        ((HI, SystemMessage("Be brief.")), ["system", "user"]),
+    ],
+)
+def test_a_silent_user_stands_where_instructions_were_the_last(given: tuple[Message, ...], roles: list[str]) -> None:
+    """OpenAI answers such a conversation, and DashScope wants its last message to be a user's or a tool's."""
+    said = messages(*given)
+    assert [message["role"] for message in said] == roles
+    assert said[-1]["content"] == ("Hi" if len(roles) == len(given) else ".")
 
 
 # --- parameters -----------------------------------------------------------------------------------
