@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
-from providers.chat import ChatRequest, ImagePart, Message, ToolMessage, UserMessage, change_request
+from providers.chat import ChatRequest, ImagePart, Message, NamedTool, ToolMessage, UserMessage, change_request
 from providers.needs import (
     FEATURES,
     IDENTITY,
@@ -42,6 +42,7 @@ __all__ = [
     "parameters_of",
     "thinks_unseen",
     "why_it_moves",
+    "with_sayable_choice",
     "without_parameters",
 ]
 
@@ -56,6 +57,7 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
 """Flags of models (catalogue data) and the features or parameters beside which they can't reason."""
 _ONE_OF_TWO = "temperature_or_top_p"
 """The flag of models that refuse both beside each other."""
+_CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _BOTH = frozenset({"temperature", "top_p"})
 THINKS_BY_RESPONSES = "tools_think_by_responses"
 """The flag of models that reason about tools in OpenAI's Responses API alone."""
@@ -109,6 +111,8 @@ def fit(
     """
     if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
         capabilities = _by_responses(capabilities)
+    if needs.sole_tool and not needs.features <= capabilities.features:
+        needs = _sayable(needs, capabilities)
     refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH
     if (
         needs.features <= capabilities.features
@@ -132,6 +136,24 @@ def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
     """Whether a data-moving field would get there; one that stands in an unknown field is dropped with it."""
     outer, _, inner = name.rpartition(".")
     return not outer or (outer in known and inner not in allowed_moves)
+
+
+def _sayable(needs: Needs, capabilities: Capabilities) -> Needs:
+    """The needs with the choice of the only tool as the format can say it: by name, or as a call that is required."""
+    if len(_CHOICES & capabilities.features) == 1:
+        return replace(needs, features=needs.features - _CHOICES | (_CHOICES & capabilities.features))
+    return needs
+
+
+def with_sayable_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+    """The request with its `tool_choice` as `fit` has counted on it."""
+    if len(request.tools) != 1:
+        return request
+    if request.tool_choice == "required" and "tool_choice_required" not in capabilities.features:
+        return change_request(request, tool_choice=NamedTool(request.tools[0].name))
+    if isinstance(request.tool_choice, NamedTool) and "tool_choice_named" not in capabilities.features:
+        return change_request(request, tool_choice="required")
+    return request
 
 
 def _thinks(needs: Needs, facts: ModelFacts) -> bool:

@@ -84,7 +84,7 @@ IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata
 _OWN_WORDS = IDENTITY | {"prediction"}
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
-_UNTHINKING = "unthinking"
+_UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 # Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
@@ -94,13 +94,15 @@ INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 class Needs:
     """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields.
 
-    unthinking: whether it asks for an answer without reasoning by name.
+    unthinking: whether it asks for an answer without reasoning by name. sole_tool: whether the tool that must be called
+    is the only one there is, so that to name it and to require a call are the same.
     """
 
     features: frozenset[str]
     parameters: frozenset[str]
     moving: frozenset[str]
     unthinking: bool = False
+    sole_tool: bool = False
 
 
 @cache
@@ -149,7 +151,7 @@ def needs_of(request: ChatRequest) -> Needs:
         return needs
     # Names that the caller has made up, as long as a body may be: nothing is remembered by them.
     named = frozenset((*needs.parameters, *request.extra, *request.unread))
-    return Needs(needs.features, named, _moving(request), needs.unthinking)
+    return Needs(needs.features, named, _moving(request), needs.unthinking, needs.sole_tool)
 
 
 # Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is
@@ -157,7 +159,8 @@ def needs_of(request: ChatRequest) -> Needs:
 @lru_cache(maxsize=256)
 def _needs(asked: tuple[str, ...]) -> Needs:
     names = frozenset(asked)
-    return Needs(names & FEATURES, names - FEATURES - {_UNTHINKING}, frozenset(), _UNTHINKING in names)
+    parameters = names - FEATURES - {_UNTHINKING, _SOLE_TOOL}
+    return Needs(names & FEATURES, parameters, frozenset(), _UNTHINKING in names, _SOLE_TOOL in names)
 
 
 def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
@@ -185,10 +188,13 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         asked["tools"] = True
         if any(tool.strict for tool in request.tools):
             asked["strict_tools"] = True
-    if isinstance(request.tool_choice, NamedTool):
+    choice = request.tool_choice
+    if isinstance(choice, NamedTool):
         asked["tool_choice_named"] = True
-    elif request.tool_choice == "required" or getattr(request.tool_choice, "mode", None) == "required":
+    elif choice == "required" or getattr(choice, "mode", None) == "required":
         asked["tool_choice_required"] = True
+    if len(request.tools) == 1 and (choice == "required" or isinstance(choice, NamedTool)):
+        asked[_SOLE_TOOL] = True
 
 
 def _part_features(part: Part) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import without_parameters
+from providers.fitting import with_sayable_choice, without_parameters
 
 __all__ = ["Answer", "Caller"]
 
@@ -62,6 +62,8 @@ class Caller:
         deployment = step.deployment
         try:
             sent = without_parameters(request, step.dropped) if step.dropped else request
+            if request.tool_choice is not None:
+                sent = with_sayable_choice(sent, deployment.capabilities)
             if deployment.pseudonym_key is not None:
                 sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key)
             wire = deployment.adapter.build_request(sent, deployment.target)

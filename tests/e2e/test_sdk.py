@@ -96,6 +96,14 @@ def test_a_loop_of_tools(sdk: openai.OpenAI, territory: str, stream: bool) -> No
     assert "snow" in (second.message.content or "")
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+@pytest.mark.parametrize("territory", PLACES)
+def test_the_only_tool_can_be_made_to_be_called(sdk: openai.OpenAI, territory: str, choice: Any) -> None:
+    """As frameworks do, to get an answer in a shape: not every provider knows both words for it."""
+    answer = hello(sdk, territory, tools=[WEATHER], tool_choice=choice)
+    assert [call.function.name for call in answer.choices[0].message.tool_calls] == ["get_weather"]
+
+
 @pytest.mark.parametrize("territory", WITH_IMAGES)
 def test_an_image(sdk: openai.OpenAI, territory: str) -> None:
     parts: Any = [

@@ -21,7 +21,7 @@ from gateway.policy.routing import decide
 from gateway.service.journey import Refused
 from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
-from providers.fitting import needs_of, without_parameters
+from providers.fitting import needs_of, with_sayable_choice, without_parameters
 from tests.tables import table_of
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
@@ -324,12 +324,25 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         ),
     ),
     "tool_choice required": (
-        {"tools": [F], "tool_choice": "required"},
+        {"tools": [F, G], "tool_choice": "required"},
         row(
             vendor=sent(tool_choice="required"),
             house=cannot("tool_choice_required", "tool_choice"),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "ANY"}),
             qwens=cannot("tool_choice_required", "tool_choice"),
+        ),
+    ),
+    "tool_choice required of the only tool": (
+        {"tools": [F], "tool_choice": "required"},
+        row(
+            vendor=sent(tool_choice="required"),
+            house=cannot("tool_choice_required", "tool_choice"),
+            gemini=sent(toolConfig__functionCallingConfig={"mode": "ANY"}),
+            qwen=sent(parameters__tool_choice={"type": "function", "function": {"name": "f"}}),
+            qwen_thinks=sent(
+                parameters__tool_choice={"type": "function", "function": {"name": "f"}},
+                parameters__enable_thinking=False,
+            ),
         ),
     ),
     "tool_choice function": (
@@ -585,7 +598,8 @@ def asked(
             raise Refused(decision.outcome)
         [step] = decision.outcome.steps
         deployment = step.deployment
-        wire = deployment.adapter.build_request(without_parameters(request, step.dropped), deployment.target)
+        fitted = with_sayable_choice(without_parameters(request, step.dropped), deployment.capabilities)
+        wire = deployment.adapter.build_request(fitted, deployment.target)
         return json.loads(wire.body), step.dropped
     except (InvalidRequest, UnsupportedFeature, Refused) as error:
         shown = from_domain(error, [])

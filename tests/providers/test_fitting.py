@@ -27,6 +27,7 @@ from providers.chat import (
     TextPart,
     Tool,
     ToolCall,
+    ToolChoice,
     ToolMessage,
     UserMessage,
 )
@@ -43,6 +44,7 @@ from providers.fitting import (
     parameters_of,
     thinks_unseen,
     why_it_moves,
+    with_sayable_choice,
     without_parameters,
 )
 from tests.providers.strategies import requests, unhurried
@@ -99,6 +101,45 @@ def needs(
 )
 def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None:
     assert needs_of(request_).features == features
+
+
+_ONE, _TWO = (Tool("f"),), (Tool("f"), Tool("g"))
+_BOTH, _NAME, _MUST = {"tool_choice_named", "tool_choice_required"}, {"tool_choice_named"}, {"tool_choice_required"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "can", "missing", "said"),
+    [
+        (_ONE, "required", _NAME, set(), NamedTool("f")),
+        (_ONE, NamedTool("f"), _MUST, set(), "required"),
+        (_ONE, "required", _BOTH, set(), "required"),
+        (_ONE, NamedTool("f"), _BOTH, set(), NamedTool("f")),
+        (_ONE, "required", set(), _MUST, None),
+        (_ONE, NamedTool("f"), set(), _NAME, None),
+        (_ONE, "auto", set(), set(), "auto"),
+        (_TWO, "required", _NAME, _MUST, None),
+        (_TWO, NamedTool("f"), _MUST, _NAME, None),
+        (_ONE, AllowedTools("required", ("f",)), _NAME, _MUST, None),
+    ],
+)
+def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
+    tools: tuple[Tool, ...], choice: ToolChoice, can: set[str], missing: set[str], said: ToolChoice | None
+) -> None:
+    """said: what a format that can do that much is given; None where it isn't asked."""
+    request = ask(tools=tools, tool_choice=choice)
+    capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
+    assert fit(needs_of(request), capabilities, ModelFacts()).missing == missing
+    if said is not None:
+        assert with_sayable_choice(request, capabilities) == replace(request, tool_choice=said)
+
+
+def test_an_effort_beside_a_tool_that_is_named_after_all_is_told() -> None:
+    thinks = ModelFacts(efforts=("low",), flags=frozenset({"thinking"}))
+    capabilities = Capabilities(frozenset({"tools", "tool_choice_named", "reasoning"}), frozenset({"reasoning_effort"}))
+    request = ask(tools=_ONE, tool_choice="required", reasoning_effort="low")
+    assert fit(needs_of(request), capabilities, thinks) == Fit(
+        frozenset(), frozenset({"reasoning_effort"}), frozenset()
+    )
 
 
 @pytest.mark.parametrize("fields", [{"extra": {"a name": 1}}, {"unread": frozenset({"a name"})}])
