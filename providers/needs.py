@@ -34,6 +34,7 @@ __all__ = [
     "IMPLIED",
     "INNER_PARAMETERS",
     "PARAMETERS",
+    "PLACES",
     "Needs",
     "has_effects",
     "moves_data",
@@ -58,6 +59,14 @@ FEATURES = frozenset(
         "reasoning",  # thinks before it answers; no request needs it
     }
 )
+PLACES: Mapping[str, str] = {
+    **{name: name for name in ("messages", "tools", "n", "logprobs", "stop", "reasoning_effort")},
+    **dict.fromkeys(("vision", "image_url", "audio", "file", "prefill"), "messages"),
+    **dict.fromkeys(("tool_choice_named", "tool_choice_required"), "tool_choice"),
+    **dict.fromkeys(("json_object", "json_schema"), "response_format"),
+    "reasoning": "reasoning_effort",
+}
+"""Where in a request each feature is asked for, and what else an adapter may be unable to say."""
 PARAMETERS = frozenset(
     {
         "temperature",

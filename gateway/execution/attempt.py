@@ -19,7 +19,7 @@ from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import with_sayable_choice, without_parameters
+from providers.fitting import PLACES, with_sayable_choice, without_parameters
 
 __all__ = ["Answer", "Caller"]
 
@@ -108,7 +108,8 @@ class Caller:
 
 
 def _unsayable(error: UnsupportedFeature) -> Failure:
-    return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, unsent=True)
+    param = error.param or PLACES.get(error.feature)
+    return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
 
 
 async def _refusal(deployment: Deployment, reply: Reply, bounds: Resilience, timer: Deadline) -> Failure:

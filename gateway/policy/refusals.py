@@ -12,7 +12,7 @@ from gateway.model.table import Assistant, Region, Table
 from gateway.policy.abilities import fit_of
 from gateway.policy.parts import kept_at_home
 from gateway.policy.sides import Judged
-from providers.fitting import Needs
+from providers.fitting import PLACES, Needs
 from providers.territories import Places, territory_name
 
 __all__ = ["ask_for_consent", "not_offered", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
@@ -29,22 +29,6 @@ _LAW = frozenset(
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 _MOST_OF_NAMES = 300
-# Where in a request each feature is asked for.
-_PLACES = {
-    "tools": "tools",
-    "tool_choice_named": "tool_choice",
-    "tool_choice_required": "tool_choice",
-    "vision": "messages",
-    "image_url": "messages",
-    "audio": "messages",
-    "file": "messages",
-    "prefill": "messages",
-    "json_object": "response_format",
-    "json_schema": "response_format",
-    "n": "n",
-    "logprobs": "logprobs",
-    "reasoning": "reasoning_effort",
-}
 
 
 def refuse_location(table: Table, location: Location) -> Refusal | None:
@@ -182,7 +166,7 @@ def _unable(
     elif reasons == {PassedOver.CAPABILITY}:
         # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
         unable = (deployment for deployment, verdict in judged if _reason(verdict) is PassedOver.CAPABILITY)
-        places = {_PLACES[feature] for deployment in unable for feature in fit_of(deployment, needs).missing}
+        places = {PLACES[feature] for deployment in unable for feature in fit_of(deployment, needs).missing}
     param = next(iter(places)) if len(places) == 1 else None
     see = f": see `{param}`" if param is not None and param not in told else ""
     message = (

@@ -197,7 +197,7 @@ def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, o
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
     if isinstance(messages[-1], AssistantMessage):
-        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's", "messages")
+        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's")
     if not rest or isinstance(rest[-1], AssistantMessage):
         rest.append(UserMessage(SILENT))
     if system:

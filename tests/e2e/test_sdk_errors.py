@@ -16,6 +16,7 @@ from tests.e2e.conftest import KEYS
 from tests.e2e.servers import APP_KEY, running_gateway
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
+SEARCH: Any = [{"type": "function", "function": {"name": "search"}}]
 
 
 def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
@@ -30,6 +31,9 @@ def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
         ("DE", {"messages": [{"role": "user", "content": 5}]}, openai.BadRequestError, 400, "invalid_request", "messages[0].content"),
         ("DE", {"modalities": ["audio"]}, openai.BadRequestError, 400, "unsupported_capability", "modalities[0]"),
         ("CN", {"store": True}, openai.BadRequestError, 400, "unsupported_capability", "store"),
+        ("CN", {"n": 5}, openai.BadRequestError, 400, "unsupported_capability", "n"),
+        ("CN", {"response_format": {"type": "json_object"}}, openai.BadRequestError, 400, "unsupported_capability", "response_format"),
+        ("CN", {"tools": SEARCH}, openai.BadRequestError, 400, "unsupported_capability", "tools"),
         ("DE", {"model": "asistant"}, openai.NotFoundError, 404, "model_not_found", "model"),
         ("CU", {}, openai.APIStatusError, 451, "region_blocked", None),
         ("XX", {}, openai.APIStatusError, 451, "region_unknown", None),
