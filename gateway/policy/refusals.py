@@ -29,6 +29,8 @@ _LAW = frozenset(
 _UNCHECKED_RETRY_S = 10.0
 _ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
 _MOST_OF_NAMES = 300
+# Whoever asks for it mostly doesn't know the word.
+_PREFILLED = ": the last of `messages` is the assistant's, and few models go on with one; end with the user's"
 
 
 def refuse_location(table: Table, location: Location) -> Refusal | None:
@@ -161,14 +163,18 @@ def _unable(
     told = "; ".join(f"{', '.join(those)}: {detail}" for detail, those in names.items())
     reasons = {item.reason for item in considered} & _ABILITY
     places: Set[str] = set()
+    features: Set[str] = set()
     if reasons == {PassedOver.MOVES_DATA}:
         places = needs.moving
     elif reasons == {PassedOver.CAPABILITY}:
         # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
         unable = (deployment for deployment, verdict in judged if _reason(verdict) is PassedOver.CAPABILITY)
-        places = {PLACES[feature] for deployment in unable for feature in fit_of(deployment, needs).missing}
+        features = {feature for deployment in unable for feature in fit_of(deployment, needs).missing}
+        places = {PLACES[feature] for feature in features}
     param = next(iter(places)) if len(places) == 1 else None
     see = f": see `{param}`" if param is not None and param not in told else ""
+    if features == {"prefill"}:
+        see = _PREFILLED
     message = (
         f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked ({told}){see}"
     )

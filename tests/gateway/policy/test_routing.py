@@ -241,6 +241,14 @@ def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
     )
 
 
+def test_an_answer_that_would_be_continued_is_told_in_words_that_say_what_to_mend() -> None:
+    refusal = refusal_of(TABLE, "HK", asked("prefill"))
+    assert refusal.param == "messages"
+    assert "the last of `messages` is the assistant's" in refusal.message
+    both = refusal_of(TABLE, "HK", asked("prefill", "vision"))
+    assert both.message.endswith("(qwen-intl: can't do prefill, vision): see `messages`")
+
+
 def test_a_place_that_is_told_already_is_not_told_again() -> None:
     assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: can't do tools)")
 
