@@ -6,11 +6,21 @@ from collections.abc import Mapping
 
 from providers.adapter import WireResponse
 from providers.failures import Failure, FailureKind
-from providers.json_values import JsonError, as_map, loads, mend_surrogates
+from providers.json_values import JsonError, as_list, as_map, loads, mend_surrogates, read_str
 from providers.rate_limits import LimitHeaders, read_limits, wait_s
 from providers.retry_after import retry_after_s
 
-__all__ = ["MESSAGES", "by_code", "by_status", "error_object", "failure", "is_html", "plain_text", "request_id_of"]
+__all__ = [
+    "MESSAGES",
+    "by_code",
+    "by_status",
+    "error_object",
+    "failure",
+    "is_html",
+    "mistakes_in",
+    "plain_text",
+    "request_id_of",
+]
 
 MESSAGES: dict[FailureKind, str] = {
     FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
@@ -43,6 +53,7 @@ _BY_STATUS = {
     451: FailureKind.GEO_REFUSED,
 }
 _MOST_DETAIL = 2000
+_MOST_MISTAKES = 8
 _REQUEST_IDS = (
     "x-request-id",
     "request-id",
@@ -125,6 +136,21 @@ def plain_text(response: WireResponse) -> str:
         return ""
     text = start.decode("utf-8", "replace")
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def mistakes_in(body: Mapping[str, object]) -> str:
+    """What a web framework (FastAPI) says of a request: its words, or those of each mistake with its place. What was
+    sent, which it repeats beside them, is left out."""
+    detail = body.get("detail") or as_map(body.get("message")).get("detail")
+    if isinstance(detail, str):
+        return detail
+    told: list[str] = []
+    for mistake in map(as_map, as_list(detail)[:_MOST_MISTAKES]):
+        place = ".".join(
+            str(part) for part in as_list(mistake.get("loc")) if isinstance(part, str | int) and part != "body"
+        )
+        told.append(": ".join(filter(None, (place, read_str(mistake, "msg")))))
+    return "; ".join(filter(None, told))
 
 
 def error_object(body: bytes) -> dict[str, object]:

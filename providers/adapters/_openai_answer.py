@@ -14,7 +14,7 @@ from providers.adapters._openai_plain import plain_completion
 from providers.adapters._tool_loops import arguments_text
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
-from providers.classify import by_status, failure
+from providers.classify import by_status, failure, mistakes_in
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
@@ -266,7 +266,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     """
     error = body.get("error")
     source = error if isinstance(error, dict) else body
-    text = error if isinstance(error, str) else read_str(source, "message")
+    text = error if isinstance(error, str) else read_str(source, "message") or mistakes_in(body)
     code = read_str(source, "code")
     word = read_str(source, "type")
     status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR

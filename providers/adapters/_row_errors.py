@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from providers.adapter import WireResponse
 from providers.adapters._openai_answer import BY_CODE, BY_TYPE
 from providers.adapters._row import Errors
-from providers.classify import by_code, by_status, failure, plain_text
+from providers.classify import by_code, by_status, failure, mistakes_in, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import as_map, read_int
 
@@ -39,7 +39,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     code = _first(body, rule.code_at)
     code = "" if code == "0" else code
     word = _first(body, rule.type_at)
-    detail = _first(body, rule.message_at) or plain_text(response)
+    detail = _first(body, rule.message_at) or mistakes_in(body) or plain_text(response)
     kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
     if kind is None and response.status < 400:
         kind = BY_TYPE.get(word)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import WireResponse
-from providers.classify import MESSAGES, by_status, error_object, failure, is_html
+from providers.classify import MESSAGES, by_status, error_object, failure, is_html, mistakes_in
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
+from providers.registry import load_registry
 from tests.providers.strategies import json_objects, unhurried
 
 
@@ -155,3 +156,38 @@ def test_no_body_raises(body: bytes) -> None:
 )  # fmt: skip
 def test_a_page_for_people_is_told_by_its_type(kind: str, html: bool) -> None:
     assert is_html(kind) is html
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"detail": "no such tool"}, "no such tool"),
+        (
+            {
+                "detail": [
+                    {"loc": ["body", "messages", 0, "content"], "msg": "field required", "input": {"role": "user"}}
+                ]
+            },
+            "messages.0.content: field required",
+        ),
+        (
+            {"message": {"detail": [{"loc": ["body", "seed"], "msg": "not permitted"}, {"msg": "and more"}]}},
+            "seed: not permitted; and more",
+        ),
+        ({"detail": [{"loc": ["body"], "msg": "x"}] * 100}, "; ".join("x" * 8)),
+        ({"detail": [5, {"loc": 5, "msg": 5}, {"loc": [None, {}]}]}, ""),
+        ({"detail": {}}, ""),
+        ({"message": "m"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_web_frameworks_mistakes_are_told_with_their_places(body: dict[str, object], told: str) -> None:
+    assert mistakes_in(body) == told
+
+
+@pytest.mark.parametrize("name", ["mistral", "openai-compatible"])
+def test_a_web_frameworks_mistakes_are_the_details_of_a_wrong_request(name: str) -> None:
+    """Mistral's API answers so, and servers of one's own that FastAPI serves."""
+    body = dumps({"detail": [{"loc": ["body", "tool_choice"], "msg": "Input should be 'auto'", "type": "enum"}]})
+    found = load_registry().adapters[name].classify_error(response(422, body=body))
+    assert (found.kind, found.detail) == (FailureKind.INVALID_REQUEST, "tool_choice: Input should be 'auto'")
