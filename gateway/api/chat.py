@@ -101,6 +101,7 @@ class ChatEndpoint:
         except asyncio.CancelledError:
             record.outcome = "cancelled"
             if not exchange.client_left:
+                await exchange.stop()
                 raise
         except Exception as error:  # the outermost border: whatever happened, the client gets an answer
             await exchange.fail(error)

@@ -34,6 +34,7 @@ _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 _NO_EXTENSIONS: Mapping[str, Any] = {}
+_STOPPED = "this gateway was stopped before the answer was complete"
 _JSON_LINE = b"content-type: application/json"
 _STREAM_LINES = (
     b"content-type: text/event-stream; charset=utf-8",
@@ -60,6 +61,7 @@ class Exchange:
     shown_model: str | None = None
     blocked_by: str | None = None
     _head_sent = False
+    _is_stream = False
     _watcher: asyncio.Task[None] | None = None
     _journey: asyncio.Task[Any] | None = None
 
@@ -159,6 +161,7 @@ class Exchange:
     async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
+        self._is_stream = True
         encoder = self._encoder_for(request)
         cycle, keep_alive = self._cycle, None
         try:
@@ -214,6 +217,12 @@ class Exchange:
             # The connection is lost in the loop's next round.
             await asyncio.sleep(0)
 
+    async def stop(self) -> None:
+        """The gateway ends before this request does: who waits for an answer is told so."""
+        if self._is_stream or not self._head_sent:
+            code = "stream_interrupted" if self._is_stream else "overloaded"
+            await self.fail(ApiError(code, _STOPPED, retry_after_s=1))
+
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong: as a response, or inside a stream that has begun."""
         shown = from_domain(error, self.record.attempts)
@@ -223,7 +232,7 @@ class Exchange:
         if self.voice is not None and shown.code in self.voice.refusals:
             shown = replace(shown, message=self.voice.refusals[shown.code])
         if self._head_sent:
-            self.record.outcome = "interrupted"
+            self.record.outcome, self.record.status = "interrupted", 200
             data = encode_stream_error(ApiError("stream_interrupted", shown.message))
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
@@ -238,7 +247,7 @@ class Exchange:
         if shown.code == "internal_error":
             record.outcome, record.detail = "internal_error", _place_of(error)
         else:
-            record.outcome = "failed" if _is_failure(shown, record) else "refused"
+            record.outcome = "failed" if _is_failure(shown, error) else "refused"
             record.detail = shown.message
 
     async def _respond(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
@@ -263,10 +272,10 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-def _is_failure(shown: ApiError, record: Record) -> bool:
+def _is_failure(shown: ApiError, error: Exception) -> bool:
     """Whether an operator is to hear of it. A request that is wrong isn't that, whoever found it out. Nobody asked,
-    because all are benched, is the outage that a failure before it has made; a limit is ours, or the provider's."""
-    return shown.status >= 500 or (shown.code == "rate_limited" and bool(record.attempts))
+    because all are benched, is the outage that a failure before it has made; a limit of a client is raised as it is."""
+    return shown.status >= 500 or (shown.code == "rate_limited" and error is not shown)
 
 
 def _place_of(error: Exception) -> str:

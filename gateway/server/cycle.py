@@ -123,11 +123,11 @@ class GatewayCycle:
             self._connection.tasks.discard(task)
 
     def _end_badly(self, error: BaseException | None) -> None:
-        if error is not None:
-            _logger.error("Exception in ASGI application\n", exc_info=error)
-        else:
+        if error is None:
             missing = "completing" if self.response_started else "starting"
             _logger.error("ASGI callable returned without %s response.", missing)
+        elif isinstance(error, Exception) or not self.response_complete:  # else: cut off, and its client told
+            _logger.error("Exception in ASGI application\n", exc_info=error)
         if self.response_started:
             self._connection.transport.close()
         elif not self.disconnected:

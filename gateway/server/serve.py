@@ -33,6 +33,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)
 _BESIDE_GRACE_S = 1.0
+_LAST_WORDS_S = 1.0
 _SWITCH_S = 0.001
 _ABREAST = 8
 
@@ -178,6 +179,9 @@ class GatewayServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is running; what failed right after the start is raised once all is closed."""
         await super().shutdown(sockets)
+        if self.server_state.tasks and not self.force_exit:
+            # Their time is over and they have been told: they still tell their clients, and are counted.
+            await asyncio.wait(self.server_state.tasks, timeout=_LAST_WORDS_S)
         if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
             self._after_start.result()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -83,16 +84,38 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: i
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_what_does_not_end_in_its_grace_time_is_cut(path: Path, providers: SimulatorThread, workers: int) -> None:
+def test_who_waits_when_the_grace_time_is_over_is_told_so(path: Path, providers: SimulatorThread, workers: int) -> None:
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
-    with operated(path, workers, GATEWAY_GRACE_S="1") as operator:
+    with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as beside:
         received = providers["a"].received
-        with socket.create_connection(address(operator.gateway.url), LIMIT_S) as connection:
-            sent = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
-            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode()
-            connection.sendall(head + b"content-length: %d\r\n\r\n" % len(sent) + sent)
-            eventually(lambda: providers["a"].received > received)
-            assert operator.gateway.stop() == 0
+        asked = beside.submit(operator.client.post, CHAT, json=body())
+        eventually(lambda: providers["a"].received > received)
+        assert operator.gateway.stop() == 0
+        answer = asked.result(LIMIT_S)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+        line = operator.gateway.wait_for("request")
+        assert (line["outcome"], line["status"], line["code"]) == ("failed", 503, "overloaded")
+        assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_stream_that_outlives_the_grace_time_ends_with_an_error(
+    path: Path, providers: SimulatorThread, workers: int
+) -> None:
+    providers["a"].scenario = Scenario(text=" ".join([WORDS] * 50), between_events_s=0.1)
+    with operated(path, workers, GATEWAY_GRACE_S="1") as operator:
+        with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
+            pieces = response.iter_bytes()
+            first = next(pieces)
+            operator.gateway.process.send_signal(signal.SIGTERM)
+            whole = first + b"".join(pieces)
+        events = events_of(httpx.Response(200, content=whole))
+        assert events[-1]["error"]["code"] == "stream_interrupted"
+        assert operator.gateway.process.wait(LIMIT_S) == 0
+        line = operator.gateway.wait_for("request")
+        assert (line["outcome"], line["status"], line["code"]) == ("interrupted", 200, "stream_interrupted")
+        assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))
 
 
 async def test_a_process_that_drains_is_not_ready() -> None:

@@ -320,6 +320,19 @@ async def test_what_is_wrong_with_the_request_itself_is_no_failure_of_a_provider
     assert exchange.record.outcome == outcome
 
 
+async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_before_it() -> None:
+    async def limited(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(429, json={"error": {"message": "no"}}, headers={"retry-after": "900"})
+
+    first = Exchange(limited)
+    await first.run()
+    second = Exchange(limited, log=first.log)
+    second.endpoint = first.endpoint
+    await second.run()
+    assert first.error == second.error == (429, "rate_limited")
+    assert [(len(record.attempts), record.outcome) for record in first.log] == [(1, "failed"), (0, "failed")]
+
+
 async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     exchange = Exchange(whole)
     table = table_of(TABLE.replace("api_key:", "enabled: false, api_key:"), {"KEY": "sk-secret"})
@@ -466,7 +479,7 @@ async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
     assert exchange.record.outcome == "cancelled"
 
 
-async def test_a_server_that_stops_cancels_and_is_not_told_otherwise() -> None:
+async def test_a_server_that_stops_cancels_and_who_waits_is_told_so() -> None:
     hanging = Hanging()
     exchange = Exchange(hanging, line=Line())
     running = asyncio.create_task(exchange.run())
@@ -475,7 +488,10 @@ async def test_a_server_that_stops_cancels_and_is_not_told_otherwise() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert hanging.left.is_set()
-    assert exchange.record.outcome == "cancelled"
+    assert exchange.error == (503, "overloaded")
+    assert exchange.head["retry-after"] == "1"
+    assert "x-should-retry" not in exchange.head
+    assert (exchange.record.outcome, exchange.record.status) == ("failed", 503)
 
 
 async def test_no_task_is_left_behind() -> None:
