@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     admin_host: str = Field("127.0.0.1", description="The address of the admin listener.")
     admin_port: int = Field(8081, ge=0, le=65535, description="Its port; 0 takes a free one.")
     admin_token: SecretStr | None = Field(None, min_length=16, description="What a request to it must bring.")
-    workers: int = Field(1, ge=1, description="Processes that serve; more than one have a supervisor.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve; more than one have a supervisor.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
     transport: Literal["lean", "httpx"] = Field("lean", description="Our own pool, or httpx's in its place.")

@@ -33,6 +33,7 @@ __all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead
 
 Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
+_NO_MORE_FILES = "this gateway has as many connections open as its system lets it"
 _response = maker(WireResponse)
 
 
@@ -179,6 +180,8 @@ class _Pooled(Reply):
 def _failure(error: TransportError) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     match error:
+        case ConnectFailed(is_ours=True):
+            return Failure(FailureKind.OVERLOADED, _NO_MORE_FILES, detail, unsent=True)
         case ConnectFailed():
             return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
         case ConnectionBroken(answered=False):

@@ -19,6 +19,7 @@ from gateway.live.scheduler import Scheduler
 from gateway.model.table import Table
 from gateway.receipt_desk import Keeping, keeping_in
 from gateway.server.channel import Serve
+from gateway.server.file_limit import raise_file_limit
 from gateway.server.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
 from gateway.state.errors import StateError
@@ -67,6 +68,7 @@ def _serve_table(settings: Settings, begun: Beginning) -> None:
         raise CommandError(reason)
     keeping = _keeping(settings)
     listener, admin_listener, guard = _listeners(settings)
+    raise_file_limit()
     scheduler = _scheduler(settings)
     live = Live(
         Order(str(settings.config), written=begun.switch_log is not None),

@@ -18,11 +18,15 @@ class TransportError(Exception):
 
 
 class ConnectFailed(TransportError):
-    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long (`timed_out`)."""
+    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long (`timed_out`).
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    is_ours: this process may open no more of them, whoever is called.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False, is_ours: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.is_ours = is_ours
 
 
 class ConnectionBroken(TransportError):

@@ -9,6 +9,7 @@ decided here: `allow` is asked before anything else happens.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -31,6 +32,7 @@ Allow = Callable[[str, object], None]
 _IDLE_S = 30.0
 _MAX_IDLE_PER_ORIGIN = 256
 _MAX_CONNECTIONS = 16_384
+_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -210,7 +212,8 @@ class Pool:
         except (OSError, ValueError, RuntimeError) as error:
             # uvloop has RuntimeErrors where asyncio has OSErrors.
             self._open -= 1
-            raise ConnectFailed(f"{type(error).__name__}: {_reason(error)}") from error
+            is_ours = isinstance(error, OSError) and error.errno in _NO_MORE_FILES
+            raise ConnectFailed(f"{type(error).__name__}: {_reason(error)}", is_ours=is_ours) from error
         except BaseException:
             self._open -= 1
             raise

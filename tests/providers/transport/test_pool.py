@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -478,6 +480,20 @@ async def test_a_port_that_refuses(silent_port: int) -> None:
     assert "refused" in str(raised.value).lower()
     assert str(silent_port) not in str(raised.value)
     assert (raised.value.timed_out, pool._open) == (False, 0)
+
+
+@pytest.mark.parametrize(("number", "is_ours"), [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENETDOWN, False)])
+async def test_a_process_that_may_open_no_more_knows_whose_fault_that_is(
+    monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    pool = pool_of()
+    monkeypatch.setattr(pool, "_open_connection", refuse)
+    with pytest.raises(ConnectFailed) as raised:
+        await send(pool, "http://127.0.0.1:9")
+    assert (raised.value.is_ours, pool._open) == (is_ours, 0)
 
 
 @pytest.mark.parametrize("origin", ["http://a..b", "http://" + "a" * 70 + ".test", "http://host:99999", "http://["])

@@ -1,0 +1,47 @@
+"""A process takes as many open files as it may, and says where that is little."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import structlog
+
+from gateway.server.file_limit import raise_file_limit
+
+NONE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "after", "told"),
+    [
+        (1024, 524_288, 65_536, None),
+        (1024, NONE, 65_536, None),
+        (1024, 20_000, 20_000, None),
+        (1024, 4096, 4096, 4096),
+        (64, 64, 64, 64),
+        (100_000, 524_288, 100_000, None),
+        (NONE, NONE, NONE, None),
+    ],
+)
+def test_the_limit_is_raised_and_never_lowered(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, after: int, told: int | None
+) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    with structlog.testing.capture_logs() as lines:
+        raise_file_limit()
+    assert limits[-1] == (after, hard)
+    assert [line["limit"] for line in lines] == ([told] if told is not None else [])
+
+
+def test_a_system_that_allows_less_than_it_says_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int, limit: tuple[int, int]) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, NONE))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    with structlog.testing.capture_logs() as lines:
+        raise_file_limit()
+    assert [line["limit"] for line in lines] == [256]
