@@ -113,24 +113,23 @@ class Receipts:
     def _write(self) -> None:
         while self._waiting:
             taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
-            cell = self._current().cell
-            rows = [row for record, at_s in taken if (row := _row(record, at_s, cell.territory if cell else None))]
-            if rows:
-                self._insert(rows)
+            try:
+                self._insert(taken)
+            except Exception as error:  # the border of the thread: if it ended here, all that comes would be lost
+                self.lost += len(taken)
+                if not self._is_failing:
+                    why = explained(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
+                    self._failed(f"receipts.db can't be written, and receipts are lost until that is mended: {why}")
+                self._is_failing = True
+            else:
+                self._is_failing = False
 
-    def _insert(self, rows: list[tuple[str, str, float, str]]) -> None:
-        try:
+    def _insert(self, taken: list[tuple[Record, float]]) -> None:
+        cell = self._current().cell
+        rows = [row for record, at_s in taken if (row := _row(record, at_s, cell.territory if cell else None))]
+        if rows:
             with transaction(self._writer):
                 self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            self.lost += len(rows)
-            if not self._is_failing:
-                self._failed(
-                    f"receipts.db can't be written, and receipts are lost until that is mended: {explained(error)}"
-                )
-            self._is_failing = True
-        else:
-            self._is_failing = False
 
     def _sweep(self) -> None:
         """Drop what is older than the config says, a part at a time."""
@@ -155,3 +154,8 @@ def _row(record: Record, at_s: float, cell: str | None) -> tuple[str, str, float
         return None
     content = json.dumps(receipt, separators=(",", ":"), ensure_ascii=False)
     return record.request_id, record.client or _NOBODY, at_s, content
+
+
+def _kind_of(error: Exception) -> str:
+    """What it is, without words that may be a request's."""
+    return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,6 +214,23 @@ def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: 
     store.take(record_of("req_2"))
     eventually(lambda: store.lost == 2, 2.0)
     assert len([line for line in failures if "can't be written" in line]) == 1
+
+
+def test_what_fails_beside_the_disk_ends_no_thread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[str] = []
+
+    def out_of_files(record: Record, at_s: float, cell: str | None) -> dict[str, object] | None:
+        if record.request_id == "req_1":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/a/file")
+        return receipt_of(record, at_s, cell)
+
+    monkeypatch.setattr("gateway.state.receipts.receipt_of", out_of_files)
+    store = opened(failed=failures.append)
+    store.take(record_of("req_1"))
+    eventually(lambda: store.lost == 1, 2.0)
+    store.take(record_of("req_2"))
+    eventually(lambda: store.find("req_2", "shop-cn") is not None, 2.0)
+    assert [line.rpartition(": ")[2] for line in failures] == [os.strerror(errno.EMFILE)]
 
 
 def test_what_is_no_receipt_is_a_damaged_file(opened: Open, tmp_path: Path) -> None:
