@@ -119,6 +119,7 @@ def test_without_clients_only_this_machine_is_served(gateway: Command, host: str
         ({"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000': input should be less than or equal to 65535"),
         ({"GATEWAY_LOG_FORMAT": "xml"}, "GATEWAY_LOG_FORMAT is 'xml': input should be 'auto', 'json' or 'text'"),
         ({"GATEWAY_LOG_LEVEL": "loud"}, "GATEWAY_LOG_LEVEL is 'loud': input should be 'debug', "),
+        ({"GATEWAY_WORKERS": "257"}, "GATEWAY_WORKERS is '257': input should be less than or equal to 256"),
         ({"GATEWAY_GRACE_S": "0"}, "GATEWAY_GRACE_S is '0': input should be greater than 0"),
         ({"GATEWAY_GRACE_S": "inf"}, "GATEWAY_GRACE_S is 'inf': input should be a finite number"),
         ({"GATEWAY_TRANSPORT": "x"}, "GATEWAY_TRANSPORT is 'x': input should be 'lean' or 'httpx'"),

@@ -15,12 +15,13 @@ import pytest
 from gateway.execution import reply, transports
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.reply import Reply
+from gateway.execution.retry import RULES
 from gateway.execution.send import Sender, checked_credential, request_head
 from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
 from gateway.model.permit import AnyPermit, Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import Pool
+from providers.transport import ConnectFailed, Pool
 from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -337,3 +338,9 @@ async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
         assert pool._open == 0
         await until(lambda: server.open == 0)
         await turns()
+
+
+def test_a_gateway_that_may_open_no_more_blames_no_provider() -> None:
+    failure = transports._failure(ConnectFailed("OSError: Too many open files", is_ours=True))
+    assert (failure.kind, failure.unsent) == (FailureKind.OVERLOADED, True)
+    assert not RULES[failure.kind].counts
