@@ -18,7 +18,7 @@ from providers.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Name
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map
 
-__all__ = ["check_features", "encode_body", "stops_of", "thinking_of", "version_of"]
+__all__ = ["arguments_schema", "check_features", "encode_body", "stops_of", "thinking_of", "version_of"]
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
 _LEAST_BUDGET_TOKENS = 1024
@@ -100,14 +100,20 @@ def stops_of(stops: Sequence[str]) -> list[str]:
     return list(stops)
 
 
-def _tool(tool: Tool) -> dict[str, object]:
+def arguments_schema(tool: Tool) -> Mapping[str, object]:
+    """The schema of what a tool takes; no host of Claude's takes one that doesn't say that it is of an object."""
     schema: Mapping[str, object] = tool.parameters or {"type": "object", "properties": {}}
+    return schema if schema.get("type") == "object" else {**schema, "type": "object"}
+
+
+def _tool(tool: Tool) -> dict[str, object]:
     body: dict[str, object] = {"name": tool.name}
     if tool.description:
         body["description"] = tool.description
+    schema = arguments_schema(tool)
     if tool.strict:
         return {**body, "input_schema": strict_schema(schema, "strict_tools"), "strict": True}
-    return {**body, "input_schema": schema if schema.get("type") == "object" else {**schema, "type": "object"}}
+    return {**body, "input_schema": schema}
 
 
 def _tool_choice(choice: PlainChoice, parallel: bool | None) -> dict[str, object]:

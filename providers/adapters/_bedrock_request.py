@@ -12,7 +12,7 @@ from itertools import count
 from typing import assert_never
 
 from providers.adapter import Target
-from providers.adapters._anthropic_request import check_features, stops_of, thinking_of
+from providers.adapters._anthropic_request import arguments_schema, check_features, stops_of, thinking_of
 from providers.adapters._anthropic_schema import strict_schema
 from providers.adapters._data_uris import is_data_uri, split_data_uri
 from providers.adapters._efforts import nearest_effort
@@ -133,14 +133,14 @@ def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
 
 
 def _tool(tool: Tool) -> _Block:
-    schema: Mapping[str, object] = tool.parameters or {"type": "object", "properties": {}}
+    schema = arguments_schema(tool)
     spec: _Block = {"name": tool.name}
     if tool.description:
         spec["description"] = tool.description
     if tool.strict:
         schema = strict_schema(schema, "strict_tools")
         spec["strict"] = True
-    spec["inputSchema"] = {"json": schema if schema.get("type") == "object" else {**schema, "type": "object"}}
+    spec["inputSchema"] = {"json": schema}
     return {"toolSpec": spec}
 
 

@@ -54,7 +54,15 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     request = _in_bounds(request, rule)
     tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
     plain = encode_request(
-        change_request(request, messages=(), tools=tools, tool_choice=None, reasoning_effort=None),
+        # `logprobs: false` is what everybody does who isn't asked; some models refuse the field itself.
+        change_request(
+            request,
+            messages=(),
+            tools=tools,
+            tool_choice=None,
+            reasoning_effort=None,
+            logprobs=request.logprobs or None,
+        ),
         target.model,
         max_tokens_field=rule.max_tokens,
     )

@@ -72,6 +72,9 @@ class OpenAIAdapter(Catalogued):
         if request.reasoning_effort is not None and facts.efforts:
             effort = nearest_effort(request.reasoning_effort, facts.efforts)
             request = change_request(request, reasoning_effort=effort)
+        if request.logprobs is False and "logprobs" not in facts.features:
+            # What everybody does who isn't asked; some models refuse the field itself.
+            request = change_request(request, logprobs=None)
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
         if THINKS_BY_RESPONSES in facts.flags and goes_by_responses(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))

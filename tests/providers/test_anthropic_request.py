@@ -399,6 +399,18 @@ def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone
     assert json.dumps(schema) == before
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_a_tool_takes_is_an_object_also_where_its_schema_says_nothing_of_it(strict: bool) -> None:
+    schema = {"properties": {"city": {"type": "string"}}, "additionalProperties": False}
+    (tool,) = sent(asked(tools=(Tool("f", None, schema, strict=strict),)))["tools"]
+    assert tool["input_schema"] == {"type": "object", **schema}
+
+
+def test_a_strict_tool_of_unnamed_properties_is_refused_also_where_it_doesn_t_say_that_it_takes_an_object() -> None:
+    with pytest.raises(UnsupportedFeature, match="all named"):
+        sent(asked(tools=(Tool("f", None, {"description": "anything"}, strict=True),)))
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -94,6 +94,13 @@ def test_an_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: st
     assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
 
 
+@pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5", "o3", "o4-mini"])
+def test_who_has_no_log_probabilities_is_not_told_that_none_are_wanted(model: str) -> None:
+    asked = replace(ASK, logprobs=False)
+    assert "logprobs" not in body(asked, target(model))
+    assert body(asked, target("gpt-4o"))["logprobs"] is False
+
+
 def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -> None:
     asked = replace(TOOLS, reasoning_effort="none", stop=("x",))
     facts = target("gpt-6-astra").facts

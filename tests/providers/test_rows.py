@@ -296,7 +296,8 @@ def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
     said = {"n": 1, "logprobs": False}
     assert not said.keys() & sent("zhipu", "glm-5.3", asked).keys()
     assert said.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
-    assert said.items() <= sent("azure", "my-gpt", asked).items()
+    assert said.keys() & sent("ark", "doubao-seed-2-1-pro-260915", asked).keys() == set()
+    assert said.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
 
 
 @pytest.mark.parametrize(
@@ -590,6 +591,21 @@ def test_the_compatible_mode_knows_the_models_of_the_native_one() -> None:
 def test_ark_s_least_effort_is_none() -> None:
     body = sent("ark", "doubao-seed-2-1-pro-260915", replace(ASK, reasoning_effort="minimal"))
     assert (body["thinking"], body.get("reasoning_effort")) == ({"type": "disabled"}, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (400, "Model does not exist. Please check it carefully.", FailureKind.MODEL_NOT_FOUND),
+        (400, "The parameter is invalid.", FailureKind.INVALID_REQUEST),
+        (503, "System is too busy now.", FailureKind.UNAVAILABLE),
+        (503, "Model does not exist. Please check it carefully.", FailureKind.UNAVAILABLE),
+    ],
+)
+def test_siliconflow_s_number_says_less_than_its_status(status: int, message: str, kind: FailureKind) -> None:
+    body = json.dumps({"code": 20012, "message": message, "data": None}).encode()
+    failure = adapter_named("siliconflow").classify_error(WireResponse(status, {}, body, 0))
+    assert (failure.kind, failure.code) == (kind, "20012")
 
 
 @pytest.mark.parametrize("body", [b'"Invalid token"', b"Invalid token", b"  Invalid token\n"])
