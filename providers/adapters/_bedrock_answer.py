@@ -44,7 +44,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 # The model's own output is unusable: no answer, whatever came before it.
-_GENERATION_FAILED = frozenset({"malformed_model_output", "malformed_tool_use"})
+_GENERATION_FAILED = "malformed_"
 _BY_NAME = {
     "accessdenied": FailureKind.CREDENTIALS,
     "expiredtoken": FailureKind.CREDENTIALS,
@@ -262,9 +262,9 @@ class _Reader:
         """The answer has ended, in the provider's word for it."""
         if not word:
             return
-        if word in _GENERATION_FAILED:
+        if word.startswith(_GENERATION_FAILED):
             message = "the provider's model produced nothing that can be used"
-            self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
+            self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=word[:100]))
             return
         self.assembler.finish(_FINISH.get(word, "other"), raw=None if word in _SAME_AS_OURS else word[:100])
 

@@ -291,7 +291,7 @@ def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
 
 
 def test_output_that_is_unusable_is_no_answer() -> None:
-    for word in ("malformed_tool_use", "malformed_model_output"):
+    for word in ("malformed_tool_use", "malformed_model_output", "malformed_something_new"):
         with pytest.raises(ProviderFailed) as caught:
             ADAPTER.parse_response(whole(stopReason=word), TARGET)
         assert (caught.value.failure.kind, caught.value.failure.code) == (FailureKind.MALFORMED, word)
