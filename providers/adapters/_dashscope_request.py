@@ -80,7 +80,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     The request's own extras go into `parameters`; what the site pins is written last, beside them. Models that only
     stream, or think, are asked for a stream even when the client wants one JSON: whoever reads the answer folds it.
     """
-    parameters = _parameters(request)
+    parameters = _parameters(request, target.facts)
     parameters.update({name: value for name, value in request.extra.items() if name not in target.pins})
     parameters.update(_thinking(request, target.facts))
     streams = (
@@ -98,7 +98,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     return {**body, **target.pins}, streams
 
 
-def _parameters(request: ChatRequest) -> dict[str, object]:
+def _parameters(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
     tools, choice = _tools(request)
     _check_json_word(request)
     # Of a request's fields those that are named and shaped as at OpenAI.
@@ -106,6 +106,9 @@ def _parameters(request: ChatRequest) -> dict[str, object]:
         change_request(request, messages=(), tools=tools, tool_choice=choice), "", max_tokens_field="max_tokens"
     )
     parameters = {name: plain[name] for name in _AS_AT_OPENAI if name in plain}
+    if request.max_tokens is not None and facts.output_tokens is not None:
+        # More than the model can give is refused.
+        parameters["max_tokens"] = min(request.max_tokens, facts.output_tokens)
     if request.temperature is not None:
         parameters["temperature"] = min(request.temperature, _HIGHEST_TEMPERATURE)
     if request.top_p == 0:

@@ -211,6 +211,12 @@ def test_the_sampling_parameters_are_clamped_into_range() -> None:
     assert parameters(top_p=1.0)["top_p"] == 1.0
 
 
+def test_no_more_tokens_are_asked_for_than_the_model_gives() -> None:
+    assert parameters(target("qwen3-max"), max_tokens=2**31 - 1)["max_tokens"] == 65536
+    assert parameters(target("qwen3-max"), max_tokens=9)["max_tokens"] == 9
+    assert parameters(target("some-new-model"), max_tokens=2**31 - 1)["max_tokens"] == 2**31 - 1
+
+
 def test_parameters_keep_their_names() -> None:
     found = parameters(
         max_tokens=9, seed=7, stop=("END",), presence_penalty=0.5, logprobs=True, top_logprobs=3, n=2, top_p=0.5
