@@ -22,6 +22,8 @@ __all__ = ["encode_body"]
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _OURS = frozenset({"contents", "systemInstruction", "toolConfig"})
 _MAX_SEED = 2**31 - 1
+# Above 0, as google-genai's types have it.
+_LEAST_TEMPERATURE = 0.01
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 # Tokens, as Google's own OpenAI-compatible layer sets them for 2.5; 0 switches thinking off.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
@@ -83,7 +85,7 @@ def _calling(choice: ToolChoice) -> dict[str, object]:
 def _generation_config(request: ChatRequest, target: Target) -> dict[str, object]:
     """What an operator lets through (`passthrough: [generationConfig]`), and over it what the request says."""
     said: dict[str, object] = {
-        "temperature": request.temperature,
+        "temperature": None if request.temperature is None else max(request.temperature, _LEAST_TEMPERATURE),
         "topP": request.top_p,
         "topK": request.extra.get("top_k"),
         # One choice is the default, and newer models refuse the field.

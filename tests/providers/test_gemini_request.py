@@ -379,9 +379,9 @@ def test_a_name_that_gemini_does_not_take_is_refused_here(name: str) -> None:
 
 def test_parameters_by_name() -> None:
     assert config(
-        OLD, temperature=0.0, top_p=0.9, max_tokens=9, stop=("a", "b"), seed=2**53 + 1, n=2, extra={"top_k": 40}
+        OLD, temperature=0.5, top_p=0.9, max_tokens=9, stop=("a", "b"), seed=2**53 + 1, n=2, extra={"top_k": 40}
     ) == {
-        "temperature": 0.0,
+        "temperature": 0.5,
         "topP": 0.9,
         "topK": 40,
         "candidateCount": 2,
@@ -389,6 +389,7 @@ def test_parameters_by_name() -> None:
         "stopSequences": ["a", "b"],
         "seed": 1,
     }
+    assert config(OLD, temperature=0.0) == {"temperature": 0.01}
     assert config(OLD, presence_penalty=0.5, frequency_penalty=-0.5) == {
         "presencePenalty": 0.5,
         "frequencyPenalty": -0.5,
