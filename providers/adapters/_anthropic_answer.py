@@ -101,8 +101,8 @@ class MessageReader:
                 self._count(event)
             case "message_stop":
                 self.assembler.complete()
-            case "message":
-                # The whole answer, though a stream was asked for.
+            case "message" if not self.assembler.opened:
+                # The whole answer, though a stream was asked for. (Some servers repeat it so at a stream's end.)
                 self.read_message(event)
             case "error":
                 self.assembler.fail(classify(event, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))

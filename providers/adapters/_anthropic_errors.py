@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
+from providers.adapters._dashscope_errors import kind_of_code
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
@@ -51,13 +52,16 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     word = read_str(error, "type") or ""
     code = read_str(read_map(error, "details"), "error_code") or ""
     kind = _BY_CODE.get(code) or _BY_TYPE.get(word)
+    if not error and (native := read_str(body, "code")):
+        # Alibaba's mirror of this API tells its failures as in its own.
+        code, kind = native, kind_of_code(native)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     return failure(
         response,
         kind,
         code=code or word or None,
-        detail=read_str(error, "message") or read_str(body, "error"),
+        detail=read_str(error, "message") or read_str(body, "error") or read_str(body, "message"),
         request_id=read_str(body, "request_id") or response.headers.get("request-id"),
         limits=_LIMITS,
     )

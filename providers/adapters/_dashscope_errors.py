@@ -15,7 +15,7 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 from providers.phrases import Phrases
 
-__all__ = ["classify", "holds_error"]
+__all__ = ["classify", "holds_error", "kind_of_code"]
 
 # An entry covers its own sub-codes (`AccessDenied` also `AccessDenied.Unpurchased`); the longer entry wins. The codes
 # of status 500 and 503 are not here: the status says all, and a 400 with `InternalError.Algo` is a wrong request.
@@ -62,12 +62,17 @@ def holds_error(body: Mapping[str, object]) -> bool:
     return bool(read_str(body, "code") or body.get("error"))
 
 
+def kind_of_code(code: str) -> FailureKind | None:
+    """What a native code says by itself; None where it leaves that to the status."""
+    return by_code(code.removeprefix(_WRAPPER), _BY_CODE)
+
+
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     """The failure that an error body stands for; `response.status` is below 400 where only the body speaks."""
     source = read_map(body, "error") or body
     code = read_str(source, "code") or ""
     detail = read_str(source, "message") or read_str(body, "error") or plain_text(response)
-    kind = by_code(code.removeprefix(_WRAPPER), _BY_CODE)
+    kind = kind_of_code(code)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     kind = _MESSAGES.kind_of(kind, detail)

@@ -155,6 +155,19 @@ def test_an_end_without_a_reason_is_no_answer() -> None:
         whole({"type": "text", "text": "x"}, stop_reason=None)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_whole_message_behind_its_pieces_says_nothing_anew(place: int) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {"city": "Oslo"}}
+    content = [{"type": "text", "text": "Wait."}, call]
+    whole_message = event("message", id="msg_1", role="assistant", content=content, stop_reason="tool_use", usage=USAGE)
+    delta, stop = (part + b"\n\n" for part in ended("tool_use").split(b"\n\n")[:2])
+    pieces = [started(), block(0, content[0]), block(1, call), delta, stop]
+    expected = folded(*pieces)
+    pieces.insert(3 + place, whole_message)
+    assert folded(*pieces) == expected
+    assert folded(whole_message).choices == expected.choices
+
+
 def test_usage_that_comes_late_is_taken_and_what_it_leaves_out_stays() -> None:
     answer = folded(started(), ended("end_turn", cache_read_input_tokens=None, input_tokens=20))
     assert answer.usage == Usage(20 + 5 + 2048, 55, cached_tokens=2048)
@@ -234,6 +247,34 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
         assert isinstance(made[-1], Failed)
         assert (made[-1].failure.kind, made[-1].failure.request_id) == (FailureKind.UNAVAILABLE, "req_2")
     assert len(first) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "DataInspectionFailed", FailureKind.CONTENT_FILTER),
+        (400, "InvalidParameter", FailureKind.INVALID_REQUEST),
+        (400, "Arrearage", FailureKind.QUOTA),
+        (401, "InvalidApiKey", FailureKind.CREDENTIALS),
+        (429, "Throttling.RateQuota", FailureKind.RATE_LIMITED),
+        (500, "InternalError", FailureKind.UNAVAILABLE),
+    ],
+)
+def test_a_mirror_tells_its_failures_in_the_words_of_its_own_api(status: int, code: str, kind: FailureKind) -> None:
+    body = {"request_id": "r", "code": code, "message": "Words of theirs"}
+    said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+    failed = events(said)[-1]
+    assert isinstance(failed, Failed)
+    for failure in (error(status, body), failed.failure):
+        assert (failure.kind, failure.code, failure.request_id) == (kind, code, "r")
+        assert failure.detail == "Words of theirs"
+
+
+def test_what_a_mirror_filters_late_ends_the_answer() -> None:
+    body = {"request_id": "r", "code": "DataInspectionFailed", "message": "Output data may contain …"}
+    said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+    answer = folded(started(), block(0, {"type": "text", "text": "x"}), said)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("x", "content_filter")
 
 
 RESET = "2026-11-18T12:00:30Z"
