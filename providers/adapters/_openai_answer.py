@@ -31,8 +31,8 @@ __all__ = [
     "new_in_message",
     "read_chunk",
     "read_completion",
+    "read_reasoning",
     "read_text",
-    "read_thoughts",
     "read_tool_call",
     "read_usage",
 ]
@@ -99,6 +99,8 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
     "content": "text",
     "reasoning_content": "reasoning",
     "reasoning": "reasoning",
+    "reasoning_details": "reasoning",
+    "thinking": "reasoning",
     "refusal": "refusal",
     "tool_calls": "tool_calls",
 }
@@ -188,10 +190,8 @@ def _read_delta(
     """All that a delta can bring, in the order in which a model says it; its text."""
     take = delta.get
     content = take("content")
-    if take("reasoning_content") or take("reasoning") or type(content) is list:
-        reasoning = read_str(delta, "reasoning_content") or read_str(delta, "reasoning") or read_thoughts(content)
-        if reasoning:
-            assembler.reasoning(reasoning, index)
+    if reasoning := read_reasoning(delta):
+        assembler.reasoning(reasoning, index)
     text = read_text(content)
     if text or logprobs:
         assembler.text(text, index, logprobs)
@@ -208,7 +208,19 @@ def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: 
     return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
 
 
-def read_thoughts(content: object) -> str:
+def read_reasoning(delta: Mapping[str, object]) -> str:
+    """The reasoning text of a piece, under whichever name it stands; the same text in two places is one."""
+    take = delta.get
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if take(name) and (text := read_str(delta, name)):
+            return text
+    details = "".join(read_str(as_map(one), "text") or "" for one in as_list(take("reasoning_details")))
+    if details:
+        return details
+    return _thoughts_among(content) if type(content := take("content")) is list else ""
+
+
+def _thoughts_among(content: object) -> str:
     """The reasoning in a list of parts, where Mistral puts it."""
     thoughts = [as_map(part).get("thinking") for part in as_list(content)]
     return "".join(read_text(thought) for thought in thoughts)

@@ -9,8 +9,8 @@ from providers.adapters._openai_answer import (
     FINISH,
     check_choices,
     new_in_message,
+    read_reasoning,
     read_text,
-    read_thoughts,
     read_tool_call,
     read_usage,
 )
@@ -24,7 +24,7 @@ from providers.chat import ChatCompletion, Usage
 from providers.classify import MESSAGES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_map, loads, read_count, read_int, read_list, read_map, read_str
 from providers.streaming import EventStreamParser
 
 __all__ = ["read_row_completion", "row_parser"]
@@ -52,8 +52,9 @@ def read_row_completion(response: WireResponse, row: Row, model: str, sites: Ite
         usage = read_map(body, "usage")
         if plain := plain_completion(body, _usage(usage, rule) if usage else None):
             return plain
-    check_choices(body, response)
     reader = _Reader(rule, row.errors, model, sites)
+    if not reader.is_flagged(body):
+        check_choices(body, response)
     reader.read_chunk(body, "message")
     reader.assembler.complete()
     return fold(reader.assembler.take())
@@ -81,13 +82,17 @@ class _Reader:
         if event in self._rule.events:
             self._end(self._rule.events[event], 0, event)
             return
-        blocked = self._is_flagged(chunk)
+        blocked = self.is_flagged(chunk)
         for entry in read_list(chunk, "choices"):
             self._read_choice(as_map(entry), blocked)
         if usage := read_map(chunk, "usage"):
             self.assembler.usage(_usage(usage, self._rule))
+        if blocked and not read_list(chunk, "choices"):
+            # Nothing is left of what was blocked.
+            self._end(FailureKind.CONTENT_FILTER, 0, "content_filter")
 
-    def _is_flagged(self, source: Mapping[str, object]) -> bool:
+    def is_flagged(self, source: Mapping[str, object]) -> bool:
+        """Whether the safety system stepped in here, as far as this choice, or this whole answer, says."""
         return any(source.get(name) not in (None, False, 0, "", "0") for name in self._rule.safety)
 
     def _read_choice(self, source: Mapping[str, object], blocked: bool) -> None:
@@ -96,13 +101,13 @@ class _Reader:
         repeats = bool(message) and not delta
         if repeats:
             delta = message if self._rule.message_is_delta else new_in_message(self.assembler, message, index)
-        if blocked or self._is_flagged(source):
+        if blocked or self.is_flagged(source):
             self._flagged.add(index)
         logprobs = read_map(source, "logprobs") or None
         text = read_text(delta.get("content"))
         word = read_str(source, "finish_reason")
         ended = bool(word and word != "null")
-        thoughts = _thoughts(delta)
+        thoughts = read_reasoning(delta)
         if self._rule.inline_thoughts:
             if repeats:
                 # A whole message begins anew; its text was left out above where it has been said already.
@@ -136,17 +141,6 @@ class _Reader:
             self.assembler.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
             return
         self.assembler.finish(ending, index, word[:100] if ending == "other" else None)
-
-
-def _thoughts(delta: Mapping[str, object]) -> str:
-    """The reasoning text of a piece, wherever it stands; the same text in two places is one."""
-    details = "".join(read_str(as_map(one), "text") or "" for one in as_list(delta.get("reasoning_details")))
-    return (
-        read_str(delta, "reasoning_content")
-        or read_str(delta, "reasoning")
-        or details
-        or read_thoughts(delta.get("content"))
-    )
 
 
 def _usage(source: Mapping[str, object], rule: Answers) -> Usage:

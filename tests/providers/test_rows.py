@@ -398,6 +398,30 @@ def stream_events(provider: str, *chunks: object, model: str = "m") -> list[Any]
     return [*parser.feed(data + b"data: [DONE]\n\n"), *parser.close()]
 
 
+@pytest.mark.parametrize("side", ["input_sensitive", "output_sensitive"])
+def test_a_blocked_answer_of_which_nothing_is_left_is_one(side: str) -> None:
+    """What was blocked here is not asked for elsewhere, as what merely got lost would be."""
+    adapter = adapter_named("minimax")
+    blocked = {"id": "x", "choices": None, side: True, f"{side}_type": 1, "base_resp": {"status_code": 0}}
+    with pytest.raises(ProviderFailed) as raised:
+        adapter.parse_response(response(blocked, 200), target(adapter, "m"))
+    first, late = stream_events("minimax", blocked), stream_events("minimax", chunk("Hi"), blocked)
+    assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
+    assert isinstance(first[-1], Failed)
+    assert first[-1].failure.kind is FailureKind.CONTENT_FILTER
+    assert fold(late).choices[0].finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize("provider", ["tokenhub", "minimax", "vllm"])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "reasoning_details"])
+def test_thoughts_are_read_under_each_name(provider: str, name: str) -> None:
+    said = {name: [{"text": "why"}] if name == "reasoning_details" else "why"}
+    first = {"id": "r", "created": 7, "choices": [{"index": 0, "delta": said, "finish_reason": None}]}
+    whole = {"message": {"content": "Hi", **said}, "index": 0, "finish_reason": "stop"}
+    repeated = fold(stream_events(provider, first, chunk("Hi"), {"choices": [whole]}))
+    assert (repeated.choices[0].message.reasoning, repeated.choices[0].message.content) == ("why", "Hi")
+
+
 def chunk(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:
     delta = {} if text is None else {"content": text}
     return {
