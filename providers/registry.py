@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import get_args
 
 from providers.adapter import Adapter
+from providers.auth import AuthScheme
 from providers.plugins import check_members, load_group
 
 __all__ = ["GROUP", "Registry", "check_adapter", "load_registry"]
@@ -31,6 +33,13 @@ def load_registry() -> Registry:
 
 
 def check_adapter(candidate: object) -> Adapter:
-    """The candidate, if it has the members of an adapter; raises TypeError naming what it lacks."""
+    """The candidate, if it has the members of an adapter; raises TypeError naming what it lacks.
+
+    A scheme of its own would pass as `auth` until the first request: nobody could apply it.
+    """
     adapter: Adapter = check_members(candidate, "adapter", _MEMBERS, _METHODS)
+    auth: object = adapter.auth
+    if not isinstance(auth, AuthScheme):
+        schemes = ", ".join(scheme.__name__ for scheme in get_args(AuthScheme))
+        raise TypeError(f"is no adapter: its auth is {type(auth).__name__}, and must be one of {schemes}")
     return adapter

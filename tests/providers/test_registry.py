@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,16 @@ class Unfinished:
     def parse_response(self) -> None: ...
 
     def classify_error(self) -> None: ...
+
+
+class TokenAuth:
+    """A scheme that only its author knows."""
+
+
+def test_an_auth_that_nobody_can_apply_is_named_before_a_request_needs_it() -> None:
+    own: Any = TokenAuth()
+    with pytest.raises(TypeError, match=r"its auth is TokenAuth, and must be one of Bearer, HeaderKey, NoAuth, "):
+        check_adapter(replace(ADAPTER, auth=own))
 
 
 def test_what_an_adapter_lacks_is_named() -> None:
