@@ -221,6 +221,8 @@ def _requests(data: Mapping[str, Any]) -> Requests:
     place = "dialect.request"
     _check_known(data, place, _names_of(Requests))
     values: dict[str, Any] = dict(data)
+    if "max_tokens" in data.get("rename", {}):
+        raise RowError(f"{place}.rename: the field of the limit is named by {place}.max_tokens")
     if "bounds" in data:
         values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
     if "details" in data:

@@ -116,6 +116,7 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
         (('"tools", "reasoning"]\npar', '"prefill"]\npar'), "dialect.request.prefill: stands where"),
         (('"unavailable"', '"sleeping"'), "dialect.answer.finish.out_of_breath: 'sleeping' is no kind of failure"),
         (("quota = ", "qota = "), "dialect.errors.codes: 'qota' is no kind of failure"),
+        (("bounds", 'rename = { max_tokens = "most" }\nbounds'), "dialect.request.rename: the field of the limit is"),
         (("on = ", "one = "), "dialect.thinking.default: 'one' is not known"),
         (('name = "acme"', ""), "name: is missing"),
     ],
