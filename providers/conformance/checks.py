@@ -10,6 +10,7 @@ from providers.adapter import WireRequest
 from providers.chat import (
     ChatCompletion,
     Choice,
+    ChoiceFinish,
     Failed,
     Finished,
     Heartbeat,
@@ -19,11 +20,12 @@ from providers.chat import (
     StreamEvent,
     TextDelta,
     ToolCallDelta,
+    UsageReport,
     text_of,
 )
 from providers.conformance.meaning import arguments_value
 
-__all__ = ["check_answer", "check_ends_once", "check_wire", "content_events", "without_heartbeats"]
+__all__ = ["check_answer", "check_ends_once", "check_order", "check_wire", "content_events", "without_heartbeats"]
 
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -51,6 +53,7 @@ _NOT_THEIRS = frozenset(
     }
 )
 """Headers of framing, routing and credentials: whoever sends the request writes them."""
+_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
 def check_wire(wire: WireRequest, base_path: str) -> None:
@@ -61,13 +64,16 @@ def check_wire(wire: WireRequest, base_path: str) -> None:
     for segment in wire.path.removesuffix("/")[1:].split("/") if wire.path != "/" else ():
         assert _SEGMENT.fullmatch(segment), f"path {wire.path!r}: segment {segment!r} is empty or not encoded"
         assert not _BAD_ESCAPE.search(segment), f"path {wire.path!r}: {segment!r} has a broken escape"
-        assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), f"path {wire.path!r}: dot segment"
+        assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), (
+            f"path {wire.path!r}: dot segment; no encoding hides one, so raise UnsupportedFeature for such a name"
+        )
     for name, value in wire.headers:
         assert _TOKEN.fullmatch(name), f"header name {name!r} is no lower-case token"
         assert name not in _NOT_THEIRS, f"header {name!r} is written by whoever sends the request"
         assert not name.startswith(("x-forwarded-", "proxy-")), f"header {name!r} routes"
         assert _VALUE.fullmatch(value), f"header {name}: {value!r}"
     for name, value in wire.query:
+        assert name.lower() not in _CREDENTIALS, f"query {name!r}: a key is a header's, by `auth`; URLs are logged"
         assert _VALUE.fullmatch(f"{name}={value}"), f"query {name!r}: {value!r}"
 
 
@@ -92,8 +98,29 @@ def check_ends_once(events: Sequence[StreamEvent]) -> Finished | Failed:
     return terminal[0]
 
 
-def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
-    """Assert that an answer says what the provider said."""
+def check_order(events: Sequence[StreamEvent]) -> None:
+    """Assert that a client can put these together, in whatever order the provider's pieces came: nothing of a choice
+    behind its finish, a call's id and name with its first piece and no other, and the usage once, behind it all."""
+    ended = check_ends_once(events)
+    finished: set[int] = set()
+    begun: set[tuple[int, int]] = set()
+    meaningful = without_heartbeats(events)
+    for position, event in enumerate(meaningful):
+        if isinstance(event, ToolCallDelta):
+            is_first = (event.choice, event.index) not in begun
+            assert is_first == bool(event.id) == bool(event.name), f"a call's first piece alone has its id: {event!r}"
+            begun.add((event.choice, event.index))
+        if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ChoiceFinish):
+            assert event.choice not in finished, f"{event!r} comes behind the finish of its choice"
+        if isinstance(event, ChoiceFinish):
+            finished.add(event.choice)
+        if isinstance(event, UsageReport):
+            assert position == len(meaningful) - 2, "usage comes once, and nothing but the end behind it"
+    assert finished or isinstance(ended, Failed), "a whole answer has a finish"
+
+
+def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) -> None:
+    """Assert that an answer says what the provider said in `sent`, a body or a stream."""
     # Some vendors name an answer in a header alone, which no stream parser sees.
     assert actual.id in ("", wanted.id)
     assert actual.model == wanted.model
@@ -104,6 +131,9 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion) -> None:
             assert got.raw_finish_reason == meant.raw_finish_reason, "the provider's own word for the end is lost"
         # Some models think without showing it.
         assert got.message.reasoning in (None, meant.message.reasoning)
+        for call, named in zip(got.message.tool_calls, meant.message.tool_calls, strict=True):
+            # Some vendors have no ids; the next turn names the call by the id that they do have.
+            assert call.id == named.id or named.id.encode() not in sent, f"the id {named.id!r} became {call.id!r}"
         assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"
     # Some vendors count thoughts as output without saying how many they were.
     uncounted = None if wanted.usage is None else replace(wanted.usage, reasoning_tokens=0)

@@ -121,3 +121,5 @@ def _load(name: str, option: str) -> object:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise pytest.UsageError(f"{option} {name}: {error}") from error
+    except Exception as error:  # a stranger's module can raise anything at import
+        raise pytest.UsageError(f"{option} {name}: {type(error).__name__}: {error}") from error

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from providers.chat import ChatCompletion, ChoiceFinish, Finished, UsageReport
-from providers.conformance.cases import AnswerCase, rich_answer
-from providers.conformance.checks import check_answer, check_ends_once, content_events
+from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
+from providers.conformance.cases import AnswerCase, completion_of, question, rich_answer
+from providers.conformance.checks import check_answer, check_ends_once, check_order, content_events
 from providers.conformance.subject import Subject
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand
@@ -24,6 +24,11 @@ def _whole(case: AnswerCase) -> ChatCompletion | None:
         return None
 
 
+def _body(case: AnswerCase) -> bytes:
+    """What the provider sends as the whole answer."""
+    return case.subject.dialect.write_answer(case.completion, case.subject.asked(case.request)).body
+
+
 def _streamed(case: AnswerCase) -> ChatCompletion:
     return case.subject.folded(*case.subject.stream(case.completion, case.request))
 
@@ -31,11 +36,12 @@ def _streamed(case: AnswerCase) -> ChatCompletion:
 def test_a_whole_answer_says_what_the_provider_said(answering: AnswerCase) -> None:
     whole = _whole(answering)
     if whole is not None:
-        check_answer(whole, answering.completion)
+        check_answer(whole, answering.completion, _body(answering))
 
 
 def test_a_streamed_answer_says_what_the_provider_said(answering: AnswerCase) -> None:
-    check_answer(_streamed(answering), answering.completion)
+    sent = answering.subject.stream(answering.completion, answering.request)
+    check_answer(_streamed(answering), answering.completion, b"".join(sent))
 
 
 def test_streamed_and_whole_are_the_same(answering: AnswerCase) -> None:
@@ -44,17 +50,36 @@ def test_streamed_and_whole_are_the_same(answering: AnswerCase) -> None:
         assert replace(streamed, created=0) == replace(whole, created=0)
 
 
+@pytest.mark.parametrize("kind", ["reasoning", "refusal"])
+def test_thoughts_and_refusals_that_are_sent_are_read(subject: Subject, kind: str) -> None:
+    """Not every format has them: what stands in the provider's bytes must come of them, if only as text."""
+    words = "That is not for me to say."
+    thinks = kind == "reasoning"
+    message = AssistantMessage("Oslo.", reasoning=words) if thinks else AssistantMessage(None, words)
+    case = AnswerCase(subject, kind, completion_of(subject, Choice(message, "stop")), question())
+    if (thinks and kind not in subject.features) or words.encode() not in _body(case):
+        return
+    for answer in (subject.answer(case.completion, case.request), _streamed(case)):
+        got = answer.choices[0].message
+        assert words == (got.reasoning if thinks else got.refusal or text_of(got.content))
+
+
 def test_a_stream_is_in_canonical_order(subject: Subject) -> None:
     completion, request = rich_answer(subject)
     events = subject.events(*subject.stream(completion, request))
     assert isinstance(check_ends_once(events), Finished)
     assert content_events(events)
-    last_content = max(events.index(event) for event in content_events(events))
-    finishes = [position for position, event in enumerate(events) if isinstance(event, ChoiceFinish)]
-    usages = [position for position, event in enumerate(events) if isinstance(event, UsageReport)]
-    assert len(finishes) == 1
-    assert len(usages) == 1
-    assert last_content < finishes[0] < usages[0]
+    assert sum(isinstance(event, UsageReport) for event in events) == 1
+    check_order(events)
+
+
+def test_order_holds_whatever_the_provider_repeats_or_leaves_out(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    stream = subject.stream(completion, request)
+    for position, event in enumerate(stream):
+        check_order(subject.events(*stream[:position], *stream[position + 1 :]))
+        for place in range(len(stream) + 1):
+            check_order(subject.events(*stream[:place], event, *stream[place:]))
 
 
 def test_text_arrives_in_pieces(subject: Subject) -> None:
@@ -64,6 +89,18 @@ def test_text_arrives_in_pieces(subject: Subject) -> None:
     parser = subject.adapter.stream_parser(subject.target)
     early = [event for piece in stream[: len(stream) // 2] for event in parser.feed(piece)]
     assert content_events(list(expand(early))), "half of the stream brought no content"
+
+
+def test_no_event_waits_for_the_next(subject: Subject) -> None:
+    """A client sees each word when the provider has sent it, and not when the one behind it comes."""
+    said = AssistantMessage("Oslo is the capital of Norway, and a fine place to be.")
+    stream = subject.stream(completion_of(subject, Choice(said, "stop")), question())
+    parser = subject.adapter.stream_parser(subject.target)
+    given: list[StreamEvent] = []
+    for position, piece in enumerate(stream, 1):
+        given += parser.feed(piece)
+        whole = content_events(subject.events(*stream[:position]))
+        assert content_events(list(expand(given))) == whole, f"something of {piece!r} is held back"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"[]", b'"x"', b"<html>", b"{", b'{"choices":[]}', b"[1,2]"])

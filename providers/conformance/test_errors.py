@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from email.utils import formatdate
 
 import pytest
 
@@ -13,9 +14,11 @@ from providers.conformance.cases import rich_answer
 from providers.conformance.checks import check_ends_once, content_events
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import JsonError, loads
+from providers.json_values import JsonError, dumps, loads
 
 _AFTER_S = 7.0
+_NOW = 1_795_000_000.0
+_MARK = "sk-7Qx"
 _MOST_DETAIL = 2000
 
 # What the provider says, and what may be made of it. Not every vendor has a code for each kind, and none is guessed
@@ -103,10 +106,34 @@ def test_a_time_to_wait_is_read(subject: Subject) -> None:
         assert subject.adapter.classify_error(silent).retry_after_s is None
 
 
-def test_a_retry_after_header_is_read(subject: Subject) -> None:
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [("7", _AFTER_S), (formatdate(_NOW + _AFTER_S, usegmt=True), _AFTER_S), ("soon", None), ("", None), ("nan", None)],
+    ids=["seconds", "date", "word", "empty", "nan"],
+)
+def test_a_retry_after_header_is_read(subject: Subject, value: str, wait_s: float | None) -> None:
+    """RFC 9110, section 10.2.3: seconds, or a date; `classify.failure` reads both, and passes over what is neither."""
     response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429)
-    response = replace(response, headers={**response.headers, "retry-after": "7"})
-    assert subject.adapter.classify_error(response).retry_after_s == _AFTER_S
+    response = replace(response, headers={**response.headers, "retry-after": value}, received_at=_NOW)
+    assert subject.adapter.classify_error(response).retry_after_s == wait_s
+
+
+@_each_kind
+def test_no_text_of_theirs_reaches_the_client(subject: Subject, kind: FailureKind, status: int) -> None:
+    """Vendors repeat the key that they refuse, in whichever field: `Failure.message` is the adapter's own words."""
+    error = subject.dialect.write_error(kind, status)
+    for body in (_MARK.encode(), *_marked(error.body)):
+        failure = subject.adapter.classify_error(replace(error, status=status, body=body))
+        for message in (failure.message, _message_of_200(subject, replace(error, status=200, body=body))):
+            assert _MARK not in message, f"{message!r} repeats {body!r}"
+
+
+@_each_kind
+def test_an_error_leaves_a_word_for_the_log(subject: Subject, kind: FailureKind, status: int) -> None:
+    response = subject.dialect.write_error(kind, status)
+    if response.status >= 400 and _texts(response.body):
+        failure = subject.adapter.classify_error(response)
+        assert failure.code or failure.detail, "the provider's own words go into `code` and `detail`"
 
 
 @pytest.mark.parametrize("body", _BODIES, ids=lambda body: repr(body[:24]))
@@ -173,6 +200,34 @@ def _check_says_nothing_of_theirs(failure: Failure, response: WireResponse) -> N
     assert failure.message
     for text in _texts(response.body):
         assert text not in failure.message
+
+
+def _message_of_200(subject: Subject, response: WireResponse) -> str:
+    """What is said of an error with status 200; empty where it passes for an answer."""
+    try:
+        subject.adapter.parse_response(response, subject.target)
+    except ProviderFailed as failed:
+        return failed.failure.message
+    return ""
+
+
+def _marked(body: bytes) -> Iterator[bytes]:
+    """The JSON of an error with each of its texts in turn replaced by one that must not be repeated."""
+    try:
+        value = loads(body)
+    except JsonError:
+        return
+    yield from (dumps(changed) for changed in _with_a_mark(value))
+
+
+def _with_a_mark(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from ({**value, key: one} for key, member in value.items() for one in _with_a_mark(member))
+    elif isinstance(value, list):
+        for at, member in enumerate(value):
+            yield from ([*value[:at], one, *value[at + 1 :]] for one in _with_a_mark(member))
+    elif isinstance(value, str):
+        yield _MARK
 
 
 def _texts(body: bytes) -> list[str]:

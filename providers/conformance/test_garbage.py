@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import astuple
+from time import process_time
 from typing import Any
 
 import pytest
@@ -15,14 +16,19 @@ from hypothesis import strategies as st
 from providers.chat import ChatCompletion, Failed
 from providers.codec import encode_completion
 from providers.conformance.cases import rich_answer
-from providers.conformance.checks import check_ends_once
+from providers.conformance.checks import check_ends_once, check_order
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import dumps, loads
+from providers.json_values import JsonError, dumps, loads
 
 _HUGE_LINE_BYTES = 9 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+_ENDLESS_BYTES = 80 * 1024 * 1024
 _MOST_MEMORY_BYTES = 64 * 1024 * 1024
+_LONG_LINE_BYTES = 4 * 1024 * 1024
+# Ten times what a linear parser takes; a quadratic one takes many times that.
+_MOST_CPU_S = 8
 _thorough = settings(
     max_examples=100,
     deadline=None,
@@ -99,18 +105,39 @@ def test_an_error_with_something_wrong_in_it(subject: Subject) -> None:
 @pytest.mark.parametrize("start", [b"data: ", b'data: {"', b": ", b"x", b"event: "], ids=repr)
 def test_a_line_without_an_end_is_given_up(subject: Subject, start: bytes) -> None:
     parser = subject.adapter.stream_parser(subject.target)
-    piece = b"x" * 65536
     tracemalloc.start()
     try:
         events = list(parser.feed(start))
-        for _ in range(_HUGE_LINE_BYTES // len(piece)):
-            events += parser.feed(piece)
+        for _ in range(_ENDLESS_BYTES // _PIECE_BYTES):
+            events += parser.feed(b"x" * _PIECE_BYTES)
+            _check_memory()
         events += parser.close()
-        _, most = tracemalloc.get_traced_memory()
+        _check_memory()
     finally:
         tracemalloc.stop()
     assert isinstance(check_ends_once(events), Failed)
-    assert most < _MOST_MEMORY_BYTES, f"{most} bytes were held"
+
+
+def _check_memory() -> None:
+    _, most = tracemalloc.get_traced_memory()
+    assert most < _MOST_MEMORY_BYTES, (
+        f"{most} bytes were held: give up a line or an event beyond a few megabytes, with `FailureKind.TOO_LARGE`"
+    )
+
+
+def test_small_pieces_are_read_in_linear_time(subject: Subject) -> None:
+    """Whoever joins or searches all that it holds with each piece needs many times as long."""
+    parser = subject.adapter.stream_parser(subject.target)
+    parser.feed(b'data: {"x": "' if subject.streams_text else b'{"x": "')
+    piece = b"x" * 64
+    began = process_time()
+    for number in range(_LONG_LINE_BYTES // len(piece)):
+        parser.feed(piece)
+        if number % 1024 == 0:
+            assert process_time() - began < _MOST_CPU_S, (
+                f"{number} pieces of {len(piece)} bytes took {_MOST_CPU_S} s: keep what waits in one `bytearray`, and "
+                "don't join, split or search all of it again with each piece"
+            )
 
 
 def test_an_endless_event_is_given_up(subject: Subject) -> None:
@@ -137,6 +164,7 @@ def _check_bytes(subject: Subject, data: bytes) -> None:
 def _check_stream(subject: Subject, data: bytes) -> None:
     events = subject.events(data)
     ended = check_ends_once(events)
+    check_order(events)
     if isinstance(ended, Failed):
         _check_writable(ended.failure)
     else:
@@ -169,16 +197,21 @@ def _check_writable(outcome: ChatCompletion | Failure) -> None:
 
 
 def _broken_events(event: bytes) -> Iterator[bytes]:
-    """The event with each member of its JSON replaced by each oddity."""
+    """The event with each member of its JSON, in a `data` field or a line of its own, replaced by each oddity."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
-        if line.startswith(b"data:") and b"{" in line:
-            for broken in _broken(line[5:]):
-                yield b"\n".join((*lines[:position], b"data: " + broken, *lines[position + 1 :]))
+        if line.startswith((b"data:", b"{")) and b"{" in line:
+            name = b"data: " if line.startswith(b"data:") else b""
+            for broken in _broken(line[5:] if name else line):
+                yield b"\n".join((*lines[:position], name + broken, *lines[position + 1 :]))
 
 
 def _broken(document: bytes) -> Iterator[bytes]:
-    """The JSON with the value at each place replaced by each oddity."""
+    """The JSON with the value at each place replaced by each oddity; nothing of what is no JSON."""
+    try:
+        loads(document)
+    except JsonError:
+        return
     for place in range(1 + len(list(_places(loads(document))))):
         for oddity in _ODDITIES:
             value: Any = loads(document)

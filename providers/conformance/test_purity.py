@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from providers.chat import StreamEvent
+from providers.conformance.cases import rich_answer
 from providers.conformance.subject import Subject
+from providers.folding import expand
 
 _FORBIDDEN_NAMES = (
     "aiohttp anyio asyncio boto3 fastapi gateway google.auth httpcore http.client httpx multiprocessing os random "
     "requests secrets socket sqlite3 ssl starlette subprocess tempfile threading time trio urllib.request urllib3 "
     "uvicorn"
 )
+_CLOCK_OR_FILE = re.compile(r"(.*\.)?(datetime|date)\.(now|utcnow|today)|(.*\.)?uuid[14]|open|print|input")
 _FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
 
 
@@ -39,6 +44,31 @@ def test_nothing_is_shared_by_two_parsers(subject: Subject) -> None:
     one.feed(b"data: {broken\n\n")
     fresh = subject.adapter.stream_parser(subject.target)
     assert [*other.feed(b": x\n\n"), *other.close()] == [*fresh.feed(b": x\n\n"), *fresh.close()]
+
+
+def test_two_streams_at_once_are_two_answers(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    stream = subject.stream(completion, request)
+    whole = subject.events(*stream)
+    parsers = [subject.adapter.stream_parser(subject.target) for _ in range(2)]
+    events: list[list[StreamEvent]] = [[], []]
+    for piece in stream:
+        for parser, given in zip(parsers, events, strict=True):
+            given.extend(parser.feed(piece))
+    for parser, given in zip(parsers, events, strict=True):
+        given.extend(parser.close())
+        assert tuple(expand(given)) == whole
+    assert subject.events(*stream) == whole, "a later stream of the same model is another"
+
+
+def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
+    for module in _own_modules(type(subject.adapter).__module__):
+        for node in ast.walk(ast.parse(Path(_source_of(module)).read_text("utf-8"))):
+            assert not isinstance(node, ast.Global), (
+                f"{module}, line {node.lineno}: `global` makes one request change another"
+            )
+            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)):
+                assert not _CLOCK_OR_FILE.fullmatch(name), f"{module}, line {node.lineno}: {name}() is no pure function"
 
 
 def _own_modules(start: str) -> list[str]:

@@ -13,7 +13,7 @@ from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, parameters, tools_asked
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
-from providers.fitting import FEATURES
+from providers.fitting import FEATURES, PARAMETERS
 from providers.json_values import as_map, loads
 
 _HOSTILE = (
@@ -116,6 +116,29 @@ def test_usage_is_not_asked_for_where_the_server_has_no_field_for_it(subject: Su
     assert unsaid == {name: value for name, value in said.items() if name != STREAM_OPTIONS}
     answer = without.folded(*without.stream(completion, asked))
     assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, asked)), usage=None)
+
+
+def test_zero_is_a_value(family: Subject) -> None:
+    """What is 0 was said: it is no absent one. A vendor that takes no 0 is sent the least that it takes."""
+    for name, most in (("temperature", 0.1), ("top_p", 0.1), ("seed", 1)):
+        if name in family.parameters:
+            sent = getattr(family.asked(replace(question(), **{name: 0})), name)  # type: ignore[arg-type]
+            assert sent is not None, f"{name} of 0 is lost"
+            assert sent <= most, f"{name} of 0 became {sent}"
+
+
+def test_what_the_operator_lets_through_is_sent(subject: Subject) -> None:
+    target = replace(subject.target, passthrough=frozenset({"x_extra"}))
+    body = loads(subject.adapter.build_request(replace(question(), extra={"x_extra": "client"}), target).body)
+    assert list(_values_at("x_extra", body)) == ["client"], "`request.extra` goes into the body"
+
+
+def test_the_provider_s_own_parameters_are_sent(family: Subject) -> None:
+    """What is claimed beyond the canonical parameters arrives in `request.extra`, by its name."""
+    plain = family.build(question())
+    for name in sorted(family.adapter.capabilities.parameters - PARAMETERS - family.facts.without):
+        built = [family.build(replace(question(), extra={name: value})) for value in (7, True, False)]
+        assert any(one != plain for one in built), f"{name} is claimed and makes no difference"
 
 
 def test_what_a_site_pins_is_written_last(subject: Subject) -> None:

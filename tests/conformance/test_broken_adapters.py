@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -16,11 +18,15 @@ from providers.adapters.openai import COMPATIBLE, OpenAIAdapter
 from providers.chat import (
     ChatCompletion,
     ChatRequest,
+    ChoiceFinish,
     Failed,
     Finished,
+    ReasoningDelta,
+    RefusalDelta,
     StreamEvent,
     SystemMessage,
     TextDelta,
+    ToolCallDelta,
     UsageReport,
 )
 from providers.conformance import test_answers as answers
@@ -34,7 +40,7 @@ from providers.conformance.selection import select
 from providers.conformance.subject import Subject, subjects_of
 from providers.conformance.wire import WireError, find_wire_cases
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.simulator.openai import DIALECT
+from providers.simulator.openai import DIALECT, OpenAIDialect
 
 pytestmark = pytest.mark.slow  # runs the whole kit over and over
 
@@ -129,6 +135,37 @@ class Holding(Parser):
         return (*fed, *super().close())
 
 
+class Late(Parser):
+    """Gives out each event when the next one comes."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda event: [event])
+        self._late: tuple[StreamEvent, ...] = ()
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        events = (*self._late, *super().feed(data))
+        self._late = events[-1:]
+        return events[:-1]
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        return (*self._late, *super().close())
+
+
+class Joining(Parser):
+    """Joins all that it holds anew with each piece."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda event: [event])
+        self._held = b""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        whole, end, self._held = (self._held + data).rpartition(b"\n")
+        return super().feed(whole + end)
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        return (*super().feed(self._held), *super().close())
+
+
 def subject(adapter: Adapter) -> Subject:
     (one,) = subjects_of(adapter, DIALECT)
     return one
@@ -180,6 +217,23 @@ def fragile(response: WireResponse) -> Failure:
     return COMPATIBLE.classify_error(response)
 
 
+def saying(change: Callable[[Failure, WireResponse], Failure]) -> Broken:
+    return replace(GOOD, classify=lambda response: change(COMPATIBLE.classify_error(response), response))
+
+
+def without_dates(failure: Failure, response: WireResponse) -> Failure:
+    return failure if response.headers.get("retry-after", "7").isdigit() else replace(failure, retry_after_s=None)
+
+
+def waiting(failure: Failure, response: WireResponse) -> Failure:
+    return replace(failure, retry_after_s=float(response.headers.get("retry-after", 7)))
+
+
+def with_other_ids(event: StreamEvent) -> list[StreamEvent]:
+    is_second = isinstance(event, ToolCallDelta) and event.id is not None and event.index > 0
+    return [replace(event, id=f"call_{event.index}") if is_second else event]  # type: ignore[union-attr]
+
+
 def uncounted(response: WireResponse, target: Target) -> ChatCompletion:
     return replace(COMPATIBLE.parse_response(response, target), usage=None)
 
@@ -200,6 +254,8 @@ def finished_anyway(event: StreamEvent) -> list[StreamEvent]:
     return [Finished()] if isinstance(event, Failed) else [event]
 
 
+_shared_parser = Parser(lambda event: [event])
+_more_claimed = replace(COMPATIBLE.capabilities, parameters=COMPATIBLE.capabilities.parameters | {"top_k"})
 CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
     "a model's name goes into the path as it is": (
         replace(GOOD, build=careless_build),
@@ -211,6 +267,10 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
     ),
     "a header names the host": (
         sending(lambda wire: replace(wire, headers=(*wire.headers, ("host", "evil.example")))),
+        each_request(requests.test_path_and_headers),
+    ),
+    "a key stands in the URL": (
+        sending(lambda wire: replace(wire, query=(("key", "AIza"),))),
         each_request(requests.test_path_and_headers),
     ),
     "no two requests are the same": (
@@ -292,6 +352,63 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         replace(GOOD, classify=fragile),
         lambda one: errors.test_every_status_with_any_body(one, b"\xff\xfe\x00"),
     ),
+    "calls have other ids than the provider's": (
+        parsing(with_other_ids),
+        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+    ),
+    "refusals are not read": (
+        parsing(lambda event: [] if isinstance(event, RefusalDelta) else [event]),
+        lambda one: answers.test_thoughts_and_refusals_that_are_sent_are_read(one, "refusal"),
+    ),
+    "thoughts are not read": (
+        parsing(lambda event: [] if isinstance(event, ReasoningDelta) else [event]),
+        lambda one: answers.test_thoughts_and_refusals_that_are_sent_are_read(one, "reasoning"),
+    ),
+    "text comes behind the finish": (
+        parsing(lambda event: [event, TextDelta("!")] if isinstance(event, ChoiceFinish) else [event]),
+        answers.test_order_holds_whatever_the_provider_repeats_or_leaves_out,
+    ),
+    "each event waits for the next": (replace(GOOD, parser=lambda _: Late()), answers.test_no_event_waits_for_the_next),
+    "a date is no time to wait": (
+        saying(without_dates),
+        lambda one: errors.test_a_retry_after_header_is_read(one, formatdate(1_795_000_007, usegmt=True), 7.0),
+    ),
+    "a time to wait that is none raises": (
+        saying(waiting),
+        lambda one: errors.test_a_retry_after_header_is_read(one, "soon", None),
+    ),
+    "the beginning of the provider's words reaches the client": (
+        saying(lambda failure, _: replace(failure, message=f"it failed: {failure.detail[:8]}")),
+        lambda one: errors.test_no_text_of_theirs_reaches_the_client(one, *_ERROR),
+    ),
+    "nothing is left for the log": (
+        saying(lambda failure, _: replace(failure, code=None, detail="")),
+        lambda one: errors.test_an_error_leaves_a_word_for_the_log(one, *_ERROR),
+    ),
+    "0 is taken for nothing": (
+        asking(lambda request: replace(request, temperature=request.temperature or None)),
+        requests.test_zero_is_a_value,
+    ),
+    "what the operator lets through is lost": (
+        asking(lambda request: replace(request, extra={})),
+        requests.test_what_the_operator_lets_through_is_sent,
+    ),
+    "a parameter of the vendor's own is claimed alone": (
+        replace(asking(lambda request: replace(request, extra={})), claims=_more_claimed),
+        requests.test_the_provider_s_own_parameters_are_sent,
+    ),
+    "all streams have one parser": (
+        replace(GOOD, parser=lambda _: _shared_parser),
+        purity.test_two_streams_at_once_are_two_answers,
+    ),
+    "what is held has no bound": (
+        replace(GOOD, parser=lambda _: Holding()),
+        lambda one: garbage.test_a_line_without_an_end_is_given_up(one, b"x"),
+    ),
+    "small pieces cost what is held": (
+        replace(GOOD, parser=lambda _: Joining()),
+        garbage.test_small_pieces_are_read_in_linear_time,
+    ),
     "an error in the middle is passed over": (
         parsing(finished_anyway),
         lambda one: errors.test_an_error_in_the_middle(one, *_ERROR),
@@ -312,6 +429,25 @@ def test_the_kit_is_content_where_nothing_is_broken(name: str) -> None:
     test(subject(GOOD))
 
 
+@dataclass(frozen=True, slots=True)
+class Plainspoken(OpenAIDialect):
+    """A vendor whose errors are a line of text."""
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        return WireResponse(status, {"content-type": "text/plain"}, f"ERR|{kind.value}".encode(), 0)
+
+
+def test_errors_that_are_no_json_are_no_fault() -> None:
+    one = replace(subject(GOOD), dialect=Plainspoken("openai-compatible"))
+    garbage.test_an_error_with_something_wrong_in_it(one)
+    errors.test_no_text_of_theirs_reaches_the_client(one, *_ERROR)
+
+
+def test_a_line_of_json_is_broken_as_an_event_is() -> None:
+    lines, events = (list(garbage._broken_events(event)) for event in (b'{"say":"x"}\n', b'data: {"say":"x"}\n\n'))
+    assert [b"data: " + line + b"\n" for line in lines] == events != []
+
+
 def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "vendor_with_client"
     package.mkdir()
@@ -328,6 +464,29 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
 
     with pytest.raises(AssertionError, match=r"urllib\.request"):
         purity.test_imports_nothing_that_does_io(subject(ADAPTER))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from datetime import datetime\ndef now():\n    return datetime.now()\n",
+        "import uuid\ndef new():\n    return uuid.uuid4().hex\n",
+        "_LAST = 0\ndef next():\n    global _LAST\n    _LAST += 1\n",
+        "def rules():\n    return open('/etc/rules').read()\n",
+    ],
+    ids=["clock", "chance", "global", "file"],
+)
+def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"vendor_that_is_not_pure_{len(source)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"{source}"
+        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "class Mine(OpenAIAdapter):\n    pass\n"
+        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AssertionError, match=name):
+        purity.test_uses_no_clock_no_global_and_no_file(subject(import_module(name).ADAPTER))
 
 
 def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -354,6 +513,10 @@ def stranger(tmp_path: Path) -> Path:
         'DIALECT = OpenAIDialect("theirs")\n'
     )
     (tmp_path / "unfinished.py").write_text("ADAPTER = Theirs(\n")
+    (tmp_path / "misread.py").write_text(
+        "from providers.adapters.rows import adapter_of\n"
+        "ADAPTER = adapter_of('name = \"misread\"\\n[dialect]\\ncolour = 1\\n')\n"
+    )
     (tmp_path / "alone.py").write_text(
         "from their_adapter import DIALECT as _theirs, GOOD\n"
         "class Made:\n    __new__ = lambda cls: GOOD\n"
@@ -407,6 +570,7 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["their_adapter:NOTHING"], [], "NOTHING"),
         (["no_such_module:ADAPTER"], [], "no_such_module"),
         (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
+        (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: RowError: dialect: 'colour' is not known"),
         (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
         (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
         (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),
