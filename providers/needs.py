@@ -223,6 +223,8 @@ def _moving(request: ChatRequest) -> frozenset[str]:
 
     One that stands in another field, such as `additionalModelRequestFields.mcp_servers`, moves where that one is known.
     """
+    if not request.extra:
+        return frozenset()
     found = _switched_on(request.extra)
     for name, value in request.extra.items():
         if isinstance(value, Mapping) and name not in _OWN_WORDS:
