@@ -6,7 +6,6 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import astuple
-from time import process_time
 from typing import Any
 
 import pytest
@@ -26,9 +25,6 @@ _HUGE_LINE_BYTES = 9 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _ENDLESS_BYTES = 80 * 1024 * 1024
 _MOST_MEMORY_BYTES = 64 * 1024 * 1024
-_LONG_LINE_BYTES = 4 * 1024 * 1024
-# Ten times what a linear parser takes; a quadratic one takes many times that.
-_MOST_CPU_S = 8
 _thorough = settings(
     max_examples=100,
     deadline=None,
@@ -123,21 +119,6 @@ def _check_memory() -> None:
     assert most < _MOST_MEMORY_BYTES, (
         f"{most} bytes were held: give up a line or an event beyond a few megabytes, with `FailureKind.TOO_LARGE`"
     )
-
-
-def test_small_pieces_are_read_in_linear_time(subject: Subject) -> None:
-    """Whoever joins or searches all that it holds with each piece needs many times as long."""
-    parser = subject.adapter.stream_parser(subject.target)
-    parser.feed(b'data: {"x": "' if subject.streams_text else b'{"x": "')
-    piece = b"x" * 64
-    began = process_time()
-    for number in range(_LONG_LINE_BYTES // len(piece)):
-        parser.feed(piece)
-        if number % 1024 == 0:
-            assert process_time() - began < _MOST_CPU_S, (
-                f"{number} pieces of {len(piece)} bytes took {_MOST_CPU_S} s: keep what waits in one `bytearray`, and "
-                "don't join, split or search all of it again with each piece"
-            )
 
 
 def test_an_endless_event_is_given_up(subject: Subject) -> None:

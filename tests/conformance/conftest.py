@@ -45,7 +45,6 @@ _LONG = (
     "test_random_json",
     "test_a_line_without_an_end_is_given_up",
     "test_an_endless_event_is_given_up",
-    "test_small_pieces_are_read_in_linear_time",
     "test_order_holds_whatever_the_provider_repeats_or_leaves_out",
     "test_json_that_is_too_much_for_a_parser",
 )

@@ -151,21 +151,6 @@ class Late(Parser):
         return (*self._late, *super().close())
 
 
-class Joining(Parser):
-    """Joins all that it holds anew with each piece."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda event: [event])
-        self._held = b""
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        whole, end, self._held = (self._held + data).rpartition(b"\n")
-        return super().feed(whole + end)
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        return (*super().feed(self._held), *super().close())
-
-
 def subject(adapter: Adapter) -> Subject:
     (one,) = subjects_of(adapter, DIALECT)
     return one
@@ -404,10 +389,6 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
     "what is held has no bound": (
         replace(GOOD, parser=lambda _: Holding()),
         lambda one: garbage.test_a_line_without_an_end_is_given_up(one, b"x"),
-    ),
-    "small pieces cost what is held": (
-        replace(GOOD, parser=lambda _: Joining()),
-        garbage.test_small_pieces_are_read_in_linear_time,
     ),
     "an error in the middle is passed over": (
         parsing(finished_anyway),
