@@ -1,7 +1,8 @@
 """Which of the kit's cases wait for `make ci`: the fast suite shows each thing where it can differ, and once elsewhere.
 
 A wire format in code of its own is held to all but the long cases. Rows of data are read by one adapter, and a vendor's
-second door speaks as its first: of them, one stands for all, and of the others the fast suite asks what is data.
+second door speaks as its first: of them, one stands for all, and of the others the fast suite asks what is data. What
+waits and is run over another model than an adapter's ablest waits for `make kit`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for value in _values_of(item):
             if _waits(item.name, value, ablest):
                 item.add_marker(pytest.mark.slow)
+                if isinstance(value, Subject) and value.model != ablest[value.adapter.name].model:
+                    item.add_marker(pytest.mark.every_model)
 
 
 def _values_of(item: pytest.Item) -> list[Subject | WireCase]:
