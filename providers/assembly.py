@@ -209,20 +209,16 @@ class Assembler:
                     return
                 if call.cut or not call.has_arguments:
                     self._give(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
-        if not self.opened:
-            self._open()
-        events = self._events
         for number, state in choices:
             reason: FinishReason = state.finish or "other"
-            if state.calls:
-                if reason in ("stop", "other"):
-                    reason = "tool_calls"
-            elif reason == "tool_calls":
+            if state.calls and reason in ("stop", "other"):
+                reason = "tool_calls"
+            elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
-            events.append(_make_finish(reason, number, state.raw))
+            self._give(_make_finish(reason, number, state.raw))
         if (usage := self._counted()) is not None:
-            events.append(UsageReport(usage))
-        events.append(_FINISHED)
+            self._give(UsageReport(usage))
+        self._events.append(_FINISHED)
         self.done = True
 
     def _counted(self) -> Usage | None:
@@ -252,12 +248,9 @@ class Assembler:
         if self.done:
             return
         if not self.opened:
-            self._open()
+            self.opened = self.identified = True
+            self._events.append(_make_opened(self._id, self._model or self._asked_model, self._created))
         self._events.append(event)
-
-    def _open(self) -> None:
-        self.opened = self.identified = True
-        self._events.append(_make_opened(self._id, self._model or self._asked_model, self._created))
 
     def _choice(self, number: int) -> ChoiceState:
         if (state := self._choices.get(number)) is not None:

@@ -163,20 +163,19 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     # Most of what a choice may have is empty or absent: that is asked before it is read.
     take = source.get
     index = (read_int(source, "index") or 0) if take("index") else 0
-    found, text = take("delta"), ""
+    found = take("delta")
     delta: Mapping[str, object] = found if type(found) is dict else _NOTHING
     is_whole = not delta
     if is_whole and take("message"):
         delta = new_in_message(assembler, read_map(source, "message"), index)
     logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
-    if delta or logprobs:
-        content = delta.get("content")
-        if type(content) is not list and delta.keys() <= _OF_TEXT:
-            text = content if type(content) is str else ""
-            if text or logprobs:
-                assembler.text(text, index, logprobs)
-        else:
-            text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
+    content = delta.get("content")
+    if type(content) is not list and delta.keys() <= _OF_TEXT:
+        text = content if type(content) is str else ""
+        if text or logprobs:
+            assembler.text(text, index, logprobs)
+    else:
+        text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
     word = take("finish_reason")
     if word and type(word) is str and word != "null":
         assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from operator import itemgetter
 
-from providers.json_values import loads_strictly
+from providers.json_values import as_list, as_map, loads_strictly
 from providers.values import quick
 
 __all__ = ["DATA", "END", "PaddedTemplate", "Template", "learn"]
@@ -209,10 +209,14 @@ def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:
     """Whether a chunk is text of choice 0 and nothing else."""
-    choices = chunk.get("choices")
-    choice = choices[0] if type(choices) is list and len(choices) == 1 else None
-    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict:
-        return False
-    is_text = len(delta) == 1 and "content" in delta and choice.get("index") == 0
-    more = choice.get("finish_reason") is not None or choice.get("logprobs") or choice.get("usage")
-    return is_text and not (more or chunk.get("usage") or chunk.get("error"))
+    choices = as_list(chunk.get("choices"))
+    choice = as_map(choices[0]) if len(choices) == 1 else {}
+    return (
+        as_map(choice.get("delta")).keys() == {"content"}
+        and choice.get("index") == 0
+        and choice.get("finish_reason") is None
+        and not choice.get("logprobs")
+        and not choice.get("usage")
+        and not chunk.get("usage")
+        and not chunk.get("error")
+    )
