@@ -187,6 +187,15 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
         ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
         ({"inference_geo": "us"}, {"inference_geo"}),
         ({"more": {"mcp_servers": [{"url": "x"}], "store": False, "top_k": 1}}, {"more.mcp_servers"}),
+        # However deep, and in lists.
+        ({"extra_body": {"google": {"cached_content": "c/1"}}}, {"extra_body.cached_content"}),
+        ({"more": {"a": [[{"b": {"server_url": "https://x", "mcp_servers": []}}]]}}, {"more.server_url"}),
+        ({"hosted": [{"type": "mcp", "server_url": "https://x"}]}, {"hosted.server_url"}),
+        ({"more": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}}, {"more.tools"}),
+        ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, {"generationConfig.routingConfig"}),
+        # A schema's properties have any name; what stands in them is looked at as ever.
+        ({"guided_json": {"properties": {"provider": {"type": "string"}, "models": {"type": "array"}}}}, set()),
+        ({"more": {"properties": {"a": {"store": True}}}}, {"more.store"}),
         # What stands there are words of the client's own.
         ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
     ],
