@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
@@ -130,8 +131,8 @@ def _check_features(request: ChatRequest, row: Row) -> None:
 
 
 def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
-    """The request with its numbers brought into what the vendor takes; what can't be brought there is refused."""
-    changes: dict[str, float | int] = {}
+    """The request with its numbers, and who asks, brought into what the vendor takes; what can't be is refused."""
+    changes: dict[str, float | int | str] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
     if request.n is not None and request.n > 1:
         if most_choices is not None and request.n > most_choices:
@@ -149,6 +150,11 @@ def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
         raise UnsupportedFeature(
             "stop", f"this provider's stop sequences have at most {rule.stop_characters} characters"
         )
+    if rule.user_bytes is not None and request.user is not None:
+        user = request.user.encode("utf-8", "surrogatepass")
+        if len(user) > rule.user_bytes:
+            # Whoever it is stays told apart from everybody else, which is all that the vendor has it for.
+            changes["user"] = hashlib.sha256(user).hexdigest()
     return change_request(request, **changes) if changes else request
 
 

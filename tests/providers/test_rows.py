@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -89,6 +90,52 @@ def sent(provider: str, model: str, request: ChatRequest = ASK) -> dict[str, Any
 
 def response(body: object, status: int = 200, **headers: str) -> WireResponse:
     return WireResponse(status, {"content-type": "application/json", **headers}, json.dumps(body).encode(), 0)
+
+
+def looped(*between: Message) -> list[Message]:
+    call = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))
+    return [UserMessage("When?"), call, ToolMessage("call_1", "noon"), *between]
+
+
+@pytest.mark.parametrize("provider", ["deepseek", "moonshot"])
+@pytest.mark.parametrize(
+    ("messages", "thoughts"),
+    [
+        (looped(), [" "]),
+        # The answer behind the results is of the same turn, what was said before and after is not.
+        ([*looped(AssistantMessage("Noon.")), UserMessage("Thanks.")], [" ", " "]),
+        ([*looped(AssistantMessage("Noon.", reasoning="I know.")), UserMessage("Thanks.")], [" ", "I know."]),
+        ([UserMessage("Hi"), AssistantMessage("Hello."), *looped()], [None, " "]),
+        (
+            [*looped(AssistantMessage("Noon.")), UserMessage("?"), AssistantMessage("!"), UserMessage("?")],
+            [" ", " ", None],
+        ),
+        ([UserMessage("Hi"), AssistantMessage("Hello.", reasoning="Hm."), UserMessage("?")], [None]),
+        # What the model is to go on with is no answer yet.
+        (looped(AssistantMessage("It is ")), [" ", None]),
+    ],
+)
+def test_a_turn_with_calls_goes_back_with_its_thoughts(
+    provider: str, messages: list[Message], thoughts: list[str | None]
+) -> None:
+    model = {"deepseek": "deepseek-v4-pro", "moonshot": "kimi-k3"}[provider]
+    body = sent(provider, model, replace(ASK, messages=tuple(messages)))
+    said = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in said] == thoughts
+
+
+@pytest.mark.parametrize(
+    ("user", "user_id"),
+    [
+        ("ann", "ann"),
+        ("a" * 512, "a" * 512),
+        ("a" * 513, hashlib.sha256(b"a" * 513).hexdigest()),
+        ("é" * 256, "é" * 256),
+        ("é" * 257, hashlib.sha256(("é" * 257).encode()).hexdigest()),
+    ],
+)
+def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, user_id: str) -> None:
+    assert sent("deepseek", "deepseek-v4-pro", replace(ASK, user=user))["user_id"] == user_id
 
 
 # --- the data -------------------------------------------------------------------------------------
