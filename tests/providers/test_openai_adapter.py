@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
+    AllowedTools,
     AssistantMessage,
     ChatRequest,
     Failed,
@@ -315,6 +317,18 @@ def test_one_choice_still_open_is_a_cut_answer() -> None:
     assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_a_choice_among_some_tools_is_openai_s_alone(mode: Literal["auto", "required"]) -> None:
+    tools = (Tool("get_time"), Tool("get_weather"))
+    asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
+    said = body(asked, PLAIN, COMPATIBLE)
+    assert said["tool_choice"] == mode
+    assert said["tools"] == [{"type": "function", "function": {"name": "get_weather"}}]
+    own = body(asked, PLAIN)["tool_choice"]
+    assert isinstance(own, dict)
+    assert own["type"] == "allowed_tools"
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -331,6 +345,8 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
         (400, {"code": "content_policy_violation"}, FailureKind.CONTENT_FILTER),
         (400, {"code": "unknown_parameter", "param": "x"}, FailureKind.INVALID_REQUEST),
         (400, {"code": None}, FailureKind.INVALID_REQUEST),
+        (400, {"code": None, "misalignment": {"error_type": "other", "steer": None}}, FailureKind.CONTENT_FILTER),
+        (400, {"code": None, "misalignment": None}, FailureKind.INVALID_REQUEST),
         (401, {"code": "invalid_api_key"}, FailureKind.CREDENTIALS),
         (401, {"code": "incorrect_hostname"}, FailureKind.CREDENTIALS),
         (403, {"code": "unsupported_country_region_territory"}, FailureKind.GEO_REFUSED),
