@@ -278,7 +278,8 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     error = body.get("error")
     source = error if isinstance(error, dict) else body
     text = error if isinstance(error, str) else read_str(source, "message") or mistakes_in(body)
-    code = read_str(source, "code")
+    # What is told of a block beside the code stands for one where it is missing.
+    code = read_str(source, "code") or ("misalignment_policy_violation" if source.get("misalignment") else None)
     word = read_str(source, "type")
     status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR
     kind = BY_CODE.get(code or "") or BY_CODE.get(word or "")

@@ -113,7 +113,8 @@ def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...
 
 def _part(part: Part, details: Collection[str], *, sound_uri: bool) -> Part:
     if isinstance(part, ImagePart) and part.detail not in details:
-        return replace(part, detail=None)
+        # OpenAI's newest word asks for more than `high`, which is then the nearest.
+        return replace(part, detail="high" if part.detail == "original" and "high" in details else None)
     if isinstance(part, AudioPart) and sound_uri:
         return replace(part, data=f"data:;base64,{part.data}")
     return part

@@ -26,6 +26,7 @@ from providers.chat import (
     Failed,
     FilePart,
     Finished,
+    ImagePart,
     JsonObjectFormat,
     Message,
     NamedTool,
@@ -122,6 +123,34 @@ def test_a_turn_with_calls_goes_back_with_its_thoughts(
     body = sent(provider, model, replace(ASK, messages=tuple(messages)))
     said = [message for message in body["messages"] if message["role"] == "assistant"]
     assert [message.get("reasoning_content") for message in said] == thoughts
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "details"),
+    [
+        ("azure", "gpt-6-luna", ["auto", "low", "high", "original", None]),
+        ("ark", "doubao-seed-2-1-pro-260915", [None, "low", "high", "high", None]),
+        ("qianfan", "ernie-5.1", [None, "low", "high", "high", None]),
+        ("mistral", "mistral-large-4", [None, None, None, None, None]),
+    ],
+)
+def test_how_closely_an_image_is_looked_at(provider: str, model: str, details: list[str | None]) -> None:
+    asked = tuple(ImagePart("https://i.example/a.png", word) for word in ("auto", "low", "high", "original", None))
+    body = sent(provider, model, replace(ASK, messages=(UserMessage(asked),)))
+    assert [part["image_url"].get("detail") for part in body["messages"][0]["content"]] == details
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"error": {"code": "BadRequest", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}}, "content_filter"),
+        ({"error": {"code": "400"}, "innererror": {"code": "ResponsibleAIPolicyViolation"}}, "content_filter"),
+        ({"error": {"code": "context_length_exceeded", "innererror": {"code": "Other"}}}, "context_length"),
+        ({"error": {"code": "BadRequest", "innererror": {"code": "Other"}}}, "invalid_request"),
+    ],
+)
+def test_a_code_that_is_known_counts_wherever_azure_puts_it(error: object, kind: str) -> None:
+    assert adapter_named("azure").classify_error(response(error, 400)).kind == FailureKind(kind)
 
 
 @pytest.mark.parametrize(
