@@ -28,10 +28,10 @@ _FINISH: dict[str, FinishReason] = {
     "tool_use": "tool_calls",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
-    # A loop of the provider's own tools waits to be continued: the answer isn't whole.
-    "pause_turn": "length",
     "refusal": "content_filter",
 }
+# `pause_turn` is not among them: a loop of the provider's own tools waits to be continued. OpenAI has no word for that,
+# so that it goes outward like one that isn't known: the answer isn't whole, and the client is told the vendor's word.
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200
 _MOST_BLOCKS = 1024
