@@ -11,7 +11,7 @@ from typing import Literal
 from providers.adapter import WireResponse
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
-from providers.adapters._tool_loops import arguments_text
+from providers.adapters._tool_loops import arguments_text, calls_in
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure, mistakes_in
@@ -103,6 +103,7 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
     "thinking": "reasoning",
     "refusal": "refusal",
     "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
 }
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
@@ -196,8 +197,8 @@ def _read_delta(
         assembler.text(text, index, logprobs)
     if take("refusal") and (refusal := read_str(delta, "refusal")):
         assembler.refusal(refusal, index)
-    if take("tool_calls"):
-        for place, entry in enumerate(read_list(delta, "tool_calls")):
+    if take("tool_calls") or take("function_call"):
+        for place, entry in enumerate(calls_in(delta)):
             read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
     return text
 

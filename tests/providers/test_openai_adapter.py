@@ -32,6 +32,7 @@ from providers.chat import (
 from providers.failures import FailureKind, ProviderFailed
 from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
 from providers.folding import fold
+from providers.registry import load_registry
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"),))
@@ -315,6 +316,24 @@ def test_one_choice_still_open_is_a_cut_answer() -> None:
     open_choice = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
     assert isinstance(stream(delta("stop", content="x"), open_choice)[-1], Failed)
     assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
+
+
+@pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])
+def test_a_call_in_the_form_of_2023_is_a_call(provider: str) -> None:
+    adapter = load_registry().adapters[provider]
+    said = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
+    message = {"role": "assistant", "content": "", "function_call": said}
+    choices = [{"index": 0, "message": message, "finish_reason": "function_call"}]
+    whole = {"id": "r", "created": 7, "model": "m", "choices": choices}
+    answer = adapter.parse_response(WireResponse(200, {}, json.dumps(whole).encode(), 0), PLAIN)
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.name, call.arguments, call.id) == ("get_time", '{"city":"Oslo"}', "call_r_0")
+    assert answer.choices[0].finish_reason == "tool_calls"
+    pieces = [{"name": "get_time"}, {"arguments": '{"city":'}, {"name": "get_time", "arguments": '"Oslo"}'}]
+    chunks = [*(delta(function_call=piece) for piece in pieces), delta("function_call")]
+    parser = adapter.stream_parser(PLAIN)
+    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    assert fold((*parser.feed(data), *parser.close())).choices == answer.choices
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
