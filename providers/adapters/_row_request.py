@@ -67,7 +67,7 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
         target.model,
         max_tokens_field=rule.max_tokens,
     )
-    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
+    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row, target)}
     body["messages"] = encode_messages(request, row, target.facts)
     for name, value in rule.with_tools.items() if tools else ():
         body.setdefault(name, value)
@@ -90,15 +90,15 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     return body
 
 
-def _is_said(name: str, row: Row) -> bool:
-    """Whether the vendor has this field of OpenAI's; what it lacks was dropped, and named, before."""
+def _is_said(name: str, row: Row, target: Target) -> bool:
+    """Whether the model has this field of OpenAI's; what it lacks was dropped, and named, before."""
     if name in ("stream", "stream_options"):
         return False
     if name == row.requests.max_tokens:
         return "max_tokens" in row.capabilities.parameters
     if name in _OF_FEATURES:
         # Who has no such feature has no such field, and is asked for one choice without them in any case.
-        return _OF_FEATURES[name] in row.capabilities.features
+        return _OF_FEATURES[name] in row.capabilities.features & target.facts.features
     return name in _STRUCTURE or name in row.capabilities.parameters
 
 

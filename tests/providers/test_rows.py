@@ -126,6 +126,14 @@ def test_a_turn_with_calls_goes_back_with_its_thoughts(
 
 
 @pytest.mark.parametrize(
+    ("provider", "model", "n"),
+    [("moonshot", "kimi-k3", None), ("mistral", "mistral-large-4", 1), ("dashscope-compatible", "qwq-plus", None)],
+)
+def test_one_choice_is_not_asked_for_where_there_is_no_other(provider: str, model: str, n: int | None) -> None:
+    assert sent(provider, model, replace(ASK, n=1)).get("n") == n
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "details"),
     [
         ("azure", "gpt-6-luna", ["auto", "low", "high", "original", None]),
