@@ -39,6 +39,7 @@ from providers.fitting import (
     Fit,
     Needs,
     fit,
+    has_effects_there,
     moves_data,
     needs_of,
     parameters_of,
@@ -267,6 +268,19 @@ def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
     assert not fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"}, allowed_moves={"mcp_servers"}).moving
     dropped = fit(asked, EVERYTHING, UNKNOWN_MODEL)
     assert (dropped.unsupported, dropped.moving) == ({"more"}, frozenset())
+
+
+def test_a_field_that_a_site_allows_takes_no_other_along() -> None:
+    asked = needs_of(ask(extra={"search_options": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
+    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"search_options"})
+    assert (found.unsupported, found.moving) == (frozenset(), {"search_options.mcp_servers"})
+
+
+def test_what_is_left_out_has_no_effects() -> None:
+    asked = needs_of(ask(extra={"more": {"store": True}}))
+    assert not has_effects_there(asked, EVERYTHING)
+    assert has_effects_there(asked, EVERYTHING, {"more"}, {"store"})
+    assert has_effects_there(needs_of(ask(extra={"store": True})), EVERYTHING, allowed_moves={"store"})
 
 
 @pytest.mark.parametrize(
