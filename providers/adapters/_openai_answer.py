@@ -120,7 +120,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     except JsonError:
         value = None
     body: Mapping[str, object] = value if type(value) is dict else {}
-    if body.get("error"):
+    if body.get("error") or body.get("object") == "error":
         raise ProviderFailed(classify(body, response))
     usage = body.get("usage")
     if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
@@ -156,6 +156,8 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     if type(choices) is list:
         for entry in choices:
             _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
+    elif take("object") == "error":
+        read_chunk(assembler, chunk, "error")
     if usage and type(usage) is dict:
         assembler.usage(read_usage(usage))
 
@@ -215,9 +217,7 @@ def read_reasoning(delta: Mapping[str, object]) -> str:
         if take(name) and (text := read_str(delta, name)):
             return text
     details = "".join(read_str(as_map(one), "text") or "" for one in as_list(take("reasoning_details")))
-    if details:
-        return details
-    return _thoughts_among(content) if type(content := take("content")) is list else ""
+    return details or (_thoughts_among(content) if type(content := take("content")) is list else "")
 
 
 def _thoughts_among(content: object) -> str:

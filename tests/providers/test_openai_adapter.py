@@ -422,6 +422,21 @@ def test_a_place_is_told_in_words_that_the_client_has_said(told: str | None, pla
     assert ADAPTER.classify_error(response).param == place
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(400, FailureKind.INVALID_REQUEST), (404, FailureKind.MODEL_NOT_FOUND), (500, FailureKind.UNAVAILABLE)],
+)
+def test_an_object_may_call_itself_an_error(code: int, kind: FailureKind) -> None:
+    """As older versions of vLLM do, which many have behind a URL of their own."""
+    error = {"object": "error", "message": "no", "type": "BadRequestError", "param": None, "code": code}
+    (failed,) = stream(error)
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is kind
+    with pytest.raises(ProviderFailed) as raised:
+        COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(error).encode(), 0), PLAIN)
+    assert raised.value.failure.kind is kind
+
+
 def test_an_error_event_may_have_no_envelope() -> None:
     """Edge case 92."""
     parser = ADAPTER.stream_parser(PLAIN)
