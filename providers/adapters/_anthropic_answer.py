@@ -29,9 +29,9 @@ _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
+    # The model gave its turn back between two of the provider's own tools, which nobody asks for here.
+    "pause_turn": "stop",
 }
-# `pause_turn` is not among them: a loop of the provider's own tools waits to be continued. OpenAI has no word for that,
-# so that it goes outward like one that isn't known: the answer isn't whole, and the client is told the vendor's word.
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200
 _MOST_BLOCKS = 1024
