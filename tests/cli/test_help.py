@@ -72,6 +72,12 @@ def test_an_unknown_command_is_told_the_known_ones(gateway: Command) -> None:
         assert f"'{name}'" in shown.err
 
 
+def test_the_package_is_the_command_too() -> None:
+    """Where an environment is not activated, `python -m` is what people try."""
+    shown = subprocess.run([sys.executable, "-m", "gateway", "--version"], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stdout.split()[-1], shown.stderr) == (0, __version__, "")
+
+
 def test_the_version(gateway: Command) -> None:
     assert gateway("--version").out == f"gateway {__version__}\n"
 

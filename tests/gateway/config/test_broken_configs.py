@@ -72,6 +72,25 @@ SHAPES = {
         "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
         "deployments.x.endpont: unknown key 'endpont'; did you mean 'endpoint'?",
     ),
+    "a deployment without a model, of no provider": deployment(
+        "▸x: {provider: ▸opnai, endpoint: us, stores: [▸XQ]}",
+        "deployments.x.model: is missing; add it: The model, in the provider's own words.",
+        "deployments.x.provider: unknown provider 'opnai'; did you mean 'openai'?",
+        "deployments.x.stores[0]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+    ),
+    "a region without a boundary, of no territory": region(
+        "▸x: {territories: [JP, ▸XQ]}",
+        "regions.x.boundary: is missing; add it: Where their prompts may be stored and processed: codes, groups, "
+        '"*", exclusions such as "!CN".',
+        "regions.x.territories[1]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+    ),
+    "a client without keys, of no region": one(
+        "clients",
+        "clients:\n  ▸x: {region: ▸nc, assistants: [▸q]}",
+        "clients.x.keys: is missing; add it: The SHA-256 of each of its keys (sha256:…); `gateway key new` makes one.",
+        "clients.x.region: unknown region 'nc'; there are cn, eu, us",
+        "clients.x.assistants[0]: unknown assistant 'q'; there is assistant",
+    ),
     "required key misspelt": deployment(
         "x: {provider: openai, ▸modle: gpt-6-luna, endpoint: us}",
         "deployments.x.modle: unknown key 'modle'; did you mean 'model'?",
