@@ -869,12 +869,6 @@ LOCATION = {
         "location.edges[1]: country, subdivision, client_ip and secret must be different headers",
         "location.edges[2]: country, subdivision, client_ip and secret must be different headers",
     ),
-    "a signal that isn't set up": one(
-        "location",
-        "location: {signals: [▸claim, edge_header, ▸geoip]}",
-        "location.signals[0]: `claim` is not set up; write `location.claim`, or remove it here",
-        "location.signals[2]: `geoip` is not set up; write `location.geoip`, or remove it here",
-    ),
     "a claim without keys": one(
         "location",
         "location:\n  ▸claim: {issuer: i, audience: a, algorithms: [ES256]}",
