@@ -26,7 +26,6 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
             name=name,
-            key_hashes=frozenset(hashes),
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
             region=section.region,
             may_assert=frozenset(section.may_assert),

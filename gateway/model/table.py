@@ -113,7 +113,6 @@ class Client:
     """Who may call. `assistants` None means all; `region` binds every request of its keys to one region."""
 
     name: str
-    key_hashes: frozenset[str]
     assistants: frozenset[str] | None = None
     region: str | None = None
     may_assert: frozenset[str] = frozenset()

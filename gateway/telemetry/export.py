@@ -185,7 +185,8 @@ class _Sender:
             if not left or self._closing or (delivery.status is not None and delivery.status not in _AGAIN):
                 break
             named_s = delivery.retry_after_s
-            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else wait_s * random.random())  # noqa: S311
+            drawn = wait_s * random.random()  # noqa: S311  # a wait is no secret
+            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else drawn)
             wait_s *= 2
         return "failed"
 
