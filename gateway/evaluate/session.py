@@ -273,7 +273,7 @@ def _write(order: Order, report: dict[str, Any], advice: Recommendation, *, demo
             report["recommendation"]["reasons"].append(f"The config can't be changed by itself: {error}")
     write_report(order.out, report, html_page(report, diff), markdown_page(report, diff))
     print(f"\n{_verdict(report, advice)}\n")
-    for reason in advice.reasons:
+    for reason in report["recommendation"]["reasons"]:
         print(f"- {reason}")
     print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
     return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOBODY
