@@ -50,7 +50,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from gateway.config.problems import ConfigRejected
     from gateway.evaluate.marking import MarksError
     from gateway.evaluate.rehearsal import RehearsalFailed
-    from gateway.evaluate.session import OrderError
+    from gateway.evaluate.session import OrderError, first_of
     from gateway.evaluate.store import StoreError
 
     config = config_path(options)
@@ -68,6 +68,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
     except (MarksError, OrderError, RehearsalFailed, StoreError) as error:
         raise CommandError(str(error)) from None
+    except ExceptionGroup as group:  # of the questions that were on their way together
+        first = first_of(group)
+        if not isinstance(first, StoreError):
+            raise
+        raise CommandError(str(first)) from None
 
 
 def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.proposal import proposed_config, shown_change
 from gateway.evaluate.recommendation import Recommendation
 from gateway.evaluate.rehearsal import BLANK, simulators
+from gateway.evaluate.report_files import write_report
 from gateway.evaluate.results import Setting, build_report
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite, load_suite, suite_path
@@ -215,6 +215,10 @@ def _check_sheets(order: Order, suite: Suite) -> None:
         raise OrderError("people mark answers to the items of performance, and the suite has none")
     if order.sheet is not None and order.sheet.exists():
         raise MarksError(f"{order.sheet} exists already, and may have marks in it: name another --sheet")
+    folder = order.sheet.parent if order.sheet is not None else order.out
+    # The run's own directory is made when it begins.
+    if not folder.is_dir() and folder.absolute() != order.out.absolute():
+        raise MarksError(f"{order.sheet} can't be written: there is no directory {folder}")
     if order.marks is not None:
         read_marks(order.marks)
 
@@ -267,11 +271,9 @@ def _write(order: Order, report: dict[str, Any], advice: Recommendation, *, demo
             diff = shown_change(order.config, changed)
         except ConfigRejected as error:
             report["recommendation"]["reasons"].append(f"The config can't be changed by itself: {error}")
-    (order.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), "utf-8")
-    (order.out / "report.html").write_text(html_page(report, diff), "utf-8")
-    (order.out / "report.md").write_text(markdown_page(report, diff), "utf-8")
+    write_report(order.out, report, html_page(report, diff), markdown_page(report, diff))
     print(f"\n{_verdict(report, advice)}\n")
-    for reason in advice.reasons:
+    for reason in report["recommendation"]["reasons"]:
         print(f"- {reason}")
     print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
     return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOBODY

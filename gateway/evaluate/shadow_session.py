@@ -7,7 +7,6 @@ into the directory of the run, and to the judge, who is then judged as a step of
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from gateway.evaluate.items import Item
 from gateway.evaluate.judge import questions_about, score_of, verdict_axis
 from gateway.evaluate.markdown import shadow_markdown
 from gateway.evaluate.progress import ShownProgress
+from gateway.evaluate.report_files import write_report
 from gateway.evaluate.results import shadow_report
 from gateway.evaluate.session import Compile, OrderError, assistant_of, budget_of, choose_suite, first_of, simulated
 from gateway.evaluate.shadow_pairs import ask_of_pairs, judged_pairs, questions_of_pairs
@@ -202,9 +202,7 @@ def _write(out: Path, report: dict[str, Any]) -> int:
         shadow_html,
     )  # brings matplotlib, which an estimate or a refusal shouldn't wait for
 
-    (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), "utf-8")
-    (out / "report.html").write_text(shadow_html(report), "utf-8")
-    (out / "report.md").write_text(shadow_markdown(report), "utf-8")
+    write_report(out, report, shadow_html(report), shadow_markdown(report))
     for line in report["words"]:
         print(f"- {line}")
     print(f"\nwrote {out / 'report.html'}, report.md, report.json")

@@ -8,14 +8,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway.evaluate.asking import Asked, Timing
 from gateway.evaluate.items import Answer
-from gateway.state.database import StateError, open_database
+from gateway.state.database import StateError, damaged, explained, open_database
 from providers.chat import ToolCall, Usage
 
 __all__ = ["LoadRow", "Row", "RunStore", "StoreError"]
@@ -34,7 +36,7 @@ CREATE TABLE IF NOT EXISTS load (
 
 
 class StoreError(Exception):
-    """The directory of a run can't be used; the message says why, and what to do."""
+    """The directory of a run can't be used, or not any more; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ class LoadRow:
 
 
 class RunStore:
-    """The rows of one run. `key` names what is asked and whom: a directory holds one run."""
+    """The rows of one run. `key` names what is asked and whom: a directory holds one run.
+
+    Each method raises StoreError where the disk is full or the file is damaged.
+    """
 
     def __init__(self, directory: Path, key: Mapping[str, object], *, fresh: bool = False) -> None:
         """Open it, or begin it; raises StoreError, also where another run is in the directory, or is running."""
@@ -90,16 +95,53 @@ class RunStore:
         except StateError as error:
             os.close(self._lock)
             raise StoreError(str(error)) from error
-        wanted = json.dumps(key, sort_keys=True)
-        found = self._database.execute("SELECT value FROM run WHERE key = 'key'").fetchone()
-        if found is not None and found[0] != wanted:
+        self._path = directory / "run.db"
+        try:
+            self._begin(key)
+        except BaseException:
             self.close()
-            differs = [name for name, value in json.loads(found[0]).items() if key.get(name) != value]
+            raise
+
+    def _begin(self, key: Mapping[str, object]) -> None:
+        self.remember("key", key)
+        found = self.fact("key")
+        if found != key:
+            differs = (
+                [name for name, value in found.items() if key.get(name) != value] if isinstance(found, dict) else []
+            )
             raise StoreError(
-                f"{directory} holds another run ({', '.join(differs) or 'what is asked'} differs): "
+                f"{self._path.parent} holds another run ({', '.join(differs) or 'what is asked'} differs): "
                 "name another --out, or begin it anew with --fresh"
             )
-        self._database.execute("INSERT OR IGNORE INTO run VALUES ('key', ?)", (wanted,))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """An evaluation takes hours: what fails on its way is one line with the file, and no trace of our own code."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} can't be used: {explained(error)}") from error
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        with self._told():
+            self._database.execute(statement, values)
+
+    def _first(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        with self._told():
+            found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+            return found
+
+    def _read(self, statement: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
+        with self._told():
+            # Not `yield from`: who stops reading would close the cursor with it, perhaps behind the database.
+            for row in self._database.execute(statement, values):  # noqa: UP028
+                yield row
+
+    def _value(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise StoreError(f"{self._path} can't be used: {damaged('it holds what nobody wrote')}") from error
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -108,15 +150,15 @@ class RunStore:
 
     def remember(self, name: str, value: object) -> None:
         """Keep a fact of the run, the first time that it is told."""
-        self._database.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
+        self._write("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
 
     def replace(self, name: str, value: object) -> None:
         """Keep a fact of the run, instead of what was told before."""
-        self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, json.dumps(value)))
+        self._write("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, json.dumps(value)))
 
     def remember_all(self, facts: Iterable[tuple[str, object]]) -> None:
         """Keep all of them, or none."""
-        with self._database:
+        with self._told(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
             rows = ((name, json.dumps(value)) for name, value in facts)
             self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", rows)
@@ -124,13 +166,13 @@ class RunStore:
     def facts(self, prefix: str) -> Iterator[tuple[str, Any]]:
         """The facts whose names begin like that, and what follows in the name."""
         where = "WHERE substr(key, 1, ?) = ?"
-        for name, value in self._database.execute(f"SELECT key, value FROM run {where}", (len(prefix), prefix)):  # noqa: S608  # constant
-            yield name[len(prefix) :], json.loads(value)
+        for name, value in self._read(f"SELECT key, value FROM run {where}", (len(prefix), prefix)):  # noqa: S608  # constant
+            yield name[len(prefix) :], self._value(value)
 
     def fact(self, name: str) -> object:
         """A fact that was kept; None if it wasn't."""
-        found = self._database.execute("SELECT value FROM run WHERE key = ?", (name,)).fetchone()
-        return json.loads(found[0]) if found is not None else None
+        found = self._first("SELECT value FROM run WHERE key = ?", (name,))
+        return self._value(found[0]) if found is not None else None
 
     def add(self, candidate: str, axis: str, item: str, asked: Asked) -> None:
         """Keep what came of a question. A failure gives way to a later answer, and an answer to nothing."""
@@ -141,7 +183,7 @@ class RunStore:
             "failure": failure,
             "timing": asdict(asked.timing),
         }
-        self._database.execute(
+        self._write(
             "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
             "SET answered = excluded.answered, value = excluded.value, prompt_tokens = excluded.prompt_tokens, "
             "completion_tokens = excluded.completion_tokens, total_s = excluded.total_s WHERE answered = 0",
@@ -159,20 +201,18 @@ class RunStore:
 
     def answered(self, candidate: str, axis: str) -> set[str]:
         """The items that a candidate has answered on an axis."""
-        found = self._database.execute(
-            "SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis)
-        )
+        found = self._read("SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis))
         return {item for (item,) in found}
 
     def rows(self, candidate: str, axis: str) -> Iterator[Row]:
         """What came of each question, one after another: a run may be larger than memory."""
-        found = self._database.execute(
+        found = self._read(
             "SELECT item, value, prompt_tokens, completion_tokens FROM answer WHERE candidate = ? AND axis = ? "
             "ORDER BY item",
             (candidate, axis),
         )
         for item, text, prompt_tokens, completion_tokens in found:
-            value = json.loads(text)
+            value = self._value(text)
             usage = Usage(prompt_tokens, completion_tokens)
             answer = _answer(value["answer"])
             yield Row(candidate, axis, item, answer, value["failure"], usage, Timing(**value["timing"]))
@@ -181,25 +221,22 @@ class RunStore:
         """The tokens so far, of prompts and of answers; of one candidate, or of all."""
         where = "" if candidate is None else "WHERE candidate = ?"
         names = () if candidate is None else (candidate,)
-        asked = self._database.execute(
-            f"SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM answer {where}",  # noqa: S608  # constant
-            names,
-        ).fetchone()
-        return int(asked[0]), int(asked[1])
+        sums = "coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
+        statement = f"SELECT {sums} FROM answer {where}"  # noqa: S608  # constant
+        prompts, answers = self._first(statement, names) or (0, 0)
+        return int(prompts), int(answers)
 
     def add_load(self, candidate: str, step: int, rows: list[LoadRow], facts: Mapping[str, float]) -> None:
         """Keep a whole load step: a step that was broken off is run again from its begin."""
         value = {"facts": dict(facts), "rows": [list(asdict(row).values()) for row in rows]}
-        self._database.execute("INSERT OR REPLACE INTO load VALUES (?, ?, ?)", (candidate, step, json.dumps(value)))
+        self._write("INSERT OR REPLACE INTO load VALUES (?, ?, ?)", (candidate, step, json.dumps(value)))
 
     def load_step(self, candidate: str, step: int) -> tuple[list[LoadRow], dict[str, float]] | None:
         """A load step that was kept, with what was noted of it."""
-        found = self._database.execute(
-            "SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step)
-        ).fetchone()
+        found = self._first("SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step))
         if found is None:
             return None
-        value = json.loads(found[0])
+        value = self._value(found[0])
         return [LoadRow(*row) for row in value["rows"]], value["facts"]
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.model.attempt import Attempt
 from gateway.model.record import Record
+from providers.failures import FailureKind
 
 __all__ = ["receipt_of"]
 
@@ -58,9 +59,15 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
 
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
-    tried = [_attempt(attempt, attempt.outcome) for attempt in record.attempts]
+    tried = [_attempt(attempt, _outcome(attempt, record)) for attempt in record.attempts]
     tried += [_attempt(attempt, "abandoned") for attempt in record.abandoned]
     return tried
+
+
+def _outcome(attempt: Attempt, record: Record) -> str:
+    """An attempt is over when its answer begins; that it broke off is known of the request alone."""
+    is_cut = record.outcome == "interrupted" and attempt.outcome == "ok"
+    return FailureKind.INTERRUPTED if is_cut else attempt.outcome
 
 
 def _attempt(attempt: Attempt, outcome: str) -> dict[str, object]:

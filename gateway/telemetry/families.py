@@ -136,7 +136,8 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_side_answer_seconds": Family(
         "histogram",
-        "The time of those until their member began to answer, retries included; a whole JSON answer.",
+        "The time of those until their member began to answer, or another did beside it, retries included; a whole "
+        "JSON answer.",
         ("assistant", "region", "deployment"),
         SIDE_BOUNDS_S,
     ),

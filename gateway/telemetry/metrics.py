@@ -163,9 +163,11 @@ class Metrics:
             self.count("gateway_shed_total", (region, shed, reason))
 
     def _count_side(self, region: str, record: Record, side: str) -> None:
-        """Whether the person's own member of a weighted step has answered; one that could not be asked has not."""
+        """Whether the person's own member of a weighted step has answered; one that could not be asked has not, nor one
+        that a hedge was quicker than. That is the only sign of a candidate that is silent: the hedge ends its silence.
+        """
         own = [attempt for attempt in record.attempts if attempt.deployment == side]
-        is_ok = bool(own) and own[-1].failure is None and record.outcome != "interrupted"
+        is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
         place = record.assistant or "", region, side
         self.count(REQUESTS, (*place, "ok" if is_ok else "failed"))
         if not own or own[-1].failure is not None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
-from gateway.config.route_edit import with_route
+from gateway.config.route_edit import with_route, without_schedule
 from gateway.config.yaml_source import parse_yaml
 from tests.providers.strategies import unhurried
 
@@ -84,3 +84,44 @@ def test_the_shipped_configs_keep_everything_else(name: str, region: str, steps:
 def test_what_is_not_written_out_is_not_guessed(text: str) -> None:
     with pytest.raises(ConfigRejected, match="can't be changed where it is written; write it out"):
         with_route(text, "x.yaml", "a", "cn", ["r"])
+
+
+HEAD = "version: 1\nassistants:\n  a:\n    routes: {no: [{x: 95, y: 5}]}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("    schedules: {no: {candidate: y, steps: '5% for 1h, 100%'}}\n    # behind\n", "    # behind\n"),
+        (
+            "    schedules:\n      # Norway\n      no:\n        candidate: y\n        steps: '5%' # so\n    resume: true\n",
+            "    resume: true\n",
+        ),
+        (
+            "    schedules:\n      no: {candidate: y}\n      eu: {candidate: z}\n",
+            "    schedules:\n      eu: {candidate: z}\n",
+        ),
+        (
+            "    schedules:\n      eu: {candidate: z}\n      no: {candidate: y}",
+            "    schedules:\n      eu: {candidate: z}\n",
+        ),
+        ("    schedules: {no: {candidate: y}, eu: {candidate: z}}\n", "    schedules: {eu: {candidate: z}}\n"),
+        ("    schedules: {eu: {candidate: z}, no: {candidate: y}}\n", "    schedules: {eu: {candidate: z}}\n"),
+        ("    schedules: {eu: {candidate: z}}\n", "    schedules: {eu: {candidate: z}}\n"),
+        ("    resume: true\n", "    resume: true\n"),
+    ],
+)
+def test_the_schedule_of_a_route_is_taken_out_and_nothing_else(written: str, left: str) -> None:
+    assert without_schedule(HEAD + written, "x.yaml", "a", "no") == HEAD + left
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "    schedules: &s {no: {candidate: y}}\n  b:\n    schedules: *s\n",
+        "    schedules: {no: &s {candidate: y}, eu: *s}\n",
+    ],
+)
+def test_a_schedule_that_others_share_is_left_to_the_operator(written: str) -> None:
+    with pytest.raises(ConfigRejected, match="can't be taken out where it is written"):
+        without_schedule(HEAD + written, "x.yaml", "a", "no")

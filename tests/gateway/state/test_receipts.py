@@ -91,6 +91,13 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
     }
 
 
+def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
+    record = record_of(outcome="interrupted", code="stream_interrupted", resumed=None)
+    record.attempts.insert(0, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
+    record.attempts.insert(1, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
+    assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", "lost", "interrupted"]
+
+
 def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
     first = Attempt("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
     second = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.model.attempt import Attempt
@@ -13,6 +15,8 @@ from providers.failures import FailureKind
 from tests.gateway.telemetry.records import EU, attempt, failed_attempt
 
 FAILED = failed_attempt(FailureKind.UNAVAILABLE, "new", started_at=100.0)
+
+LOST = replace(attempt("new", duration_s=0.3), lost=True)
 
 
 def counted(*attempts: Attempt, side: str | None = "new", outcome: str = "ok") -> dict[tuple[str, str, str], Tally]:
@@ -33,6 +37,8 @@ def counted(*attempts: Attempt, side: str | None = "new", outcome: str = "ok") -
         ([], "cancelled", 0),  # the client was tired of waiting
         ([attempt("new")], "interrupted", 0),
         ([attempt("new")], "cancelled", 1),  # it had begun
+        ([LOST, attempt("old")], "ok", 0),  # a hedge was quicker, perhaps than one that never answers
+        ([LOST, attempt("new")], "ok", 1),  # so was its own hedge, with another key
     ],
 )
 def test_a_request_counts_once_on_its_persons_side(attempts: list[Attempt], outcome: str, ok: int) -> None:
@@ -51,3 +57,9 @@ def test_the_time_is_that_from_the_first_attempt_on_the_side() -> None:
     assert SIDE_BOUNDS_S[place - 1] < 1.3 <= SIDE_BOUNDS_S[place]
     assert tally.percentile_s(0.95) == SIDE_BOUNDS_S[place]
     assert (tally.slower_than(1.0), tally.slower_than(1.3)) == (1, 0)
+
+
+def test_the_time_of_one_that_a_hedge_was_quicker_than_counts_up_to_then() -> None:
+    [tally] = counted(LOST, attempt("old")).values()
+    assert sum(tally.times) == 1
+    assert (tally.slower_than(0.1), tally.slower_than(0.3)) == (1, 0)

@@ -1,0 +1,108 @@
+"""A directory that can't be written to any more, or not be read: one line says so, and what was answered is still there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.evaluate import store
+from gateway.state.database import open_database
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorThread
+from tests.gateway.evaluate.conftest import config_of, servers, suite_in
+
+SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"
+ITEMS = 60
+
+
+class Evaluation:
+    """The command over one candidate and sixty questions. asked: how many of them the last call sent."""
+
+    def __init__(self, folder: Path, candidate: SimulatorThread) -> None:
+        self.folder, self.candidate, self.asked = folder, candidate, 0
+        suite_in(folder, SUITE, items=ITEMS)
+        (folder / "gateway.yaml").write_text(config_of({"one": candidate["one"].origin}))
+
+    def __call__(self, *more: str) -> int:
+        before = self.candidate["one"].received
+        named = ["--config", str(self.folder / "gateway.yaml"), "--suite", str(self.folder / "suite.yaml")]
+        named += ["--region", "cn", "--candidates", "one", "--out", str(self.folder / "out")]
+        status = main(["evaluate", *named, *more])
+        self.asked = self.candidate["one"].received - before
+        return status
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evaluation]:
+    monkeypatch.setenv("KEY", "sk-test")
+    with servers({"one": Scenario(text="x")}) as thread:
+        yield Evaluation(tmp_path, thread)
+
+
+def test_a_disk_that_is_full_in_the_middle_is_one_line_and_what_was_answered_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+
+    def small(*named: object) -> sqlite3.Connection:
+        database = open_database(*named)  # type: ignore[arg-type]
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages + 1}")
+        return database
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "open_database", small)
+        assert evaluate() == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"
+
+    database = sqlite3.connect(tmp_path / "out" / "run.db")
+    (kept,) = database.execute("SELECT count(*) FROM answer WHERE answered").fetchone()
+    database.close()
+    assert 0 < kept < ITEMS
+    assert evaluate() == 0
+    assert evaluate.asked == ITEMS - kept
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE answer SET value = '{'", "it holds what nobody wrote; move it away"),
+        ("UPDATE run SET value = '{'", "it holds what nobody wrote; move it away"),
+        ("ALTER TABLE answer RENAME COLUMN axis TO other", "no such column: axis"),
+    ],
+)
+def test_a_file_that_was_damaged_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, told: str
+) -> None:
+    assert evaluate() == 0
+    database = sqlite3.connect(tmp_path / "out" / "run.db", isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+    assert evaluate() == 2
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert shown.startswith(f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: {told}")
+
+
+def test_a_report_that_finds_no_place_loses_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    assert evaluate() == 2
+    assert "the report can't be written to" in capsys.readouterr().err
+    (tmp_path / "out" / "report.html").rmdir()
+    assert evaluate() == 0
+    assert evaluate.asked == 0
+
+
+def test_a_sheet_that_has_no_place_is_told_before_anybody_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+    assert evaluate("--sheet", str(tmp_path / "nowhere" / "sheet.csv")) == 2
+    assert "there is no directory" in capsys.readouterr().err
+    assert evaluate.asked == 0
+    assert evaluate("--sheet", str(tmp_path / "out" / "sheet.csv")) == 0

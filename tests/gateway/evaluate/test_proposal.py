@@ -1,0 +1,37 @@
+"""The recommended mapping is a config that can be served, whatever else its route had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.evaluate.proposal import proposed_config
+
+CONFIG = """\
+version: 1
+demo: true
+assistants:
+  assistant:
+    routes: {cn: [{qwen-cn: 95, ernie-cn: 5}]}
+    schedules: {cn: {candidate: ernie-cn, steps: "5% for 1h, 100%"}}
+    shadow: {cn: {deployment: deepseek-cn, share: 1%}}
+regions:
+  cn: {territories: [CN], boundary: [CN]}
+deployments:
+  qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: simulator, simulates: cn-beijing}
+  ernie-cn: {provider: qianfan, model: ernie-5.1, endpoint: simulator, simulates: cn}
+  deepseek-cn: {provider: deepseek, model: deepseek-chat, endpoint: simulator, simulates: cn}
+"""
+
+
+@pytest.mark.parametrize("route", [("ernie-cn", "qwen-cn"), ("deepseek-cn",)])
+def test_a_canary_that_is_under_way_keeps_no_recommendation_from_being_a_config(
+    tmp_path: Path, route: tuple[str, ...]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(CONFIG)
+    changed = proposed_config(path, "assistant", "cn", route, demo=True)
+    lines = CONFIG.splitlines(keepends=True)
+    lines[4:6] = [f"    routes: {{cn: [{', '.join(route)}]}}\n"]
+    assert changed == "".join(lines)
