@@ -56,13 +56,14 @@ class Seam:
         """The rest, at the end of the new text."""
         if self.settled:
             return ""
+        rest = ""
         if not self._is_joined:
             again = self._again or 0
             if again == 0 or not _certain(self._sent[:again]):
-                self._before_stop(self._joined(self._sent[:again] + self._held, 0))
+                rest = self._before_stop(self._joined(self._sent[:again] + self._held, 0))
             # Else it was nothing but the beginning once more, all of which is there.
         behind, self._behind, self.settled = self._behind, "", True
-        return behind
+        return rest + behind
 
     def _new_of(self, text: str) -> str | None:
         """What is new of the text so far; None while that can't be told."""
