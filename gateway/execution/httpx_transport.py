@@ -21,8 +21,12 @@ __all__ = ["HttpxTransport", "plain_httpx"]
 
 
 def plain_httpx() -> HttpxTransport:
-    """httpx's transport: verified TLS, no proxy from the environment, no redirects."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
+    """httpx's transport: verified TLS, no proxy from the environment, no redirects.
+
+    Each request has a connection of its own: where two answers come at once, httpx takes the second for that to the
+    next request, and so on, each person getting the answer to the one before.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
 
 
