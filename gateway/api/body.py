@@ -16,6 +16,7 @@ from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
 from providers.codec.plain_request import plain_request
 
 __all__ = [
+    "LITTLE_BYTES",
     "MOST_REQUESTS",
     "BodyLimits",
     "ClientGone",
@@ -23,6 +24,7 @@ __all__ = [
     "announces_body",
     "check_content_headers",
     "drain",
+    "is_little",
     "parse_json",
     "read_body",
     "read_request",
@@ -34,6 +36,8 @@ MAX_STREAMS = 5_000
 MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
+LITTLE_BYTES = 64 * 1024
+_LITTLE_DIGITS = len(str(LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
 # orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON, in these words.
@@ -142,6 +146,20 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
 def announces_body(headers: Mapping[bytes, bytes]) -> bool:
     """Whether a body follows these headers, their names in lower case. (Two lengths the parser has refused.)"""
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def is_little(unread: Visitor) -> bool:
+    """Whether the body that nobody will read is so small that reading over it costs less than another connection, or
+    there is none.
+
+    One that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
+    """
+    if not announces_body(unread.headers):
+        return True
+    length = unread.one(b"content-length")
+    if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
+        return False
+    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= LITTLE_BYTES
 
 
 async def drain(receive: Receive) -> None:

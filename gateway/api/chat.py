@@ -174,19 +174,20 @@ class ChatEndpoint:
         if answer.completion is not None:
             whole = exchange.written(answer.completion)
             if not exchange.answer_at_once(whole):
-                await self._send(deadline, exchange, exchange.answer_whole(whole))
+                await self._send(deadline, exchange, exchange.answer_whole(whole), bounds.total_s)
         elif stream is not None and not exchange.stream_at_once(stream, request):
             sending = exchange.answer_stream(stream, request, table.resilience.keep_alive_s)
-            await self._send(deadline, exchange, sending)
+            await self._send(deadline, exchange, sending, deadline.left_s(committed=True))
         if self._shadows is not None and turn is not None:
             record.total_s = time.monotonic() - record.started_at
             asked = request if voice is None else spoken(table, location, voice, request, record)
             self._shadows.offer(turn, table, location, asked, record, body_bytes)
 
-    async def _send(self, deadline: Deadline, exchange: Exchange, sending: Awaitable[None]) -> None:
-        """Send an answer that may have to wait for its client, as long as the request's time lasts."""
+    async def _send(self, deadline: Deadline, exchange: Exchange, sending: Awaitable[None], for_s: float) -> None:
+        """Send an answer that may have to wait for its client: a stream for what is left of the request's time, and a
+        whole one, which is there in time, for as long once more."""
         try:
-            with deadline.limit(deadline.left_s(committed=True) + _LAST_WORD_S):
+            with deadline.limit(for_s + _LAST_WORD_S):
                 await sending
         except TimeoutError:
             await exchange.cut_off()

@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 
 from gateway.api.answers import encode_answer, encoder_for
-from gateway.api.body import announces_body, drain
+from gateway.api.body import LITTLE_BYTES, drain, is_little
 from gateway.api.door import Visitor
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.headers import pairs_of, response_lines
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.ledger import Taken
-from gateway.api.line import HEAD, LINE, Line, SameHead
+from gateway.api.line import HEAD, LINE, NOT_TAKEN, Line, SameHead
 from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream, all_of, pass_on
@@ -29,8 +29,6 @@ from providers.chat import ChatCompletion, ChatRequest
 
 __all__ = ["Exchange"]
 
-_LITTLE_BYTES = 64 * 1024
-_LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 _NO_EXTENSIONS: Mapping[str, Any] = {}
@@ -92,6 +90,7 @@ class Exchange:
 
     def _leave(self) -> None:
         self.client_left = True
+        self.record.detail = self._line.why_lost if self._line is not None else None
         if self._journey is not None:
             self._journey.cancel()
 
@@ -155,7 +154,7 @@ class Exchange:
         return encoder
 
     async def answer_whole(self, body: bytes) -> None:
-        """Send a whole answer, however long the client takes."""
+        """Send a whole answer, however long the client takes: the end of a large one waits for that."""
         await self._respond(200, body)
 
     async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
@@ -211,7 +210,7 @@ class Exchange:
 
     async def cut_off(self) -> None:
         """The client is there, and takes nothing: its time is over, and nobody can be told."""
-        self.record.outcome, self.record.detail = "cancelled", "the client did not take its answer in time"
+        self.record.outcome, self.record.detail = "cancelled", NOT_TAKEN
         if self._line is not None:
             self._line.cut()
             # The connection is lost in the loop's next round.
@@ -256,14 +255,15 @@ class Exchange:
             headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         # Who is at the wrong cell has nothing more to say here, and no further byte of a prompt is to come.
         is_elsewhere = status == STATUS["wrong_cell"]
-        goes_on = not is_elsewhere and (self.body_read or (self.unread is not None and _is_little(self.unread)))
+        goes_on = not is_elsewhere and (self.body_read or (self.unread is not None and is_little(self.unread)))
         if not goes_on:
             headers.append((b"connection", b"close"))
         await self._start(status, headers)
-        if not goes_on:
-            # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.
+        if not goes_on or len(body) > LITTLE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
-            await drain(self.receive)
+            if not goes_on:
+                # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.
+                await drain(self.receive)
             body = b""
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -283,17 +283,3 @@ def _place_of(error: Exception) -> str:
     frames = extract_tb(error.__traceback__)
     place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
     return f"{type(error).__name__}{place}"
-
-
-def _is_little(unread: Visitor) -> bool:
-    """Whether the body that nobody will read is so small that reading over it costs less than another connection, or
-    there is none.
-
-    One that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
-    """
-    if not announces_body(unread.headers):
-        return True
-    length = unread.one(b"content-length")
-    if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
-        return False
-    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= _LITTLE_BYTES

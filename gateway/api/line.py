@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["HEAD", "LINE", "Cycle", "Line", "SameHead"]
+__all__ = ["HEAD", "LINE", "NOT_TAKEN", "Cycle", "Line", "SameHead"]
 
 LINE = "gateway.line"
 """Where our server puts it: this key of an ASGI scope's `extensions`."""
 HEAD = "gateway.head"
 """Beside it, for a request whose head is known again: a `SameHead`."""
+NOT_TAKEN = "the client did not take its answer in time"
+"""Why a connection was ended whose client is there."""
 
 
 class Cycle(Protocol):
@@ -70,16 +72,18 @@ class SameHead:
 class Line:
     """Tells of the client's leaving at once and without a task that waits for it.
 
-    cycle: the request that runs; it's the one that a request finds here until its response is complete.
+    cycle: the request that runs; it's the one that a request finds here until its response is complete. why_lost: where
+    it isn't the client that has left.
     """
 
-    __slots__ = ("_callbacks", "cut", "cycle", "lost")
+    __slots__ = ("_callbacks", "cut", "cycle", "lost", "why_lost")
 
     def __init__(self, cut: Callable[[], None] = lambda: None) -> None:
         self.lost = False
         self.cut = cut
         """Ends the connection at once, with whatever has not been taken from it."""
         self.cycle: Cycle | None = None
+        self.why_lost: str | None = None
         # A dict for its order; nearly always there is one.
         self._callbacks: dict[Callable[[], None], None] = {}
 

@@ -11,18 +11,22 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 
 from gateway.execution.reply import Reply
-from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow
+from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_files
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import NotAllowed, Tap
+from providers.transport import NotAllowed, Tap, lacks_files
 from providers.transport.headers import joined
 
 __all__ = ["HttpxTransport", "plain_httpx"]
 
 
 def plain_httpx() -> HttpxTransport:
-    """httpx's transport: verified TLS, no proxy from the environment, no redirects."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
+    """httpx's transport: verified TLS, no proxy from the environment, no redirects.
+
+    Each request has a connection of its own: where two answers come at once, httpx takes the second for that to the
+    next request, and so on, each person getting the answer to the one before.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
 
 
@@ -88,6 +92,8 @@ class _FromHttpx(Reply):
 
 def _no_answer(error: Exception) -> Failure:
     detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, httpx.ConnectError | OSError) and lacks_files(error):
+        return no_more_files(detail)
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
         # Of the times that a request may take, only those to get a connection are bounded here.
         return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)

@@ -36,7 +36,7 @@ class Seam:
         self._stops = [stop for stop in stops if len(stop) > 1]
         self._most_behind = max(map(len, self._stops), default=1) - 1
         # So many of the new text's characters are the first of `sent` once more; None once it has gone another way.
-        self._again: int | None = 0 if asked or _letters(sent) >= _CERTAIN else None
+        self._again: int | None = 0 if asked or _certain(sent) else None
         self._held = ""
         self._is_joined = False
         self._behind = ""
@@ -56,13 +56,14 @@ class Seam:
         """The rest, at the end of the new text."""
         if self.settled:
             return ""
+        rest = ""
         if not self._is_joined:
             again = self._again or 0
-            if again == 0 or _letters(self._sent[:again]) < _CERTAIN:
-                self._before_stop(self._joined(self._sent[:again] + self._held, 0))
+            if again == 0 or not _certain(self._sent[:again]):
+                rest = self._before_stop(self._joined(self._sent[:again] + self._held, 0))
             # Else it was nothing but the beginning once more, all of which is there.
         behind, self._behind, self.settled = self._behind, "", True
-        return behind
+        return rest + behind
 
     def _new_of(self, text: str) -> str | None:
         """What is new of the text so far; None while that can't be told."""
@@ -121,11 +122,21 @@ class Seam:
 
 
 def _is_no_chance(sent: str, length: int) -> bool:
-    """Whether so long an end isn't met by chance: a word of three letters, or eight letters wherever they begin."""
+    """Whether so long an end isn't met by chance: a word of three letters, or eight letters wherever they begin.
+
+    Digits count where they are not all the same: a table of numbers is repeated as a story is, and a third has one.
+    """
     start = len(sent) - length
-    letters = _letters(sent[start:])
+    end = sent[start:]
+    letters = _letters(end)
     at_a_word = start == 0 or not (sent[start - 1].isalnum() and sent[start].isalnum())
-    return letters >= _CERTAIN or (at_a_word and letters >= _CERTAIN_AT_A_WORD)
+    return _certain(end) or (at_a_word and letters >= _CERTAIN_AT_A_WORD)
+
+
+def _certain(text: str) -> bool:
+    """Whether there is so much in it that nobody says it twice by chance."""
+    digits = [letter for letter in text if letter.isdecimal()]
+    return _letters(text) + (len(digits) if len({*digits}) > 1 else 0) >= _CERTAIN
 
 
 def _letters(text: str) -> int:

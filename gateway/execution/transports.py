@@ -29,11 +29,19 @@ from providers.transport.decoding import Decoder, decoder_for
 from providers.values import maker
 from providers.wire import WireResponse
 
-__all__ = ["Credential", "FenceBreach", "Headers", "LeanTransport", "RequestHead", "Transport", "allow"]
+__all__ = [
+    "Credential",
+    "FenceBreach",
+    "Headers",
+    "LeanTransport",
+    "RequestHead",
+    "Transport",
+    "allow",
+    "no_more_files",
+]
 
 Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
-_NO_MORE_FILES = "this gateway has as many connections open as its system lets it"
 _response = maker(WireResponse)
 
 
@@ -81,6 +89,12 @@ def allow(origin: str, permit: object) -> None:
     """The pool's rule: a permit for exactly this origin; raises NotAllowed."""
     if not isinstance(permit, _PERMITS) or permit.origin != origin:
         raise NotAllowed("a request without a permit for its origin was stopped")
+
+
+def no_more_files(detail: str) -> Failure:
+    """What it comes to where no connection can be made to anybody: no provider's failure."""
+    message = "this gateway has as many connections open as its system lets it"
+    return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
 
 
 class LeanTransport:
@@ -181,7 +195,7 @@ def _failure(error: TransportError) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case ConnectFailed(is_ours=True):
-            return Failure(FailureKind.OVERLOADED, _NO_MORE_FILES, detail, unsent=True)
+            return no_more_files(detail)
         case ConnectFailed():
             return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
         case ConnectionBroken(answered=False):

@@ -186,20 +186,23 @@ class GatewayCycle:
         return self._answer(lines, b"content-length: %d\r\n" % len(body), b"", body, b"")
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
-        """See `Cycle`. A client takes its time for much data: the request lasts as long, and is no idle connection."""
-        if self._is_old or len(data) > HIGH_WATER_LIMIT:
-            return False
-        return self._answer(lines, _CHUNKED, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
+        """See `Cycle`."""
+        return not self._is_old and self._answer(lines, _CHUNKED, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
 
     def _answer(self, lines: list[bytes], framing: bytes, start: bytes, body: bytes, end: bytes) -> bool:
-        """Write all of an answer at once, if nothing has to wait."""
+        """Write all of an answer at once, if nothing has to wait.
+
+        A client takes its time for much data: the request lasts as long, and is no idle connection.
+        """
+        if len(body) > HIGH_WATER_LIMIT:
+            return False
         if self._flow.write_paused or self.disconnected or self.response_started or self._is_head:
             return False
         connection, closing = self._connection, b"" if self.keep_alive else _CLOSE_LINE
-        block = shared_block(tuple(connection.server_state.default_headers)) + block_of(lines)
+        heads = shared_block(tuple(connection.server_state.default_headers)) + block_of(lines)
         self.response_started = True
         self.expects = False
-        connection.transport.write(b"%b%b%b%b\r\n%b%b%b" % (_OK, block, framing, closing, start, body, end))
+        connection.transport.write(b"%b%b%b%b\r\n%b%b%b" % (_OK, heads, framing, closing, start, body, end))
         self._complete()
         return True
 
@@ -241,7 +244,7 @@ class GatewayCycle:
         self._open(status, [*map(LINE, pairs)], int(length) if length is not None else None)
 
     def _open(self, status: int, lines: list[bytes], length: int | None) -> None:
-        block = shared_block(tuple(self._connection.server_state.default_headers)) + block_of(lines)
+        heads = shared_block(tuple(self._connection.server_state.default_headers)) + block_of(lines)
         self.response_started = True
         self.expects = False
         self._has_body = not self._is_head and status not in _NO_BODY
@@ -251,10 +254,10 @@ class GatewayCycle:
             # HTTP/1.0 knows no chunks (RFC 9112, section 6.1): such a body ends with the connection.
             self.keep_alive = False
         if self._chunks:
-            block += _CHUNKED
+            heads += _CHUNKED
         if not self.keep_alive:
-            block += _CLOSE_LINE
-        self._head = STATUS_LINE[status] + block + b"\r\n"
+            heads += _CLOSE_LINE
+        self._head = STATUS_LINE[status] + heads + b"\r\n"
 
     def _write(self, body: bytes, more_body: bool) -> None:
         if self._chunks:

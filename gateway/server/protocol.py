@@ -13,7 +13,6 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.api.errors import ApiError
@@ -21,6 +20,7 @@ from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
 from gateway.server.heads import KnownHead, request_scope, shared_scope, why_wrong
 from gateway.server.refusals import too_large, written
+from gateway.server.watched import WatchedProtocol
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
 
@@ -30,7 +30,7 @@ _MAX_WAITING = 32
 _MAX_READ_AHEAD = 4
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(WatchedProtocol):
     """One client's connection. uvicorn's own methods for a request aren't used: see `GatewayCycle`."""
 
     def __init__(
@@ -58,7 +58,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self._owed_bytes = 0
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
-        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         """See asyncio.Protocol."""
@@ -70,8 +69,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._head_arrived()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
         for cycle in (self._running, self._newest):
             if cycle is not None:
@@ -83,7 +80,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._idle_since = None
+        self.idle_since = None
         was_in_message = self._in_message
         if not was_in_message and self._begin_known(data):
             return
@@ -103,7 +100,7 @@ class GatewayProtocol(HttpToolsProtocol):
         # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
         if (newest is None or newest.response_complete) and self._head_timer is None:
             if was_in_message and not self._in_message:
-                self._idle_again()
+                self.idle_again()
             else:
                 self._await_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
@@ -194,6 +191,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self._waiting) >= _MAX_WAITING:
             raise ValueError("too many requests wait for the answer to the one before")
         self._waiting.append((cycle, scope))
+        self.watch_for_leaving()
         if len(self._waiting) >= _MAX_READ_AHEAD:
             # Until then we read on: only who reads learns that the client has left.
             self.flow.pause_reading()
@@ -216,10 +214,9 @@ class GatewayProtocol(HttpToolsProtocol):
             if cycle.waiter is not None:
                 cycle.tell()
 
-    def _idle_again(self) -> None:
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._watch_idling(self.timeout_keep_alive)
+    def has_waiting(self) -> bool:
+        """See WatchedProtocol."""
+        return bool(self._waiting)
 
     def _refuse_malformed(self) -> None:
         """What is no HTTP/1.1 gets an error in the usual envelope."""
@@ -228,20 +225,19 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse(too_large(MAX_HEAD_BYTES) if is_long else ApiError("invalid_request", self._wrong))
 
     def on_response_complete(self) -> None:
-        """See uvicorn: a request that waited begins, or the connection is idle from now on.
-
-        One timer runs from the first of these moments on and looks again when it fires: one that is set and taken back
-        for each request costs as much as parsing its JSON.
-        """
+        """See uvicorn: a request that waited begins, or the connection is idle from now on."""
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             if self.flow.read_paused:
                 self.flow.resume_reading()
             if self._waiting:
-                self._begin(*self._waiting.popleft())
+                if self.has_left():
+                    self.transport.abort()
+                else:
+                    self._begin(*self._waiting.popleft())
                 return
         # A close waits for the client to take what is written, which it may never do: it is bounded as idling is.
-        self._idle_again()
+        self.idle_again()
 
     def shutdown(self) -> None:
         """See uvicorn: finish what is running."""
@@ -249,23 +245,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._newest.keep_alive = False
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been idle for all of the time."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            return
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self._watch_idling(left_s)
-        elif self.transport.get_write_buffer_size() > 0:
-            # It doesn't read its answer: a close would wait for it, with the answer in our memory.
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _watch_idling(self, for_s: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
@@ -285,11 +264,11 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if not self._can_answer():
             self.transport.close()
-            self._idle_again()
+            self.idle_again()
             return
         self.transport.write(written(error))
         self.transport.close()
-        self._idle_again()
+        self.idle_again()
 
     def _can_answer(self) -> bool:
         """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""

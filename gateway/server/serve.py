@@ -36,6 +36,7 @@ _BESIDE_GRACE_S = 1.0
 _LAST_WORDS_S = 1.0
 _SWITCH_S = 0.001
 _ABREAST = 8
+_DATE_S = 1.0
 
 
 class BindError(OSError):
@@ -121,7 +122,36 @@ def settle() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-class GatewayServer(uvicorn.Server):
+class _QuietServer(uvicorn.Server):
+    """uvicorn's server, which wakes for the date of its answers and when it is told to exit.
+
+    uvicorn's own looks ten times a second whether it is: so does no process that has nothing to do get to sleep.
+    """
+
+    _told: asyncio.Event | None = None
+    _should_exit = False
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it is to end."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, should_exit: bool) -> None:
+        self._should_exit = should_exit
+        if should_exit and self._told is not None:
+            self._told.set()
+
+    async def main_loop(self) -> None:
+        """See uvicorn: until it is to exit."""
+        told = self._told = asyncio.Event()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_S):
+                    await told.wait()
+
+
+class GatewayServer(_QuietServer):
     """uvicorn's server, which on SIGTERM and SIGINT finishes what is running and then lets the process end with 0.
 
     on_started: awaited when it takes connections. on_stopping: called when it is told to stop.
@@ -186,7 +216,7 @@ class GatewayServer(uvicorn.Server):
             self._after_start.result()
 
 
-class _Beside(uvicorn.Server):
+class _Beside(_QuietServer):
     """A second server in one process: signals are the first one's."""
 
     @contextlib.contextmanager

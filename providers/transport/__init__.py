@@ -16,6 +16,7 @@ from providers.transport.errors import (
     NotAllowed,
     TooLarge,
     TransportError,
+    lacks_files,
 )
 from providers.transport.pool import Allow, Pool, PooledResponse, request_start, tls_context
 
@@ -35,6 +36,7 @@ __all__ = [
     "Tap",
     "TooLarge",
     "TransportError",
+    "lacks_files",
     "request_start",
     "tls_context",
 ]

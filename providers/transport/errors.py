@@ -10,7 +10,21 @@ TransportError
 
 from __future__ import annotations
 
-__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TooLarge", "TransportError"]
+import errno
+import socket
+import ssl
+
+__all__ = [
+    "BadResponse",
+    "ConnectFailed",
+    "ConnectionBroken",
+    "NotAllowed",
+    "TooLarge",
+    "TransportError",
+    "lacks_files",
+]
+
+_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class TransportError(Exception):
@@ -47,3 +61,28 @@ class TooLarge(BadResponse):
 
 class NotAllowed(TransportError):
     """The one who decides said no."""
+
+
+def lacks_files(error: BaseException) -> bool:
+    """Whether no connection was made because this process may open no more files, each connection being one.
+
+    A look-up of a name that finds none left says something else, and not the same on each system: then it is tried.
+    """
+    cause: BaseException | None = error
+    is_unclear = False
+    while cause is not None:
+        if isinstance(cause, OSError):
+            if cause.errno in _NO_MORE_FILES:
+                return True
+            # Who refuses, or fails at TLS, was reached.
+            is_unclear = not isinstance(cause, ConnectionError | TimeoutError | ssl.SSLError)
+        cause = cause.__cause__ or cause.__context__
+    return is_unclear and _finds_none()
+
+
+def _finds_none() -> bool:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno in _NO_MORE_FILES
+    return False

@@ -9,7 +9,6 @@ decided here: `allow` is asked before anything else happens.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import ssl
@@ -22,7 +21,7 @@ import aiohappyeyeballs
 import certifi
 
 from providers.transport.connection import Connection
-from providers.transport.errors import ConnectFailed
+from providers.transport.errors import ConnectFailed, lacks_files
 
 __all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
 
@@ -32,7 +31,6 @@ Allow = Callable[[str, object], None]
 _IDLE_S = 30.0
 _MAX_IDLE_PER_ORIGIN = 256
 _MAX_CONNECTIONS = 16_384
-_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -212,8 +210,8 @@ class Pool:
         except (OSError, ValueError, RuntimeError) as error:
             # uvloop has RuntimeErrors where asyncio has OSErrors.
             self._open -= 1
-            is_ours = isinstance(error, OSError) and error.errno in _NO_MORE_FILES
-            raise ConnectFailed(f"{type(error).__name__}: {_reason(error)}", is_ours=is_ours) from error
+            reason = f"{type(error).__name__}: {_reason(error)}"
+            raise ConnectFailed(reason, is_ours=lacks_files(error)) from error
         except BaseException:
             self._open -= 1
             raise

@@ -100,6 +100,7 @@ HOMES = {
         "gateway/server/protocol.py",
         "gateway/server/cycle.py",
         "gateway/server/heads.py",
+        "gateway/server/watched.py",
         "providers/simulator/server.py",
     ),
     "uvloop": ("gateway/server/serve.py",),

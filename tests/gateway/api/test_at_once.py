@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from unittest.mock import patch
 
 import pytest
@@ -48,9 +49,10 @@ async def test_a_client_that_does_not_read_gets_a_whole_stream_when_it_does() ->
     assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-async def test_a_large_stream_lasts_until_its_client_has_taken_it() -> None:
+@pytest.mark.parametrize("case", ["JSON", "stream of 64 events at once"])
+async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> None:
     """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
-    door, burst = InProcess(TABLE), Answers(2000, 2000).bursts["openai+usage"]
+    door, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
     protocol = door._protocol
     flow, write, is_full = protocol.flow, protocol.transport.write, asyncio.Event()
 
@@ -61,10 +63,20 @@ async def test_a_large_stream_lasts_until_its_client_has_taken_it() -> None:
             is_full.set()
 
     with patch.object(protocol.transport, "write", fill):
-        asking = asyncio.ensure_future(door.ask(request_bytes("stream of 64 events at once"), [burst]))
+        asking = asyncio.ensure_future(door.ask(request_bytes(case), [answer]))
         await is_full.wait()
-        assert b"data: [DONE]" in door._received[-1]
+        for _ in range(5):
+            await asyncio.sleep(0)
         assert not protocol._newest.response_complete
+        running = protocol._newest.task
         flow.resume_writing()
-        assert (await asking).endswith(b"\r\n0\r\n\r\n")
+        await asyncio.gather(asking, running)
     assert protocol._newest.response_complete
+
+
+def _large_json() -> bytes:
+    message = {"role": "assistant", "content": "x" * 2 * HIGH_WATER_LIMIT}
+    body = {"id": "a", "created": 1, "model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}
+    data = json.dumps(body).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(data) + data

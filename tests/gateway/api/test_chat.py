@@ -14,7 +14,7 @@ import pytest
 
 from gateway.api.body import StreamLimit
 from gateway.api.chat import ChatEndpoint
-from gateway.api.line import LINE, Line
+from gateway.api.line import LINE, NOT_TAKEN, Line
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
@@ -468,6 +468,17 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line:
     await running
     assert endless.closed
     assert exchange.record.outcome == "cancelled"
+
+
+async def test_a_client_that_is_cut_off_for_what_it_does_not_take_is_told_from_one_that_leaves() -> None:
+    line = Line()
+    exchange = Exchange(Endless(), streaming(), line=line)
+    running = asyncio.create_task(exchange.run())
+    await until(lambda: len(exchange.sent) > 1)
+    line.why_lost = NOT_TAKEN
+    line.lose()
+    await running
+    assert (exchange.record.outcome, exchange.record.detail) == ("cancelled", NOT_TAKEN)
 
 
 async def test_a_client_that_has_left_already_waits_for_nobody() -> None:

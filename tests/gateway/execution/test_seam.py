@@ -16,6 +16,7 @@ STORY = (
     "Rain had fallen since noon; it made small rings on the water and ran down the windows of the office. "
     "»Wir fahren morgen«, sagte der Kapitän, und schloss die Tür. 船已经开走了，码头上只剩下几盏灯。"
 )
+NUMBERS = "n; n²\n1; 1\n2; 4\n" + "".join(f"{number}; {number**2}\n" for number in range(3, 60))
 
 
 def fed(seam: Seam, pieces: Sequence[str]) -> str:
@@ -51,6 +52,13 @@ def test_a_repeated_end_is_trimmed(at: int, back: int, ends: list[int]) -> None:
     assert sent + fed(Seam(sent, asked=True), cut(STORY[max(at - back, 0) :], ends)) == STORY
 
 
+@given(at=st.integers(20, len(NUMBERS)), back=st.integers(20, WINDOW), asked=st.booleans(), ends=splits)
+def test_numbers_are_no_less_than_words(at: int, back: int, asked: bool, ends: list[int]) -> None:
+    sent = NUMBERS[:at]
+    for start in (0, max(at - back, 0) if asked else len(sent.rstrip())):
+        assert sent + fed(Seam(sent, asked=asked), cut(NUMBERS[start:], ends)) == NUMBERS
+
+
 @given(sent=st.text("ab ", max_size=30), new=st.text("ab ", max_size=30), ends=splits, asked=st.booleans())
 def test_the_pieces_make_no_difference(sent: str, new: str, ends: list[int], asked: bool) -> None:
     stops = ("ab ba", "bb")
@@ -74,8 +82,13 @@ def test_what_is_given_out_is_the_end_of_what_came(sent: str, new: str, ends: li
         ("if x:\n    ", "    return", "if x:\n        return"),
         ("|---|", "---|---|", "|---|---|---|"),
         ("0.33", "333", "0.33333"),
+        ("0.3333333333", "33333333", "0.333333333333333333"),
+        ("3.14159265", "3.14159265358979", "3.14159265358979"),
+        ("pi is 3.14159265", "3.14159265358979", "pi is 3.14159265358979"),
+        ("it was 12", "12", "it was 1212"),
         ("船已经开走了，码头上", "码头上只剩下几盏灯", "船已经开走了，码头上只剩下几盏灯"),
         ("船已经开走了，码头上", "开走了，码头上只剩下几盏灯", "船已经开走了，码头上只剩下几盏灯"),
+        ("Is it? Yes. Is that? ", "Yes.", "Is it? Yes. Is that? Yes."),
         ("A cat", "A cat", "A cat"),
         ("I", "I am", "I am"),
     ],

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.execution import reply, transports
-from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
 from gateway.execution.reply import Reply
 from gateway.execution.retry import RULES
 from gateway.execution.send import Sender, checked_credential, request_head
@@ -338,6 +338,21 @@ async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
         assert pool._open == 0
         await until(lambda: server.open == 0)
         await turns()
+
+
+@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+async def test_an_answer_that_nobody_asked_for_is_nobodys(way: Callable[[], Transport]) -> None:
+    """Two at once, and each request from then on would get the answer to the one before."""
+
+    def twice(number: int) -> Script:
+        answer = OK + b"content-length: 1\r\n\r\n%d" % number
+        return say(answer + answer)
+
+    transport = way()
+    async with scripted(*map(twice, range(3))) as server:
+        for number in range(3):
+            assert await whole(transport, server.origin) == (200, b"%d" % number)
+        await transport.aclose()
 
 
 def test_a_gateway_that_may_open_no_more_blames_no_provider() -> None:

@@ -119,9 +119,10 @@ async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
-def test_a_stream_that_a_client_may_take_slowly_is_not_sent_at_once(beyond: int) -> None:
+@pytest.mark.parametrize("respond", ["respond", "respond_stream"])
+def test_what_a_client_may_take_slowly_is_not_sent_at_once(beyond: int, respond: str) -> None:
     connection = Connection()
-    assert connection.cycle.respond_stream([], bytes(HIGH_WATER_LIMIT + beyond)) == (not beyond)
+    assert getattr(connection.cycle, respond)([], bytes(HIGH_WATER_LIMIT + beyond)) == (not beyond)
     assert bool(connection.transport.written) == (not beyond)
 
 

@@ -183,7 +183,7 @@ async def said(pieces: list[bytes]) -> tuple[Any, ...]:
         if not wire.closed:
             door.data_received(piece)
             await turns()
-    stands = door._in_message, door._idle_since is None, door._head_timer is None, door._bare_bytes
+    stands = door._in_message, door.idle_since is None, door._head_timer is None, door._bare_bytes
     door.connection_lost(None)
     await turns()
     return app.heard, wire.written, wire.closed, stands

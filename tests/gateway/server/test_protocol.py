@@ -20,12 +20,13 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.api.line import LINE
+from gateway.api.line import LINE, NOT_TAKEN
 from gateway.app import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import protocol as module
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
+from tests.gateway.server.wires import Wire
 from tests.tables import table_of
 
 LIMIT_S = 10.0
@@ -920,6 +921,68 @@ def test_it_also_tells_of_a_client_whose_next_request_waits(
         eventually(lambda: not server[1]._state.tasks)
     assert [heard.path for heard in app.heard] == ["/wait"]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+@pytest.mark.parametrize("look_s", [0.001, 1000])
+def test_it_tells_of_a_client_with_so_many_requests_waiting_that_it_is_not_read(
+    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
+) -> None:
+    """Soon, and before the next of them begins: its provider would be asked for nobody."""
+    monkeypatch.setattr("gateway.server.watched._LOOK_S", look_s)
+    with Conversation(server[1].port) as client:
+        client.send(get(b"/wait"))
+        eventually(lambda: len(app.heard) == 1)
+        client.send(get() * 10)
+        door = server[1].end_of(client)
+        eventually(lambda: door.flow.read_paused)
+        if how == "resets":
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.socket.close()
+        if look_s > 1:
+            app.go_on.set()
+        assert app.heard[0].lost.wait(LIMIT_S)
+        eventually(lambda: door not in server[1]._state.connections)
+    assert [heard.path for heard in app.heard] == ["/wait"]
+
+
+class Slow(Wire):
+    """A client's end that has so much left to take, each time that one looks."""
+
+    def __init__(self, *left_bytes: int) -> None:
+        super().__init__()
+        self.left_bytes = [*left_bytes]
+        self.cut = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return self.left_bytes.pop(0)
+
+    def abort(self) -> None:
+        self.cut.set()
+
+
+async def test_a_client_is_cut_off_that_takes_nothing_and_not_one_that_takes_little() -> None:
+    door, client = GatewayProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
+    door.connection_made(client)
+    door.timeout_keep_alive = 0.001  # type: ignore[assignment]
+    door.pause_writing()
+    await client.cut.wait()
+    assert (client.left_bytes, door._line.why_lost) == ([], NOT_TAKEN)
+    door.connection_lost(None)
+
+
+@pytest.mark.parametrize("ends", ["takes", "leaves"])
+async def test_a_client_that_has_taken_its_answer_is_watched_no_more(ends: str) -> None:
+    door, client = GatewayProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
+    door.connection_made(client)
+    door.pause_writing()
+    watch = door._taking_timer
+    assert watch is not None
+    if ends == "takes":
+        door.resume_writing()
+    else:
+        door.connection_lost(None)
+    assert watch.cancelled()
 
 
 def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Conversation, app: App) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from typing import Any
 
+import pytest
 import uvloop
 
 from gateway.server.serve import GatewayServer, abreast, bind, server_config
@@ -52,3 +55,35 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
     turns, sockets = uvloop.run(_turns_for_a_crowd(abreast))
     assert turns < one_by_one / 3
     assert all(each.fileno() < 0 for each in sockets)
+
+
+@pytest.mark.parametrize("told_by", ["a signal", "its process"])
+def test_a_server_with_nothing_to_do_sleeps_until_it_is_told_to_exit(
+    monkeypatch: pytest.MonkeyPatch, told_by: str
+) -> None:
+    monkeypatch.setattr("gateway.server.serve._DATE_S", 1000.0)
+    looks: list[int] = []
+
+    class Server(GatewayServer):
+        async def on_tick(self, counter: int) -> bool:
+            looks.append(counter)
+            return await super().on_tick(counter)
+
+    async def serve() -> bool:
+        up = asyncio.Event()
+
+        async def on_started() -> None:
+            up.set()
+
+        server = Server(server_config(_app, 1.0), on_started)
+        serving = asyncio.create_task(server.serve([bind("127.0.0.1", 0)]))
+        await up.wait()
+        if told_by == "a signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            server.stop()
+        await serving
+        return bool(server.server_state.default_headers)
+
+    assert uvloop.run(serve())
+    assert len(looks) <= 2

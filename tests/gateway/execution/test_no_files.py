@@ -1,0 +1,51 @@
+"""A gateway that may open no more files blames no provider for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import asyncio, resource, socket
+import httpx
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.send import Sender
+from gateway.execution.transports import LeanTransport
+from gateway.model.permit import ServicePermit
+from providers.adapter import WireRequest
+from providers.failures import ProviderFailed
+
+
+async def ask(transport, host):
+    origin = f"http://{host}:1"
+    try:
+        await Sender(transport).open(ServicePermit(origin, "a test"), WireRequest("GET", "/", (), b""), 5.0)
+    except ProviderFailed as error:
+        print(error.failure.kind)
+
+
+async def main():
+    # What is done for the first time opens files of its own.
+    for transport in (lean, plain):
+        await ask(transport, "localhost")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    taken = []
+    try:
+        while True:
+            taken.append(socket.socket())
+    except OSError:
+        pass
+    for transport in (lean, plain):
+        for host in ("localhost", "127.0.0.1"):
+            await ask(transport, host)
+
+
+lean, plain = LeanTransport(), HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False))
+asyncio.run(main())
+"""
+
+
+def test_neither_way_out_takes_it_for_a_provider_that_is_down() -> None:
+    """By name too, which is looked up with a file."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["connect"] * 2 + ["overloaded"] * 4, done.stderr

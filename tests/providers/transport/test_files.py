@@ -1,0 +1,47 @@
+"""A process that may open no more files makes no connection: whose fault that is, whatever the system calls it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+
+import pytest
+
+from providers.transport import errors, lacks_files
+
+FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+BUSY = OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+NO_NAME = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+def caused(error: Exception, by: BaseException) -> Exception:
+    error.__cause__ = by
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "finds_none", "lacks"),
+    [
+        (FULL, False, True),
+        (OSError(errno.ENFILE, "x"), False, True),
+        (caused(RuntimeError("x"), caused(OSError("All connection attempts failed"), FULL)), False, True),
+        (NO_NAME, True, True),
+        (BUSY, True, True),
+        (NO_NAME, False, False),
+        (BUSY, False, False),
+        # These were reached, whatever there is now.
+        (REFUSED, True, False),
+        (caused(OSError("All connection attempts failed"), REFUSED), True, False),
+        (ssl.SSLError(1, "handshake failure"), True, False),
+        (TimeoutError(), True, False),
+        (ValueError("no address"), True, False),
+    ],
+)
+def test_it_is_told_from_what_a_provider_does(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, finds_none: bool, lacks: bool
+) -> None:
+    monkeypatch.setattr(errors, "_finds_none", lambda: finds_none)
+    assert lacks_files(error) is lacks
