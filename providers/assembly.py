@@ -30,6 +30,7 @@ from providers.chat import (
 from providers.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable
 from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
+from providers.made_call_ids import made_call_id
 from providers.values import maker
 
 __all__ = ["MAX_CHOICES", "Assembler"]
@@ -264,7 +265,7 @@ class Assembler:
     def _give_first(self, call: CallState, choice: int) -> None:
         if not call.id:
             call.id_is_ours = True
-            call.id = f"call_{self._id}_{choice}_{call.index}" if choice else f"call_{self._id}_{call.index}"
+            call.id = made_call_id(self._id, choice, call.index)
         call.given_out = True
         call.has_arguments = bool(call.waiting)
         self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
