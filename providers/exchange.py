@@ -147,7 +147,7 @@ class AnswerReader:
             if isinstance(event, Opened):
                 self._opened, self._is_named = True, bool(event.id)
                 if not event.created:
-                    filled[position] = Opened(event.id, event.model, int(self._head.received_at))
+                    filled[position] = replace(event, created=int(self._head.received_at))
             elif isinstance(event, ToolCallDelta) and not self._is_named:
                 filled[position] = named_by_moment(event, self._head.received_at)
         return tuple(filled)
