@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -30,6 +32,7 @@ from providers.chat import (
 from providers.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable
 from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
+from providers.made_call_ids import made_call_id
 from providers.values import maker
 
 __all__ = ["MAX_CHOICES", "Assembler"]
@@ -57,6 +60,8 @@ class Assembler:
         self._model = ""
         self._id = ""
         self._created = 0
+        self._tier: str | None = None
+        self._fingerprint: str | None = None
         self.opened = False
         self._events: list[StreamEvent] = []
         self._choices: dict[int, ChoiceState] = {}
@@ -81,6 +86,11 @@ class Assembler:
             self._model = self._model or mend_surrogates(model or "")
             self._created = self._created or created or 0
             self.identified = bool(self._id and self._model and self._created)
+
+    def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
+        """How the answer is processed and by which setup, while it isn't opened; what was said first stays."""
+        self._tier = self._tier or mend_surrogates(service_tier or "") or None
+        self._fingerprint = self._fingerprint or mend_surrogates(system_fingerprint or "") or None
 
     def has(self, content: Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
@@ -143,6 +153,13 @@ class Assembler:
         state = self._choice(choice)
         if not state.finish and (text := state.mended("refusal", text)):
             self._give(RefusalDelta(text, choice))
+
+    def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
+        """More annotations of the text; those that are beyond JSON are dropped."""
+        state = self._choice(choice)
+        if not state.finish and (annotations := tuple(filter(is_writable, annotations))):
+            state.said.add("annotations")
+            self._give(AnnotationsDelta(annotations, choice))
 
     def tool_call(
         self,
@@ -249,7 +266,8 @@ class Assembler:
             return
         if not self.opened:
             self.opened = self.identified = True
-            self._events.append(_make_opened(self._id, self._model or self._asked_model, self._created))
+            model = self._model or self._asked_model
+            self._events.append(_make_opened(self._id, model, self._created, self._tier, self._fingerprint))
         self._events.append(event)
 
     def _choice(self, number: int) -> ChoiceState:
@@ -264,7 +282,7 @@ class Assembler:
     def _give_first(self, call: CallState, choice: int) -> None:
         if not call.id:
             call.id_is_ours = True
-            call.id = f"call_{self._id}_{choice}_{call.index}" if choice else f"call_{self._id}_{call.index}"
+            call.id = made_call_id(self._id, choice, call.index)
         call.given_out = True
         call.has_arguments = bool(call.waiting)
         self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))

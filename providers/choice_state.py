@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from providers.chat import FinishReason, Logprobs
+from providers.chat import FinishReason
 from providers.json_values import dumps, mend_surrogates, split_high_surrogate
 
 __all__ = ["SURROGATE", "CallState", "ChoiceState", "Content", "is_writable"]
 
-Content = Literal["text", "reasoning", "refusal", "tool_calls"]
+Content = Literal["text", "reasoning", "refusal", "annotations", "tool_calls"]
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -101,10 +102,11 @@ class ChoiceState:
         return mend_surrogates(text)
 
 
-def is_writable(logprobs: Logprobs) -> bool:
-    """Whether what is passed through unread can be written as JSON again, as deep as it stands in a whole answer."""
+def is_writable(passed: Mapping[str, object]) -> bool:
+    """Whether what is passed through unread, log probabilities or an annotation, can be written as JSON again, as deep
+    as it stands in a whole answer."""
     try:
-        dumps([[[logprobs]]])
+        dumps([[[[[passed]]]]])
     except TypeError:
         return False
     return True

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Literal
 
 from providers.adapter import Adapter, StreamParser, Target, WireResponse
-from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent
+from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
 from providers.classify import failure, is_html, request_id_of
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold, unfold
+from providers.made_call_ids import named_by_moment, with_named_calls
 from providers.stops import StopTrimmer, stops_left_in, trimmed
 from providers.values import changer
 
@@ -46,6 +47,8 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
         completion = adapter.parse_response(response, target)
     if stop and (left_in := stops_left_in(adapter, stop)):
         completion = trimmed(completion, left_in)
+    if not completion.id:
+        completion = with_named_calls(completion, response.received_at)
     return completion if completion.created else _date(completion, created=int(response.received_at))
 
 
@@ -88,6 +91,8 @@ class AnswerReader:
         self._body = bytearray()
         self._done = False
         self._opened = False
+        # Whether the events need no look any more: nothing in them is to be filled in.
+        self._is_named = False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
@@ -99,7 +104,7 @@ class AnswerReader:
                 events = self._trimmer.take(events)
             if events and events[-1].__class__ is Failed:
                 events = _identified(events, self._head)
-            return events if self._opened else self._open(events)
+            return events if self._is_named else self._filled_in(events)
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
@@ -123,7 +128,7 @@ class AnswerReader:
             events = _identified(self._parser.close(), self._head)
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
-            return events if self._opened else self._open(events)
+            return events if self._is_named else self._filled_in(events)
         self._done = True
         try:
             return tuple(
@@ -134,13 +139,15 @@ class AnswerReader:
         except ProviderFailed as error:
             return (Failed(error.failure),)
 
-    def _open(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
-        """The parser's first events, with the moment of the answer where the provider names none."""
+    def _filled_in(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """The events with what the provider doesn't say: the moment of the answer, and what tells its calls apart from
+        those of another answer that has no id either."""
+        filled = list(events)
         for position, event in enumerate(events):
             if isinstance(event, Opened):
-                self._opened = True
+                self._opened, self._is_named = True, bool(event.id)
                 if not event.created:
-                    dated = Opened(event.id, event.model, int(self._head.received_at))
-                    return (*events[:position], dated, *events[position + 1 :])
-                break
-        return events
+                    filled[position] = replace(event, created=int(self._head.received_at))
+            elif isinstance(event, ToolCallDelta) and not self._is_named:
+                filled[position] = named_by_moment(event, self._head.received_at)
+        return tuple(filled)

@@ -29,6 +29,7 @@ from providers.needs import (
 )
 
 __all__ = [
+    "ANSWERS_ITSELF",
     "FEATURES",
     "IDENTITY",
     "IMPLIED",
@@ -64,6 +65,8 @@ _CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _BOTH = frozenset({"temperature", "top_p"})
 THINKS_BY_RESPONSES = "tools_think_by_responses"
 """The flag of models that reason about tools in OpenAI's Responses API alone."""
+ANSWERS_ITSELF = "answers_itself"
+"""The flag of models that take a last message of their own and answer it, without going on with it."""
 _NOT_BY_RESPONSES = frozenset(
     "n logprobs audio prefill stop blank_stop seed logit_bias presence_penalty frequency_penalty message_name "
     "prediction".split()
@@ -114,6 +117,8 @@ def fit(
     """
     if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
         capabilities = _by_responses(capabilities)
+    elif needs.anew and ANSWERS_ITSELF in facts.flags:
+        needs = replace(needs, features=needs.features - {"prefill"})
     if needs.sole_tool and not needs.features <= capabilities.features:
         needs = _sayable(needs, capabilities)
     refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
     AssistantMessage,
     ChatCompletion,
     Choice,
@@ -50,6 +52,7 @@ class _Draft:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     logprobs: list[Logprobs] = field(default_factory=list)
     finish: FinishReason = "other"
@@ -65,6 +68,7 @@ class _Draft:
                 ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
                 for _, call in sorted(self.calls.items())
             ),
+            annotations=tuple(self.annotations),
         )
         return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw)
 
@@ -89,7 +93,15 @@ def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
             case Finished():
                 _add_run(drafts, run)
                 choices = tuple(draft.choice(index) for index, draft in sorted(drafts.items()))
-                return ChatCompletion(opened.id, opened.model, opened.created, choices, usage)
+                return ChatCompletion(
+                    opened.id,
+                    opened.model,
+                    opened.created,
+                    choices,
+                    usage,
+                    opened.service_tier,
+                    opened.system_fingerprint,
+                )
             case Heartbeat():
                 pass
             case _:
@@ -104,7 +116,9 @@ def _add_run(drafts: dict[int, _Draft], run: list[bytes]) -> None:
         run.clear()
 
 
-def _add(draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ChoiceFinish) -> None:
+def _add(
+    draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ToolCallDelta | ChoiceFinish
+) -> None:
     match event:
         case TextDelta(text, _, logprobs):
             draft.text.append(text)
@@ -114,6 +128,8 @@ def _add(draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | ToolC
             draft.reasoning.append(text)
         case RefusalDelta(text):
             draft.refusal.append(text)
+        case AnnotationsDelta(annotations):
+            draft.annotations += annotations
         case ToolCallDelta(index, arguments, id, name, signature):
             call = draft.calls.setdefault(index, _Call())
             call.id, call.name = call.id or id or "", call.name or name or ""
@@ -158,7 +174,9 @@ def _inside(piece: bytes) -> str:
 
 def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
     """The stream that folds to this answer, each part of a message in one piece."""
-    yield Opened(completion.id, completion.model, completion.created)
+    yield Opened(
+        completion.id, completion.model, completion.created, completion.service_tier, completion.system_fingerprint
+    )
     for choice in completion.choices:
         message, index = choice.message, choice.index
         if message.reasoning:
@@ -168,6 +186,8 @@ def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
             yield TextDelta(text, index, choice.logprobs)
         if message.refusal:
             yield RefusalDelta(message.refusal, index)
+        if message.annotations:
+            yield AnnotationsDelta(message.annotations, index)
         for position, call in enumerate(message.tool_calls):
             yield ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
     for choice in completion.choices:

@@ -106,7 +106,8 @@ class Needs:
     """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields.
 
     unthinking: whether it asks for an answer without reasoning by name. sole_tool: whether the tool that must be called
-    is the only one there is, so that to name it and to require a call are the same.
+    is the only one there is, so that to name it and to require a call are the same. anew: whether a last message of the
+    assistant's need not be gone on with (`prefill`): an answer to it is enough.
     """
 
     features: frozenset[str]
@@ -114,6 +115,7 @@ class Needs:
     moving: frozenset[str]
     unthinking: bool = False
     sole_tool: bool = False
+    anew: bool = False
 
 
 @cache

@@ -21,14 +21,14 @@ def encode_answer(
         if choice.finish_reason == "other" and choice.raw_finish_reason:
             raw.append(choice.raw_finish_reason)
     if labelling is None and not raw:
-        return encode_completion(completion, model or completion.model)
+        return encode_completion(completion, model)
     extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if labelling is not None:
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
         extras["labels"] = marks(labelling, request_id, integrity, in_content=labelled is not completion)
         completion = labelled
-    body = encode_completion(completion, model or completion.model)
+    body = encode_completion(completion, model)
     return {**body, "x_gateway": extras}
 
 

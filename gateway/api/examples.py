@@ -82,7 +82,13 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-_FRAME = {"id": "chatcmpl-1", "created": 1795132800, "model": "gpt-6-luna"}
+_FRAME = {
+    "id": "chatcmpl-1",
+    "created": 1795132800,
+    "model": "gpt-6-luna",
+    "service_tier": "default",
+    "system_fingerprint": "fp_1",
+}
 _USAGE = {
     "prompt_tokens": 9,
     "completion_tokens": 12,
@@ -108,7 +114,10 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tools": ("A call of a tool", _whole({"tool_calls": [_CALL]}, "tool_calls")),
     "json_schema": ("JSON", _whole({"content": '{"name":"Oslo","inhabitants":717710}'}, "stop")),
 }
-_CHUNK = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1795132800,"model":"gpt-6-luna","choices":['
+_CHUNK = (
+    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1795132800,"model":"gpt-6-luna",'
+    '"service_tier":"default","system_fingerprint":"fp_1","choices":['
+)
 STREAM = "".join(
     f"data: {line}\n\n"
     for line in (

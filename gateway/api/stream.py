@@ -13,6 +13,7 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record, Resumed
 from providers.chat import (
+    AnnotationsDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -59,12 +60,18 @@ class ChunkEncoder:
         self._model = model
         # A chunk's bytes up to its choices, and behind them; around a text of choice 0; and around the next one.
         self._head = b""
+        # Where that tells of the setup of who answers: what is left of it where another goes on.
+        self._frame: dict[str, object] | None = None
         self._end = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._text_head = self._text_tail = b""
         self._started: set[int] = set()
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """The bytes of a batch; empty where there is nothing to show."""
+        if self._frame is not None and self._resumed() is not None:
+            # Another model goes on, whose setup is another one.
+            self._begin(self._frame)
+            self._frame = None
         if len(events) == 1:
             return self._encode(events[0])
         written: list[bytes] = []
@@ -99,7 +106,7 @@ class ChunkEncoder:
             case TextRun():
                 return self._text_run(event.pieces)
             case Opened():
-                self._open(event.id, event.model, event.created)
+                self._open(event)
                 return b""
             case ChoiceFinish():
                 return self._finish(event)
@@ -113,6 +120,8 @@ class ChunkEncoder:
                 return self._delta(event.choice, {"reasoning_content": event.text})
             case RefusalDelta():
                 return self._delta(event.choice, {"refusal": event.text})
+            case AnnotationsDelta():
+                return self._delta(event.choice, {"annotations": event.annotations})
             case ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
@@ -123,13 +132,22 @@ class ChunkEncoder:
             case _:
                 assert_never(event)
 
-    def _open(self, id: str, model: str, created: int) -> None:
-        head = {
-            "id": id or self._fallback_id,
+    def _open(self, event: Opened) -> None:
+        head: dict[str, object] = {
+            "id": event.id or self._fallback_id,
             "object": "chat.completion.chunk",
-            "created": created,
-            "model": self._model or model,
+            "created": event.created,
+            "model": self._model or event.model,
         }
+        # Where the model isn't told, nothing else that may tell the provider is.
+        if self._model is None and (event.service_tier is not None or event.system_fingerprint is not None):
+            self._frame = head
+            told = {"service_tier": event.service_tier, "system_fingerprint": event.system_fingerprint}
+            head = head | {name: word for name, word in told.items() if word is not None}
+        self._begin(head)
+
+    def _begin(self, head: dict[str, object]) -> None:
+        """Chunks begin so from now on."""
         self._head = b'data: %b,"choices":[' % orjson.dumps(head)[:-1]
         self._text_head = self._head + b'{"index":0,"delta":{"content":"'
         self._text_tail = b'"},"logprobs":null,"finish_reason":null}' + self._end

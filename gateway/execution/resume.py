@@ -31,6 +31,7 @@ from gateway.model.decision import Plan, Step
 from gateway.model.record import Record, Resumed
 from gateway.model.table import Resilience
 from providers.chat import (
+    AnnotationsDelta,
     ChatRequest,
     ChoiceFinish,
     Failed,
@@ -260,7 +261,8 @@ class _Next:
         match event:
             case Opened() | Heartbeat():
                 return ()
-            case ReasoningDelta() if seam is not None:
+            case ReasoningDelta() | AnnotationsDelta() if seam is not None:
+                # Places in the second part are none in the whole.
                 return ()
             case TextRun(pieces) if seam is not None and not seam.settled:
                 return self._behind(seam, seam.feed(text_of_run(pieces)))

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from gateway.model.speech import Label, Speech, Voice
 from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _GENERATED = "1"
+_PLACES = frozenset({"start_index", "end_index"})
+_MOST_PLACES = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,26 @@ def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCo
 
 def _labelled(choice: Choice, prefix: str) -> Choice:
     text = text_of(choice.message.content)
-    return replace(choice, message=replace(choice.message, content=prefix + text)) if text else choice
+    if not text:
+        return choice
+    annotations = tuple(_moved(one, len(prefix)) for one in choice.message.annotations)
+    return replace(choice, message=replace(choice.message, content=prefix + text, annotations=annotations))
+
+
+def _is_place(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < _MOST_PLACES
+
+
+def _moved(annotation: Annotation, by: int) -> Annotation:
+    """The annotation of a text before which so many characters are put."""
+    return {
+        name: _moved(value, by)
+        if isinstance(value, dict)
+        else value + by
+        if name in _PLACES and _is_place(value)
+        else value
+        for name, value in annotation.items()
+    }
 
 
 class Prefixer:
@@ -110,6 +134,8 @@ class Prefixer:
                 if choice not in self._begun and (isinstance(event, TextRun) or event.text):
                     self._begun.add(choice)
                     yield TextDelta(self._prefix, choice)
+            elif isinstance(event, AnnotationsDelta) and event.choice in self._begun:
+                event = replace(event, annotations=tuple(_moved(one, len(self._prefix)) for one in event.annotations))
             yield event
 
 

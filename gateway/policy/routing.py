@@ -7,7 +7,7 @@ before health. The first check that fails is the reason that is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.model.approval import days_at
@@ -137,7 +137,14 @@ def _concluded(
         has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
         return take_side(Decision(Plan(assistant, region, steps, has_effects=has_effects), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
-    return Decision(refuse_all(assistant, region, passed_over, judged, health, needs), judged)
+    refusal = refuse_all(assistant, region, passed_over, judged, health, needs)
+    if "prefill" in needs.features and not needs.anew and refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY:
+        # Nobody goes on with the last message. Who simply answers it is better than a refusal.
+        answering = replace(needs, anew=True)
+        decision = _concluded(table, assistant, region, route, standings, answering, health, consents)
+        if not isinstance(decision.outcome, Refusal) or decision.outcome.code is not refusal.code:
+            return decision
+    return Decision(refusal, judged)
 
 
 def judge_alone(

@@ -21,6 +21,7 @@ from providers.adapters._tool_loops import (
     SILENT,
     PlainChoice,
     arguments_of,
+    retold,
     safe_call_id,
     silences,
     spoken,
@@ -80,7 +81,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """
     check_features(request)
     tools, choice = _tools(request)
-    turns = _turns(request.messages, target.model)
+    turns = _turns(request.messages if tools else retold(request.messages), target.model)
     body: dict[str, object] = {"messages": turns}
     if system := [text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)]:
         body["system"] = [{"text": text} for text in system if text.strip()]
@@ -123,13 +124,10 @@ def _stops(request: ChatRequest, target: Target) -> list[str]:
 
 
 def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
-    """Converse has no word against calling: its tools are left out then, unless the history needs them."""
+    """Converse has no word against calling: its tools are left out then, and a history of calls is told in texts, since
+    it takes calls beside tools alone."""
     tools, choice = tools_of(request)
-    if choice != "none":
-        return tools, choice
-    if any(isinstance(message, AssistantMessage) and message.tool_calls for message in request.messages):
-        raise UnsupportedFeature("tools", "the provider can't be kept from calling tools where the history has calls")
-    return (), choice
+    return ((), choice) if choice == "none" else (tools, choice)
 
 
 def _tool(tool: Tool) -> _Block:

@@ -6,9 +6,9 @@ A whole answer is read as one large chunk, so that both obey the same rules.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from providers.adapter import WireResponse
+from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
 from providers.adapters._tool_loops import arguments_text, calls_in
@@ -28,7 +28,6 @@ __all__ = [
     "FINISH",
     "check_choices",
     "classify",
-    "new_in_message",
     "read_chunk",
     "read_completion",
     "read_reasoning",
@@ -95,16 +94,6 @@ _MESSAGES = Phrases(
     )
 )
 """A 400 without a code for a name that the operator chose. source: bodies captured by users; as_of 2026-11-20."""
-_CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
-    "content": "text",
-    "reasoning_content": "reasoning",
-    "reasoning": "reasoning",
-    "reasoning_details": "reasoning",
-    "thinking": "reasoning",
-    "refusal": "refusal",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-}
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
 _NOTHING: Mapping[str, object] = {}
@@ -152,6 +141,7 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
         return
     if not assembler.identified:
         assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
+        read_setup(assembler, chunk)
     choices, usage = take("choices"), take("usage")
     if type(choices) is list:
         for entry in choices:
@@ -199,15 +189,12 @@ def _read_delta(
         assembler.text(text, index, logprobs)
     if take("refusal") and (refusal := read_str(delta, "refusal")):
         assembler.refusal(refusal, index)
+    if take("annotations"):
+        assembler.annotations(read_annotations(delta), index)
     if take("tool_calls") or take("function_call"):
         for place, entry in enumerate(calls_in(delta)):
             read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
     return text
-
-
-def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
-    """What a whole message adds to the pieces before it: some vendors end a stream by repeating all that they said."""
-    return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
 
 
 def read_reasoning(delta: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ __all__ = ["PLAIN_FINISH", "plain_completion"]
 
 PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 # Fields of a message in which something may stand that is no part of the answer; any other must be empty.
-_BESIDE = frozenset({"role", "content", "annotations", "audio"})
+_BESIDE = frozenset({"role", "content", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _make_message, _make_choice, _make_completion = maker(AssistantMessage), maker(Choice), maker(ChatCompletion)
 
@@ -33,13 +33,18 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
     # Of a number below 0 or beyond 63 bits something is left.
     if created >> 63 or type(entries) is not list or not 0 < len(entries) <= MAX_CHOICES:
         return None
+    tier, fingerprint = take("service_tier"), take("system_fingerprint")
+    if tier is not None and not (type(tier) is str and tier and tier.isascii()):
+        return None
+    if fingerprint is not None and not (type(fingerprint) is str and fingerprint and fingerprint.isascii()):
+        return None
     choices: list[Choice] = []
     for entry in entries:
         choice = _plain_choice(entry, len(choices)) if type(entry) is dict else None
         if choice is None:
             return None
         choices.append(choice)
-    return _make_completion(id, model, created, tuple(choices), usage)
+    return _make_completion(id, model, created, tuple(choices), usage, tier, fingerprint)
 
 
 def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:

@@ -8,12 +8,12 @@ from providers.adapter import StreamParser, WireResponse
 from providers.adapters._openai_answer import (
     FINISH,
     check_choices,
-    new_in_message,
     read_reasoning,
     read_text,
     read_tool_call,
     read_usage,
 )
+from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_plain import PLAIN_FINISH, plain_completion
 from providers.adapters._openai_stream import RelayingParser
 from providers.adapters._row import Answers, Ending, Errors, Row
@@ -80,6 +80,8 @@ class _Reader:
         self.assembler.identify(
             id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created")
         )
+        if not self.assembler.opened:
+            read_setup(self.assembler, chunk)
         if event in self._rule.events:
             self._end(self._rule.events[event], 0, event)
             return
@@ -123,6 +125,8 @@ class _Reader:
             self.assembler.text(text, index, logprobs)
         if refusal := read_str(delta, "refusal"):
             self.assembler.refusal(refusal, index)
+        if annotations := read_annotations(delta):
+            self.assembler.annotations(annotations, index)
         is_whole = repeats and not self._rule.message_is_delta
         for place, entry in enumerate(calls_in(delta)):
             read_tool_call(self.assembler, as_map(entry), index, place if is_whole else None)

@@ -18,6 +18,7 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.failures import UnsupportedFeature
@@ -30,6 +31,7 @@ __all__ = [
     "arguments_text",
     "calls_in",
     "results_in_order",
+    "retold",
     "safe_call_id",
     "silences",
     "spoken",
@@ -86,6 +88,21 @@ def spoken(
             yield message, results_in_order(message.tool_calls, results)
         else:
             yield message, []
+
+
+def retold(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages with each call and its result as texts, for formats that take calls only beside tools that may be
+    called again; raises as `spoken` does."""
+    told: list[Message] = []
+    for message, results in spoken(messages):
+        if not results or not isinstance(message, AssistantMessage):
+            told.append(message)
+            continue
+        calls = [f"[Called {call.name}: {call.arguments.strip() or '{}'}]" for call, _ in results]
+        said = [text] if (text := said_in(message)).strip() else []
+        told.append(AssistantMessage("\n".join([*said, *calls])))
+        told.append(UserMessage("\n".join(f"[Result of {call.name}: {text}]" for call, text in results)))
+    return tuple(told)
 
 
 def silences(roles: Sequence[str], messages: Sequence[Message]) -> tuple[bool, bool]:

@@ -15,6 +15,7 @@ from providers.chat.answers import (
     Usage,
 )
 from providers.chat.events import (
+    AnnotationsDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -29,6 +30,7 @@ from providers.chat.events import (
     UsageReport,
 )
 from providers.chat.messages import (
+    Annotation,
     AssistantMessage,
     AudioPart,
     FilePart,
@@ -58,6 +60,8 @@ from providers.chat.requests import (
 
 __all__ = [
     "AllowedTools",
+    "Annotation",
+    "AnnotationsDelta",
     "AssistantMessage",
     "AudioPart",
     "ChatCompletion",

@@ -49,10 +49,15 @@ class Choice:
 @quick
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
-    """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing."""
+    """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing.
+
+    service_tier, system_fingerprint: how the answer was processed and by which setup, in the provider's own words.
+    """
 
     id: str
     model: str
     created: int
     choices: tuple[Choice, ...]
     usage: Usage | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None

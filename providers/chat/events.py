@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from providers.chat.answers import FinishReason, Logprobs, Usage
+from providers.chat.messages import Annotation
 from providers.failures import Failure
 from providers.values import quick
 
 __all__ = [
+    "AnnotationsDelta",
     "ChoiceFinish",
     "Failed",
     "Finished",
@@ -30,12 +32,14 @@ class Opened:
     """Who answers: once, before everything else that a client sees.
 
     `id` is empty and `created` (unix seconds) 0 where the provider doesn't say: parsers have no clock, so
-    that whoever reads the stream fills them in.
+    that whoever reads the stream fills them in. `service_tier`, `system_fingerprint`: see `ChatCompletion`.
     """
 
     id: str
     model: str
     created: int
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
 
 
 @quick
@@ -74,6 +78,15 @@ class RefusalDelta:
     """More of the model's own refusal."""
 
     text: str
+    choice: int = 0
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class AnnotationsDelta:
+    """More annotations of a choice's text, such as citations; never empty."""
+
+    annotations: tuple[Annotation, ...]
     choice: int = 0
 
 
@@ -135,6 +148,7 @@ StreamEvent = (
     | TextRun
     | ReasoningDelta
     | RefusalDelta
+    | AnnotationsDelta
     | ToolCallDelta
     | ChoiceFinish
     | UsageReport

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
 from providers.values import quick
 
 __all__ = [
+    "Annotation",
     "AssistantMessage",
     "AudioPart",
     "FilePart",
@@ -23,6 +25,9 @@ __all__ = [
     "said_in",
     "text_of",
 ]
+
+Annotation = Mapping[str, object]
+"""What a model says of a place in its text, such as where that is from, in OpenAI's shape; passed through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +104,17 @@ class UserMessage:
 @quick
 @dataclass(frozen=True, slots=True)
 class AssistantMessage:
-    """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent."""
+    """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent.
+
+    `annotations` stand in answers alone, and go to no provider.
+    """
 
     content: str | tuple[TextPart, ...] | None = None
     refusal: str | None = None
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
+    annotations: tuple[Annotation, ...] = ()
 
 
 @final

@@ -17,8 +17,9 @@ OUTWARD_FINISH: dict[FinishReason, str] = {
 }
 
 
-def encode_completion(completion: ChatCompletion, model: str) -> dict[str, object]:
-    """The answer as a `chat.completion` object that names `model`."""
+def encode_completion(completion: ChatCompletion, model: str | None = None) -> dict[str, object]:
+    """The answer as a `chat.completion` object. model: what is shown for the model's name; then nothing else that may
+    tell the provider is shown either."""
     choices: list[object] = []
     for choice in completion.choices:
         choices.append(
@@ -33,9 +34,14 @@ def encode_completion(completion: ChatCompletion, model: str) -> dict[str, objec
         "id": completion.id,
         "object": "chat.completion",
         "created": completion.created,
-        "model": model,
+        "model": model or completion.model,
         "choices": choices,
     }
+    if model is None:
+        if completion.service_tier is not None:
+            body["service_tier"] = completion.service_tier
+        if completion.system_fingerprint is not None:
+            body["system_fingerprint"] = completion.system_fingerprint
     if completion.usage is not None:
         body["usage"] = encode_usage(completion.usage)
     return body
@@ -50,6 +56,8 @@ def _message(message: AssistantMessage) -> dict[str, object]:
     body: dict[str, object] = {"role": "assistant", "content": said, "refusal": message.refusal}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
+    if message.annotations:
+        body["annotations"] = message.annotations
     if message.tool_calls:
         body["tool_calls"] = [
             {

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from providers.adapter import WireRequest
 from providers.chat import (
+    AnnotationsDelta,
     ChatCompletion,
     Choice,
     ChoiceFinish,
@@ -110,7 +111,9 @@ def check_order(events: Sequence[StreamEvent]) -> None:
             is_first = (event.choice, event.index) not in begun
             assert is_first == bool(event.id) == bool(event.name), f"a call's first piece alone has its id: {event!r}"
             begun.add((event.choice, event.index))
-        if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ChoiceFinish):
+        if isinstance(
+            event, TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ToolCallDelta | ChoiceFinish
+        ):
             assert event.choice not in finished, f"{event!r} comes behind the finish of its choice"
         if isinstance(event, ChoiceFinish):
             finished.add(event.choice)

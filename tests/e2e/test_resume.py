@@ -161,6 +161,10 @@ def check_whole(events: list[Any], broken: str, by: str) -> None:
     assert [
         c["choices"][0]["delta"]["role"] for c in chunks if c["choices"] and "role" in c["choices"][0]["delta"]
     ] == ["assistant"]
+    if broken == "openai":
+        # The setup is that of the first alone.
+        assert chunks[0]["system_fingerprint"] == "fp_simulated"
+        assert "system_fingerprint" not in chunks[-2]
     finish = chunks[-2]
     assert finish["choices"][0]["finish_reason"] == "stop"
     assert finish["x_gateway"]["resumed"] == {"from": f"broken-{broken}", "by": by}

@@ -52,6 +52,28 @@ def test_instructions_may_stand_last_or_alone(sdk: openai.OpenAI, territory: str
     assert answer.choices[0].message.content
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai_answers_where_the_last_message_is_the_assistants(sdk: openai.OpenAI, stream: bool) -> None:
+    messages: Any = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Well,"}]
+    placed = sdk.with_options(default_headers={"cf-ipcountry": "US"})
+    answer = placed.chat.completions.create(model="assistant", messages=messages, stream=stream)
+    pieces = [chunk.choices[0].delta.content for chunk in answer if chunk.choices] if stream else []
+    assert "".join(piece or "" for piece in pieces) if stream else answer.choices[0].message.content
+    elsewhere = sdk.with_options(default_headers={"cf-ipcountry": "CN"})
+    with pytest.raises(openai.BadRequestError) as refused:
+        elsewhere.chat.completions.create(model="assistant", messages=messages)
+    assert refused.value.code == "unsupported_capability"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai_tells_its_tier_and_its_setup(sdk: openai.OpenAI, stream: bool) -> None:
+    placed = sdk.with_options(default_headers={"cf-ipcountry": "US"})
+    messages: Any = [{"role": "user", "content": "Hello!"}]
+    answer = placed.chat.completions.create(model="assistant", messages=messages, stream=stream)
+    told = {(one.service_tier, one.system_fingerprint) for one in (answer if stream else [answer])}
+    assert told == {("default", "fp_simulated")}
+
+
 @pytest.mark.parametrize("territory", PLACES)
 def test_a_length_limit_is_told(sdk: openai.OpenAI, territory: str) -> None:
     answer = hello(sdk, territory, max_tokens=2)

@@ -146,6 +146,11 @@ def requests(draw: st.DrawFn, inner: bool = False) -> ChatRequest:
 # --- answers --------------------------------------------------------------------------------------
 
 _calls = st.builds(ToolCall, words, words, texts, st.none() | words)
+_annotations = json_objects | st.builds(
+    lambda start, end: {"type": "url_citation", "url_citation": {"start_index": start, "end_index": end, "url": "u"}},
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
 _tokens = st.lists(json_objects, max_size=2)
 _logprobs = st.none() | st.fixed_dictionaries({"content": st.none() | _tokens, "refusal": st.none() | _tokens})
 
@@ -158,6 +163,7 @@ def _choices(draw: st.DrawFn, index: int) -> Choice:
         refusal=draw(st.none() | words),
         reasoning=draw(st.none() | words),
         tool_calls=calls,
+        annotations=tuple(draw(st.lists(_annotations, max_size=2))),
     )
     reason = draw(st.sampled_from(["stop", "length", "tool_calls", "content_filter", "other"]))
     return Choice(message, reason, index, draw(_logprobs), draw(st.none() | words))
@@ -169,4 +175,5 @@ def completions(draw: st.DrawFn) -> ChatCompletion:
     indices = sorted(draw(st.sets(st.integers(0, 5), max_size=3)))
     usage = st.none() | st.builds(Usage, *(st.integers(0, 2**31),) * 4)
     choices = tuple(draw(_choices(index)) for index in indices)
-    return ChatCompletion(draw(texts), draw(texts), draw(st.integers(0, 2**40)), choices, draw(usage))
+    setup = draw(st.none() | words), draw(st.none() | words)
+    return ChatCompletion(draw(texts), draw(texts), draw(st.integers(0, 2**40)), choices, draw(usage), *setup)

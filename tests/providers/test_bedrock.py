@@ -175,12 +175,33 @@ def test_what_only_some_models_have_goes_beside() -> None:
 
 def test_there_is_no_word_against_calling() -> None:
     assert "toolConfig" not in sent(tools=(WEATHER,), tool_choice="none")
-    loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", "a"))
-    assert refused(*loop, tools=(WEATHER,), tool_choice="none") == "tools"
-    assert refused(*loop) == "tools"
     assert sent(tools=(WEATHER,), tool_choice=NamedTool("get_weather"))["toolConfig"]["toolChoice"] == {
         "tool": {"name": "get_weather"}
     }
+
+
+@pytest.mark.parametrize("more", [{"tools": (WEATHER,), "tool_choice": "none"}, {}], ids=["kept from it", "no tools"])
+def test_calls_of_before_are_told_in_texts_where_none_may_be_made_any_more(more: dict[str, Any]) -> None:
+    """As agents ask that sum up what their tools have told them."""
+    said = AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
+    body = sent(HI, said, ToolMessage("b", "fog"), ToolMessage("tooluse_1", "snow"), UserMessage("So?"), **more)
+    assert "toolConfig" not in body
+    assert body["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": [{"text": f"Let me look.\n[Called {CALL.name}: {CALL.arguments}]\n[Called {CALL.name}: {{}}]"}],
+        },
+        {
+            "role": "user",
+            "content": [{"text": f"[Result of {CALL.name}: snow]\n[Result of {CALL.name}: fog]"}, {"text": "So?"}],
+        },
+    ]
+    thought = sent(
+        HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", ""), reasoning_effort="low", **more
+    )
+    assert thought["messages"][-1]["content"] == [{"text": f"[Result of {CALL.name}: ]"}]
+    assert "thinking" in thought["additionalModelRequestFields"], "no loop of another model's is gone on with"
+    assert refused(HI, AssistantMessage(tool_calls=(CALL,)), **more) == "tools"
 
 
 def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> None:

@@ -525,6 +525,19 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
     assert "usage" not in encode_completion(ChatCompletion("id", "m", 5, ()), "m")
 
 
+def test_what_an_answer_tells_beside_its_text_is_told_where_its_model_is() -> None:
+    cited = ({"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2}},)
+    choices = (Choice(AssistantMessage("Hi", annotations=cited), "stop"),)
+    completion = ChatCompletion("id", "m", 5, choices, None, "flex", "fp_1")
+    told: Any = loads(dumps(encode_completion(completion)))
+    assert (told["model"], told["service_tier"], told["system_fingerprint"]) == ("m", "flex", "fp_1")
+    assert told["choices"][0]["message"]["annotations"] == list(cited)
+    hidden: Any = loads(dumps(encode_completion(completion, "assistant")))
+    assert hidden["model"] == "assistant"
+    assert not {"service_tier", "system_fingerprint"} & hidden.keys()
+    assert hidden["choices"] == told["choices"]
+
+
 @unhurried
 @given(completions())
 def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletion) -> None:

@@ -255,3 +255,48 @@ def test_a_stream_that_fails_is_known_by_the_id_in_its_head() -> None:
     (failed,) = cut.close()
     assert isinstance(failed, Failed)
     assert failed.failure.request_id == "r-8"
+
+
+# --- calls without an id --------------------------------------------------------------------------
+
+CALLS = [
+    {"function": {"name": name, "arguments": "{}"}, **own} for name, own in (("a", {}), ("b", {}), ("c", {"id": "own"}))
+]
+CALLING_DELTA = {"tool_calls": [{"index": index, **call} for index, call in enumerate(CALLS)]}
+CALLING_CHUNKS = [
+    {"choices": [{"index": choice, "delta": delta, "finish_reason": finish}]}
+    for choice in (0, 1)
+    for delta, finish in (({"content": "Well,"}, None), (CALLING_DELTA, None), ({}, "tool_calls"))
+]
+CALLING_STREAM = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in CALLING_CHUNKS)
+CALLING_WHOLE = json.dumps(
+    {"choices": [{"index": n, "message": {"tool_calls": CALLS}, "finish_reason": "tool_calls"} for n in (0, 1)]}
+).encode()
+
+
+def ids_of(completion: ChatCompletion) -> list[str]:
+    return [call.id for choice in completion.choices for call in choice.message.tool_calls]
+
+
+@pytest.mark.parametrize(("body", "kind"), [(CALLING_WHOLE, JSON), (CALLING_STREAM, STREAM), (CALLING_WHOLE, TEXT)])
+def test_calls_of_two_answers_are_told_apart_where_neither_they_nor_their_answer_has_an_id(
+    body: bytes, kind: str
+) -> None:
+    turns = []
+    for moment in (NOW, NOW + 0.0001):
+        head = replace(response(body, kind), received_at=moment)
+        ids = ids_of(read_answer(ADAPTER, head, TARGET))
+        assert [id for id in ids if id != "own"] == list(dict.fromkeys(id for id in ids if id != "own"))
+        assert ids[2::3] == ["own", "own"], "what the provider says stays"
+        for pieces in ([body], [body[:300], body[300:]]):
+            reader = AnswerReader(ADAPTER, replace(head, body=b""), TARGET)
+            read = [*(event for piece in pieces for event in reader.feed(piece)), *reader.close()]
+            assert ids_of(fold(read)) == ids, "the same, whichever way it came"
+        turns.append({id for id in ids if id != "own"})
+    assert len(turns[0]) == 4
+    assert turns[0].isdisjoint(turns[1])
+
+
+def test_calls_of_an_answer_with_an_id_are_named_by_it_alone() -> None:
+    named = json.dumps({"id": "r", **json.loads(CALLING_WHOLE)}).encode()
+    assert ids_of(answer(named)) == ["call_r_0", "call_r_1", "own", "call_r_1_0", "call_r_1_1", "own"]

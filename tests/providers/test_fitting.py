@@ -32,6 +32,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.fitting import (
+    ANSWERS_ITSELF,
     FEATURES,
     IMPLIED,
     PARAMETERS,
@@ -67,6 +68,26 @@ def needs(
     features: set[str] | None = None, parameters: set[str] | None = None, moving: set[str] | None = None
 ) -> Needs:
     return Needs(frozenset(features or ()), frozenset(parameters or ()), frozenset(moving or ()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "features", "anew", "missing"),
+    [
+        (set(), {"prefill"}, True, {"prefill"}),
+        ({ANSWERS_ITSELF}, {"prefill"}, False, {"prefill"}),
+        ({ANSWERS_ITSELF}, {"prefill"}, True, set()),
+        ({ANSWERS_ITSELF}, {"prefill", "vision"}, True, {"vision"}),
+        # The Responses API is another one.
+        ({ANSWERS_ITSELF, THINKS_BY_RESPONSES, "thinking_default"}, {"prefill", "tools"}, True, {"prefill"}),
+        ({ANSWERS_ITSELF, THINKS_BY_RESPONSES, "thinking_default"}, {"prefill"}, True, set()),
+    ],
+)
+def test_a_last_message_of_its_own_is_answered_by_who_does_so(
+    flags: set[str], features: set[str], anew: bool, missing: set[str]
+) -> None:
+    asked = replace(needs(features), anew=anew)
+    capabilities = Capabilities(frozenset({"tools"}), PARAMETERS)
+    assert fit(asked, capabilities, ModelFacts(flags=frozenset(flags))).missing == missing
 
 
 @pytest.mark.parametrize(

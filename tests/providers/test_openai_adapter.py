@@ -29,9 +29,11 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
+from providers.codec import encode_completion
 from providers.failures import FailureKind, ProviderFailed
 from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
 from providers.folding import fold
+from providers.json_values import dumps
 from providers.registry import load_registry
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
@@ -281,6 +283,44 @@ def test_a_call_without_an_id_gets_one_from_the_answer_s() -> None:
     (call,) = fold(events).choices[0].message.tool_calls
     assert call.id == "call_r_0"
     assert [event.id for event in events if isinstance(event, ToolCallDelta)] == ["call_r_0"]
+
+
+CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2, "url": "https://x.example"}}
+
+
+@pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("deepseek")], ids=lambda it: it.name)
+def test_what_an_answer_tells_beside_its_text_is_kept_in_every_form(adapter: Adapter) -> None:
+    """Which tier and setup answered, and where it is from; some chunk before the text says the first two."""
+    frame = {"id": "r", "created": 5, "model": "m"}
+    setup = {"service_tier": "flex", "system_fingerprint": "fp_1"}
+    message = {"role": "assistant", "content": "Hi", "annotations": [CITED, CITED]}
+    body = {**frame, **setup, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    whole = adapter.parse_response(WireResponse(200, {}, dumps(body), 0), PLAIN)
+    assert (whole.service_tier, whole.system_fingerprint) == ("flex", "fp_1")
+    assert whole.choices[0].message.annotations == (CITED, CITED)
+    deltas = [
+        ({"content": "H"}, None),
+        ({"content": "i"}, None),
+        *([({"annotations": [CITED]}, None)] * 2),
+        ({}, "stop"),
+    ]
+    choices = [[{"index": 0, "delta": said, "finish_reason": finish}] for said, finish in deltas]
+    for chunks in (
+        [{**frame, **setup, "choices": choice} for choice in choices],
+        [{"id": "", "model": "", "choices": [], **setup}, *({**frame, "choices": choice} for choice in choices)],
+    ):
+        parser = adapter.stream_parser(PLAIN)
+        data = b"".join(b"data: %b\n\n" % dumps(chunk) for chunk in chunks) + b"data: [DONE]\n\n"
+        assert fold([*parser.feed(data), *parser.close()]) == whole
+
+
+@pytest.mark.parametrize("annotations", [None, {}, "x", [1, {}, None], [{"x": "\ud800"}], [{"x": 1e400}]], ids=repr)
+def test_annotations_that_are_none_are_left_out(annotations: object) -> None:
+    message = {"role": "assistant", "content": "Hi", "annotations": annotations}
+    body = {"id": "r", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    whole = ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), PLAIN)
+    dumps(encode_completion(whole))
+    assert all(one for one in whole.choices[0].message.annotations)
 
 
 def test_a_call_without_a_name_is_no_answer() -> None:

@@ -30,7 +30,7 @@ messages = st.fixed_dictionaries(
         "refusal": odd | texts,
         "tool_calls": st.just([]) | st.just([{"id": "a", "function": {"name": "f", "arguments": "{}"}}]) | st.none(),
         "reasoning_content": texts | st.none(),
-        "annotations": st.just([]),
+        "annotations": st.just([]) | st.just([{"type": "url_citation"}, 1, {}]) | odd,
         "audio": st.none(),
         "vendors_own": odd,
     },
@@ -49,6 +49,8 @@ bodies = st.fixed_dictionaries(
         "model": any_texts | odd,
         "created": st.integers(0, 9) | st.sampled_from([2**63 - 1, 2**63, -(2**63), 10**30]) | odd,
         "usage": st.just({"prompt_tokens": 1, "completion_tokens": 2}) | odd,
+        "service_tier": any_texts | odd,
+        "system_fingerprint": any_texts | odd,
     },
 )
 
@@ -65,7 +67,16 @@ documented = st.builds(
         **more,
         "beside": beside,
     },
-    st.fixed_dictionaries({}, optional={"id": any_texts, "model": any_texts, "created": counts}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": any_texts,
+            "model": any_texts,
+            "created": counts,
+            "service_tier": any_texts | odd,
+            "system_fingerprint": any_texts | odd,
+        },
+    ),
     st.fixed_dictionaries({}, optional={"content": any_texts, "refusal": any_texts, "reasoning": any_texts}),
     st.fixed_dictionaries({}, optional={"index": st.sampled_from([1, 1.0, True, "1", 2, 0])}),
     # Half a character somewhere has the whole body read by the lenient reader, which knows numbers of any size.
@@ -120,7 +131,10 @@ def test_more_choices_than_are_taken_are_too_many_by_both_ways() -> None:
 def test_the_documented_form_goes_the_short_way() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    assert plain_completion({"id": "a", "model": "m", "created": 1, "choices": [choice]}, None) is not None
+    frame = {"id": "a", "model": "m", "created": 1, "service_tier": "default", "system_fingerprint": "fp_1"}
+    read = plain_completion({**frame, "choices": [choice]}, None)
+    assert read is not None
+    assert (read.service_tier, read.system_fingerprint) == ("default", "fp_1")
 
 
 def details(name: str) -> st.SearchStrategy[object]:

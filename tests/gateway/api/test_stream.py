@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.api.errors import ApiError
 from gateway.api.stream import ChunkEncoder, encode_stream_error
+from gateway.model.record import Record, Resumed
 from providers.chat import (
     ChatCompletion,
     ChoiceFinish,
@@ -71,6 +72,7 @@ class Read:
     refusal: str = ""
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     logprobs: list[Any] = field(default_factory=list)
+    annotations: list[Any] = field(default_factory=list)
     finish: str | None = None
 
 
@@ -99,6 +101,7 @@ def read(data: bytes, *, include_usage: bool) -> tuple[dict[int, Read], Any]:
         one.content += delta.get("content") or ""
         one.reasoning += delta.get("reasoning_content", "")
         one.refusal += delta.get("refusal", "")
+        one.annotations += delta.get("annotations", ())
         if choice["logprobs"]:
             one.logprobs.append(choice["logprobs"])
         for call in delta.get("tool_calls", ()):
@@ -130,6 +133,7 @@ def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage:
         assert one.content == (message.content or "")
         assert (one.reasoning, one.refusal) == (message.reasoning or "", message.refusal or "")
         assert one.finish == OUTWARD_FINISH[choice.finish_reason]
+        assert one.annotations == list(message.annotations)
         assert one.logprobs == ([choice.logprobs] if choice.logprobs else [])
         calls = [one.calls[index] for index in sorted(one.calls)]
         assert [(call["name"], call["arguments"]) for call in calls] == [
@@ -138,6 +142,8 @@ def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage:
         assert [split_call_id(call["id"]) for call in calls] == [
             (call.id, call.signature) for call in message.tool_calls
         ]
+    setup = {(chunk.get("service_tier"), chunk.get("system_fingerprint")) for chunk in events_in(data)[:-1]}
+    assert setup == {(completion.service_tier, completion.system_fingerprint)}
     assert encoder.usage == completion.usage
     assert (usage is not None) == (include_usage and completion.usage is not None)
     assert (encoder.finished, encoder.failed) == (True, None)
@@ -174,6 +180,31 @@ def test_every_member_of_a_chunk_is_there() -> None:
 
 def test_an_answer_without_an_id_has_ours() -> None:
     assert [event["id"] for event in encoded(Opened("", "m", 1), TextDelta("a"), TextDelta("b"))] == ["fallback"] * 2
+
+
+SETUP = replace(OPENED, service_tier="default", system_fingerprint="fp_1")
+
+
+def test_by_which_setup_it_was_said_is_told_of_whom_it_was_said_by() -> None:
+    record = Record("r", 0.0, "t")
+    encoder = ChunkEncoder(True, "fallback")
+    encoder.record = record
+    first = events_in(encoder.encode((SETUP, TextDelta("a"))) + encoder.encode((TextRun((b"b", b"c")),)))
+    assert {(chunk["service_tier"], chunk["system_fingerprint"]) for chunk in first} == {("default", "fp_1")}
+    record.resumed = Resumed("first", "second")
+    rest = (TextDelta("d"),), (TextRun((b"e",)),), (ChoiceFinish("stop"), UsageReport(USAGE))
+    second = events_in(b"".join(map(encoder.encode, rest)))
+    assert {(chunk["id"], chunk["model"], chunk["created"]) for chunk in first + second} == {("id-1", "model-1", 7)}
+    assert not any({"service_tier", "system_fingerprint"} & chunk.keys() for chunk in second)
+    assert b"fp_1" not in encoder.lone_text(b"f")
+
+
+def test_who_does_not_tell_its_model_tells_no_setup_either() -> None:
+    data = ChunkEncoder(False, "fallback", "assistant").encode(
+        (SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished())
+    )
+    assert b"default" not in data
+    assert b"fp_1" not in data
 
 
 def test_the_finish_stands_alone() -> None:

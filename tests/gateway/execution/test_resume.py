@@ -23,6 +23,7 @@ from gateway.execution.continuation import (
 from gateway.execution.resume import ResumingStream, Resumption, resuming
 from gateway.model.record import Resumed
 from providers.chat import (
+    AnnotationsDelta,
     AssistantMessage,
     ChatRequest,
     Failed,
@@ -248,6 +249,28 @@ async def test_what_the_first_counted_is_summed(bench: Bench) -> None:
     events = await events_of(await begun(bench))
     assert [event.usage for event in events if isinstance(event, UsageReport)] == [Usage(51, 12)]
     assert bench.record.resumed == Resumed("first", "second")
+
+
+async def test_places_in_the_second_part_are_none_in_the_whole(bench: Bench) -> None:
+    cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), cited, finish="stop"))
+    events = await events_of(await begun(bench))
+    assert bench.record.resumed == Resumed("first", "second")
+    assert said(events) == "one two three"
+    assert not any(isinstance(event, AnnotationsDelta) for event in events)
+
+
+async def test_an_answer_with_places_in_it_is_not_continued(bench: Bench) -> None:
+    cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), cited))
+    second = bench.router.post(SECOND)
+    events = await events_of(await begun(bench))
+    assert isinstance(events[-1], Failed)
+    assert [event.annotations for event in events if isinstance(event, AnnotationsDelta)] == [
+        tuple(cited["annotations"])
+    ]
+    assert not second.called
 
 
 async def test_another_beginning_is_no_answer(bench: Bench) -> None:

@@ -144,12 +144,41 @@ def test_a_stream_and_a_whole_answer_say_the_same(
     assert labelling is not None
     choices = tuple(
         Choice(
-            AssistantMessage(text, reasoning=thought or None, tool_calls=CALLS.tool_calls if calls else ()), "stop", i
+            AssistantMessage(
+                text,
+                reasoning=thought or None,
+                tool_calls=CALLS.tool_calls if calls else (),
+                annotations=(cited(1, 3),) if calls else (),
+            ),
+            "stop",
+            i,
         )
         for i, (text, thought, calls) in enumerate(answers)
     )
     whole = fold(unfold(completion(*choices)))
     assert fold(Prefixer(labelling.prefix).add(unfold(whole))) == label_completion(whole, labelling)
+
+
+def cited(start: object, end: object) -> dict[str, object]:
+    return {
+        "type": "url_citation",
+        "url_citation": {"start_index": start, "end_index": end, "url": "https://x.example"},
+    }
+
+
+def test_places_in_a_text_are_those_of_the_text_with_the_words() -> None:
+    labelling = labelling_of(Voice("en", (CN,)), request())
+    assert labelling is not None
+    by = len(labelling.prefix)
+    annotations = (cited(0, 2), cited(None, 2**64), {"start_index": 1, "x": ["start_index"]})
+    whole = completion(
+        Choice(AssistantMessage("Hi", annotations=annotations), "stop"),
+        Choice(AssistantMessage("", annotations=annotations), "stop", 1),
+    )
+    labelled = label_completion(whole, labelling)
+    moved = (cited(by, by + 2), cited(None, 2**64), {"start_index": by + 1, "x": ["start_index"]})
+    assert [choice.message.annotations for choice in labelled.choices] == [moved, annotations]
+    assert fold(Prefixer(labelling.prefix).add(unfold(whole))) == labelled
 
 
 def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> None:

@@ -260,6 +260,36 @@ def test_an_answer_that_would_be_continued_is_told_in_words_that_say_what_to_men
     assert both.message.endswith("(qwen-intl: can't do prefill, vision): see `messages`")
 
 
+FLUENT = WORLD.replace("us: [chatgpt-us]", "us: [chatgpt-us, house, fluent]").replace(
+    "clients:",
+    """  house: {provider: openai-compatible, model: h, endpoint: "https://h.example/v1", stores: US, processes: US}
+  fluent:
+    {provider: openai-compatible, model: f, endpoint: "https://f.example/v1", stores: US, processes: US,
+     capabilities: [prefill]}
+clients:""",
+    1,
+)
+
+
+def test_who_answers_its_own_last_message_is_asked_where_nobody_goes_on_with_it() -> None:
+    assert plan_of(TABLE, "US", asked("prefill")) == ["chatgpt-us"]
+    assert plan_of(TABLE, "US", asked("prefill", "vision")) == ["chatgpt-us"]
+    assert plan_of(table_of(FLUENT), "US", asked("prefill")) == ["fluent"], "it goes on, as the message may mean"
+    stiff = FLUENT.replace("capabilities: [prefill]", "capabilities: []")
+    assert plan_of(table_of(stiff), "US", asked("prefill")) == ["chatgpt-us"], "`house` may refuse it"
+
+
+def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
+    unwell = {"chatgpt-us": Unwell("benched", 5)}
+    assert refusal_of(TABLE, "US", asked("prefill"), unwell).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+    # Nobody else goes on in its stead, but one that would is only unwell.
+    fluent = {"fluent": Unwell("benched", 5)}
+    assert refusal_of(table_of(FLUENT), "US", asked("prefill"), fluent).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+    refusal = refusal_of(TABLE, "US", asked("prefill", "audio"))
+    assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
+    assert "can't do audio, prefill" in refusal.message
+
+
 def test_a_place_that_is_told_already_is_not_told_again() -> None:
     assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: can't do tools)")
 
