@@ -16,7 +16,7 @@ from gateway.commands import evaluate as evaluation
 from gateway.commands import providers as provider_commands
 from gateway.commands.switch_arguments import DEFAULT_CONFIG, Group, add_config, add_no_secrets, add_switching
 from gateway.config.examples import example_names
-from gateway.terminal import CommandError, told_no_more
+from gateway.terminal import CommandError, open_streams, told_no_more
 
 __all__ = ["main"]
 
@@ -39,6 +39,7 @@ _LONGEST_S = 3600
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the value is the process's exit status: 0 done, 1 found wrong, 2 can't be run like that."""
+    open_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from errno import ENOSPC, EPIPE
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from gateway.config.compile import Compiled
     from gateway.config.problems import Problem
 
-__all__ = ["CommandError", "compile_file", "expect_file", "rejected", "told_no_more"]
+__all__ = ["CommandError", "compile_file", "expect_file", "open_streams", "rejected", "told_no_more"]
+
+_STDERR = 2
 
 
 class CommandError(Exception):
@@ -74,6 +77,20 @@ def rejected(problems: tuple[Problem, ...]) -> CommandError:
     from gateway.config.report import render_problems
 
     return _Rejected(render_problems(problems))
+
+
+def open_streams() -> None:
+    """See to it that whatever is printed can be: into streams that were closed (`>&-`), and in any script.
+
+    A file or a pipe gets UTF-8, which is what we read too; a terminal what it can show.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)  # or the next file that is opened would be taken for the stream
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # it is for the whole process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
 
 
 def told_no_more(error: OSError) -> int:

@@ -29,7 +29,12 @@ class Registry:
 @cache
 def load_registry() -> Registry:
     """The installed adapters. An entry point's name is the provider's name in config."""
-    return Registry(*load_group(GROUP, check_adapter))
+    adapters, broken = load_group(GROUP, check_adapter)
+    for name, adapter in list(adapters.items()):
+        if adapter.name != name:  # logs and metrics would have another word for it than the config, perhaps another's
+            del adapters[name]
+            broken[name] = f"its adapter's name is {adapter.name!r}; it must be the entry point's, {name!r}"
+    return Registry(adapters, broken)
 
 
 def check_adapter(candidate: object) -> Adapter:

@@ -54,8 +54,8 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     async def rollback(request: Request) -> JSONResponse:
         version, signature = _version_and_signature(await _object_in(request))
         done = await control.rollback(version, _operator(request), signature)
-        told = {**reload_report(done), "file_active": (await control.status()).file_is_active}
-        return JSONResponse(told, 200 if done.activated else 422)
+        told = {"file_active": (await control.status()).file_is_active, "missing": done.missing}
+        return JSONResponse({**reload_report(done), **told}, 200 if done.activated else 422)
 
     @guarded.get("/explain")
     async def explain_there(

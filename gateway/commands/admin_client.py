@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gateway.model.status import OPERATOR_HEADER
+from providers.sites import OriginError, parse_origin
 
 __all__ = ["AdminClient", "NotReached"]
 
 _LIMIT_S = 70.0
 """More than the longest compile."""
 _MOST_BYTES = 16 * 1024 * 1024
+_MOST_SHOWN = 300
 
 
 class NotReached(Exception):
@@ -47,13 +49,15 @@ class AdminClient:
         return status, answer
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+        try:
+            parse_origin(self.url)
+        except OriginError as error:  # it may hold a password, so it is not shown
+            raise NotReached(f"the URL of the admin listener {error}; such as http://127.0.0.1:8081") from None
         target = urlsplit(self.url)
-        if target.scheme not in ("http", "https") or not target.hostname:
-            raise NotReached(f"{self.url!r} is no URL of an admin listener, such as http://127.0.0.1:8081")
         kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
         shown = {"authorization": f"Bearer {self.token}".encode()} if self.token is not None else {}
         try:
-            connection = kind(target.hostname, target.port, timeout=_LIMIT_S)
+            connection = kind(target.hostname or "", target.port, timeout=_LIMIT_S)
             try:
                 connection.request(method, target.path.rstrip("/") + path, body, {**headers, **shown})
                 answer = connection.getresponse()
@@ -61,7 +65,9 @@ class AdminClient:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NotReached(f"no gateway answers at {self.url}: {str(error) or type(error).__name__}") from None
+            raise NotReached(
+                f"no gateway answers at {self.url}: {_shown(str(error)) or type(error).__name__}"
+            ) from None
 
 
 def _object(body: bytes) -> Mapping[str, object]:
@@ -74,4 +80,9 @@ def _object(body: bytes) -> Mapping[str, object]:
 
 def _message(body: bytes) -> str:
     error = _object(body).get("error")
-    return str(error.get("message")) if isinstance(error, dict) else "no word of why"
+    return _shown(str(error.get("message"))) if isinstance(error, dict) else "no word of why"
+
+
+def _shown(text: str) -> str:
+    """What a stranger's server says, fit for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text[:_MOST_SHOWN])

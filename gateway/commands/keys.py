@@ -30,6 +30,8 @@ def _new_pair(path: Path) -> int:
     """Write a private key to the file, and the public one beside it."""
     from gateway.signing import new_key
 
+    if not path.name:
+        raise CommandError(f"--ed25519: {path} is no name of a file")
     pem, public = new_key()
     beside = path.with_name(f"{path.name}.pub")
     written: list[Path] = []

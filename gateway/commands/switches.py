@@ -196,7 +196,7 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
             print(f"gateway: {kind}{place}: {finding.get('message')}", file=sys.stderr)
     if not is_done:
         print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
-        return _REFUSED
+        return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('table')} is active")
     if behind := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {behind}")

@@ -42,7 +42,7 @@ class Problem:
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self._place}: {mark}{path}{self.message}{hint}"
+        return _visible(f"{self._place}: {mark}{path}{self.message}{hint}")
 
     @property
     def _place(self) -> str:
@@ -73,6 +73,11 @@ def dotted(path: Path) -> str:
 def quoted(word: str) -> str:
     """The word in quotes, printable and not too long, for a message."""
     return f"'{_printable(word)}'"
+
+
+def _visible(text: str) -> str:
+    """On one line, and nothing that a terminal would obey: a file's name may hold anything, and so may a config."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _printable(text: str) -> str:

@@ -195,7 +195,7 @@ class Live:
                 aside = await asyncio.to_thread(self._find_version, version)
             except StateError as error:
                 outcome = Outcome(self._problem(str(error)), self._watch.known)
-                return await self._apply(wish, self._aside, outcome, started_at)
+                return replace(await self._apply(wish, self._aside, outcome, started_at), missing=True)
             outcome = await self._outcome(aside)
             # What the file says is put aside as it was when this was asked; an edit since then is news.
             seen = replace(outcome, files={**outcome.files, self._order.path: aside.file})

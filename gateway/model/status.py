@@ -50,6 +50,7 @@ class Reload:
 
     table: the version that is active after it. findings: the mistakes that rejected it, and the warnings.
     behind: the workers that have not confirmed the new table yet. who: what the one who ordered it said of itself.
+    missing: whether the version to go back to isn't there.
     """
 
     cause: Cause
@@ -61,6 +62,7 @@ class Reload:
     changes: Changes = Changes()
     behind: tuple[int, ...] = ()
     who: str = ""
+    missing: bool = False
 
     @property
     def result(self) -> str:

@@ -245,8 +245,11 @@ def _shown(values: tuple[str, ...]) -> str:
 
 
 def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
-    """The region that the key is bound to: final. The territory is that of the strongest signal inside it."""
-    territory = next((item.territory for item in evidence if item.territory and item.region == region.name), None)
+    """The region that the key is bound to: final. The territory is that of the strongest signal inside it, or the part
+    of it that another one names."""
+    inside = [item.territory for item in evidence if item.territory and item.region == region.name]
+    first = inside[0] if inside else None
+    territory = next((code for code in inside if parent(code) == first), first)
     winner = next((item for item in evidence if item.signal == "api_key"), None)
     if winner is None:
         winner = Evidence("api_key", "", region=region.name)

@@ -52,8 +52,9 @@ def bind(host: str, port: int, option: str = "port") -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except socket.gaierror as error:
-        raise BindError(f"the host {host!r} is no address of this machine: {error.strerror}") from error
+    except (socket.gaierror, UnicodeError) as error:  # of a name with an empty or a very long part, it is the latter
+        reason = error.strerror if isinstance(error, OSError) else "it can't be a name"
+        raise BindError(f"the host {host!r} is no address of this machine: {reason}") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

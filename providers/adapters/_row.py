@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from providers.adapter import Capabilities
+from providers.adapters._row_shapes import DIALECT, RowError, check_words
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
@@ -25,14 +26,14 @@ Ending = FinishReason | FailureKind
 """What a word for the end means: how a choice ended, or that it failed."""
 
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
-_REASONING_BACK = ("", "kept", "required")
-_SYSTEMS = ("any", "first")
-_TURNS = ("", "alternate")
+_CLOSED = {
+    "reasoning_back": ("", "kept", "required"),
+    "system": ("any", "first"),
+    "turns": ("", "alternate"),
+    "call_ids": ("", "nine"),
+    "path_by": ("", "azure"),
+}
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
-
-
-class RowError(ValueError):
-    """The data is no row; the message names the place and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ class Row:
 
 def read_row(data: Mapping[str, Any]) -> Row:
     """The row of a parsed `[dialect]` table; raises RowError."""
-    _check_known(data, "dialect", _TABLES)
+    check_words(data, "dialect", DIALECT)
     features = frozenset(data.get("features", ()))
     if unknown := features - FEATURES:
         raise RowError(f"dialect.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}")
@@ -197,19 +198,6 @@ def read_row(data: Mapping[str, Any]) -> Row:
     )
 
 
-_TABLES = frozenset({"source", "as_of", "auth", "features", "parameters", "request", "thinking", "answer", "errors"})
-
-
-def _check_known(data: Mapping[str, Any], place: str, known: frozenset[str]) -> None:
-    for name in data:
-        if name not in known:
-            raise RowError(f"{place}: {name!r} is not known; expected one of {', '.join(sorted(known))}")
-
-
-def _names_of(kind: type) -> frozenset[str]:
-    return frozenset(one.name for one in fields(kind))
-
-
 def _auth(word: str) -> AuthScheme:
     name, _, header = word.partition(":")
     if name == "header" and header:
@@ -221,7 +209,7 @@ def _auth(word: str) -> AuthScheme:
 
 def _requests(data: Mapping[str, Any]) -> Requests:
     place = "dialect.request"
-    _check_known(data, place, _names_of(Requests))
+    check_words(data, place, Requests)
     values: dict[str, Any] = dict(data)
     if "max_tokens" in data.get("rename", {}):
         raise RowError(f"{place}.rename: the field of the limit is named by {place}.max_tokens")
@@ -230,22 +218,22 @@ def _requests(data: Mapping[str, Any]) -> Requests:
     if "details" in data:
         values["details"] = frozenset(data["details"])
     if "prefill" in data:
-        _check_known(data["prefill"], f"{place}.prefill", _names_of(Prefill))
+        check_words(data["prefill"], f"{place}.prefill", Prefill)
         values["prefill"] = Prefill(**data["prefill"])
-    for name, words in (("reasoning_back", _REASONING_BACK), ("system", _SYSTEMS), ("turns", _TURNS)):
+    for name, words in _CLOSED.items():
         if data.get(name, words[0]) not in words:
             raise RowError(f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
     return Requests(**values)
 
 
 def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
-    _check_known(data, f"dialect.thinking.{name}", _names_of(Thinking))
+    check_words(data, f"dialect.thinking.{name}", Thinking)
     return Thinking(**{**data, "efforts": tuple(data.get("efforts", ()))})
 
 
 def _answers(data: Mapping[str, Any]) -> Answers:
     place = "dialect.answer"
-    _check_known(data, place, _names_of(Answers))
+    check_words(data, place, Answers)
     values: dict[str, Any] = dict(data)
     for name in ("finish", "events"):
         values[name] = {word: _ending(f"{place}.{name}.{word}", to) for word, to in data.get(name, {}).items()}
@@ -260,7 +248,7 @@ def _ending(place: str, word: str) -> Ending:
 
 def _errors(data: Mapping[str, Any]) -> Errors:
     place = "dialect.errors"
-    _check_known(data, place, _names_of(Errors))
+    check_words(data, place, Errors)
     values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
     for name in ("codes", "types", "messages"):
         table: Mapping[str, Any] = data.get(name, {})
@@ -273,7 +261,7 @@ def _errors(data: Mapping[str, Any]) -> Errors:
 
 
 def _limits(data: Mapping[str, Any], place: str) -> LimitHeaders:
-    _check_known(data, place, _names_of(LimitHeaders))
+    check_words(data, place, LimitHeaders)
     usual = LimitHeaders()
     form, words = str(data.get("form", usual.form)), data.get("of", usual.of)
     if set(_PLACEHOLDER.findall(form)) != {"{part}", "{of}"} or form != form.lower():

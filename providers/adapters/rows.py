@@ -25,11 +25,15 @@ from providers.catalogue.offers import Offers, load_offers, offers_of
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
+from providers.fitting import FEATURES, PARAMETERS
 from providers.json_values import dumps
 from providers.sites import Site, load_sites, sites_of
 
 __all__ = ["RowAdapter", "RowError", "adapter_named", "adapter_of"]
 
+_PARTS = frozenset(
+    {"name", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
+)
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"))
 
@@ -98,8 +102,26 @@ def adapter_of(toml: str) -> RowAdapter:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("name: is missing: the provider's name in config")
+    for word in data:
+        if word not in _PARTS:
+            raise RowError(f"{word}: is not known; expected one of {', '.join(sorted(_PARTS))}")
     row = read_row(_dialect_of(data))
-    return RowAdapter(name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data))
+    adapter = RowAdapter(name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data))
+    _check_names(adapter)
+    return adapter
+
+
+def _check_names(adapter: RowAdapter) -> None:
+    """What one table calls by a name is in another one, or among the words that requests are judged by."""
+    row = adapter.row
+    for name, facts in adapter.models.items():
+        if facts.thinking and facts.thinking not in row.thinking:
+            raise RowError(f"models.{name!r}.thinking: {facts.thinking!r} is no form of dialect.thinking")
+        if unknown := facts.features - FEATURES:
+            raise RowError(f"models.{name!r}.features: {min(unknown)!r} is not known")
+    for name, site in adapter.sites.items():
+        if unknown := site.excepts - FEATURES - PARAMETERS - row.capabilities.parameters:
+            raise RowError(f"sites.{name}.except: {min(unknown)!r} is not known")
 
 
 @cache

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, read
+from providers.catalogue.shapes import DAY, TABLE, TEXT, check_table, check_tables
 
 __all__ = ["FixedHeader", "headers_of", "load_headers"]
 
@@ -50,14 +51,12 @@ def load_headers(provider: str) -> Mapping[str, FixedHeader]:
 
 def headers_of(data: Any) -> Mapping[str, FixedHeader]:
     """The headers of a parsed catalogue file (`[headers.NAME]`), ours or a stranger's. Raises CatalogueError."""
-    return {name: _header(name, row) for name, row in data.get("headers", {}).items()}
+    headers = check_tables("headers", data.get("headers", {}), TABLE)
+    return {name: _header(name, row) for name, row in headers.items()}
 
 
 def _header(name: str, row: Any) -> FixedHeader:
-    known = {one.name for one in fields(FixedHeader)}
-    for key in row:
-        if key not in known:
-            raise CatalogueError(f"headers.{name}: {key!r} is not known; expected one of {', '.join(sorted(known))}")
+    check_table(f"headers.{name}", row, {"value": TEXT, "about": TEXT, "source": TEXT, "as_of": DAY})
     for key in ("value", "about", "source"):
         if not row.get(key):
             raise CatalogueError(f"headers.{name}: {key!r} is missing")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from providers.catalogue import CatalogueError, read
+from providers.catalogue import read
+from providers.catalogue.shapes import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 
@@ -55,8 +56,9 @@ def models_of(data: Any) -> Mapping[str, ModelFacts]:
 
     Raises CatalogueError.
     """
-    shared: Any = data.get("feature_sets", {})
-    return {name: _facts(name, row, shared) for name, row in data.get("models", {}).items()}
+    shared = check_tables("feature_sets", data.get("feature_sets", {}), TEXTS)
+    models = check_tables("models", data.get("models", {}), TABLE)
+    return {name: _facts(name, row, shared) for name, row in models.items()}
 
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
@@ -67,14 +69,15 @@ def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
     return models[max(patterns, key=len)] if patterns else UNKNOWN_MODEL
 
 
-_KEYS = frozenset(field.name for field in fields(ModelFacts))
+_SHAPES: Mapping[str, Shape] = {
+    **{"features": TEXTS, "without": TEXTS, "efforts": TEXTS, "flags": TEXTS},
+    **{"context_tokens": WHOLE, "output_tokens": WHOLE, "first_token_factor": NUMBER},
+    **{"api": TEXT, "thinking": TEXT},
+}
 
 
 def _facts(name: str, row: Any, shared: Any) -> ModelFacts:
-    for key in row:
-        if key not in _KEYS:
-            known = ", ".join(sorted(_KEYS))
-            raise CatalogueError(f"models.{name!r}: {key!r} is not known; expected one of {known}")
+    check_table(f"models.{name!r}", row, _SHAPES)
     features: set[str] = set()
     for word in row.get("features", ()):
         features.update(shared.get(word, (word,)))

@@ -14,7 +14,7 @@ import pytest
 from gateway import __version__, cli
 from gateway.commands import keys
 from gateway.settings import Settings
-from tests.cli.conftest import Command
+from tests.cli.conftest import ROOT, Command
 
 COMMANDS = (
     "serve demo simulate init check explain plan history diff rollback audit receipt schema key providers evaluate"
@@ -128,3 +128,27 @@ def test_a_full_disk_is_one_line() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     told = "gateway: the disk is full: not all was written; make room, and run it again\n"
     assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_what_is_printed_can_be_written_whatever_the_locale_says() -> None:
+    command = [sys.executable, "-m", cli.__name__, "schema"]
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=narrow, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (ROOT / "config" / "gateway.schema.json").read_bytes()
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-"])
+def test_an_output_that_is_closed_is_no_error_and_no_file_takes_its_place(closed: str) -> None:
+    line = f'"{sys.executable}" -m {cli.__name__} key new --ed25519 "$0" {closed}'
+    done = subprocess.run(["/bin/sh", "-c", line, "key.pem"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("key.pem").read_text().startswith("-----BEGIN PRIVATE KEY-----\n")
+    assert Path("key.pem").read_text().endswith("-----END PRIVATE KEY-----\n")
+
+
+@pytest.mark.parametrize("name", ["", "/"])
+def test_a_key_needs_a_name_to_be_written_to(gateway: Command, name: str) -> None:
+    shown = gateway("key", "new", "--ed25519", name)
+    assert (shown.status, shown.out) == (2, "")
+    assert "is no name of a file" in shown.err

@@ -94,6 +94,20 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
     assert (running.status, "'ffff' is no version of the history" in running.err) == (2, True)
 
 
+@pytest.mark.parametrize(("missing", "status"), [(True, 2), (False, 1)])
+def test_a_gateway_elsewhere_says_whether_there_is_such_a_version(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, missing: bool, status: int
+) -> None:
+    """Its history may be on another machine, where this command can't look."""
+    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is no version"}
+    monkeypatch.delenv("GATEWAY_STATE_DIR")
+    monkeypatch.setattr(
+        AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused], "missing": missing})
+    )
+    shown = gateway("rollback", "ffff", "--admin", "http://127.0.0.1:1")
+    assert (shown.status, "'ffff' is no version" in shown.err) == (status, True)
+
+
 def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two versions that were served from this folder, which names a catalogue in it."""
     folder.mkdir()

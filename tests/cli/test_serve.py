@@ -84,6 +84,7 @@ def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
             "203.0.113.7 can't be bound (Cannot assign requested address); give an address of this machine",
         ),
         ("nobody.invalid", "the host 'nobody.invalid' is no address of this machine"),
+        ("a..b", "the host 'a..b' is no address of this machine: it can't be a name"),
     ],
 )
 def test_a_host_that_is_not_ours_is_one_line(gateway: Command, host: str, told: str) -> None:

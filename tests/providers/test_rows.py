@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,6 +19,7 @@ from providers.adapter import Target, WireResponse
 from providers.adapters._think_tags import ThinkTags
 from providers.adapters.rows import RowAdapter, RowError, adapter_named, adapter_of
 from providers.auth import Bearer, HeaderKey, NoAuth
+from providers.catalogue import CatalogueError
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
@@ -210,6 +213,102 @@ def test_a_mistake_in_a_row_names_its_place(changed: tuple[str, str], complaint:
     with pytest.raises(RowError) as raised:
         adapter_of(ROW.replace(*changed, 1))
     assert str(raised.value).startswith(complaint)
+
+
+SITE = 'processes = ["NO"]'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("[0, 1]", "1", "dialect.request.bounds: must be a table of two numbers each"),
+        ("[0, 1]", "[1, 0]", "dialect.request.bounds: must be a table of two numbers each"),
+        ("[0, 1]", "[0, nan]", "dialect.request.bounds: must be a table of two numbers each"),
+        ("bounds", 'stream_options = "no"\nbounds', "dialect.request.stream_options: must be true or false"),
+        ("bounds", 'path_by = "azur"\nbounds', "dialect.request.path_by: 'azur' is not known"),
+        ("bounds", 'call_ids = "ten"\nbounds', "dialect.request.call_ids: 'ten' is not known"),
+        ('["no_coins"]', '"no_coins"', "dialect.errors.codes: must be a table of lists"),
+        ("[sites.oslo]", "[site.oslo]", "site: is not known; expected one of dialect, "),
+        ('stores = ["NO"]', 'stores = "NO"', "sites.oslo.stores: must be a list of texts"),
+        ('stores = ["NO"]', "stores = []", "sites.oslo.stores: names no territory"),
+        ('stores = ["NO"]', 'stores = ["!CN"]', "sites.oslo.stores: names no territory"),
+        ('stores = ["NO"]', 'stores = ["Norway"]', "sites.oslo.stores: 'Norway' is no territory"),
+        ('stores = ["NO"]', "", "sites.oslo: 'stores' is missing"),
+        (SITE, f'{SITE}\nrequire = ["zdr"]', "sites.oslo: 'require' is not known"),
+        (SITE, f'{SITE}\nexcept = "tools"', "sites.oslo.except: must be a list of texts"),
+        (SITE, f'{SITE}\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not known"),
+        (SITE, f'{SITE}\nnever = "CN"', "sites.oslo.never: must be a list of texts"),
+        (SITE, f'{SITE}\nnever = ["*"]', "sites.oslo.never: must name territories"),
+        (SITE, f'{SITE}\navailable = "opnai"', "sites.oslo.available: 'opnai' is no list; there are anthropic, "),
+        (SITE, f'{SITE}\nhosts = "*.acme.example"', "sites.oslo.hosts: must be a list of texts"),
+        (SITE, f'{SITE}\nhosts = ["*.Acme.example"]', "sites.oslo.hosts: '*.Acme.example' is no host"),
+        (SITE, f'{SITE}\nhosts = ["*"]', "sites.oslo.hosts: '*' is no host"),
+        (
+            SITE,
+            f'{SITE}\nscopes = [{{ models = ["a*"], stores = ["NO"] }}]',
+            "sites.oslo.scopes: 'processes' is missing",
+        ),
+        ("https://api", "http://api", "sites.oslo.origin: must be https://"),
+        ("api.acme.example", "API.acme.example", "sites.oslo.origin: must be https://"),
+        ("api.acme.example", "api.acme.example/v1", "sites.oslo.origin: must be https://"),
+        ("https://api", "https://me:word@api", "sites.oslo.origin: must not carry a user name"),
+        ('"/v1"', '"v1"', "sites.oslo.base_path: must begin with /"),
+        ('"reasoning"]\neff', '"reasonning"]\neff', "models.'acme-*'.features: 'reasonning' is not known"),
+        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is no form of dialect.thinking"),
+        ("efforts", 'context_tokens = "many"\nefforts', "models.'acme-*'.context_tokens: must be a whole number"),
+    ],
+)
+def test_a_fact_that_cannot_be_read_is_a_mistake_and_never_left_out(old: str, new: str, complaint: str) -> None:
+    assert old in ROW
+    with pytest.raises((RowError, CatalogueError)) as raised:
+        adapter_of(ROW.replace(old, new, 1))
+    assert str(raised.value).startswith(complaint)
+
+
+def test_never_takes_groups_too() -> None:
+    site = adapter_of(ROW.replace(SITE, f'{SITE}\nnever = ["@EU", "CN"]')).sites["oslo"]
+    assert {"CN", "DE"} <= site.availability.never
+
+
+WRONG: list[object] = [True, -1, 1.5, "", " x", [], [1], [[]], [""], {}, {"a": 1}, [{}]]
+
+
+def places_in(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    entries: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        entries = list(value.items())
+    elif isinstance(value, list):
+        entries = list(enumerate(value))
+    for key, inner in entries:
+        yield (*path, key)
+        yield from places_in(inner, (*path, key))
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {as_toml(inner)}" for key, inner in value.items()) + "}"
+    return "[" + ", ".join(map(as_toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
+def refusal(toml: str) -> str | None:
+    try:
+        adapter_of(toml)
+    except (RowError, CatalogueError) as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("path", list(places_in(tomllib.loads(ROW))), ids=lambda path: ".".join(map(str, path)))
+def test_no_value_at_any_place_of_a_row_breaks_the_reader(path: tuple[str | int, ...]) -> None:
+    """It is taken, or refused by a message that begins with the table it stands in."""
+    for wrong in WRONG:
+        row: Any = tomllib.loads(ROW)
+        inner = row
+        for part in path[:-1]:
+            inner = inner[part]
+        inner[path[-1]] = wrong
+        complaint = refusal("\n".join(f"{key} = {as_toml(value)}" for key, value in row.items()))
+        assert complaint is None or complaint.startswith(str(path[0]))
 
 
 def test_a_mistake_in_the_other_side_names_its_place() -> None:

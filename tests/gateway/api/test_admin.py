@@ -248,6 +248,13 @@ async def test_no_secret_is_in_any_answer(told: Told) -> None:
     assert "a" * 64 not in shown
 
 
+@pytest.mark.parametrize("missing", [True, False])
+async def test_a_rollback_to_what_is_not_there_is_told_from_one_that_cannot_be(told: Told, missing: bool) -> None:
+    told.reloaded = replace(LOADED, activated=False, missing=missing)
+    answer = await client(told).post("/rollback", json={"version": "abcd1234"})
+    assert (answer.status_code, answer.json()["result"], answer.json()["missing"]) == (422, "rejected", missing)
+
+
 async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(told: Told) -> None:
     answer = await client(told).post(
         "/rollback", json={"version": "abcd1234", "signature": "a.b.c"}, headers={"x-gateway-operator": "ada"}

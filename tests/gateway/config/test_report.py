@@ -47,6 +47,11 @@ def test_no_problem_is_no_text() -> None:
     assert render_problems([]) == ""
 
 
+def test_what_a_terminal_would_obey_is_spelt_out() -> None:
+    problem = Problem("a\x1b[2J\u202e.yaml", 0, 0, (), "unknown assistant 'x'", "there is a\nb")
+    assert str(problem) == "a\\x1b[2J\\u202e.yaml: unknown assistant 'x'; there is a\\nb"
+
+
 def test_a_problem_of_the_whole_file_has_no_line() -> None:
     problem = Problem("a.yaml", 0, 0, (), "is too large", "make it smaller", "warning")
     assert render_problems([problem]) == "a.yaml: warning: is too large; make it smaller\n\n1 warning"

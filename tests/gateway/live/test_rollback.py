@@ -80,7 +80,8 @@ async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment
     secret.write_bytes(b"x" * 70_000)  # a mistake: the first one can't be used any more
     gateway.write(THIRD)
     refused = await gateway.live.rollback(first)
-    assert not refused.activated
+    assert (refused.activated, refused.missing) == (False, False)
+    assert (await gateway.live.rollback("zzzz")).missing
     await gateway.look()
     assert gateway.live.table.blocked.contains("VA")
 

@@ -566,3 +566,16 @@ def test_of_a_country_and_its_part_the_part_says_more() -> None:
     assert located(sighting, table) == ("ca", "US-CA", "geoip")
     other_way = Sighting(EdgeReport("h", ("US",), ("CA",)), address=AddressReport("US"))
     assert located(other_way, table) == ("ca", "US-CA", "edge_header")
+
+
+@pytest.mark.parametrize(
+    ("asserted", "edge", "territory"),
+    [("UA", "UA-43", "UA-43"), ("UA-43", "UA", "UA-43"), ("UA-30", "UA-43", "UA-30"), ("UA", "VN", "UA")],
+)
+def test_a_part_that_another_signal_names_is_where_a_bound_key_s_caller_is(
+    asserted: str, edge: str, territory: str
+) -> None:
+    """A vendor may serve the country, and not that part of it."""
+    bound = replace(CLIENTS["shop-cn"], region="default", may_assert=frozenset({"territory"}))
+    location = resolve(TABLE, bound, seen(edge, (asserted,)))
+    assert (location.region and location.region.name, location.territory) == ("default", territory)

@@ -339,6 +339,16 @@ def test_ability_is_told_before_health_and_law_before_both() -> None:
     assert decision(table, "CN", asked("vision")).considered[0].reason is PassedOver.CAPABILITY
 
 
+@pytest.mark.parametrize(
+    ("place", "served"), [("UA", True), ("UA-30", True), ("UA-43", False), ("UA-40", False), ("UA-14", False)]
+)
+def test_a_part_that_a_vendor_leaves_out_does_not_close_the_country(place: str, served: bool) -> None:
+    table = table_of(WORLD.replace("default: [gemini, qwen-intl]", "default: [chatgpt-us]"))
+    found = decision(table, place, asked())
+    assert isinstance(found.outcome, Plan) is served
+    assert [one.reason for one in found.considered if one.reason] == ([] if served else [PassedOver.AVAILABILITY])
+
+
 def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     client = next(client for client in TABLE.clients.values() if client.region == "cn")
     location = resolve(TABLE, client, Sighting())

@@ -1,0 +1,125 @@
+"""Whatever stands at any place of a config that ships: it compiles, or each mistake has its place and shows no secret."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.compile import Compiled
+from gateway.config.problems import ConfigRejected
+from gateway.config.report import render_matrix, render_problems
+from gateway.config.yaml_source import parse_yaml
+from gateway.model.approval import days_at
+from tests.gateway.config.cases import compiled
+from tests.providers.strategies import unhurried
+
+ROOT = Path(__file__).parents[3] / "config"
+CONFIGS = [ROOT / "gateway.yaml", ROOT / "demo.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]
+NOW_S = 1_795_000_000.0
+SECRET = "sk-5ecret" + "x" * 32
+WORDS = [
+    "",
+    " ",
+    "*",
+    "!CN",
+    "@NOPE",
+    "any",
+    "${",
+    "${X}",
+    "${file:/etc}",
+    "a\nb",
+    "\0",
+    "\x1b[2J",
+    "\u202e",
+    "x" * 5000,
+]
+WORDS += ["5", "0s", "9" * 20 + "s", "-5%", "https://[", "https://x:99999", "0.0.0.0/0", "9999-12-31", "../x", "Mars/X"]
+VALUES = st.sampled_from([None, True, -1, 3.5, 10**30, float("inf"), [], {}, [[]], [{}], {"a": {"b": [1]}}, *WORDS])
+KEYS = st.sampled_from(["", "<<", "5", "\u0430ssistants", "a\nb", "\0", "${X}", "x" * 3000])
+Place = tuple[str | int, ...]
+
+
+class Environment(dict[str, str]):
+    """Where every variable is set, to something that nobody may see."""
+
+    def get(self, _: object, default: object = None) -> Any:
+        return SECRET
+
+
+def places_in(value: object, path: Place = ()) -> list[Place]:
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [place for key, held in inner for place in ((*path, key), *places_in(held, (*path, key)))]
+
+
+TREES: dict[str, Any] = {path.name: parse_yaml(path.read_bytes(), path.name).values for path in CONFIGS}
+PLACES = {name: places_in(tree) for name, tree in TREES.items()}
+
+
+def held(tree: Any, place: Place) -> Any:
+    """What stands there; None where an earlier mistake has taken it away."""
+    for part in place:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+@st.composite
+def mistaken(draw: st.DrawFn) -> str:
+    """A config in which one to three things are gone, called otherwise or replaced; JSON is YAML, a line for a value."""
+    name = draw(st.sampled_from(sorted(TREES)))
+    tree = deepcopy(TREES[name])
+    for place in draw(st.lists(st.sampled_from(PLACES[name]), min_size=1, max_size=3)):
+        holder = held(tree, place[:-1])
+        last = place[-1]
+        if isinstance(holder, dict) and last in holder:
+            match draw(st.sampled_from(("gone", "renamed", "replaced"))):
+                case "gone":
+                    del holder[last]
+                case "renamed":
+                    holder[draw(KEYS)] = holder.pop(last)
+                case _:
+                    holder[last] = draw(VALUES)
+        elif isinstance(holder, list) and isinstance(last, int) and last < len(holder):
+            holder[last] = draw(VALUES)
+    return json.dumps(tree, indent=1).replace("Infinity", ".inf")
+
+
+def outcome(text: str) -> Compiled | ConfigRejected:
+    try:
+        return compiled(text, Environment())
+    except ConfigRejected as rejection:
+        return rejection
+
+
+@unhurried
+@given(text=mistaken())
+def test_a_config_compiles_or_each_mistake_has_its_place(text: str) -> None:
+    found = outcome(text)
+    if isinstance(found, Compiled):
+        shown = render_problems(found.warnings) + render_matrix(found.table, days_at(NOW_S))
+    else:
+        shown = render_problems(found.problems)
+        assert any(problem.severity == "error" for problem in found.problems)
+        for problem in found.problems:
+            assert 1 <= problem.line <= text.count("\n") + 1
+            assert problem.column >= 1
+            assert str(problem).isprintable()
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_what_ships_compiles_in_this_spelling_too(name: str) -> None:
+    found = outcome(json.dumps(TREES[name]))
+    assert isinstance(found, Compiled), found
