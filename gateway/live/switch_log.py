@@ -233,7 +233,7 @@ class SwitchLog:
 
     def wanted(self, word: str | None, active: str, config: Path) -> Aside:
         """The version that a rollback from the active one means, whose text is kept; raises StateError."""
-        name = word or self.history.before(active)
+        name = word if word is not None else self.history.before(active)
         if name is None:
             raise StateError("there is no version before this one; `gateway history` lists what there is")
         found = self.history.find(name)

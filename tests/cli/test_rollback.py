@@ -75,8 +75,10 @@ def test_it_is_told_of_a_version_that_a_running_gateway_takes(
     assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {TOLD[0]}\n")
 
 
-def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str]) -> None:
-    shown = gateway("rollback", served[0][:3])
+@pytest.mark.parametrize("digits", [0, 3])
+def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str], digits: int) -> None:
+    """None at all too, as of a variable that a script forgot to set: it doesn't mean the version before."""
+    shown = gateway("rollback", served[0][:digits])
     assert (shown.status, "write four characters of it, or more" in shown.err) == (2, True)
 
 
