@@ -22,7 +22,7 @@ from tests.e2e.test_faults import eventually
 from tests.e2e.test_journey import CHAT, body
 
 # It takes some milliseconds; more only where the machine has too much to do.
-SOON_S = 3.0
+SOON_S = 8.0
 WORDS = "one two three four five six seven eight nine ten " * 20
 WAYS = {"closes": False, "resets": True}
 

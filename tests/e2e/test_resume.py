@@ -306,7 +306,7 @@ def test_usage_is_that_of_both(client: httpx.Client, providers: SimulatorThread)
 
 def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
-    providers["openai"].scenario = Scenario(text=TEXT, latency_s=1.0)
+    providers["openai"].scenario = Scenario(text=TEXT, latency_s=2.0)
     wanted = {**body(stream=True), "model": "openai-asked-openai"}
     times, text = [time.monotonic()], ""
     with client.stream("POST", CHAT, json=wanted) as response:
@@ -315,7 +315,7 @@ def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: 
             text += piece
     assert "data: [DONE]" in text
     assert ": keep-alive" in text
-    assert max(after - before for before, after in pairwise(times[1:])) < 0.7
+    assert max(after - before for before, after in pairwise(times[1:])) < 1.5
 
 
 def test_the_log_and_the_metrics_tell(

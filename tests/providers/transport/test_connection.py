@@ -77,7 +77,7 @@ async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
         connection.connection_lost(ConnectionResetError())
     body, error = b"", ""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await head
             while data := await read(connection):
                 body += data
@@ -331,7 +331,7 @@ async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> No
     tapped = Tapped()
     reading = await tapped.waits()
     tapped.connection.data_received(data)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reading, tapped.taken) == (body, [])
 
 
