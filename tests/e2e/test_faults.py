@@ -72,10 +72,20 @@ def test_a_failure_before_the_answer_is_failed_over(
     ("fault", "first", "later"),
     [
         (HttpError(401), (502, "provider_error"), (503, "no_healthy_deployment")),
-        (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
-        (HttpError(404), (502, "provider_error"), (503, "no_healthy_deployment")),
         (HttpError(429, retry_after_s=60), (429, "rate_limited"), (429, "rate_limited")),
-        (HttpError(429, kind=FailureKind.QUOTA), (503, "no_healthy_deployment"), (503, "no_healthy_deployment")),
+        *(
+            # A gateway of its own for each; what they have of their own, `tests/gateway/execution/test_health.py` shows.
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
+                (HttpError(404), (502, "provider_error"), (503, "no_healthy_deployment")),
+                (
+                    HttpError(429, kind=FailureKind.QUOTA),
+                    (503, "no_healthy_deployment"),
+                    (503, "no_healthy_deployment"),
+                ),
+            )
+        ),
     ],
     ids=repr,
 )

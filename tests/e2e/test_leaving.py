@@ -145,7 +145,7 @@ class Spring:
         self._thread.join(10)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["closes", pytest.param("resets", marks=pytest.mark.slow)])
 def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full(
     providers: SimulatorThread, tmp_path: Path, way: str
 ) -> None:
