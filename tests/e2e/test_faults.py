@@ -29,6 +29,7 @@ from providers.simulator.scenario import (
     Truncated,
 )
 from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess
 from tests.e2e.test_journey import CHAT, body, events_of
 
@@ -140,10 +141,9 @@ def test_a_json_answer_that_breaks_off_is_failed_over(
 def test_a_stream_that_breaks_is_never_passed_off_as_whole(
     client: httpx.Client, providers: SimulatorThread, territory: str, fault: Fault
 ) -> None:
-    site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
-    providers[site].scenario = Scenario(
-        faults=((fault, 1.0),), between_events_s=0.01, text="one two three four five six seven eight nine ten " * 5
-    )
+    text = "one two three four five six seven eight nine ten " * 5
+    for site in SITES:
+        providers[site].scenario = Scenario(faults=((fault, 1.0),), between_events_s=0.01, text=text)
     response = client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory})
     assert response.status_code == 200, response.text
     events = events_of(response)
