@@ -58,7 +58,7 @@ PREFILLED = {
 ASKED = {"openai": "gpt-4o", "dashscope": "qwen3-max", "gemini": "gemini-3.8-flash", "zhipu": "glm-5.5"}
 FAULTS = [Cut(after_events=9), Reset(after_events=9), Stall(after_events=9), Garbage(9), ErrorEvent(after_events=9)]
 BASE = {"gemini": "/v1beta", "dashscope": "/api/v1", "bedrock": ""}
-FAST = "{first_token: 400ms, idle: 400ms, total: 20s, commit: 5s, breaker: off, retry_budget: off, keep_alive: 200ms}"
+FAST = "{first_token: 1500ms, idle: 1500ms, total: 20s, commit: 5s, breaker: off, retry_budget: off, keep_alive: 200ms}"
 
 
 def deployment(name: str, provider: str, model: str, origin: str, more: str = "") -> str:
@@ -371,7 +371,7 @@ def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, 
     well(providers)
     path = tmp_path / "gateway.yaml"
     with held_provider() as (origin, break_off):
-        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 400ms", "idle: 30s")
+        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 1500ms", "idle: 30s")
         path.write_text(text, "utf-8")
         with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
             before = providers["openai"].received
