@@ -56,7 +56,7 @@ types: install-dev ## mypy, strict, on both packages
 check: install ## compile config/gateway.yaml and report every mistake
 	@$(BIN)/gateway check
 
-lock: install ## write both locks anew, keeping versions (UPGRADE=1 takes the newest)
+lock: install ## write the three locks anew, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 wheel: install-dev ## build the sdist, and from it the wheel, into dist/

@@ -31,8 +31,9 @@ to begin:
 
 GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
 are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
-GATEWAY_ADMIN_TOKEN, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S,
-GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
+GATEWAY_ADMIN_TOKEN, GATEWAY_MAX_REQUESTS, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL,
+GATEWAY_GRACE_S, GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT
+(docs/running.md)."""
 _LONGEST_S = 3600
 
 
@@ -196,13 +197,13 @@ def _add_schema(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_key(group: Group[argparse.ArgumentParser]) -> None:
-    text = "Keys by which clients show who they are. The config holds only their hashes."
-    key = group.add_parser("key", help="make client keys", description=text)
+    text = "Keys: a client's, of which the config holds only the hash, and pairs that sign plans and receipts."
+    key = group.add_parser("key", help="make a client's key, or a pair that signs", description=text)
     key.set_defaults(parser=key)
     new = key.add_subparsers(title="commands", metavar="COMMAND").add_parser(
         "new",
         help="make a key, and the hash of it that goes into the config",
-        description="Make a random key and print it with its hash. Nothing is stored: the key is shown only now.",
+        description="Make a client's key and print it with its hash. It isn't stored, and is shown only now.",
     )
     new.add_argument(
         "--ed25519",
@@ -253,8 +254,9 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
 def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Judge candidates for a region by performance, compliance and scalability, and\n"
-        "report who should answer. Exit status: 0 somebody is recommended, 1 nobody is;\n"
-        "with --compare: 0 nothing got worse, 1 something did."
+        "report who should answer. Exit status: 0 somebody is recommended, 1 nobody is or\n"
+        "the spending limit was reached; with --compare: 0 nothing got worse, 1 something\n"
+        "did; 2 it can't be run like that."
     )
     example = (
         "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn \\\n    --out reports/cn --dry-run\n\n"

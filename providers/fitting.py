@@ -39,6 +39,7 @@ __all__ = [
     "Needs",
     "fit",
     "has_effects",
+    "has_effects_there",
     "moves_data",
     "needs_of",
     "parameters_of",
@@ -129,15 +130,28 @@ def fit(
         unsupported |= {"reasoning_effort"}
     if refuses_both:
         unsupported |= {"top_p"}
-    known = capabilities.parameters | passthrough
+    known = capabilities.parameters | passthrough | allowed_moves
     moving = {name for name in needs.moving - allowed_moves if _moves(name, known, allowed_moves)}
     return Fit(needs.features - capabilities.features, unsupported, frozenset(moving))
 
 
 def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
-    """Whether a data-moving field would get there; one that stands in an unknown field is dropped with it."""
-    outer, _, inner = name.rpartition(".")
-    return not outer or (outer in known and inner not in allowed_moves)
+    """Whether a data-moving field would get there that isn't allowed."""
+    return _gets_there(name, known) and name.rpartition(".")[2] not in allowed_moves
+
+
+def _gets_there(name: str, known: Set[str]) -> bool:
+    """Whether a data-moving field is sent, if it is allowed; one that stands in an unknown field is dropped with it."""
+    outer = name.rpartition(".")[0]
+    return not outer or outer in known
+
+
+def has_effects_there(
+    needs: Needs, capabilities: Capabilities, passthrough: Set[str] = frozenset(), allowed_moves: Set[str] = frozenset()
+) -> bool:
+    """Whether something that moves data gets to a deployment that the needs fit."""
+    known = capabilities.parameters | passthrough | allowed_moves
+    return any(_gets_there(name, known) for name in needs.moving)
 
 
 def _sayable(needs: Needs, capabilities: Capabilities) -> Needs:

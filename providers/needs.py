@@ -91,6 +91,8 @@ IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata
 """Fields in which clients say who asks, or by which a provider could tell one person's requests from another's."""
 # What stands in these are the client's words, and no fields.
 _OWN_WORDS = IDENTITY | {"prediction"}
+_HOLDERS = (dict, list, tuple)
+_NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 # No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
@@ -222,14 +224,32 @@ def _moving(request: ChatRequest) -> frozenset[str]:
     """Data-moving fields that are switched on: `store: false` moves nothing and is no more than an unknown field.
 
     One that stands in another field, such as `additionalModelRequestFields.mcp_servers`, moves where that one is known.
+    However deep it stands, it is named behind the outermost: the names between may be the client's own words.
     """
     if not request.extra:
         return frozenset()
     found = _switched_on(request.extra)
     for name, value in request.extra.items():
-        if isinstance(value, Mapping) and name not in _OWN_WORDS:
-            found |= {f"{name}.{inner}" for inner in _switched_on(value)}
+        if name not in _OWN_WORDS and isinstance(value, _HOLDERS):
+            found |= {f"{name}.{inner}" for inner in _switched_on_within(value)}
     return frozenset(found)
+
+
+def _switched_on_within(value: object) -> set[str]:
+    """The data-moving fields at any depth. What a JSON Schema calls its properties are no fields."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            found |= _switched_on(one)
+            for name in _NAMES_IN_SCHEMAS & one.keys():
+                if isinstance(named := one[name], dict):
+                    one = {**one, name: list(named.values())}
+            waiting += [inner for inner in one.values() if isinstance(inner, _HOLDERS)]
+        elif isinstance(one, list | tuple):
+            waiting += [inner for inner in one if isinstance(inner, _HOLDERS)]
+    return found
 
 
 def _switched_on(fields: Mapping[str, object]) -> set[str]:

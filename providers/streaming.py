@@ -71,7 +71,7 @@ class EventStreamParser:
         """Read the data of one whole event, whose ends are found, and leave what it gives with the assembler; its JSON
         object, if it had one. at_end: whether it may have been cut there."""
         if not data.startswith(b"{"):
-            if not data.strip():
+            if not data.strip() or event == "ping":
                 self._assembler.heartbeat()
                 return None
             if data.startswith(b"[DONE]"):

@@ -25,7 +25,7 @@ def quick(cls: type[_T]) -> type[_T]:
     """
     made = _function(cls, "__init__", "self", "_thaw(self, _thawed)", "self.__class__ = _frozen")
     made.__doc__, made.__annotations__ = cls.__init__.__doc__, cls.__init__.__annotations__
-    cls.__init__ = made  # type: ignore[method-assign]
+    cls.__init__ = made  # type: ignore[method-assign]  # that is what it is for
     return cls
 
 
@@ -41,7 +41,7 @@ def changer(cls: Callable[..., _T]) -> Callable[..., _T]:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # a dataclass, as for the others
     copied = "\n ".join(f"self.{name} = value.{name}" for name in names)
     scope: dict[str, Any] = {"_thawed": _thawed(cls), "_frozen": cls}
-    exec(  # noqa: S102
+    exec(  # noqa: S102  # of the class's own field names, as in `_function`
         f"def change(value, /, **changes):\n self = _thawed()\n {copied}\n"
         " for name in changes: setattr(self, name, changes[name])\n self.__class__ = _frozen\n return self",
         scope,
@@ -71,7 +71,7 @@ def _function(cls: Any, title: str, first: str | None, begin: str, end: str) -> 
         parameters.append(name if required else f"{name}=_default_{name}")
         lines.append(f"self.{name} = {value}")
     # As the standard library's dataclasses do it: the names are those of the class's own fields.
-    exec(f"def {title}({', '.join(parameters)}):\n " + "\n ".join([*lines, end]), scope)  # noqa: S102
+    exec(f"def {title}({', '.join(parameters)}):\n " + "\n ".join([*lines, end]), scope)  # noqa: S102  # as said above
     made = scope[title]
     made.__qualname__ = f"{cls.__qualname__}.{title}"
     return made

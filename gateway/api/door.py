@@ -43,6 +43,8 @@ _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 _FORWARDING = re.compile(
     r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
     r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
+    r"|cdn-loop|x-original-forwarded-for|(x-(cluster-)?)?client-ip|(wl-)?proxy-client-ip|x-envoy-.*|x-azure-.*"
+    r"|fly-.*|do-connecting-ip|x-amz-cf-.*|x-amzn-trace-id|x-cloud-trace-context|x-country-code|x-geo-.*"
 )
 # Unique over processes and time; drawn once, because asking the system for chance costs more than the rest of an id.
 _PROCESS = f"req_{os.urandom(8).hex()}"

@@ -37,7 +37,7 @@ def error_answer(scope: Any, error: Exception, blocked_by: str | None = None) ->
     blocked_by: the page of who refuses by law or policy.
     """
     told = from_domain(error, [])
-    request_id = scope.get("state", {}).get("request_id") or request_id_of(headers_of(scope))
+    request_id = scope.get("state", {}).get("told", {}).get("x-request-id") or request_id_of(headers_of(scope))
     headers = {"x-request-id": request_id, **told.headers, **blocking_link(told, blocked_by)}
     if told.retry_after_s is not None:
         headers["retry-after"] = whole_seconds(told.retry_after_s)

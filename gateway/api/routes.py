@@ -29,6 +29,7 @@ from gateway.api.place import locate, sighted
 from gateway.api.plain import error_answer, method_refused
 from gateway.api.probe import Probe
 from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.location import Location
 from gateway.model.table import Assistant, Client, Region, Table
 from gateway.policy.location import resolve
 from gateway.policy.refusals import not_offered
@@ -80,8 +81,17 @@ def build_routes(
 def _visit(request: Request, journeys: Journeys, guesses: KeyGuesses) -> tuple[Table, Visitor, Client | None]:
     table = journeys.current()
     visitor = headers_of(request.scope)
-    request.state.request_id = request_id_of(visitor)
+    request.state.told = {"x-request-id": request_id_of(visitor), "x-gateway-table": table.version}
     return table, visitor, guesses.authenticate(table, visitor)
+
+
+def _tell_place(request: Request, location: Location) -> dict[str, str]:
+    """From here on every answer to this request says where its caller is taken to be; its headers."""
+    told: dict[str, str] = request.state.told
+    told["x-gateway-why"] = location.why
+    if location.region is not None:
+        told["x-gateway-region"] = location.region.name
+    return told
 
 
 def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
@@ -92,10 +102,9 @@ def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
         """What this caller may ask by every name that works, where it is, and the headers that say so."""
         table, visitor, client = _visit(request, journeys, guesses)
         location, refused = locate(table, client, await sighted(table, visitor, journeys.signals))
+        told = _tell_place(request, location)
         if refused is not None or location.region is None:
             raise refused or Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        told = {"x-gateway-region": location.region.name, "x-gateway-why": location.why}
-        told |= {"x-request-id": request.state.request_id, "x-gateway-table": table.version}
         return assistants_of(table, client), location.region, told
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
@@ -141,11 +150,8 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
             to_operator=False,
             said=said,
         )
-        location = resolve(table, client, sighting)
-        told = {"x-gateway-why": location.why, "x-gateway-table": table.version}
-        if location.region is not None:
-            told["x-gateway-region"] = location.region.name
-        return JSONResponse({**explained, **known}, headers={"x-request-id": request.state.request_id, **told})
+        told = _tell_place(request, resolve(table, client, sighting))
+        return JSONResponse({**explained, **known}, headers=told)
 
 
 def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
@@ -158,7 +164,7 @@ def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> No
         found = named_assistant(table, client, assistant)
         health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
-        told = {"x-request-id": request.state.request_id}
+        told = _tell_place(request, resolve(table, client, sighting))
         languages = visitor.one(b"accept-language")
         shown = disclose(table, client, sighting, found, health, journeys.clock(), languages)
         return JSONResponse(shown, headers=told)
@@ -183,7 +189,7 @@ def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None
             raise ApiError(
                 "not_found", "there is no receipt of that id for this caller; one is kept within two seconds"
             )
-        return JSONResponse(found, headers={"x-request-id": request.state.request_id})
+        return JSONResponse(found, headers=request.state.told)
 
 
 def named_assistant(table: Table, client: Client | None, name: str | None) -> Assistant:
@@ -200,7 +206,9 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
 
     def respond(request: Request, error: Exception) -> Response:
         answer = error_answer(request.scope, error, blocked_by())
-        return Response(answer.body, answer.status, answer.headers, answer.kind)
+        # Only the public listener's requests are somebody's, from somewhere.
+        told = {**getattr(request.state, "told", {}), **answer.headers}
+        return Response(answer.body, answer.status, told, answer.kind)
 
     async def on_domain(request: Request, error: Exception) -> Response:
         return respond(request, error)

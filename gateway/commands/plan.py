@@ -127,6 +127,7 @@ def _compiled_text(text: bytes, name: str, beside: Path, *, secrets: bool) -> St
 
 
 def plan_between(before: State | None, after: State, strict: bool) -> Plan:
+    """What leads from the one to the other, with its checks. before: None where nothing was active."""
     from gateway.switching.checks import checks_of, compiles
     from gateway.switching.comparing import NO_TABLE, changed_keys, plan_of
 

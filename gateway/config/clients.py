@@ -9,7 +9,7 @@ from gateway.config.sections.callers import ClientSection
 from gateway.config.validate import Draft
 from gateway.model.table import Client, Cors, Limits
 
-__all__ = ["compile_clients", "compile_cors"]
+__all__ = ["check_assistants", "check_known_region", "compile_clients", "compile_cors"]
 
 _PREFIX = "sha256:"
 
@@ -26,7 +26,6 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
             name=name,
-            key_hashes=frozenset(hashes),
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
             region=section.region,
             may_assert=frozenset(section.may_assert),
@@ -62,17 +61,18 @@ def _limits(findings: Findings, path: Path, section: ClientSection) -> Limits | 
 
 
 def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:
-    _check_assistants(draft, findings, path, section)
+    check_assistants(draft, findings, path, section.assistants or [])
     if section.region is not None:
         _check_region(draft, findings, regions, (*path, "region"), section.region, section)
     if "territory" in section.may_assert and "assertion" not in draft.config.location.signals:
         findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
 
 
-def _check_assistants(draft: Draft, findings: Findings, path: Path, section: ClientSection) -> None:
+def check_assistants(draft: Draft, findings: Findings, path: Path, names: list[str]) -> None:
+    """Report those that there are not."""
     known = draft.names("assistants")
     owners = {alias: name for name, owner in draft.config.assistants.items() for alias in owner.aliases}
-    for index, name in enumerate(section.assistants or ()):
+    for index, name in enumerate(names):
         if name in known or draft.is_broken("assistants"):
             continue
         hint = f"write {quoted(owners[name])}, whose alias it is" if name in owners else choice_hint(name, known)
@@ -85,13 +85,18 @@ def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     return not asked or any(region in known[name].routes for name in asked)
 
 
+def check_known_region(draft: Draft, findings: Findings, place: Path, name: str) -> bool:
+    """Whether there is such a region; a problem if there is not."""
+    known = draft.names("regions")
+    if name not in known and not draft.is_broken("regions"):
+        findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
+    return name in known
+
+
 def _check_region(
     draft: Draft, findings: Findings, regions: Regions, place: Path, name: str, section: ClientSection
 ) -> None:
-    known = draft.names("regions")
-    if name not in known:
-        if not draft.is_broken("regions"):
-            findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
+    if not check_known_region(draft, findings, place, name):
         return
     region = regions.by_name.get(name)
     if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):

@@ -14,6 +14,7 @@ from gateway.config.endpoints import Endpoints
 from gateway.config.exporters import compile_exporters
 from gateway.config.findings import Findings
 from gateway.config.in_clear import secrets_in_clear
+from gateway.config.leftovers import judge_leftovers
 from gateway.config.load import Document
 from gateway.config.location import compile_location
 from gateway.config.origins import StatedFacts
@@ -57,6 +58,7 @@ def compile_config(
     """
     findings = Findings(document.source)
     draft = validate(findings)
+    judge_leftovers(draft, findings, registry)
     demo = demo or draft.config.demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)

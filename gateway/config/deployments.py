@@ -28,10 +28,11 @@ from gateway.model.table import Secrets
 from providers.adapter import Adapter, Capabilities, Target
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
 from providers.fitting import FEATURES, moves_data, parameters_of
+from providers.registry import Registry
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places, parent
 
-__all__ = ["compile_deployments"]
+__all__ = ["compile_deployments", "find_adapter"]
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -132,7 +133,7 @@ def _parts(
     catalogue: OwnCatalogue,
 ) -> _Parts | None:
     """The parts of a deployment; None if it is unsound, and then everything that is wrong with them has been told."""
-    adapter = _adapter(findings, path, section.provider, endpoints)
+    adapter = find_adapter(findings, path, section.provider, endpoints.registry)
     if adapter is None:
         return None
     endpoint = endpoints.read(name, section, adapter)
@@ -152,8 +153,8 @@ def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, 
             findings.warn((*path, "model"), str(farewell), f"name another model, {other}")
 
 
-def _adapter(findings: Findings, path: Path, provider: str, endpoints: Endpoints) -> Adapter | None:
-    registry = endpoints.registry
+def find_adapter(findings: Findings, path: Path, provider: str, registry: Registry) -> Adapter | None:
+    """The provider's, None after reporting why there is none."""
     if provider in registry.broken:
         message = f"the provider {quoted(provider)} is installed, but doesn't load: {registry.broken[provider]}"
         findings.error((*path, "provider"), message, "mend or update its package")

@@ -62,7 +62,8 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
     for index, name in enumerate(listed):
         written = "signals" in section.model_fields_set and not draft.is_broken("location", name)
         if written and name in sections and sections[name] is None:
-            findings.error((*place, index), f"`{name}` is not set up", f"write `location.{name}`, or remove it here")
+            message = f"has no effect: `{name}` is not set up"
+            findings.warn((*place, index), message, f"write `location.{name}`, or remove it here")
     used = {"edge_header": section.edges, **sections}
     for name, key in (("edge_header", "edges"), ("claim", "claim"), ("geoip", "geoip")):
         if used[name] and name not in listed and not (name == "edge_header" and "geoip" in listed):

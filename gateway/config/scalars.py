@@ -179,6 +179,7 @@ _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 
 
 def mistake(message: str, hint: str = "") -> PydanticCustomError:
+    """A validator's error: what is wrong, and the hint that says how to mend it."""
     return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
 
 

@@ -42,6 +42,7 @@ class Node:
 
     @property
     def is_collection(self) -> bool:
+        """Whether it is a list or a mapping, and no scalar."""
         return self.items is not None or self.entries is not None
 
 

@@ -189,7 +189,7 @@ async def _read(begun: Begun, started_at: float, attempts: int) -> Asked:
     if begun.completion is not None:
         timing = Timing(time.monotonic() - started_at)
         return Asked(timing, answer_of(begun.completion), usage=begun.completion.usage, attempts=attempts)
-    assert begun.stream is not None, "an answer is whole or a stream"  # noqa: S101
+    assert begun.stream is not None, "an answer is whole or a stream"  # noqa: S101  # mypy can't tell
     first_at = last_at = time.monotonic()
     pieces = 0
     events: list[StreamEvent] = []

@@ -74,10 +74,7 @@ def shadow_markdown(report: Report) -> str:
     lines += _table(head, rows)
     for name, one in shadows.items():
         if one["failed"]:
-            count = len(one["failed"]) + one["hidden"]
-            lines += [f"<details><summary>{_text(name)}: {count} failed</summary>", ""]
-            lines += [_item(item) for item in one["failed"][:_MOST_FAILED]]
-            lines += ["", "</details>", ""]
+            lines += _folded(name, one)
     return "\n".join(lines) + "\n"
 
 
@@ -155,11 +152,18 @@ def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
             found = candidates[name][axis]
             if not found or not found["failed"]:
                 continue
-            count = len(found["failed"]) + found["hidden"]
-            lines += [f"<details><summary>{name}, {axis}: {count} failed items</summary>", ""]
-            lines += [_item(item) for item in found["failed"][:_MOST_FAILED]]
-            lines += ["", "</details>", ""]
+            lines += _folded(f"{name}, {axis}", found)
     return ["## Failed items", "", *lines] if lines else []
+
+
+def _folded(whose: str, found: dict[str, Any]) -> list[str]:
+    """The first failed items, and how many there are."""
+    shown = found["failed"][:_MOST_FAILED]
+    count = len(found["failed"]) + found["hidden"]
+    more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
+    # A line of HTML, in which a forge reads no Markdown: what is escaped for that would show its backslashes.
+    summary = f"<details><summary>{html.escape(whose)}: {count} failed{more}</summary>"
+    return [summary, "", *map(_item, shown), "", "</details>", ""]
 
 
 def _item(item: dict[str, str]) -> str:

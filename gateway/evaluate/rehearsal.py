@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from gateway.evaluate.items import Answer, Call, Choice, Item, Number
 from gateway.evaluate.scorers import score
@@ -32,7 +33,7 @@ __all__ = ["BLANK", "RehearsalFailed", "scenario_of", "simulators"]
 Site = tuple[str, str]
 BLANK: Site = ("openai-compatible", "blank")
 """A server among the simulated ones that answers at once: what their process and ours add to a time together."""
-_BEYOND = {"slow": "slow", "429": 429, "503": 503}
+_BEYOND: Mapping[str, Literal["slow", 429, 503]] = {"slow": "slow", "429": 429, "503": 503}
 _UNSURE = ("?", "I do not know.", "", "No. " * 400)
 
 
@@ -46,7 +47,7 @@ def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iter
     several at one site, the first one is what is there."""
     command = [sys.executable, "-m", "gateway.evaluate.rehearsal"]
     order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603  # ourselves
     try:
         if child.stdin is None or child.stdout is None:
             raise RehearsalFailed("the simulated candidates have no way to talk")
@@ -79,7 +80,7 @@ def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
         between_events_s=simulated.between_tokens_ms / 1000,
         seed=simulated.seed,
         aptitude=Aptitude(lessons, simulated.seed),
-        capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),  # type: ignore[arg-type]
+        capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),
     )
 
 

@@ -182,7 +182,7 @@ class RunStore:
         where = "" if candidate is None else "WHERE candidate = ?"
         names = () if candidate is None else (candidate,)
         asked = self._database.execute(
-            f"SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM answer {where}",  # noqa: S608
+            f"SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM answer {where}",  # noqa: S608  # constant
             names,
         ).fetchone()
         return int(asked[0]), int(asked[1])

@@ -89,8 +89,8 @@ def main() -> None:
     """One order, one outcome. All that is needed for it is there before the order comes."""
     # It ends with its one outcome and holds what it makes until then: to look for garbage is a fifteenth of its time.
     gc.disable()
-    from gateway.config.compile import compile_config  # noqa: F401
-    from gateway.config.load import load_document  # noqa: F401
+    from gateway.config.compile import compile_config  # noqa: F401  # loaded ahead of the order
+    from gateway.config.load import load_document  # noqa: F401  # likewise
     from providers.registry import load_registry
 
     load_registry()

@@ -48,6 +48,12 @@ class Edge:
         """Every header of this peer that is believed."""
         return tuple(name for name in (self.country_header, self.part_header, self.client_ip_header) if name)
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All but the value of its secret, which is renewed now and then."""
+        secret_header = self.secret.header if self.secret is not None else None
+        return self.networks, self.country_header, self.part_header, self.client_ip_header, secret_header
+
 
 @dataclass(frozen=True, slots=True)
 class LocationRules:
@@ -75,3 +81,19 @@ class LocationRules:
         secrets = [edge.secret.header for edge in self.edges if edge.secret is not None]
         names = {ASSERTION, *secrets, *(name for edge in self.edges for name in edge.headers)}
         object.__setattr__(self, "read_headers", tuple(name.encode() for name in sorted(names)))
+
+    def believes(self, signal: str, earlier: LocationRules) -> bool:
+        """Whether what a signal has said by earlier rules would be heard by these: from an edge that is still one, or a
+        claim of the same issuer. A secret or key that has only been replaced changes nothing."""
+        if signal not in self.signals:
+            return False
+        told, now = {edge.identity for edge in earlier.edges}, {edge.identity for edge in self.edges}
+        match signal:
+            case "edge_header":
+                return told <= now
+            case "geoip":
+                # Of a peer that has become an edge, another address counts.
+                return told == now
+            case "claim" if self.claim is not None and earlier.claim is not None:
+                return self.claim.identity == earlier.claim.identity
+        return True

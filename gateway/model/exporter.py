@@ -36,9 +36,11 @@ class Exporter:
     ratio: float = 1.0
     missing: tuple[str, ...] = ()
 
-    def may_hear_of(self, region: Region | None) -> bool:
-        """Whether a request of this region may be told of: by this config, and by the region's own boundary too,
-        which may be that of an earlier config."""
+    def may_hear_of(self, region: Region | None, territory: str | None = None) -> bool:
+        """Whether a request of this region, from this territory where it is known, may be told of: by this config, and
+        by the region's own boundary too, which may be that of an earlier config. What must stay at home isn't told of
+        elsewhere."""
         if region is None:
             return self.hears_of_unplaced
-        return region.name in self.regions and self.residency.within(region.boundary)
+        kept = region.kept_at_home(territory) if territory is not None else None
+        return region.name in self.regions and self.residency.within(region.boundary if kept is None else kept)

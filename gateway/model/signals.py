@@ -60,6 +60,11 @@ class ClaimRules:
     preferences: str | None = None
     consents: str = "consents"
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What is believed of whom, but for the keys, which are renewed now and then."""
+        return self.issuer, self.audience, self.algorithms, self.territory, self.consents
+
 
 @dataclass(frozen=True, slots=True)
 class GeoIpRules:

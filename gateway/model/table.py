@@ -17,6 +17,7 @@ from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
 from gateway.model.speech import Speech
 from providers.auth import Secret
+from providers.catalogue import territory_data
 from providers.territories import NOWHERE, Places, parent
 
 __all__ = [
@@ -62,6 +63,12 @@ class Region:
         """Whether it takes every territory that no other region names."""
         return self.territories.included is None
 
+    def kept_at_home(self, territory: str) -> Places | None:
+        """Where prompts from this territory must stay, though the region's boundary is wider: a region that names
+        nobody has not decided that they may leave. None where that is no question."""
+        country = parent(territory) or territory
+        return Places(frozenset({country})) if self.is_default and country in territory_data().stays else None
+
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
@@ -106,7 +113,6 @@ class Client:
     """Who may call. `assistants` None means all; `region` binds every request of its keys to one region."""
 
     name: str
-    key_hashes: frozenset[str]
     assistants: frozenset[str] | None = None
     region: str | None = None
     may_assert: frozenset[str] = frozenset()

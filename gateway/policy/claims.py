@@ -128,9 +128,9 @@ def _read_key(jwk: dict[str, object]) -> tuple[jwt.algorithms.AllowedPublicKeys,
             return (rsa, _RSA) if rsa.key_size >= _MIN_RSA_BITS else None  # type: ignore[return-value]  # no `d`: public
         case "EC":
             fit = _EC.get(str(jwk.get("crv")))
-            return (ECAlgorithm.from_jwk(jwk), fit) if fit else None  # type: ignore[return-value]
+            return (ECAlgorithm.from_jwk(jwk), fit) if fit else None  # type: ignore[return-value]  # as above
         case "OKP" if jwk.get("crv") in ("Ed25519", "Ed448"):
-            return OKPAlgorithm.from_jwk(jwk), frozenset({"EdDSA"})  # type: ignore[return-value]
+            return OKPAlgorithm.from_jwk(jwk), frozenset({"EdDSA"})  # type: ignore[return-value]  # as above
     return None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gateway.model.edge import Signal
+from gateway.model.edge import LocationRules, Signal
 from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
@@ -134,14 +134,14 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
     return _weigh(table, client, readings, evidence)
 
 
-def resolve_again(table: Table, client: Client | None, location: Location) -> Location:
-    """What this table makes of the signals that an earlier one has heard, as far as it still hears them.
-
-    client: the caller as this table has it.
-    """
+def resolve_again(
+    table: Table, client: Client | None, location: Location, heard_by: LocationRules | None = None
+) -> Location:
+    """What this table makes of the signals that an earlier one has heard (by `heard_by`), as far as it still hears
+    them. client: the caller as this table has it."""
     readings: list[_Reading] = []
     for item in location.evidence:
-        if item.signal not in table.location.signals:
+        if not table.location.believes(item.signal, heard_by or table.location):
             continue
         if item.signal == "assertion":
             # Who may not assert may have been ignored, and who may not any more is.

@@ -84,10 +84,8 @@ def bounds_of(region: Region, territory: str | None) -> Places:
 
 
 def kept_at_home(region: Region, territory: str) -> Places | None:
-    """Where prompts from this territory must stay, though the region's boundary is wider: a region that names nobody
-    has not decided that they may leave. None where that is no question."""
-    country = parent(territory) or territory
-    return Places(frozenset({country})) if region.is_default and country in territory_data().stays else None
+    """See `Region.kept_at_home`."""
+    return region.kept_at_home(territory)
 
 
 def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:

@@ -113,6 +113,7 @@ def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:
 
 
 def ask_for_consent(deployment: Deployment) -> Refusal:
+    """The refusal that a yes of the person would mend: to whom, and where that stores and processes."""
     rule, residency = deployment.consent, deployment.residency
     recipient = rule.recipient if rule is not None else deployment.provider
     return Refusal(
@@ -186,5 +187,6 @@ def _reason(verdict: Step | tuple[PassedOver, str]) -> PassedOver | None:
 
 
 def words_of(names: frozenset[str]) -> str:
+    """The names in order, with commas, cut where there are too many."""
     # Names come from the request, however many and long they are.
     return ", ".join(sorted(names))[:_MOST_OF_NAMES]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import Step
+from gateway.model.edge import LocationRules
 from gateway.model.location import Location
 from gateway.model.table import Client, Region, Table
 from gateway.policy.fence import still_permitted
@@ -35,20 +36,26 @@ def why_not_now(
     needs: Needs,
     now_s: float,
     consents: ConsentsUnder | None = None,
+    heard_by: LocationRules | None = None,
 ) -> str | None:
-    """None if the current table lets this step be taken now for that caller and request, else why not."""
+    """None if the current table lets this step be taken now for that caller and request, else why not.
+
+    heard_by: the rules by which the place was decided, where they may be others than the current table's.
+    """
     reason = still_permitted(step.permit, current, assistant, now_s)
     if reason is not None or step.permit.table == current.version:
         return reason
     now = _client_now(current, client)
     if client is not None and (now is None or not now.may_ask(assistant)):
         return "the current config doesn't let this client ask"
-    place = _place_now(current, location, now)
+    place = _place_now(current, location, now, heard_by)
     region = place.region if place is not None else None
     if place is None or region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
     found = current.assistants[assistant]
-    agreed = _still_agreed(consents(current, region), current, now) if consents is not None else NO_CONSENT
+    agreed = NO_CONSENT
+    if consents is not None:
+        agreed = _still_agreed(consents(current, region), current, now, heard_by)
     decision = decide(current, found, place, needs, {}, now_s, consents=agreed)
     # What the table thinks of this step, even where it would begin with another, ask the person something first, or has
     # another member of a weighted set for this person by now.
@@ -71,15 +78,18 @@ def _client_now(current: Table, client: Client | None) -> Client | None:
     return next((other for other in current.clients.values() if other.name == client.name), None)
 
 
-def _still_agreed(agreed: Consents, current: Table, client: Client | None) -> Consents:
+def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard_by: LocationRules | None) -> Consents:
     """Without the word of those whom the current table doesn't let speak for the person any more."""
     asserted = agreed.asserted and client is not None and "consent" in client.may_assert
-    standing = agreed.standing if "claim" in current.location.signals else frozenset[str]()
+    believed = current.location.believes("claim", heard_by or current.location)
+    standing = agreed.standing if believed else frozenset[str]()
     return replace(agreed, standing=standing, asserted=asserted)
 
 
-def _place_now(current: Table, location: Location, client: Client | None) -> Location | None:
+def _place_now(
+    current: Table, location: Location, client: Client | None, heard_by: LocationRules | None
+) -> Location | None:
     """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:
         return None
-    return replace(resolve_again(current, client, location), preferences=location.preferences)
+    return replace(resolve_again(current, client, location, heard_by), preferences=location.preferences)

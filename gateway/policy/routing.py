@@ -18,7 +18,7 @@ from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
-from gateway.policy.abilities import fit_of
+from gateway.policy.abilities import fit_of, has_effects_at
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
 from gateway.policy.parts import bounds_of, kept_at_home
@@ -134,7 +134,8 @@ def _concluded(
     if table.recipients and (asking := who_is_to_be_asked(route, judged)) is not None:
         return Decision(ask_for_consent(asking), judged)
     if steps:
-        return take_side(Decision(Plan(assistant, region, steps, has_effects=bool(needs.moving)), judged, lanes), None)
+        has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
+        return take_side(Decision(Plan(assistant, region, steps, has_effects=has_effects), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
     return Decision(refuse_all(assistant, region, passed_over, judged, health, needs), judged)
 

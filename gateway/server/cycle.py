@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.server.header_lines import LINE, block_of, shared_block
 
 __all__ = ["GatewayCycle"]
 
@@ -26,9 +27,6 @@ _CHUNKED = b"transfer-encoding: chunked\r\n"
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAULT = b"Internal Server Error"
 _FAULT_HEADERS = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAULT)), _CLOSE)
-_LINE = b": ".join
-# As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
-_CR, _LF, _NUL = b"\r\n\0"
 Pairs = Iterable[tuple[bytes, bytes]]
 
 
@@ -198,7 +196,7 @@ class GatewayCycle:
         if self._flow.write_paused or self.disconnected or self.response_started or self._is_head:
             return False
         connection, closing = self._connection, b"" if self.keep_alive else _CLOSE_LINE
-        block = _shared_block(tuple(connection.server_state.default_headers)) + _block(lines)
+        block = shared_block(tuple(connection.server_state.default_headers)) + block_of(lines)
         self.response_started = True
         self.expects = False
         connection.transport.write(b"%b%b%b%b\r\n%b%b%b" % (_OK, block, framing, closing, start, body, end))
@@ -240,10 +238,10 @@ class GatewayCycle:
         if known.get(b"connection") == b"close":
             self.keep_alive = False
             pairs = [pair for pair in pairs if pair != _CLOSE]
-        self._open(status, [*map(_LINE, pairs)], int(length) if length is not None else None)
+        self._open(status, [*map(LINE, pairs)], int(length) if length is not None else None)
 
     def _open(self, status: int, lines: list[bytes], length: int | None) -> None:
-        block = _shared_block(tuple(self._connection.server_state.default_headers)) + _block(lines)
+        block = shared_block(tuple(self._connection.server_state.default_headers)) + block_of(lines)
         self.response_started = True
         self.expects = False
         self._has_body = not self._is_head and status not in _NO_BODY
@@ -285,17 +283,3 @@ class GatewayCycle:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
-
-
-def _block(lines: Sequence[bytes]) -> bytes:
-    """Header lines as they are written; raises RuntimeError for one that would be two."""
-    text = b"".join(lines)
-    if _CR in text or _LF in text or _NUL in text:
-        raise RuntimeError("a response header with a line break was stopped")
-    return b"\r\n".join([*lines, b""])
-
-
-@lru_cache(maxsize=4)
-def _shared_block(pairs: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The headers of every answer, which are the same for a second: the date is in them."""
-    return _block([*map(_LINE, pairs)])

@@ -43,7 +43,7 @@ class GatewayProtocol(HttpToolsProtocol):
         # Asked for each header: a method would look up where to put it each time.
         self._given: list[tuple[bytes, bytes]] = []
         keep = self._given.append
-        self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]
+        self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]  # see above
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
         self._app: Callable[..., Awaitable[None]] = config.loaded_app
@@ -60,7 +60,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort

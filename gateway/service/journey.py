@@ -171,7 +171,8 @@ class Journeys:
         if now is table and not plan.region.approvals_required:
             return None
         under = consenting.under if consenting is not None else None
-        return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under)
+        name, heard_by = plan.assistant.name, table.location
+        return why_not_now(step, now, name, client, location, needs, self.clock(), under, heard_by)
 
 
 def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from gateway.model.exporter import Exporter
 from gateway.model.record import Record
-from gateway.model.table import Region
 from gateway.model.trace import TraceContext
 from gateway.telemetry.gathering import Ended
 from gateway.telemetry.log import logger
@@ -79,9 +78,8 @@ class Tracer:
             return
         for record, at in ended:
             if record.trace is not None:
-                region = record.location.region if record.location is not None else None
                 for sender in self._senders:
-                    sender.offer(record, record.trace, region, at)
+                    sender.offer(record, record.trace, at)
 
     def _follow(self, exporters: tuple[Exporter, ...]) -> None:
         """Take over a new table's exporters. One that is as it was goes on; what another still had is dropped: the
@@ -129,10 +127,13 @@ class _Sender:
 
         self._otlp = otlp
 
-    def offer(self, record: Record, trace: TraceContext, region: Region | None, at: float) -> None:
+    def offer(self, record: Record, trace: TraceContext, at: float) -> None:
         """Queue it, if this exporter may hear of it and its sample has it."""
-        exporter = self.exporter
-        if not exporter.may_hear_of(region) or not _is_sampled(trace, exporter.ratio):
+        exporter, place = self.exporter, record.location
+        may_hear = (
+            exporter.may_hear_of(place.region, place.territory) if place is not None else exporter.hears_of_unplaced
+        )
+        if not may_hear or not _is_sampled(trace, exporter.ratio):
             return
         if self._closing or len(self._queue) >= _MOST_QUEUED:
             self._count("discarded" if self._closing else "queue_full", 1)
@@ -184,7 +185,8 @@ class _Sender:
             if not left or self._closing or (delivery.status is not None and delivery.status not in _AGAIN):
                 break
             named_s = delivery.retry_after_s
-            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else wait_s * random.random())  # noqa: S311
+            drawn = wait_s * random.random()  # noqa: S311  # a wait is no secret
+            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else drawn)
             wait_s *= 2
         return "failed"
 

@@ -24,7 +24,7 @@ def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
     """The body and its content type: OpenMetrics where the Accept header names it, else Prometheus' text format."""
     collector = _Snapshot(snapshot)
     if any(part.partition(";")[0].strip().lower() == _OPENMETRICS for part in accept.split(",")):
-        body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]
+        body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]  # the library's
         return body, openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(collector), CONTENT_TYPE_PLAIN_0_0_4
 

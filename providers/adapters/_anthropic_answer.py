@@ -28,9 +28,9 @@ _FINISH: dict[str, FinishReason] = {
     "tool_use": "tool_calls",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
-    # A loop of the provider's own tools waits to be continued: the answer isn't whole.
-    "pause_turn": "length",
     "refusal": "content_filter",
+    # The model gave its turn back between two of the provider's own tools, which nobody asks for here.
+    "pause_turn": "stop",
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200

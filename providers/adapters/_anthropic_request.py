@@ -95,6 +95,7 @@ def _max_tokens(request: ChatRequest, target: Target) -> int:
 
 
 def stops_of(stops: Sequence[str]) -> list[str]:
+    """The words to stop at; raises UnsupportedFeature for one of blanks alone."""
     if any(not stop.strip() for stop in stops):
         raise UnsupportedFeature("stop", "the provider takes no `stop` of blanks alone")
     return list(stops)

@@ -11,7 +11,7 @@ from typing import Literal
 from providers.adapter import WireResponse
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
-from providers.adapters._tool_loops import arguments_text
+from providers.adapters._tool_loops import arguments_text, calls_in
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure, mistakes_in
@@ -103,6 +103,7 @@ _CONTENTS: dict[str, Literal["text", "reasoning", "refusal", "tool_calls"]] = {
     "thinking": "reasoning",
     "refusal": "refusal",
     "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
 }
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
@@ -119,7 +120,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     except JsonError:
         value = None
     body: Mapping[str, object] = value if type(value) is dict else {}
-    if body.get("error"):
+    if body.get("error") or body.get("object") == "error":
         raise ProviderFailed(classify(body, response))
     usage = body.get("usage")
     if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
@@ -155,6 +156,8 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     if type(choices) is list:
         for entry in choices:
             _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
+    elif take("object") == "error":
+        read_chunk(assembler, chunk, "error")
     if usage and type(usage) is dict:
         assembler.usage(read_usage(usage))
 
@@ -196,8 +199,8 @@ def _read_delta(
         assembler.text(text, index, logprobs)
     if take("refusal") and (refusal := read_str(delta, "refusal")):
         assembler.refusal(refusal, index)
-    if take("tool_calls"):
-        for place, entry in enumerate(read_list(delta, "tool_calls")):
+    if take("tool_calls") or take("function_call"):
+        for place, entry in enumerate(calls_in(delta)):
             read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
     return text
 
@@ -214,9 +217,7 @@ def read_reasoning(delta: Mapping[str, object]) -> str:
         if take(name) and (text := read_str(delta, name)):
             return text
     details = "".join(read_str(as_map(one), "text") or "" for one in as_list(take("reasoning_details")))
-    if details:
-        return details
-    return _thoughts_among(content) if type(content := take("content")) is list else ""
+    return details or (_thoughts_among(content) if type(content := take("content")) is list else "")
 
 
 def _thoughts_among(content: object) -> str:
@@ -278,7 +279,8 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     error = body.get("error")
     source = error if isinstance(error, dict) else body
     text = error if isinstance(error, str) else read_str(source, "message") or mistakes_in(body)
-    code = read_str(source, "code")
+    # What is told of a block beside the code stands for one where it is missing.
+    code = read_str(source, "code") or ("misalignment_policy_violation" if source.get("misalignment") else None)
     word = read_str(source, "type")
     status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR
     kind = BY_CODE.get(code or "") or BY_CODE.get(word or "")

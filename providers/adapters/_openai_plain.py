@@ -17,7 +17,7 @@ __all__ = ["PLAIN_FINISH", "plain_completion"]
 
 PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 # Fields of a message in which something may stand that is no part of the answer; any other must be empty.
-_BESIDE = frozenset({"role", "content", "annotations", "function_call", "audio"})
+_BESIDE = frozenset({"role", "content", "annotations", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _make_message, _make_choice, _make_completion = maker(AssistantMessage), maker(Choice), maker(ChatCompletion)
 

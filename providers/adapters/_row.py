@@ -84,8 +84,9 @@ class Requests:
     n_beside_tools: whether both can be asked for.
     choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
     the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
-    reasoning_back: whether reasoning text goes back with the calls of a turn: `kept` if there is any, `required` also
-    if there is none. json_word: a JSON format needs the word in a message. most_stops, stop_characters: bounds of stop.
+    reasoning_back: whether reasoning text goes back in a turn with calls: `kept` if there is any, `required` also if
+    there is none. user_bytes: of `user`; a longer one is told by its SHA-256. json_word: a JSON format needs the word
+    in a message. most_stops, stop_characters: bounds of stop.
     base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
@@ -115,6 +116,7 @@ class Requests:
     json_word: bool = False
     most_stops: int | None = None
     stop_characters: int | None = None
+    user_bytes: int | None = None
     prefill: Prefill | None = None
 
 

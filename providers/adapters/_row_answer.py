@@ -19,6 +19,7 @@ from providers.adapters._openai_stream import RelayingParser
 from providers.adapters._row import Answers, Ending, Errors, Row
 from providers.adapters._row_errors import classify, holds_error
 from providers.adapters._think_tags import ThinkTags
+from providers.adapters._tool_loops import calls_in
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, Usage
 from providers.classify import MESSAGES
@@ -123,7 +124,7 @@ class _Reader:
         if refusal := read_str(delta, "refusal"):
             self.assembler.refusal(refusal, index)
         is_whole = repeats and not self._rule.message_is_delta
-        for place, entry in enumerate(read_list(delta, "tool_calls")):
+        for place, entry in enumerate(calls_in(delta)):
             read_tool_call(self.assembler, as_map(entry), index, place if is_whole else None)
         if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
             self.assembler.usage(_usage(usage, self._rule))

@@ -36,8 +36,9 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     `sites`: those of the vendor. Their keys don't open each other, so that a refused key is told to belong elsewhere,
     perhaps; nobody ever tries it there.
     """
-    code = _first(body, rule.code_at)
-    code = "" if code == "0" else code
+    codes = [code for place in rule.code_at if (code := _text_at(body, place)) not in ("", "0")]
+    # An inner code that is known says more than an outer one that isn't.
+    code = next((one for one in codes if one in BY_CODE or by_code(one, rule.codes)), codes[0] if codes else "")
     word = _first(body, rule.type_at)
     detail = _first(body, rule.message_at) or mistakes_in(body) or plain_text(response)
     kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)

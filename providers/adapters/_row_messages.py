@@ -47,7 +47,9 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
         raise UnsupportedFeature("messages", f"this provider takes at most {rule.most_messages} messages")
     if rule.call_ids:
         messages = _with_short_ids(messages)
-    encoded = [_message(message, row, facts) for message in messages]
+    thinks = bool(rule.reasoning_back) and "reasoning" in facts.features
+    owing = _in_turns_with_calls(messages) if thinks else ()
+    encoded = [_message(message, row, owes=position in owing) for position, message in enumerate(messages)]
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded
@@ -62,7 +64,25 @@ def _system_first(messages: Sequence[Message], continues: bool) -> list[Message]
     return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
 
 
-def _message(message: Message, row: Row, facts: ModelFacts) -> dict[str, object]:
+def _in_turns_with_calls(messages: Sequence[Message]) -> set[int]:
+    """The places of the assistant's messages that call a tool, or stand in one turn with such a message: from one
+    message of a user to the next. An answer that the model is to go on with is not among them."""
+    found: set[int] = set()
+    turn: set[int] = set()
+    calls = False
+    for position, message in enumerate((*messages, UserMessage(""))):
+        if isinstance(message, UserMessage):
+            found |= turn if calls else set()
+            turn, calls = set(), False
+        elif isinstance(message, AssistantMessage):
+            if message.tool_calls or position < len(messages) - 1:
+                turn.add(position)
+            calls = calls or bool(message.tool_calls)
+    return found
+
+
+def _message(message: Message, row: Row, *, owes: bool) -> dict[str, object]:
+    """owes: whether the vendor, if it wants thoughts back at all, wants those of this message."""
     rule = row.requests
     names = "message_name" in row.capabilities.parameters
     match message:
@@ -76,8 +96,8 @@ def _message(message: Message, row: Row, facts: ModelFacts) -> dict[str, object]
         case AssistantMessage(content, refusal, reasoning, calls, name):
             text = text_of(content) or refusal or ("" if content is not None or not calls else None)
             body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
-            if rule.reasoning_back and calls and "reasoning" in facts.features:
-                # The vendor wants its thoughts back with the calls; whoever hid them sends a blank in their place.
+            if owes:
+                # Whoever hid the thoughts sends a blank in their place.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
                 body |= {"reasoning_content": thoughts} if thoughts else {}
             return body
@@ -93,7 +113,8 @@ def _content(content: str | tuple[Part, ...], row: Row) -> str | tuple[Part, ...
 
 def _part(part: Part, details: Collection[str], *, sound_uri: bool) -> Part:
     if isinstance(part, ImagePart) and part.detail not in details:
-        return replace(part, detail=None)
+        # OpenAI's newest word asks for more than `high`, which is then the nearest.
+        return replace(part, detail="high" if part.detail == "original" and "high" in details else None)
     if isinstance(part, AudioPart) and sound_uri:
         return replace(part, data=f"data:;base64,{part.data}")
     return part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
@@ -66,7 +67,7 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
         target.model,
         max_tokens_field=rule.max_tokens,
     )
-    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row)}
+    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row, target)}
     body["messages"] = encode_messages(request, row, target.facts)
     for name, value in rule.with_tools.items() if tools else ():
         body.setdefault(name, value)
@@ -89,15 +90,15 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     return body
 
 
-def _is_said(name: str, row: Row) -> bool:
-    """Whether the vendor has this field of OpenAI's; what it lacks was dropped, and named, before."""
+def _is_said(name: str, row: Row, target: Target) -> bool:
+    """Whether the model has this field of OpenAI's; what it lacks was dropped, and named, before."""
     if name in ("stream", "stream_options"):
         return False
     if name == row.requests.max_tokens:
         return "max_tokens" in row.capabilities.parameters
     if name in _OF_FEATURES:
         # Who has no such feature has no such field, and is asked for one choice without them in any case.
-        return _OF_FEATURES[name] in row.capabilities.features
+        return _OF_FEATURES[name] in row.capabilities.features & target.facts.features
     return name in _STRUCTURE or name in row.capabilities.parameters
 
 
@@ -130,8 +131,8 @@ def _check_features(request: ChatRequest, row: Row) -> None:
 
 
 def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
-    """The request with its numbers brought into what the vendor takes; what can't be brought there is refused."""
-    changes: dict[str, float | int] = {}
+    """The request with its numbers, and who asks, brought into what the vendor takes; what can't be is refused."""
+    changes: dict[str, float | int | str] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
     if request.n is not None and request.n > 1:
         if most_choices is not None and request.n > most_choices:
@@ -149,6 +150,11 @@ def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
         raise UnsupportedFeature(
             "stop", f"this provider's stop sequences have at most {rule.stop_characters} characters"
         )
+    if rule.user_bytes is not None and request.user is not None:
+        user = request.user.encode("utf-8", "surrogatepass")
+        if len(user) > rule.user_bytes:
+            # Whoever it is stays told apart from everybody else, which is all that the vendor has it for.
+            changes["user"] = hashlib.sha256(user).hexdigest()
     return change_request(request, **changes) if changes else request
 
 

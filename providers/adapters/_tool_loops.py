@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from providers.chat import (
@@ -21,13 +21,14 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.json_values import JsonError, dumps_text, embed_object
+from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
 
 __all__ = [
     "SILENT",
     "PlainChoice",
     "arguments_of",
     "arguments_text",
+    "calls_in",
     "results_in_order",
     "safe_call_id",
     "silences",
@@ -115,6 +116,13 @@ def arguments_text(value: object) -> str | None:
         return dumps_text(value) if value else ""
     except JsonError:
         return None
+
+
+def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
+    """The calls in a message, or a piece of one, of OpenAI's dialect. Some servers still write the form that it gave up
+    in 2023: one call without an id."""
+    former = read_map(delta, "function_call")
+    return read_list(delta, "tool_calls") or ([{"index": 0, "function": former}] if former else [])
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:

@@ -20,6 +20,7 @@ from providers.adapters._openai_stream import RelayingParser
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.chat import (
+    AllowedTools,
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
@@ -120,7 +121,11 @@ class OpenAIAdapter(Catalogued):
 
 
 def _in_common_words(request: ChatRequest) -> ChatRequest:
-    """The request without what only OpenAI has: the role `developer`, and a refusal apart from the text."""
+    """The request without what only OpenAI has: the role `developer`, a refusal apart from the text, and a choice among
+    some of the tools. Who gets no other tool can call no other."""
+    if isinstance(choice := request.tool_choice, AllowedTools):
+        tools = tuple(tool for tool in request.tools if tool.name in choice.names)
+        request = change_request(request, tools=tools, tool_choice=choice.mode)
     if type(request.messages) is Texts:
         return request
     messages = tuple(map(_in_common, request.messages))

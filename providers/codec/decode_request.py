@@ -21,7 +21,7 @@ from providers.chat import (
     ToolChoice,
 )
 from providers.codec.decode_messages import USE_A_FUNCTION, decode_messages
-from providers.codec.extra_fields import CHECKS
+from providers.codec.extra_fields import CHECKS, MOST_WITHIN, holds_too_much
 from providers.codec.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.codec.plain_request import plain_request
 from providers.codec.unread import unread_fields
@@ -85,6 +85,10 @@ def decode_any_request(body: object) -> ChatRequest:
     if extra or unread:
         _bound_unknown(extra)
         _bound_unknown(unread)
+        if holds_too_much(extra):
+            raise InvalidRequest(
+                f"the fields that are no part of the API hold more than {MOST_WITHIN} objects and lists"
+            )
     return _make_request(
         model=model,
         messages=messages,

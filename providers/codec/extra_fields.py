@@ -11,8 +11,12 @@ from collections.abc import Callable, Mapping
 from providers.codec.fields import boolean, choice, items, mapping, text
 from providers.failures import UnsupportedFeature
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "MOST_WITHIN", "holds_too_much"]
 
+MOST_WITHIN = 10_000
+"""Objects and lists in all fields without a word of ours: each is looked into for what moves data."""
+
+_HOLDERS = (dict, list)
 _Source = Mapping[str, object]
 _Check = Callable[[_Source, str], bool]
 
@@ -57,3 +61,15 @@ CHECKS: dict[str, _Check] = {
     "web_search_options": _object,
 }
 """By name; raises for a wrong type, and says whether the field is kept: null and absent never come here."""
+
+
+def holds_too_much(fields: _Source) -> bool:
+    """Whether there are more objects and lists in these fields than are looked into."""
+    waiting: list[object] = [fields]
+    seen = 0
+    while waiting and seen <= MOST_WITHIN:
+        one = waiting.pop()
+        seen += 1
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        waiting += [inner for inner in inside if isinstance(inner, _HOLDERS)]
+    return seen > MOST_WITHIN

@@ -40,7 +40,7 @@ def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: 
     if keys is None:
         return (("authorization", f"Bearer {secret}"),)
     try:
-        from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
+        from botocore.auth import SigV4Auth  # type: ignore[import-untyped]  # botocore has no types
         from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
         from botocore.credentials import Credentials  # type: ignore[import-untyped]
     except ImportError as error:

@@ -84,6 +84,9 @@ def _about_numbers(body: Mapping[str, object], row: Row) -> Iterator[Objection]:
         value = body.get(field)
         if isinstance(value, int | float) and not low <= value <= high:
             yield Objection(f"{field} must be between {low:g} and {high:g}", field)
+    user, longest_user = str(body.get(_field_of("user", row))), row.requests.user_bytes
+    if longest_user is not None and len(user.encode("utf-8", "replace")) > longest_user:
+        yield Objection(f"{_field_of('user', row)} has more than {longest_user} bytes", _field_of("user", row))
     stops = body.get("stop")
     if stops is not None and not isinstance(stops, list):
         yield Objection("stop must be a list", "stop")
@@ -105,6 +108,8 @@ def _about_messages(
         yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
     if rule.turns == "alternate":
         yield from _about_turns(messages)
+    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages):
+        yield Objection("The reasoning_content in the thinking mode must be passed back to the API.", "messages")
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
@@ -124,14 +129,25 @@ def _about_messages(
             Objection(f"{place}.{name}: Extra inputs are not permitted", place) for name in message.keys() - fields
         )
         calls = [as_map(call) for call in read_list(message, "tool_calls")]
-        thinks = "reasoning" in facts.features and rule.reasoning_back == "required"
-        if calls and thinks and not read_str(message, "reasoning_content"):
-            yield Objection("The reasoning_content in the thinking mode must be passed back to the API.", place)
         ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
         yield from _about_content(message.get("content"), details, able, place)
         yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
+
+
+def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
+    """Whether an answer of the assistant is without its thoughts in a turn that has calls."""
+    calls = owes = False
+    for message in messages:
+        if message.get("role") == "user":
+            calls = owes = False
+        elif message.get("role") == "assistant" and not message.get("prefix") and not message.get("partial"):
+            calls = calls or bool(message.get("tool_calls"))
+            owes = owes or not read_str(message, "reasoning_content")
+        if calls and owes:
+            return True
+    return False
 
 
 def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:

@@ -39,7 +39,7 @@ class _Protocol(HttpToolsProtocol):
         self.access_log = False
         self.logger = logging.getLogger(__name__)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         self._state.accepted += 1
         super().connection_made(transport)
 

@@ -75,6 +75,7 @@ BELOW = {
         *("service", "settings", "signing", "state", "switching", "telemetry", "terminal"),
     },
     "cli": {"commands", "config", "terminal", "__version__"},
+    "__main__": {"cli"},
 }
 # Third-party libraries, and the only places that may import them.
 HOMES = {

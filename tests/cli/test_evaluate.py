@@ -171,6 +171,32 @@ def test_the_markdown_has_no_markup_of_others(out: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) >= 3
 
 
+def test_the_markdown_says_how_many_failed_items_it_leaves_out(out: Path) -> None:
+    found = report_of(out)["candidates"]["ernie-cn"]["performance"]
+    count = len(found["failed"]) + found["hidden"]
+    assert count > 10
+    _, _, folded = (out / "report.md").read_text("utf-8").partition("<summary>ernie-cn, performance: ")
+    assert folded.startswith(f"{count} failed (the first 10 are shown)</summary>\n")
+    assert folded.partition("\n\n</details>")[0].count("\n- ") == 10
+
+
+def test_the_page_leaves_out_what_was_not_measured(out: Path) -> None:
+    from gateway.evaluate.page import html_page
+
+    report = report_of(out)
+    report["comparisons"] = report["comparisons"][:1]
+    for found in report["candidates"].values():
+        found["compliance"] = None
+        found["scalability"]["holds_to"] = None
+    page = html_page(report, "")
+    for word in ("By risk class", "TC260-003", "corrected for", "–/s"):
+        assert word not in page
+    assert "Approvals and the fence" in page
+    assert "Pairs on the same items" in page
+    report["comparisons"] = []
+    assert "Pairs on the same items" not in html_page(report, "")
+
+
 def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, folder: Path, out: Path) -> None:
     before = report_of(out)
     shown = gateway(*arguments(folder))

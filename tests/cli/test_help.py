@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from gateway import __version__, cli
 from gateway.commands import keys
+from gateway.settings import Settings
 from tests.cli.conftest import Command
 
 COMMANDS = (
@@ -43,7 +45,7 @@ def test_help_lists_every_command_and_where_to_begin(gateway: Command) -> None:
     listed = [line.split()[0] for line in shown.out.splitlines() if line.startswith("    ")]
     assert listed[-len(COMMANDS) :] == COMMANDS
     assert "gateway demo " in shown.out
-    assert "GATEWAY_CONFIG" in shown.out
+    assert set(re.findall(r"GATEWAY_\w+", shown.out)) == {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,12 @@ def test_an_unknown_command_is_told_the_known_ones(gateway: Command) -> None:
     assert shown.status == 2
     for name in COMMANDS:
         assert f"'{name}'" in shown.err
+
+
+def test_the_package_is_the_command_too() -> None:
+    """Where an environment is not activated, `python -m` is what people try."""
+    shown = subprocess.run([sys.executable, "-m", "gateway", "--version"], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stdout.split()[-1], shown.stderr) == (0, __version__, "")
 
 
 def test_the_version(gateway: Command) -> None:

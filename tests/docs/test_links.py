@@ -56,3 +56,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             elif target.suffix == ".md":
                 pending.append(target)
     assert set(PAGES) - {ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"} <= seen
+
+
+def test_a_decision_is_headed_by_its_number() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert decisions
+    for page in decisions:
+        number = int(page.name.partition("-")[0])
+        assert page.read_text("utf-8").startswith(f"# {number}. "), name_of(page)

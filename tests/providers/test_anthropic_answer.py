@@ -134,7 +134,7 @@ def test_a_whole_answer_reads_as_its_stream() -> None:
         ("stop_sequence", "stop", None),
         ("max_tokens", "length", None),
         ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
-        ("pause_turn", "length", "pause_turn"),
+        ("pause_turn", "stop", "pause_turn"),
         ("refusal", "content_filter", "refusal"),
         ("brand_new", "other", "brand_new"),
     ],

@@ -556,6 +556,14 @@ def test_what_nobody_knows_is_bounded_because_it_is_named(place: str) -> None:
     assert len(raised.value.param or "") < 200
 
 
+def test_what_nobody_knows_is_bounded_because_it_is_looked_into() -> None:
+    """Each object in it may have a field that moves data; a body has room for millions."""
+    taken = decode_request(body(more=[[{"a": [1, "b"]}]] * 3_332))
+    assert len(taken.extra) == 1
+    for field in ([[]] * 10_001, {"a": [{}] * 10_001}, [[{"a": []}]] * 4_000):
+        assert "hold more than 10000 objects" in str(mistake(body(more=field)))
+
+
 def test_a_mistake_of_a_long_token_is_told_in_few_words() -> None:
     error = mistake(body(logit_bias={"7" * 100_000: 1000}))
     assert len(str(error)) < 300

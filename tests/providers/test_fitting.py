@@ -39,6 +39,7 @@ from providers.fitting import (
     Fit,
     Needs,
     fit,
+    has_effects_there,
     moves_data,
     needs_of,
     parameters_of,
@@ -187,6 +188,15 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
         ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
         ({"inference_geo": "us"}, {"inference_geo"}),
         ({"more": {"mcp_servers": [{"url": "x"}], "store": False, "top_k": 1}}, {"more.mcp_servers"}),
+        # However deep, and in lists.
+        ({"extra_body": {"google": {"cached_content": "c/1"}}}, {"extra_body.cached_content"}),
+        ({"more": {"a": [[{"b": {"server_url": "https://x", "mcp_servers": []}}]]}}, {"more.server_url"}),
+        ({"hosted": [{"type": "mcp", "server_url": "https://x"}]}, {"hosted.server_url"}),
+        ({"more": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}}, {"more.tools"}),
+        ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, {"generationConfig.routingConfig"}),
+        # A schema's properties have any name; what stands in them is looked at as ever.
+        ({"guided_json": {"properties": {"provider": {"type": "string"}, "models": {"type": "array"}}}}, set()),
+        ({"more": {"properties": {"a": {"store": True}}}}, {"more.store"}),
         # What stands there are words of the client's own.
         ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
     ],
@@ -258,6 +268,19 @@ def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
     assert not fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"}, allowed_moves={"mcp_servers"}).moving
     dropped = fit(asked, EVERYTHING, UNKNOWN_MODEL)
     assert (dropped.unsupported, dropped.moving) == ({"more"}, frozenset())
+
+
+def test_a_field_that_a_site_allows_takes_no_other_along() -> None:
+    asked = needs_of(ask(extra={"search_options": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
+    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"search_options"})
+    assert (found.unsupported, found.moving) == (frozenset(), {"search_options.mcp_servers"})
+
+
+def test_what_is_left_out_has_no_effects() -> None:
+    asked = needs_of(ask(extra={"more": {"store": True}}))
+    assert not has_effects_there(asked, EVERYTHING)
+    assert has_effects_there(asked, EVERYTHING, {"more"}, {"store"})
+    assert has_effects_there(needs_of(ask(extra={"store": True})), EVERYTHING, allowed_moves={"store"})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
+    AllowedTools,
     AssistantMessage,
     ChatRequest,
     Failed,
@@ -30,6 +32,7 @@ from providers.chat import (
 from providers.failures import FailureKind, ProviderFailed
 from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
 from providers.folding import fold
+from providers.registry import load_registry
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"),))
@@ -315,6 +318,36 @@ def test_one_choice_still_open_is_a_cut_answer() -> None:
     assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
 
 
+@pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])
+def test_a_call_in_the_form_of_2023_is_a_call(provider: str) -> None:
+    adapter = load_registry().adapters[provider]
+    said = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
+    message = {"role": "assistant", "content": "", "function_call": said}
+    choices = [{"index": 0, "message": message, "finish_reason": "function_call"}]
+    whole = {"id": "r", "created": 7, "model": "m", "choices": choices}
+    answer = adapter.parse_response(WireResponse(200, {}, json.dumps(whole).encode(), 0), PLAIN)
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.name, call.arguments, call.id) == ("get_time", '{"city":"Oslo"}', "call_r_0")
+    assert answer.choices[0].finish_reason == "tool_calls"
+    pieces = [{"name": "get_time"}, {"arguments": '{"city":'}, {"name": "get_time", "arguments": '"Oslo"}'}]
+    chunks = [*(delta(function_call=piece) for piece in pieces), delta("function_call")]
+    parser = adapter.stream_parser(PLAIN)
+    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    assert fold((*parser.feed(data), *parser.close())).choices == answer.choices
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_a_choice_among_some_tools_is_openai_s_alone(mode: Literal["auto", "required"]) -> None:
+    tools = (Tool("get_time"), Tool("get_weather"))
+    asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
+    said = body(asked, PLAIN, COMPATIBLE)
+    assert said["tool_choice"] == mode
+    assert said["tools"] == [{"type": "function", "function": {"name": "get_weather"}}]
+    own = body(asked, PLAIN)["tool_choice"]
+    assert isinstance(own, dict)
+    assert own["type"] == "allowed_tools"
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -331,6 +364,8 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
         (400, {"code": "content_policy_violation"}, FailureKind.CONTENT_FILTER),
         (400, {"code": "unknown_parameter", "param": "x"}, FailureKind.INVALID_REQUEST),
         (400, {"code": None}, FailureKind.INVALID_REQUEST),
+        (400, {"code": None, "misalignment": {"error_type": "other", "steer": None}}, FailureKind.CONTENT_FILTER),
+        (400, {"code": None, "misalignment": None}, FailureKind.INVALID_REQUEST),
         (401, {"code": "invalid_api_key"}, FailureKind.CREDENTIALS),
         (401, {"code": "incorrect_hostname"}, FailureKind.CREDENTIALS),
         (403, {"code": "unsupported_country_region_territory"}, FailureKind.GEO_REFUSED),
@@ -385,6 +420,21 @@ def test_an_error_within_a_stream_has_no_status(error: object, kind: FailureKind
 def test_a_place_is_told_in_words_that_the_client_has_said(told: str | None, place: str | None) -> None:
     response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": told}}).encode(), 0)
     assert ADAPTER.classify_error(response).param == place
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(400, FailureKind.INVALID_REQUEST), (404, FailureKind.MODEL_NOT_FOUND), (500, FailureKind.UNAVAILABLE)],
+)
+def test_an_object_may_call_itself_an_error(code: int, kind: FailureKind) -> None:
+    """As older versions of vLLM do, which many have behind a URL of their own."""
+    error = {"object": "error", "message": "no", "type": "BadRequestError", "param": None, "code": code}
+    (failed,) = stream(error)
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is kind
+    with pytest.raises(ProviderFailed) as raised:
+        COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(error).encode(), 0), PLAIN)
+    assert raised.value.failure.kind is kind
 
 
 def test_an_error_event_may_have_no_envelope() -> None:

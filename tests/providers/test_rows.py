@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -25,6 +26,7 @@ from providers.chat import (
     Failed,
     FilePart,
     Finished,
+    ImagePart,
     JsonObjectFormat,
     Message,
     NamedTool,
@@ -89,6 +91,88 @@ def sent(provider: str, model: str, request: ChatRequest = ASK) -> dict[str, Any
 
 def response(body: object, status: int = 200, **headers: str) -> WireResponse:
     return WireResponse(status, {"content-type": "application/json", **headers}, json.dumps(body).encode(), 0)
+
+
+def looped(*between: Message) -> list[Message]:
+    call = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))
+    return [UserMessage("When?"), call, ToolMessage("call_1", "noon"), *between]
+
+
+@pytest.mark.parametrize("provider", ["deepseek", "moonshot"])
+@pytest.mark.parametrize(
+    ("messages", "thoughts"),
+    [
+        (looped(), [" "]),
+        # The answer behind the results is of the same turn, what was said before and after is not.
+        ([*looped(AssistantMessage("Noon.")), UserMessage("Thanks.")], [" ", " "]),
+        ([*looped(AssistantMessage("Noon.", reasoning="I know.")), UserMessage("Thanks.")], [" ", "I know."]),
+        ([UserMessage("Hi"), AssistantMessage("Hello."), *looped()], [None, " "]),
+        (
+            [*looped(AssistantMessage("Noon.")), UserMessage("?"), AssistantMessage("!"), UserMessage("?")],
+            [" ", " ", None],
+        ),
+        ([UserMessage("Hi"), AssistantMessage("Hello.", reasoning="Hm."), UserMessage("?")], [None]),
+        # What the model is to go on with is no answer yet.
+        (looped(AssistantMessage("It is ")), [" ", None]),
+    ],
+)
+def test_a_turn_with_calls_goes_back_with_its_thoughts(
+    provider: str, messages: list[Message], thoughts: list[str | None]
+) -> None:
+    model = {"deepseek": "deepseek-v4-pro", "moonshot": "kimi-k3"}[provider]
+    body = sent(provider, model, replace(ASK, messages=tuple(messages)))
+    said = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in said] == thoughts
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "n"),
+    [("moonshot", "kimi-k3", None), ("mistral", "mistral-large-4", 1), ("dashscope-compatible", "qwq-plus", None)],
+)
+def test_one_choice_is_not_asked_for_where_there_is_no_other(provider: str, model: str, n: int | None) -> None:
+    assert sent(provider, model, replace(ASK, n=1)).get("n") == n
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "details"),
+    [
+        ("azure", "gpt-6-luna", ["auto", "low", "high", "original", None]),
+        ("ark", "doubao-seed-2-1-pro-260915", [None, "low", "high", "high", None]),
+        ("qianfan", "ernie-5.1", [None, "low", "high", "high", None]),
+        ("mistral", "mistral-large-4", [None, None, None, None, None]),
+    ],
+)
+def test_how_closely_an_image_is_looked_at(provider: str, model: str, details: list[str | None]) -> None:
+    asked = tuple(ImagePart("https://i.example/a.png", word) for word in ("auto", "low", "high", "original", None))
+    body = sent(provider, model, replace(ASK, messages=(UserMessage(asked),)))
+    assert [part["image_url"].get("detail") for part in body["messages"][0]["content"]] == details
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"error": {"code": "BadRequest", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}}, "content_filter"),
+        ({"error": {"code": "400"}, "innererror": {"code": "ResponsibleAIPolicyViolation"}}, "content_filter"),
+        ({"error": {"code": "context_length_exceeded", "innererror": {"code": "Other"}}}, "context_length"),
+        ({"error": {"code": "BadRequest", "innererror": {"code": "Other"}}}, "invalid_request"),
+    ],
+)
+def test_a_code_that_is_known_counts_wherever_azure_puts_it(error: object, kind: str) -> None:
+    assert adapter_named("azure").classify_error(response(error, 400)).kind == FailureKind(kind)
+
+
+@pytest.mark.parametrize(
+    ("user", "user_id"),
+    [
+        ("ann", "ann"),
+        ("a" * 512, "a" * 512),
+        ("a" * 513, hashlib.sha256(b"a" * 513).hexdigest()),
+        ("é" * 256, "é" * 256),
+        ("é" * 257, hashlib.sha256(("é" * 257).encode()).hexdigest()),
+    ],
+)
+def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, user_id: str) -> None:
+    assert sent("deepseek", "deepseek-v4-pro", replace(ASK, user=user))["user_id"] == user_id
 
 
 # --- the data -------------------------------------------------------------------------------------

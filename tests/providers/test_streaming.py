@@ -74,6 +74,7 @@ def kind_of(events: list[StreamEvent]) -> FailureKind:
         SAID + ENDED + b"data: [DONE] \n\n",
         SAID + ENDED + DONE + SAID + DONE + b'data: {"error":1}\n\n',
         b": hi\n\n" + SAID + b"data:\n\n" + b"event: ping\n\n" + ENDED,
+        b"event: ping\ndata: 2026-11-20\n\n" + SAID + b"event: ping\ndata: [1]\n\n" + ENDED,
         b'data: [{"say":"a"}]\n\n' + ENDED,
         b'data: {"say":\ndata: "a"}\n\n' + ENDED,
         # Garbage behind a whole answer takes nothing away from it.

@@ -9,7 +9,7 @@ from gateway.api.limits import ClientLimits, allowance_headers
 from gateway.model.record import Allowance, Record
 from gateway.model.table import Client, Limits
 
-APP, OTHER = Client("app", frozenset()), Client("other", frozenset())
+APP, OTHER = Client("app"), Client("other")
 SECOND_NS = 1_000_000_000
 
 
@@ -79,7 +79,7 @@ def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
     limits = ClientLimits(clock=Clock())
     allowance_of(limits, APP, Limits(rpm=2))
     for number in range(5000):
-        allowance_of(limits, Client(f"passing-{number}", frozenset()), Limits(concurrent=1))
+        allowance_of(limits, Client(f"passing-{number}"), Limits(concurrent=1))
     assert len(limits._rows) <= 4096
     assert allowance_of(limits, APP, Limits(rpm=2)) == Allowance(2, 0, 60.0)
 

@@ -137,6 +137,23 @@ async def test_every_answer_about_the_caller_says_where_it_is_taken_to_be() -> N
     assert "x-gateway-region" not in nowhere
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/house-only", "/v1/disclosure?assistant=assistant"])
+@pytest.mark.parametrize(("territory", "why", "status"), [("XX", "unknown", 451), ("CU", "edge_header", 451)])
+async def test_so_does_every_refusal(path: str, territory: str, why: str, status: int) -> None:
+    """A person who reads a 451 asks first which signal it was, and by which config."""
+    refused = await ask("GET", path, cf_ipcountry=territory)
+    chat = await ask("POST", CHAT, cf_ipcountry=territory, body=HELLO)
+    assert (refused.status_code, refused.headers["x-gateway-why"]) == (status, why)
+    for name in ("x-gateway-why", "x-gateway-region", "x-gateway-table"):
+        assert refused.headers.get(name) == chat.headers.get(name)
+
+
+async def test_a_mistake_is_answered_with_the_table_that_found_it() -> None:
+    for path in ("/v1/models/nothing", "/v1/explain?assistant=nobody", "/v1/receipts/nothing"):
+        refused = await ask("GET", path)
+        assert (refused.status_code, refused.headers["x-gateway-table"]) == (404, TABLE.version)
+
+
 async def test_an_assistant_is_as_old_at_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     first = (await ask("GET", "/v1/models")).json()
     monkeypatch.setattr("time.time", lambda: 1.0)

@@ -72,6 +72,25 @@ SHAPES = {
         "x: {provider: openai, model: gpt-6-luna, ▸endpont: us}",
         "deployments.x.endpont: unknown key 'endpont'; did you mean 'endpoint'?",
     ),
+    "a deployment without a model, of no provider": deployment(
+        "▸x: {provider: ▸opnai, endpoint: us, stores: [▸XQ]}",
+        "deployments.x.model: is missing; add it: The model, in the provider's own words.",
+        "deployments.x.provider: unknown provider 'opnai'; did you mean 'openai'?",
+        "deployments.x.stores[0]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+    ),
+    "a region without a boundary, of no territory": region(
+        "▸x: {territories: [JP, ▸XQ]}",
+        "regions.x.boundary: is missing; add it: Where their prompts may be stored and processed: codes, groups, "
+        '"*", exclusions such as "!CN".',
+        "regions.x.territories[1]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+    ),
+    "a client without keys, of no region": one(
+        "clients",
+        "clients:\n  ▸x: {region: ▸nc, assistants: [▸q]}",
+        "clients.x.keys: is missing; add it: The SHA-256 of each of its keys (sha256:…); `gateway key new` makes one.",
+        "clients.x.region: unknown region 'nc'; there are cn, eu, us",
+        "clients.x.assistants[0]: unknown assistant 'q'; there is assistant",
+    ),
     "required key misspelt": deployment(
         "x: {provider: openai, ▸modle: gpt-6-luna, endpoint: us}",
         "deployments.x.modle: unknown key 'modle'; did you mean 'model'?",
@@ -849,12 +868,6 @@ LOCATION = {
         "location.edges[0]: country, subdivision, client_ip and secret must be different headers",
         "location.edges[1]: country, subdivision, client_ip and secret must be different headers",
         "location.edges[2]: country, subdivision, client_ip and secret must be different headers",
-    ),
-    "a signal that isn't set up": one(
-        "location",
-        "location: {signals: [▸claim, edge_header, ▸geoip]}",
-        "location.signals[0]: `claim` is not set up; write `location.claim`, or remove it here",
-        "location.signals[2]: `geoip` is not set up; write `location.geoip`, or remove it here",
     ),
     "a claim without keys": one(
         "location",

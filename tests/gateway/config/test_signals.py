@@ -130,6 +130,13 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
                 "location.geoip.path: the file can't be read (No such file or directory)",
             ],
         ),
+        (
+            "signals: [claim, edge_header, geoip]",
+            [
+                "location.signals[0]: has no effect: `claim` is not set up",
+                "location.signals[2]: has no effect: `geoip` is not set up",
+            ],
+        ),
         ("edges: [{from: [0.0.0.0/0], country: C, secret: {header: S, value: '${EDGE}'}}]", []),
         (
             "edges: [{from: [10.0.0.0/8, '::/0'], country: C}]",

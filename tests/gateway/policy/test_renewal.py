@@ -283,6 +283,71 @@ def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> 
     assert after(NARROWER, said=said, of=world) == (None, "eu")
 
 
+TRUSTED = "{from: [127.0.0.0/8], country: CF-IPCountry}"
+SECRET = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "heard"),
+    [
+        (TRUSTED, TRUSTED, True),
+        (TRUSTED, f"{TRUSTED}, {{from: [10.0.0.0/8], country: X-Country}}", True),
+        (TRUSTED, "", False),
+        (TRUSTED, TRUSTED.replace("127.", "10."), False),
+        (TRUSTED, TRUSTED.replace("CF-IPCountry", "X-Country"), False),
+        (TRUSTED, SECRET % ("0123456789abcdef" * 2), False),
+        (SECRET % ("0123456789abcdef" * 2), SECRET % ("fedcba9876543210" * 2), True),
+    ],
+)
+def test_an_edge_that_is_none_any_more_is_not_heard(before: str, now: str, heard: bool) -> None:
+    """An edge that somebody has seen through is taken out of the config: running requests follow at their next
+    attempt. A secret that is renewed is no reason to."""
+    old = table_of(WORLD.replace(TRUSTED, before))
+    new = changed((TRUSTED, now))
+    client = old.clients[APP]
+    location = resolve(old, client, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    assert told == (None if heard else ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("change", "heard"),
+    [
+        (("0123456789", "9876543210"), True),
+        (("issuer: i", "issuer: j"), False),
+        (("audience: a", "audience: b"), False),
+        (("territory: place", "territory: where"), False),
+    ],
+)
+def test_a_claim_of_an_issuer_that_is_none_any_more_is_not_heard(change: tuple[str, str], heard: bool) -> None:
+    claims = CLAIMS.replace("secret:", "territory: place, secret:")
+    world = WORLD.replace("signals: [api_key,", "signals: [claim, api_key,").replace("  edges:", f"{claims}\n  edges:")
+    old, new = table_of(world), changed(change, of=world)
+    client = old.clients[APP]
+    location = resolve(old, client, Sighting(claim=ClaimReport("DE")))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    step = outcome.steps[0]
+    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    assert told == (None if heard else ELSEWHERE)
+
+
+@pytest.mark.parametrize(("more", "heard"), [("", True), (", {from: [10.0.0.0/8], country: X-Country}", False)])
+def test_an_address_is_not_heard_where_who_tells_it_has_changed(more: str, heard: bool) -> None:
+    """A peer that is an edge by now tells another address than its own."""
+    geoip = "  geoip: {path: /nowhere.mmdb, max_age: 30d}"
+    world = WORLD.replace("edge_header]", "edge_header, geoip]").replace("  edges:", f"{geoip}\n  edges:")
+    old, new = table_of(world), changed((TRUSTED, TRUSTED + more), of=world)
+    location = resolve(old, old.clients[APP], Sighting(address=AddressReport("DE")))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    step, client = outcome.steps[0], old.clients[APP]
+    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    assert told == (None if heard else ELSEWHERE)
+
+
 CLAIMS = '  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "01234567890123456789012345678901"}'
 SIGNALS = ("api_key", "claim", "assertion", "edge_header", "geoip")
 WORLDS = [

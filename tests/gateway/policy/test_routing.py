@@ -170,17 +170,28 @@ def test_a_field_that_moves_data_is_refused() -> None:
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
 
 
-def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too() -> None:
-    """Bedrock takes what is Anthropic's own in an object: MCP servers among it, which are anywhere."""
-    body = {"additionalModelRequestFields": {"mcp_servers": [{"type": "url", "url": "https://elsewhere.example"}]}}
+@pytest.mark.parametrize(
+    ("own", "field"),
+    [
+        ({"mcp_servers": [{"type": "url", "url": "https://elsewhere.example"}]}, "mcp_servers"),
+        ({"tools": [{"type": "mcp", "server_url": "https://elsewhere.example"}]}, "server_url"),
+    ],
+)
+def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too(
+    own: dict[str, object], field: str
+) -> None:
+    """Bedrock takes what is the model's own in an object: MCP servers among it, which are anywhere."""
+    body = {"additionalModelRequestFields": own}
     request = ChatRequest("assistant", (UserMessage("hi"),), extra=body)
     clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
-    own = "provider: bedrock, model: us.anthropic.claude-sonnet-5, endpoint: us-east-1, passthrough: [additionalModelRequestFields], "
-    table = table_of(WORLD.replace(clause, own).replace("${OPENAI_US_API_KEY}", "${AWS_KEY}"), {"AWS_KEY": "id:secret"})
+    through = "provider: bedrock, model: us.anthropic.claude-sonnet-5, endpoint: us-east-1, passthrough: [additionalModelRequestFields], "
+    table = table_of(
+        WORLD.replace(clause, through).replace("${OPENAI_US_API_KEY}", "${AWS_KEY}"), {"AWS_KEY": "id:secret"}
+    )
     found = decision(table, "US", needs_of(request))
     assert isinstance(found.outcome, Refusal)
     assert found.considered[0].reason is PassedOver.MOVES_DATA
-    assert "`additionalModelRequestFields.mcp_servers` connects the model to servers elsewhere" in found.outcome.message
+    assert f"`additionalModelRequestFields.{field}` connects the model to " in found.outcome.message
 
 
 def test_parameters_are_dropped_and_named_or_refused() -> None:

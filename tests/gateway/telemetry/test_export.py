@@ -230,6 +230,26 @@ async def test_each_exporter_hears_of_its_regions_alone() -> None:
         assert one.counts == {"exported": 2}
 
 
+@pytest.mark.parametrize(
+    ("territory", "place", "told"),
+    [
+        ("CN", "US", False),
+        ("CN", "*", False),
+        ("CN", "CN", True),
+        ("RU", "CN", False),
+        ("JP", "US", True),
+        (None, "US", True),
+    ],
+)
+async def test_what_must_stay_at_home_is_told_of_only_there(territory: str | None, place: str, told: bool) -> None:
+    """A region of `*` has a boundary of `*`, and still takes nobody's prompt out of China."""
+    everywhere = Region("default", parse_places(["*"]), parse_places(["*"]))
+    async with bench(exporter(place=place, regions="default")) as one:
+        one.observe(traced(location=Location(everywhere, territory, "edge_header", ())))
+        await one.tracer.aclose()
+        assert bool(one.bodies) == told
+
+
 async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() -> None:
     async with bench(exporter(), exporter("inside", hears_of_unplaced=True)) as one:
         nowhere = traced()
