@@ -1,5 +1,7 @@
 # Runs with GNU make 3.81 or newer and a POSIX shell. `make` alone lists the targets.
 SHELL := /bin/sh
+# The tests start a few hundred processes of Python: without bytecode each of them compiles the house anew.
+export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .PHONY: help run test ci kit coverage chaos soak audit bench lint format types check lock wheel clean fuzz install install-dev install-sdks
 
@@ -14,16 +16,16 @@ run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
 test: lint types ## lint, types and the fast tests
-	@$(BIN)/pytest -n 2 -m "not slow"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-ci: test install-sdks ## make test, then the slow tests
-	@$(BIN)/pytest -n 2 -m "slow and not every_model"
+ci: test install-sdks ## make test, then the slow tests, and more examples of each property
+	@$(BIN)/pytest -n 2 --hypothesis-profile=wide -m "(slow or hypothesis) and not every_model"
 
 kit: install-dev ## the kit's cases over every model of every adapter, of which make ci runs the ablest: five minutes
 	@$(BIN)/pytest -n 2 -m every_model tests/conformance
 
 coverage: install-dev ## the fast tests with branch coverage, 90 % or it fails; three times as slow
-	@$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term
 
 fuzz: install-dev ## atheris over every parser, a minute each: tests/fuzz/README.md (SECONDS_EACH=600 TARGETS="sse openai")
 	@sh tests/fuzz/run.sh

@@ -1,10 +1,35 @@
-"""What holds for every test: how long one takes on a busy machine decides nothing."""
+"""What holds for every test: how long one takes on a busy machine decides nothing, and how much a property is shown.
+
+`make test` draws fewer examples of each property, which are others each time; `make ci` goes on to run all of them with
+`--hypothesis-profile=wide`. Hypothesis's own profile for CI keeps what it sets, and so does that of `tests.mutation`.
+"""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Generator
+from functools import cache
+
+import httpx._transports.default as httpx_default
+import pytest
 from hypothesis import HealthCheck, settings
 
-# The rest is as it was, so that `tests.mutation` and Hypothesis's own profile for CI keep what they set.
-settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-if settings.get_current_profile_name() == "default":
-    settings.load_profile("patient")
+# Each client of httpx reads the certificates of all authorities, 40 ms; the tests make thousands, for plain HTTP.
+httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
+
+_PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", _PATIENT, max_examples=40)
+settings.register_profile("wide", _PATIENT)
+if settings.get_current_profile_name() in ("default", "ci"):
+    settings.load_profile("fast")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: no search for garbage has to go through it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()

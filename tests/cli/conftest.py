@@ -17,7 +17,7 @@ from gateway.cli import main
 from gateway.telemetry import log
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 30
+LIMIT_S = 90
 
 
 @dataclass(frozen=True, slots=True)

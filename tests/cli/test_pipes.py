@@ -20,7 +20,7 @@ from gateway.state.history import open_history
 from tests.cli.conftest import ROOT, Command
 
 DEMO = ROOT / "config" / "gateway.yaml"
-LIMIT_S = 20
+LIMIT_S = 120
 
 
 @pytest.fixture(autouse=True)

@@ -71,6 +71,6 @@ def test_it_is_held_to_account_where_it_is_installed(site: Path, tmp_path: Path)
 
 def test_without_it_there_is_no_such_provider(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway.cli", "providers", "list", "stranger"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert "there is no provider 'stranger'" in done.stderr

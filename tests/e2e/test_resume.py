@@ -58,7 +58,7 @@ PREFILLED = {
 ASKED = {"openai": "gpt-4o", "dashscope": "qwen3-max", "gemini": "gemini-3.8-flash", "zhipu": "glm-5.5"}
 FAULTS = [Cut(after_events=9), Reset(after_events=9), Stall(after_events=9), Garbage(9), ErrorEvent(after_events=9)]
 BASE = {"gemini": "/v1beta", "dashscope": "/api/v1", "bedrock": ""}
-FAST = "{first_token: 400ms, idle: 400ms, total: 20s, commit: 5s, breaker: off, retry_budget: off, keep_alive: 200ms}"
+FAST = "{first_token: 1500ms, idle: 1500ms, total: 20s, commit: 5s, breaker: off, retry_budget: off, keep_alive: 200ms}"
 
 
 def deployment(name: str, provider: str, model: str, origin: str, more: str = "") -> str:
@@ -310,7 +310,7 @@ def test_usage_is_that_of_both(client: httpx.Client, providers: SimulatorThread)
 
 def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
-    providers["openai"].scenario = Scenario(text=TEXT, latency_s=1.0)
+    providers["openai"].scenario = Scenario(text=TEXT, latency_s=2.0)
     wanted = {**body(stream=True), "model": "openai-asked-openai"}
     times, text = [time.monotonic()], ""
     with client.stream("POST", CHAT, json=wanted) as response:
@@ -319,7 +319,7 @@ def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: 
             text += piece
     assert "data: [DONE]" in text
     assert ": keep-alive" in text
-    assert max(after - before for before, after in pairwise(times[1:])) < 0.7
+    assert max(after - before for before, after in pairwise(times[1:])) < 1.5
 
 
 def test_the_log_and_the_metrics_tell(
@@ -375,7 +375,7 @@ def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, 
     well(providers)
     path = tmp_path / "gateway.yaml"
     with held_provider() as (origin, break_off):
-        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 400ms", "idle: 30s")
+        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 1500ms", "idle: 30s")
         path.write_text(text, "utf-8")
         with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
             before = providers["openai"].received

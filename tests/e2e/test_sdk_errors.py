@@ -63,7 +63,7 @@ def _provider_calls(providers: SimulatorThread) -> int:
     return providers["eu"].received + providers["eu2"].received
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_we_have_tried_the_sdk_does_not_try_again(
     fresh: httpx.Client, providers: SimulatorThread, stream: bool
 ) -> None:

@@ -71,7 +71,7 @@ def said_in(answer: Any, *, stream: bool) -> str:
     return "".join(choices[0]["delta"].get("content") or "" for choices in chunks if choices)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Pa
         assert operator.gateway.stop() == 0
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
             done = gateway(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
             assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
-            eventually(lambda: operator.version() == versions[0], 2.0)
+            eventually(lambda: operator.version() == versions[0], 6.0)
             assert operator.answered_by() == "a"
 
         asyncio.run(load.run(operate))
@@ -148,13 +148,13 @@ def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers:
     assert operator.ready()["state"]["file_active"] is False
 
 
-@pytest.mark.parametrize("version", ["ffff00001111", "x", "'; DROP TABLE version"])
-def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator, version: str) -> None:
+def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> None:
     before = operator.version()
-    answer = operator.admin.post("/rollback", json={"version": version})
-    assert answer.status_code == 422
-    assert "is no version of the history" in answer.json()["findings"][0]["message"]
-    assert operator.version() == before
+    for version in ("ffff00001111", "x", "'; DROP TABLE version"):
+        answer = operator.admin.post("/rollback", json={"version": version})
+        assert answer.status_code == 422
+        assert "is no version of the history" in answer.json()["findings"][0]["message"]
+        assert operator.version() == before
     assert operator.ready()["last_failed_reload"] is None, "there is nothing to mend in the config"
     assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
 

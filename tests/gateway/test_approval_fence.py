@@ -26,6 +26,7 @@ from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
 from gateway.service.signals import Signals
 from providers.chat import ChatRequest, UserMessage
+from tests.examples import examples
 from tests.tables import table_of
 
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
@@ -120,7 +121,7 @@ class Asking:
     jumps=st.lists(st.sampled_from([0.0, 60.0, 3600.0, 9 * 3600.0, 86_400.0, -86_400.0]), max_size=6),
     stream=st.booleans(),
 )
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 async def test_no_attempt_ever_goes_to_who_is_not_approved_at_that_moment(
     records: list[list[dict[str, Any]]],
     others: list[list[dict[str, Any]]] | None,

@@ -33,6 +33,7 @@ from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.sites import Residency
 from providers.territories import parse_places
+from tests.examples import examples
 from tests.tables import table_of
 
 TERRITORIES = ["CN", "HK", "DE", "FR", "US", "JP"]
@@ -124,7 +125,7 @@ def compiled(world: dict[str, Any]) -> Table | None:
 
 
 @given(worlds())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_config_that_could_leave_its_boundary_is_refused(world: dict[str, Any]) -> None:
     assert (compiled(world) is None) == leaves_boundary(world)
 
@@ -152,7 +153,9 @@ FAILURES = st.sampled_from(
     user=st.sampled_from(["one", "two", "three", "four"]),
     killed=st.none() | st.sampled_from(["d0", "d1"]),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
+@settings(
+    max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
+)
 async def test_no_attempt_ever_leaves_the_boundary(
     world: dict[str, Any],
     territory: str,
@@ -219,7 +222,9 @@ def _without(world: dict[str, Any], name: str) -> Table:
     failures=st.lists(FAILURES, min_size=1, max_size=6),
     stream=st.booleans(),
 )
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
+@settings(
+    max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
+)
 async def test_no_shadow_ever_gets_what_must_stay_inside(
     world: dict[str, Any], territory: str, failures: list[Any], stream: bool
 ) -> None:

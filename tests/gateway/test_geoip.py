@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
 from gateway.model.signals import AddressReport
+from tests.examples import examples
 from tests.mmdb import country, mmdb
 
 GOOD = mmdb()
@@ -113,7 +114,7 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     spots=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8),
     address=st.ip_addresses(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_broken_file_never_raises_anything_else(
     tmp_path_factory: pytest.TempPathFactory, spots: list[tuple[int, int]], address: object
 ) -> None:

@@ -35,6 +35,7 @@ from providers.codec import encode_completion
 from providers.failures import Failure, FailureKind
 from providers.folding import fold
 from providers.json_values import dumps
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
@@ -173,7 +174,7 @@ def run(made: Assembler, sequence: Sequence[tuple[str, tuple[Any, ...], dict[str
     return [*events, *made.take()]
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(sequences)
 def test_any_sequence_of_calls_gives_a_canonical_stream(
     sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],

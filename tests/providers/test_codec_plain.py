@@ -17,6 +17,7 @@ from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, dec
 from providers.codec.plain_request import plain_message, plain_request
 from providers.failures import InvalidRequest
 from providers.needs import needs_of
+from tests.examples import examples
 
 ODD = st.sampled_from([None, True, False, 0, 1, -1, 2, 1.0, 0.5, 1e300, 2**31, 2**63, "", "x", [], {}, ["x"], [{}]])
 ROLES = st.sampled_from(["system", "user", "assistant", "developer", "tool", "nobody", 1, None, []])
@@ -62,7 +63,7 @@ def outcome(read: Any, body: object) -> object:
         return str(error), error.param
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(BODIES)
 def test_both_ways_mean_the_same(body: object) -> None:
     general = outcome(decode_any_request, body)
@@ -71,7 +72,7 @@ def test_both_ways_mean_the_same(body: object) -> None:
     assert short is None or repr(short) == repr(general)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(MESSAGES)
 def test_both_ways_to_read_a_message_mean_the_same(entries: list[object]) -> None:
     for entry in entries:
@@ -81,7 +82,7 @@ def test_both_ways_to_read_a_message_mean_the_same(entries: list[object]) -> Non
     assert (type(read) is Texts) == (entries != [] and all(map(plain_message, entries)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(BODIES)
 def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: object) -> None:
     if (short := plain_request(body, MAX_MESSAGES)) is not None:

@@ -31,6 +31,7 @@ from providers.codec.decode_request import MAX_MESSAGES
 from providers.codec.fields import describe
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps, loads
+from tests.examples import examples
 from tests.providers.strategies import completions, json_values, requests, unhurried
 
 HI = {"role": "user", "content": "hi"}
@@ -51,7 +52,7 @@ def mistake(value: object) -> InvalidRequest:
 # --- whole round trips ----------------------------------------------------------------------------
 
 
-@settings(unhurried, max_examples=120)
+@settings(unhurried, max_examples=examples(120))
 @given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
 def test_what_is_encoded_is_decoded_again(request: ChatRequest, field: str) -> None:
     encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
@@ -83,7 +84,7 @@ def bodies_with_a_slip(draw: st.DrawFn) -> Any:
     return value
 
 
-@settings(unhurried, max_examples=150)
+@settings(unhurried, max_examples=examples(150))
 @given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
 def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
     result = outcome(value)

@@ -20,6 +20,7 @@ from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, Opened, 
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand, fold
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 TARGET = Target("m", "/v1", UNKNOWN_MODEL)
@@ -197,7 +198,7 @@ def test_every_prefix_ends_with_one_terminal_event(body: bytes, kind: str | None
         assert isinstance(found[-1], Finished | Failed)
 
 
-@settings(unhurried, max_examples=200)
+@settings(unhurried, max_examples=examples(200))
 @given(st.binary(), st.sampled_from([JSON, STREAM, TEXT, HTML, None]), st.integers(200, 599))
 def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int) -> None:
     found = events([body, body], kind, status)

@@ -36,6 +36,7 @@ from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.json_values import dumps
+from tests.examples import examples
 
 MODEL = "gemini-3.8-flash"
 TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))
@@ -528,7 +529,7 @@ CHUNKS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CHUNKS, max_size=6))
 def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
     monkeypatch: pytest.MonkeyPatch, chunks: list[dict[str, Any]]
@@ -602,7 +603,7 @@ def usual(text: bytes, count: bytes, odd: tuple[bytes, bytes] = (b"", b"")) -> b
     return chunk.replace(*odd) if odd[0] else chunk
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(USUAL_TEXTS, USUAL_COUNTS, ODDITIES), max_size=6), st.booleans())
 def test_the_usual_layout_means_what_it_means_parsed(
     monkeypatch: pytest.MonkeyPatch, told: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool

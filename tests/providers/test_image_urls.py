@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.codec.image_urls import unreachable_host
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 
@@ -166,7 +167,7 @@ def dotted(address: int, write: Callable[[int], str], parts: int) -> str:
     return ".".join(write(number) for number in [*first, address & (256 ** (5 - parts) - 1)])
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(
     st.integers(0, 2**32 - 1)
     | st.sampled_from(["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"])
@@ -195,7 +196,7 @@ def test_only_global_unicast_of_ipv6_is_public(address: ipaddress.IPv6Address) -
         assert address in ipaddress.IPv6Network("2000::/3") or address.ipv4_mapped
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(st.text("0123456789abcdefxX.:[]@/-+_%#?\\ \u3002") | st.text())
 def test_no_text_makes_it_raise(text: str) -> None:
     assert unreachable_host(f"http://{text}") != ""

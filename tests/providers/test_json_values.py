@@ -30,6 +30,7 @@ from providers.json_values import (
     read_str,
     split_high_surrogate,
 )
+from tests.examples import examples
 from tests.providers.strategies import json_values, unhurried
 
 any_text = st.text(st.characters() | st.sampled_from("\ud83d\ude00\ud800\udfff\n\ufeff"))
@@ -96,7 +97,7 @@ def test_an_error_does_not_show_what_it_could_not_read() -> None:
     assert "diagnosis" not in str(caught.value)
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(st.binary() | any_text | st.builds(lambda value, at: json.dumps(value)[at:], json_values, st.integers(-9, 3)))
 def test_no_bytes_raise_anything_else(data: bytes | str) -> None:
     try:
@@ -201,7 +202,7 @@ def test_a_member_of_another_type_is_not_there() -> None:
         assert not reader({}, "k")
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(st.dictionaries(st.just("k"), json_values | st.floats() | st.integers() | any_text))
 def test_no_reader_raises(source: dict[str, Any]) -> None:
     for reader in (read_str, read_int, read_float, read_map, read_list):
@@ -221,14 +222,14 @@ def mended(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", joined)
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(any_text)
 def test_pairs_are_joined_and_lone_surrogates_replaced(text: str) -> None:
     assert mend_surrogates(text) == mended(text)
     assert json.loads(dumps(mend_surrogates(text))) == mended(text)
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(st.lists(any_text))
 def test_pieces_mended_one_after_another_are_the_whole_mended(pieces: list[str]) -> None:
     out, rest = "", ""
@@ -250,7 +251,7 @@ def test_a_line_break_is_no_surrogate() -> None:
     assert split_high_surrogate("") == ("", "")
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(
     st.lists(
         st.text('",\\\n a', max_size=4) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), min_size=1

@@ -19,6 +19,7 @@ from providers.folding import expand
 from providers.json_values import as_map, loads
 from providers.sse import MAX_LINE_BYTES
 from providers.streaming import EventStreamParser
+from tests.examples import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 
@@ -99,13 +100,13 @@ def relaying() -> RelayingParser:
 
 
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_the_short_cut_means_what_the_ordinary_way_means(stream: list[bytes], cuts: list[int], ended: bool) -> None:
     data = b"".join(stream) + (chunk({}, "stop") + b"data: [DONE]\n\n" if ended else b"")
     assert parsed(relaying(), data, cuts) == parsed(ordinary(), data, [])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(blocks, max_size=12))
 def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> None:
     """Each event in a piece of its own, as a paced stream comes: there a chunk has a shorter way yet."""
@@ -131,7 +132,7 @@ def test_a_chunk_by_itself_is_taken_from_the_template(padded: bool, monkeypatch:
     assert relayed == [None, b"b", b"c"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
 def test_a_lone_text_may_be_taken_in_place_of_its_event(stream: list[bytes], cuts: list[int], by_itself: bool) -> None:
     """A piece that has one needn't be fed, and nothing that comes behind it means anything else."""
@@ -160,7 +161,7 @@ inside = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(st.lists(inside, min_size=1, max_size=4))
 def test_texts_are_told_together_as_they_are_one_by_one(pieces: list[bytes]) -> None:
     def is_text(piece: bytes) -> bool:
@@ -195,7 +196,7 @@ frames = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     frames, st.permutations(["choices", "content", "obfuscation", "system_fingerprint", "more"]), st.booleans(), texts
 )
@@ -262,7 +263,7 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
     return parser._template
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
 def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
     """To its last chunk that has come whole, whatever has come behind it."""
@@ -273,7 +274,7 @@ def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_o
     assert end == len(whole)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(
     runs,
     st.booleans(),
@@ -314,7 +315,7 @@ values = inside.map(lambda text: b'"' + text + b'"') | st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(values, paddings, st.booleans())
 def test_one_chunk_by_itself_is_told_from_everything_else(value: bytes, padding: str, padded: bool) -> None:
     """It has a string for its text: no other value, no blanks around it, nothing more behind it."""

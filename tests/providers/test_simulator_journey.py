@@ -36,16 +36,22 @@ CITY = {
 }
 WEATHER = Tool("get_weather", "The weather in a city.", CITY)
 SUBJECTS = {
-    str(one): one
+    name: [
+        one for one in subjects_of(adapter, load_dialects().dialects[name]) if {"tools", "json_schema"} <= one.features
+    ]
     for name, adapter in load_registry().adapters.items()
-    for one in subjects_of(adapter, load_dialects().dialects[name])
-    if {"tools", "json_schema"} <= one.features
 }
+# The ablest model of an adapter, which comes first; the same journey with its other models is for `make ci`.
+EACH = [
+    pytest.param(one, id=str(one), marks=[pytest.mark.slow] if number else [])
+    for subjects in SUBJECTS.values()
+    for number, one in enumerate(subjects)
+]
 
 
-@pytest.fixture(params=SUBJECTS)
+@pytest.fixture(params=EACH)
 async def subject(request: pytest.FixtureRequest) -> Subject:
-    return SUBJECTS[request.param]
+    return request.param
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from providers.fitting import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin, sites_of
 from providers.territories import ANYWHERE, Places, parse_places
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 PROVIDERS = sorted(load_registry().adapters)
@@ -330,7 +331,7 @@ def test_what_can_be_no_place_to_send_to_is_refused(url: str) -> None:
     assert str(caught.value).startswith(("must ", "is ", "has "))
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(
     st.text("hpst:/@[]%?#.\\ ae10-", max_size=30)
     | st.text(max_size=20)

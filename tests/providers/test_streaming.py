@@ -17,6 +17,7 @@ from providers.assembly import Assembler
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.failures import Failure, FailureKind
 from providers.streaming import EventStreamParser
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 SAID = b'data: {"say":"a"}\n\n'
@@ -159,7 +160,7 @@ def test_nothing_comes_after_the_end_and_nobody_is_asked_to_read_it() -> None:
     assert heard.events == ["message", "message"]
 
 
-@settings(unhurried, max_examples=200)
+@settings(unhurried, max_examples=examples(200))
 @given(
     st.lists(
         st.sampled_from([SAID, ENDED, DONE, b": c\n", b"\n", b"data:", b"{", b"}", b'{"error":1}', b"5", b"\xff"])

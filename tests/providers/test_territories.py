@@ -20,6 +20,7 @@ from providers.territories import (
     parse_territory,
     territory_name,
 )
+from tests.examples import examples
 from tests.providers.strategies import unhurried
 
 # A country's own code stands for the rest of it; a part in no set shows what holds for parts that nobody names.
@@ -55,7 +56,7 @@ def meaning(words: Iterable[str]) -> set[str]:
     return found
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(written)
 def test_a_list_means_what_its_most_specific_words_say(words: list[str]) -> None:
     if lets_in_again(words):
@@ -65,7 +66,7 @@ def test_a_list_means_what_its_most_specific_words_say(words: list[str]) -> None
         assert members(parse_places(words)) == meaning(words)
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(parsed, parsed)
 def test_within_is_inclusion_of_every_place(inner: Places, outer: Places) -> None:
     assert inner.within(outer) == (members(inner) <= members(outer) and covers_unnamed(inner, outer))
@@ -76,7 +77,7 @@ def covers_unnamed(inner: Places, outer: Places) -> bool:
     return inner.included is not None or outer.included is None
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(built, built)
 def test_within_never_says_yes_for_a_place_outside(inner: Places, outer: Places) -> None:
     if inner.within(outer):
@@ -95,7 +96,7 @@ def test_within_is_an_order(a: Places, b: Places, c: Places) -> None:
         assert members(a) == members(b)
 
 
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=examples(500))
 @given(parsed, parsed)
 def test_a_union_has_what_is_in_either(a: Places, b: Places) -> None:
     both = a.union(b)

@@ -107,7 +107,7 @@ class Exchange:
         scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
         if self.line is not None:
             scope["extensions"] = {LINE: self.line}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.endpoint(scope, self.receive, self.send)
 
     @property
@@ -149,7 +149,7 @@ def answering(*pieces: bytes) -> Handler:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # what is waited for is deep inside
             await asyncio.sleep(0)
 

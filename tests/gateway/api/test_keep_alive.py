@@ -100,8 +100,8 @@ async def test_nothing_is_said_behind_the_end(ending: tuple[bytes, ...]) -> None
 async def test_the_providers_silence_is_not_hidden_from_its_limit() -> None:
     script = Script(chunk("a"), asyncio.Event().wait)
     exchange = Patient(script, streaming())
-    await exchange.of(keep_alive_s=0.004, idle_s=0.1).run()
-    assert exchange.comments >= 5
+    await exchange.of(keep_alive_s=0.004, idle_s=0.3).run()
+    assert exchange.comments >= 2
     assert events_of(exchange.content)[-1]["error"]["code"] == "stream_interrupted"
     assert script.closed
 
@@ -143,19 +143,24 @@ async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() -> None:
-    """With events up to a moment before the first look, the second one finds silence."""
-    sent: list[float] = []
+    """With events up to a moment before the first look, the second one finds silence; the test looks in place of the timer."""
+    sent: list[Any] = []
     loop = asyncio.get_running_loop()
 
-    async def send(_: Any) -> None:
-        sent.append(loop.time())
+    async def send(event: Any) -> None:
+        sent.append(event)
 
-    keep_alive = KeepAlive(0.1, send)
-    before = loop.time()
+    keep_alive = KeepAlive(3600, send)
+    for _ in range(2):
+        assert sent == []
+        timer = keep_alive._timer
+        assert timer is not None
+        assert 1700 < timer.when() - loop.time() <= 1800
+        timer.cancel()
+        keep_alive._look()
     await until(lambda: bool(sent))
     keep_alive.stop()
-    assert 0.09 <= sent[0] - before <= 0.2
-    assert sent == [sent[0]]
+    assert [event["body"] for event in sent] == [COMMENT]
 
 
 async def test_a_reader_that_takes_nothing_is_owed_one_comment_at_most() -> None:

@@ -13,6 +13,7 @@ from gateway.config.report import render_matrix
 from gateway.model.exporter import Exporter
 from providers.sites import Residency
 from providers.territories import parse_places
+from tests.examples import examples
 from tests.gateway.config.cases import compiled, marked, problems_of, rejected, sections
 from tests.gateway.test_fence import compiled as table_or_none
 from tests.gateway.test_fence import worlds
@@ -201,7 +202,7 @@ collectors = st.fixed_dictionaries(
 
 
 @given(worlds(sound=True), st.lists(collectors, min_size=1, max_size=3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_what_compiles_tells_no_exporter_of_a_region_outside_its_boundary(
     world: dict[str, Any], made: list[dict[str, Any]]
 ) -> None:

@@ -15,6 +15,7 @@ from gateway.config.problems import ConfigRejected
 from providers.registry import load_registry
 from providers.sites import Site
 from providers.territories import Places, parse_places
+from tests.examples import examples
 from tests.gateway.config.cases import ENVIRON
 
 REGISTRY = load_registry()
@@ -98,7 +99,7 @@ def truth(config: dict[str, Any], name: str) -> tuple[Places, Places]:
     return residency.stores, residency.processes
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(configs())
 def test_what_compiles_stays_inside(config: dict[str, Any]) -> None:
     try:
@@ -118,7 +119,7 @@ def test_what_compiles_stays_inside(config: dict[str, Any]) -> None:
             assert table.deployments[step].residency.processes == processes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(configs())
 def test_a_route_that_leaves_its_boundary_is_refused(config: dict[str, Any]) -> None:
     for region in config["regions"].values():
@@ -162,7 +163,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
     return config
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(spoilt())
 def test_junk_is_refused_with_its_place_or_compiles(config: dict[str, Any]) -> None:
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ KEYS_OF = {
 QUESTION = ChatRequest(model="assistant", messages=(UserMessage("Hello!"),))
 
 NO_EDITOR_CAN_TELL = {"reference out of place", "no deployment", "no weight", "stages that fall"}
+
+
+@cache
+def schema() -> jsonschema.Draft202012Validator:
+    """One for all: to make it takes longer than to ask it."""
+    return jsonschema.Draft202012Validator(json.loads(schema_json()))
 
 
 def shipped(name: str, environ: dict[str, str]) -> Compiled:
@@ -112,7 +119,7 @@ def test_an_example_begins_with_its_schema(name: str) -> None:
     text = example_path(f"examples/{name}.yaml").read_text("utf-8")
     assert text.startswith("# yaml-language-server: $schema=../gateway.schema.json\n")
     assert starting_files(name)["gateway.yaml"].startswith("# yaml-language-server: $schema=gateway.schema.json\n")
-    jsonschema.validate(values(text), json.loads(schema_json()))
+    schema().validate(values(text))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -130,7 +137,7 @@ def test_the_schema_is_named_and_accepts_the_file(name: str) -> None:
     path = example_path(name)
     text = path.read_text("utf-8")
     assert text.startswith("# yaml-language-server: $schema=gateway.schema.json\n")
-    jsonschema.validate(values(text), json.loads(schema_json()))
+    schema().validate(values(text))
 
 
 def test_the_schema_file_is_current() -> None:
@@ -138,13 +145,13 @@ def test_the_schema_file_is_current() -> None:
 
 
 def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(json.loads(schema_json()))
+    schema().check_schema(schema().schema)
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES.keys() - NO_EDITOR_CAN_TELL))
 def test_the_schema_refuses_what_the_compiler_refuses_for_its_shape(name: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(values(marked(sections(**SHAPES[name].sections))[0]), json.loads(schema_json()))
+        schema().validate(values(marked(sections(**SHAPES[name].sections))[0]))
 
 
 def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -230,7 +230,7 @@ def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
         "table_of(WORLD.replace('boundary: [CN]', 'boundary: [CN], profile: {locale: zh}'))\n"
         "assert 'babel' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 # --- the data -------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def request_of(bench: Bench, client: str = "app", *, stream: bool = False) -> tu
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # no event tells of what is counted elsewhere
             await asyncio.sleep(0)
 

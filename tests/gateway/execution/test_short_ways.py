@@ -28,6 +28,7 @@ from providers.exchange import AnswerReader
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.transport import Tap
+from tests.examples import examples
 from tests.gateway.api.test_stream import events_in
 from tests.providers.strategies import unhurried
 
@@ -315,7 +316,7 @@ def pieces_of(blocks: list[bytes], cut: object) -> list[bytes]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(data=st.data())
-@settings(unhurried, max_examples=60)
+@settings(unhurried, max_examples=examples(60))
 def test_a_client_reads_the_same_by_every_way(dialect: str, data: st.DataObject) -> None:
     adapter, start, middle, end = DIALECTS[dialect]
     blocks = [start, *data.draw(st.lists(middle, max_size=10)), *([end] if data.draw(st.booleans()) else [])]

@@ -95,7 +95,7 @@ def live(
 
 
 async def all_of(stream: LiveStream) -> list[Event]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stream.begin()
         return [event async for batch in stream for event in expand(batch)]
 
@@ -485,7 +485,7 @@ async def test_a_parser_that_never_begins_does_not_keep_us() -> None:
 
     stream, _ = live(b"a", parser=Mute())
     with pytest.raises(ProviderFailed):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await stream.begin()
 
 

@@ -23,6 +23,7 @@ from gateway.model.speech import Preferences
 from gateway.policy.claims import MAX_TOKEN_BYTES, ClaimRefused, KeySet, KeySetError, parse_keys, verify
 from providers.auth import Secret
 from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token, unsigned
+from tests.examples import examples
 
 RULES = ClaimRules(
     ISSUER, AUDIENCE, frozenset({"ES256", "RS256"}), KeyUrl(ServicePermit("https://issuer.example", "x"), "/jwks")
@@ -274,14 +275,14 @@ def test_a_token_is_bounded() -> None:
 
 
 @given(text=st.text(max_size=200) | st.from_regex(r"[A-Za-z0-9_-]{1,40}\.[A-Za-z0-9_-]{1,40}\.[A-Za-z0-9_-]{1,40}"))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_no_text_is_believed_and_none_breaks_anything(text: str) -> None:
     with pytest.raises(ClaimRefused):
         verify(RULES, KEYS, text, NOW)
 
 
 @given(place=st.integers(0, 400), character=st.sampled_from("ABCabc019_-."))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_token_with_a_changed_character_is_not_believed(place: int, character: str) -> None:
     good = token(iat=1)
     place %= len(good)

@@ -28,6 +28,7 @@ from gateway.model.table import Table
 from gateway.server import heads
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
+from tests.examples import examples
 from tests.gateway.server.wires import Wire
 from tests.tables import table_of
 
@@ -484,7 +485,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(steps=conversations())
 async def test_what_is_remembered_changes_no_answer(steps: list[Step]) -> None:
     for table in TABLES:

@@ -29,7 +29,7 @@ from gateway.server.serve import server_config
 from tests.gateway.server.wires import Wire
 from tests.tables import table_of
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 CHAT = b"/v1/chat/completions"
 FLOOD_BYTES = 64 * 1024 * 1024
 
@@ -824,13 +824,14 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, D
         eventually(lambda: len(app.heard) == 1)
         # The door's own connection: its time is set before its first answer starts the timer.
         door = server[1].end_of(client)
-        door.timeout_keep_alive = 0.15
+        door.timeout_keep_alive = 0.6
         app.go_on.set()
         assert client.response().status == 200
         started_at = time.monotonic()
-        while time.monotonic() - started_at < 0.3:
+        while time.monotonic() - started_at < 0.9:
             # Requests put it off, though none of them touches the timer.
             assert client.send(get()).response().status == 200
+            time.sleep(0.02)
         last_at = time.monotonic()
         assert client.rest() == b""
         assert 0.1 < time.monotonic() - last_at < LIMIT_S

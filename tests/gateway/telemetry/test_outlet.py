@@ -16,7 +16,7 @@ from gateway.telemetry import outlet as outlet_module
 from gateway.telemetry.outlet import Outlet
 from gateway.telemetry.whole_lines import whole_lines
 
-LIMIT_S = 30
+LIMIT_S = 120
 
 
 class Stuck(io.StringIO):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 __all__ = ["GOOD", "Peer", "Script", "Scripted", "hold", "say", "scripted", "turns", "until"]
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"
-_LIMIT_S = 10.0
+_LIMIT_S = 60.0
 
 
 async def turns(count: int = 3) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
+from tests.examples import examples
 from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
@@ -77,7 +78,7 @@ async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
         connection.connection_lost(ConnectionResetError())
     body, error = b"", ""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await head
             while data := await read(connection):
                 body += data
@@ -129,7 +130,7 @@ async def test_what_comes_behind_makes_it_unfit(wire: Wire) -> None:
 
 
 @given(data=st.binary(max_size=400), then=st.sampled_from(["close", "reset"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_garbage_is_a_transport_error_and_nothing_else(data: bytes, then: str) -> None:
     async def go() -> None:
         wire = b"HTTP/1.1 200 OK\r\n" + data
@@ -145,7 +146,7 @@ def test_garbage_is_a_transport_error_and_nothing_else(data: bytes, then: str) -
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=30),
     cuts=st.lists(st.integers(0, 2000), max_size=20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[int], cuts: list[int]) -> None:
     wire, rest = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", body
     for size in sizes:
@@ -331,7 +332,7 @@ async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> No
     tapped = Tapped()
     reading = await tapped.waits()
     tapped.connection.data_received(data)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reading, tapped.taken) == (body, [])
 
 

@@ -13,7 +13,7 @@ from providers.transport import LeanTransport
 from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, say, scripted, turns
 from tests.providers.transport.wires import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
