@@ -89,8 +89,10 @@ class Assembler:
 
     def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
         """How the answer is processed and by which setup, while it isn't opened; what was said first stays."""
-        self._tier = self._tier or mend_surrogates(service_tier or "") or None
-        self._fingerprint = self._fingerprint or mend_surrogates(system_fingerprint or "") or None
+        if service_tier and self._tier is None:
+            self._tier = mend_surrogates(service_tier)
+        if system_fingerprint and self._fingerprint is None:
+            self._fingerprint = mend_surrogates(system_fingerprint)
 
     def has(self, content: Content, choice: int = 0) -> bool:
         """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""

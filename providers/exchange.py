@@ -142,12 +142,20 @@ class AnswerReader:
     def _filled_in(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """The events with what the provider doesn't say: the moment of the answer, and what tells its calls apart from
         those of another answer that has no id either."""
+        first = events[0] if events else None
+        if first.__class__ is Opened and first.id:
+            self._opened = self._is_named = True
+            return events if first.created else (self._dated(first), *events[1:])
         filled = list(events)
         for position, event in enumerate(events):
             if isinstance(event, Opened):
                 self._opened, self._is_named = True, bool(event.id)
                 if not event.created:
-                    filled[position] = replace(event, created=int(self._head.received_at))
+                    filled[position] = self._dated(event)
             elif isinstance(event, ToolCallDelta) and not self._is_named:
                 filled[position] = named_by_moment(event, self._head.received_at)
         return tuple(filled)
+
+    def _dated(self, event: Opened) -> Opened:
+        created = int(self._head.received_at)
+        return Opened(event.id, event.model, created, event.service_tier, event.system_fingerprint)

@@ -141,9 +141,11 @@ class ChunkEncoder:
         }
         # Where the model isn't told, nothing else that may tell the provider is.
         if self._model is None and (event.service_tier is not None or event.system_fingerprint is not None):
-            self._frame = head
-            told = {"service_tier": event.service_tier, "system_fingerprint": event.system_fingerprint}
-            head = head | {name: word for name, word in told.items() if word is not None}
+            self._frame, head = head, dict(head)
+            if event.service_tier is not None:
+                head["service_tier"] = event.service_tier
+            if event.system_fingerprint is not None:
+                head["system_fingerprint"] = event.system_fingerprint
         self._begin(head)
 
     def _begin(self, head: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from providers.assembly import Assembler
 from providers.chat import Annotation
 from providers.choice_state import Content
-from providers.json_values import read_list, read_str
+from providers.json_values import read_list
 
 __all__ = ["new_in_message", "read_annotations", "read_setup"]
 
@@ -26,9 +26,11 @@ _CONTENTS: dict[str, Content] = {
 
 def read_setup(assembler: Assembler, chunk: Mapping[str, object]) -> None:
     """How the answer is processed and by which setup, where a chunk says so."""
-    if chunk.get("service_tier") or chunk.get("system_fingerprint"):
+    tier, fingerprint = chunk.get("service_tier"), chunk.get("system_fingerprint")
+    if tier or fingerprint:
         assembler.describe(
-            service_tier=read_str(chunk, "service_tier"), system_fingerprint=read_str(chunk, "system_fingerprint")
+            service_tier=tier if type(tier) is str else None,
+            system_fingerprint=fingerprint if type(fingerprint) is str else None,
         )
 
 
