@@ -10,6 +10,7 @@ from gateway.model.speech import Preferences
 from providers.auth import Secret
 
 __all__ = [
+    "CLAIM_PROBLEMS",
     "AddressReport",
     "ClaimProblem",
     "ClaimReport",
@@ -89,6 +90,22 @@ class ClaimProblem(StrEnum):
     NOT_YET = "not_yet_valid"
     UNCHECKED = "unchecked"
     """The issuer's keys can't be read right now: nobody's fault but the issuer's, or ours."""
+
+
+CLAIM_PROBLEMS = {
+    ClaimProblem.REPEATED: "it was sent more than once",
+    ClaimProblem.TOO_LARGE: "it is too long",
+    ClaimProblem.MALFORMED: "it is no signed token, or a member of it has the wrong type",
+    ClaimProblem.ALGORITHM: "it is signed by an algorithm that isn't accepted",
+    ClaimProblem.KEY: "it is signed by no key of the issuer",
+    ClaimProblem.SIGNATURE: "its signature is wrong",
+    ClaimProblem.ISSUER: "it comes from another issuer",
+    ClaimProblem.AUDIENCE: "it is meant for somebody else",
+    ClaimProblem.EXPIRED: "it has expired",
+    ClaimProblem.NOT_YET: "it is not valid yet",
+    ClaimProblem.UNCHECKED: "the issuer's keys can't be read right now",
+}
+"""Why a claim isn't believed, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from gateway.model.edge import LocationRules, Signal
 from gateway.model.location import Evidence, Location, LocationProblem
-from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
+from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
 from gateway.policy.parts import blocked_among, bounds_of, code_of, is_as_strict, is_split, region_in, with_part
@@ -21,25 +21,11 @@ from providers.catalogue import territory_data
 from providers.territories import Places, TerritoryError, parent, parse_territory
 from providers.values import quick
 
-__all__ = ["CLAIM_PROBLEMS", "EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
+__all__ = ["EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
 
 _SHOWN_CHARACTERS = 40
 _MOST_WORDS = 4
 _HIDDEN = "hidden"
-CLAIM_PROBLEMS = {
-    ClaimProblem.REPEATED: "it was sent more than once",
-    ClaimProblem.TOO_LARGE: "it is too long",
-    ClaimProblem.MALFORMED: "it is no signed token, or a member of it has the wrong type",
-    ClaimProblem.ALGORITHM: "it is signed by an algorithm that isn't accepted",
-    ClaimProblem.KEY: "it is signed by no key of the issuer",
-    ClaimProblem.SIGNATURE: "its signature is wrong",
-    ClaimProblem.ISSUER: "it comes from another issuer",
-    ClaimProblem.AUDIENCE: "it is meant for somebody else",
-    ClaimProblem.EXPIRED: "it has expired",
-    ClaimProblem.NOT_YET: "it is not valid yet",
-    ClaimProblem.UNCHECKED: "the issuer's keys can't be read right now",
-}
-"""Why a claim isn't believed, in words."""
 
 
 class EdgeNote(StrEnum):

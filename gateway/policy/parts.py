@@ -16,7 +16,6 @@ __all__ = [
     "code_of",
     "is_as_strict",
     "is_split",
-    "kept_at_home",
     "region_in",
     "with_part",
 ]
@@ -79,13 +78,8 @@ def is_as_strict(region: Region, territory: str | None, other: Region, elsewhere
 
 def bounds_of(region: Region, territory: str | None) -> Places:
     """Where the region's prompts may go that come from this territory, None if it isn't known."""
-    kept = kept_at_home(region, territory) if territory is not None else None
+    kept = region.kept_at_home(territory) if territory is not None else None
     return region.boundary if kept is None else kept
-
-
-def kept_at_home(region: Region, territory: str) -> Places | None:
-    """See `Region.kept_at_home`."""
-    return region.kept_at_home(territory)
 
 
 def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:

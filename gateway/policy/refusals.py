@@ -10,7 +10,6 @@ from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.model.table import Assistant, Region, Table
 from gateway.policy.abilities import fit_of
-from gateway.policy.parts import kept_at_home
 from gateway.policy.sides import Judged
 from providers.fitting import PLACES, Needs
 from providers.territories import Places, territory_name
@@ -83,7 +82,7 @@ def _taken_away(table: Table, location: Location) -> Refusal | None:
     """The gateway is a place too, where prompts that must stay at home would be read, and perhaps logged."""
     if table.cell is None or location.region is None or location.territory is None:
         return None
-    kept = kept_at_home(location.region, location.territory)
+    kept = location.region.kept_at_home(location.territory)
     if kept is None or Places(frozenset({table.cell.territory})).within(kept):
         return None
     message = f"prompts must not leave {territory_name(str(kept))}, where this gateway is not, and no region names it"

@@ -21,7 +21,7 @@ from gateway.model.table import Assistant, Region, Table
 from gateway.policy.abilities import fit_of, has_effects_at
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
-from gateway.policy.parts import bounds_of, kept_at_home
+from gateway.policy.parts import bounds_of
 from gateway.policy.refusals import (
     ask_for_consent,
     not_offered,
@@ -192,7 +192,7 @@ def _law(region: Region, location: Location, deployment: Deployment, now_s: floa
     if territory is not None:
         if not deployment.available.contains(territory):
             return PassedOver.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
-        if (kept := kept_at_home(region, territory)) is not None and not deployment.residency.within(kept):
+        if (kept := region.kept_at_home(territory)) is not None and not deployment.residency.within(kept):
             return PassedOver.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region names it"
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return PassedOver.AVAILABILITY, (

@@ -25,7 +25,6 @@ from gateway.model.record import Record
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.model.table import Table
-from gateway.policy.parts import kept_at_home
 from gateway.policy.routing import judge_alone
 from gateway.service.hearing import Heard
 from gateway.service.transcript import MOST_CHARACTERS, transcript
@@ -110,7 +109,7 @@ class Shadows:
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
-        if shadow.keep_text and location.territory is not None and kept_at_home(region, location.territory) is not None:
+        if shadow.keep_text and location.territory is not None and region.kept_at_home(location.territory) is not None:
             # What is kept is read again by whoever judges it, when nobody knows any more whose words must stay where.
             shadow = replace(shadow, keep_text=False)
         heard = Heard(answer) if shadow.keep_text else None

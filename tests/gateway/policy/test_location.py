@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.model.decision import RefusalCode
 from gateway.model.location import LocationProblem
-from gateway.model.signals import AddressReport, ClaimProblem, ClaimReport
+from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Table
-from gateway.policy.location import CLAIM_PROBLEMS, EdgeNote, EdgeReport, Sighting, resolve
+from gateway.policy.location import EdgeNote, EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.tables import WORLD, table_of
