@@ -368,6 +368,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
             ),
             gemini=sent(toolConfig__functionCallingConfig={"mode": "VALIDATED", "allowedFunctionNames": ["f"]}),
             qwens=sent(parameters__tools=[F], parameters__tool_choice="auto"),
+            house=sent(tools=[F], tool_choice="auto"),
         ),
     ),
     "tool_choice custom": (

@@ -98,7 +98,7 @@ def long_way(adapter: Adapter, data: bytes) -> tuple[list[Any], Failure | None]:
     for place in range(len(data)):
         events += parser.feed(data[place : place + 1])
     events += parser.close()
-    dated = AnswerReader(adapter, HEAD, TARGET)._open(tuple(events))
+    dated = AnswerReader(adapter, HEAD, TARGET)._filled_in(tuple(events))
     encoder = ChunkEncoder(True, "f")
     written = [encoder.encode((event,)) for event in expand(dated)]
     return events_in(b"".join(written)), encoder.failed.failure if encoder.failed is not None else None
