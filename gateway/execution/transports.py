@@ -5,6 +5,7 @@ What goes wrong comes back as a `Failure`: the names of the libraries stop here.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ __all__ = [
 
 Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
+# Decompressed at once: a thousand times as much may come of it.
+_PACKED_BYTES = 4096
 _response = maker(WireResponse)
 
 
@@ -125,13 +128,15 @@ class LeanTransport:
 class _Pooled(Reply):
     """What comes on a pool's connection, decoded."""
 
-    __slots__ = ("_connection", "_decoder", "_origin", "_pool")
+    __slots__ = ("_connection", "_decoder", "_origin", "_packed", "_pool")
 
     def __init__(self, pool: Pool, origin: str, connection: Connection, received_at: float) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: Connection | None = connection
         self._decoder: Decoder | None = None
+        # What has been taken from the connection and not decompressed yet.
+        self._packed = b""
         self.status = connection.status
         self.headers = headers = connection.headers
         self.received_at = received_at
@@ -144,7 +149,7 @@ class _Pooled(Reply):
 
     @property
     def is_read(self) -> bool:
-        return self._connection is None or self._connection.is_read
+        return self._connection is None or (self._connection.is_read and not self._packed)
 
     async def read(self, tap: Tap | None = None) -> bytes:
         try:
@@ -160,12 +165,19 @@ class _Pooled(Reply):
 
     async def _decoded(self, decoder: Decoder) -> bytes:
         while (connection := self._connection) is not None:
-            if (data := connection.take()) is None:
+            if self._packed:
+                # What a piece comes to takes its time: others have their turn before the next one.
+                await asyncio.sleep(0)
+            elif data := connection.take():
+                self._packed = data
+            elif data is None:
                 await connection.more()
-            elif not data:
+                continue
+            else:
                 decoder.finish()
                 break
-            elif decoded := decoder.feed(data, MAX_BODY_BYTES):
+            piece, self._packed = self._packed[:_PACKED_BYTES], self._packed[_PACKED_BYTES:]
+            if decoded := decoder.feed(piece, MAX_BODY_BYTES):
                 return decoded
         return b""
 

@@ -283,6 +283,31 @@ async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await way.aclose()
 
 
+async def test_others_have_their_turn_while_a_bomb_is_decompressed() -> None:
+    size, read, pieces, rounds = 30_000_000, 0, 0, 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    async with scripted(say(gzipped(gzip.compress(b"\0" * size)))) as server:
+        way = lean()
+        incoming = await opened(way, server.origin)
+        others = asyncio.create_task(count())
+        while piece := await incoming.read():
+            read, pieces = read + len(piece), pieces + 1
+            assert len(piece) < size // 5
+            assert incoming.is_read is (read == size)
+        others.cancel()
+        assert read == size
+        assert pieces > 5
+        assert rounds > pieces // 2
+        await incoming.close()
+        await way.aclose()
+
+
 # --- the whole of a reply -------------------------------------------------------------------------
 
 
