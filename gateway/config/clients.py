@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.regions import Regions
@@ -32,8 +34,8 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
             limits=_limits(findings, (*path, "limits"), section),
         )
         for index, digest in enumerate(hashes):
-            holder = compiled.setdefault(digest, client)
-            if holder is not client or digest in hashes[:index]:
+            holder = compiled.setdefault(digest, replace(client, key_hash=digest))
+            if holder.name != name or digest in hashes[:index]:
                 message = f"this key belongs to the client {quoted(holder.name)} already"
                 findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
     return compiled

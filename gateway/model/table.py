@@ -110,13 +110,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who may call. `assistants` None means all; `region` binds every request of its keys to one region."""
+    """Who may call. `assistants` None means all; `region` binds every request of its keys to one region.
+
+    key_hash: the hex SHA-256 of the one of its keys that was shown. It makes no other client: limits and what is
+    remembered of a place count for all of its keys.
+    """
 
     name: str
     assistants: frozenset[str] | None = None
     region: str | None = None
     may_assert: frozenset[str] = frozenset()
     limits: Limits | None = None
+    key_hash: str = field(default="", compare=False, repr=False)
 
     def may_ask(self, assistant: str) -> bool:
         """Whether this client may ask for the assistant."""

@@ -73,9 +73,9 @@ def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
 
 
 def _client_now(current: Table, client: Client | None) -> Client | None:
-    if client is None:
-        return None
-    return next((other for other in current.clients.values() if other.name == client.name), None)
+    """The same client, by the same key: one that was revoked opens nothing any more."""
+    now = current.clients.get(client.key_hash) if client is not None else None
+    return now if now is not None and client is not None and now.name == client.name else None
 
 
 def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard_by: LocationRules | None) -> Consents:

@@ -342,6 +342,29 @@ async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
 
 
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [("", 2), (f"clients: {{app: {{keys: ['sha256:{'a' * 64}']}}}}\n", 1)],
+    ids=["another time limit", "keys"],
+)
+async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for_one(more: str, asked: int) -> None:
+    spare = '  spare: {provider: openai-compatible, model: m, endpoint: "https://spare.example", stores: any, processes: any}\n'
+    two = TABLE.replace("[house]", "[house, spare]").replace("location:", f"{spare}location:")
+    two += "resilience: {attempts: {per_deployment: 1}, idle: IDLE}\n"
+    hosts: list[str] = []
+
+    async def provide(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        table = table_of(two.replace("IDLE", "31s") + more, {"KEY": "sk-secret"})
+        exchange.endpoint._journeys.current = lambda: table
+        return httpx.Response(500) if request.url.host == "house.example" else await whole(request)
+
+    exchange = Exchange(provide, table=two.replace("IDLE", "30s"))
+    await exchange.run()
+    assert hosts == ["house.example", "spare.example"][:asked]
+    assert exchange.record.outcome == ("ok" if asked == 2 else "failed")
+
+
 @pytest.mark.parametrize("is_hidden", [False, True])
 async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden: bool) -> None:
     async def refuse(_: httpx.Request) -> httpx.Response:

@@ -314,7 +314,8 @@ class TestTable:
         table = compiled(text).table
         assert table.assistants["assistant"] is table.assistants["gpt-4o"]
         assert [step.name for step in table.assistants["gpt-4o"].routes["cn"]] == ["qwen-cn"]
-        assert table.clients[first] is table.clients[second]
+        assert table.clients[first] == table.clients[second]
+        assert [table.clients[key].key_hash for key in (first, second)] == [first, second]
         app = table.clients[first]
         assert (app.name, app.region, app.assistants) == ("app", "cn", {"assistant"})
         assert app.may_assert == {"territory", "user"}

@@ -22,7 +22,7 @@ from tests.tables import WORLD, table_of
 
 NEEDS = Needs(frozenset(), frozenset(), frozenset())
 TABLE = table_of(WORLD)
-BOUND, APP = "c" * 64, "a" * 64
+BOUND, APP, NEW = "c" * 64, "a" * 64, "d" * 64
 
 
 def planned(table: Table, territory: str | None, key: str | None) -> tuple[Step, Client | None, Location]:
@@ -110,6 +110,25 @@ def test_what_a_change_takes_away(before: str, after: str, reason: str | None) -
     told = verdict(changed((before, after)))
     assert (told is None) == (reason is None)
     assert reason is None or reason in str(told)
+
+
+def test_a_key_that_was_revoked_opens_nothing_though_its_client_has_another() -> None:
+    both = WORLD.replace(f'["sha256:{APP}"]', f'["sha256:{APP}", "sha256:{NEW}"]')
+    assert both != WORLD
+    assert verdict(changed(of=both), key=NEW, table=table_of(both)) is None
+    assert verdict(changed(), key=APP, table=table_of(both)) is None
+    assert verdict(changed(), key=NEW, table=table_of(both)) == NOT_THIS_CLIENT
+    # It is another's now.
+    moved = WORLD.replace(f'["sha256:{"b" * 64}"]', f'["sha256:{"b" * 64}", "sha256:{NEW}"]')
+    assert verdict(changed(of=moved), key=NEW, table=table_of(both)) == NOT_THIS_CLIENT
+
+
+def test_all_keys_of_a_client_are_the_same_client() -> None:
+    both = table_of(WORLD.replace(f'["sha256:{APP}"]', f'["sha256:{APP}", "sha256:{NEW}"]'))
+    one, other = both.clients[APP], both.clients[NEW]
+    assert one == other
+    assert hash(one) == hash(other)
+    assert APP not in repr(one)
 
 
 def test_who_may_not_ask_this_assistant_any_more() -> None:
