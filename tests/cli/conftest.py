@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gateway.cli import main
 from gateway.telemetry import log
@@ -56,6 +57,7 @@ def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     yield run
     # What a command has set up logs to the output that pytest is about to close.
     log.configure("json", "warning", sys.__stderr__)
+    structlog.reset_defaults()  # or what other tests look for among the lines of a lower level would be missing
 
 
 class Running:
