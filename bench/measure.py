@@ -81,7 +81,7 @@ class Bench:
         with running.process:
             result.figures["start_s"] = statistics.median([*starts, running.start_s])
             for scenario, request in subject.requests.items():
-                self._check(running.port, scenario, request)
+                self.check(running.port, scenario, request)
             self._costs(subject, running, result)
             self._latency(subject.requests["json"], running, result, "added", self.extent.rounds)
             result.figures["rss_mb"] = running.process.rss_kb / 1024
@@ -106,6 +106,28 @@ class Bench:
             result.figures[f"event_{share}_ms"] = done["delay_us"].get(share, 0) / 1000
         return result
 
+    def sample(self, scenario: str, subject: Subject, running: Running) -> float | None:
+        """One round of a scenario: CPU µs of a request, a stream or (`paced`) an event; for `added` the added latency,
+        ms at p50. None for one that the subject doesn't have; raises RuntimeError where an answer was wrong."""
+        request = subject.requests.get("json" if scenario == "added" else scenario)
+        if request is None:
+            return None
+        figure: float
+        if scenario == "added":
+            direct, through = self._both_ways(request, running)
+            done, figure = through, (through["latency_us"]["p50"] - direct["latency_us"]["p50"]) / 1000
+        elif scenario == "paced":
+            done = self._paced(running.port, request, running)
+            figure = _us_each(done, "events")
+        else:
+            done = self._load(
+                running.port, request, running, connections=_CONNECTIONS, min_events=self._events_of(scenario)
+            )
+            figure = _us_each(done, "requests")
+        if done["errors"]:
+            raise RuntimeError(f"{subject.name}, {scenario}: {done['errors']} answers were wrong")
+        return figure
+
     # ---- scenarios ----
 
     def _costs(self, subject: Subject, running: Running, result: Result) -> None:
@@ -113,7 +135,7 @@ class Bench:
         for scenario in ("json", "burst", "gemini"):
             if scenario not in requests:
                 continue
-            events = 0 if scenario == "json" else self.burst_events - _MAY_LACK
+            events = self._events_of(scenario)
             done = [
                 self._load(running.port, requests[scenario], running, connections=_CONNECTIONS, min_events=events)
                 for _ in range(self.extent.rounds)
@@ -133,6 +155,9 @@ class Bench:
             f"  paced: {figures['paced_us']:.1f} µs an event, which is {figures['event_p50_ms']:.2f} ms old at p50"
         )
 
+    def _events_of(self, scenario: str) -> int:
+        return 0 if scenario == "json" else self.burst_events - _MAY_LACK
+
     def _paced(self, port: int, request: Request, running: Running | None = None) -> dict[str, Any]:
         events = self.paced_events - _MAY_LACK
         return self._load(port, request, running, connections=_PACED_STREAMS, min_events=events, ramp_ms=10)
@@ -140,16 +165,21 @@ class Bench:
     def _latency(self, request: Request, running: Running, result: Result, name: str, rounds: int) -> None:
         direct: list[dict[str, Any]] = []
         through: list[dict[str, Any]] = []
-        straight = Request("/v1/chat/completions", request.body, request.headers)
-        timing: dict[str, Any] = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
         for _ in range(rounds):
-            direct.append(self._load(self.ports["fast"], straight, **timing))
-            through.append(self._load(running.port, request, running, **timing))
+            one, other = self._both_ways(request, running)
+            direct.append(one)
+            through.append(other)
         result.errors += sum(item["errors"] + item["missed"] for item in through)
         for share in ("p50", "p99"):
             longer, shorter = (statistics.median(item["latency_us"][share] for item in of) for of in (through, direct))
             result.figures[f"{name}_{share}_ms"] = (longer - shorter) / 1000
         self.say(f"  {name}: {result.figures[f'{name}_p50_ms']:.2f} / {result.figures[f'{name}_p99_ms']:.2f} ms")
+
+    def _both_ways(self, request: Request, running: Running) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Few requests a second: asked of the stub directly, and then through the subject."""
+        straight = Request("/v1/chat/completions", request.body, request.headers)
+        timing: dict[str, Any] = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
+        return self._load(self.ports["fast"], straight, **timing), self._load(running.port, request, running, **timing)
 
     def _hold(self, subject: Subject, running: Running, result: Result) -> None:
         """Many open streams at once: the memory of each, and what a request costs beside them."""
@@ -245,7 +275,7 @@ class Bench:
             command += ["--pid", str(pid)]
         return command
 
-    def _check(self, port: int, scenario: str, request: Request) -> None:
+    def check(self, port: int, scenario: str, request: Request) -> None:
         """One request by another client, so that what is measured is known to be an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         with contextlib.closing(connection):

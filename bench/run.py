@@ -1,6 +1,7 @@
 """`make bench`: what a request costs through our gateway, and through what others would put in its place.
 
-python -m bench.run [--quick] [--only ours,nginx] [--python PATH] [--litellm-python PATH] [--json FILE] [--write]
+python -m bench.run [--quick | --turns N] [--only ours,nginx] [--python PATH] [--litellm-python PATH]
+                    [--json FILE] [--write]
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from bench.peers import Floor, LiteLLM, Naive, Nginx
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
 from bench.subjects import Ours, Subject, python_environ
+from bench.turns import EXTENT, take_turns, turns_table
 
 _NAMES = ("ours", "floor", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -37,7 +39,7 @@ def main() -> int:
     """Measure, print, and write where asked to; 0 if every subject could be measured."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that nothing is left running
-    extent = QUICK if options.quick else FULL
+    extent = EXTENT if options.turns else QUICK if options.quick else FULL
     file_limit = raise_file_limit()
     streams = most_streams(extent.streams, file_limit)
     if streams < extent.streams:
@@ -53,12 +55,11 @@ def main() -> int:
             bench = Bench(
                 tools, ports, cores, Path(folder), replace(extent, streams=streams), options.events, _PACED_EVENTS, _say
             )
-            results = list(_measure_all(bench, options, failed))
-    elapsed_s = time.monotonic() - _BEGAN_AT
-    report = _report(results, tools, cores, elapsed_s, quick=options.quick)
+            measured = _in_turns(bench, options) if options.turns else _one_by_one(bench, options, failed)
+    report = f"{_heading(cores, options)}\n\n{measured.report}"
     print(report)
     if options.json is not None:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", "utf-8")
+        options.json.write_text(json.dumps(measured.figures, indent=2) + "\n", "utf-8")
     if options.write:
         with _RESULTS.open("a", encoding="utf-8") as file:
             file.write(f"\n{report}\n" if _RESULTS.stat().st_size else f"# Results\n\n{report}\n")
@@ -68,9 +69,35 @@ def main() -> int:
     return 1 if failed else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Who was measured with which figures, for people and for programs."""
+
+    report: str
+    figures: object
+
+
+def _one_by_one(bench: Bench, options: argparse.Namespace, failed: list[str]) -> _Measured:
+    results = list(_measure_all(bench, options, failed))
+    lines = [f"- {result.name}: {result.version}" for result in results]
+    tables = [main_table(results), *(growth_table(result) for result in results if result.growth)]
+    return _Measured("\n\n".join(["\n".join(lines), *tables]), [asdict(result) for result in results])
+
+
+def _in_turns(bench: Bench, options: argparse.Namespace) -> _Measured:
+    subjects = [subject for name in options.only if (subject := _subject(name, options)) is not None]
+    try:
+        samples = take_turns(bench, subjects, options.turns)
+    except RuntimeError as error:
+        raise SystemExit(f"bench: {error}") from None
+    lines = [f"- {subject.name}: {subject.version()}" for subject in subjects]
+    return _Measured("\n".join([*lines, "", turns_table(samples)]), samples)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round of everything: a look, not a result")
+    parser.add_argument("--turns", type=int, default=0, metavar="N", help="short rounds that take turns, N of each")
     parser.add_argument("--only", default=",".join(_NAMES), metavar="NAMES", help=f"of {', '.join(_NAMES)}")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="an interpreter that has the package")
     parser.add_argument("--litellm-python", default=None, metavar="PATH", help="one that has litellm[proxy]")
@@ -138,20 +165,10 @@ def _help_s(python: str) -> float:
     return statistics.median(took[1:])
 
 
-def _report(results: list[Result], tools: Tools, cores: Cores, elapsed_s: float, *, quick: bool) -> str:
+def _heading(cores: Cores, options: argparse.Namespace) -> str:
     apart = "subject, and stub with load client, on cores of their own" if cores.are_apart else "all on one core"
-    lines = [
-        f"## {date.today().isoformat()}{', --quick' if quick else ''}",
-        "",
-        f"{machine()}; {apart}; {elapsed_s:.0f} s.",
-        "",
-    ]
-    lines += [f"- {result.name}: {result.version}" for result in results]
-    lines += ["", main_table(results)]
-    for result in results:
-        if result.growth:
-            lines += ["", growth_table(result)]
-    return "\n".join(lines)
+    how = f", {options.turns} turns" if options.turns else ", --quick" if options.quick else ""
+    return f"## {date.today().isoformat()}{how}\n\n{machine()}; {apart}; {time.monotonic() - _BEGAN_AT:.0f} s."
 
 
 def _say(text: str) -> None:
