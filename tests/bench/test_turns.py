@@ -1,0 +1,39 @@
+"""Rounds in turns: everybody has one of each scenario before anybody has a second, and the least of them is shown."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+from bench.turns import take_turns, turns_table
+
+
+def subject(name: str, *scenarios: str) -> Any:
+    running = SimpleNamespace(process=nullcontext(), port=1)
+    return SimpleNamespace(name=name, requests=dict.fromkeys(scenarios, "asked"), start=lambda *_: running)
+
+
+def test_nobody_has_a_second_round_before_everybody_had_the_first() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def sample(scenario: str, who: Any, _: Any) -> float | None:
+        if scenario not in who.requests:
+            return None
+        asked.append((scenario, who.name))
+        return float(len(asked))
+
+    bench: Any = SimpleNamespace(
+        folder=None, ports={}, cores=None, check=lambda *_: None, say=lambda _: None, sample=sample
+    )
+    samples = take_turns(bench, [subject("ours", "json", "paced"), subject("floor", "json")], 2)
+    assert asked == [("json", "ours"), ("json", "floor"), ("paced", "ours")] * 2
+    assert samples == {"ours": {"json": [1, 4], "paced": [3, 6]}, "floor": {"json": [2, 5]}}
+
+
+def test_the_table_has_the_least_and_what_is_usual() -> None:
+    table = turns_table({"ours": {"json": [1100.0, 100.0, 300.0, 200.0, 250.0], "added": [0.5]}, "floor": {}})
+    heads, _, ours, floor = table.splitlines()
+    assert heads.split("|")[1].strip() == "least / quarter / half"
+    assert [cell.strip() for cell in ours.split("|")[1:-1]] == ["ours", "100 / 200 / 250", "–", "–", "–", "0.50"]
+    assert [cell.strip() for cell in floor.split("|")[1:-1]] == ["floor", *["–"] * 5]
