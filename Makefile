@@ -19,7 +19,7 @@ test: lint types ## lint, types and the fast tests
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 ci: test install-sdks ## make test, then the slow tests, and more examples of each property
-	@$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile=wide -m "(slow or hypothesis) and not every_model"
+	@$(BIN)/pytest -n 2 --hypothesis-profile=wide -m "(slow or hypothesis) and not every_model"
 
 kit: install-dev ## the kit's cases over every model of every adapter, of which make ci runs the ablest: five minutes
 	@$(BIN)/pytest -n 2 -m every_model tests/conformance
