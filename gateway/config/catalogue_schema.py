@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.config.scalars import CurrencyCode, Day, Line, Visible
+from gateway.config.scalars import CurrencyCode, Day, FormatVersion, Line, Visible
 from gateway.config.schema import schema_of
 from gateway.config.sections.base import Section
 from providers.catalogue.offers import micros_of
@@ -89,7 +89,7 @@ class OwnModelSection(Section):
 class CatalogueFileSection(Section):
     """A catalogue file of yours."""
 
-    version: Literal[1] = Field(description="The version of this format: 1.")
+    version: FormatVersion = Field(description="The version of this format: 1.")
     models: dict[str, dict[Visible, OwnModelSection]] = Field(
         description="By provider: models by name, or by a pattern such as gpt-6*; the closest one counts."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,7 @@ __all__ = [
     "Duration",
     "DurationOrZero",
     "FieldName",
+    "FormatVersion",
     "HeaderName",
     "HedgeAfter",
     "KeyHash",
@@ -210,3 +211,11 @@ _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$",
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 Age = Annotated[str, Field(pattern=_AGE, examples=["12h", "30d"])]
 KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
+
+
+def _no_flag(value: object) -> object:
+    # To Python `true` is 1 too.
+    return str(value) if isinstance(value, bool) else value
+
+
+FormatVersion = Annotated[Literal[1], BeforeValidator(_no_flag)]

@@ -6,11 +6,11 @@ Only shapes are judged here. What a word refers to, and whether it may stand whe
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from gateway.config.scalars import AdminKey, DocumentUrl, Name, Visible
+from gateway.config.scalars import AdminKey, DocumentUrl, FormatVersion, Name, Visible
 from gateway.config.sections.base import Section
 from gateway.config.sections.callers import ClientSection, CorsSection
 from gateway.config.sections.catalogue import CatalogueSection
@@ -28,7 +28,7 @@ __all__ = ["GatewaySection", "schema_json", "schema_of"]
 class GatewaySection(Section):
     """The whole file."""
 
-    version: Literal[1] = Field(description="The version of this format: 1.")
+    version: FormatVersion = Field(description="The version of this format: 1.")
     demo: bool = Field(False, description="Simulated providers only; any peer is an edge, any key or none will do.")
     cell: CellSection | None = Field(None, description="Where this installation stands and which regions it serves.")
     assistants: dict[Visible, AssistantSection] = Field(description="What clients ask for, by name.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.config.scalars import Duration, Line, Name, Words
+from gateway.config.scalars import Duration, FormatVersion, Line, Name, Words
 
 __all__ = [
     "BankFile",
@@ -203,7 +203,7 @@ class ShadowSection(_Section):
 class SuiteFile(_Section):
     """An evaluation: what is asked, what must be reached, and what counts for how much."""
 
-    version: Literal[1] = Field(description="1.")
+    version: FormatVersion = Field(description="1.")
     name: Name = Field(description="The name of the evaluation.")
     seed: int = Field(1, description="What is drawn follows from it.")
     limits: LimitsSection = Field(LimitsSection(), description="How hard each deployment is asked.")
@@ -241,7 +241,7 @@ class ToolSection(_Section):
 class ItemFile(_Section):
     """A file of items in one language."""
 
-    version: Literal[1] = Field(description="1.")
+    version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="The language of its items.")
     tools: dict[Name, ToolSection] = Field({}, description="Tools that items may offer.")
     items: dict[Name, list[ItemSection]] = Field(description="The items by their group.")
@@ -257,7 +257,7 @@ class RiskSection(_Section):
 class BankFile(_Section):
     """Templates from which the items of the compliance axis are made."""
 
-    version: Literal[1] = Field(description="1.")
+    version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="Its language.")
     risks: dict[Name, RiskSection] = Field(description="The risk classes.")
     topics: dict[Name, list[str]] = Field(description="What must not be refused, by class: {topic} in templates.")

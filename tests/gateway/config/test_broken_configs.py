@@ -123,6 +123,9 @@ SHAPES = {
         ),
     ),
     "version": one("version", "version: ▸2", "version: must be 1; this is version 1 of the format; write `version: 1`"),
+    "version as a flag": one(
+        "version", "version: ▸true", "version: must be 1; this is version 1 of the format; write `version: 1`"
+    ),
     "version in quotes": one(
         "version", 'version: ▸"1"', "version: must be 1; this is version 1 of the format; write `version: 1`"
     ),
