@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from providers.chat import ChatCompletion, Choice, ToolCall, ToolCallDelta
+from providers.chat import ChatCompletion, Choice, ToolCallDelta
 
 __all__ = ["made_call_id", "named_by_moment", "with_named_calls"]
 
@@ -20,9 +20,9 @@ def made_call_id(answer_id: str, choice: int, index: int) -> str:
 
 def named_by_moment(event: ToolCallDelta, received_at: float) -> ToolCallDelta:
     """The same piece of a call in an answer without an id, which came at this moment."""
-    if event.id is None or event.id != made_call_id("", event.choice, event.index):
+    if event.id is None:
         return event
-    return replace(event, id=made_call_id(_moment(received_at), event.choice, event.index))
+    return replace(event, id=_told_apart(event.id, event.choice, event.index, received_at))
 
 
 def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatCompletion:
@@ -33,13 +33,15 @@ def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatComp
 
 
 def _with_named(choice: Choice, received_at: float) -> Choice:
-    calls: list[ToolCall] = []
-    for index, call in enumerate(choice.message.tool_calls):
-        is_ours = call.id == made_call_id("", choice.index, index)
-        calls.append(replace(call, id=made_call_id(_moment(received_at), choice.index, index)) if is_ours else call)
+    calls = [
+        replace(call, id=_told_apart(call.id, choice.index, index, received_at))
+        for index, call in enumerate(choice.message.tool_calls)
+    ]
     return replace(choice, message=replace(choice.message, tool_calls=tuple(calls)))
 
 
-def _moment(received_at: float) -> str:
+def _told_apart(id: str, choice: int, index: int, received_at: float) -> str:
+    if id != made_call_id("", choice, index):
+        return id
     # Turns follow each other, so that a microsecond tells them apart.
-    return f"{int(received_at * 1_000_000):x}"
+    return made_call_id(f"{int(received_at * 1_000_000):x}", choice, index)

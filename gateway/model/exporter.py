@@ -42,5 +42,4 @@ class Exporter:
         elsewhere."""
         if region is None:
             return self.hears_of_unplaced
-        kept = region.kept_at_home(territory) if territory is not None else None
-        return region.name in self.regions and self.residency.within(region.boundary if kept is None else kept)
+        return region.name in self.regions and self.residency.within(region.bounds_of(territory))

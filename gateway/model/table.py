@@ -69,6 +69,11 @@ class Region:
         country = parent(territory) or territory
         return Places(frozenset({country})) if self.is_default and country in territory_data().stays else None
 
+    def bounds_of(self, territory: str | None) -> Places:
+        """Where what comes from this territory may go, None if it isn't known."""
+        kept = self.kept_at_home(territory) if territory is not None else None
+        return self.boundary if kept is None else kept
+
 
 @dataclass(frozen=True, slots=True)
 class Hedge:

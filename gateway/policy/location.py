@@ -16,7 +16,7 @@ from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
 from gateway.model.table import Client, Region, Table
 from gateway.policy.memo import remember
-from gateway.policy.parts import blocked_among, bounds_of, code_of, is_as_strict, is_split, region_in, with_part
+from gateway.policy.parts import blocked_among, code_of, is_as_strict, is_split, region_in, with_part
 from providers.catalogue import territory_data
 from providers.territories import Places, TerritoryError, parent, parse_territory
 from providers.values import quick
@@ -81,7 +81,7 @@ class _Reading:
     @property
     def bounds(self) -> Places | None:
         """Where a prompt from there may go: one region's to the same places, but for those that stay at home."""
-        return bounds_of(self.region, self.evidence.territory) if self.region is not None else None
+        return self.region.bounds_of(self.evidence.territory) if self.region is not None else None
 
     def is_as_strict(self, other: _Reading) -> bool:
         """Whether nothing happens to a prompt from here that would be forbidden there."""

@@ -8,11 +8,10 @@ from dataclasses import replace
 from gateway.model.location import Evidence
 from gateway.model.table import Region, Table
 from providers.catalogue import territory_data
-from providers.territories import Places, TerritoryError, parent
+from providers.territories import TerritoryError, parent
 
 __all__ = [
     "blocked_among",
-    "bounds_of",
     "code_of",
     "is_as_strict",
     "is_split",
@@ -70,16 +69,10 @@ def _regions_of_parts(table: Table, territory: str) -> list[Region]:
 def is_as_strict(region: Region, territory: str | None, other: Region, elsewhere: str | None) -> bool:
     """Whether nothing happens to a prompt from the region's territory that the other one forbids for its own: no place
     beyond its boundary, not the gateway's own either, and nobody unapproved."""
-    bounds = bounds_of(other, elsewhere)
+    bounds = other.bounds_of(elsewhere)
     passes = region.transit.within(bounds) or region.transit.within(other.transit)
-    stays = region.boundary.within(other.boundary) and bounds_of(region, territory).within(bounds)
+    stays = region.boundary.within(other.boundary) and region.bounds_of(territory).within(bounds)
     return passes and stays and region.approvals_required >= other.approvals_required
-
-
-def bounds_of(region: Region, territory: str | None) -> Places:
-    """Where the region's prompts may go that come from this territory, None if it isn't known."""
-    kept = region.kept_at_home(territory) if territory is not None else None
-    return region.boundary if kept is None else kept
 
 
 def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:

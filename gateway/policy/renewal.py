@@ -36,26 +36,29 @@ def why_not_now(
     needs: Needs,
     now_s: float,
     consents: ConsentsUnder | None = None,
-    heard_by: LocationRules | None = None,
+    planned: Table | None = None,
 ) -> str | None:
     """None if the current table lets this step be taken now for that caller and request, else why not.
 
-    heard_by: the rules by which the place was decided, where they may be others than the current table's.
+    planned: the table that made the step, where it may have believed other signals and asked for no key.
     """
     reason = still_permitted(step.permit, current, assistant, now_s)
     if reason is not None or step.permit.table == current.version:
         return reason
+    planned = planned or current
+    if current.clients and not planned.clients:
+        return "the current config asks for a key, and the caller had none to show"
     now = _client_now(current, client)
     if client is not None and (now is None or not now.may_ask(assistant)):
         return "the current config doesn't let this client ask"
-    place = _place_now(current, location, now, heard_by)
+    place = _place_now(current, location, now, planned.location)
     region = place.region if place is not None else None
     if place is None or region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
     found = current.assistants[assistant]
     agreed = NO_CONSENT
     if consents is not None:
-        agreed = _still_agreed(consents(current, region), current, now, heard_by)
+        agreed = _still_agreed(consents(current, region), current, now, planned.location)
     decision = decide(current, found, place, needs, {}, now_s, consents=agreed)
     # What the table thinks of this step, even where it would begin with another, ask the person something first, or has
     # another member of a weighted set for this person by now.
@@ -74,21 +77,21 @@ def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
 
 def _client_now(current: Table, client: Client | None) -> Client | None:
     """The same client, by the same key: one that was revoked opens nothing any more."""
-    now = current.clients.get(client.key_hash) if client is not None else None
-    return now if now is not None and client is not None and now.name == client.name else None
+    if client is None:
+        return None
+    now = current.clients.get(client.key_hash)
+    return now if now is not None and now.name == client.name else None
 
 
-def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard_by: LocationRules | None) -> Consents:
+def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard_by: LocationRules) -> Consents:
     """Without the word of those whom the current table doesn't let speak for the person any more."""
     asserted = agreed.asserted and client is not None and "consent" in client.may_assert
-    believed = current.location.believes("claim", heard_by or current.location)
+    believed = current.location.believes("claim", heard_by)
     standing = agreed.standing if believed else frozenset[str]()
     return replace(agreed, standing=standing, asserted=asserted)
 
 
-def _place_now(
-    current: Table, location: Location, client: Client | None, heard_by: LocationRules | None
-) -> Location | None:
+def _place_now(current: Table, location: Location, client: Client | None, heard_by: LocationRules) -> Location | None:
     """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:
         return None

@@ -21,7 +21,6 @@ from gateway.model.table import Assistant, Region, Table
 from gateway.policy.abilities import fit_of, has_effects_at
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.memo import remember
-from gateway.policy.parts import bounds_of
 from gateway.policy.refusals import (
     ask_for_consent,
     not_offered,
@@ -183,7 +182,7 @@ def _standing(
     if evaluating and lawless is not None and lawless[0] is PassedOver.APPROVAL:
         lawless = None
     permit = (evaluation_permit if evaluating else prompt_permit)(table, region, deployment, now_s)
-    bounded = bool(deployment.excepts) and not bounds_of(region, location.territory).is_anywhere
+    bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
     return _Standing(deployment, permit, lawless, off(deployment), bounded)
 
 

@@ -170,11 +170,8 @@ class Journeys:
         # What a table allows it goes on to allow, where no approval can end meanwhile.
         if now is table and not plan.region.approvals_required:
             return None
-        if now.clients and not table.clients:
-            return "the current config asks for a key, and the caller had none to show"
         under = consenting.under if consenting is not None else None
-        name, heard_by = plan.assistant.name, table.location
-        return why_not_now(step, now, name, client, location, needs, self.clock(), under, heard_by)
+        return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under, table)
 
 
 def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:

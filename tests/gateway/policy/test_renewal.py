@@ -327,7 +327,7 @@ def test_an_edge_that_is_none_any_more_is_not_heard(before: str, now: str, heard
     location = resolve(old, client, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
-    told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, planned=old)
     assert told == (None if heard else ELSEWHERE)
 
 
@@ -349,7 +349,7 @@ def test_a_claim_of_an_issuer_that_is_none_any_more_is_not_heard(change: tuple[s
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     step = outcome.steps[0]
-    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, planned=old)
     assert told == (None if heard else ELSEWHERE)
 
 
@@ -363,7 +363,7 @@ def test_an_address_is_not_heard_where_who_tells_it_has_changed(more: str, heard
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     step, client = outcome.steps[0], old.clients[APP]
-    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, heard_by=old.location)
+    told = why_not_now(step, new, "assistant", client, location, NEEDS, 0.0, planned=old)
     assert told == (None if heard else ELSEWHERE)
 
 
