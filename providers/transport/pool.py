@@ -2,8 +2,8 @@
 
 Each origin has its own idle connections, the latest used first. A request goes out on one that is idle or on a new
 one; there is no queue, and nothing is scanned. Redirects are an answer like any other, no proxy is ever used, names
-are resolved anew for each connection, and address families are raced (RFC 8305). Who may be connected to is not
-decided here: `allow` is asked before anything else happens.
+are looked up for each connection that is made, and address families are raced (RFC 8305). Who may be connected to is
+not decided here: `allow` is asked before anything else happens.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import certifi
 
 from providers.transport.connection import Connection
 from providers.transport.errors import ConnectFailed, lacks_files
+from providers.transport.names import Names
 
 __all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
 
@@ -88,6 +89,7 @@ class Pool:
     def __init__(self, allow: Allow, tls: ssl.SSLContext | None = None) -> None:
         self._allow = allow
         self._tls = tls
+        self._names = Names()
         self._idle: dict[str, deque[Connection]] = {}
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -224,7 +226,7 @@ class Pool:
         port = parts.port or (443 if secure else 80)
         if secure and self._tls is None:
             self._tls = tls_context()
-        addresses = await loop.getaddrinfo(host, port, type=1, proto=6)
+        addresses = await self._names.addresses(host, port)
         sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
         try:
             _, connection = await loop.create_connection(

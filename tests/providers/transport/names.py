@@ -1,4 +1,4 @@
-"""Names that resolve as a test says, on whichever loop it runs."""
+"""Names that resolve as a test says."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections.abc import Sequence
 
 import pytest
 
+from providers.transport import names
+
 __all__ = ["Names"]
 
 
 class Names:
-    """Stands in for the loop's resolver; remembers who was asked for."""
+    """Stands in for the system's resolver; remembers who was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.ports: Sequence[int] = ()
         self.error: Exception | None = None
         self.hangs = False
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._resolve)
+        monkeypatch.setattr(names.Names, "addresses", lambda _, host, port: self.resolve(host, port))
 
-    async def _resolve(self, host: str, port: int, **_: object) -> list[object]:
+    async def resolve(self, host: str, port: int) -> list[object]:
+        """The addresses of a name."""
         if host == "127.0.0.1":
-            # uvloop has addresses resolved, too, when it connects to them.
             return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         self.asked.append(host)
         if self.hangs:

@@ -20,7 +20,7 @@ from providers.folding import fold
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Cut, Empty, Garbage, HttpError, Reset, Scenario, Silent, Truncated
 from providers.simulator.server import SimulatorServer
-from providers.transport import LeanTransport, NotAllowed, Pool
+from providers.transport import LeanTransport, NotAllowed, Pool, names
 from providers.transport import httpx_transport as module
 from tests.providers.transport.names import Names
 from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
@@ -181,13 +181,13 @@ async def test_without_a_limit_connecting_has_one_all_the_same(monkeypatch: pyte
 
 
 async def test_the_time_to_read_does_not_run_while_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve = Names(monkeypatch)._resolve
+    resolve = Names(monkeypatch).resolve
 
-    async def slowly(host: str, port: int, **_: object) -> list[object]:
+    async def slowly(_: object, host: str, port: int) -> list[object]:
         await asyncio.sleep(0.25 if host == "slow.test" else 0)
         return await resolve(host, port)
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slowly)
+    monkeypatch.setattr(names.Names, "addresses", slowly)
     async with scripted(say(GOOD)) as server, client_of(timeout=httpx.Timeout(5, read=0.2)) as client:
         assert (await client.get(server.origin.replace("127.0.0.1", "slow.test"))).text == "good"
 

@@ -1,0 +1,135 @@
+"""A name whose servers are silent keeps nobody else waiting, and is asked for once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from providers.transport import Pool
+from providers.transport.names import Names
+from tests.providers.transport.scripted import GOOD, say, scripted, turns, until
+from tests.providers.transport.test_pool import anyone, ask
+
+_LIMIT_S = 30
+_MORE_THAN_ANY_POOL_HAS = 40
+FOUND = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("192.0.2.1", 443))]
+
+
+class System:
+    """In place of the system's resolver, which blocks: names that end with `silent.test` wait for `speaks`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: Counter[str] = Counter()
+        self.speaks = threading.Event()
+        self.error: Exception | None = None
+        self._really = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(
+        self, host: str, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[object]:
+        if flags & socket.AI_NUMERICHOST or not host.endswith(".test"):
+            return self._really(host, port, family, type, proto, flags)  # type: ignore[return-value]
+        self.asked[host] += 1
+        if host.endswith("silent.test"):
+            self.speaks.wait(_LIMIT_S)
+        if self.error is not None:
+            raise self.error
+        return [*(self._really("127.0.0.1", port, family, type, proto) if host == "provider.test" else FOUND)]
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    system = System(monkeypatch)
+    yield system
+    system.speaks.set()
+
+
+async def test_silent_names_keep_nobody_else_waiting(system: System) -> None:
+    pool = Pool(anyone)
+    asking = [
+        asyncio.ensure_future(ask(pool, f"http://{number}.silent.test")) for number in range(_MORE_THAN_ANY_POOL_HAS)
+    ]
+    await until(lambda: len(system.asked) == len(asking))
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        assert await ask(pool, server.origin) == b"good"
+        await pool.aclose()
+        pool = Pool(anyone)
+        assert await ask(pool, server.origin.replace("127.0.0.1", "provider.test")) == b"good"
+        await pool.aclose()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_all_who_ask_at_once_wait_for_one_answer_and_none_ends_it_by_leaving(system: System) -> None:
+    names = Names()
+    asking = [asyncio.ensure_future(names.addresses("silent.test", 443)) for _ in range(5)]
+    other_port = asyncio.ensure_future(names.addresses("silent.test", 8443))
+    await until(lambda: system.asked["silent.test"] == 2)
+    asking[0].cancel()
+    await turns()
+    late = asyncio.ensure_future(names.addresses("silent.test", 443))
+    await turns()
+    system.speaks.set()
+    assert await asyncio.gather(*asking[1:], late, other_port) == [FOUND] * 6
+    assert (asking[0].cancelled(), system.asked["silent.test"]) == (True, 2)
+    assert await names.addresses("silent.test", 443) == FOUND
+    assert system.asked["silent.test"] == 3
+
+
+async def test_a_failure_is_everybodys_and_is_not_kept(system: System) -> None:
+    names, system.error = Names(), socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    asking = [asyncio.ensure_future(names.addresses("silent.test", 443)) for _ in range(2)]
+    await until(lambda: system.asked["silent.test"] == 1)
+    system.speaks.set()
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    assert told == [system.error] * 2
+    system.error = None
+    assert await names.addresses("silent.test", 443) == FOUND
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_news(system: System) -> None:
+    names, system.error = Names(), socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    news: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: news.append(context))
+    asking = asyncio.ensure_future(names.addresses("silent.test", 443))
+    await until(lambda: system.asked["silent.test"] == 1)
+    asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+    system.speaks.set()
+    await until(lambda: not names._asked)
+    del asking
+    gc.collect()
+    await turns()
+    assert news == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_an_address_is_looked_up_nowhere(system: System, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(Names, "_ask", None)
+    found = await Names().addresses(address, 443)
+    assert [(kind, protocol, where[:2]) for _, kind, protocol, _, where in found] == [
+        (socket.SOCK_STREAM, socket.IPPROTO_TCP, (address, 443))
+    ]
+
+
+def test_an_answer_that_comes_after_the_end_is_nobodys(system: System) -> None:
+    async def leave() -> None:
+        asking = asyncio.ensure_future(Names().addresses("silent.test", 443))
+        await until(lambda: system.asked["silent.test"] == 1)
+        asking.cancel()
+
+    asyncio.run(leave())
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "name"]
+    system.speaks.set()
+    thread.join(_LIMIT_S)
+    assert not thread.is_alive()
