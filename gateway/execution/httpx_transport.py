@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 
 from gateway.execution.reply import Reply
-from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_files
+from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_room
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import NotAllowed, Tap, lacks_files
+from providers.transport import NotAllowed, Tap, lacks_room
 from providers.transport.headers import joined
 
 __all__ = ["HttpxTransport", "plain_httpx"]
@@ -92,8 +92,8 @@ class _FromHttpx(Reply):
 
 def _no_answer(error: Exception) -> Failure:
     detail = f"{type(error).__name__}: {error}"
-    if isinstance(error, httpx.ConnectError | OSError) and lacks_files(error):
-        return no_more_files(detail)
+    if isinstance(error, httpx.ConnectError | OSError) and lacks_room(error):
+        return no_more_room(detail)
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
         # Of the times that a request may take, only those to get a connection are bounded here.
         return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)

@@ -38,7 +38,7 @@ __all__ = [
     "RequestHead",
     "Transport",
     "allow",
-    "no_more_files",
+    "no_more_room",
 ]
 
 Headers = Sequence[tuple[str, str]]
@@ -94,7 +94,7 @@ def allow(origin: str, permit: object) -> None:
         raise NotAllowed("a request without a permit for its origin was stopped")
 
 
-def no_more_files(detail: str) -> Failure:
+def no_more_room(detail: str) -> Failure:
     """What it comes to where no connection can be made to anybody: no provider's failure."""
     message = "this gateway has as many connections open as its system lets it"
     return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
@@ -207,7 +207,7 @@ def _failure(error: TransportError) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case ConnectFailed(is_ours=True):
-            return no_more_files(detail)
+            return no_more_room(detail)
         case ConnectFailed():
             return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
         case ConnectionBroken(answered=False):

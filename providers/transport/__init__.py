@@ -16,7 +16,7 @@ from providers.transport.errors import (
     NotAllowed,
     TooLarge,
     TransportError,
-    lacks_files,
+    lacks_room,
 )
 from providers.transport.pool import Allow, Pool, PooledResponse, request_start, tls_context
 
@@ -36,7 +36,7 @@ __all__ = [
     "Tap",
     "TooLarge",
     "TransportError",
-    "lacks_files",
+    "lacks_room",
     "request_start",
     "tls_context",
 ]

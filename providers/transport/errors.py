@@ -21,10 +21,12 @@ __all__ = [
     "NotAllowed",
     "TooLarge",
     "TransportError",
-    "lacks_files",
+    "lacks_room",
 ]
 
 _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+# A connection takes a port of this machine, and memory of its system.
+_NO_ROOM = _NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 
 class TransportError(Exception):
@@ -34,7 +36,7 @@ class TransportError(Exception):
 class ConnectFailed(TransportError):
     """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long (`timed_out`).
 
-    is_ours: this process may open no more of them, whoever is called.
+    is_ours: this process or its machine has no room for more of them, and nobody who is called is to blame.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False, is_ours: bool = False) -> None:
@@ -63,16 +65,18 @@ class NotAllowed(TransportError):
     """The one who decides said no."""
 
 
-def lacks_files(error: BaseException) -> bool:
-    """Whether no connection was made because this process may open no more files, each connection being one.
+def lacks_room(error: BaseException) -> bool:
+    """Whether no connection was made because this machine has no more files, ports or memory for one.
 
-    A look-up of a name that finds none left says something else, and not the same on each system: then it is tried.
+    A look-up of a name that finds no file says something else, and not the same on each system: then it is tried.
     """
     cause: BaseException | None = error
     is_unclear = False
     while cause is not None:
+        if isinstance(cause, ExceptionGroup):  # of a name with several addresses, each was tried
+            return all(map(lacks_room, cause.exceptions))
         if isinstance(cause, OSError):
-            if cause.errno in _NO_MORE_FILES:
+            if cause.errno in _NO_ROOM:
                 return True
             # Who refuses, or fails at TLS, was reached.
             is_unclear = not isinstance(cause, ConnectionError | TimeoutError | ssl.SSLError)

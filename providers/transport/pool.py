@@ -21,7 +21,7 @@ import aiohappyeyeballs
 import certifi
 
 from providers.transport.connection import Connection
-from providers.transport.errors import ConnectFailed, lacks_files
+from providers.transport.errors import ConnectFailed, lacks_room
 from providers.transport.names import Names
 
 __all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
@@ -201,7 +201,7 @@ class Pool:
 
     async def _connect(self, origin: str, connect_s: float) -> Connection:
         if self._open >= _MAX_CONNECTIONS and not self._make_room():
-            raise ConnectFailed(f"{_MAX_CONNECTIONS} connections are open already")
+            raise ConnectFailed(f"{_MAX_CONNECTIONS} connections are open already", is_ours=True)
         self._open += 1
         try:
             async with asyncio.timeout(connect_s):
@@ -213,7 +213,7 @@ class Pool:
             # uvloop has RuntimeErrors where asyncio has OSErrors.
             self._open -= 1
             reason = f"{type(error).__name__}: {_reason(error)}"
-            raise ConnectFailed(reason, is_ours=lacks_files(error)) from error
+            raise ConnectFailed(reason, is_ours=lacks_room(error)) from error
         except BaseException:
             self._open -= 1
             raise

@@ -1,4 +1,4 @@
-"""A process that may open no more files makes no connection: whose fault that is, whatever the system calls it."""
+"""A machine without another file or port makes no connection: whose fault that is, whatever the system calls it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import ssl
 
 import pytest
 
-from providers.transport import errors, lacks_files
+from providers.transport import errors, lacks_room
 
 FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+NO_PORT = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 BUSY = OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 NO_NAME = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -27,6 +28,10 @@ def caused(error: Exception, by: BaseException) -> Exception:
     [
         (FULL, False, True),
         (OSError(errno.ENFILE, "x"), False, True),
+        (NO_PORT, False, True),
+        (OSError(errno.ENOBUFS, "x"), False, True),
+        (OSError(errno.ENOMEM, "x"), False, True),
+        (caused(OSError("All connection attempts failed"), ExceptionGroup("x", [NO_PORT, FULL])), False, True),
         (caused(RuntimeError("x"), caused(OSError("All connection attempts failed"), FULL)), False, True),
         (NO_NAME, True, True),
         (BUSY, True, True),
@@ -35,6 +40,8 @@ def caused(error: Exception, by: BaseException) -> Exception:
         # These were reached, whatever there is now.
         (REFUSED, True, False),
         (caused(OSError("All connection attempts failed"), REFUSED), True, False),
+        (caused(OSError("All connection attempts failed"), ExceptionGroup("x", [NO_PORT, REFUSED])), True, False),
+        (OSError(errno.ENETUNREACH, "x"), False, False),
         (ssl.SSLError(1, "handshake failure"), True, False),
         (TimeoutError(), True, False),
         (ValueError("no address"), True, False),
@@ -44,4 +51,4 @@ def test_it_is_told_from_what_a_provider_does(
     monkeypatch: pytest.MonkeyPatch, error: Exception, finds_none: bool, lacks: bool
 ) -> None:
     monkeypatch.setattr(errors, "_finds_none", lambda: finds_none)
-    assert lacks_files(error) is lacks
+    assert lacks_room(error) is lacks

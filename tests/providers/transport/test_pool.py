@@ -420,8 +420,9 @@ async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytes
         first = await send(pool, busy.origin)
         second = await send(pool, busy.origin)
         await until(lambda: idle.open == 0)
-        with pytest.raises(ConnectFailed, match="2 connections are open"):
+        with pytest.raises(ConnectFailed, match="2 connections are open") as raised:
             await send(pool, busy.origin)
+        assert raised.value.is_ours
         assert pool._open == 2
         for response in (first, second):
             response.close()
@@ -482,7 +483,10 @@ async def test_a_port_that_refuses(silent_port: int) -> None:
     assert (raised.value.timed_out, pool._open) == (False, 0)
 
 
-@pytest.mark.parametrize(("number", "is_ours"), [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENETDOWN, False)])
+@pytest.mark.parametrize(
+    ("number", "is_ours"),
+    [(errno.EMFILE, True), (errno.ENFILE, True), (errno.EADDRNOTAVAIL, True), (errno.ENETDOWN, False)],
+)
 async def test_a_process_that_may_open_no_more_knows_whose_fault_that_is(
     monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
 ) -> None:
