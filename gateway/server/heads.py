@@ -15,10 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.api.body import announces_body
 from gateway.api.line import HEAD, SameHead
 
-__all__ = ["KnownHead", "request_scope", "shared_scope", "why_wrong"]
+__all__ = ["KnownHead", "body_parser", "framing_of", "request_scope", "shared_scope", "why_wrong"]
 
 _COMMON_URL_BYTES = 256
 _LENGTH = b"content-length"
+_FRAMING = (_LENGTH, b"transfer-encoding")
 _LENGTH_LINE = b"\r\ncontent-length: "
 # Few heads have this elsewhere, in whichever letters they are.
 _LENGTH_END = b"ength: "
@@ -119,15 +120,37 @@ def request_scope(shared: dict[str, Any], version: str, method: str, url: bytes)
     return scope
 
 
-def why_wrong(headers: list[tuple[bytes, bytes]], names: list[bytes], version: str, *, upgrades: bool) -> str | None:
+def why_wrong(names: list[bytes], version: str) -> str | None:
     """Why a head that is valid HTTP is refused all the same, if it is; `names` are those of its headers."""
     hosts = names.count(b"host")
     if hosts != 1 and (hosts or version == "1.1"):
         # RFC 9112, section 3.2: two are read differently by two servers.
         return "an HTTP/1.1 request has exactly one `host` header"
-    if upgrades and announces_body(dict(headers)):
-        return "this gateway upgrades no connection: send a request that has a body without `upgrade`"
     return None
+
+
+def framing_of(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of these headers that say where the body ends; none where there is no body."""
+    if not announces_body(dict(headers)):
+        return b""
+    return b"".join(b"%b: %b\r\n" % pair for pair in headers if pair[0] in _FRAMING)
+
+
+def body_parser(connection: HttpToolsProtocol, framing: bytes) -> httptools.HttpRequestParser:
+    """A parser that stands behind a head with these lines, and tells the connection of the body and nothing else.
+
+    The one that reads a head with `upgrade` takes what follows for another protocol's. A client may offer one with any
+    request (RFC 9110, section 7.8), as Java's does over plain HTTP.
+    """
+    parser = httptools.HttpRequestParser(_BodyAlone(connection))
+    parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n" % framing)
+    return parser
+
+
+class _BodyAlone:
+    def __init__(self, connection: HttpToolsProtocol) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from gateway.api.errors import ApiError
 from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
-from gateway.server.heads import KnownHead, request_scope, shared_scope, why_wrong
+from gateway.server.heads import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
 from gateway.server.refusals import too_large, written
 from gateway.server.watched import WatchedProtocol
 
@@ -56,6 +56,8 @@ class GatewayProtocol(WatchedProtocol):
         self._known = KnownHead()
         # What is still to come of the body behind a known head, of which the parser hears nothing.
         self._owed_bytes = 0
+        # Of the body behind a head with `upgrade`, until it is read.
+        self._framing = b""
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -89,9 +91,10 @@ class GatewayProtocol(WatchedProtocol):
             data = self._take_owed(data)
         self._known.fresh = b"" if self._in_message else data
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # what a request upgrades to is never spoken here
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self._refuse_malformed()
@@ -133,6 +136,13 @@ class GatewayProtocol(WatchedProtocol):
         self._begin(cycle, scope)
         return True
 
+    def _decline(self, rest: bytes) -> None:
+        """What a request would upgrade to is never spoken here: behind its head comes its body, if it has one."""
+        if framing := self._framing:
+            self._framing = b""
+            self.parser = body_parser(self, framing)
+            self.parser.feed_data(rest)
+
     def _take_owed(self, data: bytes) -> bytes:
         """Take what is left of the body behind a known head; what comes behind that is the parser's."""
         piece = data[: self._owed_bytes]
@@ -159,10 +169,12 @@ class GatewayProtocol(WatchedProtocol):
         self._given.clear()
         names = [name for name, _ in headers]
         upgrades = parser.should_upgrade()
-        if (wrong := why_wrong(headers, names, version, upgrades=upgrades)) is not None:
+        if (wrong := why_wrong(names, version)) is not None:
             self._wrong = wrong
             raise ValueError(wrong)
         # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
+        if upgrades:
+            self._framing = framing_of(headers)
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
         scope = request_scope(self._shared_scope, version, method, self.url)
@@ -205,6 +217,8 @@ class GatewayProtocol(WatchedProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self._framing:
+            return
         self._in_message = False
         # What stands behind it doesn't begin where the data does.
         self._known.fresh = b""

@@ -607,23 +607,77 @@ def test_behind_an_answer_garbage_gets_its_refusal(client: Conversation) -> None
     assert client.rest() == b""
 
 
-@pytest.mark.parametrize("framing", [b"content-length: %d" % len(SMUGGLED), b"transfer-encoding: chunked"])
-@pytest.mark.parametrize("later", [False, True])
-def test_a_body_behind_an_upgrade_is_no_request_of_its_own(
-    client: Conversation, app: App, framing: bytes, later: bool
+UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n"
+CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(SMUGGLED), SMUGGLED)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"content-length: %d" % len(SMUGGLED), SMUGGLED),
+        (b"transfer-encoding: chunked", CHUNKS + b"\r\n"),
+        (b"Transfer-Encoding: Chunked", CHUNKS + b"host: evil\r\nx-trailer: 1\r\n\r\n"),
+    ],
+    ids=["counted", "chunks", "trailers"],
+)
+@pytest.mark.parametrize("cut", [None, 0, 1, 20, -1])
+def test_a_body_behind_an_upgrade_is_that_requests_body(
+    client: Conversation, app: App, framing: bytes, body: bytes, cut: int | None
 ) -> None:
-    head = (
-        ECHO + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n" + framing + b"\r\n\r\n"
-    )
-    client.send(head)
-    if later:
-        time.sleep(0.01)
-    client.send(SMUGGLED)
+    """Java's client offers HTTP/2 with each request over plain HTTP, also with one that has a body."""
+    head = ECHO + UPGRADE + framing + b"\r\n\r\n"
+    if cut is None:
+        client.send(head + body)
+    else:
+        client.send(head + body[:cut])
+        eventually(lambda: len(app.heard) == 1)
+        client.send(body[cut:])
     answer = client.response()
-    assert answer.error == (400, "invalid_request")
-    assert "upgrade" in json.loads(answer.body)["error"]["message"]
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
-    assert app.heard == []
+    (heard,) = app.heard
+    assert (heard.path, heard.body) == ("/echo", SMUGGLED)
+    assert [value for name, value in heard.headers if name in (b"host", b"x-trailer")] == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"transfer-encoding: chunked", SMUGGLED),
+        (b"transfer-encoding: gzip", SMUGGLED),
+        (b"transfer-encoding: chunked, gzip", CHUNKS + b"\r\n"),
+        (b"content-length: 0\r\ntransfer-encoding: chunked", CHUNKS + b"\r\n"),
+        (b"content-length: 5\r\ncontent-length: 6", SMUGGLED),
+    ],
+)
+def test_a_body_behind_an_upgrade_that_is_framed_wrongly_is_none(
+    client: Conversation, app: App, framing: bytes, body: bytes
+) -> None:
+    assert client.send(ECHO + UPGRADE + framing + b"\r\n\r\n" + body).response().error == (400, "invalid_request")
+    assert client.rest() == b""
+    assert [heard.path for heard in app.heard if heard.path != "/echo" or heard.body] == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_stands_behind_a_body_behind_an_upgrade_is_neither_body_nor_request(
+    client: Conversation, app: App, later: bool
+) -> None:
+    start = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE + b"\r\nhello"
+    if later:
+        client.send(start)
+        eventually(lambda: len(app.heard) == 1 and app.heard[0].body == b"hello")
+        client.send(SMUGGLED)
+    else:
+        client.send(start + SMUGGLED)
+    assert client.rest() == b""
+    assert [(heard.path, heard.body.removeprefix(b"hello")) for heard in app.heard] == [("/wait", b"")]
+
+
+def test_a_client_that_offers_an_upgrade_and_asks_first_is_told_to_go_on(client: Conversation, app: App) -> None:
+    client.send(ECHO + UPGRADE + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+    assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
+    assert client.send(b"hello").response().status == 200
+    assert app.heard[0].body == b"hello"
 
 
 def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: Conversation, app: App) -> None:
@@ -867,7 +921,11 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
     assert idle.cancelled()
 
 
-@pytest.mark.parametrize("wire", [get(), get(b"/begun"), get(b"/wait") + get()], ids=["answered", "begun", "waits"])
+@pytest.mark.parametrize(
+    "wire",
+    [get(), get(b"/begun"), get(b"/wait") + get(), post(b"/wait", b"hello", UPGRADE[:-2])],
+    ids=["answered", "begun", "waits", "upgrades"],
+)
 async def test_a_connection_that_ended_is_freed_without_the_collector(wire: bytes) -> None:
     class Ended(asyncio.Transport):
         def write(self, data: Any) -> None:
@@ -1041,6 +1099,7 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
         start + b"transfer-encoding: chunked\r\n" + length % 5 + b"\r\n0\r\n\r\n" + inner,
         start + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n" + inner,
         start.replace(b"\r\n", b"\n") + b"\n" + inner,
+        # Its body, and no request.
         start + b"connection: upgrade\r\nupgrade: h2c\r\n" + length % len(inner) + b"\r\n" + inner,
     ]
     with gateway(new_loop) as (provider, door):
