@@ -185,7 +185,7 @@ class GatewayProtocol(WatchedProtocol):
         scope["headers"] = headers
         scope["state"] = self.app_state.copy()
         cycle = GatewayCycle(self, method == "HEAD", version != "1.1", keep_alive)
-        if b"expect" in names:
+        if b"expect" in names and version == "1.1":
             cycle.expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         before, self._newest = self._newest, cycle
         if before is None or before.response_complete:

@@ -386,6 +386,14 @@ def test_a_client_that_asks_first_is_told_to_go_on(client: Conversation, app: Ap
     assert app.heard[0].body == b"hello"
 
 
+def test_an_old_client_is_told_nothing_before_its_answer(client: Conversation, app: App) -> None:
+    """RFC 9110, section 10.1.1: it knows no interim answer, and would take that for the answer."""
+    client.send(b"POST /echo HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+    eventually(lambda: len(app.heard) == 1)
+    assert client.send(b"hello").response().status == 200
+    assert app.heard[0].body == b"hello"
+
+
 def test_a_client_that_asks_first_and_is_refused_is_not_told_to_go_on(client: Conversation) -> None:
     client.send(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     answer = client.response()
