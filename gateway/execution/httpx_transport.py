@@ -82,7 +82,8 @@ class _FromHttpx(Reply):
             async for piece in self._pieces:
                 if piece:
                     return piece
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
+            # What is wrong with TLS in mid-answer comes as Python's own.
             raise ProviderFailed(_broken_off(error)) from error
         return b""
 
@@ -100,7 +101,7 @@ def _no_answer(error: Exception) -> Failure:
     return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
 
 
-def _broken_off(error: httpx.HTTPError) -> Failure:
+def _broken_off(error: Exception) -> Failure:
     if isinstance(error, httpx.DecodingError):
         return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
     return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import socket
+import ssl
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from gateway.execution import reply, transports
 from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
@@ -21,7 +25,7 @@ from gateway.execution.transports import FenceBreach, LeanTransport, Transport, 
 from gateway.model.permit import AnyPermit, Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, Pool
+from providers.transport import ConnectFailed, Pool, tls_context
 from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -163,6 +167,28 @@ async def test_what_breaks_has_one_name(script: Script, ours: FailureKind, their
     for way, kind in ((lean(), ours), (httpx_own(), theirs)):
         async with scripted(script, say(GOOD)) as server:
             assert await failure_of(way, server.origin) is kind
+            assert await whole(way, server.origin) == (200, b"good")
+            await way.aclose()
+
+
+async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trusting, serving = tls_context(str(tmp_path / "ca.pem")), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(NO_END)
+        os.write(peer.writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        await peer.gone()
+
+    for way in (
+        LeanTransport(Pool(allow, trusting)),
+        HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, verify=trusting)),
+    ):
+        async with scripted(script, say(GOOD), tls=serving) as server:
+            assert await failure_of(way, server.origin) is FailureKind.INTERRUPTED
             assert await whole(way, server.origin) == (200, b"good")
             await way.aclose()
 
