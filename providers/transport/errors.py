@@ -74,7 +74,8 @@ def lacks_room(error: BaseException) -> bool:
     is_unclear = False
     while cause is not None:
         if isinstance(cause, ExceptionGroup):  # of a name with several addresses, each was tried
-            return all(map(lacks_room, cause.exceptions))
+            was_reached = any(isinstance(each, ConnectionError) for each in cause.exceptions)
+            return not was_reached and any(map(lacks_room, cause.exceptions))
         if isinstance(cause, OSError):
             if cause.errno in _NO_ROOM:
                 return True

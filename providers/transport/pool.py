@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-import aiohappyeyeballs
 import certifi
 
 from providers.transport.connection import Connection
 from providers.transport.errors import ConnectFailed, lacks_room
 from providers.transport.names import Names
+from providers.transport.race import first_socket
 
 __all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
 
@@ -227,7 +227,7 @@ class Pool:
         if secure and self._tls is None:
             self._tls = tls_context()
         addresses = await self._names.addresses(host, port)
-        sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
+        sock = await first_socket(addresses)
         try:
             _, connection = await loop.create_connection(
                 lambda: Connection(loop),

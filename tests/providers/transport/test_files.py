@@ -13,6 +13,7 @@ from providers.transport import errors, lacks_room
 
 FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 NO_PORT = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+NO_WAY = OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 BUSY = OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 NO_NAME = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -31,7 +32,7 @@ def caused(error: Exception, by: BaseException) -> Exception:
         (NO_PORT, False, True),
         (OSError(errno.ENOBUFS, "x"), False, True),
         (OSError(errno.ENOMEM, "x"), False, True),
-        (caused(OSError("All connection attempts failed"), ExceptionGroup("x", [NO_PORT, FULL])), False, True),
+        (caused(OSError("All connection attempts failed"), ExceptionGroup("x", [NO_PORT, NO_WAY])), False, True),
         (caused(RuntimeError("x"), caused(OSError("All connection attempts failed"), FULL)), False, True),
         (NO_NAME, True, True),
         (BUSY, True, True),
@@ -41,7 +42,7 @@ def caused(error: Exception, by: BaseException) -> Exception:
         (REFUSED, True, False),
         (caused(OSError("All connection attempts failed"), REFUSED), True, False),
         (caused(OSError("All connection attempts failed"), ExceptionGroup("x", [NO_PORT, REFUSED])), True, False),
-        (OSError(errno.ENETUNREACH, "x"), False, False),
+        (NO_WAY, False, False),
         (ssl.SSLError(1, "handshake failure"), True, False),
         (TimeoutError(), True, False),
         (ValueError("no address"), True, False),

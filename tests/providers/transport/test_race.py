@@ -1,0 +1,69 @@
+"""Where none of several addresses takes a connection, one reason is told: the one that says most."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+
+import pytest
+
+from providers.transport import ConnectFailed, Pool, lacks_room
+from providers.transport.race import first_socket
+from tests.providers.transport.names import Names
+from tests.providers.transport.test_pool import anyone, ask
+
+
+def no(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+REFUSED, UNREACHABLE, NO_HOST = map(no, (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH))
+NO_PORT, LOOP = no(errno.EADDRNOTAVAIL), RuntimeError("uvloop's own")
+CASES = [
+    ([REFUSED], REFUSED),
+    ([REFUSED, REFUSED], REFUSED),
+    # A machine without IPv6, as most containers are.
+    ([REFUSED, UNREACHABLE], REFUSED),
+    ([UNREACHABLE, REFUSED], REFUSED),
+    ([NO_PORT, UNREACHABLE], NO_PORT),
+    ([NO_HOST, LOOP], LOOP),
+    ([UNREACHABLE, NO_HOST], UNREACHABLE),
+    # Its ::1 is not to be had, and who should listen on 127.0.0.1 doesn't.
+    ([NO_PORT, REFUSED], REFUSED),
+]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
+    """Let each address fail as is said, by its port."""
+
+    async def sock_connect(_: socket.socket, address: tuple[str, int]) -> None:
+        raise errors[address[1]]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
+
+
+@pytest.mark.parametrize(("errors", "told"), CASES)
+async def test_what_says_most_is_told(
+    monkeypatch: pytest.MonkeyPatch, errors: list[Exception], told: Exception
+) -> None:
+    failing(monkeypatch, errors)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in range(len(errors))]
+    with pytest.raises(type(told)) as raised:
+        await first_socket(addresses)
+    assert raised.value is told
+    assert lacks_room(told) is (told is NO_PORT)
+
+
+async def test_the_pool_tells_it_and_whose_fault_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, pool = Names(monkeypatch), Pool(anyone)
+    names.ports = range(2)
+    for errors, words, is_ours in (
+        ([REFUSED, UNREACHABLE], "Connection refused", False),
+        ([NO_PORT, UNREACHABLE], "Cannot assign requested address", True),
+    ):
+        failing(monkeypatch, errors)
+        with pytest.raises(ConnectFailed, match=words) as raised:
+            await ask(pool, "http://provider.test")
+        assert (raised.value.is_ours, pool._open) == (is_ours, 0)
