@@ -46,8 +46,9 @@ _HOSTILE = (
 def test_build_is_deterministic_and_leaves_its_input_alone(asking: RequestCase) -> None:
     before = repr(asking.request)
     first = asking.subject.build(asking.request)
-    assert asking.subject.build(asking.request) == first
-    assert repr(asking.request) == before
+    again = asking.subject.build(asking.request)
+    assert repr(asking.request) == before, "build_request changed the request that it was given"
+    assert again == first, "the same request was built in two ways"
 
 
 def test_path_and_headers(asking: RequestCase) -> None:
