@@ -267,6 +267,13 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         replace(GOOD, build=greedy_build),
         each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
     ),
+    "the request is changed, as an earlier case's was": (
+        replace(GOOD, build=greedy_build),
+        lambda one: (
+            [one.build(case.request) for case in request_cases(one)]
+            and each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone)(one)
+        ),
+    ),
     "system texts are lost": (asking(without_systems), each_request(requests.test_the_provider_understands_the_same)),
     "tools are lost": (
         asking(lambda request: replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)),
