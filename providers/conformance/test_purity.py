@@ -65,7 +65,7 @@ def test_two_streams_at_once_are_two_answers(subject: Subject) -> None:
 def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
     for module in _own_modules(type(subject.adapter).__module__):
         tree = ast.parse(Path(_source_of(module)).read_text("utf-8"))
-        shared = {target.id for statement in tree.body for target in _bound_by(statement)}
+        shared = {name for statement in tree.body for name in _bound_by(statement)}
         for node in ast.walk(tree):
             where = f"{module}, line {getattr(node, 'lineno', 0)}"
             assert not isinstance(node, ast.Global), f"{where}: `global` makes one request change another"
@@ -79,19 +79,22 @@ def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
                     )
 
 
-def _bound_by(statement: ast.stmt) -> Iterator[ast.Name]:
+def _bound_by(statement: ast.stmt) -> Iterator[str]:
     """The names that a statement of the module gives a value."""
+    if isinstance(statement, ast.ClassDef):
+        yield statement.name
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    yield from (target for target in targets if isinstance(target, ast.Name))
+    yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
 def _changed_in(function: ast.FunctionDef) -> Iterator[tuple[str, int]]:
-    """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.add(v)`."""
+    """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
+    `X.add(v)`."""
     own = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
     for node in ast.walk(function):
         changed: ast.expr | None = None
-        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
             changed = node.value
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
             changed = node.func.value

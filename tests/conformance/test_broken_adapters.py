@@ -466,10 +466,11 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
         "_SEEN = {}\ndef seen(id):\n    _SEEN[id] = True\n",
         "_SEEN: list[str] = []\ndef seen(id):\n    _SEEN.append(id)\n",
         "_SEEN = {}\ndef forget(id):\n    del _SEEN[id]\n",
+        "class Seen:\n    last = ''\ndef note(id):\n    Seen.last = id\n",
         "from pathlib import Path\ndef note(id):\n    Path('/tmp/ids').write_text(id)\n",
         "import logging\ndef note(id):\n    logging.warning(id)\n",
     ],
-    ids="clock chance global file renamed_clock table_filled list_filled table_emptied path log".split(),
+    ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log".split(),
 )
 def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"vendor_that_is_not_pure_{crc32(source.encode())}"
