@@ -44,11 +44,6 @@ class EventStreamDecoder:
         self._buffer = bytearray()
         self.broken = False
 
-    @property
-    def is_clean(self) -> bool:
-        """Whether the bytes so far end with a message's end."""
-        return not self._buffer and not self.broken
-
     def feed(self, data: bytes) -> list[EventMessage]:
         """The messages that these bytes complete."""
         messages: list[EventMessage] = []

@@ -16,7 +16,6 @@ from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
 from providers.codec.plain_request import plain_request
 
 __all__ = [
-    "LITTLE_BYTES",
     "MOST_REQUESTS",
     "BodyLimits",
     "ClientGone",
@@ -36,8 +35,8 @@ MAX_STREAMS = 5_000
 MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
-LITTLE_BYTES = 64 * 1024
-_LITTLE_DIGITS = len(str(LITTLE_BYTES))
+_LITTLE_BYTES = 64 * 1024
+_LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
 # orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON, in these words.
@@ -159,7 +158,7 @@ def is_little(unread: Visitor) -> bool:
     length = unread.one(b"content-length")
     if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
         return False
-    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= LITTLE_BYTES
+    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= _LITTLE_BYTES
 
 
 async def drain(receive: Receive) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.api.answers import encode_answer, encoder_for
-from gateway.api.body import LITTLE_BYTES, drain, is_little
+from gateway.api.body import drain, is_little
 from gateway.api.door import Visitor
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.api.headers import pairs_of, response_lines
@@ -32,6 +32,9 @@ __all__ = ["Exchange"]
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 _NO_EXTENSIONS: Mapping[str, Any] = {}
+_AT_ONCE_BYTES = 64 * 1024
+"""So much is taken from us before anybody waits for the client (uvicorn's `HIGH_WATER_LIMIT`): the end of an answer
+that is larger is sent apart, and waits."""
 _STOPPED = "this gateway was stopped before the answer was complete"
 _JSON_LINE = b"content-type: application/json"
 _STREAM_LINES = (
@@ -259,7 +262,7 @@ class Exchange:
         if not goes_on:
             headers.append((b"connection", b"close"))
         await self._start(status, headers)
-        if not goes_on or len(body) > LITTLE_BYTES:
+        if not goes_on or len(body) > _AT_ONCE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
             if not goes_on:
                 # The answer leaves first; the rest of the body is then read off, so that no reset overtakes it.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from threading import Thread
 from urllib.parse import urlsplit
 
+from gateway.config.problems import visible
 from gateway.model.status import OPERATOR_HEADER
 from providers.sites import OriginError, parse_origin
 
@@ -25,10 +28,11 @@ class NotReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """The listener at this URL."""
+    """The listener at this URL. limit_s: how long one call may take, from the look-up of the host to the last byte."""
 
     url: str
     token: str | None = field(default=None, repr=False)
+    limit_s: float = _LIMIT_S
 
     def get(self, path: str) -> str:
         """The text of a 200; raises NotReached."""
@@ -53,21 +57,36 @@ class AdminClient:
             parse_origin(self.url)
         except OriginError as error:  # it may hold a password, so it is not shown
             raise NotReached(f"the URL of the admin listener {error}; such as http://127.0.0.1:8081") from None
-        target = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-        shown = {"authorization": f"Bearer {self.token}".encode()} if self.token is not None else {}
-        try:
-            connection = kind(target.hostname or "", target.port, timeout=_LIMIT_S)
+        headers = {**headers, "authorization": f"Bearer {self.token}".encode()} if self.token is not None else headers
+        answer: Future[tuple[int, bytes]] = Future()
+
+        def call() -> None:
             try:
-                connection.request(method, target.path.rstrip("/") + path, body, {**headers, **shown})
-                answer = connection.getresponse()
-                return answer.status, answer.read(_MOST_BYTES)
-            finally:
-                connection.close()
+                answer.set_result(self._call(method, path, body, headers))
+            except Exception as error:  # it is raised where the answer is waited for
+                answer.set_exception(error)
+
+        # A timeout of the socket bounds one read: who sends byte by byte would be waited for without end.
+        Thread(target=call, daemon=True).start()
+        try:
+            return answer.result(self.limit_s)
+        except TimeoutError:
+            raise NotReached(f"{self.url} hasn't answered in full within {self.limit_s:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NotReached(
                 f"no gateway answers at {self.url}: {_shown(str(error)) or type(error).__name__}"
             ) from None
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+        target = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+        connection = kind(target.hostname or "", target.port, timeout=self.limit_s)
+        try:
+            connection.request(method, target.path.rstrip("/") + path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MOST_BYTES)
+        finally:
+            connection.close()
 
 
 def _object(body: bytes) -> Mapping[str, object]:
@@ -85,4 +104,4 @@ def _message(body: bytes) -> str:
 
 def _shown(text: str) -> str:
     """What a stranger's server says, fit for a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_MOST_SHOWN])
+    return visible(text[:_MOST_SHOWN])

@@ -137,6 +137,7 @@ def check(options: argparse.Namespace) -> int:
 
 async def _ask(table: Table, deployment: Deployment) -> int:
     from gateway.app import transport_named
+    from gateway.config.problems import visible
     from gateway.execution.attempt import Caller
     from gateway.execution.deadline import Deadline
     from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
@@ -177,8 +178,8 @@ async def _ask(table: Table, deployment: Deployment) -> int:
     finally:
         await log.aclose()
     mask = masking(log, wire.headers, deployment.credentials)
-    print(shown_exchange(log, mask))
-    print(f"\n{mask(verdict)}\n")
+    for line in f"{shown_exchange(log, mask)}\n\n{mask(verdict)}\n".split("\n"):
+        print(visible(line))
     return status
 
 

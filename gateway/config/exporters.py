@@ -51,7 +51,6 @@ def compile_exporters(
             findings,
             (*path, "endpoint"),
             section.endpoint,
-            purpose=path,
             usual_path=_USUAL_PATH,
             insecure=section.insecure,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
 
-__all__ = ["ConfigRejected", "Path", "Problem", "Severity", "choice_hint", "dotted", "nearest", "quoted"]
+__all__ = ["ConfigRejected", "Path", "Problem", "Severity", "choice_hint", "dotted", "nearest", "quoted", "visible"]
 
 Path = tuple[str | int, ...]
 """The keys and list indices that lead to a value: `("deployments", "qwen-cn", "api_key", 0)`."""
@@ -42,7 +42,7 @@ class Problem:
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return _visible(f"{self._place}: {mark}{path}{self.message}{hint}")
+        return visible(f"{self._place}: {mark}{path}{self.message}{hint}")
 
     @property
     def _place(self) -> str:
@@ -75,8 +75,9 @@ def quoted(word: str) -> str:
     return f"'{_printable(word)}'"
 
 
-def _visible(text: str) -> str:
-    """On one line, and nothing that a terminal would obey: a file's name may hold anything, and so may a config."""
+def visible(text: str) -> str:
+    """On one line, and nothing that a terminal would obey: a file's name may hold anything, and so may a config, and
+    what a server says."""
     return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gateway.config.findings import Findings
-from gateway.config.problems import Path, dotted
+from gateway.config.problems import Path
 from gateway.model.permit import ServicePermit
 from providers.sites import OriginError, parse_origin
 
@@ -27,13 +27,12 @@ def read_service(
     place: Path,
     url: str,
     *,
-    purpose: Path,
     usual_path: str | None = None,
     insecure: bool | None = None,
 ) -> ServiceUrl | None:
     """The service at the URL that stands at this place of the config, None after reporting why it can't be asked.
 
-    purpose: the section that asks for it. usual_path: for a URL without one; None where there is no usual one.
+    usual_path: for a URL without one; None where there is no usual one.
     insecure: whether http:// may lead to another machine; None where the config has no such word.
     """
     try:
@@ -49,7 +48,7 @@ def read_service(
     if path is None:
         findings.error(place, "the URL has no path", "write the whole URL")
         return None
-    return ServiceUrl(ServicePermit(origin, dotted(purpose)), path)
+    return ServiceUrl(ServicePermit(origin), path)
 
 
 def is_this_machine(origin: str) -> bool:

@@ -52,7 +52,7 @@ def _key_set(findings: Findings, jwks: str, files: Mapping[str, FileLook]) -> Ke
     if "://" not in jwks:
         findings.error(place, "is neither a URL nor the whole path of a file", "such as https://issuer.example/jwks")
         return None
-    service = read_service(findings, place, jwks, purpose=_CLAIM)
+    service = read_service(findings, place, jwks)
     return KeyUrl(service.permit, service.path) if service is not None else None
 
 

@@ -76,7 +76,6 @@ class Asked:
     answer: Answer | None = None
     failure: Failure | None = None
     usage: Usage | None = None
-    attempts: int = 1
 
 
 def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bool = False) -> ChatRequest:
@@ -168,10 +167,10 @@ class Asker:
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             begun = await self._runner.run(plan, request, bounds, deadline, record, self._still_allowed)
-            return await _read(begun, started_at, len(record.attempts))
+            return await _read(begun, started_at)
         except PlanExhausted as error:
             timing = Timing(time.monotonic() - started_at)
-            return Asked(timing, filtered_by(error.failure), error.failure, attempts=max(1, len(record.attempts)))
+            return Asked(timing, filtered_by(error.failure), error.failure)
         finally:
             deadline.close()
 
@@ -185,10 +184,10 @@ class Asker:
         await self._sender.aclose()
 
 
-async def _read(begun: Begun, started_at: float, attempts: int) -> Asked:
+async def _read(begun: Begun, started_at: float) -> Asked:
     if begun.completion is not None:
         timing = Timing(time.monotonic() - started_at)
-        return Asked(timing, answer_of(begun.completion), usage=begun.completion.usage, attempts=attempts)
+        return Asked(timing, answer_of(begun.completion), usage=begun.completion.usage)
     assert begun.stream is not None, "an answer is whole or a stream"  # noqa: S101  # mypy can't tell
     first_at = last_at = time.monotonic()
     pieces = 0
@@ -205,8 +204,8 @@ async def _read(begun: Begun, started_at: float, attempts: int) -> Asked:
     try:
         completion = fold(events)
     except ProviderFailed as error:
-        return Asked(timing, filtered_by(error.failure), error.failure, attempts=attempts)
+        return Asked(timing, filtered_by(error.failure), error.failure)
     if not completion.choices:
         nothing = Failure(FailureKind.MALFORMED, "the provider's stream had no answer")
-        return Asked(timing, failure=nothing, attempts=attempts)
-    return Asked(timing, answer_of(completion), usage=completion.usage, attempts=attempts)
+        return Asked(timing, failure=nothing)
+    return Asked(timing, answer_of(completion), usage=completion.usage)

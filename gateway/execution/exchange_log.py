@@ -71,7 +71,7 @@ class _Kept(Reply):
 
 
 def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:
-    """The exchange in lines, masked."""
+    """The exchange in lines, masked. What a terminal would obey is still in it."""
     lines = [mask(log.request_line)]
     lines += [f"  {name}: {mask(value)}" for name, value in log.request_headers]
     lines += ["", *_indented(log.request_body, mask), ""]
@@ -103,12 +103,11 @@ def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterab
 
 
 def _indented(body: bytes, mask: Callable[[str], str]) -> list[str]:
-    """The body as a person reads it: JSON over several lines, anything else as it is, without control characters."""
+    """The body as a person reads it: JSON over several lines, anything else as it is."""
     try:
         text = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except ValueError:
         text = body.decode("utf-8", "replace")
     text = mask(text)
     cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " …"
-    visible = ["".join(c if c.isprintable() else "?" for c in line) for line in cut.split("\n")]
-    return [f"  {line}".rstrip() for line in visible]
+    return [f"  {line}".rstrip() for line in cut.split("\n")]

@@ -85,7 +85,6 @@ class Considered:
     provider: str
     reason: PassedOver | None = None
     detail: str = ""
-    dropped: frozenset[str] = frozenset()
     share: float | None = None
 
 
@@ -150,7 +149,7 @@ class Decision:
         """Every deployment of the route, in order, in words."""
         shares = self.shares
         return tuple(
-            Considered(deployment.name, deployment.provider, dropped=verdict.dropped, share=shares.get(deployment.name))
+            Considered(deployment.name, deployment.provider, share=shares.get(deployment.name))
             if isinstance(verdict, Step)
             else Considered(deployment.name, deployment.provider, *verdict, share=shares.get(deployment.name))
             for deployment, verdict in self.judged

@@ -1,4 +1,4 @@
-"""Leave to open a connection to one origin, for one purpose."""
+"""Leave to open a connection to one origin, with a prompt or without."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ class ServicePermit:
 
     It carries no byte of a request. Made by `gateway.config.services.read_service` alone, from the config alone (the
     architecture test holds this); used by `gateway.execution.services` alone, so that no prompt can travel under it.
-    purpose: the place in the config that asked for it, such as `exporters.traces`.
     """
 
     origin: str
-    purpose: str
 
 
 AnyPermit = Permit | ServicePermit

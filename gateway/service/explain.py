@@ -33,14 +33,13 @@ def explain(
     assistant: Assistant,
     health: Mapping[str, Unwell],
     now_s: float,
-    needs: Needs = NO_NEEDS,
     *,
     user: str | None = None,
     reveal_model: bool = True,
     to_operator: bool = True,
     said: ConsentSaid = NOTHING_SAID,
 ) -> dict[str, object]:
-    """What would become of a request from there for that assistant: by the same functions that traffic uses.
+    """What would become of a plain request from there for that assistant: by the same functions that traffic uses.
 
     user: what the request would say of its user; a signed claim's subject goes before it. said: what it says of
     consent; a token is for one request, so that only standing consents count here. to_operator: a client isn't told
@@ -48,7 +47,7 @@ def explain(
     """
     location = resolve(table, client, sighting)
     name, agreed = _person(sighting, user), standing_consents(table, said)
-    decision = decide(table, assistant, location, needs, health, now_s, _key_of(name), agreed)
+    decision = decide(table, assistant, location, NO_NEEDS, health, now_s, _key_of(name), agreed)
     return {
         "table": table.version,
         "assistant": assistant.name,

@@ -16,11 +16,10 @@ _MOST_BYTES = 4096
 
 
 class InUse(StateError):
-    """Another process has the directory. told: what it says of itself."""
+    """Another process has the directory, which has told this of itself."""
 
     def __init__(self, directory: Path, told: Mapping[str, object]) -> None:
         super().__init__(f"{directory} is used by another gateway (process {told.get('pid', 'unknown')})")
-        self.told = told
 
 
 class Lock:

@@ -54,6 +54,7 @@ _NOT_THEIRS = frozenset(
     }
 )
 """Headers of framing, routing and credentials: whoever sends the request writes them."""
+_SAID = "its index, text, refusal, calls, finish reason and log probabilities"
 _CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
@@ -126,9 +127,10 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) ->
     """Assert that an answer says what the provider said in `sent`, a body or a stream."""
     # Some vendors name an answer in a header alone, which no stream parser sees.
     assert actual.id in ("", wanted.id)
-    assert actual.model == wanted.model
-    assert actual.created in (0, wanted.created)
-    assert [_said(choice) for choice in actual.choices] == [_said(choice) for choice in wanted.choices]
+    assert actual.model == wanted.model, f"the model: {actual.model!r} was read, {wanted.model!r} was sent"
+    assert actual.created in (0, wanted.created), f"created is {actual.created}: the provider says when, no clock does"
+    read, said = [_said(choice) for choice in actual.choices], [_said(choice) for choice in wanted.choices]
+    assert read == said, f"of each choice, {_SAID} were\n{said!r} as it was sent, and\n{read!r} as it was read"
     for got, meant in zip(actual.choices, wanted.choices, strict=True):
         if meant.finish_reason == "other":
             assert got.raw_finish_reason == meant.raw_finish_reason, "the provider's own word for the end is lost"
@@ -140,7 +142,7 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) ->
         assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"
     # Some vendors count thoughts as output without saying how many they were.
     uncounted = None if wanted.usage is None else replace(wanted.usage, reasoning_tokens=0)
-    assert actual.usage in (wanted.usage, uncounted)
+    assert actual.usage in (wanted.usage, uncounted), f"the usage: {actual.usage!r} was read of {sent[-400:]!r}"
 
 
 def _said(choice: Choice) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
@@ -62,8 +63,9 @@ class Subject:
         return Target(self.model, site.base_path if site else "/v1", self.facts)
 
     def build(self, request: ChatRequest) -> WireRequest:
-        """The request in the adapter's wire format."""
-        return self.adapter.build_request(request, self.target)
+        """The request in the adapter's wire format. It gets a copy: cases share tools, and what one call changed in
+        them wouldn't be seen any more where that is looked for."""
+        return self.adapter.build_request(deepcopy(request), self.target)
 
     def read(self, wire: WireRequest) -> ChatRequest:
         """What the provider understands of it; raises Refused."""

@@ -83,7 +83,9 @@ def test_the_provider_s_own_errors_are_told_apart(subject: Subject, kind: Failur
         assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}
         return
     failure = subject.adapter.classify_error(response)
-    assert failure.kind in _KINDS[kind, status]
+    assert failure.kind in _KINDS[kind, status], (
+        f"{response.status} with {response.body!r} means {kind}, and became {failure.kind}"
+    )
     assert failure.status == response.status
     _check_says_nothing_of_theirs(failure, response)
 
@@ -186,13 +188,13 @@ def _check_ended_by(kind: FailureKind, status: int, events: Sequence[StreamEvent
     if isinstance(ended, Finished):
         # A filter is how an answer may end, but it must be called one.
         finishes = {event.reason for event in events if isinstance(event, ChoiceFinish)}
-        assert kind is FailureKind.CONTENT_FILTER
+        assert kind is FailureKind.CONTENT_FILTER, f"an event that means {kind} was passed over: the answer ended well"
         assert finishes == {"content_filter"}
         return
     allowed = _KINDS[kind, status]
     if kind is not FailureKind.CONTENT_FILTER:
         allowed |= {FailureKind.UNAVAILABLE, FailureKind.INTERRUPTED}
-    assert ended.failure.kind in allowed
+    assert ended.failure.kind in allowed, f"an event that means {kind} became {ended.failure.kind}"
 
 
 def _check_says_nothing_of_theirs(failure: Failure, response: WireResponse) -> None:

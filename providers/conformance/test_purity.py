@@ -15,11 +15,12 @@ from providers.conformance.subject import Subject
 from providers.folding import expand
 
 _FORBIDDEN_NAMES = (
-    "aiohttp anyio asyncio boto3 fastapi gateway google.auth httpcore http.client httpx multiprocessing os random "
-    "requests secrets socket sqlite3 ssl starlette subprocess tempfile threading time trio urllib.request urllib3 "
-    "uvicorn"
+    "aiohttp anyio asyncio boto3 ctypes fastapi gateway glob google.auth httpcore http.client httpx io logging "
+    "multiprocessing os pathlib random requests secrets select selectors shutil signal socket sqlite3 ssl starlette "
+    "subprocess tempfile threading time trio urllib.request urllib3 uvicorn"
 )
-_CLOCK_OR_FILE = re.compile(r"(.*\.)?(datetime|date)\.(now|utcnow|today)|(.*\.)?uuid[14]|open|print|input")
+_CLOCK_OR_FILE = re.compile(r"(.*\.)?(now|utcnow|today|uuid[14])|open|print|input")
+_CHANGES = frozenset("add append clear discard extend insert pop popitem remove setdefault update".split())
 _FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
 
 
@@ -63,12 +64,42 @@ def test_two_streams_at_once_are_two_answers(subject: Subject) -> None:
 
 def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
     for module in _own_modules(type(subject.adapter).__module__):
-        for node in ast.walk(ast.parse(Path(_source_of(module)).read_text("utf-8"))):
-            assert not isinstance(node, ast.Global), (
-                f"{module}, line {node.lineno}: `global` makes one request change another"
-            )
+        tree = ast.parse(Path(_source_of(module)).read_text("utf-8"))
+        shared = {name for statement in tree.body for name in _bound_by(statement)}
+        for node in ast.walk(tree):
+            where = f"{module}, line {getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.Global), f"{where}: `global` makes one request change another"
             if isinstance(node, ast.Call) and (name := ast.unparse(node.func)):
-                assert not _CLOCK_OR_FILE.fullmatch(name), f"{module}, line {node.lineno}: {name}() is no pure function"
+                assert not _CLOCK_OR_FILE.fullmatch(name), f"{where}: {name}() is no pure function"
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):
+                for name, line in _changed_in(function):
+                    assert name not in shared, (
+                        f"{module}, line {line}: `{name}` is every request's; what is kept there changes another one"
+                    )
+
+
+def _bound_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of the module gives a value."""
+    if isinstance(statement, ast.ClassDef):
+        yield statement.name
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _changed_in(function: ast.FunctionDef) -> Iterator[tuple[str, int]]:
+    """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
+    `X.add(v)`."""
+    own = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+    for node in ast.walk(function):
+        changed: ast.expr | None = None
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            changed = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
+            changed = node.func.value
+        if isinstance(changed, ast.Name) and changed.id not in own:
+            yield changed.id, changed.lineno
 
 
 def _own_modules(start: str) -> list[str]:

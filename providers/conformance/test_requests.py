@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -44,10 +45,11 @@ _HOSTILE = (
 
 
 def test_build_is_deterministic_and_leaves_its_input_alone(asking: RequestCase) -> None:
-    before = repr(asking.request)
-    first = asking.subject.build(asking.request)
-    assert asking.subject.build(asking.request) == first
-    assert repr(asking.request) == before
+    request, target = deepcopy(asking.request), asking.subject.target
+    before = repr((request, target))
+    first, again = (asking.subject.adapter.build_request(request, target) for _ in range(2))
+    assert repr((request, target)) == before, "build_request changed the request or the target that it was given"
+    assert again == first, "the same request was built in two ways"
 
 
 def test_path_and_headers(asking: RequestCase) -> None:

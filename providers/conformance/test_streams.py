@@ -37,7 +37,7 @@ def test_every_split_gives_the_same_events(subject: Subject, line_end: bytes) ->
         plain = completion_of(subject, Choice(AssistantMessage("你好 👍"), "stop"))
         stream = _with_line_ends(subject, subject.stream(plain, question()), line_end)
     whole = subject.events(stream)
-    assert isinstance(whole[-1], Finished)
+    assert isinstance(whole[-1], Finished), f"a whole stream ended with {whole[-1]!r}"
     for cut in range(1, len(stream)):
         assert subject.events(stream[:cut], stream[cut:]) == whole, f"cut at {cut}: {stream[:cut][-40:]!r}"
 

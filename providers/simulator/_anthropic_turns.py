@@ -28,7 +28,7 @@ from providers.codec.fields import choice, items, mapping, text
 from providers.failures import InvalidRequest
 from providers.json_values import dumps_text
 
-__all__ = ["Rules", "known", "read_turns", "sealed", "signature_of", "text_blocks"]
+__all__ = ["Rules", "known", "read_turns", "signature_of", "text_blocks"]
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -47,11 +47,6 @@ class Rules:
 def signature_of(model: str, thought: str) -> str:
     """The signature by which this model knows its thought again."""
     return base64.b64encode(f"{_OURS}{model}: {zlib.crc32(thought.encode('utf-8', 'replace')):08x}".encode()).decode()
-
-
-def sealed(model: str) -> str:
-    """A thought of this model that is not shown."""
-    return signature_of(model, "")
 
 
 def known(source: object, place: str, names: Sequence[str]) -> Mapping[str, object]:

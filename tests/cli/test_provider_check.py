@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,20 @@ CREDENTIALS: dict[str, tuple[str, str, list[str]]] = {
 }
 
 
+def _config(provider: str, model: str, endpoint: str) -> str:
+    deployment = {
+        "provider": provider, "model": model, "endpoint": endpoint,
+        "stores": "US", "processes": "US", "api_key": "${REAL_KEY}",
+    }  # fmt: skip
+    config = {
+        "version": 1,
+        "assistants": {"assistant": {"routes": {"us": ["real"]}}},
+        "regions": {"us": {"territories": ["US"], "boundary": ["US"]}},
+        "deployments": {"real": deployment},
+    }
+    return json.dumps(config)
+
+
 @pytest.mark.parametrize("fault", [None, HttpError(401)], ids=["well", "refused"])
 @pytest.mark.parametrize("name", CREDENTIALS)
 def test_no_part_of_any_credential_is_shown(
@@ -59,18 +75,8 @@ def test_no_part_of_any_credential_is_shown(
     faults = ((fault, 1.0),) if fault else ()
     with SimulatorThread({"real": SimulatorServer(load_dialects().dialects[name], "the real one")}) as provider:
         provider["real"].scenario = Scenario(faults=faults)
-        deployment = {
-            "provider": name, "model": model, "endpoint": provider["real"].origin + base_path,
-            "stores": "US", "processes": "US", "api_key": "${REAL_KEY}",
-        }  # fmt: skip
         path = tmp_path / "gateway.yaml"
-        config = {
-            "version": 1,
-            "assistants": {"assistant": {"routes": {"us": ["real"]}}},
-            "regions": {"us": {"territories": ["US"], "boundary": ["US"]}},
-            "deployments": {"real": deployment},
-        }
-        path.write_text(json.dumps(config), "utf-8")
+        path.write_text(_config(name, model, provider["real"].origin + base_path), "utf-8")
         shown = gateway("providers", "check", "real", "--config", path)
         sent = provider["real"].requests[-1]
     assert shown.status == (1 if fault else 0), shown.out
@@ -83,3 +89,33 @@ def test_no_part_of_any_credential_is_shown(
     signatures = re.findall(r"[^\s,;=]{32,}", sent.headers.get("authorization", ""))
     assert signatures or name == "anthropic"
     assert not any(word in shown.out + shown.err for word in signatures)
+
+
+def test_nothing_that_a_provider_says_is_obeyed_by_the_terminal(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in its body, nor in a header, nor in what is told of its error."""
+    body = json.dumps({"error": {"message": "\x9b31m stop", "code": "x"}}, ensure_ascii=False).encode()
+    answer = b"HTTP/1.1 403 No\r\nx-note: \x9b31m\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    monkeypatch.setenv("REAL_KEY", "sk-house")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        speaking = threading.Thread(target=speak)
+        speaking.start()
+        path = tmp_path / "gateway.yaml"
+        path.write_text(_config("openai-compatible", "m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), "utf-8")
+        shown = gateway("providers", "check", "real", "--config", path)
+        speaking.join()
+    assert shown.status == 1, shown.out
+    assert "x-note: \\x9b31m" in shown.out
+    assert '"message": "\\x9b31m stop"' in shown.out
+    assert all(line.isprintable() for line in shown.out.split("\n"))

@@ -151,6 +151,11 @@ FILLED = {
     ),
 }
 FILLED_SIMULATOR = {
+    "WORDS: dict[FinishReason, str] = {}": 'WORDS = {"stop": "end", "length": "long", "content_filter": "bad"}',
+    "CODES: dict[FailureKind, str] = {}": (
+        'CODES = {FailureKind.RATE_LIMITED: "slow", FailureKind.QUOTA: "paid",\n'
+        '    FailureKind.CONTEXT_LENGTH: "big", FailureKind.CONTENT_FILTER: "rude"}'
+    ),
     '    raise NotImplementedError("read the request: the other side of the adapter\'s `_body`")': """\
     from providers.chat import AssistantMessage, SystemMessage, UserMessage
     from providers.json_values import read_list, read_str

@@ -10,6 +10,7 @@ from email.utils import formatdate
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -266,6 +267,13 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         replace(GOOD, build=greedy_build),
         each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
     ),
+    "the request is changed, as an earlier case's was": (
+        replace(GOOD, build=greedy_build),
+        lambda one: (
+            [one.build(case.request) for case in request_cases(one)]
+            and each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone)(one)
+        ),
+    ),
     "system texts are lost": (asking(without_systems), each_request(requests.test_the_provider_understands_the_same)),
     "tools are lost": (
         asking(lambda request: replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)),
@@ -454,11 +462,18 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
         "import uuid\ndef new():\n    return uuid.uuid4().hex\n",
         "_LAST = 0\ndef next():\n    global _LAST\n    _LAST += 1\n",
         "def rules():\n    return open('/etc/rules').read()\n",
+        "from datetime import datetime as time_of\ndef now():\n    return time_of.now()\n",
+        "_SEEN = {}\ndef seen(id):\n    _SEEN[id] = True\n",
+        "_SEEN: list[str] = []\ndef seen(id):\n    _SEEN.append(id)\n",
+        "_SEEN = {}\ndef forget(id):\n    del _SEEN[id]\n",
+        "class Seen:\n    last = ''\ndef note(id):\n    Seen.last = id\n",
+        "from pathlib import Path\ndef note(id):\n    Path('/tmp/ids').write_text(id)\n",
+        "import logging\ndef note(id):\n    logging.warning(id)\n",
     ],
-    ids=["clock", "chance", "global", "file"],
+    ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log".split(),
 )
 def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"vendor_that_is_not_pure_{len(source)}"
+    name = f"vendor_that_is_not_pure_{crc32(source.encode())}"
     (tmp_path / f"{name}.py").write_text(
         f"{source}"
         "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
@@ -466,8 +481,26 @@ def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch:
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
+    impure = subject(import_module(name).ADAPTER)
     with pytest.raises(AssertionError, match=name):
-        purity.test_uses_no_clock_no_global_and_no_file(subject(import_module(name).ADAPTER))
+        held_to_be_pure(impure)
+
+
+def held_to_be_pure(subject: Subject) -> None:
+    purity.test_imports_nothing_that_does_io(subject)
+    purity.test_uses_no_clock_no_global_and_no_file(subject)
+
+
+def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vendor_that_is_pure.py").write_text(
+        "KINDS = {}\nKINDS['a'] = 1\nWORDS = ['a']\n"
+        "def words(WORDS):\n    WORDS.append('b')\n    KINDS = {}\n    KINDS['b'] = 2\n    return WORDS, KINDS\n"
+        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "class Mine(OpenAIAdapter):\n    pass\n"
+        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    held_to_be_pure(subject(import_module("vendor_that_is_pure").ADAPTER))
 
 
 def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:

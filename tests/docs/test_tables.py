@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterable
 from typing import get_type_hints
@@ -23,6 +24,7 @@ from gateway.model.decision import PassedOver
 from gateway.settings import Settings
 from providers.adapter import Adapter
 from providers.adapters import _row
+from providers.assembly import Assembler
 from providers.failures import Failure, FailureKind
 from providers.fitting import FEATURES, PARAMETERS
 from providers.sites import Site
@@ -153,6 +155,15 @@ def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
     fields = set(first_words(table_of(CONTRACT, "| field | what it says")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}
+
+
+def test_the_assembler_can_be_told_what_the_contract_says() -> None:
+    said = [word for row in table_of(CONTRACT, "| a piece has |") for word in words(row[1]) if "(" in word]
+    assert len(said) == 9
+    for one in said:
+        method, named = one.split("(", 1)
+        parameters = inspect.signature(getattr(Assembler, method)).parameters
+        assert set(re.findall(r"(\w+)=", named)) <= set(parameters), one
 
 
 def test_the_tables_of_a_row_are_those_that_are_read() -> None:

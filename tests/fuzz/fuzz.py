@@ -66,7 +66,7 @@ def event_stream(data: bytes) -> None:
 
 def _messages(pieces: list[bytes]) -> tuple[list[object], bool]:
     decoder = EventStreamDecoder()
-    return [message for piece in pieces for message in decoder.feed(piece)], decoder.is_clean
+    return [message for piece in pieces for message in decoder.feed(piece)], decoder.broken
 
 
 def headers(data: bytes) -> None:

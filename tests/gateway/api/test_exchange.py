@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any, cast
 
-from gateway.api.exchange import Exchange
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+
+from gateway.api.exchange import _AT_ONCE_BYTES, Exchange
 from gateway.api.line import LINE, Cycle, Line
 from gateway.execution.stream import AnswerStream
 from gateway.model.record import Record
@@ -107,3 +109,7 @@ async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
     offered: list[bool] = []
     await Exchange({}, lambda: None, client.send, Record("r", 0, "t")).answer_stream(cast(AnswerStream, stream), ASK, 0)
     assert offered == [False]
+
+
+def test_what_is_sent_at_once_is_what_the_server_takes_at_once() -> None:
+    assert _AT_ONCE_BYTES == HIGH_WATER_LIMIT

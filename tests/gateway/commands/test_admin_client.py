@@ -62,7 +62,7 @@ def test_what_is_no_url_is_told_and_not_repeated(url: str, reason: str) -> None:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<html>hi</html>", "answers 200: no word of why"),
         (b'HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n{"result": "act', "answers 200: no word of why"),
         (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", "answers 302"),
-        (b'HTTP/1.1 401 No\r\nconnection: close\r\n\r\n{"error":{"message":"\\u001b[31m stop"}}', "?[31m stop"),
+        (b'HTTP/1.1 401 No\r\nconnection: close\r\n\r\n{"error":{"message":"\\u001b[31m stop"}}', "\\x1b[31m stop"),
     ],
 )
 def test_whoever_is_no_gateway_is_told_in_words_that_a_terminal_bears(
@@ -72,3 +72,25 @@ def test_whoever_is_no_gateway_is_told_in_words_that_a_terminal_bears(
         AdminClient(answering(answer)).post("/rollback", {}, "ada")
     assert told in str(raised.value)
     assert str(raised.value).isprintable()
+
+
+def test_who_answers_byte_by_byte_is_not_waited_for_beyond_the_limit() -> None:
+    """Each byte comes in time for a socket's timeout, and the answer never ends."""
+    given_up = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nx-never-ends: ")
+                while not given_up.wait(0.01):
+                    connection.sendall(b"a")
+
+        trickling = threading.Thread(target=trickle)
+        trickling.start()
+        try:
+            with pytest.raises(NotReached, match=r"hasn't answered in full within 0\.2 s"):
+                AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", limit_s=0.2).get("/metrics")
+        finally:
+            given_up.set()
+            trickling.join()

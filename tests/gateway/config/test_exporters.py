@@ -46,7 +46,6 @@ def test_an_exporter_as_it_is_compiled() -> None:
     )
     exporter = one(text)
     assert (exporter.name, exporter.permit.origin, exporter.path) == ("traces", "https://otel.example.de", "/v1/traces")
-    assert exporter.permit.purpose == "exporters.traces"
     assert [(name, secret.reveal()) for name, secret in exporter.headers] == [
         ("authorization", "edge-word"),
         ("x-scope", "a"),

@@ -35,7 +35,7 @@ def warned(location: str) -> list[str]:
 
 def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     url = rules(f"claim: {{{CLAIM}, jwks: 'https://ISSUER.example:443/.well-known/jwks.json'}}").claim
-    permit = ServicePermit("https://issuer.example", "location.claim")
+    permit = ServicePermit("https://issuer.example")
     keys = KeyUrl(permit, "/.well-known/jwks.json")
     assert url == ClaimRules("https://issuer.example", "gw", frozenset({"ES256", "RS256"}), keys, "territory")
     for text in ("/etc/keys.json", "${file:/etc/keys.json}"):

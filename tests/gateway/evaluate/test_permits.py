@@ -111,10 +111,10 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
         asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             once = await asker.ask(table.deployments["home"], REQUEST, once=True)
-            assert (once.answer, once.attempts, thread["home"].received) == (None, 1, 1)
+            assert (once.answer, thread["home"].received) == (None, 1)
             again = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True, include_usage=True))
             assert again.answer is not None
-            assert (again.attempts, thread["home"].received) == (2, 3)
+            assert thread["home"].received == 3
             assert again.usage is not None
             assert again.timing.pieces > 5
             assert again.timing.first_s is not None
@@ -133,6 +133,6 @@ async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
         try:
             asked = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True))
             assert asked.answer is not None
-            assert (asked.attempts, thread["home"].received) == (1, 1)
+            assert thread["home"].received == 1
         finally:
             await asker.aclose()

@@ -19,7 +19,7 @@ from providers.failures import ProviderFailed
 async def ask(transport, host):
     origin = f"http://{host}:1"
     try:
-        await Sender(transport).open(ServicePermit(origin, "a test"), WireRequest("GET", "/", (), b""), 5.0)
+        await Sender(transport).open(ServicePermit(origin), WireRequest("GET", "/", (), b""), 5.0)
     except ProviderFailed as error:
         print(error.failure.kind)
 

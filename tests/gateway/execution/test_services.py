@@ -19,7 +19,7 @@ WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protob
 async def called(origin: str, wire: WireRequest = WIRE, *, limit_s: float = 5, most_bytes: int = 1000) -> ServiceReply:
     transport = LeanTransport()
     try:
-        permit = ServicePermit(origin, "exporters.traces")
+        permit = ServicePermit(origin)
         return await Services(transport).call(permit, wire, limit_s=limit_s, most_bytes=most_bytes)
     finally:
         await transport.aclose()
@@ -96,5 +96,5 @@ async def test_a_prompt_permit_opens_no_service_and_a_service_permit_no_other_or
         with pytest.raises(FenceBreach):
             await Services(transport).call(prompt, WIRE, limit_s=1, most_bytes=1)  # type: ignore[arg-type]
         with pytest.raises(NotAllowed):
-            allow("https://elsewhere.example", ServicePermit(server.origin, "p"))
+            allow("https://elsewhere.example", ServicePermit(server.origin))
         assert server.connections == 0

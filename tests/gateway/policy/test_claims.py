@@ -26,7 +26,7 @@ from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, t
 from tests.examples import examples
 
 RULES = ClaimRules(
-    ISSUER, AUDIENCE, frozenset({"ES256", "RS256"}), KeyUrl(ServicePermit("https://issuer.example", "x"), "/jwks")
+    ISSUER, AUDIENCE, frozenset({"ES256", "RS256"}), KeyUrl(ServicePermit("https://issuer.example"), "/jwks")
 )
 RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 ANY = replace(RULES, algorithms=RSA | {"ES256", "ES384", "ES512", "EdDSA"})

@@ -34,7 +34,7 @@ from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, t
 from tests.mmdb import country, mmdb
 
 DAY_S = 86_400.0
-URL = KeyUrl(ServicePermit("https://issuer.example", "location.claim"), "/.well-known/jwks.json")
+URL = KeyUrl(ServicePermit("https://issuer.example"), "/.well-known/jwks.json")
 RULES = ClaimRules(ISSUER, AUDIENCE, frozenset({"ES256"}), URL)
 GOOD = ClaimReport("DE")
 NOBODY = AddressReport(note="nobody")

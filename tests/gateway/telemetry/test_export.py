@@ -33,7 +33,7 @@ from tests.providers.transport.scripted import until
 
 def exporter(name: str = "traces", place: str = "DE", regions: str = "eu", **more: object) -> Exporter:
     residency = Residency(parse_places([place]), parse_places([place]))
-    permit = ServicePermit("https://otel.example", f"exporters.{name}")
+    permit = ServicePermit("https://otel.example")
     return replace(Exporter(name, permit, "/v1/traces", (), residency, frozenset(regions.split())), **more)  # type: ignore[arg-type]
 
 
@@ -334,7 +334,7 @@ async def test_no_span_ever_leaves_its_regions_boundary(
     made: list[tuple[list[str], set[str], bool]], locations: list[Location | None]
 ) -> None:
     exporters = tuple(
-        Exporter(f"e{i}", ServicePermit("https://o.example", "p"), "/p", (), Residency(parse_places(p), parse_places(p)), frozenset(r), u)
+        Exporter(f"e{i}", ServicePermit("https://o.example"), "/p", (), Residency(parse_places(p), parse_places(p)), frozenset(r), u)
         for i, (p, r, u) in enumerate(made)
     )  # fmt: skip
     async with bench(*exporters) as one:
