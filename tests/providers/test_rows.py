@@ -129,6 +129,40 @@ def test_a_turn_with_calls_goes_back_with_its_thoughts(
 
 
 @pytest.mark.parametrize(
+    ("provider", "model", "thoughts"),
+    [
+        ("deepseek", "deepseek-v5", [" ", "I know."]),
+        ("moonshot", "kimi-k4", [" ", "I know."]),
+        # It is known, and doesn't think.
+        ("moonshot", "moonshot-v1-8k", [None, None]),
+        # It takes thoughts, and asks for none: whether this one takes any is not known.
+        ("ark", "ep-20261101-abcde", [None, None]),
+    ],
+)
+def test_a_model_of_which_nothing_is_known_gets_its_thoughts_back(
+    provider: str, model: str, thoughts: list[str | None]
+) -> None:
+    """The vendor's newest model thinks, and refuses the second round of a tool loop without them."""
+    messages = looped(AssistantMessage("Noon.", reasoning="I know."))
+    body = sent(provider, model, replace(ASK, messages=(*messages, UserMessage("Thanks."))))
+    said = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in said] == thoughts
+
+
+@pytest.mark.parametrize("model", adapter_named("azure").models)
+def test_openai_s_models_on_azure_answer_a_last_message_of_the_assistants(model: str) -> None:
+    """As OpenAI's own do; nobody's else is handed one that he can't go on with."""
+    adapter, asked = adapter_named("azure"), replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Hello.")))
+    where = target(adapter, model.replace("*", ""))
+    needs = replace(needs_of(asked), anew=True)
+    assert not fit(needs, replace(adapter.capabilities, features=where.facts.features), where.facts).missing
+    said = json.loads(adapter.build_request(asked, where).body)["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant"]
+    with pytest.raises(UnsupportedFeature, match="prefill"):
+        adapter.build_request(asked, target(adapter, "my-deployment"))
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "n"),
     [("moonshot", "kimi-k3", None), ("mistral", "mistral-large-4", 1), ("dashscope-compatible", "qwq-plus", None)],
 )
