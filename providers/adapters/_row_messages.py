@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from providers.adapters._row import Row
 from providers.adapters._tool_loops import SILENT
-from providers.adapters._turns import alternating
+from providers.adapters._turns import alternating, without_blanks
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
 from providers.chat import (
     AssistantMessage,
@@ -43,6 +43,8 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
         messages = _system_first(messages, continues)
     if rule.turns == "alternate":
         messages = alternating(messages, continues)
+    elif rule.turns == "spoken":
+        messages = without_blanks(messages)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider takes at most {rule.most_messages} messages")
     if rule.call_ids:

@@ -780,6 +780,26 @@ def test_who_says_nothing_sends_no_blank_text(
     assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
 
 
+@pytest.mark.parametrize(("provider", "model"), [("moonshot", "kimi-k3"), ("zhipu", "glm-5.3")])
+def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, model: str) -> None:
+    """It was cut off in its thoughts, or filtered; Kimi and GLM refuse every later turn that has it."""
+    cut = (UserMessage("one"), AssistantMessage(""), AssistantMessage(None, reasoning="Hm."), UserMessage("two"))
+    assert spoken(provider, model, SystemMessage(" "), *cut) == [("user", "one"), ("user", "two")]
+    looped = (UserMessage(" "), CALL, ToolMessage("call_1", ""), AssistantMessage("Noon."), UserMessage("So?"))
+    assert spoken(provider, model, *looped) == [
+        ("user", "."),
+        ("assistant", None),
+        ("tool", "."),
+        ("assistant", "Noon."),
+        ("user", "So?"),
+    ]
+    assert spoken(provider, model, SystemMessage("")) == [("user", ".")]
+    adapter, blank = adapter_named(provider), {"role": "assistant", "content": ""}
+    body = {"model": model, "messages": [{"role": "user", "content": "one"}, blank, {"role": "user", "content": "two"}]}
+    objected = objections(body, adapter.row, model_facts(adapter.models, model), "/v1/chat/completions")
+    assert [one.param for one in objected] == ["messages[1]"], "the simulated vendor refuses it too"
+
+
 def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:
     ask = (UserMessage("One."), AssistantMessage("A."))
     said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
