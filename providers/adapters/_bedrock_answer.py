@@ -53,6 +53,7 @@ _BY_NAME = {
     "invalidsignature": FailureKind.CREDENTIALS,
     "missingauthenticationtoken": FailureKind.CREDENTIALS,
     "modelerror": FailureKind.UNAVAILABLE,
+    # A 429, of which the service model says that it may be retried and is no throttling.
     "modelnotready": FailureKind.UNAVAILABLE,
     "modelstreamerror": FailureKind.UNAVAILABLE,
     "modeltimeout": FailureKind.UNAVAILABLE,
