@@ -1,4 +1,5 @@
-"""Sentences by which a provider tells of a fault that it has no code for: a model that it doesn't know, mostly.
+"""Sentences by which a provider tells of a fault that it has no code for: a model that it doesn't know, a prompt that
+is too long, an account without credit.
 
 A sentence counts as a whole or not at all. So a prompt that an error repeats says nothing here, whatever stands in it.
 """
@@ -14,14 +15,14 @@ from providers.failures import FailureKind
 
 __all__ = ["Phrases"]
 
-_MODEL = "{model}"
-_A_NAME = r"[!-~]{1,256}"
-"""What may stand for a model: one word of visible ASCII. Nobody's text is that."""
+_GAP = re.compile(r"\{[a-z]+\}")
+_A_WORD = r"[!-~]{1,256}"
+"""What may stand for a model or a number: one word of visible ASCII. Nobody's text is that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Sentence -> kind. `{model}` in a sentence is any model's name; blanks around a sentence don't count."""
+    """Sentence -> kind. A name in braces, such as `{model}`, is any one word; blanks around a sentence don't count."""
 
     kinds: Mapping[str, FailureKind] = field(default_factory=dict)
 
@@ -38,4 +39,4 @@ class Phrases:
 
 @cache
 def _pattern(sentence: str) -> re.Pattern[str]:
-    return re.compile(_A_NAME.join(map(re.escape, sentence.split(_MODEL))))
+    return re.compile(_A_WORD.join(map(re.escape, _GAP.split(sentence))))

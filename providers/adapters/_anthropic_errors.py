@@ -1,7 +1,7 @@
-"""What Anthropic's errors mean: by `details.error_code`, then `type`, then the HTTP status; never by text.
+"""What Anthropic's errors mean: by `details.error_code`, then `type`, then the HTTP status; whole sentences count.
 
-A prompt that is too long has no code of its own (`invalid_request_error`). Source: anthropic 2.10.0 (error types and
-codes), platform.claude.com on errors and rate limits, public captures of the refusal by geography; read 2026-11-20.
+Source: anthropic 2.10.0 (error types and codes), platform.claude.com on errors and rate limits, public captures of the
+refusal by geography; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from providers.adapters._dashscope_errors import kind_of_code
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
+from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 
 __all__ = ["classify"]
@@ -43,6 +44,17 @@ _BY_TYPE = {
     "request_too_large": FailureKind.INVALID_REQUEST,
     "timeout_error": FailureKind.UNAVAILABLE,
 }
+# Each has the type of a wrong request, and mostly no code. source: bodies captured by users, 2024-11 to 2026-08.
+_MESSAGES = Phrases(
+    {
+        "prompt is too long: {tokens} tokens > {most} maximum": FailureKind.CONTEXT_LENGTH,
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or "
+        "purchase credits.": FailureKind.QUOTA,
+        "You have reached your specified API usage limits. You will regain access on {day} at {time} UTC.": (
+            FailureKind.QUOTA
+        ),
+    }
+)
 _LIMITS = LimitHeaders("anthropic-ratelimit-{of}-{part}", ("requests", "tokens", "input-tokens", "output-tokens"))
 
 
@@ -57,11 +69,13 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         code, kind = native, kind_of_code(native)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
+    detail = read_str(error, "message") or read_str(body, "error") or read_str(body, "message")
+    kind = _MESSAGES.kind_of(kind, detail or "")
     return failure(
         response,
         kind,
         code=code or word or None,
-        detail=read_str(error, "message") or read_str(body, "error") or read_str(body, "message"),
+        detail=detail,
         request_id=read_str(body, "request_id") or response.headers.get("request-id"),
         limits=_LIMITS,
     )

@@ -27,6 +27,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.codec.encode_request import safe_call_name
 from providers.failures import UnsupportedFeature
 
 __all__ = ["continues_unthought", "messages_of", "system_blocks"]
@@ -151,7 +152,12 @@ def _thought(thought: Thought) -> dict[str, object]:
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    return {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
+    return {
+        "type": "tool_use",
+        "id": safe_call_id(call.id),
+        "name": safe_call_name(call.name),
+        "input": arguments_of(call),
+    }
 
 
 def _result(call: ToolCall, text: str) -> dict[str, object]:

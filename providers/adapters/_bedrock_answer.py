@@ -53,6 +53,7 @@ _BY_NAME = {
     "invalidsignature": FailureKind.CREDENTIALS,
     "missingauthenticationtoken": FailureKind.CREDENTIALS,
     "modelerror": FailureKind.UNAVAILABLE,
+    # A 429, of which the service model says that it may be retried and is no throttling.
     "modelnotready": FailureKind.UNAVAILABLE,
     "modelstreamerror": FailureKind.UNAVAILABLE,
     "modeltimeout": FailureKind.UNAVAILABLE,
@@ -64,7 +65,9 @@ _BY_NAME = {
     "validation": FailureKind.INVALID_REQUEST,
 }
 _NOT_FROM_HERE = "Access to Anthropic models is not allowed from unsupported countries, regions, or territories."
-# A model's name is wrong, or a maker doesn't serve the place that we call from: a ValidationException like any other.
+_TOO_LONG = ("Input is too long for requested model.", "prompt is too long: {tokens} tokens > {most} maximum")
+# A model's name is wrong, a maker doesn't serve the place that we call from, or the prompt is too long: a
+# ValidationException like any other.
 # source: bodies captured by users; as_of 2026-11-20.
 _MESSAGES = Phrases(
     {
@@ -74,6 +77,8 @@ _MESSAGES = Phrases(
             "request with the ID or ARN of an inference profile that contains this model.": FailureKind.MODEL_NOT_FOUND
             for apostrophe in ("'", "\u2019")
         },
+        **dict.fromkeys(_TOO_LONG, FailureKind.CONTEXT_LENGTH),
+        **{f"The model returned the following errors: {said}": FailureKind.CONTEXT_LENGTH for said in _TOO_LONG},
         _NOT_FROM_HERE: FailureKind.GEO_REFUSED,
         f"{_NOT_FROM_HERE} Please refer to https://www.anthropic.com/supported-countries for more information on the "
         "countries and regions Anthropic currently supports.": FailureKind.GEO_REFUSED,

@@ -44,6 +44,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.codec.encode_request import safe_call_name
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map, dumps
 
@@ -264,7 +265,9 @@ def _thought(thought: Thought) -> _Block:
 
 
 def _call(call: ToolCall) -> _Block:
-    return {"toolUse": {"toolUseId": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}}
+    return {
+        "toolUse": {"toolUseId": safe_call_id(call.id), "name": safe_call_name(call.name), "input": arguments_of(call)}
+    }
 
 
 def _result(call: ToolCall, text: str) -> _Block:

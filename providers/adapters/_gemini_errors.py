@@ -33,8 +33,16 @@ _BY_STATUS_WORD = {
     "UNAVAILABLE": FailureKind.UNAVAILABLE,
     "UNKNOWN": FailureKind.UNAVAILABLE,
 }
-# A name that no model could have. source: bodies captured by several projects; as_of 2026-11-20.
-_MESSAGES = Phrases({"* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND})
+# A name that no model could have, and a prompt that is too long for the model. source: bodies captured by several
+# projects; as_of 2026-11-20.
+_MESSAGES = Phrases(
+    {
+        "* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND,
+        "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({most}).": (
+            FailureKind.CONTEXT_LENGTH
+        ),
+    }
+)
 _SAID_WAIT = re.compile(r"Please retry in ([0-9.hms]{2,32}?)\.?\s*\Z")
 _BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 
@@ -43,7 +51,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     """What an error body means: by the reason in its details, its status word, then the HTTP status.
 
     In a stream that began with 200 the status stands in the body. The text counts where it is a whole sentence that
-    tells of the model's name.
+    tells of the model's name, or of the prompt's length.
     """
     error = read_map(body, "error")
     details = [as_map(detail) for detail in read_list(error, "details")]

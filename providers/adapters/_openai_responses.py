@@ -36,6 +36,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.codec.encode_request import safe_call_name
 from providers.failures import UnsupportedFeature
 from providers.fitting import THINKS_BY_RESPONSES
 from providers.json_values import as_map
@@ -136,7 +137,7 @@ def _said(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
 def _call(call: ToolCall) -> dict[str, object]:
     """A call without the id of its item: that belongs to an answer which nobody kept."""
     call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
-    return {"type": "function_call", "call_id": call_id, "name": call.name, "arguments": arguments}
+    return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
 
 def _content(content: str | Sequence[Part]) -> object:

@@ -122,6 +122,9 @@ class ResponseReader:
             model=read_str(body, "model"),
             created=int(created) if 0 <= created < _MOST_CREATED else None,
         )
+        # Until the answer is at its end this is the request's own word, and `auto` says nothing of how it is processed.
+        tier = read_str(body, "service_tier")
+        self.assembler.describe(service_tier=tier if tier != "auto" else None, system_fingerprint=None)
 
     def _read_output(self, body: Mapping[str, object]) -> None:
         for place, entry in enumerate(read_list(body, "output")):

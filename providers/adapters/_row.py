@@ -29,7 +29,7 @@ _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_
 _CLOSED = {
     "reasoning_back": ("", "kept", "required"),
     "system": ("any", "first"),
-    "turns": ("", "alternate"),
+    "turns": ("", "alternate", "spoken"),
     "call_ids": ("", "nine"),
     "path_by": ("", "azure"),
 }
@@ -79,7 +79,8 @@ class Requests:
     that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
     and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
     makes people (or tools) and the assistant speak in turn: no turn is blank, one stands between a tool's result and
-    the user, and the last turn is a user's, a tool's, or an answer to be continued. details: the words for an image's
+    the user, and the last turn is a user's, a tool's, or an answer to be continued; `spoken` only leaves nothing blank.
+    details: the words for an image's
     detail, where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64
     alone. most_messages: after that.
     n_beside_tools: whether both can be asked for.

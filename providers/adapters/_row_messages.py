@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from providers.adapters._row import Row
 from providers.adapters._tool_loops import SILENT
-from providers.adapters._turns import alternating
-from providers.catalogue.models import ModelFacts
+from providers.adapters._turns import alternating, without_blanks
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -43,12 +43,16 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
         messages = _system_first(messages, continues)
     if rule.turns == "alternate":
         messages = alternating(messages, continues)
+    elif rule.turns == "spoken":
+        messages = without_blanks(messages)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider takes at most {rule.most_messages} messages")
     if rule.call_ids:
         messages = _with_short_ids(messages)
-    thinks = bool(rule.reasoning_back) and "reasoning" in facts.features
-    owing = _in_turns_with_calls(messages) if thinks else ()
+    # Who asks for thoughts refuses a turn without any, and passes over a blank where there were none: a model of which
+    # nothing is known may think.
+    thinks = "reasoning" in facts.features or (rule.reasoning_back == "required" and facts == UNKNOWN_MODEL)
+    owing = _in_turns_with_calls(messages) if rule.reasoning_back and thinks else ()
     encoded = [_message(message, row, owes=position in owing) for position, message in enumerate(messages)]
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)

@@ -25,7 +25,7 @@ from providers.chat import (
 )
 from providers.codec.encode_request import encode_request, encode_tool_choice
 from providers.failures import UnsupportedFeature
-from providers.fitting import needs_of
+from providers.fitting import ANSWERS_ITSELF, needs_of
 
 __all__ = ["encode_body", "place_of"]
 
@@ -51,7 +51,7 @@ def place_of(request: ChatRequest, target: Target, row: Row) -> tuple[str, tuple
 def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, object]:
     """The body; raises UnsupportedFeature for what the vendor can't be asked."""
     rule = row.requests
-    _check_features(request, row)
+    _check_features(request, row, target)
     request = _in_bounds(request, rule)
     tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
     plain = encode_request(
@@ -112,9 +112,13 @@ def _must_stream(body: Mapping[str, object], request: ChatRequest, row: Row, tar
     return "thinking_only" in target.facts.flags or all(body.get(name) == value for name, value in form.on.items())
 
 
-def _check_features(request: ChatRequest, row: Row) -> None:
-    """Refuse by name what the vendor's API can't express: nothing that an answer depends on is left out."""
-    for feature in sorted(needs_of(request).features - row.capabilities.features):
+def _check_features(request: ChatRequest, row: Row, target: Target) -> None:
+    """Refuse by name what the vendor's API can't express: nothing that an answer depends on is left out.
+
+    A last message of the assistant's needs no expressing where the model answers it.
+    """
+    understood = {"prefill"} if ANSWERS_ITSELF in target.facts.flags else set()
+    for feature in sorted(needs_of(request).features - row.capabilities.features - understood):
         raise UnsupportedFeature(feature, f"this provider's API has no {feature}")
     if (
         row.requests.json_word

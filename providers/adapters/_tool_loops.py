@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from providers.chat import (
@@ -21,6 +22,7 @@ from providers.chat import (
     said_in,
     text_of,
 )
+from providers.codec.encode_request import safe_call_name
 from providers.failures import UnsupportedFeature
 from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
 
@@ -56,7 +58,7 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
     """
     if not request.tools:
         names = dict.fromkeys(
-            call.name
+            safe_call_name(call.name)
             for message in request.messages
             if isinstance(message, AssistantMessage)
             for call in message.tool_calls
@@ -72,8 +74,10 @@ def spoken(
 ) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, str]]]]:
     """Each message that somebody said, with its calls and their results, for formats whose turns are two people's.
 
+    Ids are unique in all of the conversation, as Claude wants them: some servers count calls anew in each answer.
     Raises UnsupportedFeature where calls and results don't fit together.
     """
+    taken: set[str] = set()
     position = 0
     while position < len(messages):
         message = messages[position]
@@ -85,9 +89,20 @@ def spoken(
             while position < len(messages) and isinstance(result := messages[position], ToolMessage):
                 results.append(result)
                 position += 1
-            yield message, results_in_order(message.tool_calls, results)
+            pairs = [(_renamed(call, taken), text) for call, text in results_in_order(message.tool_calls, results)]
+            yield replace(message, tool_calls=tuple(call for call, _ in pairs)), pairs
         else:
             yield message, []
+
+
+def _renamed(call: ToolCall, taken: set[str]) -> ToolCall:
+    """The call under an id that none before it has; `taken` gets it."""
+    id, number = call.id, 1
+    while id in taken:
+        number += 1
+        id = f"{call.id}_{number}"
+    taken.add(id)
+    return call if id == call.id else replace(call, id=id)
 
 
 def retold(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -1,4 +1,5 @@
-"""A conversation in which people (or tools) and the assistant speak in turn, for vendors that refuse any other."""
+"""A conversation in which people (or tools) and the assistant speak in turn, or say something at least, for vendors
+that refuse any other."""
 
 from __future__ import annotations
 
@@ -7,9 +8,19 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from providers.adapters._tool_loops import SILENT
-from providers.chat import AssistantMessage, Message, Part, SystemMessage, TextPart, ToolMessage, UserMessage, said_in
+from providers.chat import (
+    AssistantMessage,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+    said_in,
+    text_of,
+)
 
-__all__ = ["alternating"]
+__all__ = ["alternating", "without_blanks"]
 
 
 def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
@@ -44,8 +55,22 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
     return [replace(turn, content=SILENT) if _is_silent(turn) else turn for turn in turns]
 
 
-def _has_turn(message: AssistantMessage) -> bool:
-    return bool(message.tool_calls or said_in(message).strip())
+def without_blanks(messages: Sequence[Message]) -> list[Message]:
+    """The messages without those of the assistant's, and instructions, that say nothing but blanks; a person or a tool
+    that does is silent. An answer that was cut off before its first word would end the conversation else."""
+    said = [message for message in messages if _has_turn(message)]
+    return [replace(turn, content=SILENT) if _is_silent(turn) else turn for turn in said] or [UserMessage(SILENT)]
+
+
+def _has_turn(message: Message) -> bool:
+    """Whether the assistant, or who instructs it, says or calls anything; a person or a tool always has a turn."""
+    match message:
+        case AssistantMessage(tool_calls=calls):
+            return bool(calls or said_in(message).strip())
+        case SystemMessage(content):
+            return bool(text_of(content).strip())
+        case _:
+            return True
 
 
 def _is_silent(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:

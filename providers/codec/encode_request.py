@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import assert_never
 
 from providers.chat import (
@@ -26,7 +27,17 @@ from providers.chat import (
     UserMessage,
 )
 
-__all__ = ["encode_message", "encode_request", "encode_tool", "encode_tool_call", "encode_tool_choice"]
+__all__ = [
+    "encode_message",
+    "encode_request",
+    "encode_tool",
+    "encode_tool_call",
+    "encode_tool_choice",
+    "safe_call_name",
+]
+
+_CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def encode_request(
@@ -96,7 +107,17 @@ def _part(part: Part) -> dict[str, object]:
 
 def encode_tool_call(call: ToolCall) -> dict[str, object]:
     """One call of an assistant's message."""
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    function = {"name": safe_call_name(call.name), "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def safe_call_name(name: str) -> str:
+    """The name of an earlier call in the characters that OpenAI, Claude's hosts and others take.
+
+    A tool has no other name, but a model may have called one that isn't there (`default_api.search`), which a client
+    keeps in its history and tells it of. Whoever takes no such name would refuse that conversation for ever.
+    """
+    return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:64]
 
 
 def encode_tool(tool: Tool) -> dict[str, object]:

@@ -31,6 +31,7 @@ from providers.json_values import dumps_text
 __all__ = ["Rules", "known", "read_turns", "signature_of", "text_blocks"]
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _OURS = "simulated thought of "
 
@@ -77,6 +78,7 @@ def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
         raise InvalidRequest('messages: first message must use the "user" role', "messages")
     last_answer = max((number for number, turn in enumerate(turns) if turn[0] == "assistant"), default=-1)
     calls: tuple[ToolCall, ...] = ()
+    taken: set[str] = set()
     for number, (role, blocks, place) in enumerate(turns):
         if role == "assistant":
             message = _assistant(blocks, rules.model, place, is_last=number == len(turns) - 1)
@@ -85,6 +87,9 @@ def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
                 text_of_it = "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
                 raise InvalidRequest(f"{place}: {text_of_it}", place)
             calls = message.tool_calls
+            if any(call.id in taken for call in calls):
+                raise InvalidRequest(f"{place}: `tool_use` ids must be unique", place)
+            taken.update(call.id for call in calls)
             messages.append(message)
             continue
         results = [block for block in blocks if block.get("type") == "tool_result"]
@@ -231,8 +236,8 @@ def _call(block: Mapping[str, object], place: str) -> ToolCall:
     name, call_id = text(members, "name", f"{place}.name"), text(members, "id", f"{place}.id")
     if not call_id or not _ID.fullmatch(call_id):
         raise InvalidRequest(f"{place}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'", place)
-    if not name:
-        raise InvalidRequest(f"{place}.tool_use.name: Field required", place)
+    if not name or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{place}.tool_use.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'", place)
     return ToolCall(call_id, name, dumps_text(mapping(members.get("input"), f"{place}.tool_use.input")))
 
 

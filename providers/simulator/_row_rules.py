@@ -118,6 +118,8 @@ def _about_messages(
             )
         if role == "system" and rule.system == "first" and position:
             yield Objection(f"{place}: a system message must be the first", place)
+        if rule.turns == "spoken" and not message.get("content") and not message.get("tool_calls"):
+            yield Objection(f"the message at position {position} with role '{role}' must not be empty", place)
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()

@@ -163,6 +163,31 @@ def test_ids_and_arguments_of_other_vendors_are_made_ones_that_it_takes() -> Non
     assert [block["tool_use_id"] for block in made[2]["content"]] == [first["id"], second["id"]]
 
 
+def test_ids_that_come_again_in_a_later_turn_are_made_unique() -> None:
+    """Servers that count the calls of each answer anew, and examples written by hand, repeat them; Claude refuses that."""
+    ids = ("call_0", "call_0", "call_0_2", "call_0")
+    loops = [
+        message
+        for number, id in enumerate(ids)
+        for message in (
+            AssistantMessage(None, tool_calls=(ToolCall(id, "now", "{}"),)),
+            ToolMessage(id, f"{number}"),
+        )
+    ]
+    said = turns(UserMessage("When?"), *loops)
+    made = [block["id"] for turn in said for block in turn["content"] if block["type"] == "tool_use"]
+    told = [(b["tool_use_id"], b["content"]) for turn in said for b in turn["content"] if b["type"] == "tool_result"]
+    assert made == ["call_0", "call_0_2", "call_0_2_2", "call_0_3"]
+    assert told == [(id, f"{number}") for number, id in enumerate(made)]
+
+
+def test_a_call_of_what_is_no_tool_is_named_in_characters_that_are_taken() -> None:
+    """As a model once made it up, or another product's tools are named: the client tells it in every later turn."""
+    looped = (UserMessage("When?"), AssistantMessage(None, tool_calls=(ToolCall("c", "api.now", "{}"),)))
+    alone = sent(asked(*looped, ToolMessage("c", "no such tool")))
+    assert alone["messages"][1]["content"][0]["name"] == alone["tools"][0]["name"] == "api_now"
+
+
 def test_a_history_of_calls_without_tools_names_them_and_lets_none_be_called() -> None:
     body = sent(asked(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a")))
     assert body["tools"] == [{"name": "get_weather", "input_schema": {"type": "object", "properties": {}}}]

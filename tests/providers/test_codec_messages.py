@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -255,3 +255,14 @@ def test_signatures_and_reasoning_stay_inside() -> None:
     message = AssistantMessage("a", None, "why", (ToolCall("c", "f", "{}", "sig"),), "n")
     assert encode_message(message) == {"role": "assistant", "content": "a", "tool_calls": [call("c")], "name": "n"}
     assert encode_message(ToolMessage("c", "x")) == result("c", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("get_weather-2", "get_weather-2"), ("api.search", "api_search"), ("für", "f_r"), ("n" * 65, "n" * 64)],
+)
+def test_an_earlier_call_goes_back_under_a_name_that_is_taken(name: str, sent: str) -> None:
+    """OpenAI and others refuse a whole conversation in which a model has called what no tool can be named."""
+    message = AssistantMessage(None, tool_calls=(ToolCall("c", name, "{}"),))
+    (call,) = cast("list[Any]", encode_message(message)["tool_calls"])
+    assert call["function"]["name"] == sent

@@ -432,6 +432,22 @@ def test_an_answer_that_is_not_at_its_end_is_none() -> None:
     assert [type(event) for event in cut] == [Heartbeat, Heartbeat, Failed]
 
 
+@pytest.mark.parametrize(
+    ("begun", "ended", "told"),
+    [("flex", "flex", "flex"), ("auto", "default", None), (None, "priority", None), ("priority", None, "priority")],
+)
+def test_how_an_answer_is_processed_is_told(begun: str | None, ended: str | None, told: str | None) -> None:
+    """A client of flex or priority processing is billed by it; a stream that has begun can't tell it any more."""
+    said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
+    assert whole(response("completed", said, service_tier=ended)).service_tier == ended
+    events = streamed(
+        {"type": "response.created", "response": response("in_progress", service_tier=begun)},
+        {"type": "response.output_text.delta", "output_index": 0, "delta": "Oslo"},
+        {"type": "response.completed", "response": response("completed", said, service_tier=ended)},
+    )
+    assert fold(events).service_tier == told
+
+
 def test_a_stream_that_says_all_at_its_end() -> None:
     said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
     body = response("completed", thought(1), said, called(arguments='{"city":"Oslo"}'))

@@ -16,7 +16,12 @@ from tests.providers.strategies import unhurried
 
 INVALID, NO_MODEL = FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND
 PHRASES = Phrases(
-    {"No model": NO_MODEL, "the model '{model}' is not here (7)": NO_MODEL, "{model}?": FailureKind.QUOTA}
+    {
+        "No model": NO_MODEL,
+        "the model '{model}' is not here (7)": NO_MODEL,
+        "{model}?": FailureKind.QUOTA,
+        "too long: {asked} > {most}": FailureKind.CONTEXT_LENGTH,
+    }
 )
 
 
@@ -28,6 +33,8 @@ PHRASES = Phrases(
         ("the model 'a/B-1.5:free' is not here (7)", NO_MODEL),
         (f"the model '{'m' * 256}' is not here (7)", NO_MODEL),
         ("m?", FailureKind.QUOTA),
+        ("too long: 208656 > 200000", FailureKind.CONTEXT_LENGTH),
+        ("too long: my secret > 200000", INVALID),
         ("", INVALID),
         ("no model", INVALID),
         ("No model.", INVALID),

@@ -129,6 +129,40 @@ def test_a_turn_with_calls_goes_back_with_its_thoughts(
 
 
 @pytest.mark.parametrize(
+    ("provider", "model", "thoughts"),
+    [
+        ("deepseek", "deepseek-v5", [" ", "I know."]),
+        ("moonshot", "kimi-k4", [" ", "I know."]),
+        # It is known, and doesn't think.
+        ("moonshot", "moonshot-v1-8k", [None, None]),
+        # It takes thoughts, and asks for none: whether this one takes any is not known.
+        ("ark", "ep-20261101-abcde", [None, None]),
+    ],
+)
+def test_a_model_of_which_nothing_is_known_gets_its_thoughts_back(
+    provider: str, model: str, thoughts: list[str | None]
+) -> None:
+    """The vendor's newest model thinks, and refuses the second round of a tool loop without them."""
+    messages = looped(AssistantMessage("Noon.", reasoning="I know."))
+    body = sent(provider, model, replace(ASK, messages=(*messages, UserMessage("Thanks."))))
+    said = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in said] == thoughts
+
+
+@pytest.mark.parametrize("model", adapter_named("azure").models)
+def test_openai_s_models_on_azure_answer_a_last_message_of_the_assistants(model: str) -> None:
+    """As OpenAI's own do; nobody's else is handed one that he can't go on with."""
+    adapter, asked = adapter_named("azure"), replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Hello.")))
+    where = target(adapter, model.replace("*", ""))
+    needs = replace(needs_of(asked), anew=True)
+    assert not fit(needs, replace(adapter.capabilities, features=where.facts.features), where.facts).missing
+    said = json.loads(adapter.build_request(asked, where).body)["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant"]
+    with pytest.raises(UnsupportedFeature, match="prefill"):
+        adapter.build_request(asked, target(adapter, "my-deployment"))
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "n"),
     [("moonshot", "kimi-k3", None), ("mistral", "mistral-large-4", 1), ("dashscope-compatible", "qwq-plus", None)],
 )
@@ -744,6 +778,26 @@ def test_who_says_nothing_sends_no_blank_text(
 ) -> None:
     """A tool that has nothing to tell is common; Qianfan takes no blank last message, Hunyuan no empty result."""
     assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
+
+
+@pytest.mark.parametrize(("provider", "model"), [("moonshot", "kimi-k3"), ("zhipu", "glm-5.3")])
+def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, model: str) -> None:
+    """It was cut off in its thoughts, or filtered; Kimi and GLM refuse every later turn that has it."""
+    cut = (UserMessage("one"), AssistantMessage(""), AssistantMessage(None, reasoning="Hm."), UserMessage("two"))
+    assert spoken(provider, model, SystemMessage(" "), *cut) == [("user", "one"), ("user", "two")]
+    looped = (UserMessage(" "), CALL, ToolMessage("call_1", ""), AssistantMessage("Noon."), UserMessage("So?"))
+    assert spoken(provider, model, *looped) == [
+        ("user", "."),
+        ("assistant", None),
+        ("tool", "."),
+        ("assistant", "Noon."),
+        ("user", "So?"),
+    ]
+    assert spoken(provider, model, SystemMessage("")) == [("user", ".")]
+    adapter, blank = adapter_named(provider), {"role": "assistant", "content": ""}
+    body = {"model": model, "messages": [{"role": "user", "content": "one"}, blank, {"role": "user", "content": "two"}]}
+    objected = objections(body, adapter.row, model_facts(adapter.models, model), "/v1/chat/completions")
+    assert [one.param for one in objected] == ["messages[1]"], "the simulated vendor refuses it too"
 
 
 def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:
