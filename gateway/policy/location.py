@@ -230,10 +230,11 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
+def _bound(table: Table, region: Region, evidence: tuple[Evidence, ...]) -> Location:
     """The region that the key is bound to: final. The territory is that of the strongest signal inside it, or the part
-    of it that another one names."""
-    inside = [item.territory for item in evidence if item.territory and item.region == region.name]
+    of it that another one names. Inside is what lies in it, also where a part of that country has another region, which
+    is then the evidence's if it is the stricter one."""
+    inside = [item.territory for item in evidence if item.territory and table.region_of(item.territory) is region]
     first = inside[0] if inside else None
     territory = next((code for code in inside if parent(code) == first), first)
     winner = next((item for item in evidence if item.signal == "api_key"), None)
@@ -245,7 +246,7 @@ def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
 
 def _weigh(table: Table, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
     if client is not None and client.region is not None:
-        return _bound(table.regions[client.region], evidence)
+        return _bound(table, table.regions[client.region], evidence)
     voices: list[_Reading] = []
     for reading in readings:
         if reading.unknown:

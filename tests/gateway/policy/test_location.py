@@ -579,3 +579,18 @@ def test_a_part_that_another_signal_names_is_where_a_bound_key_s_caller_is(
     bound = replace(CLIENTS["shop-cn"], region="default", may_assert=frozenset({"territory"}))
     location = resolve(TABLE, bound, seen(edge, (asserted,)))
     assert (location.region and location.region.name, location.territory) == ("default", territory)
+
+
+@pytest.mark.parametrize("boundary", ["CN", "CN, JP"])
+def test_a_bound_keys_caller_is_in_its_country_also_where_a_part_of_that_has_a_region(boundary: str) -> None:
+    """Of an unknown territory nobody judges whom a vendor serves, nor whether its prompts must stay at home."""
+    part = f"  part: {{territories: [CN-BJ], boundary: [{boundary}]}}\n"
+    table = table_of(
+        WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", part)
+        .replace("cn: [q", "part: [q")
+        .replace("region: cn", "region: default")
+    )
+    for said, region, territory in (("CN", "default", "CN"), ("CN-SH", "default", "CN-SH"), ("CN-BJ", "default", None)):
+        client = next(client for client in table.clients.values() if client.name == "shop-cn")
+        location = resolve(table, client, seen(said))
+        assert (location.region and location.region.name, location.territory) == (region, territory)
