@@ -124,11 +124,11 @@ def resolve_again(
     table: Table, client: Client | None, location: Location, heard_by: LocationRules | None = None
 ) -> Location:
     """What this table makes of the signals that an earlier one has heard (by `heard_by`), as far as it still hears
-    them. client: the caller as this table has it."""
+    them, in its own order. client: the caller as this table has it."""
     readings: list[_Reading] = []
-    for item in location.evidence:
-        if not table.location.believes(item.signal, heard_by or table.location):
-            continue
+    ranks: dict[str, int] = {signal: rank for rank, signal in enumerate(table.location.signals)}
+    heard = [item for item in location.evidence if table.location.believes(item.signal, heard_by or table.location)]
+    for item in sorted(heard, key=lambda item: ranks[item.signal]):
         if item.signal == "assertion":
             # Who may not assert may have been ignored, and who may not any more is.
             reading = _read_assertion(table, client, Sighting(asserted=(item.territory or item.said,)))

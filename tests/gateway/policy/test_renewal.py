@@ -302,6 +302,22 @@ def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> 
     assert after(NARROWER, said=said, of=world) == (None, "eu")
 
 
+@pytest.mark.parametrize(
+    ("edge", "asserted", "region"),
+    [("T1", "US", "us"), ("T1", "DE", "eu"), ("DE", "FR", "eu")],
+)
+def test_signals_are_weighed_in_the_order_that_holds_now(edge: str, asserted: str, region: str) -> None:
+    """Who hides keeps from counting what stands behind it, and the first of those that agree tells the territory."""
+    before = "signals: [edge_header, assertion]"
+    world = WORLD.replace("signals: [api_key, assertion, edge_header]", f"{before}\n  unknown: eu")
+    change = (before, "signals: [assertion, edge_header]")
+    said = Sighting(EdgeReport("cf-ipcountry", (edge,)), asserted=(asserted,))
+    assert after(change, said=said, of=world) == (None if region == "eu" else ELSEWHERE, region)
+    old, new = table_of(world), changed(change, of=world)
+    location = resolve(old, old.clients[BACKEND], said)
+    assert resolve_again(new, new.clients[BACKEND], location).territory == asserted
+
+
 TRUSTED = "{from: [127.0.0.0/8], country: CF-IPCountry}"
 SECRET = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
 
