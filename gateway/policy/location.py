@@ -230,11 +230,14 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _bound(table: Table, region: Region, evidence: tuple[Evidence, ...]) -> Location:
+def _bound(table: Table, region: Region, voices: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
     """The region that the key is bound to: final. The territory is that of the strongest signal inside it, or the part
     of it that another one names. Inside is what lies in it, also where a part of that country has another region, which
     is then the evidence's if it is the stricter one."""
-    inside = [item.territory for item in evidence if item.territory and table.region_of(item.territory) is region]
+    # Where somebody hides, weaker signals don't tell the territory, and every one of the region must do. A region that
+    # names none has no such list: there they still say what must stay at home.
+    heard = evidence if region.is_default else [voice.evidence for voice in voices]
+    inside = [item.territory for item in heard if item.territory and table.region_of(item.territory) is region]
     first = inside[0] if inside else None
     territory = next((code for code in inside if parent(code) == first), first)
     winner = next((item for item in evidence if item.signal == "api_key"), None)
@@ -245,14 +248,14 @@ def _bound(table: Table, region: Region, evidence: tuple[Evidence, ...]) -> Loca
 
 
 def _weigh(table: Table, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
-    if client is not None and client.region is not None:
-        return _bound(table, table.regions[client.region], evidence)
     voices: list[_Reading] = []
     for reading in readings:
         if reading.unknown:
             break
         if reading.speaks:
             voices.append(reading)
+    if client is not None and client.region is not None:
+        return _bound(table, table.regions[client.region], voices, evidence)
     if not voices:
         return _unknown(table, evidence)
     # Of a country and a part of it, the part says more.
