@@ -128,6 +128,9 @@ def resolve_again(
     readings: list[_Reading] = []
     ranks: dict[str, int] = {signal: rank for rank, signal in enumerate(table.location.signals)}
     heard = [item for item in location.evidence if table.location.believes(item.signal, heard_by or table.location)]
+    if "claim" in ranks and "claim" in {item.signal for item in location.evidence if item not in heard}:
+        # It was sent, and is somebody else's now: that is no "no claim".
+        return Location(None, None, "claim", location.evidence, LocationProblem.CLAIM)
     for item in sorted(heard, key=lambda item: ranks[item.signal]):
         if item.signal == "assertion":
             # Who may not assert may have been ignored, and who may not any more is.
