@@ -124,11 +124,14 @@ def resolve_again(
     table: Table, client: Client | None, location: Location, heard_by: LocationRules | None = None
 ) -> Location:
     """What this table makes of the signals that an earlier one has heard (by `heard_by`), as far as it still hears
-    them. client: the caller as this table has it."""
+    them, in its own order. client: the caller as this table has it."""
     readings: list[_Reading] = []
-    for item in location.evidence:
-        if not table.location.believes(item.signal, heard_by or table.location):
-            continue
+    ranks: dict[str, int] = {signal: rank for rank, signal in enumerate(table.location.signals)}
+    heard = [item for item in location.evidence if table.location.believes(item.signal, heard_by or table.location)]
+    if "claim" in ranks and "claim" in {item.signal for item in location.evidence if item not in heard}:
+        # It was sent, and is somebody else's now: that is no "no claim".
+        return Location(None, None, "claim", location.evidence, LocationProblem.CLAIM)
+    for item in sorted(heard, key=lambda item: ranks[item.signal]):
         if item.signal == "assertion":
             # Who may not assert may have been ignored, and who may not any more is.
             reading = _read_assertion(table, client, Sighting(asserted=(item.territory or item.said,)))
@@ -230,10 +233,14 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
+def _bound(table: Table, region: Region, voices: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
     """The region that the key is bound to: final. The territory is that of the strongest signal inside it, or the part
-    of it that another one names."""
-    inside = [item.territory for item in evidence if item.territory and item.region == region.name]
+    of it that another one names. Inside is what lies in it, also where a part of that country has another region, which
+    is then the evidence's if it is the stricter one."""
+    # Where somebody hides, weaker signals don't tell the territory, and every one of the region must do. A region that
+    # names none has no such list: there they still say what must stay at home.
+    heard = evidence if region.is_default else [voice.evidence for voice in voices]
+    inside = [item.territory for item in heard if item.territory and table.region_of(item.territory) is region]
     first = inside[0] if inside else None
     territory = next((code for code in inside if parent(code) == first), first)
     winner = next((item for item in evidence if item.signal == "api_key"), None)
@@ -244,14 +251,14 @@ def _bound(region: Region, evidence: tuple[Evidence, ...]) -> Location:
 
 
 def _weigh(table: Table, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
-    if client is not None and client.region is not None:
-        return _bound(table.regions[client.region], evidence)
     voices: list[_Reading] = []
     for reading in readings:
         if reading.unknown:
             break
         if reading.speaks:
             voices.append(reading)
+    if client is not None and client.region is not None:
+        return _bound(table, table.regions[client.region], voices, evidence)
     if not voices:
         return _unknown(table, evidence)
     # Of a country and a part of it, the part says more.

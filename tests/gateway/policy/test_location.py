@@ -579,3 +579,39 @@ def test_a_part_that_another_signal_names_is_where_a_bound_key_s_caller_is(
     bound = replace(CLIENTS["shop-cn"], region="default", may_assert=frozenset({"territory"}))
     location = resolve(TABLE, bound, seen(edge, (asserted,)))
     assert (location.region and location.region.name, location.territory) == ("default", territory)
+
+
+@pytest.mark.parametrize("boundary", ["CN", "CN, JP"])
+def test_a_bound_keys_caller_is_in_its_country_also_where_a_part_of_that_has_a_region(boundary: str) -> None:
+    """Of an unknown territory nobody judges whom a vendor serves, nor whether its prompts must stay at home."""
+    part = f"  part: {{territories: [CN-BJ], boundary: [{boundary}]}}\n"
+    table = table_of(
+        WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", part)
+        .replace("cn: [q", "part: [q")
+        .replace("region: cn", "region: default")
+    )
+    for said, region, territory in (("CN", "default", "CN"), ("CN-SH", "default", "CN-SH"), ("CN-BJ", "default", None)):
+        client = next(client for client in table.clients.values() if client.name == "shop-cn")
+        location = resolve(table, client, seen(said))
+        assert (location.region and location.region.name, location.territory) == (region, territory)
+
+
+@pytest.mark.parametrize(
+    ("region", "said", "territory"),
+    [
+        ("eu", ("T1", "DE"), None),
+        ("eu", ("XX", "DE"), "DE"),
+        ("eu", ("FR", "DE"), "FR"),
+        ("default", ("T1", "JP"), "JP"),
+        ("default", ("T1", "DE"), None),
+    ],
+)
+def test_behind_who_hides_no_signal_tells_where_in_its_region_a_bound_keys_caller_is(
+    region: str, said: tuple[str, str], territory: str | None
+) -> None:
+    """In a region of `*`, a territory only ever forbids: it still counts."""
+    table = replace(TABLE, location=replace(TABLE.location, signals=("edge_header", "geoip", "api_key")))
+    bound = replace(CLIENTS["shop-cn"], region=region)
+    edge, address = said
+    sighting = Sighting(EdgeReport("h", (edge,)), address=AddressReport(address))
+    assert located(sighting, table, bound) == (region, territory, "api_key")

@@ -91,6 +91,7 @@ def test_who_was_given_the_stricter_region_of_a_split_country_keeps_it() -> None
 
 NOT_THIS_CLIENT = "the current config doesn't let this client ask"
 ELSEWHERE = "the current config has the caller in another region, or in none"
+CLAIMS = '  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "01234567890123456789012345678901"}'
 GERMAN = '["@EEA", CH], boundary'
 
 
@@ -302,6 +303,22 @@ def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> 
     assert after(NARROWER, said=said, of=world) == (None, "eu")
 
 
+@pytest.mark.parametrize(
+    ("edge", "asserted", "region"),
+    [("T1", "US", "us"), ("T1", "DE", "eu"), ("DE", "FR", "eu")],
+)
+def test_signals_are_weighed_in_the_order_that_holds_now(edge: str, asserted: str, region: str) -> None:
+    """Who hides keeps from counting what stands behind it, and the first of those that agree tells the territory."""
+    before = "signals: [edge_header, assertion]"
+    world = WORLD.replace("signals: [api_key, assertion, edge_header]", f"{before}\n  unknown: eu")
+    change = (before, "signals: [assertion, edge_header]")
+    said = Sighting(EdgeReport("cf-ipcountry", (edge,)), asserted=(asserted,))
+    assert after(change, said=said, of=world) == (None if region == "eu" else ELSEWHERE, region)
+    old, new = table_of(world), changed(change, of=world)
+    location = resolve(old, old.clients[BACKEND], said)
+    assert resolve_again(new, new.clients[BACKEND], location).territory == asserted
+
+
 TRUSTED = "{from: [127.0.0.0/8], country: CF-IPCountry}"
 SECRET = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
 
@@ -353,6 +370,28 @@ def test_a_claim_of_an_issuer_that_is_none_any_more_is_not_heard(change: tuple[s
     assert told == (None if heard else ELSEWHERE)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((("audience: a", "audience: b"),), ELSEWHERE),
+        ((("signals: [claim, api_key,", "signals: [api_key,"), (f"{CLAIMS}\n", "")), None),
+    ],
+)
+@pytest.mark.parametrize("territory", ["DE", None])
+def test_a_claim_that_is_not_believed_any_more_is_not_taken_for_none(
+    changes: tuple[tuple[str, str], ...], told: str | None, territory: str | None
+) -> None:
+    """Another signal may say the same region: a new request with that claim is refused all the same. Where claims
+    aren't asked for any more, nobody looks at it."""
+    world = WORLD.replace("signals: [api_key,", "signals: [claim, api_key,").replace("  edges:", f"{CLAIMS}\n  edges:")
+    old, new = table_of(world), changed(*changes, of=world)
+    client = old.clients[APP]
+    location = resolve(old, client, Sighting(EdgeReport("cf-ipcountry", ("DE",)), claim=ClaimReport(territory)))
+    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
+    assert isinstance(outcome, Plan)
+    assert why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, planned=old) == told
+
+
 @pytest.mark.parametrize(("more", "heard"), [("", True), (", {from: [10.0.0.0/8], country: X-Country}", False)])
 def test_an_address_is_not_heard_where_who_tells_it_has_changed(more: str, heard: bool) -> None:
     """A peer that is an edge by now tells another address than its own."""
@@ -367,7 +406,6 @@ def test_an_address_is_not_heard_where_who_tells_it_has_changed(more: str, heard
     assert told == (None if heard else ELSEWHERE)
 
 
-CLAIMS = '  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "01234567890123456789012345678901"}'
 SIGNALS = ("api_key", "claim", "assertion", "edge_header", "geoip")
 WORLDS = [
     text.replace("signals: [api_key, assertion, edge_header]", f"signals: [{', '.join(SIGNALS)}]").replace(
