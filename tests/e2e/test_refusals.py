@@ -122,7 +122,7 @@ CASES: dict[str, tuple[bytes, tuple[int, str | None]]] = {
     "a space before the colon": (asking(b"x-odd : a"), BAD),
     "no HTTP": (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", BAD),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
-    "an upgrade": (asking(b"connection: upgrade", b"upgrade: h2c"), BAD),
+    "an upgrade": (asking(b"connection: upgrade", b"upgrade: h2c"), OK),
     "an expectation": (asking(b"expect: tea"), OK),
     # The path.
     "two slashes": (asking(path="/" + CHAT), NOT_FOUND),

@@ -607,23 +607,61 @@ def test_behind_an_answer_garbage_gets_its_refusal(client: Conversation) -> None
     assert client.rest() == b""
 
 
-@pytest.mark.parametrize("framing", [b"content-length: %d" % len(SMUGGLED), b"transfer-encoding: chunked"])
-@pytest.mark.parametrize("later", [False, True])
-def test_a_body_behind_an_upgrade_is_no_request_of_its_own(
-    client: Conversation, app: App, framing: bytes, later: bool
+OFFERS = {
+    # As Java's own client sends it, and with it LangChain4j and Spring AI, by default.
+    "HTTP/2": b"connection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nupgrade: h2c\r\n",
+    "a socket": b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+    "two": b"upgrade: h2c\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+}  # fmt: skip
+FRAMED = {
+    "length": b"content-length: %d\r\n\r\n%b" % (len(SMUGGLED), SMUGGLED),
+    "chunks": b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED),
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("framing", FRAMED)
+@pytest.mark.parametrize("cut", [0, 30, -3])
+def test_a_body_behind_an_offer_of_another_protocol_is_that_requests_body(
+    client: Conversation, app: App, offer: str, framing: str, cut: int
 ) -> None:
-    head = (
-        ECHO + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n" + framing + b"\r\n\r\n"
-    )
-    client.send(head)
-    if later:
+    data = ECHO + OFFERS[offer] + FRAMED[framing]
+    client.send(data[:cut])
+    if cut:
         time.sleep(0.01)
-    client.send(SMUGGLED)
+    client.send(data[cut:])
     answer = client.response()
-    assert answer.error == (400, "invalid_request")
-    assert "upgrade" in json.loads(answer.body)["error"]["message"]
-    assert client.rest() == b""
-    assert app.heard == []
+    assert (answer.status, "connection" in answer.headers) == (200, False)
+    # The connection is one like every other.
+    assert client.send(get(), get()).response().status == client.response().status == 200
+    assert [(heard.method, heard.body) for heard in app.heard] == [("POST", SMUGGLED), ("GET", b""), ("GET", b"")]
+    assert b"upgrade" not in dict(app.heard[0].headers)
+
+
+def test_offers_that_come_at_once_are_answered_in_their_order(client: Conversation, app: App) -> None:
+    pieces = [b"%d" % number for number in range(20)]
+    head = ECHO + OFFERS["HTTP/2"] + b"content-length: %d\r\n\r\n%b"
+    client.send(b"".join(head % (len(piece), piece) for piece in pieces))
+    assert [client.response().status for _ in pieces] == [200] * len(pieces)
+    assert [heard.body for heard in app.heard] == pieces
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ECHO + OFFERS["HTTP/2"] + b"host: y\r\ncontent-length: 2\r\n\r\n{}",
+        ECHO + OFFERS["HTTP/2"] + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        ECHO + OFFERS["HTTP/2"] + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n" + OFFERS["HTTP/2"] + b"content-length: 2\r\n\r\n{}",
+        (ECHO + OFFERS["HTTP/2"] + b"content-length: 2\r\n\r\n{}").replace(b"/echo", b"/wait") * 100,
+    ],
+)
+def test_what_is_wrong_is_wrong_behind_an_offer_too(client: Conversation, app: App, wrong: bytes) -> None:
+    client.send(wrong + SMUGGLED)
+    rest = client.rest()
+    assert rest == b"" or rest.startswith(b"HTTP/1.1 400 ")
+    assert rest.count(b"content-length") <= 1
+    assert "/evil" not in [heard.path for heard in app.heard]
 
 
 def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: Conversation, app: App) -> None:
@@ -1041,7 +1079,6 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
         start + b"transfer-encoding: chunked\r\n" + length % 5 + b"\r\n0\r\n\r\n" + inner,
         start + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n" + inner,
         start.replace(b"\r\n", b"\n") + b"\n" + inner,
-        start + b"connection: upgrade\r\nupgrade: h2c\r\n" + length % len(inner) + b"\r\n" + inner,
     ]
     with gateway(new_loop) as (provider, door):
         for attack in attacks:
@@ -1052,6 +1089,8 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
         with Conversation(door.port) as client:
             # A whole request inside the body of another is a body.
             assert client.send(post(CHAT, inner, type_[:-2])).response().error == (400, "invalid_request")
+            offer = b"connection: upgrade\r\nupgrade: h2c"
+            assert client.send(post(CHAT, inner, type_[:-2], offer)).response().error == (400, "invalid_request")
             client.send(chat("one") + chat("two") + get(b"/healthz") + chat("three"))
             assert [client.response().status for _ in range(4)] == [200] * 4
         assert provider.prompts == ["one", "two", "three"]
