@@ -60,19 +60,26 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
 
 
 def _passed_over(record: Record) -> dict[str, str]:
-    """Who was not asked, and why: those that routing kept out of the plan, and steps of the plan that were skipped."""
+    """Who was not asked, and why: those that routing kept out of the plan, those in whose words the request has no
+    form, so that there was nothing to be sent, and steps of the plan that were skipped."""
     judged = record.decision.judged if record.decision is not None else ()
     kept_out = {
         deployment.name: told_to_clients(*verdict) for deployment, verdict in judged if not isinstance(verdict, Step)
     }
-    return kept_out | {skipped.deployment: skipped.reason for skipped in record.skipped}
+    unsaid = {
+        attempt.deployment: f"can't do {attempt.failure.code}"
+        for attempt in record.attempts
+        if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
+    }
+    return kept_out | unsaid | {skipped.deployment: skipped.reason for skipped in record.skipped}
 
 
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
     outcome = record.decision.outcome if record.decision is not None else None
     hidden = isinstance(outcome, Plan) and not outcome.assistant.reveal_model
-    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in record.attempts]
+    sent = [attempt for attempt in record.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
 

@@ -136,6 +136,12 @@ def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
     assert told(skipped)["passed_over"] == {**passed_over, "chatgpt-eu": "benched"}
 
 
+def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -> None:
+    failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
+    record = record_of(attempts=[Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400)
+    assert (told(record)["tried"], told(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
+
+
 def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:
     table = table_of(WORLD.replace("assistant:\n    aliases", "assistant:\n    reveal_model: false\n    aliases"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
