@@ -22,9 +22,10 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _METHODS = b"GET, POST"
-# What our own API takes, what OpenAI's clients send, and what a trace needs.
+# What our own API takes, what OpenAI's clients send, and what a trace needs. SDKs say who they are in `user-agent`, and
+# Firefox and Safari, unlike Chrome, ask whether they may.
 _MAY_SEND = re.compile(
-    rb"authorization|content-type|accept|x-api-key|x-request-id|traceparent|tracestate|idempotency-key"
+    rb"authorization|content-type|accept|user-agent|x-api-key|x-request-id|traceparent|tracestate|idempotency-key"
     rb"|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
 )
 _MAY_READ = (

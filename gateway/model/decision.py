@@ -11,7 +11,18 @@ from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 from gateway.model.table import Assistant, Region
 
-__all__ = ["Considered", "Decision", "Lane", "PassedOver", "Plan", "Refusal", "RefusalCode", "Step", "Unwell"]
+__all__ = [
+    "Considered",
+    "Decision",
+    "Lane",
+    "PassedOver",
+    "Plan",
+    "Refusal",
+    "RefusalCode",
+    "Step",
+    "Unwell",
+    "told_to_clients",
+]
 
 
 class PassedOver(StrEnum):
@@ -30,6 +41,11 @@ class PassedOver(StrEnum):
     HEALTH = "health"  # benched, or its breaker is open
     WEIGHT = "weight"  # its weight is 0
     CONSENT = "consent"  # the person has not agreed that it gets this
+
+
+def told_to_clients(reason: PassedOver, detail: str) -> str:
+    """Why a deployment is passed over, in words for a client, who isn't told how the gateway comes by its keys."""
+    return "no credential" if reason is PassedOver.CREDENTIAL else detail
 
 
 @dataclass(frozen=True, slots=True)

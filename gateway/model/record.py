@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.model.attempt import Attempt, Skipped
 from gateway.model.consent import ConsentKind
+from gateway.model.decision import Decision
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
@@ -40,6 +41,7 @@ class Record:
     could be asked), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward
     error code, None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
+    decision: what routing made of it, with why each deployment that it passed over was not in the plan.
     consent: what a step of its plan rests on, where one asks for the person's consent.
     queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.
     retries_refused: the deployments that the budget kept from being retried.
@@ -76,6 +78,7 @@ class Record:
     shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
     side: str | None = None
+    decision: Decision | None = None
     consent: ConsentKind | None = None
     dropped: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from textwrap import wrap
 
 from gateway.model.consent import NOTHING_SAID, ConsentSaid
-from gateway.model.decision import Considered, Decision, PassedOver, Plan, Refusal, Unwell
+from gateway.model.decision import Considered, Decision, Plan, Refusal, Unwell, told_to_clients
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location
 from gateway.model.table import Assistant, Client, Table
@@ -130,13 +130,13 @@ def consent_of(deployment: Deployment) -> dict[str, object] | None:
 
 
 def _considered(table: Table, item: Considered, *, to_operator: bool) -> dict[str, object]:
-    hidden = not to_operator and item.reason is PassedOver.CREDENTIAL
+    detail = item.detail if to_operator or item.reason is None else told_to_clients(item.reason, item.detail)
     return {
         "deployment": item.deployment,
         "provider": item.provider,
         "eligible": item.reason is None,
         "reason": item.reason,
-        "detail": "no credential" if hidden else item.detail,
+        "detail": detail,
         **({"share": round(item.share, 6)} if item.share is not None else {}),
         "consent": consent_of(table.deployments[item.deployment]),
     }

@@ -130,7 +130,7 @@ class Journeys:
             consenting = Consenting(said, written, needs, self._consent_key_of(table), now_s)
             agreed = consenting.under(table, location.region)
         health, person = self._runner.health.snapshot(table), partial(person_of, client, subject, request)
-        decision = decide(table, assistant, location, needs, health, now_s, person, agreed)
+        decision = record.decision = decide(table, assistant, location, needs, health, now_s, person, agreed)
         if not isinstance(decision.outcome, Plan):
             raise _refused(decision.outcome, table, location, consenting)
         record.side = decision.outcome.side

@@ -9,12 +9,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from gateway.model.attempt import Attempt
+from gateway.model.decision import Plan, Step, told_to_clients
 from gateway.model.record import Record
 from providers.failures import FailureKind
 
 __all__ = ["receipt_of"]
 
 _VERSION = 1
+_ABANDONED = "abandoned"
 
 
 def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str, object] | None:
@@ -47,7 +49,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
-        "passed_over": {skipped.deployment: skipped.reason for skipped in record.skipped},
+        "passed_over": _passed_over(record),
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
         "side": record.side,
@@ -57,25 +59,47 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
     }
 
 
+def _passed_over(record: Record) -> dict[str, str]:
+    """Who was not asked, and why: those that routing kept out of the plan, those in whose words the request has no
+    form, so that there was nothing to be sent, and steps of the plan that were skipped."""
+    judged = record.decision.judged if record.decision is not None else ()
+    kept_out = {
+        deployment.name: told_to_clients(*verdict) for deployment, verdict in judged if not isinstance(verdict, Step)
+    }
+    unsaid = {
+        attempt.deployment: f"can't do {attempt.failure.code}"
+        for attempt in record.attempts
+        if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
+    }
+    return kept_out | unsaid | {skipped.deployment: skipped.reason for skipped in record.skipped}
+
+
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
-    tried = [_attempt(attempt, _outcome(attempt, record)) for attempt in record.attempts]
-    tried += [_attempt(attempt, "abandoned") for attempt in record.abandoned]
+    outcome = record.decision.outcome if record.decision is not None else None
+    hidden = isinstance(outcome, Plan) and not outcome.assistant.reveal_model
+    sent = [attempt for attempt in record.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in sent]
+    tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
 
 
 def _outcome(attempt: Attempt, record: Record) -> str:
-    """An attempt is over when its answer begins; that it broke off is known of the request alone."""
-    is_cut = record.outcome == "interrupted" and attempt.outcome == "ok"
-    return FailureKind.INTERRUPTED if is_cut else attempt.outcome
+    """An attempt is over when its answer begins; that it broke off, or was left, is known of the request alone."""
+    if attempt.outcome != "ok":
+        return attempt.outcome
+    if record.outcome == "interrupted":
+        return FailureKind.INTERRUPTED
+    # One JSON had come whole before anything of it was sent.
+    return _ABANDONED if record.outcome == "cancelled" and record.stream else "ok"
 
 
-def _attempt(attempt: Attempt, outcome: str) -> dict[str, object]:
+def _attempt(attempt: Attempt, outcome: str, *, hidden: bool) -> dict[str, object]:
     stores, processes = attempt.places or (None, None)
     return {
         "deployment": attempt.deployment,
         "provider": attempt.provider,
-        "model": attempt.model,
+        "model": None if hidden else attempt.model,
         "stores": stores,
         "processes": processes,
         "outcome": str(outcome),

@@ -119,6 +119,10 @@ def test_a_failover_and_a_refusal_have_their_receipts(
         tried = [(it["deployment"], it["stores"], it["outcome"]) for it in told["tried"]]
         assert tried[0] == ("chatgpt-eu", "DE", "unavailable")
         assert tried[-1] == ("chatgpt-eu-2", "FR", "ok")
+        unable = client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN"})
+        told = receipt(gateway, unable.headers["x-request-id"])["receipt"]
+        assert (told["code"], told["tried"]) == ("unsupported_capability", [])
+        assert told["passed_over"] == {"qwen-cn": "can't do n"}
         # Of a request of no known region nothing is kept: where that may be isn't known.
         refused = client.post(CHAT, json=body(), headers={"cf-ipcountry": "XX"})
         assert refused.status_code == 451

@@ -24,9 +24,10 @@ CLIENTS = f"clients: {{app: {{keys: ['sha256:{hashlib.sha256(KEY.encode()).hexdi
 LISTED = f"{PLAIN}{CLIENTS}cors: {{origins: ['{ORIGIN}', 'http://localhost:5173', 'capacitor://localhost']}}\n"
 ANY = f"{PLAIN}{CLIENTS}cors: {{origins: ['*']}}\n"
 OFF = f"{PLAIN}{CLIENTS}"
-# What the official client for JavaScript sends from a browser, with a call of ours.
+# What the official client for JavaScript sends from a browser (up to version 6, its user-agent too, where the browser is
+# Firefox or Safari), with a call of ours.
 ASKED = (
-    "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
+    "authorization,content-type,user-agent,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
     "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout,openai-organization,"
     "openai-project,x-request-id,traceparent,x-gateway-timeout-ms"
 )

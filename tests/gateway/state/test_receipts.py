@@ -17,11 +17,14 @@ from gateway.model.location import Location
 from gateway.model.record import Record, Resumed
 from gateway.model.table import Table
 from gateway.policy.location import Sighting, resolve
+from gateway.policy.routing import decide
+from gateway.service.explain import NO_NEEDS, sighting_from
 from gateway.state import receipts
 from gateway.state.database import StateError
 from gateway.state.receipt import receipt_of
 from gateway.state.receipts import Receipts
 from providers.failures import Failure, FailureKind
+from providers.fitting import Needs
 from tests.e2e.test_faults import eventually
 from tests.tables import WORLD, table_of
 
@@ -96,6 +99,55 @@ def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
     record.attempts.insert(0, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
     record.attempts.insert(1, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", "lost", "interrupted"]
+
+
+@pytest.mark.parametrize(("stream", "last"), [(True, "abandoned"), (False, "ok")])
+def test_a_stream_that_its_client_left_was_abandoned(stream: bool, last: str) -> None:
+    """One JSON had come whole, so that it is ok of who gave it."""
+    record = record_of(outcome="cancelled", stream=stream, resumed=None)
+    record.attempts.insert(0, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
+    assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", last]
+
+
+BEHIND_ANOTHER = WORLD.replace("eu: [chatgpt-eu]", "eu: [other, chatgpt-eu]").replace(
+    "deployments:", "deployments:\n  other: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], %s}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "territory", "needs", "passed_over"),
+    [
+        (BEHIND_ANOTHER % 'enabled: false, api_key: "k"', "DE", NO_NEEDS, {"other": "disabled in the config"}),
+        # Not the name of the variable: a receipt is its client's.
+        (BEHIND_ANOTHER % 'api_key: "${NOWHERE_SET}"', "DE", NO_NEEDS, {"other": "no credential"}),
+        (WORLD, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
+        # A refusal has its reasons too.
+        (WORLD, "CN", Needs(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
+    ],
+)
+def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
+    text: str, territory: str, needs: Needs, passed_over: dict[str, str]
+) -> None:
+    table = table_of(text)
+    location = resolve(table, None, sighting_from(territory, "cf-ipcountry"))
+    decision = decide(table, table.assistants["assistant"], location, needs, {}, AT_S)
+    assert told(record_of(location=location, decision=decision))["passed_over"] == passed_over
+    skipped = record_of(location=location, decision=decision, skipped=[Skipped("chatgpt-eu", "benched")])
+    assert told(skipped)["passed_over"] == {**passed_over, "chatgpt-eu": "benched"}
+
+
+def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -> None:
+    failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
+    record = record_of(attempts=[Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400)
+    assert (told(record)["tried"], told(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
+
+
+def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:
+    table = table_of(WORLD.replace("assistant:\n    aliases", "assistant:\n    reveal_model: false\n    aliases"))
+    decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
+    left = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    tried = told(record_of(decision=decision, abandoned=(left,)))["tried"]
+    assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
 
 def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
