@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.api.body import announces_body
 from gateway.api.line import HEAD, SameHead
 
-__all__ = ["KnownHead", "request_scope", "shared_scope", "why_wrong"]
+__all__ = ["KnownHead", "request_scope", "shared_scope", "why_wrong", "without_offer"]
 
 _COMMON_URL_BYTES = 256
 _LENGTH = b"content-length"
@@ -128,6 +128,16 @@ def why_wrong(headers: list[tuple[bytes, bytes]], names: list[bytes], version: s
     if upgrades and announces_body(dict(headers)):
         return "this gateway upgrades no connection: send a request that has a body without `upgrade`"
     return None
+
+
+def without_offer(method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """The head of a request with a body, as it is sent, without the `upgrade` by which it offers to go on in another
+    protocol; None where it has no such header, or no body."""
+    kept = [(name, value) for name, value in headers if name != b"upgrade"]
+    if len(kept) == len(headers) or not announces_body(dict(headers)):
+        return None
+    lines = [b"%b %b HTTP/%b" % (method, url, version.encode()), *[b"%b: %b" % pair for pair in kept]]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from gateway.api.errors import ApiError
 from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
-from gateway.server.heads import KnownHead, request_scope, shared_scope, why_wrong
+from gateway.server.heads import KnownHead, request_scope, shared_scope, why_wrong, without_offer
 from gateway.server.refusals import too_large, written
 from gateway.server.watched import WatchedProtocol
 
@@ -56,6 +56,7 @@ class GatewayProtocol(WatchedProtocol):
         self._known = KnownHead()
         # What is still to come of the body behind a known head, of which the parser hears nothing.
         self._owed_bytes = 0
+        self._declined = b""
         self._wrong = "this is no valid HTTP/1.1 request"
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -90,8 +91,8 @@ class GatewayProtocol(WatchedProtocol):
         self._known.fresh = b"" if self._in_message else data
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # what a request upgrades to is never spoken here
+        except httptools.HttpParserUpgrade as offered:
+            self._decline(data[offered.args[0] :])
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self._refuse_malformed()
@@ -133,6 +134,18 @@ class GatewayProtocol(WatchedProtocol):
         self._begin(cycle, scope)
         return True
 
+    def _decline(self, behind: bytes) -> None:
+        """Go on in HTTP/1.1 after a head that offers another protocol. `behind`: what came with it.
+
+        Java's own client offers HTTP/2 and sends its body all the same (RFC 9110, section 7.8). llhttp reads none then:
+        another parser reads the head once more, without the offer.
+        """
+        head, self._declined = self._declined, b""
+        if head:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self.data_received(head + behind)
+
     def _take_owed(self, data: bytes) -> bytes:
         """Take what is left of the body behind a known head; what comes behind that is the parser's."""
         piece = data[: self._owed_bytes]
@@ -159,6 +172,9 @@ class GatewayProtocol(WatchedProtocol):
         self._given.clear()
         names = [name for name, _ in headers]
         upgrades = parser.should_upgrade()
+        if upgrades and (plain := without_offer(parser.get_method(), self.url, version, headers)) is not None:
+            self._declined = plain
+            return
         if (wrong := why_wrong(headers, names, version, upgrades=upgrades)) is not None:
             self._wrong = wrong
             raise ValueError(wrong)
@@ -205,6 +221,8 @@ class GatewayProtocol(WatchedProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self._declined:
+            return  # its body is still to be read
         self._in_message = False
         # What stands behind it doesn't begin where the data does.
         self._known.fresh = b""
