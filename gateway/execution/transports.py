@@ -161,30 +161,27 @@ class _Pooled(Reply):
             # Others have their turn before the next piece.
             await asyncio.sleep(0)
             return self._turn()
-        data = await self._taken(tap)
-        if len(data) <= _TURN_BYTES:
-            return data
+        data: bytes | None = None
+        try:
+            if self._decoder is not None:
+                data = await self._decoded(self._decoder)
+            while data is None and (connection := self._connection) is not None:
+                if (data := connection.take()) is None:
+                    await connection.more(tap)
+        except TransportError as error:
+            raise ProviderFailed(_failure(error)) from error
+        if data is None or len(data) <= _TURN_BYTES:
+            return data or b""
         self._rest, self._rest_at = data, 0
         return self._turn()
 
     def _turn(self) -> bytes:
+        """The next piece of what is there already; none of it once the reply is closed."""
         rest, start = self._rest, self._rest_at
         end = self._rest_at = start + _TURN_BYTES
         if end >= len(rest) or self._connection is None:
             self._rest = b""
         return rest[start:end] if self._connection is not None else b""
-
-    async def _taken(self, tap: Tap | None = None) -> bytes:
-        try:
-            if self._decoder is not None:
-                return await self._decoded(self._decoder)
-            while (connection := self._connection) is not None:
-                if (data := connection.take()) is not None:
-                    return data
-                await connection.more(tap)
-        except TransportError as error:
-            raise ProviderFailed(_failure(error)) from error
-        return b""
 
     async def _decoded(self, decoder: Decoder) -> bytes:
         while (connection := self._connection) is not None:
