@@ -138,19 +138,20 @@ class SseParser:
         return items
 
     def _usual_lines(self) -> list[bytes] | None:
-        """The whole lines of the buffer, taken out of it, if each ends with LF or CRLF; None for a rarer case."""
+        """The whole lines of the buffer, taken out of it; None where it is a large one."""
         buffer = self._buffer
-        if len(buffer) > _USUAL_BYTES or buffer.endswith(b"\r"):
-            return None
-        returns = buffer.count(b"\r")
-        if returns and returns != buffer.count(b"\r\n"):
+        if len(buffer) > _USUAL_BYTES:
             return None
         end = buffer.rfind(b"\n", self._searched) + 1
+        has_returns = _CR in buffer
+        if has_returns:
+            end = max(end, buffer.rfind(b"\r", self._searched) + 1)
+            self._skip_line_feed = buffer[-1] == _CR
         whole = bytes(buffer[:end])
         del buffer[:end]
         self._searched = len(buffer)
-        if returns:
-            whole = whole.replace(b"\r\n", b"\n")
+        if has_returns:
+            whole = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return whole[:-1].split(b"\n") if whole else []
 
     def _take_lines(self, lines: list[bytes]) -> list[SseItem]:
@@ -164,6 +165,9 @@ class SseParser:
             elif not held and line.startswith(b"data: ") and len(line) <= self._max_line_bytes:
                 held.append(line[6:])
                 self._data_bytes = len(line) - 6
+            elif not (line or held or self._event):
+                # A blank line behind another: a kilobyte of gzip is a million of them.
+                continue
             elif (item := self._take_line(line)) is not None:
                 items.append(item)
             elif self.overflowed:

@@ -101,7 +101,7 @@ class Caller:
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if stream is None:
-            raise ProviderFailed(await _refusal(deployment, reply, bounds, timer))
+            raise ProviderFailed(await _refusal(deployment, reply, request, bounds, timer))
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
@@ -112,9 +112,12 @@ def _unsayable(error: UnsupportedFeature) -> Failure:
     return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
 
 
-async def _refusal(deployment: Deployment, reply: Reply, bounds: Resilience, timer: Deadline) -> Failure:
+async def _refusal(
+    deployment: Deployment, reply: Reply, request: ChatRequest, bounds: Resilience, timer: Deadline
+) -> Failure:
     """What a status that is no success comes to, with what its body says if that comes soon."""
-    limit_s = min(_REFUSAL_S, bounds.idle_s, timer.left_s(committed=True))
+    is_whole = request.folded or not request.stream
+    limit_s = min(_REFUSAL_S, bounds.idle_s, timer.left_s(committed=is_whole))
     try:
         response = await reply.read_refusal(timer.limit(limit_s))
         read_answer(deployment.adapter, response, deployment.target)

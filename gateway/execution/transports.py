@@ -45,6 +45,8 @@ Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
 # Decompressed at once: a thousand times as much may come of it.
 _PACKED_BYTES = 4096
+# Handed out at once: what is made of it takes its time, up to a microsecond a byte where each is a line.
+_TURN_BYTES = 64 * 1024
 _response = maker(WireResponse)
 
 
@@ -128,7 +130,7 @@ class LeanTransport:
 class _Pooled(Reply):
     """What comes on a pool's connection, decoded."""
 
-    __slots__ = ("_connection", "_decoder", "_origin", "_packed", "_pool")
+    __slots__ = ("_connection", "_decoder", "_origin", "_packed", "_pool", "_rest", "_rest_at")
 
     def __init__(self, pool: Pool, origin: str, connection: Connection, received_at: float) -> None:
         self._pool = pool
@@ -137,6 +139,9 @@ class _Pooled(Reply):
         self._decoder: Decoder | None = None
         # What has been taken from the connection and not decompressed yet.
         self._packed = b""
+        # What has been taken, or decompressed, and is handed out from this place on.
+        self._rest = b""
+        self._rest_at = 0
         self.status = connection.status
         self.headers = headers = connection.headers
         self.received_at = received_at
@@ -149,19 +154,34 @@ class _Pooled(Reply):
 
     @property
     def is_read(self) -> bool:
-        return self._connection is None or (self._connection.is_read and not self._packed)
+        return self._connection is None or (self._connection.is_read and not self._packed and not self._rest)
 
     async def read(self, tap: Tap | None = None) -> bytes:
+        if self._rest:
+            # Others have their turn before the next piece.
+            await asyncio.sleep(0)
+            return self._turn()
+        data: bytes | None = None
         try:
             if self._decoder is not None:
-                return await self._decoded(self._decoder)
-            while (connection := self._connection) is not None:
-                if (data := connection.take()) is not None:
-                    return data
-                await connection.more(tap)
+                data = await self._decoded(self._decoder)
+            while data is None and (connection := self._connection) is not None:
+                if (data := connection.take()) is None:
+                    await connection.more(tap)
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
-        return b""
+        if data is None or len(data) <= _TURN_BYTES:
+            return data or b""
+        self._rest, self._rest_at = data, 0
+        return self._turn()
+
+    def _turn(self) -> bytes:
+        """The next piece of what is there already; none of it once the reply is closed."""
+        rest, start = self._rest, self._rest_at
+        end = self._rest_at = start + _TURN_BYTES
+        if end >= len(rest) or self._connection is None:
+            self._rest = b""
+        return rest[start:end] if self._connection is not None else b""
 
     async def _decoded(self, decoder: Decoder) -> bytes:
         while (connection := self._connection) is not None:

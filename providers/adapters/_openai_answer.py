@@ -12,7 +12,7 @@ from providers.adapters._openai_pieces import new_in_message, read_annotations, 
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
 from providers.adapters._tool_loops import arguments_text, calls_in
-from providers.assembly import Assembler
+from providers.assembly import MAX_CHOICES, Assembler
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.classify import by_status, failure, mistakes_in
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -100,6 +100,7 @@ _NOTHING: Mapping[str, object] = {}
 _make_usage = maker(Usage)
 # What most deltas hold: no more than who speaks, and text.
 _OF_TEXT = frozenset({"role", "content"})
+_TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken")
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
@@ -127,7 +128,7 @@ def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
     choices = read_list(body, "choices")
     if not choices:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
-    for choice in map(as_map, choices):
+    for choice in map(as_map, choices[:MAX_CHOICES]):
         is_whole = FINISH.get(read_str(choice, "finish_reason") or "") in _WHOLE
         if is_whole and not isinstance(choice.get("message"), dict) and not isinstance(choice.get("delta"), dict):
             raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a choice without a message"))
@@ -144,6 +145,10 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
         read_setup(assembler, chunk)
     choices, usage = take("choices"), take("usage")
     if type(choices) is list:
+        if len(choices) > MAX_CHOICES:
+            # Not one by one: millions fit into a body.
+            assembler.fail(_TOO_MANY)
+            return
         for entry in choices:
             _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
     elif take("object") == "error":

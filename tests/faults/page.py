@@ -26,7 +26,7 @@ providers that fail as you say, and its log. `gateway simulate --help` has the w
 
 Words that arrive in one piece with the error behind them are forgotten: nobody has seen them, so that the failure is an
 ordinary one, and the next step can answer. How the piece is cut into chunks and lines makes no difference
-(with `GATEWAY_TRANSPORT=httpx` each chunk is a piece of its own). If the
+(a piece is 64 KB at most; with `GATEWAY_TRANSPORT=httpx` each chunk is one of its own). If the
 error arrives a moment later, the words are on their way to the client. Which of the two it is depends on the provider and
 the network, and can't be otherwise: to know that no error follows, each first word would have to wait for the next.
 
