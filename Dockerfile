@@ -2,7 +2,7 @@
 #
 # The real thing is your own config, mounted, and the keys that it names in the environment:
 #
-#   docker run --rm --read-only -p 8080:8080 --env-file .env \
+#   docker run --rm --read-only --stop-timeout 35 -p 8080:8080 --env-file .env \
 #     -v "$PWD/gateway.yaml:/etc/gateway/gateway.yaml:ro" \
 #     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
 #
