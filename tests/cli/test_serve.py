@@ -194,6 +194,15 @@ raise SystemExit(main({command!r}))
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
 
 
+def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
+    serving = start("serve", "--config", EXAMPLE, "--port", "0")
+    serving.wait_for(LISTENS)
+    serving.process.send_signal(signal.SIGINT)
+    ended = serving.end(signal.SIGINT)
+    assert ended.status == 0
+    assert {json.loads(line)["event"] for line in ended.err.splitlines()} == {"config", "listening"}
+
+
 @pytest.mark.parametrize("transport", ["lean", "httpx"])
 def test_sigterm_lets_a_running_stream_come_to_its_end(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
