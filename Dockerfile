@@ -1,9 +1,9 @@
 # The image starts the demo: docker run --rm -p 8080:8080 IMAGE
 #
-# The real thing is your own config, mounted, and the keys that it names in the environment:
+# The real thing is your own config, in a directory that is mounted, and the keys that it names in the environment:
 #
 #   docker run --rm --read-only --stop-timeout 35 -p 8080:8080 --env-file .env \
-#     -v "$PWD/gateway.yaml:/etc/gateway/gateway.yaml:ro" \
+#     -v "$PWD:/etc/gateway:ro" \
 #     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
 #
 # Nothing is written to the file system; what outlives a request has a volume, if you want it:
