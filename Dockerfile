@@ -1,12 +1,14 @@
 # The image starts the demo: docker run --rm -p 8080:8080 IMAGE
 #
-# The real thing is your own config, mounted, and the keys that it names in the environment:
+# The real thing is your own config, in a directory that is mounted, and the keys that it names in the environment:
 #
-#   docker run --rm --read-only -p 8080:8080 --env-file .env \
-#     -v "$PWD/gateway.yaml:/etc/gateway/gateway.yaml:ro" \
+#   docker run --rm --read-only --stop-timeout 35 -p 8080:8080 --env-file .env \
+#     -v "$PWD:/etc/gateway:ro" \
 #     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
 #
-# Nothing is written to the file system. The health check asks port 8080: keep it, and map another one outside.
+# Nothing is written to the file system; what outlives a request has a volume, if you want it:
+# -v gateway-state:/var/lib/gateway -e GATEWAY_STATE_DIR=/var/lib/gateway
+# The health check asks port 8080: keep it, and map another one outside.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -30,6 +32,9 @@ LABEL org.opencontainers.image.title="assistant-gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY --from=build /opt/gateway /opt/gateway
+
+# A volume that is new takes over its owner, who else could write nothing into it.
+RUN install -d -m 700 -o 10001 -g 10001 /var/lib/gateway
 
 # A number, so that an orchestrator's runAsNonRoot can tell.
 USER 10001:10001

@@ -24,16 +24,16 @@ _USAGE = 2
 _INTERRUPTED = 130
 _START = """\
 to begin:
-  gateway demo                 three answers from three places: no key, no network
+  gateway demo                 three answers from three places, without a key
   gateway init my-gateway      a config to start from
   gateway check my-gateway/gateway.yaml
   gateway serve --config my-gateway/gateway.yaml
 
-GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the environment
-are read where an option isn't given; so are GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT,
-GATEWAY_ADMIN_TOKEN, GATEWAY_MAX_REQUESTS, GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL,
-GATEWAY_GRACE_S, GATEWAY_STATE_DIR, GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT
-(docs/running.md)."""
+GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the
+environment are read where an option isn't given; so are GATEWAY_ADMIN_HOST,
+GATEWAY_ADMIN_PORT, GATEWAY_ADMIN_TOKEN, GATEWAY_MAX_REQUESTS,
+GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_STATE_DIR,
+GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
 _LONGEST_S = 3600
 
 

@@ -146,7 +146,6 @@ def parse_origin(url: str) -> tuple[str, str | None]:
         raise OriginError("must be visible ASCII without spaces; write an international name in its xn-- form")
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError as error:
         raise OriginError("is not a URL") from error
     scheme = parts.scheme.lower()
@@ -155,6 +154,12 @@ def parse_origin(url: str) -> tuple[str, str | None]:
         raise OriginError("must start with https:// (or http:// for a server on this machine)")
     if host is None:
         raise OriginError("has no valid host name")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise OriginError("must have a port from 1 to 65535")
     if parts.username is not None or parts.password is not None:
         raise OriginError("must not carry a user name or password; use api_key")
     if "?" in url or "#" in url:

@@ -6,6 +6,9 @@ Heavy imports stand inside the functions: a command imports what it needs, and `
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gateway.commands.options import settings_of
@@ -23,6 +26,7 @@ _OK = 0
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a config."""
+    _end_when_told()
     settings = settings_of(options)
     _expect_config(settings)
     from gateway.live.child import Child
@@ -78,6 +82,7 @@ def demo(options: argparse.Namespace) -> int:
     from gateway.server import start
     from gateway.telemetry.log import configure
 
+    _end_when_told()
     settings = settings_of(options)
     configure(settings.log_format, "warning")
     start.serve_demo(settings, options.config or example_path("demo.yaml"))
@@ -91,9 +96,23 @@ def simulate(options: argparse.Namespace) -> int:
     from gateway.server.rehearsal import Pace
     from gateway.telemetry.log import configure
 
+    _end_when_told()
     settings = settings_of(options)
     configure(settings.log_format, settings.log_level)
     pace = Pace(options.first_token, options.between_events, options.seed)
     path = options.config or example_path("demo.yaml")
     start.serve_demo(settings, path, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
     return _OK
+
+
+def _end_when_told() -> None:
+    """End at a SIGTERM that comes before the server takes signals over: it has nothing to finish yet.
+
+    The first process of a container has no action by default, so that `docker stop` would be lost on a gateway that is
+    still starting, and have to kill it.
+    """
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(_OK)

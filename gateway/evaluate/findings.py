@@ -54,7 +54,8 @@ def find(
         store, asked, suite.compliance, unacceptable_words(suite), verdict, has_judge=are_read
     )
     loads = _loads(suite, store, asked)
-    approvals = {one.deployment.name: approval_of(one.deployment, region, now_s) for one in standings}
+    wanted = suite.file.requirements.approval
+    approvals = {one.deployment.name: approval_of(one.deployment, region, now_s, wanted=wanted) for one in standings}
     found = {}
     for one in standings:
         name, lacking = one.deployment.name, approvals[one.deployment.name]["lacking"]

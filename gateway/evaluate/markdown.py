@@ -113,7 +113,7 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
         [
             name,
             *(interval(found[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
-            candidates[name]["approval"]["lacking"] or "valid",
+            _approval(candidates[name]["approval"]),
         ]
         for name in names
         if (found := candidates[name]["compliance"])
@@ -124,6 +124,12 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
     read = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
     told = [] if read else ["No judge read the answers: acceptable only means that no listed word is in an answer.", ""]
     return ["## Compliance", "", *_table(head, rows), *told]
+
+
+def _approval(approval: dict[str, Any]) -> str:
+    if approval["lacking"] and not approval["asked_for"]:
+        return "none is asked for"
+    return str(approval["lacking"] or "valid")
 
 
 def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:

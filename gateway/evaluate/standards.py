@@ -16,8 +16,11 @@ _KEEPS = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
 _PLAIN = Needs(frozenset(), frozenset(), frozenset())
 
 
-def approval_of(deployment: Deployment, region: Region, now_s: float) -> dict[str, object]:
-    """Its records for the region, and what is the matter with them today; None if nothing is."""
+def approval_of(deployment: Deployment, region: Region, now_s: float, *, wanted: bool) -> dict[str, object]:
+    """Its records for the region, what is the matter with them today (None if nothing is), and whether that matters.
+
+    wanted: the suite asks for an approval, whether the region does or not.
+    """
     records = [
         {
             "authority": one.authority,
@@ -30,7 +33,8 @@ def approval_of(deployment: Deployment, region: Region, now_s: float) -> dict[st
         for one in deployment.approvals
         if one.region == region.name
     ]
-    return {"lacking": why_unapproved(deployment.approvals, region.name, days_at(now_s)), "records": records}
+    lacking = why_unapproved(deployment.approvals, region.name, days_at(now_s))
+    return {"lacking": lacking, "asked_for": wanted or region.approvals_required, "records": records}
 
 
 def fence_of(

@@ -60,6 +60,9 @@ class Child:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise CompileFailed(f"it took longer than {_LIMIT_S:g} s to compile") from None
+            except BaseException:
+                process.kill()  # or who was told to end would wait for what nobody needs any more
+                raise
         if process.returncode != 0:
             raise CompileFailed(f"the process that compiles it ended with status {process.returncode}")
         outcome: Outcome = pickle.loads(written)  # noqa: S301  # our own child wrote it, to a pipe without a name

@@ -188,11 +188,12 @@ class Live:
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Make a version of the history active, the one before this if none is named, by today's environment."""
-        wish = _Wish("rollback", who, signature)
+        # Two who ask at the same moment want to leave the same version: the second is not to undo the first.
+        wish, unwanted = _Wish("rollback", who, signature), self._state.table.version
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
-                aside = await asyncio.to_thread(self._find_version, version)
+                aside = await asyncio.to_thread(self._find_version, version, unwanted)
             except StateError as error:
                 outcome = Outcome(self._problem(str(error)), self._watch.known)
                 return replace(await self._apply(wish, self._aside, outcome, started_at), missing=True)
@@ -201,10 +202,10 @@ class Live:
             seen = replace(outcome, files={**outcome.files, self._order.path: aside.file})
             return await self._apply(wish, aside, seen, started_at)
 
-    def _find_version(self, version: str | None) -> Aside:
+    def _find_version(self, version: str | None, unwanted: str) -> Aside:
         if self._switch_log is None:
             raise StateError("there is no history to go back in: set GATEWAY_STATE_DIR")
-        return self._switch_log.wanted(version, self._state.table.version, Path(self._order.path))
+        return self._switch_log.wanted(version, unwanted, Path(self._order.path))
 
     def _still_aside(self, reading: Reading) -> Aside | None:
         """The rollback, if it holds for files that read so."""

@@ -210,9 +210,17 @@ class GatewayServer(_QuietServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is running; what failed right after the start is raised once all is closed."""
         await super().shutdown(sockets)
-        if self.server_state.tasks and not self.force_exit:
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+        if self.server_state.tasks:
             # Their time is over and they have been told: they still tell their clients, and are counted.
             await asyncio.wait(self.server_state.tasks, timeout=_LAST_WORDS_S)
+        if self.force_exit:
+            # uvicorn leaves that out then; what has come to its end is to be written down all the same.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self.lifespan.shutdown()
         if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
             self._after_start.result()
 

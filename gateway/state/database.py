@@ -21,6 +21,7 @@ __all__ = ["StateError", "damaged", "explained", "open_database", "open_to_read"
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
+_MEMORY = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
 _OF_DAMAGE = ("malformed", "not a database", "Could not decode")
 
 
@@ -93,13 +94,23 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
         if Path(f"{path}-shm").exists():
             with suppress(sqlite3.OperationalError):
                 return _for_reading(path, path, version)
-        return _copied(path, version)
+        return _copy(path, version)
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be read: {explained(error)}") from error
 
 
-def _copied(path: Path, version: int) -> sqlite3.Connection:
-    with tempfile.TemporaryDirectory() as folder:
+def _copy(path: Path, version: int) -> sqlite3.Connection:
+    try:
+        return _copied_in(None, path, version)
+    except OSError:
+        # A container whose file system is read-only, or full, still has its memory to write to.
+        if not os.access(_MEMORY, os.W_OK):
+            raise
+        return _copied_in(_MEMORY, path, version)
+
+
+def _copied_in(place: str | None, path: Path, version: int) -> sqlite3.Connection:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         for end in ("", "-wal"):
             if Path(f"{path}{end}").exists():
                 shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))

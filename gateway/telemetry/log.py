@@ -7,6 +7,7 @@ What an operator wants to read of prompts has a line and a module of its own, `p
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Literal, TextIO, cast
@@ -39,12 +40,17 @@ _STANDARD_ERROR = 2
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
+def _is_colourful(out: TextIO) -> bool:
+    """Whether colours are wanted: in a terminal that has them, unless its person says otherwise (no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Set up the process's logging; `auto` means text on a terminal and JSON anywhere else."""
     out = stream or _standard_error()
     readable = form == "text" or (form == "auto" and out.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False, pad_event_to=0)
+        structlog.dev.ConsoleRenderer(colors=_is_colourful(out), sort_keys=False, pad_event_to=0)
         if readable
         else _render_json
     )

@@ -220,6 +220,30 @@ def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, ou
         assert gateway(*arguments(folder)).status == 0
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "page_says", "markdown_says"),
+    [
+        (
+            True,
+            '<span class="no">its approval for region &#39;cn&#39; ended on 2026-01-31</span>',
+            "ended on 2026-01-31 |",
+        ),
+        (False, "<td>none is asked for; its approval for region &#39;cn&#39; ended", "none is asked for |"),
+    ],
+)
+def test_an_approval_that_nobody_asks_for_is_no_fault(
+    out: Path, asked_for: bool, page_says: str, markdown_says: str
+) -> None:
+    from gateway.evaluate.markdown import markdown_page
+    from gateway.evaluate.page import html_page
+
+    report = report_of(out)
+    assert report["candidates"]["doubao-cn"]["approval"]["asked_for"] is True
+    report["candidates"]["doubao-cn"]["approval"]["asked_for"] = asked_for
+    assert page_says in html_page(report, "")
+    assert markdown_says in markdown_page(report, "")
+
+
 def test_people_mark_a_sheet_and_the_report_has_what_they_say(
     gateway: Command, folder: Path, out: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,12 @@ def test_help_lists_every_command_and_where_to_begin(gateway: Command) -> None:
     assert set(re.findall(r"GATEWAY_\w+", shown.out)) == {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_help_fits_a_terminal_of_eighty_columns(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in ([], *([name] for name in COMMANDS)):
+        assert max(map(len, gateway(*arguments, "--help").out.splitlines())) <= 80, arguments
+
+
 @pytest.mark.parametrize(
     "arguments",
     [*([name] for name in COMMANDS), ["key", "new"], *(["providers", name] for name in ("list", "check", "new"))],

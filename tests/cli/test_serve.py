@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from gateway.settings import read_settings
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.cli.conftest import ROOT, Command, Running
+from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
 from tests.e2e.servers import APP_KEY, world_config
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
@@ -164,6 +166,41 @@ def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
     serving = start("serve", "--config", DEMO, "--port", "0")
     serving.wait_for("Ctrl-C")
     assert serving.end(signal.SIGTERM).status == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "where", "name"),
+    [
+        (["serve", "--config", str(EXAMPLE)], "gateway.live.child:Child", "prepare"),
+        (["serve", "--config", str(EXAMPLE)], "subprocess:Popen", "communicate"),
+        (["serve", "--config", str(EXAMPLE), "--port", "0"], "gateway.server.start", "raise_file_limit"),
+        (["demo"], "gateway.server.start", "serve_demo"),
+        (["simulate"], "gateway.server.start", "serve_demo"),
+    ],
+    ids=["begun", "compiling", "bound", "demo", "simulate"],
+)
+def test_sigterm_ends_it_while_it_starts(command: list[str], where: str, name: str) -> None:
+    # The first process of a container has no default action: nothing but a handler of ours ends it there.
+    program = f"""
+import os, pkgutil, signal
+from gateway.cli import main
+
+setattr(pkgutil.resolve_name({where!r}), {name!r}, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+raise SystemExit(main({command!r}))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
+def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
+    serving = start("serve", "--config", EXAMPLE, "--port", "0")
+    serving.wait_for(LISTENS)
+    serving.process.send_signal(signal.SIGINT)
+    ended = serving.end(signal.SIGINT)
+    assert ended.status == 0
+    assert {json.loads(line)["event"] for line in ended.err.splitlines()} == {"config", "listening"}
 
 
 @pytest.mark.parametrize("transport", ["lean", "httpx"])

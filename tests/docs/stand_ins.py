@@ -100,7 +100,9 @@ def docker(arguments: list[str]) -> int:
     for option, value in pairwise(options):
         if option == "-v":
             here, there, _ = value.split(":")
-            command = [here if word == there else word for word in command]
+            command = [
+                here + word.removeprefix(there) if f"{word}/".startswith(f"{there}/") else word for word in command
+            ]
         elif option == "--env-file":
             lines = [line for line in Path(value).read_text().splitlines() if "=" in line and not line.startswith("#")]
             environ |= dict(line.split("=", 1) for line in lines)

@@ -293,6 +293,7 @@ def test_a_place_to_send_to_has_one_spelling(url: str, origin: str, path: str | 
         "https://example.com:http",
         "https://example.com:99999",
         "https://example.com:-1",
+        "https://example.com:0",
         "https://example.com:443:443",
         "https://[::1",
         "https://::1",
@@ -329,6 +330,12 @@ def test_what_can_be_no_place_to_send_to_is_refused(url: str) -> None:
     with pytest.raises(OriginError) as caught:
         parse_origin(url)
     assert str(caught.value).startswith(("must ", "is ", "has "))
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_that_there_is_not_is_named_as_the_mistake(port: str) -> None:
+    with pytest.raises(OriginError, match="must have a port from 1 to 65535"):
+        parse_origin(f"http://127.0.0.1:{port}/v1")
 
 
 @settings(unhurried, max_examples=examples(500))

@@ -40,7 +40,7 @@ def answering() -> Iterator[Answering]:
     ("url", "reason"),
     [
         ("http://[::1", "is not a URL"),
-        ("http://x:99999", "is not a URL"),
+        ("http://x:99999", "must have a port from 1 to 65535"),
         ("http://", "has no valid host name"),
         ("ftp://x", "must start with https://"),
         ("8081", "must start with https://"),

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.evaluate.asking import Asker, NotPermitted
 from gateway.evaluate.evaluation import standing_of
+from gateway.evaluate.standards import approval_of
 from gateway.execution.transports import LeanTransport
 from gateway.model.decision import PassedOver, Plan, RefusalCode
 from gateway.model.deployment import Deployment
@@ -53,6 +54,13 @@ def test_a_missing_approval_is_waived_and_the_permit_says_so() -> None:
     assert isinstance(plan, Plan)
     assert plan.steps[0].permit.waives == "its approval for region 'cn' ended on 2025-01-01"
     assert prompt_permit(TABLE, TABLE.regions["cn"], candidate, NOW_S) is None
+
+
+@pytest.mark.parametrize(("required", "wanted"), [(True, False), (False, True), (False, False), (True, True)])
+def test_an_approval_is_asked_for_by_the_region_or_by_the_suite(required: bool, wanted: bool) -> None:
+    region = replace(TABLE.regions["cn"], approvals_required=required)
+    told = approval_of(expired(TABLE.deployments["home"]), region, NOW_S, wanted=wanted)
+    assert (told["lacking"] is None, told["asked_for"]) == (False, required or wanted)
 
 
 def test_traffic_is_decided_as_before() -> None:

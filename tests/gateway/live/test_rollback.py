@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,15 @@ async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gatew
     secret.write_text("sk-three")
     await gateway.look()
     assert (gateway.live.loaded.cause, gateway.live.loaded.activated) == ("file", True)
+
+
+async def test_of_two_who_ask_at_the_same_moment_the_second_does_not_undo_the_first(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
+    assert [(done.activated, done.table) for done in both] == [(True, first)] * 2
+    assert gateway.live.table.version == first
+    assert (await gateway.live.rollback(None)).table != first, "who asks later leaves what is active then"
 
 
 async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.shadow import ShadowRecord
+from gateway.state import database
 from gateway.state.database import StateError, open_database, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
@@ -30,6 +33,19 @@ def test_what_is_written_is_there_for_the_next_process_and_for_nobody_else(tmp_p
     reader.close()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((directory / "history.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory that is a directory")  # noqa: S108
+def test_it_is_read_where_no_temporary_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
+        writer.execute("INSERT INTO line VALUES ('first')")
+    # As in a container whose file system is read-only.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with closing(open_to_read(tmp_path, "history")) as reader:
+        assert reader.execute("SELECT text FROM line").fetchall() == [("first",)]
+    monkeypatch.setattr(database, "_MEMORY", str(tmp_path / "none"))
+    with pytest.raises(StateError, match=r"history\.db can't be read: No such file"):
+        open_to_read(tmp_path, "history")
 
 
 def test_a_later_layout_is_not_misread(tmp_path: Path) -> None:

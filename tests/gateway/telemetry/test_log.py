@@ -263,3 +263,25 @@ def test_the_time_of_a_line_is_that_of_its_requests_end() -> None:
     ended = [(answered(), at) for at in (1_795_233_875.25, 1_795_233_875.0625, 1_795_233_876.0)]
     told = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
     assert told == ["2026-11-21T04:04:35.250000Z", "2026-11-21T04:04:35.062500Z", "2026-11-21T04:04:36.000000Z"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "colours"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": ""}, True), ({"TERM": "dumb"}, False),
+     ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)  # fmt: skip
+def test_a_terminal_gets_colours_unless_its_person_says_otherwise(
+    environ: dict[str, str], colours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    terminal = _Terminal()
+    log.configure("text", "info", terminal)
+    log.logger().info("listening")
+    assert ("\x1b[" in terminal.getvalue()) == colours
