@@ -321,6 +321,17 @@ FULL = world(
 )
 
 
+def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
+    table = world(
+        **{
+            "[127.0.0.0/8], country: CF-IPCountry}": "[127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}"
+        }
+    )
+    for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
+        assert sighting_of(table, visit((name, "DE"), peer=peer)) == Sighting(EdgeReport(name, ("DE",)))
+        assert sighting_of(table, visit((name, "DE"), peer="8.8.8.8")) == Sighting(None, EdgeNote.STRANGER)
+
+
 def test_an_edge_tells_the_part_under_its_own_header() -> None:
     told = sighting_of(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
     assert told == Sighting(EdgeReport("cf-ipcountry", ("US",), ("CA",)))
