@@ -132,6 +132,20 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
     assert [it.reason for it in record.skipped] == ["disabled in the current config"]
 
 
+@pytest.mark.parametrize(("stream", "limit_s"), [(False, 600.0), (True, 55.0)])
+async def test_who_got_a_place_when_the_time_was_over_asks_nobody_and_gives_it_back(
+    bench: Bench, stream: bool, limit_s: float
+) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 0}")
+    first = bench.router.post(FIRST).mock(return_value=error(400))
+    for passed_s, asked in [(limit_s - 0.1, 1), (0.1, 1)]:
+        bench.time += passed_s
+        with pytest.raises(PlanExhausted) as raised:
+            await bench.ask(stream=stream)
+        assert (first.call_count, limiter.in_use) == (asked, 0)
+    assert raised.value.failure.kind is FailureKind.DEADLINE
+
+
 async def test_a_retry_waits_for_a_place_like_everybody(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
     bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
