@@ -14,6 +14,7 @@ import pytest
 from gateway.execution.attempt import Answer
 from gateway.execution.budget import FLOOR
 from gateway.execution.deadline import Deadline
+from gateway.execution.hedge import Hedges
 from gateway.execution.race import race
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Plan
@@ -341,6 +342,16 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     bench.runner.keep(table_of(TABLE, ENVIRON))
     bench.runner.keep(replace(bench.table, deployments={}))
     assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+
+
+async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = world(bench)
+    judged: list[object] = []
+    monkeypatch.setattr(Hedges, "after_s", lambda *those, **more: judged.append(those))
+    first.answers.put_nowait(error(500))
+    first.answer()
+    assert (await ask(bench)).step.deployment.name == "first"
+    assert (first.asked, second.asked, len(judged)) == (2, 0, 1)
 
 
 async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
