@@ -98,6 +98,13 @@ def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", "lost", "interrupted"]
 
 
+def test_a_refusal_has_a_receipt_that_names_nobody() -> None:
+    nobody = dict.fromkeys(("deployment", "provider", "model", "places", "resumed"))
+    receipt = told(record_of(status=451, code="no_approved_deployment", outcome="refused", attempts=[], **nobody))
+    assert (receipt["status"], receipt["code"], receipt["tried"]) == (451, "no_approved_deployment", [])
+    assert {receipt[name] for name in ("answered_by", "stores", "processes", "resumed_after")} == {None}
+
+
 def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
     first = Attempt("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
     second = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
