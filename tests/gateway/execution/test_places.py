@@ -167,15 +167,17 @@ async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | 
 async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_deployment(bench: Bench) -> None:
     limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
     bench.router.post(FIRST).mock(side_effect=provider)
-    _, one = request_of(bench)
+    running, one = request_of(bench)
     await until(lambda: provider.asked == 1)
-    _, other = request_of(bench)
+    queued, other = request_of(bench)
     await until(lambda: limiter.queued == 1)
     for task in (other, one):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (limiter.in_use, limiter.queued) == (0, 0)
+    assert [it.deployment for it in running.abandoned] == ["first"], "what was sent, was sent"
+    assert queued.abandoned == ()
 
 
 def streaming(bench: Bench, *, breaks: bool = False, ends: bool = True) -> None:
