@@ -170,6 +170,24 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 
+async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_alone(bench: Bench) -> None:
+    class Stalled(Pieces):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield chunk("hi")
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            first.answer()
+
+    text = HEDGED.replace("model: m1,", "model: m1, fold: false,").replace("model: m2,", "model: m2, fold: true,")
+    first, second = world(bench, text)
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, idle_s=0.05))
+    bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
+    second.answers.put_nowait(httpx.Response(200, stream=Stalled(second), headers=SSE))
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
+
+
 async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
     """Another provider would launder the refusal."""
     first, second = world(bench)
