@@ -71,7 +71,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/consent.py": _policy("consent"),
     "gateway/policy/fence.py": _policy("fence", "renewal", "approvals", "routing"),
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_answers.py"],
-    "gateway/policy/location.py": _policy("location", "fence", "routing"),
+    "gateway/policy/location.py": _policy("location", "fence", "routing", "renewal"),
     "gateway/policy/memo.py": _policy("memo"),
     "gateway/policy/pace.py": _policy("pace"),
     "gateway/policy/parts.py": _policy("location", "renewal", "routing"),
