@@ -40,6 +40,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_HEADER_BYTES = 64 * 1024
 _MOST_MS = 999_999_999
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
+# Around a header's value (RFC 9110, section 5.6.3). What else a text may end with can be a byte of a key's last letter.
+_SPACE = " \t"
 _FORWARDING = re.compile(
     r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
     r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
@@ -167,12 +169,12 @@ def _key_of(visitor: Visitor) -> bytes:
 
 
 def _sought_key(visitor: Visitor) -> str:
-    keys = {value.strip() for value in visitor.all(b"x-api-key")} - {""}
+    keys = {value.strip(_SPACE) for value in visitor.all(b"x-api-key")} - {""}
     for value in visitor.all(b"authorization"):
-        scheme, _, key = value.strip().partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        scheme, _, key = value.strip(_SPACE).partition(" ")
+        if scheme.lower() != "bearer" or not key.strip(_SPACE):
             raise _no_key("`authorization` must be `Bearer KEY`")
-        keys.add(key.strip())
+        keys.add(key.strip(_SPACE))
     if not keys:
         raise _no_key("no key was sent: use `authorization: Bearer KEY`")
     if len(keys) > 1:

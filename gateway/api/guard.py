@@ -42,6 +42,8 @@ class Guard:
                 raise ApiError("permission_denied", "call this listener by its address, such as http://127.0.0.1")
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        is_ours = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.token.encode())
+        # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
+        shown, token = given.strip(" \t"), self.token.encode("utf-8")
+        is_ours = any(hmac.compare_digest(shown.encode(charset), token) for charset in ("latin-1", "utf-8"))
         if scheme.lower() != "bearer" or not is_ours:
             raise ApiError("invalid_api_key", "send the admin token: `authorization: Bearer TOKEN`")

@@ -32,7 +32,7 @@ def form_of(
     if not request.stream:
         if not folds(request, deployment, is_last_step=is_last_step):
             return request, left_s, None, False
-        if deployment.fold is None and not is_last_step:
+        if deployment.fold is None:
             patience_s = first_token_s(deployment, request, bounds)
             if pulses.is_quick(deployment, patience_s, now):
                 return request, min(left_s, patience_s), None, True

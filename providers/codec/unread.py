@@ -44,8 +44,8 @@ def unread_fields(body: Mapping[str, Any]) -> frozenset[str]:
     found: set[str] = set()
     for message in body["messages"]:
         content = message.get("content")
-        # Almost every message is a role and a text.
-        if len(message) > 2:
+        # Almost every message is a role and a text; one of calls alone has two members as well.
+        if len(message) > 2 or content is None:
             found.update(_in_message(message))
         if type(content) is not str:
             found.update(_in_parts(content or ()))

@@ -103,7 +103,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
         providers["b"].scenario = DOWN
         told = operator.gateway.wait_for("schedule_rolled_back", level="error")
         assert (told["share"], told["candidate"]) == ("0%", "b")
-        eventually(lambda: operator.version() != "", 6.0)
+        eventually(lambda: operator.version() != "")
         asked, before = providers["b"].received, len(crowd.answers)
         eventually(lambda: len(crowd.answers) > before + 100, LIMIT_S)
         crowd.stop()

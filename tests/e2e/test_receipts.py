@@ -34,7 +34,7 @@ def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any
         with asker(gateway, key) as client:
             return client.get(f"/v1/receipts/{request_id}")
 
-    eventually(lambda: there().status_code == 200, 6.0)
+    eventually(lambda: there().status_code == 200)
     for _ in range(4):
         answer = there()
         assert answer.status_code == 200

@@ -84,7 +84,7 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
             done = gateway(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
             assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
-            eventually(lambda: operator.version() == versions[0], 6.0)
+            eventually(lambda: operator.version() == versions[0])
             assert operator.answered_by() == "a"
 
         asyncio.run(load.run(operate))

@@ -57,6 +57,13 @@ def _policy(*names: str) -> list[str]:
     return [f"tests/gateway/policy/test_{name}.py" for name in names]
 
 
+def _within(part: str) -> Callable[..., list[str]]:
+    return lambda *names: [f"tests/gateway/{part}/test_{name}.py" for name in names]
+
+
+_api, _execution, _state = _within("api"), _within("execution"), _within("state")
+
+
 # Each module's own tests first: most mutants see no others.
 MODULES: dict[str, list[str]] = {
     "gateway/policy/claims.py": _policy("claims"),
@@ -64,7 +71,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/consent.py": _policy("consent"),
     "gateway/policy/fence.py": _policy("fence", "renewal", "approvals", "routing"),
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_answers.py"],
-    "gateway/policy/location.py": _policy("location", "fence", "routing"),
+    "gateway/policy/location.py": _policy("location", "fence", "routing", "renewal"),
     "gateway/policy/memo.py": _policy("memo"),
     "gateway/policy/pace.py": _policy("pace"),
     "gateway/policy/parts.py": _policy("location", "renewal", "routing"),
@@ -120,6 +127,26 @@ MODULES: dict[str, list[str]] = {
     ],
     "gateway/config/signals.py": ["tests/gateway/config/test_signals.py", _BROKEN],
     "gateway/config/spoken.py": ["tests/gateway/config/test_spoken.py"],
+    "gateway/api/consent.py": _api("consent"),
+    "gateway/api/cors.py": _api("cors"),
+    "gateway/api/door.py": _api("door", "consent", "arrival"),
+    "gateway/api/errors.py": _api("errors", "consent", "chat"),
+    "gateway/api/forwarded.py": _api("forwarded", "door"),
+    "gateway/api/guard.py": _api("admin"),
+    "gateway/api/guesses.py": _api("guesses"),
+    "gateway/api/limits.py": _api("limits", "ledger"),
+    "gateway/execution/breaker.py": _execution("breaker", "breaking"),
+    "gateway/execution/budget.py": _execution("budget"),
+    "gateway/execution/form.py": _execution("form", "pulse"),
+    "gateway/execution/health.py": _execution("health", "run", "breaking"),
+    "gateway/execution/redaction.py": _execution("redaction"),
+    "gateway/execution/retry.py": _execution("retry", "run"),
+    "gateway/execution/send.py": _execution("send", "headers"),
+    "gateway/execution/walk.py": _execution("run", "places", "pulse", "health", "hedge", "breaking"),
+    "gateway/state/audit.py": _state("audit"),
+    "gateway/state/receipt.py": _state("receipts"),
+    "gateway/state/receipts.py": _state("receipts"),
+    "gateway/service/claims.py": ["tests/gateway/service/test_signals.py"],
     "gateway/model/approval.py": [*_policy("approvals"), "tests/gateway/config/test_approval_records.py"],
     "gateway/model/exporter.py": ["tests/gateway/config/test_exporters.py", "tests/gateway/telemetry"],
     "providers/catalogue/headers.py": ["tests/providers/test_fixed_headers.py"],

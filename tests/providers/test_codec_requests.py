@@ -199,6 +199,8 @@ def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object)
         ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 2**31}, "max_tokens"),
+        ({"max_completion_tokens": 2**31}, "max_completion_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": True}, "max_tokens"),
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
@@ -284,6 +286,10 @@ def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object)
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
         (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format.json_schema.name",
+        ),
+        (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": []}}},
             "response_format.json_schema.schema",
         ),
@@ -338,6 +344,30 @@ def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: di
                 ]
             },
             {"messages.content.image_url.size"},
+        ),
+        (
+            {
+                "messages": [
+                    HI,
+                    {
+                        "role": "assistant",
+                        "tool_calls": [
+                            {
+                                "id": "a",
+                                "type": "function",
+                                "cache_control": {},
+                                "function": {"name": "f", "arguments": "{}", "examples": []},
+                            }
+                        ],
+                    },
+                    {"role": "tool", "tool_call_id": "a", "content": "1", "is_error": True},
+                ]
+            },
+            {
+                "messages.tool_calls.cache_control",
+                "messages.tool_calls.function.examples",
+                "messages.is_error",
+            },
         ),
         # An answer comes back as it was, also as SDKs write it; it asks for nothing.
         (
@@ -524,6 +554,13 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
         },
     }
     assert "usage" not in encode_completion(ChatCompletion("id", "m", 5, ()), "m")
+
+
+@pytest.mark.parametrize(("content", "told"), [("Well.", "Well."), ("", None), (None, None)])
+def test_beside_a_refusal_a_text_stays_and_none_is_null(content: str | None, told: str | None) -> None:
+    choices = (Choice(AssistantMessage(content, "I won't."), "stop"),)
+    written: Any = encode_completion(ChatCompletion("id", "m", 5, choices))
+    assert written["choices"][0]["message"] == {"role": "assistant", "content": told, "refusal": "I won't."}
 
 
 def test_what_an_answer_tells_beside_its_text_is_told_where_its_model_is() -> None:

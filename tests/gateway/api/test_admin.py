@@ -239,6 +239,19 @@ async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(told: 
     assert TOKEN not in repr(Guard(TOKEN))
 
 
+async def test_json_may_name_its_charset(told: Told) -> None:
+    answer = await client(told).post("/reload", headers={"content-type": "Application/JSON; charset=utf-8"})
+    assert (answer.status_code, told.reloads) == (200, 1)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+async def test_a_token_may_have_any_letters(told: Told, charset: str) -> None:
+    token = "schl\u00fcssel-f\u00fcr-voil\u00e0"
+    headers = {"authorization": f"Bearer  {token}".encode(charset)}
+    answer = await client(told, Guard(token), "gateway.internal").get("/readyz", headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
 async def test_no_secret_is_in_any_answer(told: Told) -> None:
     shown = ""
     for method, path in PATHS:

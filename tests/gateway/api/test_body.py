@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from gateway.api import body as module
 from gateway.api.body import (
+    LITTLE_BYTES,
     MAX_DEPTH,
     BodyLimits,
     ClientGone,
     StreamLimit,
     check_content_headers,
     drain,
+    is_little,
     parse_json,
     read_body,
     read_request,
@@ -97,6 +99,31 @@ def test_what_is_no_json_as_it_is_is_refused(headers: dict[str, str]) -> None:
         check_content_headers(visitor(**headers))
     assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
     assert len(raised.value.message) < 300
+
+
+def test_one_coding_among_several_headers_is_enough() -> None:
+    codings = {b"content-encoding": (b"identity", b"gzip")}
+    headers = {b"content-type": b"application/json", b"content-encoding": b"identity"}
+    with pytest.raises(ApiError, match="content-encoding"):
+        check_content_headers(Visitor(headers, 0, "127.0.0.1", "", codings))
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_so"),
+    [
+        ({}, True),
+        ({"content_length": "0"}, True),
+        ({"content_length": str(LITTLE_BYTES)}, True),
+        ({"content_length": str(LITTLE_BYTES + 1)}, False),
+        ({"content_length": "9" * 5000}, False),
+        ({"content_length": "five"}, False),
+        ({"content_length": "5", "transfer_encoding": "chunked"}, False),
+        ({"content_length": "5", "expect": "100-continue"}, False),
+        ({"transfer_encoding": "chunked"}, False),
+    ],
+)
+def test_what_nobody_will_read_is_read_over_where_it_is_little(headers: dict[str, str], is_so: bool) -> None:
+    assert is_little(visitor(**headers)) is is_so
 
 
 @pytest.mark.parametrize(("length", "fits"), [(32 * 1024 * 1024, True), (32 * 1024 * 1024 + 1, False), (10**30, False)])

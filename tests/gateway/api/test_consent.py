@@ -54,6 +54,13 @@ def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> N
     assert refused.note == "`granted` is ignored: this key may not assert consent"
 
 
+def test_who_needs_no_key_speaks_for_nobody() -> None:
+    keyless = table_of(CONFIG[: CONFIG.index("clients:")] + CONFIG[CONFIG.index("location:") :])
+    heard = consent_said(keyless, None, Visitor({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", ""), NOWHERE)
+    assert (heard.caller, heard.asserted, heard.token) == ("", False, None)
+    assert heard.note
+
+
 @pytest.mark.parametrize("value", ["GRANTED", "granted ", "granted, granted", "yes", "", "c1.1.x"])
 def test_everything_else_is_taken_for_a_token(value: str) -> None:
     assert said("backend", value) == ConsentSaid(digest("backend"), token=value)

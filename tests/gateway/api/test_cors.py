@@ -161,6 +161,9 @@ async def test_without_an_origin_nothing_is_told_but_that_it_matters() -> None:
         options = await client.options(CHAT)
     assert (crossing_of(answered), answered.headers["vary"]) == ({}, "Origin")
     assert (options.status_code, options.headers["allow"]) == (405, "POST")
+    async with client_of(ANY) as client:
+        answered = await client.get("/healthz")
+    assert (answered.status_code, crossing_of(answered), "vary" in answered.headers) == (200, {}, False)
 
 
 async def test_it_is_off_unless_it_is_written() -> None:

@@ -100,8 +100,8 @@ def test_two_time_limits_are_for_nobody_to_choose_from() -> None:
         timeout_s_of(visit((name, "1500"), (name, "100")))
 
 
-@pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", "²", "1 0", "9" * 10, "abc"])
-def test_a_time_limit_that_is_none_is_refused(value: str) -> None:
+@pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", b"\xb2", "1 0", "9" * 10, "abc"])
+def test_a_time_limit_that_is_none_is_refused(value: str | bytes) -> None:
     with pytest.raises(ApiError) as raised:
         timeout_s_of(visit(("x-gateway-timeout-ms", value)))
     assert raised.value.code == "invalid_request"
@@ -114,6 +114,7 @@ def test_a_time_limit_that_is_none_is_refused(value: str) -> None:
     "pairs",
     [
         [("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer   {KEY} ")],
         [("authorization", f"bearer   {KEY} ")],
         [("authorization", f"BEARER {KEY}")],
         [("x-api-key", KEY)],
@@ -128,8 +129,13 @@ def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
     assert client.name == "app"
 
 
-def test_a_key_is_its_bytes() -> None:
-    client = authenticate(TABLE, visit(("authorization", f"Bearer {OTHER}")))
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("key", [OTHER, "gk-voil\u00e0", "gk-\u00c5"])
+def test_a_key_is_its_bytes_as_a_program_or_a_browser_writes_them(key: str, charset: str, name: str) -> None:
+    """The last byte of some letters is a space in another charset."""
+    value = f"Bearer {key}" if name == "authorization" else key
+    client = authenticate(world(**{hashed(OTHER): hashed(key)}), visit((name, value.encode(charset))))
     assert client is not None
     assert client.name == "backend"
 
@@ -142,6 +148,7 @@ def test_a_key_is_its_bytes() -> None:
         [("authorization", "Bearer")],
         [("authorization", "Bearer ")],
         [("authorization", f"Basic {KEY}")],
+        [("authorization", f"Digest {KEY}")],
         [("authorization", KEY)],
         [("authorization", f"Bearer {KEY}x")],
         [("authorization", f"Bearer {hashed(KEY)}")],
@@ -149,6 +156,7 @@ def test_a_key_is_its_bytes() -> None:
         [("x-api-key", KEY), ("x-api-key", OTHER)],
         [("x-api-key", "wrong"), ("authorization", f"Bearer {KEY}")],
         [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {OTHER}")],
+        [("authorization", "Bearer wrong"), ("authorization", f"Bearer {KEY}")],
         [("authorization", f"Bearer {KEY}"), ("authorization", "Basic eDp5")],
         [("cookie", f"key={KEY}")],
         [("api-key", KEY)],
@@ -172,7 +180,9 @@ def test_any_other_query_is_nobodys_business(query: str) -> None:
 def test_headers_are_bounded_before_anything_is_read_in_them() -> None:
     assert refusal_of(TABLE, visit(("x", "a" * 65_536), ("x-api-key", KEY))) == (431, "headers_too_large")
     assert refusal_of(WITHOUT_CLIENTS, visit(("x", "a" * 65_536))) == (431, "headers_too_large")
-    assert authenticate(TABLE, visit(("x", "a" * 65_000), ("x-api-key", KEY))) is not None
+    rest = 65_536 - len("x" + "x-api-key" + KEY)
+    assert authenticate(TABLE, visit(("x", "a" * rest), ("x-api-key", KEY))) is not None
+    assert refusal_of(TABLE, visit(("x", "a" * (rest + 1)), ("x-api-key", KEY))) == (431, "headers_too_large")
 
 
 @given(value=st.binary(max_size=40))
@@ -309,6 +319,17 @@ FULL = world(
         )
     }
 )
+
+
+def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
+    table = world(
+        **{
+            "[127.0.0.0/8], country: CF-IPCountry}": "[127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}"
+        }
+    )
+    for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
+        assert sighting_of(table, visit((name, "DE"), peer=peer)) == Sighting(EdgeReport(name, ("DE",)))
+        assert sighting_of(table, visit((name, "DE"), peer="8.8.8.8")) == Sighting(None, EdgeNote.STRANGER)
 
 
 def test_an_edge_tells_the_part_under_its_own_header() -> None:

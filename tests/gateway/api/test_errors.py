@@ -17,12 +17,13 @@ from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
 TYPES = {
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "rate_limit_error",
-    "api_error",
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    451: "permission_error",
+    **dict.fromkeys(range(500, 600), "api_error"),
 }
+"""By status; a request is wrong in all other ways."""
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy", "the detail with sk-secret", status=503, code="their-code")
 ATTEMPTS = [Attempt("first", "openai", "m", 0.1234, FAILED), Attempt("second", "openai", "m", 0.2)]
 
@@ -53,10 +54,9 @@ def test_each_code_has_one_status_and_a_type_that_sdks_know(code: str) -> None:
     (envelope,) = encode_error(error).values()
     assert isinstance(envelope, dict)
     attempts = {"attempts": []} if error.status in (502, 503, 504) and code != "stream_interrupted" else {}
-    assert envelope == {"message": "words", "type": envelope["type"], "param": None, "code": code, **attempts}
-    assert envelope["type"] in TYPES
+    kind = TYPES.get(error.status, "invalid_request_error")
+    assert envelope == {"message": "words", "type": kind, "param": None, "code": code, **attempts}
     assert 400 <= error.status < 600
-    assert (envelope["type"] == "api_error") == (error.status >= 500)
 
 
 def test_every_refusal_of_routing_has_a_status() -> None:
@@ -127,6 +127,8 @@ def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
     assert (shown.code, shown.message) == (code, "words")
     later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
+    untold = from_domain(Refused(Refusal(code, "words")), [])
+    assert untold.retry_after_s == (1.0 if later else None)
     assert shown.retry_after_s == (9.0 if later else None)
     assert (shown.headers, shown.extra) == ({}, {})
 

@@ -76,6 +76,13 @@ def test_the_addresses_of_one_ipv6_network_are_one_place() -> None:
     assert door.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
 
 
+def test_behind_an_edge_that_tells_no_address_the_place_is_the_edge() -> None:
+    door = Door()
+    for number in range(MOST_WRONG_KEYS):
+        door.code(f"gk-{number}", "127.0.0.1")
+    assert [door.code("gk-x", edge) for edge in ("127.0.0.1", "127.0.0.2")] == ["rate_limited", "invalid_api_key"]
+
+
 def test_however_many_places_there_are_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.api.guesses._MOST_PLACES", 10)
     door = Door()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.errors import ApiError
+from gateway.api.ledger import Ledger
 from gateway.api.limits import ClientLimits, allowance_headers
 from gateway.model.record import Allowance, Record
 from gateway.model.table import Client, Limits
@@ -52,6 +53,15 @@ def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None
     assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
     clock.now_ns += 15 * SECOND_NS
     assert allowance_of(limits, APP, of) == Allowance(3, 0, 60.0)
+
+
+def test_processes_with_one_ledger_count_together() -> None:
+    ledger, of = Ledger(), Limits(concurrent=1)
+    one, other = ClientLimits(ledger), ClientLimits(ledger)
+    taken = one.take(APP, of, Record("r", 0.0, "t"))
+    assert refusal_of(other, APP, of)[0].code == "rate_limited"
+    taken.give_back()
+    assert allowance_of(other, APP, of) is None
 
 
 def test_too_many_at_once_are_refused_and_say_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -24,9 +25,13 @@ def answering() -> Iterator[Answering]:
 
         def speak() -> None:
             connection, _ = listener.accept()
-            with connection:
+            with connection, suppress(ConnectionResetError):
                 connection.recv(65536)
                 connection.sendall(answer)
+                # The body comes behind the head: to close on what is unread would reset away the answer.
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
 
         threading.Thread(target=speak, daemon=True).start()
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

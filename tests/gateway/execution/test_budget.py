@@ -30,6 +30,13 @@ def test_the_floor_is_there_without_traffic_and_comes_back() -> None:
     assert budget.take(0.0, 5.0 + WINDOW_S)
 
 
+def test_traffic_allows_its_share_besides_the_floor() -> None:
+    budget = RetryBudget()
+    for _ in range(100):
+        budget.asked(5.0)
+    assert [budget.take(0.2, 5.0) for _ in range(FLOOR + 21)] == [True] * (FLOOR + 20) + [False]
+
+
 def test_no_limit_is_none() -> None:
     budget = RetryBudget()
     assert all(budget.take(None, 0.0) for _ in range(1000))

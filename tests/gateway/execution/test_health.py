@@ -134,6 +134,23 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
     begun = [health.keys_in_turn(three)[0] for _ in range(4)]
     assert set(begun) == {KEYS[0], KEYS[2]}
     assert begun[:2] == begun[2:]
+    assert health.keys_in_turn(deployment()) == (None,)
+    assert health.keys_in_turn(deployment(KEYS[1])) == ()
+
+
+@pytest.mark.parametrize(("for_s", "reason"), [(1.0, "breaker open"), (3000.0, "benched")])
+def test_of_a_bench_and_a_breaker_the_longer_one_counts(health: Health, for_s: float, reason: str) -> None:
+    one = deployment(KEYS[0])
+    rule = table(one).resilience.breaker
+    breaker = health.breaker(one, rule)
+    assert rule is not None
+    assert breaker is not None
+    for _ in range(rule.failures):
+        breaker.failed(breaker.ticket, 1000.0, "down")
+    health.bench(one, KEYS[0], for_s, REFUSED)
+    found = health.snapshot(table(one))["first"]
+    assert found.reason.startswith(reason)
+    assert found.for_s > 2
 
 
 def test_no_key_is_shown(health: Health) -> None:

@@ -14,6 +14,7 @@ import pytest
 from gateway.execution.attempt import Answer
 from gateway.execution.budget import FLOOR
 from gateway.execution.deadline import Deadline
+from gateway.execution.hedge import Hedges
 from gateway.execution.race import race
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Plan
@@ -167,6 +168,24 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     assert (await asking).step.deployment.name == "second"
     assert [kind for _, kind, _, _ in told(bench)] == ["credentials", "unavailable", "ok"]
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
+
+
+async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_alone(bench: Bench) -> None:
+    class Stalled(Pieces):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield chunk("hi")
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            first.answer()
+
+    text = HEDGED.replace("model: m1,", "model: m1, fold: false,").replace("model: m2,", "model: m2, fold: true,")
+    first, second = world(bench, text)
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, idle_s=0.05))
+    bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
+    second.answers.put_nowait(httpx.Response(200, stream=Stalled(second), headers=SSE))
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
 
 
 async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
@@ -341,6 +360,16 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     bench.runner.keep(table_of(TABLE, ENVIRON))
     bench.runner.keep(replace(bench.table, deployments={}))
     assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+
+
+async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = world(bench)
+    judged: list[object] = []
+    monkeypatch.setattr(Hedges, "after_s", lambda *those, **more: judged.append(those))
+    first.answers.put_nowait(error(500))
+    first.answer()
+    assert (await ask(bench)).step.deployment.name == "first"
+    assert (first.asked, second.asked, len(judged)) == (2, 0, 1)
 
 
 async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:

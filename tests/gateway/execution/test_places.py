@@ -132,6 +132,20 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
     assert [it.reason for it in record.skipped] == ["disabled in the current config"]
 
 
+@pytest.mark.parametrize(("stream", "limit_s"), [(False, 600.0), (True, 55.0)])
+async def test_who_got_a_place_when_the_time_was_over_asks_nobody_and_gives_it_back(
+    bench: Bench, stream: bool, limit_s: float
+) -> None:
+    limiter = bound(bench, "{limit: 1, queue: 0}")
+    first = bench.router.post(FIRST).mock(return_value=error(400))
+    for passed_s, asked in [(limit_s - 0.1, 1), (0.1, 1)]:
+        bench.time += passed_s
+        with pytest.raises(PlanExhausted) as raised:
+            await bench.ask(stream=stream)
+        assert (first.call_count, limiter.in_use) == (asked, 0)
+    assert raised.value.failure.kind is FailureKind.DEADLINE
+
+
 async def test_a_retry_waits_for_a_place_like_everybody(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
     bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
@@ -153,15 +167,17 @@ async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | 
 async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_deployment(bench: Bench) -> None:
     limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
     bench.router.post(FIRST).mock(side_effect=provider)
-    _, one = request_of(bench)
+    running, one = request_of(bench)
     await until(lambda: provider.asked == 1)
-    _, other = request_of(bench)
+    queued, other = request_of(bench)
     await until(lambda: limiter.queued == 1)
     for task in (other, one):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (limiter.in_use, limiter.queued) == (0, 0)
+    assert [it.deployment for it in running.abandoned] == ["first"], "what was sent, was sent"
+    assert queued.abandoned == ()
 
 
 def streaming(bench: Bench, *, breaks: bool = False, ends: bool = True) -> None:

@@ -102,6 +102,20 @@ def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, tol
     assert redacted(replace(said(""), request_id=told), deployment, REQUEST).request_id == (told if kept else None)
 
 
+@pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "sk-the-second"])
+def test_an_id_of_the_call_holds_no_part_of_any_key(deployment: Deployment, part: str) -> None:
+    keys = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3"), Secret("sk-the-second")
+    told = replace(said(""), request_id=f"req-{part}")
+    assert redacted(told, replace(deployment, credentials=keys), REQUEST).request_id is None
+
+
+def test_a_part_of_a_key_that_is_a_word_like_another_stays(deployment: Deployment) -> None:
+    short, long = "account", "Gu5t9xGARNpq86cd98joQYCN3"
+    keyed = replace(deployment, credentials=(Secret(f"{short}:{long}"),))
+    told = said(f"the {short} has no {long}")
+    assert redacted(told, keyed, REQUEST).detail == f"the {short} has no [redacted]"
+
+
 BESIDE_THE_TEXT = ChatRequest(
     "assistant",
     (
@@ -116,7 +130,12 @@ BESIDE_THE_TEXT = ChatRequest(
             ),
             name="Anna_Sommer",
         ),
-        AssistantMessage(None, refusal="I can't speak about Anna's findings.", reasoning="She seems to be ill, so I"),
+        AssistantMessage(
+            None,
+            refusal="I can't speak about Anna's findings.",
+            reasoning="She seems to be ill, so I",
+            name="dr_winter",
+        ),
         ToolMessage("c", "Anna Sommer, born on 1961-02-03"),
         UserMessage("?", name="Anna_Sommer"),
     ),
@@ -135,6 +154,7 @@ BESIDE_THE_TEXT = ChatRequest(
         "anna-sommer-findings.pdf",
         "Anna_Sommer",
         "sommer-and-sons",
+        "dr_winter",
         "I can't speak about Anna's findings.",
         "She seems to be ill, so I",
         "Anna Sommer, born on 1961-02-03",

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.execution.run import PlanExhausted
 from providers.chat import ChatCompletion, Failed, Finished, TextDelta
-from providers.failures import FailureKind
+from providers.failures import FailureKind, UnsupportedFeature
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.tables import table_of
 
@@ -218,6 +218,40 @@ async def test_what_is_no_answer_is_retried_and_failed_over(bench: Bench, respon
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert bench.tried == ["first", "first", "second"]
+
+
+@pytest.mark.parametrize(("param", "told"), [("messages[3].content", "messages[3].content"), (None, "n")])
+async def test_what_no_step_can_say_is_told_with_its_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, param: str | None, told: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UnsupportedFeature("n", "the provider gives one choice", param)
+
+    monkeypatch.setattr(type(bench.table.deployments["first"].adapter), "build_request", refuse)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    failure = raised.value.failure
+    assert (failure.kind, failure.code, failure.param) == (FailureKind.UNSUPPORTED, "n", told)
+    assert (failure.message, failure.unsent) == ("the provider gives one choice", True)
+    assert bench.tried == ["first", "second"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_only_of_a_stream_that_is_put_together_no_more_is_read_than_of_a_whole_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr("gateway.execution.fold.MAX_BODY_BYTES", 200)
+    bench.table = table_of(TABLE.replace("model: m1,", "model: m1, fold: true,"), {"FIRST": "k1", "SECOND": "k2"})
+    content = chunk("hi") + chunk("there") + chunk(finish="stop") + b"data: [DONE]\n\n"
+    bench.router.post(FIRST).respond(content=content, headers=SSE)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    answer = await bench.ask(stream=stream)
+    assert answer.step.deployment.name == ("first" if stream else "second")
+    if answer.stream is not None:
+        assert isinstance([event async for batch in answer.stream for event in batch][-1], Finished)
+    else:
+        assert bench.record.attempts[0].failure is not None
+        assert bench.record.attempts[0].failure.kind is FailureKind.TOO_LARGE
 
 
 async def test_a_stream_that_fails_first_is_failed_over(bench: Bench) -> None:

@@ -67,6 +67,11 @@ def test_a_change_of_something_else_allows_it(territory: str, key: str | None) -
     assert verdict(changed(), territory, key) is None
 
 
+def test_where_no_config_asks_for_a_key_none_is_missed() -> None:
+    keyless = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
+    assert verdict(changed(of=keyless), key=None, table=table_of(keyless)) is None
+
+
 CALIFORNIA = ("  us: {terr", "  ca: {territories: [US-CA], boundary: [PLACES]}\n  us: {terr")
 
 

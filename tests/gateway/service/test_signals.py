@@ -145,6 +145,28 @@ async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(world: 
     assert await world.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
 
 
+async def test_a_claim_of_a_new_key_is_judged_like_any_other(world: World) -> None:
+    assert await world.claim(token("k1")) == GOOD
+    world.serve("k1", "k2")
+    world.pass_time(10)
+    assert await world.claim(token("k2", exp=NOW - DAY_S)) == ClaimReport(problem=ClaimProblem.EXPIRED)
+
+
+async def test_of_the_claims_that_were_believed_the_last_ones_are_remembered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.service import claims as module
+
+    checked: list[str] = []
+    really = module.verify
+    monkeypatch.setattr(module, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
+    monkeypatch.setattr(module, "_BELIEVED", 2)
+    one, two, three = (token(sub=name) for name in ("one", "two", "three"))
+    for asked in (one, two, one, three, one, three, two):
+        assert await world.claim(asked) == GOOD
+    assert checked == [one, two, three, two]
+
+
 async def test_unknown_keys_never_make_us_hammer_the_issuer(world: World) -> None:
     assert await world.claim(token("k1")) == GOOD
     for second in range(100):

@@ -136,6 +136,47 @@ def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -
     assert fault.line == 4
 
 
+@pytest.mark.parametrize(
+    ("events", "numbers"),
+    [
+        ([], ()),
+        (["activated"], (3,)),
+        (["rolled_back"], (3,)),
+        (["reloaded"], (3,)),
+        (["started", "activated"], (4,)),
+        (["activated", "activated"], (4,)),
+        (["activated", "kill_switch", "kill_switch"], (3, 4, 5)),
+        (["kill_switch"], ()),
+        (["activated", "started"], ()),
+    ],
+)
+def test_a_switch_behind_the_last_head_that_is_known_was_never_finished(
+    tmp_path: Path, events: list[str], numbers: tuple[int, ...]
+) -> None:
+    known = written(tmp_path, 2)
+    audit = Audit(tmp_path, known)
+    for event in events:
+        audit.append(event, AT, {})
+    audit.close()
+    assert verify_trail(tmp_path, {"history.db": known}).unconfirmed == numbers
+    for heads in ({"history.db": audit.head}, {"history.db": known, "receipts.db": audit.head}, {}):
+        assert verify_trail(tmp_path, heads).unconfirmed == ()
+    # Of a history that is new nothing is known.
+    for head, found in [(known, numbers), (audit.head, ()), (BEGINNING, ())]:
+        again = Audit(tmp_path, head)
+        again.close()
+        assert again.unconfirmed == found
+
+
+def test_a_last_line_that_cannot_be_read_is_told_of_and_stays(tmp_path: Path) -> None:
+    head = written(tmp_path, 2)
+    (tmp_path / "audit.jsonl").write_bytes(lines_of(tmp_path)[0] + b"{}\n")
+    audit = Audit(tmp_path, head)
+    audit.close()
+    assert "line 2 is known to have been written, and its last line can't be read" in audit.mended
+    assert lines_of(tmp_path)[1:] == [b"{}\n"]
+
+
 def test_a_line_that_was_written_just_before_a_crash_counts(tmp_path: Path) -> None:
     known = written(tmp_path, 2)
     audit = Audit(tmp_path, known)

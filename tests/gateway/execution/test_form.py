@@ -1,0 +1,77 @@
+"""How a step is asked, row by row: as what, for how long it may stay silent, and whether it had its time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.execution.form import form_of, had_time
+from gateway.execution.pulse import Pulses
+from gateway.model.decision import Step
+from gateway.model.table import Resilience
+from providers.chat import ChatRequest, UserMessage
+from tests.gateway.execution.conftest import Bench
+
+BOUNDS = Resilience(first_token_s=10, commit_s=55, total_s=600)
+JSON = ChatRequest("assistant", (UserMessage("hello"),))
+STREAM = replace(JSON, stream=True)
+NOW = 1000.0
+
+
+def step_of(bench: Bench, fold: bool | None = None, first_token_s: float | None = None) -> Step:
+    step = bench.plan(JSON).steps[0]
+    return replace(step, deployment=replace(step.deployment, fold=fold, first_token_s=first_token_s))
+
+
+@pytest.mark.parametrize(
+    ("request_", "fold", "own_s", "is_last", "left_s", "form"),
+    [
+        (JSON, None, None, False, 600, (False, 10, True)),
+        (JSON, None, None, False, 3, (False, 3, True)),
+        (JSON, None, 0.1, False, 600, (True, 0.1, False)),
+        (JSON, True, None, False, 600, (True, 10, False)),
+        (JSON, False, None, False, 600, (False, 600, False)),
+        (JSON, None, None, True, 600, (False, 600, False)),
+        (JSON, True, None, True, 600, (True, 55, False)),
+        (JSON, True, 70, True, 600, (True, 70, False)),
+        (JSON, True, None, True, 3, (True, 3, False)),
+        (STREAM, None, None, False, 55, (True, 10, False)),
+        (STREAM, None, 25, False, 55, (True, 25, False)),
+        (STREAM, None, None, False, 3, (True, 3, False)),
+        (STREAM, None, None, True, 55, (True, 55, False)),
+    ],
+)
+def test_a_quick_deployment_is_asked_as(
+    bench: Bench,
+    request_: ChatRequest,
+    fold: bool | None,
+    own_s: float | None,
+    is_last: bool,
+    left_s: float,
+    form: tuple[bool, float, bool],
+) -> None:
+    step, pulses = step_of(bench, fold, own_s), Pulses()
+    pulses.beat(step.deployment, NOW, 0.1)
+    asked, limit_s, head_s, is_quick = form_of(request_, step, BOUNDS, bench.deadline, pulses, left_s, NOW, is_last)
+    assert (asked.stream, limit_s, is_quick, head_s) == (*form, None)
+    assert asked.folded is (asked.stream and not request_.stream)
+
+
+@pytest.mark.parametrize(
+    ("request_", "own_s", "is_quick", "is_last", "least_s"),
+    [
+        (JSON, None, False, False, 300),
+        (JSON, None, True, False, 10),
+        (STREAM, None, False, False, 10),
+        (STREAM, 25, False, False, 25),
+        (STREAM, 25, False, True, 10),
+        (STREAM, 4, False, True, 4),
+    ],
+)
+def test_who_was_silent_had_time_from_so_many_seconds_on(
+    bench: Bench, request_: ChatRequest, own_s: float | None, is_quick: bool, is_last: bool, least_s: float
+) -> None:
+    step = step_of(bench, None, own_s)
+    for limit_s, had in [(least_s, True), (least_s - 0.1, False)]:
+        assert had_time((request_, limit_s, None, is_quick), step, BOUNDS, is_last_step=is_last) is had
