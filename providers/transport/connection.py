@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         "headers",
         "idle_since",
         "loop",
+        "made_at",
         "on_body",
         "pending",
         "status",
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.made_at = loop.time()
         self._chunks: list[bytes] = []
         # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
         # what else there is to do `data_received` does once a read.

@@ -2,8 +2,8 @@
 
 Each origin has its own idle connections, the latest used first. A request goes out on one that is idle or on a new
 one; there is no queue, and nothing is scanned. Redirects are an answer like any other, no proxy is ever used, names
-are looked up for each connection that is made, and address families are raced (RFC 8305). Who may be connected to is
-not decided here: `allow` is asked before anything else happens.
+are looked up for each connection that is made, of which none is used for ever, and address families are raced
+(RFC 8305). Who may be connected to is not decided here: `allow` is asked before anything else happens.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ Allow = Callable[[str, object], None]
 """Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
 
 _IDLE_S = 30.0
+_LONGEST_S = 300.0
+"""A connection that is never idle would go to where its name once pointed, and miss each move of its provider."""
 _MAX_IDLE_PER_ORIGIN = 256
 _MAX_CONNECTIONS = 16_384
 
@@ -147,10 +149,12 @@ class Pool:
         idle = self._idle.get(origin)
         if idle is None:
             idle = self._idle[origin] = deque()
-        if self._closed or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
+        now = connection.loop.time()
+        is_old = now >= connection.made_at + _LONGEST_S
+        if self._closed or is_old or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
             self._drop(connection)
             return
-        connection.idle_since = connection.loop.time()
+        connection.idle_since = now
         idle.append(connection)
         if self._sweeper is None:
             self._sweeper = connection.loop.call_later(_IDLE_S, self._sweep)

@@ -243,6 +243,24 @@ async def test_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) 
         await pool.aclose()
 
 
+async def test_a_connection_that_is_never_idle_for_long_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider's name may point elsewhere by now."""
+    names = Names(monkeypatch)
+    async with scripted(*[say(GOOD)] * 4) as server:
+        pool, origin = pool_of(), server.origin.replace("127.0.0.1", "provider.test")
+        for _ in range(2):
+            await ask(pool, origin)
+        (kept,) = pool._idle[origin]
+        kept.made_at -= module._LONGEST_S
+        # Who is asked meanwhile is asked on it: it ends behind an answer.
+        await ask(pool, origin)
+        await until(lambda: server.open == 0)
+        assert (pool._open, names.asked) == (0, ["provider.test"])
+        await ask(pool, origin)
+        assert (server.served_by, names.asked) == ([1, 1, 1, 2], ["provider.test"] * 2)
+        await pool.aclose()
+
+
 async def test_only_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     together = asyncio.Event()
 
