@@ -20,6 +20,7 @@ __all__ = [
     "dumps_text",
     "dumps_texts",
     "embed_object",
+    "holds_beside_texts",
     "loads",
     "loads_strictly",
     "loads_text",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _EMPTY: Mapping[str, object] = {}
+# The log probabilities of a long answer are some of it.
+_MOST_BESIDE_TEXTS_BYTES = 16 * 1024 * 1024
 _INT64 = 2**63
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -43,12 +46,14 @@ class JsonError(ValueError):
 
 
 def loads(data: bytes | bytearray | memoryview | str) -> object:
-    """The parsed value of a provider's JSON; raises JsonError.
+    """The parsed value of a provider's JSON; raises JsonError, also for one of millions of values.
 
     Falls back to the standard library for what vendors do send and orjson refuses: a surrogate pair that was split
     over two events; NaN or Infinity (vLLM's log probabilities), which become null, as does a number beyond every
     float; and a byte order mark, which a reader may pass over (RFC 8259, section 8.1).
     """
+    if len(data) > _MOST_BESIDE_TEXTS_BYTES and holds_beside_texts(data, _MOST_BESIDE_TEXTS_BYTES):
+        raise JsonError("too many values")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -57,6 +62,22 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
             return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise JsonError("not valid JSON") from error
+
+
+def holds_beside_texts(data: bytes | bytearray | memoryview | str, most: int) -> bool:
+    """Whether JSON has more than so many bytes that stand in none of its strings, each string counted as two.
+
+    Images and long texts are a few large strings. Of anything else each third byte may become an object of 64 bytes:
+    32 MB of `[],[],` become a gigabyte, and keep everybody waiting for seconds.
+    """
+    if len(data) <= most:
+        return False
+    data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+    if b"\\" in data:
+        # In pairs, as they are read: what is left of a run tells whether the quote behind it ends the string.
+        data = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    pieces = data.split(b'"', most)
+    return len(pieces) + sum(map(len, pieces[::2])) > most
 
 
 loads_strictly = orjson.loads

@@ -1,4 +1,4 @@
-"""A request's body: taken within bounds of size and time, and read as JSON within a bound of depth."""
+"""A request's body: taken within bounds of size and time, and read as JSON within bounds of depth and of values."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gateway.execution.deadline import Deadline
 from providers.chat import ChatRequest
 from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
 from providers.codec.plain_request import plain_request
+from providers.json_values import holds_beside_texts
 
 __all__ = [
     "MOST_REQUESTS",
@@ -35,6 +36,7 @@ MAX_STREAMS = 5_000
 MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
+MAX_BESIDE_TEXTS_BYTES = 1024 * 1024
 _LITTLE_BYTES = 64 * 1024
 _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
@@ -194,6 +196,12 @@ def parse_json(body: bytes) -> object:
 
 
 def _parsed(body: bytes) -> object:
+    if holds_beside_texts(body, MAX_BESIDE_TEXTS_BYTES):
+        limit = f"{MAX_BESIDE_TEXTS_BYTES // 2**20} MB"
+        raise ApiError(
+            "request_too_large",
+            f"the body holds more than {limit} beside its texts: send fewer messages, tools or fields, and no spaces",
+        )
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:

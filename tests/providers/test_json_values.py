@@ -19,6 +19,7 @@ from providers.json_values import (
     dumps_text,
     dumps_texts,
     embed_object,
+    holds_beside_texts,
     loads,
     loads_text,
     mend_surrogates,
@@ -280,3 +281,35 @@ def test_texts_are_written_together_as_they_are_one_by_one(texts: list[str]) -> 
 )
 def test_a_count_is_none_that_anybody_would_have_to_doubt(value: object, counted: int) -> None:
     assert read_count({"n": value}, "n") == counted
+
+
+UNITS = [b"[],", b"{},", b"1,", b'"",', b'"a",', rb'"\\",', rb'"\"",', b'{"a":1},', b" "]
+MOST = 10_000
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("text", [b"", b"\xc3\xa9[{,", rb"\"", rb"\\", rb"\\\"[", b"x" * MOST])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, bytes.decode])
+def test_many_values_are_seen_before_they_are_made(kind: Any, text: bytes, unit: bytes) -> None:
+    assert holds_beside_texts(kind(b'["%b",%b0]' % (text, unit * (3 * MOST // len(unit)))), MOST)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b'"",', b"x", rb"\\", rb"\"", rb"\\\"", rb"\"[1],[2]\",", b"\xc3\xa9"])
+def test_a_text_is_one_value_whatever_stands_in_it(unit: bytes) -> None:
+    text = json.dumps([(unit * (3 * MOST // len(unit))).decode()])
+    assert not holds_beside_texts(text.encode(), MOST)
+    assert not holds_beside_texts(text, MOST)
+
+
+@given(json_values, st.integers(0, 60))
+def test_what_stands_beside_texts_is_what_is_left_without_them(value: object, most: int) -> None:
+    data = json.dumps(value)
+    without = re.sub(r'"(?:[^"\\]|\\.)*"', '""', data)
+    assert holds_beside_texts(data, most) is (len(data.encode()) > most and len(without) + 1 > most)
+
+
+def test_an_answer_of_millions_of_values_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.json_values._MOST_BESIDE_TEXTS_BYTES", MOST)
+    with pytest.raises(JsonError, match="too many values"):
+        loads(b"[%b0]" % (b"[]," * MOST))
+    assert loads(b'["%b"]' % (b"[]," * MOST)) == ["[]," * MOST]

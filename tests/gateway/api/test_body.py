@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.api import body as module
 from gateway.api.body import (
-    LITTLE_BYTES,
+    MAX_BESIDE_TEXTS_BYTES,
     MAX_DEPTH,
     BodyLimits,
     ClientGone,
@@ -113,8 +113,8 @@ def test_one_coding_among_several_headers_is_enough() -> None:
     [
         ({}, True),
         ({"content_length": "0"}, True),
-        ({"content_length": str(LITTLE_BYTES)}, True),
-        ({"content_length": str(LITTLE_BYTES + 1)}, False),
+        ({"content_length": str(module._LITTLE_BYTES)}, True),
+        ({"content_length": str(module._LITTLE_BYTES + 1)}, False),
         ({"content_length": "9" * 5000}, False),
         ({"content_length": "five"}, False),
         ({"content_length": "5", "transfer_encoding": "chunked"}, False),
@@ -305,6 +305,22 @@ def nested(depth: int, kind: str) -> bytes:
     if kind == "objects":
         return b'{"a":' * depth + b"1" + b"}" * depth
     return b'[{"a":' * (depth // 2) + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"}]" * (depth // 2)
+
+
+def test_a_body_that_would_become_too_many_values_is_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module.orjson, "loads", None)
+    with pytest.raises(ApiError, match="more than 1 MB beside its texts") as raised:
+        parse_json(b"[%b0]" % (b"[]," * (MAX_BESIDE_TEXTS_BYTES // 3)))
+    assert (raised.value.status, raised.value.code) == (413, "request_too_large")
+
+
+def test_as_many_values_as_any_chat_has_fit() -> None:
+    chat = {"messages": [{"role": "user", "content": "hello there " * 50}] * 2_048, "tools": [{"a": [1.5]}] * 1000}
+    body = json.dumps(chat, indent=1).encode()
+    assert len(body) > MAX_BESIDE_TEXTS_BYTES
+    assert parse_json(body) == chat
 
 
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
