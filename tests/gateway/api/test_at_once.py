@@ -55,16 +55,20 @@ async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> 
     door, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
     protocol = door._protocol
     flow, write, is_full = protocol.flow, protocol.transport.write, asyncio.Event()
+    unread = 0
 
     def fill(data: bytes) -> None:
+        nonlocal unread
         write(data)
-        if len(data) > HIGH_WATER_LIMIT:
+        unread += len(data)
+        if unread > HIGH_WATER_LIMIT and not is_full.is_set():
             flow.pause_writing()
             is_full.set()
 
     with patch.object(protocol.transport, "write", fill):
         asking = asyncio.ensure_future(door.ask(request_bytes(case), [answer]))
-        await is_full.wait()
+        async with asyncio.timeout(30):
+            await is_full.wait()
         for _ in range(5):
             await asyncio.sleep(0)
         assert not protocol._newest.response_complete
