@@ -78,11 +78,11 @@ def _serve(settings: Settings, child: Child) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Serve simulated providers."""
+    _end_when_told()
     from gateway.config.examples import example_path
     from gateway.server import start
     from gateway.telemetry.log import configure
 
-    _end_when_told()
     settings = settings_of(options)
     configure(settings.log_format, "warning")
     start.serve_demo(settings, options.config or example_path("demo.yaml"))
@@ -91,12 +91,12 @@ def demo(options: argparse.Namespace) -> int:
 
 def simulate(options: argparse.Namespace) -> int:
     """Serve simulated providers that fail as they are told to."""
+    _end_when_told()
     from gateway.config.examples import example_path
     from gateway.server import start
     from gateway.server.rehearsal import Pace
     from gateway.telemetry.log import configure
 
-    _end_when_told()
     settings = settings_of(options)
     configure(settings.log_format, settings.log_level)
     pace = Pace(options.first_token, options.between_events, options.seed)

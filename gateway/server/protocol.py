@@ -172,9 +172,9 @@ class GatewayProtocol(WatchedProtocol):
         if (wrong := why_wrong(names, version)) is not None:
             self._wrong = wrong
             raise ValueError(wrong)
-        # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
         if upgrades:
             self._framing = framing_of(headers)
+        # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
         scope = request_scope(self._shared_scope, version, method, self.url)
@@ -218,6 +218,7 @@ class GatewayProtocol(WatchedProtocol):
     def on_message_complete(self) -> None:
         """See httptools."""
         if self._framing:
+            # To llhttp a message with `upgrade` ends where its body begins.
             return
         self._in_message = False
         # What stands behind it doesn't begin where the data does.

@@ -77,7 +77,7 @@ def spoken(
     Ids are unique in all of the conversation, as Claude wants them: some servers count calls anew in each answer.
     Raises UnsupportedFeature where calls and results don't fit together.
     """
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     position = 0
     while position < len(messages):
         message = messages[position]
@@ -95,13 +95,18 @@ def spoken(
             yield message, []
 
 
-def _renamed(call: ToolCall, taken: set[str]) -> ToolCall:
-    """The call under an id that none before it has; `taken` gets it."""
-    id, number = call.id, 1
+def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
+    """The call under an id that none before it has; `taken` gets it.
+
+    Each id there has the last number that it came under: two thousand calls of one id, counted from the beginning each
+    time, would keep everybody waiting for seconds.
+    """
+    id, number = call.id, taken.get(call.id, 1)
     while id in taken:
         number += 1
         id = f"{call.id}_{number}"
-    taken.add(id)
+    taken[call.id] = number
+    taken.setdefault(id, 1)
     return call if id == call.id else replace(call, id=id)
 
 

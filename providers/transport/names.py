@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import aiohappyeyeballs
 
+from providers.transport.errors import ConnectFailed
+
 __all__ = ["Addresses", "Names"]
 
 Addresses = Sequence[aiohappyeyeballs.AddrInfoType]
@@ -27,7 +29,8 @@ class Names:
         self._asked: dict[tuple[str, int], _Answer] = {}
 
     async def addresses(self, host: str, port: int) -> Addresses:
-        """Raises OSError, or ValueError for what can't be a name. No caller's end is the end of the look-up."""
+        """Raises OSError, ValueError for what can't be a name, or ConnectFailed where nobody can be asked. No end of a
+        caller's is that of the look-up."""
         with suppress(socket.gaierror):
             # An address stands for itself, and nobody is asked.
             return _look_up(host, port, socket.AI_NUMERICHOST)
@@ -59,8 +62,12 @@ class Names:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(tell, found, error)
 
-        # Nothing waits for it at the process's end.
-        threading.Thread(target=work, name="name", daemon=True).start()
+        try:
+            # Nothing waits for it at the process's end.
+            threading.Thread(target=work, name="name", daemon=True).start()
+        except RuntimeError as error:
+            # The system has its reasons (a bound of processes, memory), of which Python tells none.
+            raise ConnectFailed("no thread can be started to look the name up", is_ours=True) from error
         self._asked[host, port] = answer
         return answer
 

@@ -194,6 +194,27 @@ raise SystemExit(main({command!r}))
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
 
 
+@pytest.mark.parametrize("command", [["serve", "--config", str(EXAMPLE)], ["demo"], ["simulate"]], ids=lambda it: it[0])
+def test_sigterm_ends_it_while_it_loads(command: list[str]) -> None:
+    """On a busy machine that takes most of the time to the start."""
+    program = f"""
+import os, signal, sys
+from gateway.cli import main
+
+class Loading:
+    def find_spec(self, name, *_):
+        if name == "gateway.server.start":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Loading())
+raise SystemExit(main({command!r}))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
 def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
     serving = start("serve", "--config", EXAMPLE, "--port", "0")
     serving.wait_for(LISTENS)

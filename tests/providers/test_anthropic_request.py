@@ -11,6 +11,7 @@ import pytest
 
 from providers.adapter import Target
 from providers.adapters._thoughts import Thought, pack, unpack
+from providers.adapters._tool_loops import spoken
 from providers.adapters.anthropic import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -179,6 +180,22 @@ def test_ids_that_come_again_in_a_later_turn_are_made_unique() -> None:
     told = [(b["tool_use_id"], b["content"]) for turn in said for b in turn["content"] if b["type"] == "tool_result"]
     assert made == ["call_0", "call_0_2", "call_0_2_2", "call_0_3"]
     assert told == [(id, f"{number}") for number, id in enumerate(made)]
+
+
+def test_an_id_that_comes_a_thousand_times_is_not_counted_from_the_beginning_each_time() -> None:
+    written = []
+
+    class Id(str):
+        __slots__ = ()
+
+        def __format__(self, form: str) -> str:
+            written.append(form)
+            return str(self)
+
+    call = ToolCall(Id("call_0"), "now", "{}")
+    loops = [AssistantMessage(None, tool_calls=(call,)), ToolMessage("call_0", "12")] * 1000
+    made = {pairs[0][0].id for _, pairs in spoken(loops)}
+    assert (len(made), len(written)) == (1000, 999)
 
 
 def test_a_call_of_what_is_no_tool_is_named_in_characters_that_are_taken() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from providers.transport import Pool
+from providers.transport import ConnectFailed, Pool
 from providers.transport.names import Names
 from tests.providers.transport.scripted import GOOD, say, scripted, turns, until
 from tests.providers.transport.test_pool import anyone, ask
@@ -111,6 +111,25 @@ async def test_a_failure_that_nobody_waits_for_is_no_news(system: System) -> Non
     gc.collect()
     await turns()
     assert news == []
+
+
+async def test_a_machine_without_room_for_a_thread_blames_no_provider(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's bound of processes counts threads."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = Pool(anyone)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ConnectFailed, match="no thread") as told:
+            await ask(pool, "http://provider.test")
+    assert told.value.is_ours
+    async with scripted(say(GOOD)) as server:
+        assert await ask(pool, server.origin.replace("127.0.0.1", "provider.test")) == b"good"
+    await pool.aclose()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
