@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
+from providers.adapters._openai_phrases import TOO_LONG
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
@@ -283,7 +284,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = FailureKind.QUOTA
     return failure(
         response,
-        _MESSAGES.kind_of(kind, text or ""),
+        TOO_LONG.kind_of(_MESSAGES.kind_of(kind, text or ""), text or ""),
         code=code or word,
         detail=text,
         param=place_in_chat(read_str(source, "param")),
