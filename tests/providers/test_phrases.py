@@ -186,3 +186,9 @@ def test_a_prompt_that_is_too_long_is_told_by_its_sentence(providers: str, messa
 )
 def test_a_limit_of_the_answer_is_no_long_prompt(provider: str, message: str) -> None:
     assert taken_for(provider, message) is INVALID
+
+
+def test_a_model_of_another_api_is_no_mistake_of_the_clients() -> None:
+    said = "the requested model doubao-seed-translation-250915 does not support this api.. Request id: 0217633719776"
+    said = f"The parameter `model` specified in the request are not valid: {said}"
+    assert taken_for("ark", said) is NO_MODEL
