@@ -22,16 +22,21 @@ _A_WORD = r"[!-~]{1,256}"
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Sentence -> kind. A name in braces, such as `{model}`, is any one word; blanks around a sentence don't count."""
+    """Sentence -> kind. A name in braces, such as `{model}`, is any one word; blanks around a sentence don't count.
+
+    instead_of: the kind that is looked at.
+    """
 
     kinds: Mapping[str, FailureKind] = field(default_factory=dict)
+    instead_of: FailureKind = FailureKind.INVALID_REQUEST
 
     def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
         """The kind of an error that its code and status call `kind`, by what it says.
 
-        Only what would else be the client's own mistake is looked at: whatever says more than that is believed.
+        Only what would else be the client's own mistake is looked at, if no other kind is stated: whatever says more
+        than that is believed.
         """
-        if kind is not FailureKind.INVALID_REQUEST:
+        if kind is not self.instead_of:
             return kind
         message = message.strip()
         return next((told for said, told in self.kinds.items() if _pattern(said).fullmatch(message)), kind)

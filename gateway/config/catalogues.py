@@ -56,6 +56,7 @@ class OwnModel:
             api=known.api if own.api is None else own.api,
             flags=known.flags if own.flags is None else frozenset(own.flags),
             thinking=known.thinking if own.thinking is None else own.thinking,
+            known=known.known or own.capabilities is not None,
         )
 
     def price(self, known: Price | None) -> Price | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gateway.config.approvals import compile_approvals
@@ -141,6 +141,10 @@ def _parts(
     own = catalogue.model(section.provider, section.model)
     facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, vendor, own)))
     capabilities = _capabilities(findings, path, section, adapter, facts)
+    if section.capabilities is not None:
+        # Whoever writes the request has to know of it too. What is left out of the list is never asked for; a model
+        # that thinks does so all the same.
+        facts = replace(facts, features=facts.features | capabilities.features)
     return _Parts(adapter, vendor, endpoint, own, facts, capabilities) if endpoint is not None else None
 
 

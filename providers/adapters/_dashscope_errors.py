@@ -1,8 +1,8 @@
 """What DashScope's error codes mean: by code, else by status; by text, where that is a whole sentence.
 
 Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20. A prompt that is too long has
-no code of its own (`InvalidParameter`, like any wrong request), and neither has a model that lives on the other of
-the two native paths.
+no code of its own (`InvalidParameter`, like any wrong request), but a sentence; a model that lives on the other of
+the two native paths has none.
 """
 
 from __future__ import annotations
@@ -50,8 +50,17 @@ _BY_CODE = {
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "model_not_supported": FailureKind.MODEL_NOT_FOUND,
 }
-# A model's name has no code in some answers of the native API. source: bodies captured by several projects.
-_MESSAGES = Phrases({"Model not exist.": FailureKind.MODEL_NOT_FOUND})
+# A model's name has no code in some answers of the native API, and a prompt that is too long in none. source: bodies
+# captured by several projects; as_of 2026-11-20.
+_MESSAGES = Phrases(
+    {
+        "Model not exist.": FailureKind.MODEL_NOT_FOUND,
+        "Range of input length should be [1, {most}]": FailureKind.CONTEXT_LENGTH,
+        "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, {most}]": (
+            FailureKind.CONTEXT_LENGTH
+        ),
+    }
+)
 _WRAPPER = "InternalError.Algo."
 _PATH_HINT = "if this is a 'url error', `api` of the model in the catalogue's dashscope.toml names the wrong path"
 _SITE_HINT = "a key belongs to one site, and this one may belong to another"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
+from providers.adapters._openai_phrases import by_sentence, code_of_block
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
@@ -18,7 +19,6 @@ from providers.classify import by_status, failure, mistakes_in
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
-from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 from providers.values import maker
 
@@ -77,23 +77,6 @@ BY_TYPE = {
     "permission_error": FailureKind.CREDENTIALS,
     "insufficient_quota": FailureKind.QUOTA,
 }
-_MESSAGES = Phrases(
-    dict.fromkeys(
-        (
-            "invalid model ID",  # OpenAI, where the name is none that it could have
-            "model not found",  # llama.cpp as a router
-            "model '{model}' not found",
-            "{model} is not a valid model ID",  # OpenRouter
-            # LiteLLM's proxy; some versions write the exception, some its detail.
-            "/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models "
-            "for your key.",
-            "{'error': '/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view "
-            "available models for your key.'}",
-        ),
-        FailureKind.MODEL_NOT_FOUND,
-    )
-)
-"""A 400 without a code for a name that the operator chose. source: bodies captured by users; as_of 2026-11-20."""
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
 _NOTHING: Mapping[str, object] = {}
@@ -271,8 +254,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     error = body.get("error")
     source = error if isinstance(error, dict) else body
     text = error if isinstance(error, str) else read_str(source, "message") or mistakes_in(body)
-    # What is told of a block beside the code stands for one where it is missing.
-    code = read_str(source, "code") or ("misalignment_policy_violation" if source.get("misalignment") else None)
+    code = read_str(source, "code") or code_of_block(source)
     word = read_str(source, "type")
     status = response.status if response.status >= 400 else read_int(source, "code") or _NO_HTTP_ERROR
     kind = BY_CODE.get(code or "") or BY_CODE.get(word or "")
@@ -283,7 +265,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = FailureKind.QUOTA
     return failure(
         response,
-        _MESSAGES.kind_of(kind, text or ""),
+        by_sentence(kind, text or ""),
         code=code or word,
         detail=text,
         param=place_in_chat(read_str(source, "param")),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from providers.adapter import WireResponse
 from providers.adapters._openai_answer import BY_CODE, BY_TYPE
+from providers.adapters._openai_phrases import TOO_LONG
 from providers.adapters._row import Errors
 from providers.classify import by_code, by_status, failure, mistakes_in, plain_text
 from providers.failures import Failure, FailureKind
@@ -47,7 +48,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     if kind is None:
         status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
-    kind = rule.messages.kind_of(kind, detail)
+    kind = TOO_LONG.kind_of(rule.messages.kind_of(kind, detail), detail)
     others = sorted(sites)
     if kind is FailureKind.CREDENTIALS and len(others) > 1:
         detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"

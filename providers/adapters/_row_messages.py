@@ -10,7 +10,7 @@ from dataclasses import replace
 from providers.adapters._row import Row
 from providers.adapters._tool_loops import SILENT
 from providers.adapters._turns import alternating, without_blanks
-from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
+from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -51,7 +51,7 @@ def encode_messages(request: ChatRequest, row: Row, facts: ModelFacts) -> list[d
         messages = _with_short_ids(messages)
     # Who asks for thoughts refuses a turn without any, and passes over a blank where there were none: a model of which
     # nothing is known may think.
-    thinks = "reasoning" in facts.features or (rule.reasoning_back == "required" and facts == UNKNOWN_MODEL)
+    thinks = "reasoning" in facts.features or (rule.reasoning_back == "required" and not facts.known)
     owing = _in_turns_with_calls(messages) if rule.reasoning_back and thinks else ()
     encoded = [_message(message, row, owes=position in owing) for position, message in enumerate(messages)]
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):

@@ -27,6 +27,7 @@ class ModelFacts:
     thinking: which of a provider's ways to switch thinking is its own, where they differ by model.
     first_token_factor: how many times longer than others it may take to its first word while it thinks, where it
         shows nothing of its thoughts.
+    known: whether what it can do is known at all; what an operator says of other things makes no model known.
     """
 
     features: frozenset[str] = frozenset()
@@ -38,9 +39,10 @@ class ModelFacts:
     flags: frozenset[str] = frozenset()
     thinking: str = ""
     first_token_factor: float = 1
+    known: bool = True
 
 
-UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}))
+UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}), known=False)
 """A model that the catalogue doesn't know has text and tools only."""
 
 

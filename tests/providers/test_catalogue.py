@@ -104,7 +104,7 @@ def test_a_pattern_that_is_longer_only_by_name_does_not_beat_the_exact_one() -> 
 
 
 def test_an_unknown_model_has_text_and_tools_only() -> None:
-    assert ModelFacts(features=frozenset({"tools"})) == UNKNOWN_MODEL
+    assert ModelFacts(features=frozenset({"tools"}), known=False) == UNKNOWN_MODEL
 
 
 @pytest.mark.parametrize(

@@ -410,6 +410,8 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
         (401, {"code": "incorrect_hostname"}, FailureKind.CREDENTIALS),
         (403, {"code": "unsupported_country_region_territory"}, FailureKind.GEO_REFUSED),
         (403, {"code": None}, FailureKind.CREDENTIALS),
+        (403, {"code": None, "metadata": {"reasons": ["x"], "flagged_input": "It is"}}, FailureKind.CONTENT_FILTER),
+        (403, {"code": None, "metadata": {"provider_name": "x"}}, FailureKind.CREDENTIALS),
         (404, {"code": "model_not_found"}, FailureKind.MODEL_NOT_FOUND),
         (429, {"code": "rate_limit_exceeded"}, FailureKind.RATE_LIMITED),
         (429, {"code": "insufficient_quota"}, FailureKind.QUOTA),
@@ -423,6 +425,35 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
 def test_errors_are_told_apart_by_code_and_status(status: int, error: object, kind: FailureKind) -> None:
     assert classified(status, {"error": error}) is kind
     assert classified(status, error) is kind  # the fields at the top, without an envelope
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO", FailureKind.CONTENT_FILTER),
+        (
+            403,
+            "Content violates usage guidelines. Team: 8640cd2d-39ef, API key ID: 38905069-210d, Model: grok-4.3, Failed check: "
+            "SAFETY_CHECK_TYPE_CYBER",
+            FailureKind.CONTENT_FILTER,
+        ),
+        (403, "Your key may not. Failed check: SAFETY_CHECK_TYPE_BIO", FailureKind.CREDENTIALS),
+        (
+            400,
+            "Incorrect API key provided: xa***kA. You can obtain an API key from https://console.x.ai.",
+            FailureKind.CREDENTIALS,
+        ),
+        (
+            400,
+            "Incorrect API key provided. You can obtain an API key from https://console.x.ai.",
+            FailureKind.CREDENTIALS,
+        ),
+        (400, "Incorrect API key provided.", FailureKind.INVALID_REQUEST),
+    ],
+)
+def test_a_host_that_has_statuses_of_its_own_is_told_by_its_sentence(status: int, said: str, kind: FailureKind) -> None:
+    """xAI: a block isn't retried elsewhere, and benches no key; a wrong key is no mistake of the client's."""
+    assert classified(status, {"code": "Client specified an invalid argument", "error": said}) is kind
 
 
 @pytest.mark.parametrize(

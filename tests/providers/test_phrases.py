@@ -12,6 +12,7 @@ from providers.adapter import WireResponse
 from providers.adapters.rows import adapter_named, adapter_of
 from providers.failures import FailureKind
 from providers.phrases import Phrases
+from providers.registry import load_registry
 from tests.providers.strategies import unhurried
 
 INVALID, NO_MODEL = FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND
@@ -71,3 +72,123 @@ def test_a_row_has_sentences_of_its_own() -> None:
     row = 'name = "acme"\n[dialect]\n[dialect.errors.messages]\nquota = ["{model} has nothing left"]\n'
     failed = adapter_of(row).classify_error(WireResponse(422, {}, b'{"message": "m-1 has nothing left"}', 0))
     assert (failed.kind, failed.detail) == (FailureKind.QUOTA, "m-1 has nothing left")
+
+
+LIMIT = "This model's maximum context length is 32768 tokens. However, "
+EITHER = "Please reduce the length of the input prompt or the number of requested output tokens."
+FLAT = "you requested 36864 tokens (32768 in the messages, 4096 in the completion). Please reduce the length of the "
+OF_QWEN = "Range of input length should be [1, 983616]"
+OF_ARK = "exceed max message tokens. Request id: 021756453937251fef43cebbc3e"
+OF_KIMI = "Your request exceeded model token limit: 262144 (requested: 291351)"
+OF_OPENROUTER = "This endpoint's maximum context length is 262144 tokens. However, you requested about 285795 tokens (277217 of text "
+
+
+def taken_for(provider: str, message: str) -> FailureKind:
+    """What a provider's error is taken for that says no more than this: with the code of every wrong request."""
+    code = {"minimax": "2013", "siliconflow": 20015, "vllm": 400, "mistral": "3051"}.get(provider, "InvalidParameter")
+    body: object = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    if provider == "minimax":
+        body = {"base_resp": {"status_code": 2013, "status_msg": message}}
+    elif provider in ("siliconflow", "dashscope", "mistral"):
+        body = {"code": code, "message": message}
+    adapter = load_registry().adapters[provider]
+    return adapter.classify_error(WireResponse(400, {}, json.dumps(body).encode(), 0)).kind
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        ("deepseek vllm huawei openai-compatible", f"{LIMIT}{FLAT}messages or completion."),
+        ("vllm openai-compatible", f"{LIMIT}{FLAT}messages or completion. None"),
+        (
+            "vllm openai-compatible",
+            f"{LIMIT}you requested 35620 tokens in the messages, Please reduce the length of the messages. None",
+        ),
+        (
+            "vllm openai-compatible",
+            f"{LIMIT}your request has 33000 input tokens. Please reduce the length of the input messages. "
+            "(parameter=input_tokens, value=33000)",
+        ),
+        (
+            "vllm openai-compatible",
+            f"{LIMIT}you requested 32000 output tokens and your prompt contains at least 769 input tokens, for a total of at "
+            f"least 32769 tokens. {EITHER} (parameter=input_tokens, value=769)",
+        ),
+        (
+            "vllm",
+            f"{LIMIT}you requested 16000 output tokens and your prompt contains 20000 input tokens, for a total of 36000 "
+            f"tokens (20000 + 16000 = 36000 > 32768). {EITHER}",
+        ),
+        (
+            "vllm",
+            "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context length is 4096 "
+            "tokens and your request has 2778 input tokens (8000 > 4096 - 2778). None",
+        ),
+        (
+            "vllm",
+            "You passed 98305 input tokens and requested 32768 output tokens. However, the model's context length is only "
+            "131072 tokens, resulting in a maximum input length of 98304 tokens. Please reduce the length of the input "
+            "prompt. (parameter=input_tokens, value=98305)",
+        ),
+        (
+            "openai-compatible vllm",
+            "The input (516368 tokens) is longer than the model's context length (262144 tokens).",
+        ),
+        (
+            "openai-compatible",
+            "Requested token count exceeds the model's maximum context length of 64000 tokens. You requested a total of 71897 "
+            "tokens: 7897 tokens from the input messages and 64000 tokens for the completion. Please reduce the number of "
+            "tokens in the input messages or the completion to fit within the limit.",
+        ),
+        (
+            "openai-compatible",
+            "This model's maximum prompt length is 131072 but the request contains 136973 tokens.",
+        ),
+        (
+            "openai-compatible",
+            f"{OF_OPENROUTER}input, 386 of tool input, 8192 in the output). Please reduce the length of either one, or use "
+            "the context-compression plugin to compress your prompt automatically.",
+        ),
+        (
+            "openai-compatible",
+            f"{OF_OPENROUTER}input, 8192 in the output). Please reduce the length of either one, or use the "
+            '"middle-out" transform to compress your prompt automatically.',
+        ),
+        ("dashscope", OF_QWEN),
+        ("dashscope dashscope-compatible", f"<400> InternalError.Algo.InvalidParameter: {OF_QWEN}"),
+        ("moonshot", f"Invalid request: {OF_KIMI}"),
+        ("moonshot", "Input token length too long"),
+        ("ark", f"Total tokens of image and text {OF_ARK}"),
+        ("ark", f"Total tokens of multi-modal content and text {OF_ARK}"),
+        ("minimax", "invalid params, context window exceeds limit (2013)"),
+        ("siliconflow", "length of prompt_tokens (235121) must be less than max_seq_len (65536)."),
+        (
+            "mistral",
+            "Prompt contains 170397 tokens and 0 draft tokens, too large for model with 131072 maximum context length",
+        ),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_by_its_sentence(providers: str, message: str) -> None:
+    for provider in providers.split():
+        assert taken_for(provider, message) is FailureKind.CONTEXT_LENGTH
+        for other in (f"Invalid value: {message}", f"{message} Hello", message.replace("token", "word")):
+            assert (taken_for(provider, other) is INVALID) == (other != message)
+
+
+@pytest.mark.parametrize("provider", ["dashscope", "ark", "siliconflow", "moonshot", "vllm", "openai-compatible"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Range of max_tokens should be [1, 8192]",
+        "The parameter `max_tokens` specified in the request are not valid: integer above maximum value",
+        "invalid temperature: only 1 is allowed for this model",
+    ],
+)
+def test_a_limit_of_the_answer_is_no_long_prompt(provider: str, message: str) -> None:
+    assert taken_for(provider, message) is INVALID
+
+
+def test_a_model_of_another_api_is_no_mistake_of_the_clients() -> None:
+    said = "the requested model doubao-seed-translation-250915 does not support this api.. Request id: 0217633719776"
+    said = f"The parameter `model` specified in the request are not valid: {said}"
+    assert taken_for("ark", said) is NO_MODEL

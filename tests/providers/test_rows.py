@@ -898,3 +898,42 @@ def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
 @pytest.mark.parametrize(("asked", "said"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")])
 def test_a_server_s_own_words_hold_where_nothing_is_known_of_the_model(asked: str, said: str) -> None:
     assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == said
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "effort", "said"),
+    [
+        # These always think, and refuse to be told not to.
+        ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        ("zhipu", "glm-5.3-flash", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("zhipu", "glm-5.3", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
+        ("zhipu", "glm-5.3", None, {}),
+        ("zhipu", "glm-5.2", "none", {"thinking": {"type": "disabled"}}),
+        ("moonshot", "kimi-k2.7-code", None, {}),
+        ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}),
+    ],
+)
+def test_who_always_thinks_is_never_told_not_to(provider: str, model: str, effort: str | None, said: object) -> None:
+    body = sent(provider, model, replace(ASK, reasoning_effort=effort))
+    assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == said
+
+
+def test_kimi_is_made_to_call_a_tool_where_it_can_be() -> None:
+    """Only k3 thinks and calls what it must; the older ones are told not to think, and 2.7 can't be."""
+    forced = replace(TOOLS, tool_choice="required")
+    assert sent("moonshot", "kimi-k2.6", forced)["thinking"] == {"type": "disabled"}
+    assert "thinking" not in sent("moonshot", "kimi-k2.6", TOOLS)
+    assert "thinking" not in sent("moonshot", "kimi-k3", forced)
+    models = adapter_named("moonshot").models
+    for model, able in (("kimi-k2.6", True), ("kimi-k2.7-code", False), ("kimi-k3", True)):
+        assert ("tool_choice_required" in model_facts(models, model).features) is able
+
+
+def test_glm_gets_the_thoughts_back_that_are_kept() -> None:
+    """Between calls it thinks on from them; a blank is no thought."""
+    for thoughts in ("I know.", None):
+        call = AssistantMessage(None, None, thoughts, (ToolCall("call_1", "get_time", "{}"),))
+        body = sent(
+            "zhipu", "glm-5.3", replace(TOOLS, messages=(UserMessage("?"), call, ToolMessage("call_1", "noon")))
+        )
+        assert body["messages"][1].get("reasoning_content") == thoughts
