@@ -28,6 +28,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.classify import MESSAGES
 from providers.failures import Failure
 from providers.fitting import IDENTITY
 
@@ -46,6 +47,7 @@ _RUN = 8
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""
 _LEAST_OF_KEY = 4
+_OURS = frozenset(MESSAGES.values())
 _MOST_ESCAPED = 2
 # What is signed for one request, or for an hour: a JSON Web Token (RFC 7519), which no config holds.
 _TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
@@ -64,27 +66,36 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     if failure.request_id is not None and _is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
-    if not any(told):
+    # The message is the adapter's, which should hold nothing of the request; one of ours is known to.
+    is_ours = failure.message in _OURS
+    if is_ours and not any(told):
         return failure
     texts = tuple(_texts(request))
     if sum(map(len, texts)) > _MOST_SEARCHED:
         # To look through it all would hold up everybody else.
         return replace(failure, detail=_TOO_MUCH if failure.detail else "", code=None, param=None)
     quotes = _Quotes(texts)
+    message = failure.message if is_ours else quotes.parts_struck_from(_without_keys(failure.message, deployment))
     detail, code, param = (_clean(text, deployment, quotes) if text else text for text in told)
-    return failure if (detail, code, param) == told else replace(failure, detail=detail or "", code=code, param=param)
+    if (message, detail, code, param) == (failure.message, *told):
+        return failure
+    return replace(failure, message=message, detail=detail or "", code=code, param=param)
 
 
 def _clean(text: str, deployment: Deployment, quotes: _Quotes) -> str:
     def struck(told: str) -> str:
-        for part in _keys(deployment):
-            told = _without_cut(told.replace(part, _KEY), part)
-        return quotes.struck_from(_without_begun(told, deployment))
+        return quotes.struck_from(_without_keys(told, deployment))
 
     text = struck(text[:_MOST_TOLD])
     for marks, plainer in _PLAINER:
         text = _without_escaped(text, marks, plainer, struck)
     return text
+
+
+def _without_keys(text: str, deployment: Deployment) -> str:
+    for part in _keys(deployment):
+        text = _without_cut(text.replace(part, _KEY), part)
+    return _without_begun(text, deployment)
 
 
 def _keys(deployment: Deployment) -> Iterator[str]:
@@ -223,9 +234,10 @@ class _Quotes:
         for whole in self._wholes:
             if whole in told:
                 told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
-        return self._without_parts(told)
+        return self.parts_struck_from(told)
 
-    def _without_parts(self, told: str) -> str:
+    def parts_struck_from(self, told: str) -> str:
+        """The text without the good parts alone: a short one is a word like another."""
         kept: list[str] = []
         done = place = 0
         while place + _RUN <= len(told):

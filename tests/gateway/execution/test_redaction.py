@@ -266,6 +266,14 @@ def test_a_token_that_was_signed_here_is_left_out(deployment: Deployment) -> Non
     assert redacted(replace(said(""), request_id=token), deployment, REQUEST).request_id is None
 
 
+def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deployment: Deployment) -> None:
+    """It should hold nothing of it, and who wrote the adapter may forget that."""
+    key = deployment.credentials[0].reveal()
+    message = f"`n` and Hi can't be said: {REQUEST.messages[1]!r} to {key}"
+    failure = redacted(Failure(FailureKind.UNSUPPORTED, message, unsent=True), deployment, REQUEST)
+    assert failure.message == f"`n` and Hi can't be said: UserMessage(content='{QUOTED}', name=None) to [redacted]"
+
+
 def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:
     for failure in (said(""), said("too long", "context_length_exceeded", "messages")):
         assert redacted(failure, deployment, REQUEST) is failure
