@@ -92,7 +92,11 @@ class _FromHttpx(Reply):
 
 
 def _no_answer(error: Exception) -> Failure:
-    detail = f"{type(error).__name__}: {error}"
+    words = str(error)
+    if isinstance(error, httpx.RemoteProtocolError):
+        # Behind the colon stand the bytes of whoever answered, which may repeat our key.
+        words = words.partition(":")[0]
+    detail = f"{type(error).__name__}: {words}"
     if isinstance(error, httpx.ConnectError | OSError) and lacks_room(error):
         return no_more_room(detail)
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):

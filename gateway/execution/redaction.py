@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from html import unescape
+from urllib.parse import unquote_plus
 
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
@@ -19,12 +21,14 @@ from providers.chat import (
     ChatRequest,
     FilePart,
     ImagePart,
+    JsonSchemaFormat,
     Message,
     SystemMessage,
     ToolMessage,
     UserMessage,
     text_of,
 )
+from providers.classify import MESSAGES
 from providers.failures import Failure
 from providers.fitting import IDENTITY
 
@@ -35,17 +39,23 @@ _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"
 _MOST_SEARCHED = 64 * 1024
 _MOST_TOLD = 2000
-_WINDOW = 4
 # So many letters in a row that are in both are a quote. A letter beyond ASCII counts twice: it may be half a word.
 _CERTAIN = 16
 _LEAST = 2
+_RUN = 8
+"""The shortest text that can be a quote: so many letters beyond ASCII."""
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""
 _LEAST_OF_KEY = 4
+_OURS = frozenset(MESSAGES.values())
 _MOST_ESCAPED = 2
+# What is signed for one request, or for an hour: a JSON Web Token (RFC 7519), which no config holds.
+_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
 _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _ID = re.compile(r"[!-~]{1,200}")
+# What a schema says in words; what else stands in one is a name or a type, by which a mistake is found.
+_PROSE = frozenset("description title default const enum examples".split())
 _OPEN_ACCOUNT_FIELDS = frozenset(
     "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
 )
@@ -56,21 +66,36 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     if failure.request_id is not None and _is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
-    if not any(told):
+    # The message is the adapter's, which should hold nothing of the request; one of ours is known to.
+    is_ours = failure.message in _OURS
+    if is_ours and not any(told):
         return failure
     texts = tuple(_texts(request))
     if sum(map(len, texts)) > _MOST_SEARCHED:
         # To look through it all would hold up everybody else.
         return replace(failure, detail=_TOO_MUCH if failure.detail else "", code=None, param=None)
-    detail, code, param = (_clean(text, deployment, texts) if text else text for text in told)
-    return failure if (detail, code, param) == told else replace(failure, detail=detail or "", code=code, param=param)
+    quotes = _Quotes(texts)
+    message = failure.message if is_ours else quotes.parts_struck_from(_without_keys(failure.message, deployment))
+    detail, code, param = (_clean(text, deployment, quotes) if text else text for text in told)
+    if (message, detail, code, param) == (failure.message, *told):
+        return failure
+    return replace(failure, message=message, detail=detail or "", code=code, param=param)
 
 
-def _clean(text: str, deployment: Deployment, texts: tuple[str, ...]) -> str:
-    text = text[:_MOST_TOLD]
+def _clean(text: str, deployment: Deployment, quotes: _Quotes) -> str:
+    def struck(told: str) -> str:
+        return quotes.struck_from(_without_keys(told, deployment))
+
+    text = struck(text[:_MOST_TOLD])
+    for marks, plainer in _PLAINER:
+        text = _without_escaped(text, marks, plainer, struck)
+    return text
+
+
+def _without_keys(text: str, deployment: Deployment) -> str:
     for part in _keys(deployment):
         text = _without_cut(text.replace(part, _KEY), part)
-    return _without_escaped(without_quotes(text, texts), texts)
+    return _without_begun(text, deployment)
 
 
 def _keys(deployment: Deployment) -> Iterator[str]:
@@ -80,7 +105,29 @@ def _keys(deployment: Deployment) -> Iterator[str]:
 
 def _is_no_id(text: str, deployment: Deployment) -> bool:
     """Whether what a provider calls its id of the call is not one word, or has a key in it."""
-    return _ID.fullmatch(text) is None or any(part in text for part in _keys(deployment))
+    if _ID.fullmatch(text) is None or _without_begun(text, deployment) != text:
+        return True
+    return any(part in text for part in _keys(deployment))
+
+
+def _without_begun(text: str, deployment: Deployment) -> str:
+    """The text without tokens, and without the beginning of a key, as where dots stand for what follows."""
+    for secret in deployment.credentials:
+        for part in parts_of(secret):
+            begun = part[:_SHORTEST]
+            if begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
+                continue
+            before, *others = text.split(begun)
+            text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])
+    return _TOKEN.sub(_KEY, text)
+
+
+def _without_start(text: str, key: str) -> str:
+    """The text without as much of the key as it starts with."""
+    size = 0
+    while size < len(key) and text.startswith(key[size], size):
+        size += 1
+    return text[size:]
 
 
 def _without_cut(text: str, key: str) -> str:
@@ -119,10 +166,36 @@ def _texts_in(value: object) -> Iterator[str]:
 def _texts(request: ChatRequest) -> Iterator[str]:
     """What a person may have said, or may be called."""
     yield request.user or ""
-    yield from (value for name in IDENTITY & request.extra.keys() for value in _texts_in(request.extra[name]))
+    for name, value in request.extra.items():
+        yield from _texts_in(value) if name in IDENTITY else _worded(_texts_in(value))
+    yield from _worded(request.stop)
+    for tool in request.tools:
+        yield tool.description or ""
+        yield from _worded(_prose_in(tool.parameters))
+    if isinstance(request.response_format, JsonSchemaFormat):
+        yield request.response_format.description or ""
+        yield from _worded(_prose_in(request.response_format.schema))
     for message in request.messages:
         yield text_of(message.content)
         yield from _beside_the_text(message)
+
+
+def _worded(texts: Iterable[str]) -> Iterator[str]:
+    """Those that somebody may have written; one short word, such as `auto`, is a setting."""
+    return (text for text in texts if len(text) >= _CERTAIN or not text.isascii() or len(text.split()) > 1)
+
+
+def _prose_in(schema: object, *, worded: bool = False) -> Iterator[str]:
+    """What a JSON Schema says in words, and the values that it names."""
+    if isinstance(schema, str):
+        if worded:
+            yield schema
+    elif isinstance(schema, Mapping):
+        for name, value in schema.items():
+            yield from _prose_in(value, worded=worded or name in _PROSE)
+    elif isinstance(schema, list | tuple):
+        for value in schema:
+            yield from _prose_in(value, worded=worded)
 
 
 def _beside_the_text(message: Message) -> Iterator[str]:
@@ -147,23 +220,54 @@ def _beside_the_text(message: Message) -> Iterator[str]:
             pass
 
 
+class _Quotes:
+    """Finds what a text repeats of these: one of them as a whole, or a good part of it."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._wholes = [whole for text in texts if len(whole := text.strip()) >= _LEAST]
+        text = "\n".join(texts)
+        # Looked up, and not searched for: a request is long, and whoever answers may repeat much of it.
+        self._runs = {text[place : place + _RUN] for place in range(len(text) - _RUN + 1)}
+
+    def struck_from(self, told: str) -> str:
+        """The text without them."""
+        for whole in self._wholes:
+            if whole in told:
+                told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
+        return self.parts_struck_from(told)
+
+    def parts_struck_from(self, told: str) -> str:
+        """The text without the good parts alone: a short one is a word like another."""
+        kept: list[str] = []
+        done = place = 0
+        while place + _RUN <= len(told):
+            start = place
+            while told[place : place + _RUN] in self._runs:
+                place += 1
+            end = place + _RUN - 1
+            if place > start and _weight(told[start:end]) >= _CERTAIN:
+                kept += [told[done:start], _QUOTE]
+                done = place = end
+            else:
+                place += 1
+        return "".join([*kept, told[done:]])
+
+
 def without_quotes(told: str, texts: tuple[str, ...]) -> str:
-    """The text without what it repeats of these: one of them as a whole, or a good part of it."""
-    for text in texts:
-        whole = text.strip()
-        if len(whole) >= _LEAST and whole in told:
-            told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
-    return _without_parts(told, "\n".join(texts))
+    """The text without what it repeats of these."""
+    return _Quotes(texts).struck_from(told)
 
 
-def _without_escaped(told: str, texts: tuple[str, ...]) -> str:
-    """The text without quotes that are escaped, as where JSON stands in a text of JSON, by whoever handed it on."""
+def _without_escaped(
+    told: str, marks: re.Pattern[str], plainer: Callable[[str], str], struck: Callable[[str], str]
+) -> str:
+    """The text without what is to be struck out, where it is written as another text writes what it holds."""
     plain = told
     for _ in range(_MOST_ESCAPED):
-        if "\\" not in plain:
+        if marks.search(plain) is None:
             break
-        plain = _unescaped(plain)
-        kept = without_quotes(plain, texts)
+        plain = plainer(plain)
+        kept = struck(plain)
         if kept != plain:
             told = plain = kept
     return told
@@ -176,23 +280,12 @@ def _unescaped(text: str) -> str:
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _without_parts(told: str, text: str) -> str:
-    kept: list[str] = []
-    done = place = 0
-    while place + _WINDOW <= len(told):
-        start, end = place, place + _WINDOW
-        if told[start:end] not in text:
-            place += _WINDOW
-            continue
-        while end < len(told) and told[start : end + 1] in text:
-            end += 1
-        while start > done and told[start - 1 : end] in text:
-            start -= 1
-        if _weight(told[start:end]) >= _CERTAIN:
-            kept += [told[done:start], _QUOTE]
-            done = end
-        place = max(end, place + 1) if done == end else place + _WINDOW
-    return "".join([*kept, told[done:]])
+_PLAINER: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
+    (re.compile(r"\\"), _unescaped),
+    (re.compile(r"%[0-9A-Fa-f]{2}|\w\+\w"), unquote_plus),
+    (re.compile(r"&#?\w+;"), unescape),
+)
+"""How a text is written within another one, and by which letters that is seen: in JSON, in a URL, in HTML."""
 
 
 def _weight(text: str) -> int:

@@ -45,7 +45,7 @@ def prepare(directory: Path) -> None:
 class Receipts:
     """One process's hand on the receipts of the state directory; raises StateError.
 
-    current: the table that is active. lost: how many were not kept, because they came too fast or the disk failed.
+    current: the table that is active.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Receipts:
         failed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.lost = 0
+        # Two counts, as two threads count: the one that takes, and the one that writes.
+        self._too_many = 0
+        self._unwritten = 0
         self._current = current
         self._failed = failed
         self._clock = clock
@@ -66,13 +68,22 @@ class Receipts:
         self._ended = threading.Event()
         self._swept_at = -math.inf
         self._is_failing = False
+        self._is_closed = False
+        self._told_of = 0
+        self._is_too_slow = False
         self._thread = threading.Thread(target=self._work, name="receipts", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """How many were not kept, because they came too fast or after the end, or the disk failed."""
+        # What comes after the last look at the queue is counted by what is still in it: `take` waits for no lock.
+        return self._too_many + self._unwritten + (len(self._waiting) if self._is_closed else 0)
 
     def take(self, record: Record) -> None:
         """Keep the receipt of this finished request, soon. Neither raises nor waits."""
         if len(self._waiting) >= _MOST_WAITING:
-            self.lost += 1
+            self._too_many += 1
             return
         self._waiting.append((record, self._clock()))
 
@@ -100,6 +111,7 @@ class Receipts:
         """Write what is waiting, and let go of the files; blocks."""
         self._ended.set()
         self._thread.join()
+        self._is_closed = True
         with self._reading:
             self._reader.close()
         self._writer.close()
@@ -107,8 +119,10 @@ class Receipts:
     def _work(self) -> None:
         while not self._ended.wait(_WRITE_S):
             self._write()
+            self._tell_of_too_many()
             self._sweep()
         self._write()
+        self._tell_of_too_many()
 
     def _write(self) -> None:
         while self._waiting:
@@ -116,13 +130,20 @@ class Receipts:
             try:
                 self._insert(taken)
             except Exception as error:  # the border of the thread: if it ended here, all that comes would be lost
-                self.lost += len(taken)
+                self._unwritten += len(taken)
                 if not self._is_failing:
                     why = explained(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
                     self._failed(f"receipts.db can't be written, and receipts are lost until that is mended: {why}")
                 self._is_failing = True
             else:
                 self._is_failing = False
+
+    def _tell_of_too_many(self) -> None:
+        """Once, until all that comes is kept again."""
+        more, self._told_of = self._too_many - self._told_of, self._too_many
+        if more and not self._is_too_slow:
+            self._failed("receipts come faster than they can be written, and some are lost")
+        self._is_too_slow = more > 0
 
     def _insert(self, taken: list[tuple[Record, float]]) -> None:
         cell = self._current().cell

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Literal, TextIO, cast
 
 import orjson
@@ -70,6 +72,7 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
     root = logging.getLogger()
     if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
         root.addHandler(_FromLibraries(logging.WARNING))
+    warnings.showwarning = _tell_of_warning
     global _out, _write_requests, _lines
     _out = out
     _lines = None if readable else LineWriter(out)
@@ -93,6 +96,18 @@ class _FromLibraries(logging.Handler):
         """See logging.Handler."""
         log = logger().error if record.levelno >= logging.ERROR else logger().warning
         log("library", logger=record.name, detail=record.getMessage(), exc_info=record.exc_info)
+
+
+def _tell_of_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What Python would print as it is. Not its words: a library's or an adapter's may be those of a request."""
+    logger().warning("library", logger="warnings", detail=f"{category.__name__} at {PurePath(filename).name}:{lineno}")
 
 
 def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:

@@ -12,6 +12,9 @@ _PIECE_BYTES = 1024 * 1024
 _MOST_MEMBERS = 1000
 """A body may be several compressed ones in a row (RFC 1952, section 2.2). Empty ones cost time and come to nothing."""
 
+_KNOWN = frozenset("br compress deflate gzip identity zstd".split())
+_LONGEST = 40
+
 
 class Decoder:
     """gzip or deflate (RFC 9110, section 8.4.1), incrementally."""
@@ -60,4 +63,7 @@ def decoder_for(encoding: str) -> Decoder | None:
         case "deflate":
             return Decoder(zlib.MAX_WBITS)
         case other:
-            raise BadResponse(f"the body is compressed in a way that nobody asked for ({other[:40]!r})")
+            # What is no name of a way is not told: it may be anything, such as our key.
+            names = [name.strip() for name in other[:_LONGEST].split(",")]
+            way = f" ({', '.join(names)})" if _KNOWN.issuperset(names) else ""
+            raise BadResponse(f"the body is compressed in a way that nobody asked for{way}")

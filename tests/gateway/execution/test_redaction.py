@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import example, given
@@ -18,8 +21,10 @@ from providers.chat import (
     ChatRequest,
     FilePart,
     ImagePart,
+    JsonSchemaFormat,
     SystemMessage,
     TextPart,
+    Tool,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -164,6 +169,109 @@ BESIDE_THE_TEXT = ChatRequest(
 )
 def test_what_stands_beside_the_text_of_a_message_is_left_out_too(deployment: Deployment, quoted: str) -> None:
     assert redacted(said(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
+
+
+WITH_TOOLS = ChatRequest(
+    "assistant",
+    (UserMessage("What has she?"),),
+    tools=(
+        Tool(
+            "findings_of_a_patient",
+            "What Dr. Winter wrote of Anna Sommer",
+            {
+                "type": "object",
+                "properties": {
+                    "which": {
+                        "type": "string",
+                        "description": "the ward of Anna Sommer",
+                        "enum": ["anna sommer", "糖尿病"],
+                        "default": "of the 3rd of May",
+                    }
+                },
+            },
+        ),
+    ),
+    response_format=JsonSchemaFormat(
+        "answer_to_the_patient", {"type": "object", "title": "Of Anna"}, "What Anna Sommer is told"
+    ),
+    stop=("Yours, Dr. Winter",),
+    extra={
+        "prediction": {"type": "content", "content": [{"type": "text", "text": "Anna Sommer has diabetes."}]},
+        "web_search_options": {"user_location": {"approximate": {"city": "Bad Mergentheim"}}},
+        "service_tier": "flex",
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "What Dr. Winter wrote of Anna Sommer",
+        "the ward of Anna Sommer",
+        "anna sommer",
+        "糖尿病",
+        "of the 3rd of May",
+        "Of Anna",
+        "What Anna Sommer is told",
+        "Yours, Dr. Winter",
+        "Anna Sommer has diabetes.",
+        "Bad Mergentheim",
+    ],
+)
+def test_what_tools_schemas_and_other_fields_say_in_words_is_left_out(deployment: Deployment, quoted: str) -> None:
+    assert redacted(said(f"can't use '{quoted}'"), deployment, WITH_TOOLS).detail == f"can't use '{QUOTED}'"
+
+
+@pytest.mark.parametrize("name", ["findings_of_a_patient", "which", "answer_to_the_patient", "object", "text", "flex"])
+def test_a_name_or_a_setting_stays_so_that_the_mistake_can_be_found(deployment: Deployment, name: str) -> None:
+    assert redacted(said(f"'{name}' is wrong"), deployment, WITH_TOOLS).detail == f"'{name}' is wrong"
+
+
+@pytest.mark.parametrize("write", [quote, quote_plus, html.escape, lambda text: quote(quote(text))])
+@pytest.mark.parametrize(
+    "text", ["糖尿病患者可以吃什么水果呢", 'She "only" has "a" little <bit> of it', "Anna & Bob's sugar is at 9.1"]
+)
+def test_what_is_quoted_in_a_url_or_a_page_is_left_out(
+    deployment: Deployment, text: str, write: Callable[[str], str]
+) -> None:
+    request = ChatRequest("assistant", (UserMessage(text),))
+    assert redacted(said(f"wrong: {write(text)}."), deployment, request).detail == f"wrong: {QUOTED}."
+
+
+KEYED = "sk-Ab/cd+efgh/ijkl==mnop"
+
+
+@pytest.mark.parametrize(
+    "written", [KEYED.replace("/", r"\/"), quote(KEYED, safe=""), f"{KEYED[:10]}...", f"{KEYED[:10]}…", KEYED[:8]]
+)
+def test_a_key_is_left_out_however_it_is_written(deployment: Deployment, written: str) -> None:
+    keyed = replace(deployment, credentials=(Secret(KEYED),))
+    told = redacted(said(f"the key '{written}' isn't known, nor is '{written}'"), keyed, REQUEST).detail
+    assert not any(part in told for part in (KEYED[:6], "Ab", "mnop"))
+    assert "isn't known, nor is" in told
+
+
+@pytest.mark.parametrize("key", ["redacted-1234", "https://a.example/key", "[redacted]"])
+def test_a_key_that_begins_as_other_words_do_ends_nothing(deployment: Deployment, key: str) -> None:
+    keyed = replace(deployment, credentials=(Secret(key),))
+    told = redacted(said(f"{key} is wrong: see https://b.example, ‘redacted’"), keyed, REQUEST).detail
+    assert told == "[redacted] is wrong: see https://b.example, ‘redacted’"
+
+
+def test_a_token_that_was_signed_here_is_left_out(deployment: Deployment) -> None:
+    """Of a service account's key no provider sees more than what is signed with it, for an hour."""
+    token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhQGIifQ.c2lnbmF0dXJl-_"
+    for told in (token, token[:50]):
+        assert redacted(said(f"bad token {told}"), deployment, REQUEST).detail == "bad token [redacted]"
+    assert redacted(replace(said(""), request_id=token), deployment, REQUEST).request_id is None
+
+
+def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deployment: Deployment) -> None:
+    """It should hold nothing of it, and who wrote the adapter may forget that."""
+    key = deployment.credentials[0].reveal()
+    message = f"`n` and Hi can't be said: {REQUEST.messages[1]!r} to {key}"
+    failure = redacted(Failure(FailureKind.UNSUPPORTED, message, unsent=True), deployment, REQUEST)
+    assert failure.message == f"`n` and Hi can't be said: UserMessage(content='{QUOTED}', name=None) to [redacted]"
 
 
 def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:

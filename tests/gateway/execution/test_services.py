@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway.execution.httpx_transport import plain_httpx
 from gateway.execution.services import ServiceFailed, ServiceReply, Services
-from gateway.execution.transports import FenceBreach, LeanTransport, allow
+from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
 from gateway.model.permit import Permit, ServicePermit
 from providers.adapter import WireRequest
 from providers.transport import NotAllowed
@@ -16,8 +17,15 @@ from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, 
 WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protobuf"),), b"spans")
 
 
-async def called(origin: str, wire: WireRequest = WIRE, *, limit_s: float = 5, most_bytes: int = 1000) -> ServiceReply:
-    transport = LeanTransport()
+async def called(
+    origin: str,
+    wire: WireRequest = WIRE,
+    *,
+    limit_s: float = 5,
+    most_bytes: int = 1000,
+    made: Callable[[], Transport] = LeanTransport,
+) -> ServiceReply:
+    transport = made()
     try:
         permit = ServicePermit(origin)
         return await Services(transport).call(permit, wire, limit_s=limit_s, most_bytes=most_bytes)
@@ -65,6 +73,27 @@ async def test_what_is_no_answer_fails_and_leaves_no_connection(
         with pytest.raises(ServiceFailed):
             await called(server.origin, limit_s=limit_s)
         await until(lambda: server.open == 0)
+
+
+@pytest.mark.parametrize("made", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"%s\r\n\r\n",
+        b"HTTP/1.1 %s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n%s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: %s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: %s\r\n\r\n",
+    ],
+)
+async def test_what_is_told_of_a_broken_answer_repeats_nothing_of_it(
+    answer: bytes, made: Callable[[], Transport]
+) -> None:
+    """A server may repeat the key that it was sent, and what is told goes into the log."""
+    async with scripted(say(answer % b"Bearer key-0123456789")) as server:
+        with pytest.raises(ServiceFailed) as raised:
+            await called(server.origin, made=made)
+    assert "0123456789" not in str(raised.value)
 
 
 async def test_nobody_listens() -> None:

@@ -260,13 +260,31 @@ def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
     database.close()
 
 
+def test_what_comes_after_the_end_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cut off at the end of the grace time leaves its record when the writer has gone."""
+    monkeypatch.setattr(receipts, "_MOST_WAITING", 2)
+    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    store.take(record_of("in time"))
+    store.close()
+    assert store.lost == 0
+    for late in range(1, 4):
+        store.take(record_of(f"late {late}"))
+        assert store.lost == late
+    with sqlite3.connect(tmp_path / "receipts.db") as database:
+        assert database.execute("SELECT id FROM receipt").fetchall() == [("in time",)]
+    database.close()
+
+
 def test_what_comes_too_fast_is_counted_and_never_waits(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "_MOST_WAITING", 3)
+    monkeypatch.setattr(receipts, "_WRITE_S", 0.01)
     monkeypatch.setattr(Receipts, "_write", lambda _: None)
-    store = opened()
+    failures: list[str] = []
+    store = opened(failed=failures.append)
     for number in range(5):
         store.take(record_of(f"req_{number}"))
     assert store.lost == 2
+    eventually(lambda: set(failures) == {"receipts come faster than they can be written, and some are lost"})
 
 
 def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: Open, tmp_path: Path) -> None:

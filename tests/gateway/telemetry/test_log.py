@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import warnings
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -151,6 +153,18 @@ def test_what_a_library_says_is_a_line_like_every_other() -> None:
     assert first["detail"] == "Invalid HTTP request received."
     assert (second["level"], second["detail"]) == ("error", "of a task")
     assert "ValueError: broken" in second["exception"]
+
+
+def test_a_warning_of_pythons_is_a_line_like_every_other_and_tells_no_words() -> None:
+    """A library's may be those of a request: pydantic's warnings quote what they were given."""
+    stream = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log.configure("json", "info", stream)
+        warnings.warn("can't serialise 'Anna Sommer has diabetes'", UserWarning, stacklevel=1)
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["event"], line["logger"]) == ("warning", "library", "warnings")
+    assert re.fullmatch(r"UserWarning at test_log\.py:\d+", line["detail"])
 
 
 # --- the short way --------------------------------------------------------------------------------

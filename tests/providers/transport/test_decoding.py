@@ -51,6 +51,16 @@ def test_what_nobody_asked_for_is_refused(encoding: str) -> None:
         decoder_for(encoding)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [("BR", "(br)"), ("gzip, zstd", "(gzip, zstd)"), ("Bearer sk-us-secret", None), ("br, sk-1", None)],
+)
+def test_a_refusal_names_the_way_and_nothing_else_that_a_server_may_say(encoding: str, told: str | None) -> None:
+    with pytest.raises(BadResponse) as raised:
+        decoder_for(encoding)
+    assert str(raised.value) == " ".join(filter(None, ("the body is compressed in a way that nobody asked for", told)))
+
+
 def test_a_refusal_is_short() -> None:
     with pytest.raises(BadResponse) as raised:
         decoder_for("x" * 10_000)
