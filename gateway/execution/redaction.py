@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from html import unescape
 from urllib.parse import unquote_plus
 
@@ -44,6 +45,7 @@ _CERTAIN = 16
 _LEAST = 2
 _RUN = 8
 """The shortest text that can be a quote: so many letters beyond ASCII."""
+_LITTLE = 200
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""
 _LEAST_OF_KEY = 4
@@ -225,9 +227,11 @@ class _Quotes:
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._wholes = [whole for text in texts if len(whole := text.strip()) >= _LEAST]
-        text = "\n".join(texts)
-        # Looked up, and not searched for: a request is long, and whoever answers may repeat much of it.
-        self._runs = {text[place : place + _RUN] for place in range(len(text) - _RUN + 1)}
+        self._text = "\n".join(texts)
+
+    @cached_property
+    def _runs(self) -> frozenset[str]:
+        return frozenset(self._text[place : place + _RUN] for place in range(len(self._text) - _RUN + 1))
 
     def struck_from(self, told: str) -> str:
         """The text without them."""
@@ -240,9 +244,11 @@ class _Quotes:
         """The text without the good parts alone: a short one is a word like another."""
         kept: list[str] = []
         done = place = 0
+        # A request may be long: little is searched for in it, and to look much up it is cut first.
+        runs = self._text if len(told) <= _LITTLE else self._runs
         while place + _RUN <= len(told):
             start = place
-            while told[place : place + _RUN] in self._runs:
+            while place + _RUN <= len(told) and told[place : place + _RUN] in runs:
                 place += 1
             end = place + _RUN - 1
             if place > start and _weight(told[start:end]) >= _CERTAIN:
