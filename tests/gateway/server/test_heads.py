@@ -97,6 +97,8 @@ def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> No
         START + b"content-length: 5\r\n" + END + b"hello!",
         b"\r\n" + START + b"content-length: 5\r\n" + END,
         START[:-8] + b"content-length: 5\r\n" + END,
+        START.replace(b"a=b", b"a=c") + b"content-length: 5\r\n" + END,
+        START.replace(b"host: here", b"host: hers") + b"content-length: 5\r\n" + END,
         START,
         b"",
     ],
