@@ -158,7 +158,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/execution/health.py": _execution("health", "run", "breaking"),
     "gateway/execution/hedge.py": _execution("hedge"),
     "gateway/execution/load.py": _execution("load", "places"),
-    "gateway/execution/patience.py": _execution("run", "stream", "pulse"),
+    "gateway/execution/patience.py": _execution("form"),
     "gateway/execution/pulse.py": _execution("pulse", "form"),
     "gateway/execution/race.py": _execution("hedge"),
     "gateway/execution/redaction.py": _execution("redaction"),
