@@ -18,7 +18,7 @@ from gateway.switching.words import shown
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
 
-__all__ = ["NO_TABLE", "asked_in", "changed_keys", "plan_of"]
+__all__ = ["NO_TABLE", "asked_in", "changed_keys", "plan_of", "prompted"]
 
 NO_TABLE = Table("", {}, {}, {}, None, NOWHERE, {}, {})
 """What is before the first table."""
@@ -63,6 +63,13 @@ def asked_in(table: Table, region: str) -> dict[str, tuple[Deployment, ...]]:
     """The deployments of each assistant's route in the region, by the assistant's name."""
     routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
     return {name: deployments_of(route) for name, route in routes.items()}
+
+
+def prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
+    """Who gets the prompts of the assistant's people in the region: its route's deployments, and a shadow's."""
+    asked = deployments_of(assistant.routes.get(region, ()))
+    shadow = assistant.shadows.get(region)
+    return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
 
 
 def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
@@ -127,8 +134,8 @@ def _asked_by(deployment: str, old: Table, new: Table) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for table in (old, new):
         for name, assistant in _own(table).items():
-            for region, route in assistant.routes.items():
-                if any(asked.name == deployment for asked in deployments_of(route)):
+            for region in assistant.routes:
+                if any(asked.name == deployment for asked in prompted(assistant, region)):
                     found[f"{name}/{region}"] = None
     return tuple(found)
 
@@ -140,7 +147,7 @@ def _routes(old: Table, new: Table, touched: set[str], moved: set[str]) -> Itera
         news = after[name].routes if name in after else {}
         for region in dict.fromkeys([*olds, *news]):
             was, becomes = _steps(before.get(name), region), _steps(after.get(name), region)
-            asked = deployments_of(news.get(region, ()))
+            asked = prompted(after[name], region) if name in after else ()
             reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
             because = (f"region {region}",) * (region in moved) + reached
             if was != becomes or because:

@@ -1,8 +1,8 @@
 """Which protected regions a switch would change: those need the signature of an admin on the plan. Pure.
 
-What counts is who answers the region's people, where that may be, and by what leave: its territories, boundary,
-approvals and routes, the deployments in them, where the gateway itself stands, the exporters that hear of it, and the
-protection itself.
+What counts is who gets the prompts of the region's people, where that may be, and by what leave: its territories,
+boundary, approvals, routes and shadows, the deployments in them, where the gateway itself stands, the exporters that
+hear of it, and the protection itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gateway.model.table import Region, Table
-from gateway.switching.comparing import asked_in
+from gateway.switching.comparing import prompted
 from gateway.switching.plan import Plan
 
 __all__ = ["protected_changes"]
@@ -36,7 +36,8 @@ def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
             reasons += [change.what for change in item.changes] or [item.kind]
     routes = [route for route in plan.routes if route.region == region.name]
     reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
-    asked = {step.name for table in (old, new) for steps in asked_in(table, region.name).values() for step in steps}
+    assistants = (*old.assistants.values(), *new.assistants.values())
+    asked = {deployment.name for assistant in assistants for deployment in prompted(assistant, region.name)}
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _heard(old, region.name) != _heard(new, region.name):
         reasons.append("exporters")

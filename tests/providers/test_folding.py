@@ -146,6 +146,12 @@ def test_a_stream_that_failed_is_its_failure() -> None:
     assert caught.value.failure is failure
 
 
+@pytest.mark.parametrize("said", [TextDelta("a"), TextRun((b"a",))])
+def test_a_choice_whose_end_nobody_named_is_there_all_the_same(said: StreamEvent) -> None:
+    (choice,) = fold([Opened("i", "m", 1), said, Finished()]).choices
+    assert (choice.message.content, choice.finish_reason) == ("a", "other")
+
+
 def test_nothing_after_the_end_counts() -> None:
     events = [Opened("i", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished(), TextDelta("b")]
     assert fold(events).choices[0].message.content == "a"

@@ -720,6 +720,26 @@ def test_tags_are_found_however_the_text_is_cut(thought: str, text: str, cuts: l
     assert said + last[1] == expected[2].lstrip()
 
 
+def test_a_tag_that_a_stream_cuts_in_two_is_one() -> None:
+    cut = [chunk("<th"), chunk("ink>why</thi"), chunk("nk>Hi"), chunk(None, "stop")]
+    message = fold(stream_events("minimax", *cut, model="MiniMax-M3")).choices[0].message
+    assert (message.reasoning, message.content) == ("why", "Hi")
+
+
+@pytest.mark.parametrize("provider", ["qianfan", "minimax"])
+def test_null_in_letters_is_no_end(provider: str) -> None:
+    (choice,) = fold(stream_events(provider, chunk("Ha", "null"), chunk("lf", "null"), chunk(None, "stop"))).choices
+    assert (choice.message.content, choice.finish_reason) == ("Half", "stop")
+
+
+@pytest.mark.parametrize("provider", ["qianfan", "minimax"])
+def test_citations_beside_a_text_are_kept(provider: str) -> None:
+    cited = [{"type": "url_citation", "url_citation": {"url": "https://a.example", "start_index": 0, "end_index": 2}}]
+    said = chunk("Hi", delta={"content": "Hi", "annotations": cited})
+    (choice,) = fold(stream_events(provider, said, chunk(None, "stop"))).choices
+    assert (choice.message.content, list(choice.message.annotations)) == ("Hi", cited)
+
+
 def test_text_before_the_finish_is_given_out_at_once() -> None:
     parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
     events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")

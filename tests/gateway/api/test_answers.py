@@ -193,6 +193,8 @@ def test_the_word_of_an_unknown_finish_stands_beside_the_marks() -> None:
     whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
     assert encode_answer(whole, labelling(), "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
     assert encode_answer(whole, None, "r")["x_gateway"] == {"finish_reason": "eos"}
+    wordless = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other"),))
+    assert "x_gateway" not in encode_answer(wordless, None, "r")
 
 
 def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:

@@ -80,6 +80,8 @@ def test_two_parents_are_none() -> None:
         ((",".join(f"k{i}=1" for i in range(32)),), ",".join(f"k{i}=1" for i in range(32))),
         ((",".join(f"k{i}=1" for i in range(33)),), ""),
         ((",".join(f"k{i}={'x' * 200}" for i in range(3)),), ""),
+        (("a=" + "x" * 254, "b=" + "x" * 253), f"a={'x' * 254},b={'x' * 253}"),
+        (("a=" + "x" * 254, "b=" + "x" * 254), ""),
     ],
 )
 def test_a_state_is_kept_if_sound_and_short_and_never_costs_the_parent(states: tuple[str, ...], kept: str) -> None:

@@ -59,6 +59,30 @@ def test_a_quick_deployment_is_asked_as(
 
 
 @pytest.mark.parametrize(
+    ("factor", "effort", "own_s", "limit_s", "head_s"),
+    [
+        (3, "high", None, 30, 10),
+        (3, "none", None, 10, None),
+        (3, None, None, 10, None),
+        (2, "high", None, 20, 10),
+        (1, "high", None, 10, None),
+        (3, "high", 25, 25, None),
+    ],
+)
+def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
+    bench: Bench, factor: float, effort: str | None, own_s: float | None, limit_s: float, head_s: float | None
+) -> None:
+    step = step_of(bench, first_token_s=own_s)
+    facts = replace(step.deployment.target.facts, first_token_factor=factor, efforts=("none", "high"))
+    deployment = replace(step.deployment, target=replace(step.deployment.target, facts=facts))
+    step, asked = replace(step, deployment=deployment), replace(STREAM, reasoning_effort=effort)
+    form = form_of(asked, step, BOUNDS, bench.deadline, Pulses(), 55, NOW, is_last_step=False)
+    assert form[1:] == (limit_s, head_s, False)
+    assert had_time(form, step, BOUNDS, is_last_step=False)
+    assert not had_time((asked, limit_s - 1, None, False), step, BOUNDS, is_last_step=False)
+
+
+@pytest.mark.parametrize(
     ("request_", "own_s", "is_quick", "is_last", "least_s"),
     [
         (JSON, None, False, False, 300),

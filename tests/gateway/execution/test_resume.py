@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx
@@ -26,6 +27,7 @@ from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
     ChatRequest,
+    ChoiceFinish,
     Failed,
     Finished,
     JsonObjectFormat,
@@ -56,7 +58,7 @@ def sse(*deltas: Any, finish: str | None = None, usage: Any = None, error: str |
         lines.append({"choices": [], "usage": usage})
     chunks = [{"id": "s", "model": "m", "created": 1, **line} for line in lines]
     if error:
-        chunks.append({"error": {"code": error, "message": "words"}})
+        chunks.append({"error": {"code": error, "type": error, "message": "words"}})
     pieces = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]
     return httpx.Response(200, headers=SSE, stream=_Pieces([*pieces, *([b"data: [DONE]\n\n"] if finish else [])]))
 
@@ -212,6 +214,27 @@ async def test_a_filter_in_the_midst_is_an_end(bench: Bench, code: str) -> None:
     events = await events_of(await begun(bench))
     assert isinstance(events[-1], Finished)
     assert not second.called
+
+
+async def test_what_nobody_else_would_answer_is_not_asked_of_the_next(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error="invalid_request_error"))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    events = await events_of(await begun(bench))
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.INVALID_REQUEST
+    assert not second.called
+
+
+async def test_a_stop_across_the_seam_is_the_end_whatever_else_is_said(bench: Bench) -> None:
+    request = replace(HELLO, stop=("three four",))
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two three")))
+    bench.router.post(SECOND).mock(
+        side_effect=lambda _: sse(text("one two three"), text(" four"), text(" five"), finish="length", usage=USAGE)
+    )
+    events = await events_of(await begun(bench, request))
+    assert said(events) == "one two three"
+    assert events[-2:] == [ChoiceFinish("stop"), Finished()]
+    assert bench.record.resumed is not None
 
 
 async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from gateway.api.line import HEAD, Line, SameHead
 from gateway.server import heads
-from gateway.server.heads import KnownHead
+from gateway.server.heads import KnownHead, request_scope
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
 from tests.gateway.server.wires import Wire
@@ -97,6 +97,8 @@ def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> No
         START + b"content-length: 5\r\n" + END + b"hello!",
         b"\r\n" + START + b"content-length: 5\r\n" + END,
         START[:-8] + b"content-length: 5\r\n" + END,
+        START.replace(b"a=b", b"a=c") + b"content-length: 5\r\n" + END,
+        START.replace(b"host: here", b"host: hers") + b"content-length: 5\r\n" + END,
         START,
         b"",
     ],
@@ -133,6 +135,21 @@ def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
     for _ in range(heads._MOST_STRANGERS + 1):
         head.learn(HEADERS, SCOPE)
     assert head.opens(data) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "raw_path", "query"),
+    [
+        (b"/v1/models", "/v1/models", b"/v1/models", b""),
+        (b"/v1/models?a=b&c=%20", "/v1/models", b"/v1/models", b"a=b&c=%20"),
+        (b"/v1/%E4%BD%A0%2Fx?", "/v1/\u4f60/x", b"/v1/%E4%BD%A0%2Fx", b""),
+        (b"/" + b"x" * 300 + b"?a=b", "/" + "x" * 300, b"/" + b"x" * 300, b"a=b"),
+    ],
+)
+def test_what_a_target_says(url: bytes, path: str, raw_path: bytes, query: bytes) -> None:
+    scope = request_scope({"root_path": "", "type": "http"}, "1.1", "GET", url)
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, raw_path, query)
+    assert (scope["type"], scope["http_version"], scope["method"]) == ("http", "1.1", "GET")
 
 
 # --- a connection ---------------------------------------------------------------------------------

@@ -86,6 +86,21 @@ def test_what_changes_is_told_and_nothing_else(name: str) -> None:
         assert all(route.region in text for route in plan.routes)
 
 
+def test_a_shadow_counts_among_those_who_get_prompts() -> None:
+    shadow = "aliases: [gpt-4o]\n    shadow: {default: {deployment: chatgpt-us, share: 10%}}"
+    old = changed(("aliases: [gpt-4o]", shadow))
+    plan = planned(
+        old.replace("chatgpt-us: {provider: openai, model: gpt-6-luna", "chatgpt-us: {provider: openai, model: gpt-4o"),
+        old,
+    )
+    (item,) = plan.deployments
+    assert item.asked_by == ("assistant/us", "assistant/default")
+    assert [(route.region, route.because) for route in plan.routes] == [
+        ("us", ("chatgpt-us",)),
+        ("default", ("chatgpt-us",)),
+    ]
+
+
 def test_only_a_wider_boundary_is_called_wider() -> None:
     wide = changed(("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN, HK]}"))
     (item,) = planned(OLD, wide).regions

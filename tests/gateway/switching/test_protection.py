@@ -17,6 +17,10 @@ PROTECTED += f'admin_keys: ["{KEY}"]\n'
 SPARE = (
     "  spare: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:1/v1', stores: CN, processes: CN}\n"
 )
+OPENED = "deployments:\n"
+SHADOW = "    shadow: {cn: {deployment: spare, share: 10%}}\n"
+SHADOWED = PROTECTED.replace(OPENED, f"{OPENED}{SPARE}").replace("aliases: [gpt-4o]\n", f"aliases: [gpt-4o]\n{SHADOW}")
+EXPORTER = "exporters: {{t: {{endpoint: 'https://{}', stores: CN, processes: CN, regions: [{}]}}}}\n"
 
 CHANGES = {
     "another boundary": (("boundary: [CN], protected", "boundary: [CN, HK], protected"), "boundary"),
@@ -43,9 +47,9 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def judged(new: str) -> dict[str, str]:
-    keys = changed_keys(*(parse_yaml(text.encode(), "test.yaml").values for text in (PROTECTED, new)))
-    old, after = table_of(PROTECTED), table_of(new)
+def judged(new: str, before: str = PROTECTED) -> dict[str, str]:
+    keys = changed_keys(*(parse_yaml(text.encode(), "test.yaml").values for text in (before, new)))
+    old, after = table_of(before), table_of(new)
     return protected_changes(old, after, plan_of(old, after, tuple(keys)))
 
 
@@ -58,7 +62,7 @@ def test_a_change_of_a_protected_region_is_one(name: str) -> None:
         new = new.replace("cn: [qwen-cn]", "cn: [qwen-cn, spare]")
     if name == "the region goes":
         new = new.replace("      cn: [qwen-cn]\n", "").replace(", region: cn}", "}")
-    assert why in judged(new)["cn"]
+    assert why in judged(new)["cn"].split(", ")
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -71,3 +75,39 @@ def test_a_change_elsewhere_is_none(name: str) -> None:
 def test_a_region_becomes_protected_without_a_signature() -> None:
     old, new = table_of(WORLD), table_of(PROTECTED)
     assert protected_changes(old, new, plan_of(old, new)) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "becomes", "why"),
+    [
+        ("127.0.0.1:1/v1", "127.0.0.1:2/v1", "the deployment spare"),
+        ("model: m,", "api_key: '${EDGE_SECRET}', model: m,", "the deployment spare"),
+        (SHADOW, "", "the route of assistant"),
+        ("share: 10%", "share: 20%", "the route of assistant"),
+        ("share: 10%", "share: 10%, keep_text: true", "the route of assistant"),
+    ],
+)
+def test_a_shadow_hears_the_prompts_so_it_is_protected_too(written: str, becomes: str, why: str) -> None:
+    shadowed = SHADOWED.replace("blocked: [CU", "cell: {territory: CN, serves: [cn]}\nblocked: [CU")
+    assert written in shadowed
+    assert judged(shadowed.replace(written, becomes), shadowed) == {"cn": why}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("", EXPORTER.format("a.example", "cn"), {"cn": "exporters"}),
+        (EXPORTER.format("a.example", "cn"), "", {"cn": "exporters"}),
+        (EXPORTER.format("a.example", "cn"), EXPORTER.format("b.example", "cn"), {"cn": "exporters"}),
+        (EXPORTER.format("a.example", "cn"), EXPORTER.format("a.example/other", "cn"), {"cn": "exporters"}),
+        ("", EXPORTER.format("a.example", "default"), {}),
+    ],
+)
+def test_who_is_told_of_its_requests(before: str, after: str, why: dict[str, str]) -> None:
+    assert judged(PROTECTED + after, PROTECTED + before) == why
+
+
+def test_without_documents_to_compare_the_tables_tell() -> None:
+    old = table_of(PROTECTED)
+    new = table_of(PROTECTED.replace("model: qwen3-max", "model: qwen-plus"))
+    assert protected_changes(old, new, plan_of(old, new)) == {"cn": "the deployment qwen-cn"}
