@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,12 +136,12 @@ class SwitchLog:
         self._told = told
         # At the end of the process, the thread of a switch may not have come back yet.
         self._one_at_a_time = threading.RLock()
-        try:
+        with ExitStack() as undone:  # by whatever fails: nothing is held by a log that there isn't
+            undone.callback(self.lock.release)
             self.history: History = open_history(directory)
+            undone.callback(self.history.close)
             self._audit = Audit(directory, self.history.audit_head())
-        except StateError:
-            self.lock.release()
-            raise
+            undone.pop_all()
         self._owed: list[_Line] = []
         """What must be told before anything else."""
         if self._audit.mended:

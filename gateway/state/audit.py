@@ -108,12 +108,15 @@ class Audit:
         self._torn_at: int | None = None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            if not take(self._descriptor):
+            try:
+                if not take(self._descriptor):
+                    raise StateError(
+                        f"{self._path} is written by another gateway, whose gateway.lock is gone: stop it first"
+                    )
+                self._find_head(known)
+            except BaseException:
                 os.close(self._descriptor)
-                raise StateError(
-                    f"{self._path} is written by another gateway, whose gateway.lock is gone: stop it first"
-                )
-            self._find_head(known)
+                raise
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
 

@@ -3,6 +3,7 @@ of something that wasn't done is taken back."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from gateway.live.compiled import State
 from gateway.live.switch_log import SwitchLog, judge
 from gateway.state.audit import Head, verify_trail
 from gateway.state.database import StateError
-from gateway.state.history import Pointer
+from gateway.state.history import History, Pointer, open_history
 from gateway.switching.comparing import NO_TABLE
 from providers.registry import load_registry
 from tests.tables import KEYS, WORLD
@@ -191,3 +192,34 @@ def test_a_lock_that_was_taken_for_a_stale_one_lets_no_second_writer_in(log: Swi
             SwitchLog(tmp_path)
     switch(log, FIRST, SECOND)
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+
+
+def test_a_log_that_can_not_be_opened_lets_go_of_the_history(
+    log: SwitchLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[History] = []
+
+    def remembered(directory: Path) -> History:
+        opened.append(open_history(directory))
+        return opened[-1]
+
+    monkeypatch.setattr("gateway.live.switch_log.open_history", remembered)
+    (tmp_path / "gateway.lock").unlink()
+    with pytest.raises(StateError, match="is written by another gateway"):
+        SwitchLog(tmp_path)
+    (history,) = opened
+    with pytest.raises(StateError, match="closed database"):
+        history.pointer()
+
+
+def test_a_trail_that_could_not_be_read_is_not_kept_from_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.state.audit.os.pread", broken)
+        with pytest.raises(StateError, match=os.strerror(errno.EIO)):
+            SwitchLog(tmp_path)
+    begun(tmp_path).close()
