@@ -196,7 +196,7 @@ def parse_json(body: bytes) -> object:
 
 
 def _parsed(body: bytes) -> object:
-    if holds_beside_texts(body, MAX_BESIDE_TEXTS_BYTES):
+    if len(body) > MAX_BESIDE_TEXTS_BYTES and holds_beside_texts(body, MAX_BESIDE_TEXTS_BYTES):
         limit = f"{MAX_BESIDE_TEXTS_BYTES // 2**20} MB"
         raise ApiError(
             "request_too_large",

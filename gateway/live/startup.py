@@ -58,6 +58,8 @@ class Opening:
                 self._switch_log = SwitchLog(settings.state_dir, _tell)
                 self._aside = self._switch_log.aside(self._config)
             except StateError as error:
+                if self._switch_log is not None:
+                    self._switch_log.close()
                 raise CommandError(str(error)) from None
             if self._aside is None and not is_there(self._config):
                 self._switch_log.close()

@@ -151,6 +151,8 @@ def test_it_holds_over_a_start_without_the_file(
     monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
     assert gateway("serve", "--port", "0").status == 0
     assert [it.table.version for it in begun] == [served[0]]
+    assert begun[0].switch_log is not None
+    begun[0].switch_log.close()
 
 
 @pytest.mark.parametrize("is_rolled_back", [True, False])
