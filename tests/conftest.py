@@ -1,6 +1,6 @@
 """What holds for every test: how long one takes on a busy machine decides nothing, and how much a property is shown.
 
-`make test` draws fewer examples of each property, which are others each time; `make ci` goes on to run all of them with
+`make test` draws fewer examples of each property, which are others each time; `make ci` goes on to draw twice as many with
 `--hypothesis-profile=wide`. Hypothesis's own profile for CI keeps what it sets, and so does that of `tests.mutation`.
 """
 
@@ -19,7 +19,7 @@ httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
 
 _PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", _PATIENT, max_examples=40)
-settings.register_profile("wide", _PATIENT)
+settings.register_profile("wide", _PATIENT, max_examples=80)
 if settings.get_current_profile_name() in ("default", "ci"):
     settings.load_profile("fast")
 
