@@ -33,7 +33,7 @@ from providers.classify import MESSAGES
 from providers.failures import Failure
 from providers.fitting import IDENTITY
 
-__all__ = ["parts_of", "redacted", "without_quotes"]
+__all__ = ["Quotes", "parts_of", "redacted"]
 
 _KEY = "[redacted]"
 _QUOTE = "[from the request]"
@@ -76,7 +76,7 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     if sum(map(len, texts)) > _MOST_SEARCHED:
         # To look through it all would hold up everybody else.
         return replace(failure, detail=_TOO_MUCH if failure.detail else "", code=None, param=None)
-    quotes = _Quotes(texts)
+    quotes = Quotes(texts)
     message = failure.message if is_ours else quotes.parts_struck_from(_without_keys(failure.message, deployment))
     detail, code, param = (_clean(text, deployment, quotes) if text else text for text in told)
     if (message, detail, code, param) == (failure.message, *told):
@@ -84,7 +84,7 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     return replace(failure, message=message, detail=detail or "", code=code, param=param)
 
 
-def _clean(text: str, deployment: Deployment, quotes: _Quotes) -> str:
+def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
     def struck(told: str) -> str:
         return quotes.struck_from(_without_keys(told, deployment))
 
@@ -222,7 +222,7 @@ def _beside_the_text(message: Message) -> Iterator[str]:
             pass
 
 
-class _Quotes:
+class Quotes:
     """Finds what a text repeats of these: one of them as a whole, or a good part of it."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
@@ -257,11 +257,6 @@ class _Quotes:
             else:
                 place += 1
         return "".join([*kept, told[done:]])
-
-
-def without_quotes(told: str, texts: tuple[str, ...]) -> str:
-    """The text without what it repeats of these."""
-    return _Quotes(texts).struck_from(told)
 
 
 def _without_escaped(

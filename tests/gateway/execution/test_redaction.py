@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.execution.redaction import redacted, without_quotes
+from gateway.execution.redaction import Quotes, redacted
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.chat import (
@@ -313,7 +313,7 @@ def test_what_quotes_nothing_is_told_as_it_was(deployment: Deployment, told: str
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
 @example("abc", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "b", 3)
 def test_no_long_part_of_the_request_remains(before: str, text: str, after: str, start: int) -> None:
-    kept = without_quotes(before + text[start:] + after, (text,))
+    kept = Quotes((text,)).struck_from(before + text[start:] + after)
     for place in range(len(text) - 23):
         part = text[place : place + 24]
         if not any(letter.isspace() for letter in part):
