@@ -134,6 +134,13 @@ def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them()
     assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
 
 
+def test_a_documents_name_is_as_long_as_it_may_be() -> None:
+    names = ("x" * 250 + ".pdf", "x" * 197 + " y.pdf", "x" * 198)
+    papers = tuple(FilePart("data:application/pdf;base64,JVBERg==", name) for name in names)
+    blocks = sent(UserMessage((TextPart("Read"), *papers)))["messages"][0]["content"][1:]
+    assert [block["document"]["name"] for block in blocks] == ["x" * 198 + " 1", "x" * 197 + " 2", "x" * 198 + " 3"]
+
+
 @pytest.mark.parametrize(
     "messages",
     [
