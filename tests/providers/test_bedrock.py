@@ -297,6 +297,12 @@ def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
     assert ADAPTER.parse_response(whole(), TARGET) == answer
 
 
+def test_a_large_number_of_a_call_is_not_rounded() -> None:
+    message = {"content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"wei": 2**89}}}]}
+    answer = ADAPTER.parse_response(whole(output={"message": message}), TARGET)
+    assert answer.choices[0].message.tool_calls[0].arguments == f'{{"wei":{2**89}}}'
+
+
 def test_the_last_event_ends_it_before_the_connection_does() -> None:
     parser = ADAPTER.stream_parser(TARGET)
     made = [one for piece in STREAM for one in parser.feed(piece)]
