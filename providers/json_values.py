@@ -32,6 +32,7 @@ __all__ = [
     "read_map",
     "read_str",
     "split_high_surrogate",
+    "unrounded",
 ]
 
 _EMPTY: Mapping[str, object] = {}
@@ -39,6 +40,7 @@ _EMPTY: Mapping[str, object] = {}
 _MOST_BESIDE_TEXTS_BYTES = 16 * 1024 * 1024
 _INT64 = 2**63
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
 
 
 class JsonError(ValueError):
@@ -62,6 +64,17 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
             return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise JsonError("not valid JSON") from error
+
+
+def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
+    """The object that `loads` read of these bytes, its whole numbers beyond 64 bits as they are written there: the fast
+    way makes floats of them. What can be read in no other way stays."""
+    if not _MAYBE_BEYOND_64_BITS.search(data):
+        return value
+    try:
+        return as_map(json.loads(data, parse_constant=lambda _: None, parse_float=_finite)) or value
+    except (ValueError, RecursionError):
+        return value
 
 
 def holds_beside_texts(data: bytes | bytearray | memoryview | str, most: int) -> bool:

@@ -18,7 +18,17 @@ from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_map, dumps_text, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    as_map,
+    dumps_text,
+    read_count,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+    unrounded,
+)
 
 __all__ = ["MessageReader", "read_completion"]
 
@@ -45,7 +55,8 @@ def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     if body.get("type") != "message" or not isinstance(body.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
     reader = MessageReader(target)
-    reader.read_message(body)
+    # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
+    reader.read_message(unrounded(body, response.body) if b"tool_use" in response.body else body)
     return fold(reader.assembler.take())
 
 

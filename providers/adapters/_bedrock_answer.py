@@ -28,6 +28,7 @@ from providers.json_values import (
     read_list,
     read_map,
     read_str,
+    unrounded,
 )
 from providers.phrases import Phrases
 
@@ -109,7 +110,10 @@ def classify(name: str, body: Mapping[str, object], response: WireResponse) -> F
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     """The whole answer of a 2xx body; raises ProviderFailed."""
-    body = error_object(response.body)
+    body: Mapping[str, object] = error_object(response.body)
+    if b"toolUse" in response.body:
+        # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
+        body = unrounded(body, response.body)
     message = read_map(read_map(body, "output"), "message")
     if not isinstance(message.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))

@@ -68,6 +68,7 @@ _DOCUMENT_FORMATS = {
     "text/plain": "txt",
 }
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
+_MOST_NAME_CHARACTERS = 200
 _OWN_FIELDS = "additionalModelRequestFields"
 _ANY_EFFORT = ("none", "low", "medium", "high")
 _USUAL_MAX_TOKENS = 4096
@@ -238,9 +239,12 @@ def _part(part: Part, numbers: Iterator[int]) -> _Block:
                 raise UnsupportedFeature(
                     "file", f"the provider takes files of the types {', '.join(_DOCUMENT_FORMATS)}"
                 )
-            # Two documents of one name are refused, in all of a request, and so are most characters in it.
+            # Two documents of one name are refused, in all of a request, and so are most characters in it, and a longer
+            # one than that of a file may be.
             name = " ".join(_NOT_IN_A_NAME.sub(" ", filename or "").split()) or "document"
-            named = {"format": _DOCUMENT_FORMATS[mime], "name": f"{name} {next(numbers)}"}
+            number = f" {next(numbers)}"
+            name = name[: _MOST_NAME_CHARACTERS - len(number)].rstrip() + number
+            named = {"format": _DOCUMENT_FORMATS[mime], "name": name}
             return {"document": {**named, "source": {"bytes": data}}}
         case AudioPart():
             raise UnsupportedFeature("audio", "the provider takes no sound in this form")

@@ -31,6 +31,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
     change_request,
+    said_in,
     text_of,
 )
 from providers.codec.encode_request import encode_request, encode_tool_call
@@ -214,9 +215,9 @@ def _message(message: Message, multimodal: bool) -> dict[str, object]:
             return {"role": "system", "content": _content(content, multimodal)}
         case UserMessage(content):
             return {"role": "user", "content": _content(content, multimodal)}
-        case AssistantMessage(content, refusal, _, calls):
+        case AssistantMessage(tool_calls=calls):
             # Reasoning text stays out: the provider doesn't take it back.
-            text = text_of(content) or refusal or ""
+            text = said_in(message)
             body: dict[str, object] = {"role": "assistant", "content": _content(text, multimodal and bool(text))}
             if calls:
                 body["tool_calls"] = [encode_tool_call(call) for call in calls]

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from providers.adapter import Target
 from providers.adapters._openai_thoughts import unpack
-from providers.adapters._tool_loops import safe_call_id
+from providers.adapters._tool_loops import safe_call_id, spoken
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AllowedTools,
@@ -68,7 +68,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     _check_features(request)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
     body["model"] = target.model
-    body["input"] = [item for message in request.messages for item in _items(message, target.model)]
+    body["input"] = list(_input(request.messages, target.model))
     for name in _PLAIN:
         if (value := getattr(request, name)) is not None:
             body[name] = value
@@ -102,18 +102,22 @@ def _check_features(request: ChatRequest) -> None:
         raise UnsupportedFeature("logprobs", "the model gives no log probabilities, where it thinks about tools")
 
 
-def _items(message: Message, model: str) -> Iterator[dict[str, object]]:
-    match message:
-        case SystemMessage(content, role):
-            yield {"role": role, "content": _content(content)}
-        case UserMessage(content):
-            yield {"role": "user", "content": _content(content)}
-        case AssistantMessage():
-            yield from _said(message, model)
-        case ToolMessage(call_id, content):
-            yield {"type": "function_call_output", "call_id": safe_call_id(call_id), "output": text_of(content)}
-        case _:
-            assert_never(message)
+def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object]]:
+    """The conversation as items. An output belongs to its call by the id alone, however far apart they stand, so that
+    an id which came in two turns is made two: servers that count their calls anew in each answer have `call_0` in all.
+    """
+    for message, results in spoken(messages):
+        match message:
+            case SystemMessage(content, role):
+                yield {"role": role, "content": _content(content)}
+            case UserMessage(content):
+                yield {"role": "user", "content": _content(content)}
+            case AssistantMessage():
+                yield from _said(message, model)
+            case _:
+                assert_never(message)
+        for call, text in results:
+            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": text}
 
 
 def _said(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:

@@ -23,6 +23,7 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.codec.encode_request import encode_message
@@ -97,8 +98,8 @@ def _message(message: Message, row: Row, *, owes: bool) -> dict[str, object]:
             return encode_message(UserMessage(_content(content, row), name if names else None))
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, text_of(content)))
-        case AssistantMessage(content, refusal, reasoning, calls, name):
-            text = text_of(content) or refusal or ("" if content is not None or not calls else None)
+        case AssistantMessage(content, _, reasoning, calls, name):
+            text = said_in(message) or ("" if content is not None or not calls else None)
             body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
             if owes:
                 # Whoever hid the thoughts sends a blank in their place.

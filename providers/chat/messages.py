@@ -149,5 +149,6 @@ def text_of(content: str | tuple[Part, ...] | None) -> str:
 
 
 def said_in(message: AssistantMessage) -> str:
-    """The text of an answer, for formats in which a refusal is a text like any other."""
-    return text_of(message.content) or message.refusal or ""
+    """The text of an answer, for formats in which a refusal is a text like any other: a model may begin before it
+    refuses."""
+    return text_of(message.content) + (message.refusal or "")

@@ -127,6 +127,12 @@ def test_a_whole_answer_reads_as_its_stream() -> None:
     assert folded(json.dumps(body).encode()) == streamed
 
 
+def test_a_large_number_of_a_call_is_the_same_in_both_forms() -> None:
+    piece = {"type": "input_json_delta", "partial_json": f'{{"wei":{2**89}}}'}
+    streamed = folded(started(), block(0, TOOL, piece), ended("tool_use"))
+    assert whole({**TOOL, "input": {"wei": 2**89}}, stop_reason="tool_use") == streamed
+
+
 @pytest.mark.parametrize(
     ("word", "reason", "raw"),
     [

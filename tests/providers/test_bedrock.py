@@ -134,6 +134,13 @@ def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them()
     assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
 
 
+def test_a_documents_name_is_as_long_as_it_may_be() -> None:
+    names = ("x" * 250 + ".pdf", "x" * 197 + " y.pdf", "x" * 198)
+    papers = tuple(FilePart("data:application/pdf;base64,JVBERg==", name) for name in names)
+    blocks = sent(UserMessage((TextPart("Read"), *papers)))["messages"][0]["content"][1:]
+    assert [block["document"]["name"] for block in blocks] == ["x" * 198 + " 1", "x" * 197 + " 2", "x" * 198 + " 3"]
+
+
 @pytest.mark.parametrize(
     "messages",
     [
@@ -288,6 +295,12 @@ def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
     assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
     assert answer.usage == Usage(117, 5, cached_tokens=100)
     assert ADAPTER.parse_response(whole(), TARGET) == answer
+
+
+def test_a_large_number_of_a_call_is_not_rounded() -> None:
+    message = {"content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"wei": 2**89}}}]}
+    answer = ADAPTER.parse_response(whole(output={"message": message}), TARGET)
+    assert answer.choices[0].message.tool_calls[0].arguments == f'{{"wei":{2**89}}}'
 
 
 def test_the_last_event_ends_it_before_the_connection_does() -> None:

@@ -30,6 +30,7 @@ from providers.json_values import (
     read_map,
     read_str,
     split_high_surrogate,
+    unrounded,
 )
 from tests.examples import examples
 from tests.providers.strategies import json_values, unhurried
@@ -59,6 +60,28 @@ def test_what_is_written_is_read_again(value: Any) -> None:
 )
 def test_what_vendors_send(text: str, value: object) -> None:
     assert loads_text(text) == loads(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"n":618970019642690137449562111}', {"n": 618970019642690137449562111}),
+        ('{"n":[-18446744073709551616,1e30,NaN,1e999,2.5]}', {"n": [-(2**64), 1e30, None, None, 2.5]}),
+        ('{"s":"00000000000000000000\\ud83d"}', {"s": "00000000000000000000\ud83d"}),
+        ('\ufeff{"n":618970019642690137449562111}', {"n": 618970019642690137449562111}),
+        ('{"n":18446744073709551615}', {"n": 2**64 - 1}),
+    ],
+)
+def test_numbers_beyond_64_bits_are_as_they_were_written(text: str, value: object) -> None:
+    data = text.encode()
+    read = unrounded(as_map(loads(data)), data)
+    assert repr(read) == repr(value)
+
+
+def test_what_can_be_read_in_no_other_way_stays() -> None:
+    rounded = {"n": 1e30}
+    assert unrounded(rounded, b'{"n":' + b"9" * 5000 + b"}") is rounded
+    assert unrounded(rounded, b'{"n":1}') is rounded
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:

@@ -332,6 +332,15 @@ def test_ids_of_another_vendor_are_made_fit() -> None:
     assert len(made["call_id"]) <= 64
 
 
+def test_an_id_that_came_in_two_turns_is_made_two() -> None:
+    # A server that counts its calls anew in each answer, as Kimi's models are served (`terminal:0`), answered before.
+    turn = (AssistantMessage(tool_calls=(CALL,)), ToolMessage(CALL.id, "-3"))
+    items = sent(replace(ASK, messages=(UserMessage("Hi"), *turn, *turn, *turn)))["input"]
+    ids = ["call_1", "call_1_2", "call_1_3"]
+    assert [item["call_id"] for item in items if item.get("type") == "function_call"] == ids
+    assert [item["call_id"] for item in items if item.get("type") == "function_call_output"] == ids
+
+
 @given(st.lists(st.builds(SealedThought, st.text(min_size=1), st.text(min_size=1), st.tuples(st.text())), max_size=4))
 def test_what_is_packed_is_unpacked_by_its_own_model(thoughts: list[SealedThought]) -> None:
     packed = pack(thoughts, MODEL)
