@@ -41,7 +41,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MOST_MS = 999_999_999
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 # Around a header's value (RFC 9110, section 5.6.3). What else a text may end with can be a byte of a key's last letter.
-_SPACE = " \t"
+_SPACE = b" \t"
 _FORWARDING = re.compile(
     r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
     r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
@@ -76,13 +76,13 @@ class Visitor:
         return self.repeated.get(name) or (value,)
 
     def all(self, name: bytes) -> tuple[str, ...]:
-        """Every value of a header, as text."""
-        return tuple([value.decode("latin-1") for value in self.values(name)])
+        """Every value of a header, as text, without the space around it: the server leaves what stands behind."""
+        return tuple([value.strip(_SPACE).decode("latin-1") for value in self.values(name)])
 
     def one(self, name: bytes) -> str | None:
         """The first value of a header, None if absent."""
         values = self.values(name)
-        return values[0].decode("latin-1") if values else None
+        return values[0].strip(_SPACE).decode("latin-1") if values else None
 
 
 def headers_of(scope: Any) -> Visitor:
@@ -169,12 +169,12 @@ def _key_of(visitor: Visitor) -> bytes:
 
 
 def _sought_key(visitor: Visitor) -> str:
-    keys = {value.strip(_SPACE) for value in visitor.all(b"x-api-key")} - {""}
+    keys = set(visitor.all(b"x-api-key")) - {""}
     for value in visitor.all(b"authorization"):
-        scheme, _, key = value.strip(_SPACE).partition(" ")
-        if scheme.lower() != "bearer" or not key.strip(_SPACE):
+        scheme, _, key = value.partition(" ")
+        if scheme.lower() != "bearer" or not (key := key.lstrip(" \t")):
             raise _no_key("`authorization` must be `Bearer KEY`")
-        keys.add(key.strip(_SPACE))
+        keys.add(key)
     if not keys:
         raise _no_key("no key was sent: use `authorization: Bearer KEY`")
     if len(keys) > 1:

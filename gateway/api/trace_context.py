@@ -24,7 +24,7 @@ def trace_of(visitor: Visitor) -> TraceContext | None:
     """The caller's trace, None if it has none that is sound."""
     if b"traceparent" not in visitor.headers or b"traceparent" in visitor.repeated:
         return None
-    parent = _PARENT.fullmatch(visitor.headers[b"traceparent"].decode("latin-1"))
+    parent = _PARENT.fullmatch(visitor.one(b"traceparent") or "")
     if parent is None or (parent[1] == "00" and parent[5] is not None):
         return None
     sampled = bool(int(parent[4], 16) & _SAMPLED)

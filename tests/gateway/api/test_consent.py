@@ -48,7 +48,7 @@ def test_nothing_is_read_where_nobody_asks() -> None:
 
 
 def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> None:
-    assert said("backend", "granted") == ConsentSaid(digest("backend"), asserted=True)
+    assert said("backend", "granted") == said("backend", " granted \t") == ConsentSaid(digest("backend"), asserted=True)
     refused = said("app", "granted")
     assert (refused.asserted, refused.token) == (False, None)
     assert refused.note == "`granted` is ignored: this key may not assert consent"
@@ -61,9 +61,9 @@ def test_who_needs_no_key_speaks_for_nobody() -> None:
     assert heard.note
 
 
-@pytest.mark.parametrize("value", ["GRANTED", "granted ", "granted, granted", "yes", "", "c1.1.x"])
+@pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])
 def test_everything_else_is_taken_for_a_token(value: str) -> None:
-    assert said("backend", value) == ConsentSaid(digest("backend"), token=value)
+    assert said("backend", value) == said("backend", f"{value} ") == ConsentSaid(digest("backend"), token=value)
 
 
 @pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])

@@ -72,6 +72,18 @@ def test_a_visitor_is_what_the_headers_say() -> None:
     assert headers_of({"headers": [], "query_string": b""}).peer is None
 
 
+@pytest.mark.parametrize("value", ["1500 ", "1500\t", " 1500", " \t1500\t "])
+def test_the_space_around_a_value_is_no_part_of_it(value: str) -> None:
+    """RFC 9110, section 5.5. The parser of uvicorn leaves what stands behind."""
+    visitor = visit(("x-gateway-timeout-ms", value), ("x-request-id", value))
+    assert visitor.all(b"x-request-id") == ("1500",)
+    assert (timeout_s_of(visitor), request_id_of(visitor)) == (1.5, "1500")
+
+
+def test_a_byte_that_is_a_space_elsewhere_stays() -> None:
+    assert visit(("a", b"b\xa0")).one(b"a") == "b\xa0"
+
+
 @pytest.mark.parametrize("given_id", ["a", "my-id.1:2_3", "x" * 128])
 def test_a_sane_request_id_is_kept(given_id: str) -> None:
     assert request_id_of(visit(("x-request-id", given_id))) == given_id

@@ -24,6 +24,7 @@ def read(*parents: str, states: tuple[str, ...] = ()) -> TraceContext | None:
     ("header", "sampled"),
     [
         (SOUND, True),
+        (f"{SOUND} \t", True),
         (f"00-{TRACE}-{SPAN}-00", False),
         (f"00-{TRACE}-{SPAN}-03", True),
         (f"00-{TRACE}-{SPAN}-fe", False),
@@ -41,7 +42,8 @@ def test_a_sound_parent_is_taken(header: str, sampled: bool) -> None:
         "",
         "00",
         SOUND.upper(),
-        SOUND + " ",
+        SOUND + " -",
+        SOUND + "\xa0",
         f"ff-{TRACE}-{SPAN}-01",
         f"00-{TRACE}-{SPAN}-01-more",
         f"cc-{TRACE}-{SPAN}-01.more",
