@@ -10,6 +10,7 @@ import orjson
 
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
+from gateway.api.names import check_names
 from gateway.execution.deadline import Deadline
 from providers.chat import ChatRequest
 from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
@@ -184,14 +185,18 @@ def read_request(body: bytes) -> ChatRequest:
     if request is None:
         # One in the plain form has three levels, and isn't asked.
         _check_depth(body, value)
-        request = decode_any_request(value)
+        check_names(body, value)
+        return decode_any_request(value)
+    check_names(body, value)
     return request
 
 
 def parse_json(body: bytes) -> object:
-    """The parsed body; raises ApiError with the line and column of a mistake, or for nesting that is too deep."""
+    """The parsed body; raises ApiError with the line and column of a mistake, for nesting that is too deep, or for a
+    name that an object has twice."""
     value = _parsed(body)
     _check_depth(body, value)
+    check_names(body, value)
     return value
 
 

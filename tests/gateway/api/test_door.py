@@ -257,6 +257,24 @@ def test_without_clients_nobody_comes_through_a_proxy(name: str) -> None:
         authenticate(WITHOUT_CLIENTS, visit((name, "x")))
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "a:b@localhost", "x", ""],
+)
+def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
+    """Its name may be resolved to this machine's address (DNS rebinding); a page has no address's name."""
+    assert refusal_of(WITHOUT_CLIENTS, visit(("host", host))) == (403, "permission_denied")
+    assert authenticate(TABLE, visit(("host", host), ("x-api-key", KEY))) is not None
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:8080", "gateway.localhost", "127.0.0.1:8080", "127.0.0.2", "0.0.0.0:80", "[::1]:8080"],
+)
+def test_without_clients_this_machine_is_called_by_its_address(host: str) -> None:
+    assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None
+
+
 def test_an_edge_of_the_config_is_a_proxy_too() -> None:
     text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
     table = table_of(text.replace("CF-IPCountry", "X-My-Country"))

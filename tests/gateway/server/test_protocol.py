@@ -328,12 +328,12 @@ def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def post(path: bytes = b"/echo", body: bytes = b"hello", *lines: bytes) -> bytes:
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % (path, len(body))
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n" % (path, len(body))
     return head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
 
 
 def get(path: bytes = b"/echo") -> bytes:
-    return b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path
+    return b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path
 
 
 # --- what is well formed --------------------------------------------------------------------------
@@ -1100,7 +1100,7 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
 ) -> None:
     inner = chat("smuggled")
     length, type_ = b"content-length: %d\r\n", b"content-type: application/json\r\n"
-    start = b"POST " + CHAT + b" HTTP/1.1\r\nhost: x\r\n" + type_
+    start = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\n" + type_
     attacks = [
         start + length % 0 + length % len(inner) + b"\r\n" + inner,
         start + length % 5 + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
@@ -1127,7 +1127,7 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
 def test_a_trailer_says_nothing_about_the_caller(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Without client keys a forwarding header is refused; in a trailer it is not even seen."""
     body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
-    head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     chunks = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\nx-forwarded-for: 1.2.3.4\r\n\r\n" % (len(body), body)
     with gateway(new_loop) as (provider, door), Conversation(door.port) as client:
         assert client.send(head + chunks).response().status == 200

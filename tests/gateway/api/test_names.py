@@ -1,0 +1,76 @@
+"""No object of a body has a name twice, however the body is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.body import read_request
+from gateway.api.errors import ApiError
+from gateway.api.names import check_names
+
+NAMES = st.sampled_from(["a", "b", ":", '"', "\\", '\\"', '":', "é", ""]) | st.text(alphabet='ab:"\\ ', max_size=4)
+TEXTS = st.text(alphabet='a:"\\{},é\n ', max_size=12)
+VALUES = st.recursive(
+    st.none() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+WRITERS: list[Callable[[object], str]] = [
+    json.dumps,
+    lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    lambda value: json.dumps(value, separators=(",  ", " \t:\n")),
+    lambda value: orjson.dumps(value).decode(),
+]
+
+
+def write(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+@given(value=VALUES, writer=st.sampled_from(WRITERS))
+def test_a_body_with_each_name_once_is_taken(value: object, writer: Callable[[object], str]) -> None:
+    body = write(writer(value))
+    check_names(body, orjson.loads(body))
+
+
+@given(
+    found=st.dictionaries(NAMES, VALUES, min_size=1, max_size=4),
+    more=VALUES,
+    data=st.data(),
+    writer=st.sampled_from(WRITERS),
+)
+def test_a_body_with_a_name_twice_is_refused(
+    found: dict[str, Any], more: object, data: st.DataObject, writer: Callable[[object], str]
+) -> None:
+    name = data.draw(st.sampled_from(sorted(found)))
+    inner = writer(found).rstrip()[:-1] + "," + writer({name: more}).lstrip()[1:]
+    body = write(f'{{"x": [{inner}]}}')
+    with pytest.raises(ApiError, match="twice") as raised:
+        check_names(body, orjson.loads(body))
+    assert raised.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize("place", ["model", "messages[0].content", "tools[1].function.name"])
+def test_its_place_is_told(place: str) -> None:
+    bodies = {
+        "model": b'{"model": "a", "messages": [{"role": "user", "content": "hi"}], "model": "b"}',
+        "messages[0].content": b'{"model": "a", "messages": [{"role": "user", "content": "hi", "content": "ho"}]}',
+        "tools[1].function.name": b'{"model": "a", "messages": [], "tools": [1, {"function": {"name": 1, "name": 1}}]}',
+    }
+    with pytest.raises(ApiError) as raised:
+        read_request(bodies[place])
+    assert raised.value.param == place
+
+
+def test_a_large_body_is_not_searched_for_the_place() -> None:
+    body = b'{"a": 1, "a": "' + b"x" * 1024 * 1024 + b'"}'
+    with pytest.raises(ApiError, match="an object of the body has a name twice") as raised:
+        check_names(body, orjson.loads(body))
+    assert raised.value.param is None
