@@ -975,3 +975,10 @@ def test_what_was_filtered_and_broke_off_is_not_taken_for_broken_off(
     flagged = {**chunks[0], "choices": [{**chunks[0]["choices"][0], **flag}]}
     answer = fold(stream_events(provider, flagged, *chunks[1:], done=False))
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
+
+
+@pytest.mark.parametrize(("asked", "said"), [(2**31 - 1, 65536), (65536, 65536), (9, 9)])
+def test_no_more_is_asked_of_qwen_than_it_gives(asked: int, said: int) -> None:
+    """As through the native API: more is refused."""
+    assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == said
+    assert sent("dashscope-compatible", "some-new-model", replace(ASK, max_tokens=asked))["max_tokens"] == asked
