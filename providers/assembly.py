@@ -77,7 +77,7 @@ class Assembler:
     @property
     def whole(self) -> bool:
         """Whether every choice that was seen has had its finish."""
-        return bool(self._choices) and None not in [choice.finish for choice in self._choices.values()]
+        return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Who answers, as far as this piece says; what was said first stays."""
@@ -202,6 +202,10 @@ class Assembler:
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, mend_surrogates(raw) if raw else None
 
+    def filtered(self, choice: int = 0) -> None:
+        """The safety system stepped in, so that the choice has been filtered, however it ends."""
+        self._choice(choice).filtered = True
+
     def usage(self, usage: Usage | Callable[[], Usage]) -> None:
         """What was counted so far; the last report counts, so that one that takes work to read may be a function."""
         self._usage = usage
@@ -220,8 +224,8 @@ class Assembler:
             return
         choices = sorted(self._choices.items())
         for number, state in choices:
-            if state.cut:
-                self._flush_cut(state, number)
+            for event in state.halves(number) if state.cut else ():
+                self._give(event)
             for call in state.calls:
                 if not call.name:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
@@ -229,7 +233,7 @@ class Assembler:
                 if call.cut or not call.has_arguments:
                     self._give(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
         for number, state in choices:
-            reason: FinishReason = state.finish or "other"
+            reason: FinishReason = state.end or "other"
             if state.calls and reason in ("stop", "other"):
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
@@ -249,8 +253,9 @@ class Assembler:
         """The answer can't become whole; but a filter that steps in after something was said has ended it so."""
         if self.done:
             return
-        if failure.kind is FailureKind.CONTENT_FILTER and self.opened:
-            self._end_filtered(failure.code)
+        blocks = failure.kind is FailureKind.CONTENT_FILTER
+        if (blocks and self.opened) or any(state.filtered for state in self._choices.values()):
+            self._end_filtered(failure.code if blocks else None)
             return
         self._events.append(Failed(failure, self._counted()))
         self.done = True
@@ -289,11 +294,3 @@ class Assembler:
         call.has_arguments = bool(call.waiting)
         self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
         call.waiting = ""
-
-    def _flush_cut(self, state: ChoiceState, choice: int) -> None:
-        if state.cut.pop("reasoning", ""):
-            self._give(ReasoningDelta("\ufffd", choice))
-        if state.cut.pop("text", ""):
-            self._give(TextDelta("\ufffd", choice))
-        if state.cut.pop("refusal", ""):
-            self._give(RefusalDelta("\ufffd", choice))

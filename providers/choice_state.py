@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from providers.chat import FinishReason
+from providers.chat import FinishReason, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
 from providers.json_values import dumps, mend_surrogates, split_high_surrogate
 
 __all__ = ["SURROGATE", "CallState", "ChoiceState", "Content", "is_writable"]
@@ -43,12 +43,14 @@ class CallState:
 class ChoiceState:
     """One choice as far as it is known.
 
-    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal.
+    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal;
+    filtered: whether the safety system stepped in, behind which its own words may come.
     """
 
-    __slots__ = ("by_id", "by_index", "calls", "cut", "finish", "raw", "said")
+    __slots__ = ("by_id", "by_index", "calls", "cut", "filtered", "finish", "raw", "said")
 
     def __init__(self) -> None:
+        self.filtered = False
         self.finish: FinishReason | None = None
         self.raw: str | None = None
         self.calls: list[CallState] = []
@@ -56,6 +58,20 @@ class ChoiceState:
         self.by_id: dict[str, CallState] = {}
         self.said: set[Content] = set()
         self.cut: dict[str, str] = {}
+
+    @property
+    def end(self) -> FinishReason | None:
+        """Why it ended. What was filtered needs no word for that: taken for broken off, it would be asked elsewhere."""
+        return "content_filter" if self.filtered else self.finish
+
+    def halves(self, choice: int) -> Iterator[StreamEvent]:
+        """What is shown, at its end, for the halves of surrogate pairs whose other half never came."""
+        if self.cut.pop("reasoning", ""):
+            yield ReasoningDelta("\ufffd", choice)
+        if self.cut.pop("text", ""):
+            yield TextDelta("\ufffd", choice)
+        if self.cut.pop("refusal", ""):
+            yield RefusalDelta("\ufffd", choice)
 
     def call_of(self, index: int | None, id: str, name: str) -> CallState:
         """The call that a piece belongs to: by its id, by its place, else the last one; a new one if it is none."""

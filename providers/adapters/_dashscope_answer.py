@@ -95,8 +95,10 @@ class NativeReader:
             return
         self.assembler.identify(id=read_str(chunk, "request_id"))
         choices = _choices(chunk)
-        for choice in choices:
-            self._read_choice(choice)
+        # As the vendor's own SDK counts them, where none says which it is.
+        by_place = len(choices) > 1 and all("index" not in choice for choice in choices)
+        for place, choice in enumerate(choices):
+            self._read_choice(choice, place if by_place else read_int(choice, "index") or 0)
         usage = read_map(chunk, "usage")
         if usage:
             self._read_usage(usage, choices)
@@ -109,8 +111,7 @@ class NativeReader:
                     self.assembler.text(text, index)
         self.assembler.fail(failed)
 
-    def _read_choice(self, source: Mapping[str, object]) -> None:
-        index = read_int(source, "index") or 0
+    def _read_choice(self, source: Mapping[str, object], index: int) -> None:
         choice = self._choices.setdefault(index, _Choice())
         message = read_map(source, "message") or read_map(source, "delta")
         word = read_str(source, "finish_reason")

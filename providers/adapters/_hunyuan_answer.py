@@ -118,9 +118,11 @@ class NativeReader:
             self.assembler.text(text, index)
         for entry in read_list(said, "ToolCalls"):
             self._read_call(as_map(entry), index)
+        if blocked:
+            self.assembler.filtered(index)
         word = read_str(source, "FinishReason")
         if word:
-            reason = "content_filter" if blocked else _FINISH.get(word, "other")
+            reason = _FINISH.get(word, "other")
             self.assembler.finish(reason, index, word[:100] if reason == "other" else None)
         else:
             self.assembler.see(index)

@@ -73,22 +73,21 @@ class Thinking:
 class Requests:
     """How a request differs from OpenAI's.
 
-    max_tokens: the field of the limit. rename: our parameter -> the vendor's. bounds: the numbers that are taken; what
-    lies beyond is brought to the nearest, but for `n`: who asks for more answers than there are gets none. constants,
-    streaming, streaming_tools: fields that are always sent, with a stream, with tools in a stream. with_tools: fields
-    that are sent with tools where the request says nothing of them. stream_options: whether usage in a stream must be,
-    and can be, asked for. system: `first` joins all instructions in one message at the beginning. turns: `alternate`
-    makes people (or tools) and the assistant speak in turn: no turn is blank, one stands between a tool's result and
-    the user, and the last turn is a user's, a tool's, or an answer to be continued; `spoken` only leaves nothing blank.
-    details: the words for an image's
-    detail, where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64
-    alone. most_messages: after that.
-    n_beside_tools: whether both can be asked for.
-    choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
-    the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
-    reasoning_back: whether reasoning text goes back in a turn with calls: `kept` if there is any, `required` also if
-    there is none. user_bytes: of `user`; a longer one is told by its SHA-256. json_word: a JSON format needs the word
-    in a message. most_stops, stop_characters: bounds of stop.
+    max_tokens: the field of the limit; bounded_tokens: whether more than the model gives is refused there. rename: our
+    parameter -> the vendor's. bounds: the numbers that are taken; what lies beyond is brought to the nearest, but for
+    `n`: who asks for more answers than there are gets none. constants, streaming, streaming_tools: fields that are
+    always sent, with a stream, with tools in a stream. with_tools: fields that are sent with tools where the request
+    says nothing of them. stream_options: whether usage in a stream must be, and can be, asked for. system: `first`
+    joins all instructions in one message at the beginning. turns: `alternate` makes people (or tools) and the assistant
+    speak in turn: no turn is blank, one stands between a tool's result and the user, and the last turn is a user's, a
+    tool's, or an answer to be continued; `spoken` only leaves nothing blank. details: the words for an image's detail,
+    where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64 alone.
+    most_messages: after that. n_beside_tools: whether both can be asked for. choices: `tool_choice` -> the vendor's
+    word; `omit` leaves the tools out, `leave` the choice itself, `only` sends the one tool and asks for some call.
+    call_ids: the form of a call's id (`nine`: nine letters and digits). reasoning_back: whether reasoning text goes
+    back in a turn with calls: `kept` if there is any, `required` also if there is none. user_bytes: of `user`; a longer
+    one is told by its SHA-256. json_word: a JSON format needs the word in a message. most_stops, stop_characters:
+    bounds of stop.
     base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
@@ -98,6 +97,7 @@ class Requests:
     path_by: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     max_tokens: str = "max_tokens"
+    bounded_tokens: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)

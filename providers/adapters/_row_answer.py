@@ -69,7 +69,6 @@ class _Reader:
         self._rule = rule
         self._errors = errors
         self._sites = sites
-        self._flagged: set[int] = set()
         self._tags: dict[int, ThinkTags] = {}
 
     def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
@@ -105,7 +104,7 @@ class _Reader:
         if repeats:
             delta = message if self._rule.message_is_delta else new_in_message(self.assembler, message, index)
         if blocked or self.is_flagged(source):
-            self._flagged.add(index)
+            self.assembler.filtered(index)
         logprobs = read_map(source, "logprobs") or None
         text = read_text(delta.get("content"))
         word = read_str(source, "finish_reason")
@@ -133,7 +132,7 @@ class _Reader:
         if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
             self.assembler.usage(_usage(usage, self._rule))
         if word and ended:
-            self._end("content_filter" if index in self._flagged else self._ending(word), index, word)
+            self._end(self._ending(word), index, word)
         elif not text:
             self.assembler.see(index)
 

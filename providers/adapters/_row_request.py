@@ -52,7 +52,7 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     """The body; raises UnsupportedFeature for what the vendor can't be asked."""
     rule = row.requests
     _check_features(request, row, target)
-    request = _in_bounds(request, rule)
+    request = _in_bounds(request, rule, target.facts.output_tokens)
     tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
     plain = encode_request(
         # `logprobs: false` is what everybody does who isn't asked; some models refuse the field itself.
@@ -134,7 +134,7 @@ def _check_features(request: ChatRequest, row: Row, target: Target) -> None:
         )
 
 
-def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
+def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) -> ChatRequest:
     """The request with its numbers, and who asks, brought into what the vendor takes; what can't be is refused."""
     changes: dict[str, float | int | str] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
@@ -148,6 +148,8 @@ def _in_bounds(request: ChatRequest, rule: Requests) -> ChatRequest:
         if value is not None and not low <= value <= high:
             nearest = min(max(value, low), high)
             changes[name] = int(nearest) if nearest.is_integer() else nearest
+    if rule.bounded_tokens and request.max_tokens is not None and output_tokens is not None:
+        changes["max_tokens"] = min(request.max_tokens, output_tokens)
     if rule.most_stops is not None and len(request.stop) > rule.most_stops:
         raise UnsupportedFeature("stop", f"this provider takes at most {rule.most_stops} stop sequences")
     if rule.stop_characters is not None and any(len(stop) > rule.stop_characters for stop in request.stop):

@@ -53,6 +53,14 @@ def read(body: object) -> ChatCompletion:
     return ADAPTER.parse_response(response(body), TARGET)
 
 
+def test_choices_that_do_not_say_which_they_are_are_counted() -> None:
+    body = whole({"content": "One."})
+    body["output"]["choices"].append({"finish_reason": "length", "message": {"content": "Two"}})  # type: ignore[index]
+    one, two = read(body).choices
+    assert (one.index, one.message.content, one.finish_reason) == (0, "One.", "stop")
+    assert (two.index, two.message.content, two.finish_reason) == (1, "Two", "length")
+
+
 def fails(body: object) -> FailureKind:
     with pytest.raises(ProviderFailed) as error:
         read(body)

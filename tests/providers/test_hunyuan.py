@@ -28,6 +28,7 @@ from providers.chat import (
 )
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
+from providers.folding import fold
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.hunyuan import DIALECT
 
@@ -191,3 +192,15 @@ def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
         DIALECT.read_request(request_)
     assert raised.value.response.status == 200
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code
+
+
+def test_what_was_moderated_and_broke_off_is_not_taken_for_broken_off() -> None:
+    """Edge case 67: it would be asked of the next provider."""
+    said = {
+        "Id": "r",
+        "ModerationLevel": "1",
+        "Choices": [{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}],
+    }
+    parser = ADAPTER.stream_parser(target())
+    answer = fold([*parser.feed(b"data: " + json.dumps(said).encode() + b"\n\n"), *parser.close()])
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("No.", "content_filter")

@@ -609,11 +609,11 @@ def test_an_error_with_status_200_is_told_from_an_answer(provider: str, code: di
     assert raised.value.failure.kind is not FailureKind.MALFORMED
 
 
-def stream_events(provider: str, *chunks: object, model: str = "m") -> list[Any]:
+def stream_events(provider: str, *chunks: object, model: str = "m", done: bool = True) -> list[Any]:
     adapter = adapter_named(provider)
     parser = adapter.stream_parser(target(adapter, model))
     data = b"".join(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n" for chunk in chunks)
-    return [*parser.feed(data + b"data: [DONE]\n\n"), *parser.close()]
+    return [*parser.feed(data + (b"data: [DONE]\n\n" if done else b"")), *parser.close()]
 
 
 @pytest.mark.parametrize("side", ["input_sensitive", "output_sensitive"])
@@ -957,3 +957,28 @@ def test_glm_gets_the_thoughts_back_that_are_kept() -> None:
             "zhipu", "glm-5.3", replace(TOOLS, messages=(UserMessage("?"), call, ToolMessage("call_1", "noon")))
         )
         assert body["messages"][1].get("reasoning_content") == thoughts
+
+
+@pytest.mark.parametrize(("provider", "flag"), [("qianfan", {"flag": 2}), ("ark", {"moderation_hit_type": "violence"})])
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([chunk("Half")], "Half"),
+        ([chunk("Half"), {"error": {"code": "x", "message": "down", "type": "server_error"}}], "Half"),
+        ([chunk(None)], ""),
+    ],
+)
+def test_what_was_filtered_and_broke_off_is_not_taken_for_broken_off(
+    provider: str, flag: dict[str, Any], chunks: list[dict[str, Any]], said: str
+) -> None:
+    """Edge case 67: broken off, it would be asked of the next provider, or gone on with by it."""
+    flagged = {**chunks[0], "choices": [{**chunks[0]["choices"][0], **flag}]}
+    answer = fold(stream_events(provider, flagged, *chunks[1:], done=False))
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
+
+
+@pytest.mark.parametrize(("asked", "said"), [(2**31 - 1, 65536), (65536, 65536), (9, 9)])
+def test_no_more_is_asked_of_qwen_than_it_gives(asked: int, said: int) -> None:
+    """As through the native API: more is refused."""
+    assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == said
+    assert sent("dashscope-compatible", "some-new-model", replace(ASK, max_tokens=asked))["max_tokens"] == asked
