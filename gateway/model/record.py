@@ -48,6 +48,7 @@ class Record:
     side: the member of the route's first step that this person has, where that is a weighted one.
     labels: what was said on the answer. profile: the version of the region's profile that the assistant was told.
     resumed: set where an answer broke off and another deployment went on with it, which is then the one that is named.
+    shadow: the attempt at the route's shadow that is begun once this request is over: another one who hears the prompt.
     abandoned: the attempts that were under way when the client left. places: where the deployment that answers stores
     and processes, in words.
     price: of the deployment that answered. cost_micros: in millionths of its currency's unit; None if not known.
@@ -85,6 +86,7 @@ class Record:
     profile: str | None = None
     usage: Usage | None = None
     resumed: Resumed | None = None
+    shadow: Attempt | None = None
     abandoned: tuple[Attempt, ...] = ()
     places: tuple[str, str] | None = None
     price: Price | None = None

@@ -49,6 +49,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
+        "shadow": _shadow(record),
         "passed_over": _passed_over(record),
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
@@ -76,12 +77,21 @@ def _passed_over(record: Record) -> dict[str, str]:
 
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
-    outcome = record.decision.outcome if record.decision is not None else None
-    hidden = isinstance(outcome, Plan) and not outcome.assistant.reveal_model
+    hidden = _hides_model(record)
     sent = [attempt for attempt in record.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
     tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
+
+
+def _shadow(record: Record) -> dict[str, object] | None:
+    """Who was sent the prompt too, once the request was answered; what came of it is known only later."""
+    return _asked(record.shadow, hidden=_hides_model(record)) if record.shadow is not None else None
+
+
+def _hides_model(record: Record) -> bool:
+    outcome = record.decision.outcome if record.decision is not None else None
+    return isinstance(outcome, Plan) and not outcome.assistant.reveal_model
 
 
 def _outcome(attempt: Attempt, record: Record) -> str:
@@ -95,6 +105,10 @@ def _outcome(attempt: Attempt, record: Record) -> str:
 
 
 def _attempt(attempt: Attempt, outcome: str, *, hidden: bool) -> dict[str, object]:
+    return {**_asked(attempt, hidden=hidden), "outcome": str(outcome)}
+
+
+def _asked(attempt: Attempt, *, hidden: bool) -> dict[str, object]:
     stores, processes = attempt.places or (None, None)
     return {
         "deployment": attempt.deployment,
@@ -102,5 +116,4 @@ def _attempt(attempt: Attempt, outcome: str, *, hidden: bool) -> dict[str, objec
         "model": None if hidden else attempt.model,
         "stores": stores,
         "processes": processes,
-        "outcome": str(outcome),
     }

@@ -84,6 +84,7 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
                 "outcome": "ok",
             }
         ],
+        "shadow": None,
         "passed_over": {},
         "resumed_after": "ernie-cn",
         "consent": None,
@@ -92,6 +93,18 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
         "labels": ["cn-gb45438"],
         "profile": "zh-Hans-CN",
     }
+
+
+def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_answer() -> None:
+    receipt = told(record_of(shadow=Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
+    assert receipt["shadow"] == {
+        "deployment": "ernie-cn",
+        "provider": "qianfan",
+        "model": "ernie-5.1",
+        "stores": "CN-11",
+        "processes": "CN",
+    }
+    assert [one["deployment"] for one in receipt["tried"]] == ["qwen-cn"]
 
 
 def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
