@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.model.attempt import Attempt, Skipped
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Decision
+from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
@@ -42,7 +43,7 @@ class Record:
     error code, None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
     decision: what routing made of it, with why each deployment that it passed over was not in the plan.
-    consent: what a step of its plan rests on, where one asks for the person's consent.
+    consent: what the first deployment that asks for the person's consent was sent the prompt by.
     queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.
     retries_refused: the deployments that the budget kept from being retried.
     side: the member of the route's first step that this person has, where that is a weighted one.
@@ -91,6 +92,12 @@ class Record:
     places: tuple[str, str] | None = None
     price: Price | None = None
     cost_micros: int | None = None
+
+    def note_consent(self, steps: Iterable[Step]) -> None:
+        """Take down what let one of these be sent the prompt; a consent that nobody needed in the end is none."""
+        asked = {attempt.deployment for attempt in (*self.attempts, *self.abandoned)}
+        resting = (step.consent for step in steps if step.consent is not None and step.deployment.name in asked)
+        self.consent = next(resting, None)
 
     def count(self, usage: Usage | None) -> None:
         """Take down what the provider counted, and what that costs where a price is known."""
