@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Plan, Step, told_to_clients
+from gateway.model.location import Location
 from gateway.model.record import Record
 from providers.failures import FailureKind
 
@@ -21,13 +22,14 @@ _ABANDONED = "abandoned"
 
 def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str, object] | None:
     """The receipt of a finished request (`ended_at_s`: Unix time), as JSON shows it; None where none may be kept: of a
-    request of no known region, and of a region whose boundary this cell does not lie in.
+    request of no known region, of a region whose boundary this cell does not lie in, and of people whose prompts must
+    stay in a territory where it is not.
 
     cell: the territory where the gateway stands, if the config says.
     """
     location = record.location
     region = location.region if location is not None else None
-    if location is None or region is None or not region.keeps_receipts:
+    if location is None or region is None or not region.keeps_receipts or _is_taken_away(location, cell):
         return None
     stores, processes = record.places or (None, None)
     return {
@@ -58,6 +60,14 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "labels": list(record.labels),
         "profile": record.profile,
     }
+
+
+def _is_taken_away(location: Location, cell: str | None) -> bool:
+    """Whether to keep it here would take it out of a territory that what comes from there must not leave."""
+    if location.region is None or location.territory is None or cell is None:
+        return False
+    kept = location.region.kept_at_home(location.territory)
+    return kept is not None and not kept.contains(cell)
 
 
 def _passed_over(record: Record) -> dict[str, str]:

@@ -212,6 +212,24 @@ def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) ->
     assert (receipt_of(record_of(location=location), AT_S, "DE") is not None) is keeps
 
 
+@pytest.mark.parametrize(
+    ("territory", "cell", "keeps"),
+    [
+        ("CN", "DE", False),
+        ("RU-MOW", "DE", False),
+        ("CN", "CN", True),
+        ("CN", "CN-11", True),
+        ("JP", "DE", True),
+        (None, "DE", True),
+        ("CN", None, True),
+    ],
+)
+def test_what_must_stay_at_home_is_not_kept_elsewhere(territory: str | None, cell: str | None, keeps: bool) -> None:
+    """Its refusal neither: that says of somebody there that they asked."""
+    location = Location(TABLE.regions["default"], territory, "edge_header", ())
+    assert (receipt_of(record_of(location=location), AT_S, cell) is not None) is keeps
+
+
 def test_of_a_request_of_no_region_there_is_none() -> None:
     assert receipt_of(record_of(location=Location(None, None, "unknown", ())), AT_S, None) is None
     assert receipt_of(record_of(location=None), AT_S, None) is None
