@@ -66,8 +66,8 @@ def _each_once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 
 def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
-    """The signature in the file, and what is shown beside it, a key too: an answer of `GET /v1/receipts/{id}`, or a bare
-    JWS."""
+    """The signature in the file, and what is shown beside it, a key too: an answer of `GET /v1/receipts/{id}`, or a
+    bare JWS."""
     try:
         text = read_given(path, _MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
