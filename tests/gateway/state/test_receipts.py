@@ -230,6 +230,12 @@ def test_what_must_stay_at_home_is_not_kept_elsewhere(territory: str | None, cel
     assert (receipt_of(record_of(location=location), AT_S, cell) is not None) is keeps
 
 
+@pytest.mark.parametrize(("territory", "bounds"), [("CN", "CN"), ("RU", "RU"), ("JP", "any"), (None, "any")])
+def test_the_boundary_is_that_of_the_person(territory: str | None, bounds: str) -> None:
+    location = Location(TABLE.regions["default"], territory, "edge_header", ())
+    assert told(record_of(location=location), territory)["boundary"] == bounds
+
+
 def test_of_a_request_of_no_region_there_is_none() -> None:
     assert receipt_of(record_of(location=Location(None, None, "unknown", ())), AT_S, None) is None
     assert receipt_of(record_of(location=None), AT_S, None) is None
