@@ -157,6 +157,7 @@ RECEIPT: dict[str, Any] = {
                 "outcome": "ok",
             }
         ],
+        "shadow": None,
         "passed_over": {},
         "resumed_after": None,
         "dropped": [],

@@ -59,6 +59,9 @@ def compile_shadows(
         if not deployment.residency.within(region.boundary):
             findings.error((*place, "deployment"), outside(region, deployment), mend(region, deployments))
         warn_if_unapproved(findings, (*place, "deployment"), deployment, region)
+        if deployment.consent is not None:
+            message = f"{quoted(deployment.name)} asks for consent, which nobody gives to a shadow: never asked here"
+            findings.warn((*place, "deployment"), message, "take a deployment without `consent`, or remove the shadow")
         if written.keep_text and not stands_within(regions.cell, region.boundary):
             findings.error(
                 (*place, "keep_text"),

@@ -56,7 +56,7 @@ _DOCUMENT = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
 _LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
 _PHONE = r"^[0-9+*#][0-9 ()+*#-]{1,30}$"
 # The characters that the standard allows in a value of the AIGC object: visible, and neither a quote nor a backslash.
-_PRODUCER = r"^[!#-\[\]-}]{1,128}$"
+_PRODUCER = r"^[!#-\[\]-~]{1,128}$"
 _ADMIN_KEY = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,10 @@ from providers.territories import Places
 __all__ = ["Speaking"]
 
 _MOST_LABELS = 8
+# TC260-PG-20252A as public code of vendors has it (as of 2026-11-20): 00, two digits for the kind of subject, its code,
+# and either a model of one's own (1 generation, 2 distribution) or nothing.
+_PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
+_SUCH_AS = "001191310000MA1FL0000X00000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,10 @@ class Speaking:
             message = f"{section.name} has no `producer`, so that the `AIGC` object names nobody"
             hint = f"write {{name: {section.name}, producer: <your code>}}"
             self._findings.warn(path, message, hint)
+        if known.aigc and section.producer is not None and _PROVIDER_CODE.fullmatch(section.producer) is None:
+            message = "is not the code of a provider of a service, as far as is known"
+            hint = f"27 characters, such as {_SUCH_AS}: 00, 11 for an organisation, its code of 18, and 00000"
+            self._findings.warn((*path, "producer"), message, hint)
         if not known.aigc and section.producer is not None:
             self._findings.error((*path, "producer"), f"{section.name} has no `AIGC` object", "remove it")
         producer = (section.producer or "") if known.aigc else None

@@ -79,6 +79,7 @@ class Resumption:
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
             except PlanExhausted as error:
+                self._note_consent()
                 last = next((step for step in steps if step.deployment.name == attempts[-1].deployment), None)
                 if error.failure.kind is FailureKind.INVALID_REQUEST and last and prefills and is_prefilled(last, sent):
                     # It refuses its own beginning, whatever is known of it: ask it in words.
@@ -86,6 +87,7 @@ class Resumption:
                     continue
                 return None
             self._note(broken, answer.step)
+            self._note_consent()
             return self._next(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None
 
@@ -117,6 +119,11 @@ class Resumption:
             else:
                 self.record.skipped.append(Skipped(step.deployment.name, reason))
         return tuple(able)
+
+    def _note_consent(self) -> None:
+        """Who was sent the prompt only now may rest on one, too."""
+        if self.record.consent is None:
+            self.record.note_consent(self.plan.steps)
 
     def _note(self, broken: Step, by: Step) -> None:
         record, deployment = self.record, by.deployment

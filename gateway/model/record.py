@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.model.attempt import Attempt, Skipped
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Decision
+from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
@@ -42,12 +43,13 @@ class Record:
     error code, None for an answer.
     started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
     decision: what routing made of it, with why each deployment that it passed over was not in the plan.
-    consent: what a step of its plan rests on, where one asks for the person's consent.
+    consent: what the first deployment that asks for the person's consent was sent the prompt by.
     queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.
     retries_refused: the deployments that the budget kept from being retried.
     side: the member of the route's first step that this person has, where that is a weighted one.
     labels: what was said on the answer. profile: the version of the region's profile that the assistant was told.
     resumed: set where an answer broke off and another deployment went on with it, which is then the one that is named.
+    shadow: the attempt at the route's shadow that is begun once this request is over: another one who hears the prompt.
     abandoned: the attempts that were under way when the client left. places: where the deployment that answers stores
     and processes, in words.
     price: of the deployment that answered. cost_micros: in millionths of its currency's unit; None if not known.
@@ -85,10 +87,17 @@ class Record:
     profile: str | None = None
     usage: Usage | None = None
     resumed: Resumed | None = None
+    shadow: Attempt | None = None
     abandoned: tuple[Attempt, ...] = ()
     places: tuple[str, str] | None = None
     price: Price | None = None
     cost_micros: int | None = None
+
+    def note_consent(self, steps: Iterable[Step]) -> None:
+        """Take down what let one of these be sent the prompt; a consent that nobody needed in the end is none."""
+        asked = {attempt.deployment for attempt in (*self.attempts, *self.abandoned)}
+        resting = (step.consent for step in steps if step.consent is not None and step.deployment.name in asked)
+        self.consent = next(resting, None)
 
     def count(self, usage: Usage | None) -> None:
         """Take down what the provider counted, and what that costs where a price is known."""

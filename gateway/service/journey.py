@@ -135,8 +135,6 @@ class Journeys:
             raise _refused(decision.outcome, table, location, consenting)
         record.side = decision.outcome.side
         plan, bounds = decision.outcome, table.resilience
-        if consenting is not None:
-            record.consent = next((step.consent for step in plan.steps if step.consent is not None), None)
         still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting)
         try:
             answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
@@ -144,6 +142,9 @@ class Journeys:
             if record.profile is None:
                 raise
             raise PlanExhausted(as_written(error.failure)) from error
+        finally:
+            if consenting is not None:
+                record.note_consent(plan.steps)
         if assistant.resume and request.stream:
             answer = resuming(answer, Resumption(self._runner, plan, request, bounds, deadline, record, still_allowed))
         deployment = answer.step.deployment

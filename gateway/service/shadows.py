@@ -19,7 +19,9 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.load import Load
 from gateway.execution.redaction import redacted
+from gateway.model.attempt import Attempt
 from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.route import Shadow
@@ -143,6 +145,7 @@ class Shadows:
             if slot is None:
                 self._count((*place, "busy"))
                 return
+        record.shadow = _attempt_at(step.deployment)
         task = asyncio.create_task(self._run(turn, table, step, request, record))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -230,6 +233,11 @@ class Shadows:
         for task in self._running:
             task.cancel()
         await self.settle()
+
+
+def _attempt_at(deployment: Deployment) -> Attempt:
+    """Told before it is made: whoever reads the request's record is not to miss where its prompt went."""
+    return Attempt(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
 
 
 async def _whole(answer: Answer) -> ChatCompletion:

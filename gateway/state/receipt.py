@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Plan, Step, told_to_clients
+from gateway.model.location import Location
 from gateway.model.record import Record
 from providers.failures import FailureKind
 
@@ -21,13 +22,14 @@ _ABANDONED = "abandoned"
 
 def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str, object] | None:
     """The receipt of a finished request (`ended_at_s`: Unix time), as JSON shows it; None where none may be kept: of a
-    request of no known region, and of a region whose boundary this cell does not lie in.
+    request of no known region, of a region whose boundary this cell does not lie in, and of people whose prompts must
+    stay in a territory where it is not.
 
     cell: the territory where the gateway stands, if the config says.
     """
     location = record.location
     region = location.region if location is not None else None
-    if location is None or region is None or not region.keeps_receipts:
+    if location is None or region is None or not region.keeps_receipts or _is_taken_away(location, cell):
         return None
     stores, processes = record.places or (None, None)
     return {
@@ -39,7 +41,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "region": region.name,
         "territory": location.territory,
         "evidence": location.why,
-        "boundary": str(region.boundary),
+        "boundary": str(region.bounds_of(location.territory)),
         "gateway": cell,
         "table": record.table,
         "outcome": record.outcome,
@@ -49,6 +51,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
+        "shadow": _shadow(record),
         "passed_over": _passed_over(record),
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
@@ -57,6 +60,14 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "labels": list(record.labels),
         "profile": record.profile,
     }
+
+
+def _is_taken_away(location: Location, cell: str | None) -> bool:
+    """Whether to keep it here would take it out of a territory that what comes from there must not leave."""
+    if location.region is None or location.territory is None or cell is None:
+        return False
+    kept = location.region.kept_at_home(location.territory)
+    return kept is not None and not kept.contains(cell)
 
 
 def _passed_over(record: Record) -> dict[str, str]:
@@ -76,12 +87,21 @@ def _passed_over(record: Record) -> dict[str, str]:
 
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
-    outcome = record.decision.outcome if record.decision is not None else None
-    hidden = isinstance(outcome, Plan) and not outcome.assistant.reveal_model
+    hidden = _hides_model(record)
     sent = [attempt for attempt in record.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
     tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
+
+
+def _shadow(record: Record) -> dict[str, object] | None:
+    """Who was sent the prompt too, once the request was answered; what came of it is known only later."""
+    return _asked(record.shadow, hidden=_hides_model(record)) if record.shadow is not None else None
+
+
+def _hides_model(record: Record) -> bool:
+    outcome = record.decision.outcome if record.decision is not None else None
+    return isinstance(outcome, Plan) and not outcome.assistant.reveal_model
 
 
 def _outcome(attempt: Attempt, record: Record) -> str:
@@ -95,6 +115,10 @@ def _outcome(attempt: Attempt, record: Record) -> str:
 
 
 def _attempt(attempt: Attempt, outcome: str, *, hidden: bool) -> dict[str, object]:
+    return {**_asked(attempt, hidden=hidden), "outcome": str(outcome)}
+
+
+def _asked(attempt: Attempt, *, hidden: bool) -> dict[str, object]:
     stores, processes = attempt.places or (None, None)
     return {
         "deployment": attempt.deployment,
@@ -102,5 +126,4 @@ def _attempt(attempt: Attempt, outcome: str, *, hidden: bool) -> dict[str, objec
         "model": None if hidden else attempt.model,
         "stores": stores,
         "processes": processes,
-        "outcome": str(outcome),
     }

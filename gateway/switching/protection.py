@@ -1,8 +1,8 @@
 """Which protected regions a switch would change: those need the signature of an admin on the plan. Pure.
 
-What counts is who gets the prompts of the region's people, where that may be, and by what leave: its territories,
-boundary, approvals, routes and shadows, the deployments in them, where the gateway itself stands, the exporters that
-hear of it, and the protection itself.
+What counts is who gets the prompts of the region's people, where that may be, and by what leave: its territories and
+the clients that are bound to it, boundary, approvals, routes and shadows, the deployments in them, where the gateway
+itself stands, the exporters that hear of it, and the protection itself.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
     for item in plan.regions:
         if item.name == region.name:
             reasons += [change.what for change in item.changes] or [item.kind]
+    reasons += [f"the region of client {name}" for name in _rebound(old, new, region.name)]
     routes = [route for route in plan.routes if route.region == region.name]
     reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
     assistants = (*old.assistants.values(), *new.assistants.values())
@@ -42,6 +43,18 @@ def _why(old: Table, new: Table, region: Region, plan: Plan) -> str:
     if _heard(old, region.name) != _heard(new, region.name):
         reasons.append("exporters")
     return ", ".join(dict.fromkeys(reasons))
+
+
+def _rebound(old: Table, new: Table, region: str) -> list[str]:
+    """The clients whose people the region loses or gets, as a key's region is final. Who has gone is no matter: nobody
+    answers them; nor who is new."""
+    named = {client.name: client for client in new.clients.values()}
+    found: set[str] = set()
+    for key, before in old.clients.items():
+        for now in (new.clients.get(key), named.get(before.name)):
+            if now is not None and before.region != now.region and region in (before.region, now.region):
+                found.add(before.name)
+    return sorted(found)
 
 
 def _stands(table: Table) -> str | None:

@@ -61,6 +61,8 @@ class JsonLines:
             return None
         if record.code is not None or record.resumed is not None or record.queued_s or record.skipped:
             return None
+        if record.shadow is not None:
+            return None
         if not record.dropped <= PARAMETERS:
             return None  # names of fields that the client has made up
         # All that `_settings` reads: nothing that a client is free to write.
@@ -146,6 +148,8 @@ def fields_of(record: Record) -> dict[str, object]:
         fields["resumed_from"] = record.resumed.broken
     if record.queued_s:
         fields["queued_ms"] = _milliseconds(record.queued_s)
+    if record.shadow is not None:
+        fields["shadow"] = record.shadow.deployment
     if record.skipped:
         fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
     return fields

@@ -38,6 +38,7 @@ def write(folder: Path, providers: SimulatorThread, secrets: str = "secrets: {co
     text = path.read_text("utf-8")
     for name, rule in RULES.items():
         text = text.replace(f"  {name}:\n    {{", f"  {name}:\n    {{{rule}, ")
+    text = text.replace("assistants:\n", "assistants:\n  other-way: {routes: {eu: [chatgpt-eu-2, chatgpt-eu]}}\n")
     text = text.replace("may_assert: [territory]", "may_assert: [territory, consent]")
     claim = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")}
     text = text.replace("signals: [", "signals: [claim, ").replace(
@@ -69,11 +70,13 @@ def client_of(server: GatewayProcess, key: str = APP_KEY) -> Iterator[openai.Ope
 HELLO: Any = [{"role": "user", "content": "what nobody else may know"}]
 
 
-def ask(client: openai.OpenAI, territory: str, messages: Any = HELLO, **headers: str) -> Any:
+def ask(
+    client: openai.OpenAI, territory: str, messages: Any = HELLO, assistant: str = "assistant", **headers: str
+) -> Any:
     """The headers of the answer."""
     told = {"cf-ipcountry": territory, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return client.chat.completions.with_raw_response.create(
-        model="assistant", messages=messages, extra_headers=told
+        model=assistant, messages=messages, extra_headers=told
     ).headers
 
 
@@ -158,14 +161,32 @@ def test_a_step_without_consent_is_no_fallback(server: GatewayProcess, providers
         body: Any = caught.value.body
         assert {attempt["deployment"] for attempt in body["attempts"]} == {"chatgpt-eu-2"}
         assert providers["eu"].accepted == before
-        answer = ask(client, "DE", x_gateway_claim=claim(territory="DE", consents=["OpenAI in Germany"]))
+        agreed = claim(territory="DE", consents=["OpenAI in Germany"])
+        answer = ask(client, "DE", x_gateway_claim=agreed)
         assert answer["x-gateway-deployment"] == "chatgpt-eu"
+        assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:claim"
+
+
+def test_a_consent_that_nobody_needed_is_not_what_an_answer_rests_on(
+    server: GatewayProcess, providers: SimulatorThread
+) -> None:
+    agreed = claim(territory="DE", consents=["OpenAI in Germany"])
+
+    def told(client: openai.OpenAI) -> tuple[str, str | None]:
+        answer = ask(client, "DE", assistant="other-way", x_gateway_claim=agreed)
+        line = server.wait_for("request", request_id=answer["x-request-id"])
+        return answer["x-gateway-deployment"], line.get("consent")
+
+    with client_of(server) as client:
+        assert told(client) == ("chatgpt-eu-2", None)
+        providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
+        assert told(client) == ("chatgpt-eu", "standing:claim")
 
 
 def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> None:
     def get(path: str, **headers: str) -> Any:
         told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "US", **headers}
-        return httpx.get(f"{server.url}{path}", headers=told, trust_env=False).json()
+        return httpx.get(f"{server.url}{path}?assistant=assistant", headers=told, trust_env=False).json()
 
     explained = get("/v1/explain")
     assert explained["outcome"]["refusal"]["code"] == "consent_required"

@@ -91,6 +91,11 @@ def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
         assert rows(tmp_path, "texts") == []
         assert WORDS.encode() not in b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
         metrics = operator.admin.get("/metrics").text
+        path = f"/v1/receipts/{answer.headers['x-request-id']}"
+        eventually(lambda: operator.client.get(path).status_code == 200)
+        receipt = operator.client.get(path).json()["receipt"]
+        assert [one["deployment"] for one in receipt["tried"]] == ["a"]
+        assert (receipt["shadow"]["deployment"], receipt["shadow"]["stores"]) == ("b", "DE")
         labels = 'assistant="assistant",deployment="b",outcome="ok",region="default"'
         assert f"gateway_shadow_requests_total{{{labels}}} 1.0" in metrics
         assert 'deployment="b",outcome="ok",provider=' not in metrics, "it is no attempt of the request"

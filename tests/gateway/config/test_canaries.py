@@ -107,3 +107,11 @@ def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, requir
     text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
     said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': never asked here"
     assert (said in told(text)) is is_told
+
+
+@pytest.mark.parametrize(("consent", "is_told"), [("", False), ("consent: {mode: standing},", True)])
+def test_a_shadow_that_asks_for_consent_is_told_of_as_it_is_never_asked(consent: str, is_told: bool) -> None:
+    deployments = more("deployments", X.replace("endpoint: us,", f"endpoint: us, {consent}"))
+    text = written("shadow: {us: {deployment: x}}", deployments=deployments)
+    said = "assistants.a.shadow.us.deployment: 'x' asks for consent, which nobody gives to a shadow: never asked here"
+    assert (said in told(text)) is is_told

@@ -25,8 +25,9 @@ from providers.territories import parse_territory
 from tests.docs.pages import ROOT
 from tests.tables import KEYS, WORLD, table_of
 
+CODE = "warning: regions.cn.labels[0].producer: is not the code of a provider of a service"
 CN, EU = "cn: {territories: [CN], boundary: [CN]", 'eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]'
-PRODUCER = "{name: cn-gb45438, producer: '0011'}"
+PRODUCER = "{name: cn-gb45438, producer: 001191310000MA1FL0000X00000}"
 
 
 def world(cn: str = "", eu: str = "") -> str:
@@ -46,6 +47,13 @@ def problems(text: str) -> list[str]:
     except ConfigRejected as error:
         found = error.problems
     return [re.sub(r"^test.yaml:\d+:\d+: ", "", str(problem)) for problem in found]
+
+
+@pytest.mark.parametrize(
+    "code", ["001191310000MA1FL0000X00000", "001191310000MA1FL0000X1m001", "001191310000MA1FL0000X2m001"]
+)
+def test_a_code_of_the_form_that_is_known_is_no_matter(code: str) -> None:
+    assert problems(world(f"labels: [{{name: cn-gb45438, producer: '{code}'}}]")) == problems(world())
 
 
 def test_where_nobody_says_anything_nothing_is_compiled() -> None:
@@ -82,6 +90,9 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
     ("cn", "problem"),
     [
         ("labels: [cn-gb45438]", "warning: regions.cn.labels[0]: cn-gb45438 has no `producer`"),
+        ("labels: [{name: cn-gb45438, producer: 91310000MA1FL0000X}]", CODE),
+        ("labels: [{name: cn-gb45438, producer: 001191310000MA1FL0000X1}]", CODE),
+        ("labels: [{name: cn-gb45438, producer: 001191310000MA1FL0000X3ABCD}]", CODE),
         (
             "labels: [cn-gb45]",
             "regions.cn.labels[0]: unknown label 'cn-gb45', and a label of your own needs `text`; did you mean 'cn-gb45438'?",

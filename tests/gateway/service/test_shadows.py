@@ -151,13 +151,13 @@ class Scene:
         table: Table | None = None,
         told: AnswerStream | ChatCompletion | None = None,
         **more: Any,
-    ) -> None:
+    ) -> Record:
         record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
         location = resolve(self.table, None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
         asked = table or self.table
         turn = self.shadows.turn(asked, location, record, begun(told))
         if turn is None:
-            return
+            return record
         if turn.heard is not None and (stream := turn.heard.stream) is not None:
             # The client reads its answer through it.
             passed = [batch async for batch in stream]
@@ -168,6 +168,7 @@ class Scene:
         self.shadows.offer(turn, asked, location, request, record, body_bytes)
         self.table = self.reloaded or self.table
         await self.shadows.settle()
+        return record
 
 
 async def test_an_answered_request_is_asked_and_kept() -> None:
@@ -178,6 +179,15 @@ async def test_an_answered_request_is_asked_and_kept() -> None:
     assert (kept.prompt, kept.answer) == (None, None)
     assert (scene.counts, len(scene.times)) == (["ok"], 1)
     assert [request.url.host for request in scene.asked] == ["us.api.openai.com"]
+
+
+async def test_the_record_of_a_request_says_who_else_gets_it() -> None:
+    """By the time that its line and its receipt are written: those tell where its prompt went."""
+    shadow = (await Scene().offer()).shadow
+    assert shadow is not None
+    assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
+    for scene in (Scene(shadowed(share="1%"), drawn=0.99), Scene(shadowed("qwen-intl"))):
+        assert (await scene.offer()).shadow is None
 
 
 @pytest.mark.parametrize(("drawn", "asked"), [(0.0, 1), (0.0099, 1), (0.01, 0), (0.99, 0)])

@@ -84,6 +84,7 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
                 "outcome": "ok",
             }
         ],
+        "shadow": None,
         "passed_over": {},
         "resumed_after": "ernie-cn",
         "consent": None,
@@ -92,6 +93,18 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
         "labels": ["cn-gb45438"],
         "profile": "zh-Hans-CN",
     }
+
+
+def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_answer() -> None:
+    receipt = told(record_of(shadow=Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
+    assert receipt["shadow"] == {
+        "deployment": "ernie-cn",
+        "provider": "qianfan",
+        "model": "ernie-5.1",
+        "stores": "CN-11",
+        "processes": "CN",
+    }
+    assert [one["deployment"] for one in receipt["tried"]] == ["qwen-cn"]
 
 
 def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
@@ -197,6 +210,30 @@ def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) ->
     region = table_of(text).regions["us"]
     location = Location(region, "US", "edge_header", ())
     assert (receipt_of(record_of(location=location), AT_S, "DE") is not None) is keeps
+
+
+@pytest.mark.parametrize(
+    ("territory", "cell", "keeps"),
+    [
+        ("CN", "DE", False),
+        ("RU-MOW", "DE", False),
+        ("CN", "CN", True),
+        ("CN", "CN-11", True),
+        ("JP", "DE", True),
+        (None, "DE", True),
+        ("CN", None, True),
+    ],
+)
+def test_what_must_stay_at_home_is_not_kept_elsewhere(territory: str | None, cell: str | None, keeps: bool) -> None:
+    """Its refusal neither: that says of somebody there that they asked."""
+    location = Location(TABLE.regions["default"], territory, "edge_header", ())
+    assert (receipt_of(record_of(location=location), AT_S, cell) is not None) is keeps
+
+
+@pytest.mark.parametrize(("territory", "bounds"), [("CN", "CN"), ("RU", "RU"), ("JP", "any"), (None, "any")])
+def test_the_boundary_is_that_of_the_person(territory: str | None, bounds: str) -> None:
+    location = Location(TABLE.regions["default"], territory, "edge_header", ())
+    assert told(record_of(location=location), territory)["boundary"] == bounds
 
 
 def test_of_a_request_of_no_region_there_is_none() -> None:

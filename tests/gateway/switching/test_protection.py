@@ -20,6 +20,7 @@ SPARE = (
 OPENED = "deployments:\n"
 SHADOW = "    shadow: {cn: {deployment: spare, share: 10%}}\n"
 SHADOWED = PROTECTED.replace(OPENED, f"{OPENED}{SPARE}").replace("aliases: [gpt-4o]\n", f"aliases: [gpt-4o]\n{SHADOW}")
+SHOP = next(line for line in PROTECTED.splitlines() if "shop-cn" in line)
 EXPORTER = "exporters: {{t: {{endpoint: 'https://{}', stores: CN, processes: CN, regions: [{}]}}}}\n"
 
 CHANGES = {
@@ -34,6 +35,9 @@ CHANGES = {
     "the account of one": (("${DASHSCOPE_API_KEY}", "${DASHSCOPE_INTL_API_KEY}"), "the deployment qwen-cn"),
     "a kill switch": (("endpoint: cn-beijing", "enabled: false, endpoint: cn-beijing"), "the deployment qwen-cn"),
     "where the gateway stands": (("blocked: [CU", "cell: {territory: CN, serves: [cn]}\nblocked: [CU"), "where the gateway stands"),
+    "a client of it is bound elsewhere": (("region: cn}", "region: us}"), "the region of client shop-cn"),
+    "a client of it is bound nowhere": ((", region: cn}", "}"), "the region of client shop-cn"),
+    "another client is bound to it": (("assistants: [assistant]}", "assistants: [assistant], region: cn}"), "the region of client app"),
     "another admin": ((KEY, OTHER_KEY), "admin_keys"),
     "one admin more": ((f'"{KEY}"', f'"{KEY}", "{OTHER_KEY}"'), "admin_keys"),
 }  # fmt: skip
@@ -42,6 +46,9 @@ ELSEWHERE = {
     "another region's route": ("[gemini, qwen-intl]", "[qwen-intl, gemini]"),
     "another region's deployment": ("model: gpt-6-luna, endpoint: us", "model: gpt-4o, endpoint: us"),
     "who may call": ("app: {keys", "other: {keys"),
+    "a client of it goes": (f"{SHOP}\n", ""),
+    "a client of it has another name": ("shop-cn: {", "shop: {"),
+    "another client is bound to another region": ("assistants: [assistant]}", "assistants: [assistant], region: us}"),
     "other people are blocked": ("blocked: [CU", "blocked: [SD, CU"),
     "a deployment that nobody asks": ("deployments:\n", f"deployments:\n{SPARE}"),
 }  # fmt: skip
@@ -70,6 +77,13 @@ def test_a_change_elsewhere_is_none(name: str) -> None:
     before, after = ELSEWHERE[name]
     assert before in PROTECTED
     assert judged(PROTECTED.replace(before, after)) == {}
+
+
+def test_a_key_that_goes_to_another_client_takes_its_people_along() -> None:
+    other = SHOP.replace("shop-cn", "shop").replace("region: cn", "region: us")
+    assert judged(PROTECTED.replace(SHOP, other))["cn"] == "the region of client shop-cn"
+    renewed = SHOP.replace("c" * 64, "e" * 64).replace("region: cn", "region: us")
+    assert judged(PROTECTED.replace(SHOP, renewed))["cn"] == "the region of client shop-cn"
 
 
 def test_a_region_becomes_protected_without_a_signature() -> None:

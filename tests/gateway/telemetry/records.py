@@ -80,4 +80,5 @@ records = st.builds(
     total_s=st.none() | st.floats(0, 700),
     attempts=st.lists(_attempts, max_size=4),
     usage=st.none() | _usages,
+    shadow=st.none() | _attempts,
 )

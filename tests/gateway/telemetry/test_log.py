@@ -99,6 +99,14 @@ def test_what_an_answer_cost_is_told_where_a_price_is_known() -> None:
     assert "cost_micros" not in line
 
 
+def test_a_shadow_that_hears_the_prompt_too_is_told() -> None:
+    record = answered(usage=Usage(3, 4, 1, 0))
+    record.shadow = attempt("candidate")
+    line = line_of(record)
+    assert line is not None
+    assert (line["deployment"], line["shadow"], "attempts" in line) == ("house", "candidate", False)
+
+
 def test_what_is_unknown_is_not_made_up() -> None:
     line = line_of(Record("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown"))
     assert line is not None
