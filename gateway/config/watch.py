@@ -6,6 +6,7 @@ counts once two readings in a row are equal.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,9 @@ Reading = Mapping[str, str]
 """What stands in each file, by its path: a digest of the content."""
 
 MISSING = ""
+_NOT_READ = "not read"
+"""Of a file that this process can't open for want of its own: it says nothing of what stands there."""
+_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 MAX_BYTES = 4 * 1024 * 1024
 """What a config file may hold."""
 
@@ -39,8 +43,8 @@ def _read(path: str) -> str:
             if known.st_size > MAX_BYTES:
                 return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
             return digest(file.read(MAX_BYTES + 1))
-    except (OSError, ValueError):  # no file can have a name with a NUL in it
-        return MISSING
+    except (OSError, ValueError) as error:  # no file can have a name with a NUL in it
+        return _NOT_READ if isinstance(error, OSError) and error.errno in _NO_MORE_FILES else MISSING
 
 
 def agree(one: Reading, other: Reading) -> bool:
@@ -72,7 +76,7 @@ class Watch:
 
     def is_news(self, reading: Reading) -> bool:
         """Whether it is something else than what was acted on last."""
-        return reading != self._known
+        return reading != self._known and _NOT_READ not in reading.values()
 
     def acted_on(self, reading: Reading) -> None:
         """From now on this is what is known."""

@@ -5,6 +5,7 @@ httpx is imported here and not by the usual way, which saves each worker its mem
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -14,8 +15,9 @@ from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_room
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import NotAllowed, Tap, lacks_room
+from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room
 from providers.transport.headers import joined
+from providers.transport.names import Names
 
 __all__ = ["HttpxTransport", "plain_httpx"]
 
@@ -27,7 +29,36 @@ def plain_httpx() -> HttpxTransport:
     next request, and so on, each person getting the answer to the one before.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, limits=limits))
+    return HttpxTransport(_NamesFirst(httpx.AsyncHTTPTransport(trust_env=False, limits=limits)))
+
+
+class _NamesFirst(httpx.AsyncBaseTransport):
+    """httpx's own, which hears of no name that doesn't answer: it has the loop look them up, in threads that all names
+    share and uvloop has two of, so that two silent ones would keep every provider from being connected to."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._names = Names()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See httpx.AsyncBaseTransport. Both look-ups are within the time for connecting."""
+        url, times = request.url, request.extensions["timeout"]
+        try:
+            async with asyncio.timeout(times["connect"]) as limit:
+                port = url.port or (443 if url.scheme == "https" else 80)
+                await self._names.addresses(url.raw_host.decode("ascii"), port)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("the name was not answered in time", request=request) from error
+        except (OSError, ValueError) as error:
+            raise httpx.ConnectError(str(error), request=request) from error
+        until = limit.when()
+        if until is not None:
+            times["connect"] = max(until - asyncio.get_running_loop().time(), 0)
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._inner.aclose()
 
 
 class HttpxTransport:
@@ -51,6 +82,8 @@ class HttpxTransport:
             response = await self._inner.handle_async_request(request)
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("a request that may not be sent was stopped") from error
+        except ConnectFailed as error:
+            raise ProviderFailed(no_more_room(f"ConnectFailed: {error}")) from error
         except (httpx.HTTPError, OSError) as error:
             raise ProviderFailed(_no_answer(error)) from error
         return _FromHttpx(response, self._clock())

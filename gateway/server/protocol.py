@@ -67,6 +67,9 @@ class GatewayProtocol(WatchedProtocol):
         self._line.cut = transport.abort
         self._shared_scope = shared_scope(self, {LINE: self._line})
         self._await_head()
+        if self.client is None:
+            # Reset before it was accepted: nobody is to be answered, and from where nobody is known, no place is.
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

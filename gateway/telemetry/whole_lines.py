@@ -76,4 +76,10 @@ class _WholeLines(io.BufferedIOBase):
 
 def _write(descriptor: int, data: bytes) -> None:
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            # Whoever has it open too, such as the program that started us, decides whether a write waits by itself.
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            room.poll()

@@ -34,6 +34,8 @@ _LONGEST_S = 300.0
 """A connection that is never idle would go to where its name once pointed, and miss each move of its provider."""
 _MAX_IDLE_PER_ORIGIN = 256
 _MAX_CONNECTIONS = 16_384
+_MOST_GIVING_WAY = 8
+"""For one that is wanted: what they leave others may take first, and of ports a closed one leaves none for a while."""
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -209,7 +211,7 @@ class Pool:
         self._open += 1
         try:
             async with asyncio.timeout(connect_s):
-                return await self._open_connection(origin)
+                return await self._with_room(origin)
         except TimeoutError:
             self._open -= 1
             raise ConnectFailed(f"no connection within {connect_s:g} seconds", timed_out=True) from None
@@ -221,6 +223,18 @@ class Pool:
         except BaseException:
             self._open -= 1
             raise
+
+    async def _with_room(self, origin: str) -> Connection:
+        """Where the system has no room for a connection that is wanted, those that nobody needs now give way to it."""
+        for _ in range(_MOST_GIVING_WAY):
+            try:
+                return await self._open_connection(origin)
+            except (OSError, RuntimeError) as error:
+                if not lacks_room(error) or not self._make_room():
+                    raise
+            # Its file is closed in one of the loop's next turns.
+            await asyncio.sleep(0)
+        return await self._open_connection(origin)
 
     async def _open_connection(self, origin: str) -> Connection:
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import watch as module
 from gateway.config.load import load_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.watch import MISSING, Watch, digest, read_files
@@ -48,6 +50,27 @@ def test_what_is_no_file_is_missing_and_keeps_nobody_waiting(tmp_path: Path) -> 
     loop.symlink_to("loop")
     paths = [str(path) for path in (tmp_path, pipe, loop, tmp_path / "nothing", tmp_path / "nowhere" / "x")]
     assert read_files(paths) == dict.fromkeys(paths, MISSING)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_process_that_can_open_no_more_files_knows_nothing_of_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(_: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    paths = [str(path)]
+    watch = Watch(read_files(paths))
+    with monkeypatch.context() as while_full:
+        while_full.setattr(module, "open_file", full)
+        for _ in range(3):
+            assert not watch.settled(read_files(paths))
+            assert not watch.is_news(read_files(paths))
+    assert not watch.settled(read_files(paths))
+    path.write_bytes(b"two")
+    assert [watch.settled(read_files(paths)) for _ in range(2)] == [False, True], "and then a change is one"
 
 
 def test_of_a_file_that_is_too_large_the_times_count(tmp_path: Path) -> None:

@@ -918,7 +918,7 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
             pass
 
     door = GatewayProtocol(server_config(App(), 1), ServerState(), {})
-    door.connection_made(Ended())
+    door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
     timer = door._head_timer
     assert timer is not None
     door._watch_idling(LIMIT_S)
@@ -950,7 +950,7 @@ async def test_a_connection_that_ended_is_freed_without_the_collector(wire: byte
 
     app, state = App(), ServerState()
     door = GatewayProtocol(server_config(app, 1), state, {})
-    door.connection_made(Ended())
+    door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
     door.data_received(wire)
     for _ in range(5):
         await asyncio.sleep(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -58,6 +60,29 @@ def test_a_file_gets_all_lines_in_one_write_and_a_pipe_no_more_than_it_keeps_tog
             whole_lines(descriptor).write(("x" * 999 + "\n") * 10)
             assert (sizes == [10_000]) == is_file
             assert sum(sizes) == 10_000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_slow_reader_loses_nothing_where_a_write_does_not_wait_by_itself(kind: str) -> None:
+    """Whether it does is the same for all who have it open: another program may have said so."""
+    reading, writing = os.pipe() if kind == "pipe" else [end.detach() for end in socket.socketpair()]
+    os.set_blocking(writing, False)
+    written = [f"{number} {'x' * (9000 if number % 10 == 0 else 300)}\n" for number in range(400)]
+    stream = whole_lines(writing)
+
+    def write() -> None:
+        try:
+            for line in written:
+                stream.write(line)
+        finally:
+            os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(reading, "rb") as reader:
+        read = reader.read()
+    writer.join()
+    assert read.decode() == "".join(written)
 
 
 def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:

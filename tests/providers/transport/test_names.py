@@ -33,8 +33,10 @@ class System:
         monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
 
     def _look_up(
-        self, host: str, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+        self, host: str | bytes, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[object]:
+        if isinstance(host, bytes):  # as httpx has it
+            host = host.decode("ascii")
         if flags & socket.AI_NUMERICHOST or not host.endswith(".test"):
             return self._really(host, port, family, type, proto, flags)  # type: ignore[return-value]
         self.asked[host] += 1

@@ -16,6 +16,7 @@ import pytest
 from providers.transport import (
     BadResponse,
     ConnectFailed,
+    Connection,
     ConnectionBroken,
     NotAllowed,
     Pool,
@@ -445,6 +446,48 @@ async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytes
         for response in (first, second):
             response.close()
         assert pool._open == 0
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_where_the_system_gives_no_more_files_an_idle_connection_gives_way(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async with scripted(say(GOOD), say(GOOD)) as idle, scripted(say(GOOD)) as wanted:
+        pool = pool_of()
+        kept = [await send(pool, idle.origin) for _ in range(2)]
+        for response in kept:
+            await rest_of(response)
+            response.close()
+        sockets = [each.transport.get_extra_info("socket") for each in pool._idle[idle.origin]]
+        really = pool._open_connection
+
+        async def while_there_is_room(origin: str) -> Connection:
+            if all(each.fileno() >= 0 for each in sockets):
+                raise OSError(number, os.strerror(number))
+            return await really(origin)
+
+        monkeypatch.setattr(pool, "_open_connection", while_there_is_room)
+        assert await ask(pool, wanted.origin) == b"good"
+        assert (len(pool._idle[idle.origin]), pool._open) == (1, 2), "and one is enough"
+        await pool.aclose()
+
+
+async def test_room_that_others_take_first_does_not_cost_every_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_GIVING_WAY", 2)
+
+    async def full(_: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with scripted(*[say(GOOD)] * 4) as idle:
+        pool = pool_of()
+        for response in [await send(pool, idle.origin) for _ in range(4)]:
+            await rest_of(response)
+            response.close()
+        monkeypatch.setattr(pool, "_open_connection", full)
+        with pytest.raises(ConnectFailed) as raised:
+            await send(pool, "http://127.0.0.1:9")
+        assert (raised.value.is_ours, len(pool._idle[idle.origin]), pool._open) == (True, 2, 2)
+        await pool.aclose()
 
 
 @pytest.mark.parametrize("bad", [b"HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"])

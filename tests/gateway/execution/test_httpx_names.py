@@ -1,0 +1,73 @@
+"""httpx in place of our pool: a name whose servers are silent keeps nobody else waiting there either."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from gateway.execution.httpx_transport import plain_httpx
+from providers.adapter import WireRequest
+from providers.failures import Failure, FailureKind, ProviderFailed
+from tests.gateway.execution.test_transports import PERMIT, opened, sent, whole
+from tests.providers.transport.scripted import GOOD, say, scripted, until
+from tests.providers.transport.test_names import System
+
+_MORE_THAN_ANY_POOL_HAS = 40
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    system = System(monkeypatch)
+    yield system
+    system.speaks.set()
+
+
+async def test_silent_names_keep_nobody_else_waiting(system: System) -> None:
+    way = plain_httpx()
+    asking = [
+        asyncio.ensure_future(opened(way, f"http://{number}.silent.test")) for number in range(_MORE_THAN_ANY_POOL_HAS)
+    ]
+    await until(lambda: len(system.asked) == len(asking))
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        assert await whole(way, server.origin) == (200, b"good")
+        assert await whole(way, server.origin.replace("127.0.0.1", "localhost")) == (200, b"good")
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await way.aclose()
+
+
+async def failure_within(connect_s: float) -> Failure:
+    way, permit = plain_httpx(), replace(PERMIT, origin="https://silent.test")
+    with pytest.raises(ProviderFailed) as raised:
+        await sent(way, permit, WireRequest("POST", "/", (), b"{}"), connect_s)
+    await way.aclose()
+    return raised.value.failure
+
+
+async def test_a_silent_name_takes_no_longer_than_connecting_may(system: System) -> None:
+    failure = await failure_within(0.05)
+    assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
+
+
+async def test_a_name_that_does_not_resolve_is_a_provider_that_can_not_be_reached(system: System) -> None:
+    system.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    system.speaks.set()
+    failure = await failure_within(5)
+    assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
+    assert "Name or service not known" in (failure.detail or "")
+
+
+async def test_a_gateway_that_can_ask_for_no_name_blames_no_provider(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert (await failure_within(5)).kind is FailureKind.OVERLOADED
