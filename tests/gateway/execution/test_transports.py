@@ -385,6 +385,24 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
 
 
 @WAYS
+@pytest.mark.parametrize("parts", [(GOOD,), (GOOD[:-2], GOOD[-2:])])
+async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed(
+    way: Callable[[], Transport], parts: tuple[bytes, ...]
+) -> None:
+    """Were it given back twice, two requests at once would have it, and read each other's answers."""
+    async with scripted(say(*parts), say(GOOD), say(GOOD)) as server:
+        transport = way()
+        reply = await opened(transport, server.origin)
+        assert (await reply.read_whole()).body == b"good"
+        await reply.close()
+        await reply.close()
+        both = [await opened(transport, server.origin) for _ in range(2)]
+        assert (server.connections, sorted(server.served_by)) == (2, [1, 1, 2])
+        assert [(await reply.read_whole()).body for reply in both] == [b"good"] * 2
+        await transport.aclose()
+
+
+@WAYS
 async def test_a_body_larger_than_is_taken_is_left(
     way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
