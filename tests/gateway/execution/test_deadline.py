@@ -174,6 +174,12 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(0.001)
     assert cancelling() == 0
+    # The next limit is none the less one.
+    within = deadline.limit(SOON_S)
+    async with asyncio.timeout(LONG_S):
+        with pytest.raises(TimeoutError):
+            await for_ever_within(within)
+    assert within.expired
 
 
 async def test_what_is_swept_ends_in_time_and_has_no_timer_at_first() -> None:
