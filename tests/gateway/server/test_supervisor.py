@@ -16,7 +16,7 @@ import pytest
 
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, Stop
-from gateway.server.supervisor import _Supervisor
+from gateway.server.supervisor import _Supervisor, next_wait_s
 from tests.providers.transport.scripted import turns, until
 
 SERVE = Serve(b"first", "lean", 5.0, "json", "info", 0, "00")
@@ -150,8 +150,8 @@ class House:
 
     async def ended(self) -> int:
         status = await asyncio.wait_for(self.running, LIMIT_S)
-        assert "stop" in self.live.told
-        assert "stop" in self.scheduler.told
+        assert {"start", "stop"} <= self.live.told.keys()
+        assert {"start", "stop"} <= self.scheduler.told.keys()
         return status
 
 
@@ -179,6 +179,14 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
         os.close(house.it._ledger_descriptor)
 
 
+def test_starts_come_ever_later_until_a_worker_lives() -> None:
+    waits = [0.0]
+    for _ in range(8):
+        waits.append(next_wait_s(waits[-1], lived_s=1))
+    assert waits[1:] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
+    assert [next_wait_s(5, lived_s) for lived_s in (0, 29.9, 30, 60)] == [5, 5, 0.1, 0.1]
+
+
 async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_dead(build: Build) -> None:
     house = build(2)
     first, second = await house.next(), await house.next()
@@ -198,6 +206,8 @@ async def test_whoever_starts_around_a_change_comes_to_serve_what_it_changed_to(
     house = build(1)
     played = await house.next()
     (activate,) = house.live.told["start"]
+    house.handlers[signal.SIGHUP]()
+    assert "request" in house.live.told
     assert await activate(b"second", SimpleNamespace(version="v2")) == ()
     assert (await played.begin()).table == b"first"
     changed = await played.hears()
