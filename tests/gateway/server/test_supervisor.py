@@ -30,8 +30,10 @@ class Played:
 
     pid = 1
 
-    def __init__(self, descriptors: tuple[int, ...]) -> None:
+    def __init__(self, seat: str, descriptors: tuple[int, ...], process_group: int) -> None:
+        self.seat = seat
         self.descriptors = descriptors
+        self.process_group = process_group
         self._end = socket.socket(fileno=os.dup(descriptors[1]))
         self.signals: list[int] = []
         self.channel: Channel | None = None
@@ -129,11 +131,11 @@ class House:
         monkeypatch.setattr(loop, "call_later", call_later)
         self.running = asyncio.ensure_future(self.it.run(self.listener, None))  # type: ignore[arg-type]
 
-    async def _spawn(self, *_: str, pass_fds: tuple[int, ...], **__: object) -> Played:
+    async def _spawn(self, *words: str, pass_fds: tuple[int, ...], process_group: int, **_: object) -> Played:
         self.starts += 1
         if not self.has_room:
             raise OSError(11, "Resource temporarily unavailable")
-        played = Played(pass_fds)
+        played = Played(words[-1], pass_fds, process_group)
         self.all.append(played)
         self.started.put_nowait(played)
         await self.starting.wait()
@@ -192,13 +194,15 @@ async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_d
     first, second = await house.next(), await house.next()
     sockets = (house.listener.fileno(), house.it._ledger_descriptor)
     assert [played.descriptors[::2] for played in (first, second)] == [sockets] * 2
+    # A group of its own each: Ctrl-C is the supervisor's to pass on.
+    assert [(played.seat, played.process_group) for played in (first, second)] == [("0", 0), ("1", 0)]
     await second.is_ready()
     await until(lambda: house.it._pool.ready == 1)
     assert house.listening == []
     await first.is_ready()
     await until(lambda: house.listening == [2])
     second.end(-KILL)
-    await house.ready()
+    assert (await house.ready()).seat == "1"
     assert (house.left, house.listening, [worker.seat for worker in house.it._pool]) == ([1], [2], [1, 2])
 
 
