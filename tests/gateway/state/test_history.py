@@ -86,6 +86,14 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     told = holder_of(tmp_path)
     assert told is not None
     assert told["admin"] == "http://127.0.0.1:8081"
+    # Less than before, and nothing behind it.
+    lock.tell({"a": 1})
+    assert holder_of(tmp_path) == {"pid": os.getpid(), "a": 1}
+    for text in ("", "{", "[]", "1"):
+        (tmp_path / "gateway.lock").write_text(text, "utf-8")
+        assert holder_of(tmp_path) == {}, "somebody has it, whatever is said"
+        with pytest.raises(InUse, match=r"\(process unknown\)"):
+            Lock(tmp_path)
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
