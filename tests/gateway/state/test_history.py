@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,14 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
+
+
+def test_what_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "in" / "state"
+    lock = Lock(directory)
+    lock.release()
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / "gateway.lock")]
+    assert modes == [0o700, 0o600]
 
 
 def test_what_can_be_no_directory_is_named_with_its_mend(tmp_path: Path) -> None:
