@@ -237,8 +237,6 @@ class Load:
 
 def share_of(rule: Concurrency, seat: int, seats: int) -> Concurrency:
     """One process's part of a rule. The parts add up to the whole, but where one would be nothing: it is one."""
-    if seats == 1:
-        return rule
     least = _part(rule.least, seat, seats) if rule.least else 0
     queue = _part(rule.queue, seat, seats) if rule.queue else 0
     return replace(rule, limit=_part(rule.limit, seat, seats), queue=queue, least=least)

@@ -91,7 +91,7 @@ def take(descriptor: int) -> bool:
 
 def _read(descriptor: int) -> Mapping[str, object]:
     try:
-        told = json.loads(os.pread(descriptor, _MOST_BYTES, 0) or b"{}")
+        told = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -151,7 +151,7 @@ def _record(row: sqlite3.Row) -> ShadowRecord:
         row["beside_total_s"],
         _usage(row["beside_prompt_tokens"], row["beside_completion_tokens"]),
         row["prompt"],
-        row["answer"] if row["prompt"] is not None else None,
+        row["answer"],
         row["refusal"],
         tuple((call["name"], call["arguments"]) for call in json.loads(row["calls"] or "[]")),
         row["beside_answer"],

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.server.supervisor import next_wait_s
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
@@ -279,14 +278,6 @@ def test_a_demo_is_one_process() -> None:
     assert ended.stderr == (
         "gateway: a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
     )
-
-
-def test_starts_come_ever_later_until_a_worker_lives() -> None:
-    waits = [0.0]
-    for _ in range(8):
-        waits.append(next_wait_s(waits[-1], lived_s=1))
-    assert waits[1:] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
-    assert next_wait_s(5, lived_s=60) == 0.1
 
 
 def limited(config: Path, limits: str) -> Path:

@@ -9,7 +9,13 @@ from pathlib import Path
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +41,7 @@ def test_what_is_signed_is_what_is_read(signer: Signer, tmp_path: Path) -> None:
     payload, key = verify(signer.sign("receipt", PAYLOAD), "receipt", [other.public, signer.public])
     assert (payload, key) == (PAYLOAD, signer.public)
     assert signer.public.id in repr(signer)
+    assert jwt.get_unverified_header(signer.sign("receipt", PAYLOAD))["kid"] == signer.public.id
 
 
 def test_any_jose_library_can_check_it(signer: Signer) -> None:
@@ -56,15 +63,63 @@ def test_another_key_another_kind_and_no_key_verify_nothing(signer: Signer, tmp_
             verify(jws, kind, keys)
 
 
+def encoded(value: object) -> str:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signed(signer: Signer, head: object, payload: object) -> str:
+    """Whatever that is, with a good signature of the very key."""
+    text = f"{encoded(head)}.{encoded(payload)}"
+    return f"{text}.{encoded(signer._key.sign(text.encode()))}"
+
+
+HEAD = {"alg": "EdDSA", "typ": "receipt"}
+DEEP = b"[" * 40_000
+
+
 @pytest.mark.parametrize(
-    "head", [{"alg": "none"}, {"alg": "HS256"}, {"alg": "EdDSA", "typ": "receipt", "crit": ["b64"]}, [], 1]
+    ("head", "payload"),
+    [
+        ({**HEAD, "alg": "none"}, PAYLOAD),
+        ({**HEAD, "alg": "HS256"}, PAYLOAD),
+        ({"typ": "receipt"}, PAYLOAD),
+        ({**HEAD, "crit": ["b64"]}, PAYLOAD),
+        ({**HEAD, "typ": "plan"}, PAYLOAD),
+        ({"alg": "EdDSA"}, PAYLOAD),
+        ([], PAYLOAD),
+        (1, PAYLOAD),
+        (HEAD, []),
+        (HEAD, "text"),
+        (b"no JSON", PAYLOAD),
+        (DEEP, PAYLOAD),
+        (HEAD, DEEP),
+        (HEAD, {"text": "x" * 64 * 1024}),
+    ],
+    ids=lambda value: str(value)[:40],
 )
-def test_the_algorithm_is_never_the_documents_choice(signer: Signer, head: object) -> None:
-    _, payload, signature = signer.sign("receipt", PAYLOAD).split(".")
-    forged = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
-    for jws in (f"{forged}.{payload}.{signature}", f"{forged}.{payload}."):
+def test_what_the_document_says_of_itself_decides_nothing(signer: Signer, head: object, payload: object) -> None:
+    assert verify(signed(signer, HEAD, PAYLOAD), "receipt", [signer.public])[0] == PAYLOAD
+    with pytest.raises(BadSignature):
+        verify(signed(signer, head, payload), "receipt", [signer.public])
+
+
+def test_nothing_is_added_to_it_or_left_out(signer: Signer) -> None:
+    jws = signer.sign("receipt", PAYLOAD)
+    assert verify(f" {jws}\n", "receipt", [signer.public])[0] == PAYLOAD
+    head, payload, signature = jws.split(".")
+    for forged in (
+        f"{jws}.",
+        f"{jws}.{signature}",
+        f"{head}.{payload}",
+        f"{head}.{payload}.",
+        # What base64 itself leaves out.
+        f"{head}.{payload}.{signature[:9]}!{signature[9:]}",
+        f"{jws}==",
+        f"{jws}\n.",
+    ):
         with pytest.raises(BadSignature):
-            verify(jws, "receipt", [signer.public])
+            verify(forged, "receipt", [signer.public])
 
 
 @given(place=st.integers(0, 10_000), character=st.sampled_from("ABCabc012-_"))
@@ -97,8 +152,13 @@ def test_a_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
         Signer.read(tmp_path / "key.pem")
 
 
+LOCKED = load_pem_private_key(new_key()[0], None).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+)
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"not a key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+    "content", [b"", b"not a key", LOCKED, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
 def test_what_is_no_key_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "key.pem"
@@ -118,7 +178,11 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
         Signer.read(path)
 
 
-@pytest.mark.parametrize("text", ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44])
-def test_what_is_no_public_key_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44, "ed25519:" + "A" * 43 + "=\n"],
+)
+def test_what_is_no_public_key_is_refused(signer: Signer, text: str) -> None:
+    assert PublicKey.parse(signer.public.text) == signer.public
     with pytest.raises(KeyUnusable):
         PublicKey.parse(text)

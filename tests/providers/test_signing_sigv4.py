@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import botocore.auth  # type: ignore[import-untyped]
@@ -32,19 +33,23 @@ def signed(secret: str, wire: WireRequest = WIRE, origin: str = ORIGIN, service:
 
 
 @pytest.mark.parametrize(
-    ("method", "signature"),
+    ("method", "query", "signature"),
     [
-        ("GET", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-        ("POST", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        ("GET", (), "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+        ("POST", (), "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        (
+            "GET",
+            (("Param2", "value2"), ("Param1", "value1")),
+            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+        ),
     ],
 )
-def test_awss_own_vectors(method: str, signature: str) -> None:
-    """get-vanilla and post-vanilla of the AWS Signature Version 4 test suite."""
+def test_awss_own_vectors(method: str, query: tuple[tuple[str, str], ...], signature: str) -> None:
+    """get-vanilla, post-vanilla and get-vanilla-query-order-key-case of the AWS Signature Version 4 test suite."""
     secret = json.dumps({"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"})
     then = datetime.datetime(2015, 8, 30, 12, 36, tzinfo=datetime.UTC).timestamp()
-    wire = apply(
-        AwsSigV4("service"), WireRequest(method, "/", (), b""), "https://example.amazonaws.com", Secret(secret), then
-    )
+    wire = WireRequest(method, "/", (), b"", query)
+    wire = apply(AwsSigV4("service"), wire, "https://example.amazonaws.com", Secret(secret), then)
     assert dict(wire.headers) == {
         "x-amz-date": "20150830T123600Z",
         "authorization": "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
@@ -73,6 +78,8 @@ def test_time_and_body_are_covered_and_nothing_else_changes() -> None:
     )
     assert len({dict(wire.headers)["authorization"] for wire in (one, later, other)}) == 3
     assert (one.path, one.body, one.headers[:2]) == (WIRE.path, WIRE.body, WIRE.headers)
+    beside = replace(WIRE, headers=(*WIRE.headers, ("traceparent", "00-1")))
+    assert signed(f"{ID}:{KEY}", beside)["authorization"] == dict(one.headers)["authorization"]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,7 @@ def test_a_secret_in_every_form() -> None:
         (f"{ID}:{KEY} with words", "is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
         ("{", "is no JSON of a key pair"),
         ('{"AccessKeyId": "x"}', "is no key pair"),
+        ('{"AccessKeyId": "", "SecretAccessKey": "x"}', "is no key pair"),
     ],
 )
 def test_a_secret_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:

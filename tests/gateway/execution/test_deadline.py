@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -172,6 +174,12 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(0.001)
     assert cancelling() == 0
+    # The next limit is none the less one.
+    within = deadline.limit(SOON_S)
+    async with asyncio.timeout(LONG_S):
+        with pytest.raises(TimeoutError):
+            await for_ever_within(within)
+    assert within.expired
 
 
 async def test_what_is_swept_ends_in_time_and_has_no_timer_at_first() -> None:
@@ -194,6 +202,43 @@ async def test_a_short_limit_within_a_swept_one_has_a_timer_at_once() -> None:
     with deadline.limit(LONG_S), pytest.raises(TimeoutError), deadline.limit(SOON_S):
         await for_ever()
     assert cancelling() == 0
+
+
+class StillLoop:
+    """A loop whose time stands, and its timers."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return 100.0
+
+    def call_later(self, after_s: float, look: Callable[..., None], *given: object) -> None:
+        self.timers.append((after_s, partial(look, *given)))
+
+
+class Swept:
+    """In place of a deadline that is swept: notes that it is to watch itself."""
+
+    def __init__(self, look_at: float, told: list[float]) -> None:
+        self.look_at = look_at
+        self.watch_itself = partial(told.append, look_at)
+
+
+def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
+    sweep, loop = Sweep(every_s=1.0), StillLoop()
+    told: list[float] = []
+    deadlines = [Swept(look_at, told) for look_at in (101.0, 102.0, 102.1, 101.0)]
+    for deadline in deadlines:
+        sweep.watch(deadline, loop)  # type: ignore[arg-type]
+    for left in (1, 0):
+        ((after_s, look),) = loop.timers
+        assert after_s == 1.0
+        loop.timers.clear()
+        look()
+        # What isn't near is looked at again before it is.
+        assert (sorted(told), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
+        sweep.forget(deadlines[2])  # type: ignore[arg-type]
 
 
 async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer() -> None:

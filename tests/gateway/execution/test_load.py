@@ -138,6 +138,24 @@ async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
     assert limiter.in_use == 0
 
 
+async def test_who_is_leaving_makes_room_too() -> None:
+    limiter = Limiter(replace(RULE, limit=1), Time())
+    slot = limiter.take()
+    greedy = [wait(limiter, "greedy") for _ in range(3)]
+    await rounds()
+    polite = wait(limiter, "polite")
+    # It is cancelled, and has not stepped out when the other one comes.
+    greedy[2].cancel()
+    await rounds()
+    assert [task.done() for task in (*greedy, polite)] == [False, False, True, False]
+    assert greedy[2].cancelled()
+    assert slot is not None
+    slot.release()
+    for task in (greedy[0], polite, greedy[1]):
+        (await task).release()
+    assert (limiter.in_use, limiter.queued) == (0, 0)
+
+
 async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
     limiter = Limiter(replace(RULE, limit=1), Time())
     slots = [limiter.take()]

@@ -311,13 +311,14 @@ async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SIZE = 30_000_000
 LARGE = {
-    "a bomb": gzipped(gzip.compress(b"\n" * SIZE)),
-    "much at once": OK + b"content-length: %d\r\n\r\n" % SIZE + b"\n" * SIZE,
+    "a bomb": (gzipped(gzip.compress(b"\n" * SIZE)), SIZE),
+    "packed, and no smaller": (gzipped(gzip.compress(b"\n" * (SIZE // 10), compresslevel=0)), SIZE // 10),
+    "much at once": (OK + b"content-length: %d\r\n\r\n" % SIZE + b"\n" * SIZE, SIZE),
 }
 
 
-@pytest.mark.parametrize("answer", LARGE.values(), ids=LARGE)
-async def test_others_have_their_turn_while_much_is_read(answer: bytes) -> None:
+@pytest.mark.parametrize(("answer", "size"), LARGE.values(), ids=LARGE)
+async def test_others_have_their_turn_while_much_is_read(answer: bytes, size: int) -> None:
     """What is handed out at once is parsed at once, and each of its bytes may be a line."""
     read, pieces, rounds = 0, 0, 0
 
@@ -334,10 +335,10 @@ async def test_others_have_their_turn_while_much_is_read(answer: bytes) -> None:
         while piece := await incoming.read():
             read, pieces = read + len(piece), pieces + 1
             assert len(piece) <= 64 * 1024
-            if read < SIZE:
+            if read < size:
                 assert not incoming.is_read
         others.cancel()
-        assert read == SIZE
+        assert read == size
         assert incoming.is_read
         assert rounds > pieces // 2
         await incoming.close()
@@ -381,6 +382,24 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
             assert (await reply.read_whole()).body == b"good"
         assert server.connections == 1
         assert await reply.read() == b""
+        await transport.aclose()
+
+
+@WAYS
+@pytest.mark.parametrize("parts", [(GOOD,), (GOOD[:-2], GOOD[-2:])])
+async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed(
+    way: Callable[[], Transport], parts: tuple[bytes, ...]
+) -> None:
+    """Were it given back twice, two requests at once would have it, and read each other's answers."""
+    async with scripted(say(*parts), say(GOOD), say(GOOD)) as server:
+        transport = way()
+        reply = await opened(transport, server.origin)
+        assert (await reply.read_whole()).body == b"good"
+        await reply.close()
+        await reply.close()
+        both = [await opened(transport, server.origin) for _ in range(2)]
+        assert (server.connections, sorted(server.served_by)) == (2, [1, 1, 2])
+        assert [(await reply.read_whole()).body for reply in both] == [b"good"] * 2
         await transport.aclose()
 
 

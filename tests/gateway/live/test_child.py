@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from gateway.config.examples import example_path
 from gateway.live.child import Child, CompileFailed
-from gateway.live.compiler import Compiling
+from gateway.live.compiler import Compiler, Compiling
 from gateway.live.compiling import Order
+from tests.providers.transport.scripted import until
 
 ORDER = Order(str(example_path("demo.yaml")), demo=True)
 
@@ -41,3 +44,45 @@ def test_where_none_can_be_begun_the_order_tells_why(monkeypatch: pytest.MonkeyP
     with pytest.raises(CompileFailed, match="no process can be started"):
         Compiling(ORDER, child).outcome()
     child.discard()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A child reads no order, and never ends."""
+    program = tmp_path / "hanging"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n", "utf-8")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(program))
+
+
+def test_one_that_takes_too_long_is_ended(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.live.child._LIMIT_S", 0.01)
+    child = Child()
+    with pytest.raises(CompileFailed, match=r"it took longer than 0\.01 s to compile"):
+        child.run(ORDER)
+    assert child.start().returncode == -9
+
+
+def test_one_whose_parent_is_told_to_end_is_not_waited_for(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    child = Child()
+    with pytest.raises(KeyboardInterrupt):
+        child.run(ORDER)
+    assert child.start().returncode == -9
+
+
+async def test_one_whose_outcome_nobody_waits_for_any_more_is_ended(hanging: None) -> None:
+    compiler = Compiler()
+    await compiler.prepare(is_wanted=True)
+    child = compiler._waiting
+    assert child is not None
+    process = child.start()
+    compiling = asyncio.ensure_future(compiler.compile(ORDER))
+    await until(lambda: compiler._waiting is None)
+    compiling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await compiling
+    await until(lambda: process.returncode == -9)

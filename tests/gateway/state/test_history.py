@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,9 +87,25 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     told = holder_of(tmp_path)
     assert told is not None
     assert told["admin"] == "http://127.0.0.1:8081"
+    # Less than before, and nothing behind it.
+    lock.tell({"a": 1})
+    assert holder_of(tmp_path) == {"pid": os.getpid(), "a": 1}
+    for text in ("", "{", "[]", "1"):
+        (tmp_path / "gateway.lock").write_text(text, "utf-8")
+        assert holder_of(tmp_path) == {}, "somebody has it, whatever is said"
+        with pytest.raises(InUse, match=r"\(process unknown\)"):
+            Lock(tmp_path)
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
+
+
+def test_what_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "in" / "state"
+    lock = Lock(directory)
+    lock.release()
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / "gateway.lock")]
+    assert modes == [0o700, 0o600]
 
 
 def test_what_can_be_no_directory_is_named_with_its_mend(tmp_path: Path) -> None:

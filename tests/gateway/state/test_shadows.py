@@ -71,6 +71,28 @@ def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -
     assert rows(tmp_path, "SELECT id, refusal FROM extras JOIN texts USING (id)") == [(4, "no")]
 
 
+def test_a_refusal_alone_and_a_prompt_without_an_answer_are_kept(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for record in (replace(RECORD, prompt="p", answer="", refusal="no"), replace(RECORD, prompt="p", answer=None)):
+        store.keep(record)
+        # It is opened again where there is more to keep.
+        store.close()
+    assert [(it.answer, it.refusal) for _, it in recorded(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
+
+
+def test_a_record_is_kept_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.keep(RECORD)
+    with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON texts BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    with pytest.raises(StateError, match=r"^shadow\.db can't be written: database or disk is full$"):
+        store.keep(replace(RECORD, prompt="p", answer="a"))
+    store.keep(RECORD)
+    assert len(rows(tmp_path, "SELECT * FROM answers")) == 2
+
+
 def test_what_the_client_was_told_goes_with_the_texts(tmp_path: Path) -> None:
     store = opened(tmp_path, most_texts=2)
     beside = replace(RECORD, prompt="p", answer="a", beside_answer="told")

@@ -28,7 +28,9 @@ CASES = [
     ([REFUSED, UNREACHABLE], REFUSED),
     ([UNREACHABLE, REFUSED], REFUSED),
     ([NO_PORT, UNREACHABLE], NO_PORT),
+    ([UNREACHABLE, NO_PORT], NO_PORT),
     ([NO_HOST, LOOP], LOOP),
+    ([LOOP], LOOP),
     ([UNREACHABLE, NO_HOST], UNREACHABLE),
     # Its ::1 is not to be had, and who should listen on 127.0.0.1 doesn't.
     ([NO_PORT, REFUSED], REFUSED),
@@ -54,6 +56,22 @@ async def test_what_says_most_is_told(
         await first_socket(addresses)
     assert raised.value is told
     assert lacks_room(told) is (told is NO_PORT)
+
+
+@pytest.mark.parametrize("addresses", [1, 2])
+async def test_where_no_socket_can_be_made_it_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, addresses: int) -> None:
+    """A process that has as many files open as it may: no address was tried, and none is to blame."""
+
+    def full(*_: object, **__: object) -> None:
+        raise no(errno.EMFILE)
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in range(addresses)]
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", full)
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            await first_socket(found)
+    assert raised.value.errno == errno.EMFILE
+    assert lacks_room(raised.value)
 
 
 async def test_the_pool_tells_it_and_whose_fault_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

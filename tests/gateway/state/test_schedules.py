@@ -1,0 +1,74 @@
+"""How far each schedule is outlives a restart: each of them, and all of it or what was kept before."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from gateway.model.schedule import NO_TALLY, Phase, Progress
+from gateway.state.errors import StateError
+from gateway.state.schedules import Kept, ScheduleStore
+
+PROGRESS = Progress(stage=2, elapsed_s=10.5, candidate=replace(NO_TALLY, ok=3, times=(3, *NO_TALLY.times[1:])))
+KEPT: Kept = {
+    ("a", "eu"): ("one", PROGRESS),
+    ("a", "us"): ("two", replace(PROGRESS, stage=0, phase=Phase.ROLLED_BACK)),
+    ("b", "eu"): ("three", replace(PROGRESS, baseline=replace(NO_TALLY, failed=2))),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ScheduleStore]:
+    store = ScheduleStore(tmp_path)
+    yield store
+    store.close()
+
+
+def change(folder: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(folder / "canary.db", isolation_level=None)) as database:
+        database.execute(statement, values)
+
+
+def test_each_is_kept_and_who_is_left_out_is_forgotten(store: ScheduleStore, tmp_path: Path) -> None:
+    for kept in (KEPT, {place: KEPT[place] for place in [("b", "eu")]}, {}, KEPT):
+        store.save(kept)
+        assert store.load() == kept
+    with closing(ScheduleStore(tmp_path)) as again:
+        assert again.load() == KEPT
+
+
+def test_where_one_cannot_be_written_all_stay_as_they_were(store: ScheduleStore, tmp_path: Path) -> None:
+    store.save(KEPT)
+    change(
+        tmp_path,
+        "CREATE TRIGGER full BEFORE INSERT ON schedules WHEN NEW.assistant = 'c' BEGIN "
+        "SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+    with pytest.raises(StateError, match=r"^canary\.db can't be written: database or disk is full$"):
+        store.save({("a", "eu"): ("new", PROGRESS), ("c", "eu"): ("new", PROGRESS)})
+    assert store.load() == KEPT
+
+
+def told(**changed: object) -> str:
+    return json.dumps(asdict(PROGRESS) | changed)
+
+
+SHORT = asdict(NO_TALLY) | {"times": [0]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", told(phase="later"), told(more=1), told(candidate=SHORT), told(baseline=SHORT), told(baseline=0)],
+)
+def test_one_that_cannot_be_read_is_begun_anew_and_the_others_go_on(
+    store: ScheduleStore, tmp_path: Path, text: str
+) -> None:
+    store.save(KEPT)
+    change(tmp_path, "UPDATE schedules SET progress = ? WHERE identity = 'one'", text)
+    assert store.load() == {place: KEPT[place] for place in [("a", "us"), ("b", "eu")]}
