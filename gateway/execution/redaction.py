@@ -96,8 +96,14 @@ def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
 
 def _without_keys(text: str, deployment: Deployment) -> str:
     for part in _keys(deployment):
-        text = _without_cut(text.replace(part, _KEY), part)
+        text = _without_cut(_found(part).sub(_KEY, text), part)
     return _without_begun(text, deployment)
+
+
+def _found(key: str) -> re.Pattern[str]:
+    """Where it stands. A short one, such as the `x` that a server of one's own is given, is no part of other words."""
+    word = re.escape(key)
+    return re.compile(rf"(?<![^\W_]){word}(?![^\W_])" if len(key) < _SHORTEST else word)
 
 
 def _keys(deployment: Deployment) -> Iterator[str]:
@@ -109,7 +115,7 @@ def _is_no_id(text: str, deployment: Deployment) -> bool:
     """Whether what a provider calls its id of the call is not one word, or has a key in it."""
     if _ID.fullmatch(text) is None or _without_begun(text, deployment) != text:
         return True
-    return any(part in text for part in _keys(deployment))
+    return any(_found(part).search(text) for part in _keys(deployment))
 
 
 def _without_begun(text: str, deployment: Deployment) -> str:
@@ -117,7 +123,7 @@ def _without_begun(text: str, deployment: Deployment) -> str:
     for secret in deployment.credentials:
         for part in parts_of(secret):
             begun = part[:_SHORTEST]
-            if begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
+            if len(part) < _SHORTEST or begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
                 continue
             before, *others = text.split(begun)
             text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])

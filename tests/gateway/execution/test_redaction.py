@@ -121,6 +121,13 @@ def test_a_part_of_a_key_that_is_a_word_like_another_stays(deployment: Deploymen
     assert redacted(told, keyed, REQUEST).detail == f"the {short} has no [redacted]"
 
 
+def test_a_key_of_a_letter_or_two_is_no_part_of_other_words(deployment: Deployment) -> None:
+    keyed = replace(deployment, credentials=(Secret("x"),))
+    failure = redacted(replace(said("x is no index", "bad_x"), request_id="req-6x"), keyed, REQUEST)
+    assert (failure.detail, failure.code) == ("[redacted] is no index", "bad_[redacted]")
+    assert failure.request_id == "req-6x"
+
+
 BESIDE_THE_TEXT = ChatRequest(
     "assistant",
     (
