@@ -21,7 +21,7 @@ from providers.made_call_ids import named_by_moment, with_named_calls
 from providers.stops import StopTrimmer, stops_left_in, trimmed
 from providers.values import changer
 
-__all__ = ["MAX_BODY_BYTES", "AnswerReader", "read_answer"]
+__all__ = ["MAX_BODY_BYTES", "AnswerReader", "comes_in_events", "read_answer"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _date = changer(ChatCompletion)
@@ -50,6 +50,11 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
     return completion if completion.created else _date(completion, created=int(response.received_at))
+
+
+def comes_in_events(head: WireResponse) -> bool:
+    """Whether the body behind this head is an event stream, whatever was asked for."""
+    return _form_of(head.headers.get("content-type", "")) == "events"
 
 
 def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:

@@ -61,7 +61,11 @@ def _read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _place_of_twice(body: bytes) -> str | None:
     """The place of a name that stands twice, as `param` tells it; None where a name in it isn't plain."""
-    left: list[tuple[str | None, object]] = [("", json.loads(body, object_pairs_hook=_read))]
+    try:
+        left: list[tuple[str | None, object]] = [("", json.loads(body, object_pairs_hook=_read))]
+    except RecursionError:
+        # The value that the other one took the place of counted for no bound.
+        return None
     while left:
         place, value = left.pop()
         if isinstance(value, _Twice):

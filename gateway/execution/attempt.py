@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.fold import BoundedReply, whole_of
+from gateway.execution.fold import TURN_BYTES, BoundedReply, whole_of, whole_of_body
 from gateway.execution.identity import pseudonymous
 from gateway.execution.redaction import redacted
 from gateway.execution.send import Reply, Sender
@@ -17,7 +17,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
-from providers.exchange import AnswerReader, read_answer
+from providers.exchange import AnswerReader, comes_in_events, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import PLACES, with_sayable_choice, without_parameters
 
@@ -85,6 +85,9 @@ class Caller:
                         stream = None
                     elif not request.stream:
                         response = await reply.read_whole()
+                        if len(response.body) > TURN_BYTES and comes_in_events(response):
+                            reader = AnswerReader(deployment.adapter, response, deployment.target, sent.stop)
+                            return Answer(step, await whole_of_body(reader, response.body))
                         completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
                         return Answer(step, completion)
                     else:

@@ -6,10 +6,14 @@ begins at once. What breaks off here was shown to nobody, so that it is an ordin
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
 from gateway.execution.stream import LiveStream
 from gateway.model.deployment import Deployment
+from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, change_request
 from providers.exchange import MAX_BODY_BYTES
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -17,7 +21,10 @@ from providers.fitting import has_effects
 from providers.folding import fold
 from providers.transport import Tap
 
-__all__ = ["BoundedReply", "as_stream", "folds", "whole_of"]
+__all__ = ["TURN_BYTES", "BoundedReply", "as_stream", "folds", "whole_of", "whole_of_body"]
+
+TURN_BYTES = 64 * 1024
+"""What is made of so much takes its time, up to a microsecond a byte."""
 
 
 def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:
@@ -64,8 +71,7 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     """The answer of a stream that has begun; raises ProviderFailed if it doesn't become whole."""
     events: list[StreamEvent] = []
     async for batch in stream:
-        # Those of a provider that only says that it is alive would be kept without a bound.
-        events += [event for event in batch if type(event) is not Heartbeat] if Heartbeat in map(type, batch) else batch
+        events += _kept(batch)
     try:
         return fold(events)
     except ProviderFailed as error:
@@ -73,3 +79,20 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
             raise
         # The provider was at work when the client's time was over.
         raise ProviderFailed(Failure(FailureKind.DEADLINE, "the request's time is over")) from error
+
+
+async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
+    """The answer of a large body of events, which came where one JSON was asked for; raises ProviderFailed.
+
+    Read at once, its many events would keep all other requests waiting for seconds.
+    """
+    events: list[StreamEvent] = []
+    for start in range(0, len(body), TURN_BYTES):
+        events += _kept(parser.feed(body[start : start + TURN_BYTES]))
+        await asyncio.sleep(0)
+    return fold((*events, *parser.close()))
+
+
+def _kept(batch: tuple[StreamEvent, ...]) -> Sequence[StreamEvent]:
+    """Without those of a provider that only says that it is alive, which would be kept without a bound."""
+    return [event for event in batch if type(event) is not Heartbeat] if Heartbeat in map(type, batch) else batch

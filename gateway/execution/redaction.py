@@ -72,12 +72,15 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     is_ours = failure.message in _OURS
     if is_ours and not any(told):
         return failure
+    message = failure.message if is_ours else _without_keys(failure.message, deployment)
     texts = tuple(_texts(request))
     if sum(map(len, texts)) > _MOST_SEARCHED:
         # To look through it all would hold up everybody else.
-        return replace(failure, detail=_TOO_MUCH if failure.detail else "", code=None, param=None)
+        left_out = _TOO_MUCH if failure.detail else ""
+        return replace(failure, message=message, detail=left_out, code=None, param=None)
     quotes = Quotes(texts)
-    message = failure.message if is_ours else quotes.parts_struck_from(_without_keys(failure.message, deployment))
+    if not is_ours:
+        message = quotes.parts_struck_from(message)
     detail, code, param = (_clean(text, deployment, quotes) if text else text for text in told)
     if (message, detail, code, param) == (failure.message, *told):
         return failure

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import whole_of
+from gateway.execution.run import PlanExhausted
 from providers.failures import FailureKind, ProviderFailed
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.test_run import SSE, text_of
+from tests.gateway.execution.test_run import chunk as told
 from tests.gateway.execution.test_stream import WHOLE, chunk, live
+from tests.tables import table_of
 
 
 @pytest.mark.parametrize(
@@ -28,3 +35,42 @@ async def test_a_whole_answer_is_one_however_late_it_is() -> None:
     await stream.begin()
     completion = await whole_of(stream, Deadline(100.0, 110.0, 101.0, lambda: 111.0))
     assert completion.choices[0].message.content == "ab"
+
+
+MANY = 4_000
+UNFOLDED = table_of(
+    TABLE.replace('"${FIRST}"', '"${FIRST}", fold: false').replace('"${SECOND}"', '"${SECOND}", fold: false'),
+    {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
+)
+
+
+@pytest.mark.parametrize("between", [b"", b": alive\n\n"], ids=["texts", "with signs of life"])
+async def test_others_have_their_turn_while_many_events_become_one_json(bench: Bench, between: bytes) -> None:
+    """Where one JSON was asked for, a provider may send a stream all the same, and as much as a body may have."""
+    bench.table = UNFOLDED
+    body = (told("ab") + between) * MANY + told(finish="stop") + b"data: [DONE]\n\n"
+    bench.router.post(FIRST).respond(headers=SSE, content=body)
+    bench.router.post(SECOND).respond(json=answer_json())
+    rounds = 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    others = asyncio.create_task(count())
+    answer = await bench.ask()
+    others.cancel()
+    assert answer.step.deployment.name == "first"
+    assert text_of(answer.completion) == "ab" * MANY
+    assert rounds >= len(body) // (64 * 1024) > 0
+
+
+async def test_many_events_without_an_end_are_no_whole_answer(bench: Bench) -> None:
+    bench.table = UNFOLDED
+    bench.router.post(FIRST).respond(headers=SSE, content=told("ab") * MANY)
+    bench.router.post(SECOND).respond(headers=SSE, content=told("ab") * MANY)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is FailureKind.INTERRUPTED

@@ -325,3 +325,12 @@ def test_no_long_part_of_the_request_remains(before: str, text: str, after: str,
         part = text[place : place + 24]
         if not any(letter.isspace() for letter in part):
             assert part not in kept
+
+
+def test_beside_a_long_request_a_message_of_an_adapter_holds_no_key_either(deployment: Deployment) -> None:
+    """It goes to the client, too."""
+    key = "sk-a-key-of-the-account-1234"
+    keyed = replace(deployment, credentials=(Secret(key),))
+    request = ChatRequest("assistant", (UserMessage("a long text, " * 10_000),))
+    failure = redacted(Failure(FailureKind.CREDENTIALS, f"the key {key} is refused"), keyed, request)
+    assert failure.message == "the key [redacted] is refused"
