@@ -16,13 +16,27 @@ _PATHS = (
     ("/readyz", "GET /readyz"),
     ("/docs", "GET /docs"),
 )
+# What other gateways and Kubernetes' own servers call these, and people put into the probes of a deployment.
+_PROBES = {
+    "/health/liveliness": "GET /healthz",
+    "/health/liveness": "GET /healthz",
+    "/health/live": "GET /healthz",
+    "/livez": "GET /healthz",
+    "/live": "GET /healthz",
+    "/ping": "GET /healthz",
+    "/status": "GET /healthz",
+    "/health/readiness": "GET /readyz",
+    "/health/ready": "GET /readyz",
+    "/ready": "GET /readyz",
+}
+_ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 _THERE_ARE = f"there are {_CHAT}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
 # OpenAI's further endpoints, Anthropic's, and those that other gateways have.
 _OTHER_APIS = re.compile(
-    r"(?:/v1)?/(?:completions|embeddings|messages|audio|images|videos|files|uploads|batches|moderations|assistants"
+    r"(?:(?:/[^/]+)*/v1)?/(?:completions|embeddings|messages|audio|images|videos|files|uploads|batches|moderations|assistants"
     r"|threads|fine_tuning|vector_stores|realtime|conversations|rerank)(?:/.*)?"
 )
-_RESPONSES = re.compile(r"(?:/v1)?/responses(?:/.*)?")
+_RESPONSES = re.compile(r"(?:(?:/[^/]+)*/v1)?/responses(?:/.*)?")
 _SLASHES = re.compile(r"/+")
 
 
@@ -31,6 +45,10 @@ def hint_for(path: str) -> str:
     plain = _SLASHES.sub("/", path.lower()).rstrip("/")
     if _RESPONSES.fullmatch(plain):
         return f"OpenAI's Responses API is not spoken here: let your client use chat completions, {_CHAT}"
+    if (probe := _PROBES.get(plain)) is not None:
+        return f"did you mean {probe}?"
+    if plain in _ADMIN:
+        return "metrics, reload and rollback are on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"
     for ending, meant in _PATHS:
         if plain.endswith(ending):
             return f"did you mean {meant}? The base URL of OpenAI's clients ends in /v1, without a slash behind a path"

@@ -117,6 +117,8 @@ def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One of them")
     async def model(request: Request, name: str) -> JSONResponse:
         assistants, region, told = await asked(request)
+        if not name:
+            raise ApiError("not_found", f"there is nothing at this path; {hint_for(request.url.path)}")
         if name not in assistants:
             raise not_found(name, assistants)
         if region.name not in assistants[name].routes:

@@ -117,8 +117,9 @@ def _keys(
             found = references[text]
         else:
             found = read_literal(text)
-            hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
-            findings.warn(place, "a key is written in the config", hint)
+            if not found.mistake:
+                hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
+                findings.warn(place, "a key is written in the config", hint)
         if found.mistake:
             findings.error(place, f"{found.source or 'the key'} {found.mistake}", found.hint)
         elif found.missing:

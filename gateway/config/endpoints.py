@@ -6,6 +6,7 @@ operator states.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ __all__ = ["SIMULATOR", "Endpoint", "Endpoints"]
 SIMULATOR = "simulator"
 _NOT_STARTED = "http://127.0.0.1:0"
 _USUAL_BASE_PATH = "/v1"
+# What our adapters put behind the base path, so that a URL which ends in it leads to nothing.
+_CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class Endpoints:
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
         base_path = _usual_base_path(adapter) if written is None else written
+        self._warn_of_call((*path, "endpoint"), base_path)
         site = self._owner(section.provider, origin)
         if site is None:
             return self._own_server(name, section, origin, base_path)
@@ -153,6 +157,13 @@ class Endpoints:
             self.findings.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
             return None
         return self._at(path, section, site, origin, base_path)
+
+    def _warn_of_call(self, path: Path, base_path: str) -> None:
+        """Other gateways take the whole URL of the call."""
+        call = _CALL.search(base_path)
+        if call is not None:
+            message = f"the URL ends in {quoted(call[0])}, and each request's path is put behind it"
+            self.findings.warn(path, message, f"end it before {quoted(call[0])}")
 
     def _owner(self, provider: str, origin: str) -> Site | None:
         """The catalogue's site that the origin's host belongs to; the provider's own before others'."""

@@ -20,6 +20,11 @@ _UNRESOLVED = Secret("unresolved")
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _FILE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
+# How other gateways, shells and templates write a reference: taken as a secret, the words themselves would be sent.
+_FOREIGN = re.compile(
+    r"os\.environ/\S+|(?:process\.)?env[.:/][A-Za-z_]\w*|\$(?:env:)?[A-Z_][A-Z0-9_]*"
+    r"|\{\{[^{}]*\}\}|\{vault://[^{}]*\}|<[A-Z_][A-Z0-9_]*>"
+)
 _MAX_SECRET_BYTES = 64 * 1024
 # What every HTTP library sends unchanged; RFC 9110 section 5.5 leaves other octets to luck.
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -80,6 +85,9 @@ def file_of(text: str) -> str | None:
 
 def read_literal(text: str) -> Resolution:
     """A credential that is written in the config itself."""
+    if _FOREIGN.fullmatch(text):
+        hint = "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
+        return Resolution(mistake="is a reference in another program's words", hint=hint)
     return _sendable("", text) if text else Resolution(missing="is empty")
 
 

@@ -94,6 +94,12 @@ async def test_a_head_of_the_chat_endpoint_says_how_it_is_asked() -> None:
         ("/v1/explain/", "did you mean GET /v1/explain?"),
         ("/v1/responses", "Responses API is not spoken here: let your client use chat completions"),
         ("/responses/resp_1", "Responses API is not spoken here"),
+        ("/openai/v1/responses", "Responses API is not spoken here"),
+        ("/health/liveliness", "did you mean GET /healthz?"),
+        ("/health/readiness", "did you mean GET /readyz?"),
+        ("/livez", "did you mean GET /healthz?"),
+        ("/metrics", "on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"),
+        ("/anthropic/v1/messages", "this API is not spoken here"),
         ("/v1/embeddings", "this API is not spoken here"),
         ("/v1/messages", "this API is not spoken here"),
         ("/v1/completions", "this API is not spoken here"),
@@ -107,6 +113,12 @@ async def test_who_is_lost_is_told_the_way(path: str, words: str) -> None:
     found = await ask("POST", f"http://gateway{path}")
     assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
     assert words in error_of(found)["message"]
+
+
+async def test_a_slash_behind_the_models_is_no_assistant_without_a_name() -> None:
+    found = await ask("GET", "/v1/models/")
+    assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
+    assert "did you mean GET /v1/models?" in error_of(found)["message"]
 
 
 async def test_a_key_that_does_not_do_is_answered_with_the_scheme_that_does() -> None:

@@ -765,6 +765,14 @@ CREDENTIALS = {
             for index in range(3)
         ),
     ),
+    "a reference in another program's words": deployment(
+        "x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: [▸os.environ/OPENAI_API_KEY, ▸env.OPENAI_API_KEY]}",
+        *(
+            f"deployments.x.api_key[{index}]: the key is a reference in another program's words; "
+            "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
+            for index in range(2)
+        ),
+    ),
     "a key that can't be sent": deployment(
         'x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: ▸"sk-1\\r\\nx-evil: 1"}',
         "deployments.x.api_key: the key can't be sent in a header; "

@@ -638,6 +638,13 @@ WARNINGS = {
         sections(resilience="resilience: {first_token: 2m, commit: 90s, total: 30s}"),
         ["resilience.first_token", "resilience.commit"],
     ),
+    "the whole URL of a call": (
+        sections(
+            deployments=more("deployments", "x: {provider: openai-compatible, model: m, stores: US, processes: US, "
+                             "endpoint: 'https://llm.example/v1/chat/completions'}")
+        ).replace("us: [chatgpt-us]", "us: [chatgpt-us, x]"),
+        ["deployments.x.endpoint"],
+    ),
     "attempts that can't be reached": (
         sections(resilience="resilience: {attempts: {per_deployment: 3, total: 2}}"),
         ["resilience.attempts"],
@@ -649,6 +656,13 @@ WARNINGS = {
 def test_what_an_operator_should_know_is_a_warning(name: str) -> None:
     text, paths = WARNINGS[name]
     assert [dotted(problem.path) for problem in compiled(text).warnings] == paths
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/chat/completions/v1", "/messages-api", "/v1/completions2"])
+def test_a_path_that_only_resembles_a_call_is_no_warning(path: str) -> None:
+    line = f"x: {{provider: openai-compatible, model: m, stores: US, processes: US, endpoint: 'https://llm.example{path}'}}"
+    text = sections(deployments=more("deployments", line)).replace("us: [chatgpt-us]", "us: [chatgpt-us, x]")
+    assert compiled(text).warnings == ()
 
 
 def test_what_is_wrong_now_never_blocks() -> None:

@@ -108,6 +108,20 @@ class TestReferences:
         for environ in ({"A": "x", "B": "x"}, None):
             assert resolve(text, environ).mistake == "is no reference that can be resolved"
 
+    @pytest.mark.parametrize(
+        "text",
+        ["os.environ/OPENAI_API_KEY", "env.OPENAI_API_KEY", "env:OPENAI_API_KEY", "process.env.KEY", "$OPENAI_API_KEY",
+         "$env:KEY", "{{ env.KEY }}", "{{KEY}}", "{vault://env/openai}", "<OPENAI_API_KEY>"],
+    )  # fmt: skip
+    def test_a_reference_in_other_words_is_not_taken_for_the_secret(self, text: str) -> None:
+        found = read_literal(text)
+        assert (found.secret, found.mistake) == (None, "is a reference in another program's words")
+        assert "${NAME}" in found.hint
+
+    @pytest.mark.parametrize("text", ["sk-env.x", "environ", "AKIA/env", "$2b$12$abc", '{"type":"x"}', "id:key", "env"])
+    def test_what_may_be_a_secret_is_taken(self, text: str) -> None:
+        assert read_literal(text).secret is not None
+
     def test_without_secrets_nothing_is_looked_up(self) -> None:
         compilation = compiled(more_key("'${file:/not/there}'"), {"US_KEY": "a\nb"}, secrets=False)
         assert compilation.warnings == ()
