@@ -76,7 +76,6 @@ _OUTWARD: dict[FailureKind, str] = {
 # Who reads `error.attempts` shall find it, also where nobody was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
 _DEFAULT_RETRY_S = 1.0
-_LONGEST_SLEEP_S = 60.0
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
 
@@ -148,9 +147,6 @@ def _from_refusal(error: Refused) -> ApiError:
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
-    if retry_after_s is not None and retry_after_s > _LONGEST_SLEEP_S:
-        # SDKs sleep in the call for as long as `retry-after` says, five minutes for a key that a provider refuses.
-        headers["x-should-retry"] = "false"
     return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
 
 

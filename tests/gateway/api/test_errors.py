@@ -122,13 +122,6 @@ def test_a_refusal_names_the_one_place_that_is_the_matter() -> None:
     assert (shown.code, shown.param) == ("unsupported_capability", "n")
 
 
-@pytest.mark.parametrize("code", [RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT])
-@pytest.mark.parametrize(("wait_s", "headers"), [(60.0, {}), (60.5, {"x-should-retry": "false"})])
-def test_no_sdk_sleeps_for_minutes_before_it_tells(code: RefusalCode, wait_s: float, headers: dict[str, str]) -> None:
-    shown = from_domain(Refused(Refusal(code, "words", None, wait_s)), [])
-    assert (shown.retry_after_s, shown.headers) == (wait_s, headers)
-
-
 @pytest.mark.parametrize("code", RefusalCode)
 def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
