@@ -68,8 +68,8 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
 
 def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
     """The object that `loads` read of these bytes, its whole numbers beyond 64 bits as they are written there: the fast
-    way makes floats of them. What can be read in no other way stays."""
-    if not _MAYBE_BEYOND_64_BITS.search(data):
+    way makes floats of them. What can be read in no other way stays, and what `loads` has refused, nothing of it."""
+    if not value or not _MAYBE_BEYOND_64_BITS.search(data):
         return value
     try:
         return as_map(json.loads(data, parse_constant=lambda _: None, parse_float=_finite)) or value

@@ -41,7 +41,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MOST_MS = 999_999_999
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 # No page can have an address or a name below `localhost` (RFC 6761, section 6.3) to itself.
-_NAMES_THIS_MACHINE = re.compile(rb"(([^:]*\.)?localhost\.?|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]*)?")
+_NAMES_THIS_MACHINE = re.compile(r"(([^:]*\.)?localhost\.?|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]*)?")
 # Around a header's value (RFC 9110, section 5.6.3). What else a text may end with can be a byte of a key's last letter.
 _SPACE = b" \t"
 _FORWARDING = re.compile(
@@ -195,7 +195,7 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
     if address is None or not address.is_loopback:
         raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
     # A page in a browser on this machine comes from here too, by a name of its own for this address (CWE-350).
-    host = visitor.headers.get(b"host")
+    host = visitor.one(b"host")
     if host is not None and not _NAMES_THIS_MACHINE.fullmatch(host.lower()):
         raise ApiError(
             "permission_denied",

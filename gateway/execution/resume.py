@@ -79,15 +79,15 @@ class Resumption:
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
             except PlanExhausted as error:
-                self._note_consent()
                 last = next((step for step in steps if step.deployment.name == attempts[-1].deployment), None)
                 if error.failure.kind is FailureKind.INVALID_REQUEST and last and prefills and is_prefilled(last, sent):
                     # It refuses its own beginning, whatever is known of it: ask it in words.
                     steps, prefills = steps[steps.index(last) :], False
                     continue
                 return None
+            finally:
+                self._note_consent()
             self._note(broken, answer.step)
-            self._note_consent()
             return self._next(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None
 

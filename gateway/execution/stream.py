@@ -120,9 +120,7 @@ class LiveStream:
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._last: tuple[StreamEvent, ...] | None = None
-        self._ended = False
-        self._has_tail = False
-        self._closed = False
+        self._ended = self._has_tail = self._closed = False
         self._told: Callable[[Failure | None], None] | None = None
         self._let_go: Callable[[], None] | None = None
 
@@ -173,7 +171,12 @@ class LiveStream:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
         kinds: set[type[StreamEvent]] = set()
         while _REAL.isdisjoint(kinds):
-            events = self._take(await self._reply.read())
+            try:
+                events = self._take(await self._reply.read())
+            except ProviderFailed:
+                if not self._ends_well():
+                    raise
+                return
             kinds = {*map(type, events)}
             if Heartbeat in kinds:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
@@ -197,8 +200,7 @@ class LiveStream:
         return events
 
     def _ends_well(self) -> bool:
-        """Behind the first events, where no byte is left to come: whether the answer is whole, of which all is then
-        here. What it lacks is told when they are shown."""
+        """Whether an answer of which nothing more comes is whole, as one that a filter ended is: then all is here."""
         self._last = self._parser.close()
         if not self._last or not isinstance(self._last[-1], Finished):
             return False
@@ -285,8 +287,7 @@ class LiveStream:
         """Let go of the provider's connection."""
         if self._closed:
             return
-        self._ended = True
-        self._has_tail = False
+        self._ended, self._has_tail = True, False
         # No cycle is left behind: these two know this stream.
         self._tap = self._limit = None
         self._first = ()

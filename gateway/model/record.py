@@ -11,6 +11,7 @@ from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
+from providers.failures import FailureKind
 from providers.pricing import Price, cost_of
 
 __all__ = ["Allowance", "Record", "Resumed"]
@@ -93,9 +94,15 @@ class Record:
     price: Price | None = None
     cost_micros: int | None = None
 
+    @property
+    def sent(self) -> list[Attempt]:
+        """The attempts whose prompt was sent, or begun to be: what has no form in a deployment's words is nothing to be
+        sent."""
+        return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+
     def note_consent(self, steps: Iterable[Step]) -> None:
         """Take down what let one of these be sent the prompt; a consent that nobody needed in the end is none."""
-        asked = {attempt.deployment for attempt in (*self.attempts, *self.abandoned)}
+        asked = {attempt.deployment for attempt in (*self.sent, *self.abandoned)}
         resting = (step.consent for step in steps if step.consent is not None and step.deployment.name in asked)
         self.consent = next(resting, None)
 

@@ -88,8 +88,7 @@ def _passed_over(record: Record) -> dict[str, str]:
 def _tried(record: Record) -> list[dict[str, object]]:
     """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
     hidden = _hides_model(record)
-    sent = [attempt for attempt in record.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
-    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in sent]
+    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in record.sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
 

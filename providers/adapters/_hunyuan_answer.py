@@ -62,7 +62,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     answer = read_map(body, "Response") or body
     if _error_of(answer):
         raise ProviderFailed(classify(body, response))
-    if not read_list(answer, "Choices"):
+    if not read_list(answer, "Choices") and not _is_to_be_ended(answer):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
     reader = NativeReader(model)
     reader.read_chunk(answer, "message")
@@ -84,6 +84,11 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(answer, "RequestId"))
 
 
+def _is_to_be_ended(source: Mapping[str, object]) -> bool:
+    """Whether the safety system stepped in here, as far as this choice, or this whole answer, says."""
+    return read_str(source, "ModerationLevel") == _TO_BE_ENDED
+
+
 def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
     return read_map(answer, "Error") or read_map(answer, "ErrorMsg")
 
@@ -102,10 +107,14 @@ class NativeReader:
             return
         id = read_str(answer, "Id") or read_str(answer, "RequestId")
         self.assembler.identify(id=id, created=read_int(answer, "Created"))
-        blocked = read_str(answer, "ModerationLevel") == _TO_BE_ENDED
-        for entry in read_list(answer, "Choices"):
+        blocked = _is_to_be_ended(answer)
+        choices = read_list(answer, "Choices")
+        if blocked and not choices:
+            # Nothing is left of what was blocked.
+            self.assembler.filtered()
+        for entry in choices:
             choice = as_map(entry)
-            self._read_choice(choice, blocked or read_str(choice, "ModerationLevel") == _TO_BE_ENDED)
+            self._read_choice(choice, blocked or _is_to_be_ended(choice))
         if usage := read_map(answer, "Usage"):
             self.assembler.usage(_usage(usage))
 

@@ -199,6 +199,8 @@ def _tool_loops() -> dict[str, ChatRequest]:
     said_oslo = ToolMessage("call_a1", '{"degrees":-3}')
     said_beijing = ToolMessage("call_b2", "晴天")
     said_time = ToolMessage("call_c3", (TextPart("12:00"),))
+    # As of servers that count calls anew in each answer.
+    again, said_again = AssistantMessage(None, tool_calls=(replace(clock, id=oslo.id),)), ToolMessage(oslo.id, "12:00")
     return {
         "tool_result": loop((oslo,), said_oslo),
         "tool_result_with_text": loop((oslo,), said_oslo, text="Let me look."),
@@ -206,6 +208,7 @@ def _tool_loops() -> dict[str, ChatRequest]:
         "tool_parallel": loop((oslo, beijing, clock), said_oslo, said_beijing, said_time),
         "tool_then_user": loop((oslo, beijing), said_oslo, said_beijing, UserMessage("And tomorrow?")),
         "tool_twice": loop((oslo,), said_oslo, AssistantMessage(None, tool_calls=(clock,)), said_time),
+        "tool_twice_one_id": loop((oslo,), said_oslo, again, said_again),
     }
 
 

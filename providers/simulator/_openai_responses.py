@@ -148,7 +148,7 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
         return [*messages, {"role": "user", "content": told}]
     items = [as_map(entry) for entry in _list(body, "input")]
     _check_thoughts(items, str(body.get("model")))
-    waiting: set[str] = set()
+    waiting, answered = set[str](), set[str]()
     for position, item in enumerate(items):
         match _kind(item):
             case "message":
@@ -160,7 +160,7 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
                 messages[-1].setdefault("tool_calls", []).append(call)
                 waiting.add(call["id"])
             case "function_call_output":
-                messages.append(_output(item, waiting))
+                messages.append(_output(item, waiting, answered))
             case "reasoning":
                 pass
             case other:
@@ -244,12 +244,17 @@ def _call(item: Mapping[str, object], position: int) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _output(item: Mapping[str, object], waiting: set[str]) -> dict[str, Any]:
+def _output(item: Mapping[str, object], waiting: set[str], answered: set[str]) -> dict[str, Any]:
     call_id = read_str(item, "call_id") or ""
+    if call_id in answered:
+        # However far apart they stand, and whatever was called: an output belongs to its call by the id alone.
+        message = f"Duplicate function_call_output for call_id '{call_id[:80]}'."
+        raise Objected(Objection(message, None, "input"))
     if call_id not in waiting:
         message = f"No tool call found for function call output with call_id {call_id[:80]}."
         raise Objected(Objection(message, None, "input"))
     waiting.remove(call_id)
+    answered.add(call_id)
     output = item.get("output")
     content = [_part(as_map(part), False, "input") for part in output] if isinstance(output, list) else output
     return {"role": "tool", "tool_call_id": call_id, "content": content}

@@ -71,8 +71,10 @@ def lacks_room(error: BaseException) -> bool:
     A look-up of a name that finds no file says something else, and not the same on each system: then it is tried.
     """
     cause: BaseException | None = error
-    is_unclear = False
-    while cause is not None:
+    is_unclear, seen = False, list[BaseException]()
+    # Who raises an error anew from what wrapped it makes a ring of them.
+    while cause is not None and cause not in seen:
+        seen.append(cause)
         if isinstance(cause, ExceptionGroup):  # of a name with several addresses, each was tried
             was_reached = any(isinstance(each, ConnectionError) for each in cause.exceptions)
             return not was_reached and any(map(lacks_room, cause.exceptions))

@@ -194,13 +194,17 @@ def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code
 
 
-def test_what_was_moderated_and_broke_off_is_not_taken_for_broken_off() -> None:
+@pytest.mark.parametrize(
+    ("choices", "said"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No."), ([], "")]
+)
+def test_what_was_moderated_and_broke_off_is_not_taken_for_broken_off(choices: list[Any], said: str) -> None:
     """Edge case 67: it would be asked of the next provider."""
-    said = {
-        "Id": "r",
-        "ModerationLevel": "1",
-        "Choices": [{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}],
-    }
+    chunk = {"Id": "r", "ModerationLevel": "1", "Choices": choices}
     parser = ADAPTER.stream_parser(target())
-    answer = fold([*parser.feed(b"data: " + json.dumps(said).encode() + b"\n\n"), *parser.close()])
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("No.", "content_filter")
+    answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n"), *parser.close()])
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
+
+
+def test_a_whole_answer_of_which_moderation_left_nothing_is_filtered() -> None:
+    response = WireResponse(200, {}, b'{"Response": {"Id": "r", "ModerationLevel": "1", "Choices": []}}', 0)
+    assert ADAPTER.parse_response(response, target()).choices[0].finish_reason == "content_filter"

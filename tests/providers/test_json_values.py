@@ -84,6 +84,11 @@ def test_what_can_be_read_in_no_other_way_stays() -> None:
     assert unrounded(rounded, b'{"n":1}') is rounded
 
 
+def test_what_was_refused_is_not_read_again() -> None:
+    # Of millions of values, say: they would be made all the same.
+    assert unrounded({}, b'{"n":618970019642690137449562111}') == {}
+
+
 def test_a_byte_order_mark_is_passed_over() -> None:
     assert loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 

@@ -335,10 +335,14 @@ def test_ids_of_another_vendor_are_made_fit() -> None:
 def test_an_id_that_came_in_two_turns_is_made_two() -> None:
     # A server that counts its calls anew in each answer, as Kimi's models are served (`terminal:0`), answered before.
     turn = (AssistantMessage(tool_calls=(CALL,)), ToolMessage(CALL.id, "-3"))
-    items = sent(replace(ASK, messages=(UserMessage("Hi"), *turn, *turn, *turn)))["input"]
+    body = sent(replace(ASK, messages=(UserMessage("Hi"), *turn, *turn, *turn)))
+    items = body["input"]
     ids = ["call_1", "call_1_2", "call_1_3"]
     assert [item["call_id"] for item in items if item.get("type") == "function_call"] == ids
     assert [item["call_id"] for item in items if item.get("type") == "function_call_output"] == ids
+    same = [{**item, "call_id": "call_1"} if "call_id" in item else item for item in items]
+    with pytest.raises(Objected, match="Duplicate function_call_output"):
+        read_body({**body, "input": same})
 
 
 @given(st.lists(st.builds(SealedThought, st.text(min_size=1), st.text(min_size=1), st.tuples(st.text())), max_size=4))

@@ -269,7 +269,16 @@ def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LocalHost:8080", "gateway.localhost", "127.0.0.1:8080", "127.0.0.2", "0.0.0.0:80", "[::1]:8080"],
+    [
+        "localhost",
+        "LocalHost:8080",
+        "gateway.localhost",
+        "127.0.0.1:8080",
+        "127.0.0.2",
+        "0.0.0.0:80",
+        "[::1]:8080",
+        "127.0.0.1 \t",
+    ],
 )
 def test_without_clients_this_machine_is_called_by_its_address(host: str) -> None:
     assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None

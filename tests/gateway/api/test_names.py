@@ -15,18 +15,37 @@ from gateway.api.body import read_request
 from gateway.api.errors import ApiError
 from gateway.api.names import check_names
 
-NAMES = st.sampled_from(["a", "b", ":", '"', "\\", '\\"', '":', "é", ""]) | st.text(alphabet='ab:"\\ ', max_size=4)
-TEXTS = st.text(alphabet='a:"\\{},é\n ', max_size=12)
+SPELT = [r"\u003a", r"\\u003A"]
+ODD = ["a", "b", ":", '"', "\\", '\\"', '":', "é", "", *SPELT]
+NAMES = st.sampled_from(ODD) | st.text(alphabet='ab:"\\ ', max_size=4)
+TEXTS = st.sampled_from(SPELT) | st.text(alphabet='a:"\\{},é\n ', max_size=12)
 VALUES = st.recursive(
     st.none() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=12,
 )
+
+
+def escaped(value: object) -> str:
+    """As JSON in whose texts every character is escaped."""
+    match value:
+        case str():
+            digits = "04x" if len(value) % 2 else "04X"
+            return '"' + "".join(f"\\u{ord(character):{digits}}" for character in value) + '"'
+        case dict():
+            return "{" + ",".join(f"{escaped(name)}:{escaped(item)}" for name, item in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(escaped, value)) + "]"
+        case _:
+            return json.dumps(value)
+
+
 WRITERS: list[Callable[[object], str]] = [
     json.dumps,
     lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     lambda value: json.dumps(value, separators=(",  ", " \t:\n")),
     lambda value: orjson.dumps(value).decode(),
+    escaped,
 ]
 
 

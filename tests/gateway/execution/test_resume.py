@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from gateway.execution.continuation import (
     summed,
 )
 from gateway.execution.resume import ResumingStream, Resumption, resuming
+from gateway.model.consent import ConsentKind
 from gateway.model.record import Resumed
 from providers.chat import (
     AnnotationsDelta,
@@ -119,6 +122,25 @@ async def test_the_next_step_goes_on(bench: Bench) -> None:
     assert failure is not None
     assert failure.kind is FailureKind.INTERRUPTED
     assert [message["role"] for message in asked(second)["messages"]] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("end", [httpx.ConnectError, asyncio.CancelledError])
+async def test_a_consent_by_which_the_prompt_was_sent_onward_is_noted(bench: Bench, end: type[BaseException]) -> None:
+    """Also where the client leaves while the next step is asked."""
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one")))
+
+    def fail(_: httpx.Request) -> None:
+        raise end("no more")
+
+    bench.router.post(SECOND).mock(side_effect=fail)
+    stream = (await begun(bench)).stream
+    assert isinstance(stream, ResumingStream)
+    first, second = stream._resumption.plan.steps
+    steps = (first, replace(second, consent=ConsentKind.TOKEN))
+    stream._resumption = replace(stream._resumption, plan=replace(stream._resumption.plan, steps=steps))
+    with suppress(asyncio.CancelledError):
+        await events_of(Answer(first, stream=stream))
+    assert bench.record.consent is ConsentKind.TOKEN
 
 
 async def test_what_went_past_the_reader_was_sent_too() -> None:

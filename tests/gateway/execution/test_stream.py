@@ -28,6 +28,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
+from providers.registry import load_registry
 from providers.transport import Pool, Tap
 from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
 
@@ -167,6 +168,13 @@ async def test_a_filter_behind_text_is_an_end_however_the_bytes_came(script: tup
     assert text == TextDelta("a")
     assert isinstance(finish, ChoiceFinish)
     assert (finish.reason, last) == ("content_filter", Finished())
+
+
+async def test_what_was_filtered_before_a_word_of_it_and_breaks_is_no_failure_that_others_are_asked_for() -> None:
+    adapter = load_registry().adapters["qianfan"]
+    flagged = chunk().replace(b'"index":0', b'"index":0,"flag":2')
+    *_, finish, last = await all_of(live(flagged, BROKEN, parser=adapter.stream_parser(TARGET))[0])
+    assert (finish, last) == (ChoiceFinish("content_filter"), Finished())
 
 
 async def test_words_that_arrive_with_an_error_behind_them_were_shown_to_nobody() -> None:

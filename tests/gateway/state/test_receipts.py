@@ -7,12 +7,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.model.attempt import Attempt, Skipped
+from gateway.model.consent import ConsentKind
+from gateway.model.decision import Plan
 from gateway.model.location import Location
 from gateway.model.record import Record, Resumed
 from gateway.model.table import Table
@@ -152,7 +155,15 @@ def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
 def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -> None:
     failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
     record = record_of(attempts=[Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400)
+    plan = decide(TABLE, TABLE.assistants["assistant"], CN, NO_NEEDS, {}, AT_S).outcome
+    assert isinstance(plan, Plan)
+    steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
+    record.note_consent(steps)
     assert (told(record)["tried"], told(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
+    assert told(record)["consent"] is None
+    sent = record_of()
+    sent.note_consent(steps)
+    assert told(sent)["consent"] == "token"
 
 
 def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:

@@ -53,3 +53,12 @@ def test_it_is_told_from_what_a_provider_does(
 ) -> None:
     monkeypatch.setattr(errors, "_finds_none", lambda: finds_none)
     assert lacks_room(error) is lacks
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNREFUSED])
+def test_an_error_that_was_raised_anew_from_its_wrapping_is_looked_at_once(number: int) -> None:
+    """A ring of causes, as of respx: who went round it would keep everybody waiting for ever."""
+    error = OSError(number, "words")
+    wrapping = ValueError("wrapped")
+    error.__cause__, wrapping.__cause__ = wrapping, error
+    assert lacks_room(wrapping) is (number == errno.EMFILE)
