@@ -177,21 +177,20 @@ class Walk:
                 slot = await limiter.wait(self.record.client or "", left_s)
             except Shed as shed:
                 self._pass_over(asked, shed)
-                asked = self._next_step()
+                asked = self._next_step(waited=True)
                 continue
             finally:
                 self.record.queued_s += self.deadline.clock() - queued_at
             # Much may have changed meanwhile.
-            waited, asked = asked, self._next_step()
+            waited, asked = asked, self._next_step(waited=True)
             if asked is waited:
                 return asked, slot
             slot.release()
         return asked, None
 
     def _pass_over(self, step: Step, shed: Shed) -> None:
-        name = step.deployment.name
-        self.record.skipped.append(Skipped(name, str(shed)))
-        self.record.shed += ((name, shed.reason),)
+        self.record.skipped.append(Skipped(step.deployment.name, str(shed)))
+        self.record.shed += ((step.deployment.name, shed.reason),)
         message = "more is asked of this assistant than can be done now"
         self.failure = Failure(FailureKind.OVERLOADED, message, retry_after_s=shed.retry_after_s)
         self._go_onward()
@@ -206,12 +205,13 @@ class Walk:
         is_last_step = call.step is self.plan.steps[-1]
         return had_time(call.form, call.step, self.bounds, is_last_step=is_last_step)
 
-    def _next_step(self) -> Step | None:
-        """The step at the walk's position, or the next one behind it that may be asked; None at the end."""
+    def _next_step(self, *, waited: bool = False) -> Step | None:
+        """The first step from the walk's position on that may be asked; None at the end. waited: since the plan was
+        made."""
         while self.position < len(self.plan.steps):
             step = self.plan.steps[self.position]
             reason = self.still_allowed(step)
-            if reason is None and not self.tried_here and self.record.attempts:
+            if reason is None and (waited or self.record.attempts):
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)
