@@ -79,12 +79,11 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
     finally:
         for call in calls:
             # A task that is cancelled before its first step has run nothing that could let go of anything.
-            if call.given_up(walk.deadline.clock()) and decided is None:
-                walk.record.abandoned += (call.remembered(),)
+            under_way = call.given_up(walk.deadline.clock())
+            if decided is None:
+                _note_left(walk, call, under_way=under_way)
         await _close_others(calls, decided)
     if not _is_end(decided):
-        for call in calls[:-1]:
-            walk.bench(call)
         decided = calls[-1]
     now = walk.deadline.clock()
     # Last comes the one that decides, as everywhere.
@@ -95,6 +94,14 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
             # It took at least so long: were it left out, what counts as slow would come down with each hedge.
             walk.means.hedges.note(call.step.deployment, now - call.started_at, whole=not walk.request.stream)
     return decided
+
+
+def _note_left(walk: Walk, call: Call, *, under_way: bool) -> None:
+    """Record a call of a request whose client has left: what it was sent, it has heard, however it ended."""
+    if call.failure is not None:
+        walk.record.attempts.append(call.remembered())
+    elif under_way or call.answer is not None:
+        walk.record.abandoned += (call.remembered(),)
 
 
 async def _close_others(calls: list[Call], decided: Call | None) -> None:

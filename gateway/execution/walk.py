@@ -139,6 +139,7 @@ class Walk:
             if RULES[failure.kind].counts:
                 pulses.stop(deployment)
             call.failed(failure, now, counts=counts)
+            self._heed(call.step.deployment, call.secret, failure)
         except BaseException:
             if call.given_up(self.deadline.clock()):
                 self.record.abandoned += (call.remembered(),)
@@ -240,9 +241,6 @@ class Walk:
     def _move_on(self, call: Call) -> None:
         failure = self.failure = call.failure or self.failure
         deployment = call.step.deployment
-        self.bench(call)
-        if failure.kind is FailureKind.CONTEXT_LENGTH:
-            self.context_tokens_over = deployment.capabilities.context_tokens
         if self.plan.has_effects and not failure.unsent:
             # It may have been done: nobody does it once more.
             self.ended = True
@@ -289,12 +287,12 @@ class Walk:
         self.tried_here = 0
         self.used_keys = ()
 
-    def bench(self, call: Call) -> None:
-        """Don't ask with this call's key for a while, where its failure says so."""
-        failure = call.failure
-        if failure is None:
-            return
+    def _heed(self, deployment: Deployment, secret: Secret | None, failure: Failure) -> None:
+        """Whoever answers meanwhile: leave the key alone for a while, and ask nobody who takes no larger prompt."""
+        size = deployment.capabilities.context_tokens
+        if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
+            self.context_tokens_over = max(size, self.context_tokens_over or 0)
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.means.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)
+            self.means.health.bench(deployment, secret, min(for_s, MOST_BENCH_S), failure)

@@ -188,6 +188,18 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
     assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
 
 
+async def test_who_fails_beside_an_answer_is_benched_all_the_same(bench: Bench) -> None:
+    """Else a fallback whose key is refused is asked beside each slow answer, and nobody hears of it."""
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(401))
+    await until(lambda: bench.health.snapshot(bench.table))
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert list(bench.health.snapshot(bench.table)) == ["second"]
+
+
 async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
     """Another provider would launder the refusal."""
     first, second = world(bench)
@@ -198,6 +210,21 @@ async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
         await asking
     assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
     await until(lambda: second.cancelled)
+
+
+async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Bench) -> None:
+    """It has heard the prompt: without it, receipts and figures would know fewer calls than the providers."""
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(429, retry_after="30"))
+    await until(lambda: bench.health.snapshot(bench.table))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: first.cancelled)
+    assert told(bench) == [("second", "rate_limited", True, False)]
+    assert [it.deployment for it in bench.record.abandoned] == ["first"]
 
 
 async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
