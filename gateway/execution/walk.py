@@ -62,7 +62,6 @@ class Walk:
     ask: Callable[[Step], ChatRequest] | None = None
     breaker: Breaker | None = None
     position: int = 0
-    tried_here: int = 0
     used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     ended: bool = False
@@ -108,7 +107,6 @@ class Walk:
         deadline, pulses = self.deadline, self.means.health.pulses
         started_at = deadline.clock()
         form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, self._is_last)
-        self.tried_here += 1
         self.used_keys += (secret,)
         ticket = None
         if breaker is not None:
@@ -250,7 +248,8 @@ class Walk:
         leaves_one = self._is_last or len(self.record.attempts) + 1 < self.bounds.attempts_total
         verdict = judge(
             failure,
-            tried_here=self.tried_here,
+            # All of this request's, also those beside another's answer that broke off.
+            tried_here=sum(attempt.deployment == deployment.name for attempt in self.record.attempts),
             per_deployment=self.bounds.attempts_per_deployment,
             another_key=bool(untried) and leaves_one,
             is_last_step=self._is_last,
@@ -284,7 +283,6 @@ class Walk:
 
     def _go_onward(self) -> None:
         self.position += 1
-        self.tried_here = 0
         self.used_keys = ()
 
     def _heed(self, deployment: Deployment, secret: Secret | None, failure: Failure) -> None:

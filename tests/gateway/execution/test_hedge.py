@@ -170,6 +170,29 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 
+async def test_one_that_is_silent_with_one_key_is_not_asked_again_for_what_another_key_said(bench: Bench) -> None:
+    text = HEDGED.replace('"${FIRST}"', '["${FIRST}", "${OTHER}"]').replace("m1,", "m1, fold: true, first_token: 50ms,")
+    bench.table = table_of(
+        text.replace("60s}", "60s, attempts: {per_deployment: 3}}"), {**ENVIRON, "OTHER": "sk-other"}
+    )
+    bench.forbidden["second"] = "disabled"
+    bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
+    calls = 0
+
+    async def behave(_: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        return error(503)
+
+    bench.router.post(FIRST).mock(side_effect=behave)
+    with pytest.raises(PlanExhausted) as raised:
+        await ask(bench)
+    assert raised.value.failure.kind is FailureKind.SILENT
+    assert told(bench) == [("first", "unavailable", True, False), ("first", "silent", False, False)]
+
+
 async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_alone(bench: Bench) -> None:
     class Stalled(Pieces):
         async def __aiter__(self) -> AsyncIterator[bytes]:
