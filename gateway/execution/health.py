@@ -28,6 +28,8 @@ __all__ = ["Health"]
 _Place = tuple[str, str, str]
 _Key = tuple[str, str, str, Secret | None]
 _NO_KEY = (None,)
+_EARLY_S = 0.002
+"""uvloop's timers count milliseconds: who has waited for a bench's end may come a little before it."""
 
 
 def _silent(deployment: str, breaker: Breaker, for_s: float) -> None:
@@ -63,12 +65,14 @@ class Health:
         self.pulses = Pulses()
 
     def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
-        """Don't ask the deployment with this key for a while."""
+        """Don't ask the deployment with this key for a while; one that is to be left alone for longer stays so."""
         now = self._clock()
         # Keys and deployments come and go with the config: what is over must not wait for somebody to ask for it.
         self._benches = {key: bench for key, bench in self._benches.items() if bench.until > now}
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
-        self._benches[_key(deployment, secret)] = _Bench(now + for_s, failure.message, is_rate_limit)
+        key, bench = _key(deployment, secret), _Bench(now + for_s, failure.message, is_rate_limit)
+        # Calls that run side by side fail in any order: a rate limit of a second doesn't lift a refusal of minutes.
+        self._benches[key] = max(bench, self._benches.get(key, bench), key=lambda it: it.until)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """The keys that are not benched, in the order of the config; `(None,)` for a server without keys."""
@@ -166,7 +170,7 @@ class Health:
     def _bench_of(self, deployment: Deployment, secret: Secret | None) -> _Bench | None:
         key = _key(deployment, secret)
         bench = self._benches.get(key)
-        if bench is not None and bench.until <= self._clock():
+        if bench is not None and bench.until <= self._clock() + _EARLY_S:
             del self._benches[key]
             return None
         return bench

@@ -21,6 +21,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Hedge, Table
 from providers.auth import Secret
+from providers.failures import FailureKind
 
 if TYPE_CHECKING:
     from gateway.execution.walk import Walk
@@ -62,7 +63,8 @@ class Hedges:
 async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
     """The call that decides, after `first` has run by itself for `after_s` and then beside another.
 
-    It is the first to answer; one whose failure ends everything; or, of two that failed, that at which the walk stands.
+    It is the first to answer; one whose failure ends everything; or, of two that failed, that at which the walk stands,
+    and of two of one deployment that which was left in silence: it isn't asked again, whatever the other said.
     """
     calls = [first]
 
@@ -79,13 +81,12 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
     finally:
         for call in calls:
             # A task that is cancelled before its first step has run nothing that could let go of anything.
-            if call.given_up(walk.deadline.clock()) and decided is None:
-                walk.record.abandoned += (call.remembered(),)
+            under_way = call.given_up(walk.deadline.clock())
+            if decided is None:
+                _note_left(walk, call, under_way=under_way)
         await _close_others(calls, decided)
     if not _is_end(decided):
-        for call in calls[:-1]:
-            walk.bench(call)
-        decided = calls[-1]
+        decided = next((call for call in calls if call.step is calls[-1].step and _is_silence(call)), calls[-1])
     now = walk.deadline.clock()
     # Last comes the one that decides, as everywhere.
     for call in sorted(calls, key=lambda call: call is decided):
@@ -95,6 +96,14 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
             # It took at least so long: were it left out, what counts as slow would come down with each hedge.
             walk.means.hedges.note(call.step.deployment, now - call.started_at, whole=not walk.request.stream)
     return decided
+
+
+def _note_left(walk: Walk, call: Call, *, under_way: bool) -> None:
+    """Record a call of a request whose client has left: what it was sent, it has heard, however it ended."""
+    if call.failure is not None:
+        walk.record.attempts.append(call.remembered())
+    elif under_way or call.answer is not None:
+        walk.record.abandoned += (call.remembered(),)
 
 
 async def _close_others(calls: list[Call], decided: Call | None) -> None:
@@ -126,6 +135,10 @@ def _is_end(call: Call) -> bool:
     return failure is None or not (RULES[failure.kind].retry_here or RULES[failure.kind].next_step)
 
 
+def _is_silence(call: Call) -> bool:
+    return call.failure is not None and call.failure.kind is FailureKind.SILENT
+
+
 def _beside(walk: Walk, first: Call) -> Call | None:
     """The second attempt, begun and paid for; None where none may be made."""
     if len(walk.record.attempts) + 1 >= walk.bounds.attempts_total:
@@ -147,8 +160,7 @@ def _beside(walk: Walk, first: Call) -> Call | None:
             slot.release()
         return None
     if position != walk.position:
-        walk.position, walk.tried_here = position, 0
-        walk.used_keys = ()
+        walk.position, walk.used_keys = position, ()
     walk.breaker = walk.means.health.breaker(step.deployment, walk.bounds.breaker)
     call = walk.begin(step, slot, secret, left_s)
     call.is_hedge = True

@@ -21,7 +21,7 @@ from gateway.execution.continuation import (
     why_too_long,
 )
 from gateway.execution.deadline import Deadline
-from gateway.execution.retry import RULES
+from gateway.execution.retry import RULES, why_spent
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
 from gateway.execution.stream import AnswerStream, TakeText, all_of, pass_on
@@ -110,10 +110,12 @@ class Resumption:
         return continuation(self.request, sent, prefilled=prefilled)
 
     def _able(self, steps: tuple[Step, ...], sent: Sent, *, prefills: bool) -> tuple[Step, ...]:
-        """The steps whose context can hold what was sent; of the others it is noted why not."""
+        """The steps that can go on with what was sent; of the others it is noted why not."""
         able: list[Step] = []
+        most, attempts = self.bounds.attempts_per_deployment, tuple(self.record.attempts) if prefills else ()
         for step in steps:
-            reason = why_too_long(self._form(sent, prefilled=prefills and is_prefilled(step, sent)), step)
+            reason = why_spent(step.deployment.name, attempts, most)
+            reason = reason or why_too_long(self._form(sent, prefilled=prefills and is_prefilled(step, sent)), step)
             if reason is None:
                 able.append(step)
             else:

@@ -62,7 +62,6 @@ class Walk:
     ask: Callable[[Step], ChatRequest] | None = None
     breaker: Breaker | None = None
     position: int = 0
-    tried_here: int = 0
     used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     ended: bool = False
@@ -108,7 +107,6 @@ class Walk:
         deadline, pulses = self.deadline, self.means.health.pulses
         started_at = deadline.clock()
         form = form_of(request, step, self.bounds, deadline, pulses, left_s, started_at, self._is_last)
-        self.tried_here += 1
         self.used_keys += (secret,)
         ticket = None
         if breaker is not None:
@@ -139,6 +137,7 @@ class Walk:
             if RULES[failure.kind].counts:
                 pulses.stop(deployment)
             call.failed(failure, now, counts=counts)
+            self._heed(call.step.deployment, call.secret, failure)
         except BaseException:
             if call.given_up(self.deadline.clock()):
                 self.record.abandoned += (call.remembered(),)
@@ -177,21 +176,20 @@ class Walk:
                 slot = await limiter.wait(self.record.client or "", left_s)
             except Shed as shed:
                 self._pass_over(asked, shed)
-                asked = self._next_step()
+                asked = self._next_step(waited=True)
                 continue
             finally:
                 self.record.queued_s += self.deadline.clock() - queued_at
             # Much may have changed meanwhile.
-            waited, asked = asked, self._next_step()
+            waited, asked = asked, self._next_step(waited=True)
             if asked is waited:
                 return asked, slot
             slot.release()
         return asked, None
 
     def _pass_over(self, step: Step, shed: Shed) -> None:
-        name = step.deployment.name
-        self.record.skipped.append(Skipped(name, str(shed)))
-        self.record.shed += ((name, shed.reason),)
+        self.record.skipped.append(Skipped(step.deployment.name, str(shed)))
+        self.record.shed += ((step.deployment.name, shed.reason),)
         message = "more is asked of this assistant than can be done now"
         self.failure = Failure(FailureKind.OVERLOADED, message, retry_after_s=shed.retry_after_s)
         self._go_onward()
@@ -206,12 +204,13 @@ class Walk:
         is_last_step = call.step is self.plan.steps[-1]
         return had_time(call.form, call.step, self.bounds, is_last_step=is_last_step)
 
-    def _next_step(self) -> Step | None:
-        """The step at the walk's position, or the next one behind it that may be asked; None at the end."""
+    def _next_step(self, *, waited: bool = False) -> Step | None:
+        """The first step from the walk's position on that may be asked; None at the end. waited: since the plan was
+        made."""
         while self.position < len(self.plan.steps):
             step = self.plan.steps[self.position]
             reason = self.still_allowed(step)
-            if reason is None and not self.tried_here and self.record.attempts:
+            if reason is None and (waited or self.record.attempts):
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)
@@ -240,9 +239,6 @@ class Walk:
     def _move_on(self, call: Call) -> None:
         failure = self.failure = call.failure or self.failure
         deployment = call.step.deployment
-        self.bench(call)
-        if failure.kind is FailureKind.CONTEXT_LENGTH:
-            self.context_tokens_over = deployment.capabilities.context_tokens
         if self.plan.has_effects and not failure.unsent:
             # It may have been done: nobody does it once more.
             self.ended = True
@@ -252,7 +248,8 @@ class Walk:
         leaves_one = self._is_last or len(self.record.attempts) + 1 < self.bounds.attempts_total
         verdict = judge(
             failure,
-            tried_here=self.tried_here,
+            # All of this request's, also those beside another's answer that broke off.
+            tried_here=sum(attempt.deployment == deployment.name for attempt in self.record.attempts),
             per_deployment=self.bounds.attempts_per_deployment,
             another_key=bool(untried) and leaves_one,
             is_last_step=self._is_last,
@@ -286,15 +283,14 @@ class Walk:
 
     def _go_onward(self) -> None:
         self.position += 1
-        self.tried_here = 0
         self.used_keys = ()
 
-    def bench(self, call: Call) -> None:
-        """Don't ask with this call's key for a while, where its failure says so."""
-        failure = call.failure
-        if failure is None:
-            return
+    def _heed(self, deployment: Deployment, secret: Secret | None, failure: Failure) -> None:
+        """Whoever answers meanwhile: leave the key alone for a while, and ask nobody who takes no larger prompt."""
+        size = deployment.capabilities.context_tokens
+        if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
+            self.context_tokens_over = max(size, self.context_tokens_over or 0)
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.bench_named_time and failure.retry_after_s else rule.bench_s
         if for_s is not None:
-            self.means.health.bench(call.step.deployment, call.secret, min(for_s, MOST_BENCH_S), failure)
+            self.means.health.bench(deployment, secret, min(for_s, MOST_BENCH_S), failure)

@@ -119,11 +119,13 @@ def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
     assert set(health.snapshot(table(here, there))) == {"first"}
 
 
-def test_a_later_bench_replaces_an_earlier_one(health: Health) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_benches_that_hold_the_longer_counts_whichever_came_first(health: Health, order: int) -> None:
+    """They are of calls side by side: who was asked before the refusal, and is told later to wait, knows no better."""
     one = deployment(KEYS[0])
-    health.bench(one, KEYS[0], 60, REFUSED)
-    health.bench(one, KEYS[0], 10, LIMITED)
-    assert health.snapshot(table(one))["first"] == Unwell("benched: the provider's rate limit is reached", 10, True)
+    for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
+        health.bench(one, KEYS[0], for_s, failure)
+    assert health.snapshot(table(one))["first"] == Unwell(f"benched: {REFUSED.message}", 60, False)
 
 
 def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
@@ -171,7 +173,7 @@ def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple
     for what, number, seconds in steps:
         if what == "bench":
             health.bench(three, KEYS[number], seconds, REFUSED)
-            until[KEYS[number]] = clock.now + seconds
+            until[KEYS[number]] = max(until[KEYS[number]], clock.now + seconds)
         else:
             clock.now += seconds
         usable = tuple(key for key in KEYS if until[key] <= clock.now)

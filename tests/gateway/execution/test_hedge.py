@@ -170,6 +170,29 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 
+async def test_one_that_is_silent_with_one_key_is_not_asked_again_for_what_another_key_said(bench: Bench) -> None:
+    text = HEDGED.replace('"${FIRST}"', '["${FIRST}", "${OTHER}"]').replace("m1,", "m1, fold: true, first_token: 50ms,")
+    bench.table = table_of(
+        text.replace("60s}", "60s, attempts: {per_deployment: 3}}"), {**ENVIRON, "OTHER": "sk-other"}
+    )
+    bench.forbidden["second"] = "disabled"
+    bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
+    calls = 0
+
+    async def behave(_: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        return error(503)
+
+    bench.router.post(FIRST).mock(side_effect=behave)
+    with pytest.raises(PlanExhausted) as raised:
+        await ask(bench)
+    assert raised.value.failure.kind is FailureKind.SILENT
+    assert told(bench) == [("first", "unavailable", True, False), ("first", "silent", False, False)]
+
+
 async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_alone(bench: Bench) -> None:
     class Stalled(Pieces):
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -188,6 +211,18 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
     assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
 
 
+async def test_who_fails_beside_an_answer_is_benched_all_the_same(bench: Bench) -> None:
+    """Else a fallback whose key is refused is asked beside each slow answer, and nobody hears of it."""
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(401))
+    await until(lambda: bench.health.snapshot(bench.table))
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert list(bench.health.snapshot(bench.table)) == ["second"]
+
+
 async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
     """Another provider would launder the refusal."""
     first, second = world(bench)
@@ -198,6 +233,21 @@ async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
         await asking
     assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
     await until(lambda: second.cancelled)
+
+
+async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Bench) -> None:
+    """It has heard the prompt: without it, receipts and figures would know fewer calls than the providers."""
+    first, second = world(bench)
+    asking = ask(bench)
+    await until(lambda: second.asked)
+    second.answers.put_nowait(error(429, retry_after="30"))
+    await until(lambda: bench.health.snapshot(bench.table))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: first.cancelled)
+    assert told(bench) == [("second", "rate_limited", True, False)]
+    assert [it.deployment for it in bench.record.abandoned] == ["first"]
 
 
 async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from gateway.execution.breaker import BreakerState
 from gateway.execution.load import Limiter
 from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
-from providers.failures import FailureKind
+from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_run import SSE, chunk, error
 from tests.tables import table_of
@@ -130,6 +130,24 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
     assert not first.called
     assert limiter.in_use == 0
     assert [it.reason for it in record.skipped] == ["disabled in the current config"]
+
+
+async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
+    """A refused key and a rate limit hold for those that wait, too: else a whole queue learns of it one by one."""
+    limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}", "{limit: 1, queue: 0}")
+    held = limiter.take()
+    assert held is not None
+    first = bench.router.post(FIRST).respond(json=answer_json())
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    record, asking = request_of(bench)
+    await until(lambda: limiter.queued == 1)
+    deployment = bench.table.deployments["first"]
+    bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+    held.release()
+    assert (await asking).step.deployment.name == "second"
+    assert not first.called
+    assert limiter.in_use == 0
+    assert [it.reason for it in record.skipped] == ["benched: too many"]
 
 
 @pytest.mark.parametrize(("stream", "limit_s"), [(False, 600.0), (True, 55.0)])

@@ -195,6 +195,31 @@ async def test_a_step_that_may_not_be_asked_any_more_is_not(bench: Bench) -> Non
     assert bench.record.resumed is None
 
 
+@pytest.mark.parametrize(
+    ("before", "calls"),
+    [
+        ([FailureKind.SILENT], 0),
+        ([FailureKind.CONTEXT_LENGTH], 0),
+        ([FailureKind.UNAVAILABLE, FailureKind.CONNECT], 0),
+        ([FailureKind.UNAVAILABLE], 1),
+        ([], 2),
+    ],
+)
+async def test_what_a_hedge_has_shown_of_a_step_counts(bench: Bench, before: list[FailureKind], calls: int) -> None:
+    """Two calls to one deployment are all that a request makes, and who was silent in it is not asked by it again."""
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    second = bench.router.post(SECOND).respond(503)
+    answer = await begun(bench)
+    bench.record.attempts[:0] = [
+        replace(bench.record.attempts[0], deployment="second", failure=Failure(kind, "before"), is_hedge=True)
+        for kind in before
+    ]
+    assert isinstance((await events_of(answer))[-1], Failed)
+    assert second.call_count == calls
+    reasons = [] if calls else [("second", "it has failed this request already")]
+    assert [(one.deployment, one.reason) for one in bench.record.skipped] == reasons
+
+
 async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
     text_of_table = TABLE.replace(
         "second: {provider: openai-compatible, model: m2", "second: {provider: openai, model: gpt-4o"

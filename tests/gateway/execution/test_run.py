@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
 from gateway.execution.run import PlanExhausted
-from providers.chat import ChatCompletion, Failed, Finished, TextDelta
-from providers.failures import FailureKind, UnsupportedFeature
+from gateway.model.decision import Plan, Step
+from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, TextDelta
+from providers.failures import Failure, FailureKind, UnsupportedFeature
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.tables import table_of
 
@@ -194,6 +197,60 @@ async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:
     with pytest.raises(PlanExhausted):
         await bench.ask()
     assert bench.tried == ["first", "first", "second", "second"]
+
+
+async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Bench) -> None:
+    """Another request has been told by then that the key is refused, or to come back in a minute."""
+    deployment = bench.table.deployments["first"]
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+        return error(500)
+
+    bench.router.post(FIRST).mock(side_effect=fail)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert (bench.tried, bench.waits) == (["first", "second"], [0.5])
+    assert [it.reason for it in bench.record.skipped] == ["benched: too many"]
+
+
+async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_bench(bench: Bench) -> None:
+    async def sleep(seconds: float) -> None:
+        bench.time += seconds - 0.001
+
+    answers = [error(429, retry_after="2"), httpx.Response(200, json=answer_json())]
+    bench.router.post(FIRST).mock(side_effect=answers)
+    bench.runner._sleep = sleep
+    assert (await bench.ask()).step.deployment.name == "first"
+    assert bench.tried == ["first", "first"]
+
+
+async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench: Bench) -> None:
+    """The first says that the prompt is too long for 8,000 tokens; what the second says sets no other bound."""
+    third = TABLE.splitlines()[-2].replace("second", "third")
+    text = TABLE.replace("resilience:", f"{third}\nresilience:").replace("[first, second]", "[first, second, third]")
+    bench.table = table_of(text, {"FIRST": "a-first-secret", "SECOND": "a-second-secret"})
+    plan_of = bench.plan
+
+    def plan(request: ChatRequest) -> Plan:
+        sizes = {"first": 8000, "second": None, "third": 8000}
+        made = plan_of(request)
+        return replace(made, steps=tuple(_with_context(step, sizes[step.deployment.name]) for step in made.steps))
+
+    bench.plan = plan  # type: ignore[method-assign]
+    for url in (FIRST, SECOND):
+        bench.router.post(url).mock(return_value=error(400, "context_length_exceeded"))
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert raised.value.failure.kind is FailureKind.CONTEXT_LENGTH
+    assert bench.tried == ["first", "second"]
+    assert [it.reason for it in bench.record.skipped] == ["its context is not larger"]
+
+
+def _with_context(step: Step, tokens: int | None) -> Step:
+    deployment = step.deployment
+    capabilities = replace(deployment.capabilities, context_tokens=tokens)
+    return replace(step, deployment=replace(deployment, capabilities=capabilities))
 
 
 async def test_a_longer_context_is_sought(bench: Bench) -> None:
