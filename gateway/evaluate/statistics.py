@@ -1,7 +1,8 @@
 """Intervals and comparisons. Every figure has one, and two figures differ only where a test on the same items says so.
 
 Shares: Wilson's interval. Means of scores between 0 and 1: the bootstrap (BCa), of few Wilson's. Quantiles: order
-statistics, which assume no distribution. Pairs: the exact test of McNemar, or the signed-rank test of Wilcoxon, corrected by Holm.
+statistics, which assume no distribution. Pairs: the exact test of McNemar, or the signed-rank test of Wilcoxon,
+corrected by Holm.
 """
 
 from __future__ import annotations
