@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 
-import jsonschema
-
 from gateway.config.problems import ConfigRejected, Path, choice_hint
 from gateway.evaluate.files import FileFindings, read_section
 from gateway.evaluate.instructions import UnknownRule, check_rule
@@ -29,7 +27,7 @@ from gateway.evaluate.items import (
     Schema,
     draw,
 )
-from gateway.evaluate.scorers import score
+from gateway.evaluate.scorers import check_schema, score
 from gateway.evaluate.suite_schema import CheckSection, ItemFile, ItemSection
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
@@ -149,20 +147,13 @@ def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
         re.compile(pattern)
         return Pattern(pattern)
     if section.schema_ is not None:
-        _check_schema(section.schema_)
+        check_schema(section.schema_)
         return Schema(section.schema_)
     if section.rules is not None:
         return Rules(tuple(_rule(one) for one in section.rules))
     if section.call is not None:
         return Call(section.call.name, {name: _given(value, drawn) for name, value in section.call.arguments.items()})
     return Judged(section.rubric or "")
-
-
-def _check_schema(schema: Mapping[str, object]) -> None:
-    try:
-        jsonschema.Draft202012Validator.check_schema(dict(schema))
-    except jsonschema.SchemaError as error:
-        raise ValueError(f"the schema is none: {error.json_path} {error.message}") from None
 
 
 def _filled(text: str, drawn: Mapping[str, int]) -> str:

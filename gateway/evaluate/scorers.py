@@ -16,7 +16,7 @@ from gateway.evaluate.items import Answer, Call, Check, Choice, Exact, Judged, N
 from gateway.evaluate.texts import bare, numbers_in
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["Score", "letter_of", "score"]
+__all__ = ["Score", "check_schema", "letter_of", "score"]
 
 _SHOWN = 120
 _MOST_SEARCHED = 20_000
@@ -108,6 +108,14 @@ def letter_of(text: str, of: int) -> str | None:
         return alone[1].upper()
     letters = {one for one in _LETTERS.findall(text[:_MOST_SEARCHED]) if one in known}
     return letters.pop() if len(letters) == 1 else None
+
+
+def check_schema(schema: Mapping[str, object]) -> None:
+    """Raises ValueError where it is no JSON Schema."""
+    try:
+        jsonschema.Draft202012Validator.check_schema(dict(schema))
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"the schema is none: {error.json_path} {error.message}") from None
 
 
 def _against(schema: Mapping[str, object], text: str) -> str | None:
