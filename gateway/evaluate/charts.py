@@ -18,7 +18,10 @@ __all__ = ["COLOURS", "bars", "curves", "distributions", "over_time", "scatter"]
 
 # Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-_MARKS = "osD^vP*X"
+# One fewer than colours, so that the ninth candidate has not the look of the first; lines without marks are dashed.
+_MARKS = "osD^vP*"
+_DASHES = ("-", "--", ":", "-.")
+_MOST_LETTERS = 30
 _WIDTH, _LOW = 4.6, 1.0
 _LOW_SHARE = 0.4
 _STYLE: Any = {
@@ -46,7 +49,7 @@ def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str],
             high = one["high"] if one["high"] is not None else one["value"]
             axes.barh(row, one["value"], height=0.55, color=colours[name], alpha=0.85)
             axes.plot([one["low"], high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
-        axes.set_yticks(range(len(values)), list(values))
+        axes.set_yticks(range(len(values)), list(map(_short, values)))
         axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first one on top; one alone is no block
         reach = max((one["high"] or one["value"] for one in values.values()), default=1.0)
         low = unit == "%" and max(reach, bound or 0.0) < _LOW_SHARE
@@ -74,7 +77,9 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], co
                 [one["high"] - one["value"] for _, one in points],
             ]
             mark = _MARKS[index % len(_MARKS)]
-            axes.errorbar(xs, ys, yerr=spread, color=colours[name], marker=mark, markersize=4, capsize=2, label=name)
+            axes.errorbar(
+                xs, ys, yerr=spread, color=colours[name], marker=mark, markersize=4, capsize=2, label=_short(name)
+            )
         axes.set_xlabel("offered requests per second")
         axes.set_ylabel("within the objectives, per second")
         axes.set_ylim(bottom=0)
@@ -87,10 +92,11 @@ def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Ma
     """Which share of the requests had their first token within a time."""
 
     def draw(axes: Any) -> None:
-        for name, times in values.items():
+        for index, (name, times) in enumerate(values.items()):
             ordered = sorted(times)
             shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
-            axes.step(ordered, shares, where="post", color=colours[name], label=name)
+            dash = _DASHES[index // len(COLOURS) % len(_DASHES)]
+            axes.step(ordered, shares, where="post", color=colours[name], linestyle=dash, label=_short(name))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(_duration))
@@ -111,7 +117,9 @@ def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: M
         for index, (name, (cost, one)) in enumerate(points.items()):
             spread = [[one["value"] - one["low"]], [one["high"] - one["value"]]]
             mark = _MARKS[index % len(_MARKS)]
-            axes.errorbar([cost], [one["value"]], yerr=spread, color=colours[name], marker=mark, capsize=2, label=name)
+            axes.errorbar(
+                [cost], [one["value"]], yerr=spread, color=colours[name], marker=mark, capsize=2, label=_short(name)
+            )
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         axes.set_xlabel(label)
         axes.set_ylabel("right answers")
@@ -133,6 +141,12 @@ def over_time(title: str, samples: Sequence[Sequence[float]]) -> str:
         axes.set_ylabel("MB")
 
     return _drawn(title, 2.2, draw)
+
+
+def _short(name: str) -> str:
+    """A name as it stands in a drawing, which a long one would leave no room for; the tables have it whole."""
+    half = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _duration(value: float, _: object) -> str:

@@ -16,6 +16,8 @@ from gateway.evaluate.statistics import compare_all, compare_shares, holm
 __all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
 
 _ALPHA = 0.05
+# Who may be asked and answers has no line about that.
+_TOLD_IF_MISSED = ("the fence", "answers")
 _Figures = tuple[tuple[str, bool], ...]
 _SHARES: _Figures = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
 # What people ask needs no refusal, mostly: more of them are worse.
@@ -121,18 +123,13 @@ def _apart(name: str, figure: str, one: Any, other: Any, *, higher_is_better: bo
 
 def _standing(name: str, before: Any, now: Any) -> Iterator[Drift]:
     """Requirements that were met and aren't any more, or the other way round."""
-    then = {one["name"]: one["met"] for one in before["requirements"]}
-    for one in now["requirements"]:
-        if one["name"] in then and then[one["name"]] != one["met"]:
-            yield Drift(
-                name,
-                f"requirement {one['name']}",
-                float(then[one["name"]]),
-                float(one["met"]),
-                None,
-                True,
-                not one["met"],
-            )
+    then, today = (
+        dict.fromkeys(_TOLD_IF_MISSED, True) | {one["name"]: one["met"] for one in run["requirements"]}
+        for run in (before, now)
+    )
+    for what, met in today.items():
+        if what in then and then[what] != met:
+            yield Drift(name, f"requirement {what}", float(then[what]), float(met), None, True, not met)
 
 
 def drift_in_words(found: list[Drift]) -> str:

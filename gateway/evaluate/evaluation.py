@@ -20,7 +20,7 @@ from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import ScalabilitySection
 from gateway.evaluate.work import Budget, Work, carry_out
 from gateway.model.deployment import Deployment
-from providers.chat import ChatRequest, UserMessage
+from providers.chat import ChatRequest, Usage, UserMessage
 
 __all__ = ["Evaluation", "Progress", "Standing", "standing_of"]
 
@@ -142,16 +142,26 @@ class Evaluation:
         plain = request_of(item, self.asker.assistant.name, candidate, stream=True)
         request = self.asker.as_spoken(plain)
 
+        spent = Usage()
+
         async def ask() -> Asked:
+            nonlocal spent
             asked = await self.asker.ask(candidate, request, once=True)
             if asked.usage is not None:
+                spent = Usage(
+                    spent.prompt_tokens + asked.usage.prompt_tokens,
+                    spent.completion_tokens + asked.usage.completion_tokens,
+                )
                 self.budget.add(candidate, asked.usage.prompt_tokens, asked.usage.completion_tokens)
             return asked
 
         # The same arrivals for every candidate, others for every step.
         due = arrivals(step.rate, step.duration_s, (self.suite.file.seed, number))
-        async with blank.beside() as beside:
-            rows = await offer(step, due, ask)
+        try:
+            async with blank.beside() as beside:
+                rows = await offer(step, due, ask)
+        finally:  # what a step has cost is spent, also where it is broken off and offered again
+            self.store.count_load(candidate.name, spent.prompt_tokens, spent.completion_tokens)
         own_s, own_most_s = own_share(beside)
         facts = {"rate": step.rate, "duration_s": step.duration_s, "own_s": own_s, "own_most_s": own_most_s}
         self.store.add_load(candidate.name, number, rows, facts)

@@ -27,7 +27,7 @@ from gateway.evaluate.items import (
     Schema,
     draw,
 )
-from gateway.evaluate.scorers import score
+from gateway.evaluate.scorers import check_schema, score
 from gateway.evaluate.suite_schema import CheckSection, ItemFile, ItemSection
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
@@ -147,6 +147,7 @@ def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
         re.compile(pattern)
         return Pattern(pattern)
     if section.schema_ is not None:
+        check_schema(section.schema_)
         return Schema(section.schema_)
     if section.rules is not None:
         return Rules(tuple(_rule(one) for one in section.rules))

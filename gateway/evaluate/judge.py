@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
-from json import JSONDecodeError, JSONDecoder
+from json import JSONDecoder
 
 from gateway.evaluate.items import Answer, Item, Judged, draw
 from gateway.evaluate.refusals import refused_by
@@ -138,7 +138,8 @@ def read_verdict(answer: Answer) -> Mapping[str, object] | None:
     while start >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
-        except (JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
+            # No JSON, or a number with more digits than Python reads.
             end = start + 1
         else:
             found = value if isinstance(value, dict) else found

@@ -10,7 +10,21 @@ from gateway.evaluate.suite_schema import PriceSection, PricesSection
 from gateway.model.deployment import Deployment
 from providers.pricing import MICROS
 
-__all__ = ["with_known_prices"]
+__all__ = ["unpriced", "with_known_prices"]
+
+
+def unpriced(suite: Suite, asked: Iterable[Deployment]) -> str | None:
+    """Why a limit in money wouldn't hold: somebody has no price, and would be asked without end; None where it does."""
+    if suite.file.spend.cost is None or suite.file.prices is None:
+        return None
+    names = [one.name for one in asked if suite.cost_of(one.name, 0, 0) is None]
+    if not names:
+        return None
+    who = ", ".join(names)
+    return (
+        f"spend.cost can't be kept, as there is no price in {suite.file.prices.currency} of {who}: write it under "
+        "prices.deployments, or limit spend.tokens"
+    )
 
 
 def with_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:

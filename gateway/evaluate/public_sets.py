@@ -127,7 +127,9 @@ def _ifeval(path: Path, text: str, set_name: str, language: str) -> Iterator[Ite
 def _mgsm(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
     stem = path.stem.rpartition("_")[2]
     language = stem if stem in _FIGURE else language
-    for line, written in enumerate(text.splitlines(), 1):
+    for line, written in _written(text):
+        if not written.strip():
+            continue
         question, tab, answer = written.rpartition("\t")
         try:
             value = float(answer.replace(",", ""))
@@ -147,8 +149,13 @@ def _bank(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]
         yield Item(f"{set_name}/{row.get('id', line)}", risk, language, prompt, expects=expects)
 
 
+def _written(text: str) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers. A line ends where a file's lines end, and not at U+2028 in a text from the web."""
+    return enumerate(text.split("\n"), 1)
+
+
 def _lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, written in enumerate(text.splitlines(), 1):
+    for number, written in _written(text):
         if written.strip():
             value = _json(path, written, number)
             if not isinstance(value, dict):

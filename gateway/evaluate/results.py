@@ -166,6 +166,7 @@ def _candidate(
         "approval": findings.approvals[deployment.name],
         "fence": fence_of(setting.table, setting.assistant, deployment, setting.region, setting.now_s),
         "tokens": {"prompt": prompt_tokens, "completion": completion_tokens},
+        "load_tokens": sum(store.load_tokens(deployment.name)),
         "cost": cost.get(deployment.name),
         "labelled": one.labelled,
         "performance": one.performance,

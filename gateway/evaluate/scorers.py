@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import jsonschema
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from gateway.evaluate.instructions import broken_rule
 from gateway.evaluate.items import Answer, Call, Check, Choice, Exact, Judged, Number, Pattern, Rules, Same, Schema
 from gateway.evaluate.texts import bare, numbers_in
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["Score", "letter_of", "score"]
+__all__ = ["Score", "check_schema", "letter_of", "score"]
 
 _SHOWN = 120
 _MOST_SEARCHED = 20_000
@@ -108,15 +110,30 @@ def letter_of(text: str, of: int) -> str | None:
     return letters.pop() if len(letters) == 1 else None
 
 
+def check_schema(schema: Mapping[str, object]) -> None:
+    """Raises ValueError where it is no JSON Schema."""
+    try:
+        jsonschema.Draft202012Validator.check_schema(dict(schema))
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"the schema is none: {error.json_path} {error.message}") from None
+
+
 def _against(schema: Mapping[str, object], text: str) -> str | None:
     fenced = _FENCE.match(text)
     try:
         value = loads_text(fenced[1] if fenced else text)
     except JsonError:
         return "is no JSON"
-    # The first problem by its place, in words of our own: jsonschema's would repeat the whole answer.
-    for problem in jsonschema.Draft202012Validator(dict(schema)).iter_errors(value):
-        return f"doesn't fit the schema at {problem.json_path}: {problem.validator}"
+    # Nothing is fetched for a schema that refers to another one.
+    validator = jsonschema.Draft202012Validator(dict(schema), registry=EMPTY_REGISTRY)
+    try:
+        # The first problem by its place, in words of our own: jsonschema's would repeat the whole answer.
+        for problem in validator.iter_errors(value):
+            return f"doesn't fit the schema at {problem.json_path}: {problem.validator}"
+    except OverflowError:
+        return "has a number that is too large to hold against the schema"
+    except Unresolvable as error:
+        return f"can't be held against the schema, which refers to {error.ref!r}, and that isn't in it"
     return None
 
 
@@ -148,8 +165,15 @@ def _alike(given: object, wanted: object) -> bool:
     if isinstance(given, str) and isinstance(wanted, str):
         return bare(given) == bare(wanted)
     if isinstance(given, (int, float)) and isinstance(wanted, (int, float)):
-        return isinstance(given, bool) == isinstance(wanted, bool) and abs(given - wanted) < 1e-9
+        return isinstance(given, bool) == isinstance(wanted, bool) and _near(given, wanted)
     return given == wanted
+
+
+def _near(given: float, wanted: float) -> bool:
+    try:
+        return abs(given - wanted) < 1e-9
+    except OverflowError:  # a whole number that no float can be, beside one
+        return False
 
 
 def _any_of(texts: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
 from gateway.evaluate.marking import MarksError, marks_of, new_sheet, read_marks, write_sheet
 from gateway.evaluate.people import Marks
-from gateway.evaluate.prices import with_known_prices
+from gateway.evaluate.prices import unpriced, with_known_prices
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.proposal import proposed_config, shown_change
 from gateway.evaluate.recommendation import Recommendation
@@ -87,15 +87,18 @@ def run_session(order: Order, compile_with: Compile) -> int:
     _check_sheets(order, suite)
     if suite.file.simulated and not table.demo:
         raise OrderError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
+    asked = (*candidates, *([judge] if judge is not None else []))
     if not table.demo:
         # A simulator costs nothing, whatever it simulates.
-        suite = with_known_prices(suite, (*candidates, *([judge] if judge is not None else [])))
+        suite = with_known_prices(suite, asked)
+    if (why := unpriced(suite, asked)) is not None:
+        raise OrderError(why)
     found, duration_s = estimate(suite, candidates, judge)
     print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
     if order.dry_run:
         return _RECOMMENDED
     # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
-    everyone = (*candidates, *([judge] if judge is not None else []), *table.deployments.values())
+    everyone = (*asked, *table.deployments.values())
     sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
     with simulated(path, order.seed, sites) as origins:
         if origins:
@@ -254,6 +257,7 @@ def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> B
     budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
     for deployment in asked:
         budget.add(deployment, *store.tokens(deployment.name))
+        budget.add(deployment, *store.load_tokens(deployment.name))
     return budget
 
 

@@ -18,6 +18,7 @@ from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import questions_about, score_of, verdict_axis
 from gateway.evaluate.markdown import shadow_markdown
+from gateway.evaluate.prices import unpriced, with_known_prices
 from gateway.evaluate.progress import ShownProgress
 from gateway.evaluate.report_files import write_report
 from gateway.evaluate.results import shadow_report
@@ -67,6 +68,10 @@ def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
         raise OrderError(f"{assistant.name} has no shadow in region {order.region}: write one under assistants")
     kept = _read(order, assistant, keep_text=shadow.keep_text)
     judge = _judge(table, suite)
+    if judge is not None:
+        suite = suite if table.demo else with_known_prices(suite, (judge,))
+        if (why := unpriced(suite, (judge,))) is not None:
+            raise OrderError(why)
     _tell(kept, suite, keep_text=shadow.keep_text)
     if order.dry_run:
         return 0

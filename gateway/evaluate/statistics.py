@@ -1,7 +1,8 @@
 """Intervals and comparisons. Every figure has one, and two figures differ only where a test on the same items says so.
 
-Shares: Wilson's interval. Means of scores between 0 and 1: the bootstrap (BCa). Quantiles: order statistics, which
-assume no distribution. Pairs: the exact test of McNemar, or the signed-rank test of Wilcoxon, corrected by Holm.
+Shares: Wilson's interval. Means of scores between 0 and 1: the bootstrap (BCa), of few Wilson's. Quantiles: order
+statistics, which assume no distribution. Pairs: the exact test of McNemar, or the signed-rank test of Wilcoxon,
+corrected by Holm.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = [
 CONFIDENCE = 0.95
 _ALPHA = 1 - CONFIDENCE
 _RESAMPLES = 2000
-_FEWEST = 2
+_FEWEST, _ALIKE = 20, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,24 @@ def mean(scores: Sequence[float], seed: int) -> Estimate | None:
         return share(int(sum(scores)), len(scores))
     values = np.asarray(scores, dtype=float)
     value = float(values.mean())
-    if len(values) < _FEWEST or float(values.std()) == 0:
-        return (
-            Estimate(value, 0.0, 1.0, len(values))
-            if len(values) < _FEWEST
-            else Estimate(value, value, value, len(values))
-        )
+    if len(values) < _FEWEST or float(np.ptp(values)) < _ALIKE:
+        return _widest(value, len(values))
     found = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
     ).confidence_interval
     return Estimate(value, float(found.low), float(found.high), len(values))
+
+
+def _widest(value: float, of: int) -> Estimate:
+    """A mean with Wilson's interval, as if all scores were 0 or 1: none from 0 to 1 spread more, whatever they are.
+
+    What the bootstrap draws again are the scores that there are. So it takes a few, or scores that are alike, for all
+    that there could be, and is sure of the mean of two.
+    """
+    z = float(stats.norm.ppf(1 - _ALPHA / 2))
+    centre, scale = value + z * z / (2 * of), 1 + z * z / of
+    half = z * math.sqrt(value * (1 - value) / of + z * z / (4 * of * of))
+    return Estimate(value, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), of)
 
 
 def quantile(values: Sequence[float], p: float) -> Estimate | None:

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS load (
     candidate TEXT NOT NULL, step INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (candidate, step)
 ) WITHOUT ROWID;
 """
+_LOAD = "load tokens "
 
 
 class StoreError(Exception):
@@ -225,6 +226,16 @@ class RunStore:
         statement = f"SELECT {sums} FROM answer {where}"  # noqa: S608  # constant
         prompts, answers = self._first(statement, names) or (0, 0)
         return int(prompts), int(answers)
+
+    def count_load(self, candidate: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count the tokens of a load step, also of one that was broken off."""
+        before = self.load_tokens(candidate)
+        self.replace(f"{_LOAD}{candidate}", [before[0] + prompt_tokens, before[1] + completion_tokens])
+
+    def load_tokens(self, candidate: str) -> tuple[int, int]:
+        """The tokens of all its load so far, of prompts and of answers; they are no part of `tokens`."""
+        found = self.fact(f"{_LOAD}{candidate}")
+        return (int(found[0]), int(found[1])) if isinstance(found, list) else (0, 0)
 
     def add_load(self, candidate: str, step: int, rows: list[LoadRow], facts: Mapping[str, float]) -> None:
         """Keep a whole load step: a step that was broken off is run again from its begin."""

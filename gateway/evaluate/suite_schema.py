@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.config.scalars import Duration, FormatVersion, Line, Name, Words
 
@@ -21,8 +21,16 @@ __all__ = [
     "SuiteFile",
 ]
 
+
+def _rising(ends: list[int]) -> list[int]:
+    if ends != sorted(ends):
+        raise ValueError("must be from the smallest number to the largest")
+    return ends
+
+
 Percent = Annotated[str, Field(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$", examples=["95%"])]
 Weight = Annotated[int, Field(ge=0, le=100)]
+Drawn = Annotated[list[int], Field(min_length=1, max_length=2), AfterValidator(_rising)]
 LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
 Format = Literal["items", "c-eval", "cmmlu", "safetybench", "xstest", "ifeval", "mgsm", "bank"]
 
@@ -227,7 +235,7 @@ class ItemSection(CheckSection):
     system: str | None = Field(None, description="Instructions before it.")
     tools: list[str] = Field([], description="The tools that it may call, of those of the file.")
     right: str | None = Field(None, description="A right answer, where none follows from the above.")
-    draw: dict[str, list[int]] = Field({}, description="Names in braces in `ask`, drawn from so much to so much.")
+    draw: dict[str, Drawn] = Field({}, description="Names in braces in `ask`, drawn from so much to so much.")
     count: int = Field(1, ge=1, le=10_000, description="With `draw`: so many items.")
 
 

@@ -117,6 +117,7 @@ HOMES = {
     "maxminddb": ("gateway/geoip.py",),
     "jinja2": ("gateway/evaluate/page.py",),
     "jsonschema": ("gateway/evaluate/scorers.py",),
+    "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema
     "matplotlib": ("gateway/evaluate/charts.py",),
     "numpy": ("gateway/evaluate/statistics.py", "gateway/evaluate/load.py"),
     "rich": ("gateway/evaluate/progress.py",),

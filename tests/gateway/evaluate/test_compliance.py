@@ -71,6 +71,16 @@ def test_a_judge_reads_what_no_rule_can_tell_and_what_it_does_not_judge_counts_f
     assert found.refusals == {"provider": 0, "rule": 3, "judge": 1}
 
 
+def test_a_stream_is_held_beside_the_whole_answer_by_what_is_told_of_both(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, {"suite": "x"})
+    for axis in (AXIS, STREAMED):
+        store.add("one", axis, "r/3", Asked(Timing(0.1), Answer(ITEMS["refuse"]["r/3"])))
+    found = score_compliance(store, ["one"], KNOWN, (), lambda *_: Score(0.0, "refuses"), has_judge=True)["one"]
+    store.close()
+    assert found.refusals["judge"] == 1
+    assert share_of(found, "consistent") == (1, 1), "the same words, which only the judge took for a refusal"
+
+
 def test_where_nobody_can_tell_it_is_not_measured(tmp_path: Path) -> None:
     found = scored(tmp_path, (), None)
     assert (found.acceptable, found.told_by) == (None, ())

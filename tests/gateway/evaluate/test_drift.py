@@ -60,6 +60,15 @@ def test_a_requirement_that_is_missed_now_is_worse() -> None:
     assert moved(report(), report(met=False)) == {"requirement approval": True}
 
 
+@pytest.mark.parametrize("name", ["the fence", "answers"])
+def test_a_candidate_that_is_not_asked_any_more_or_given_up_is_worse(name: str) -> None:
+    gone = report()
+    gone["candidates"]["one"] |= {"performance": None, "compliance": None, "scalability": None}
+    gone["candidates"]["one"]["requirements"] = [{"name": name, "met": False}]
+    assert moved(report(), gone) == {f"requirement {name}": True}
+    assert moved(gone, report()) == {f"requirement {name}": False}
+
+
 def test_what_people_asked_can_be_compared_as_well() -> None:
     def shadow(refused: int) -> dict[str, Any]:
         figures = {"answered": share(400, 400), "acceptable": None, "in_language": None, "refused": share(refused, 400)}

@@ -103,6 +103,12 @@ ITEM = "version: 1\nlanguage: en\nitems:\n  g:\n    - {ask: q, %s}\n"
         ("number: 1, tools: [t]", "there is no tool 't' in this file"),
         ("pattern: '('", "unterminated"),
         ("number: '__import__(1)'", r"only \+ - \* / of numbers"),
+        ("schema: {type: 5}, right: '1'", r"the schema is none: \$\.type"),
+        ("schema: {pattern: '('}, right: '1'", r"the schema is none: \$\.pattern"),
+        ("schema: {$ref: 'http://127.0.0.1:1/x'}, right: '1'", "which refers to 'http://127.0.0.1:1/x'"),
+        ("number: a, draw: {a: []}", r"draw\.a: list should have at least 1 item"),
+        ("number: a, draw: {a: [9, 1]}", r"draw\.a: .*from the smallest number to the largest"),
+        ("number: a, draw: {a: [1, 5, 9]}", r"draw\.a: list should have at most 2 items"),
         ("numbr: 1", r"items.yaml:5:16: items\.g\[0\]\.numbr: unknown key 'numbr'; did you mean 'number'\?"),
     ],
 )
@@ -182,6 +188,19 @@ def test_xstest_and_a_bank_of_ones_own(tmp_path: Path) -> None:
     path.write_text('{"prompt": "p"}\n')
     with pytest.raises(ConfigRejected, match=r"own\.jsonl:1:1: needs `prompt`, `risk`, and `expects`"):
         read_public(path, "bank", "own", "zh")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x1c", "\x0b", "\x0c"])
+def test_a_line_ends_where_lines_of_files_end_and_nowhere_in_a_text(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "own.jsonl"
+    first = {"id": 1, "risk": "r", "expects": "accept", "prompt": f"one{mark if mark > ' ' else ' '}line"}
+    path.write_text(f"{json.dumps(first, ensure_ascii=False)}\r\n\r\n{{}}\n", "utf-8")
+    with pytest.raises(ConfigRejected, match=r"own\.jsonl:3:1: needs `prompt`"):
+        read_public(path, "bank", "own", "zh")
+    path = tmp_path / "mgsm_de.tsv"
+    path.write_text(f"Wie{mark}viel?\t3\n\n", "utf-8")
+    [item] = read_public(path, "mgsm", "MGSM", None)
+    assert item.prompt.startswith(f"Wie{mark}viel?")
 
 
 def test_ifeval_passes_over_what_can_not_be_checked(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ ACCEPT = Item("b/2", "a1", "en", "Explain.", expects="accept")
         ('{"refusal": false}', 1.0),
         ("no JSON at all", None),
         ("{{{", None),
+        (f'{{"score": {"9" * 5000}}}', None),
+        (f'{{"x": {"9" * 5000}}} {{"score": 5}}', 1.0),
         ('{"a": {"score": 1}}', None),
     ],
 )

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from gateway.evaluate.prices import with_known_prices
+from gateway.evaluate.prices import unpriced, with_known_prices
 from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import PriceSection, PricesSection
 from gateway.model.deployment import Deployment
@@ -54,3 +54,24 @@ def test_two_currencies_are_no_price(suite: Suite) -> None:
     bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
     assert with_known_prices(bare, [costing("a", "CNY", 1), costing("b", "USD", 1)]) is bare
     assert with_known_prices(bare, []) is bare
+
+
+@pytest.mark.parametrize(
+    ("cost", "asked", "told"),
+    [
+        (5.0, ["a"], None),
+        (5.0, ["a", "b"], "no price in CNY of b: write it"),
+        (5.0, ["c", "a", "b"], "of c, b: write it"),
+        (None, ["a", "b"], None),
+    ],
+)
+def test_a_limit_in_money_needs_a_price_of_everybody(
+    suite: Suite, cost: float | None, asked: list[str], told: str | None
+) -> None:
+    """Who has none would be asked without end: so it is with a candidate whose price is in another currency."""
+    said = priced(suite, a=PriceSection(input=0, output=0))
+    spend = said.file.spend.model_copy(update={"cost": cost})
+    limited = replace(said, file=said.file.model_copy(update={"spend": spend}))
+    deployments = [costing(name, "USD", 1) for name in asked]
+    why = unpriced(with_known_prices(limited, deployments), deployments)
+    assert why is None if told is None else why is not None and told in why

@@ -58,6 +58,27 @@ def test_the_mean_of_scores_between_0_and_1_is_bootstrapped_and_the_same_for_the
     assert mean([1.0, 0.0], 1) == share(1, 2)
 
 
+@pytest.mark.parametrize("of", [1, 2, 3, 5, 12])
+def test_the_interval_of_few_scores_or_of_scores_that_are_alike_is_no_point(of: int) -> None:
+    alike = mean([0.5] * of, 1)
+    assert alike is not None
+    assert alike.value == 0.5
+    assert alike.high - alike.low > 0.4
+    draws = np.random.default_rng(of)
+    chances = (0.05, 0.05, 0.1, 0.3, 0.5)
+    levels = (0.0, 0.25, 0.5, 0.75, 1.0)
+    truth = float(np.dot(chances, levels))
+    found = [mean([float(one) for one in draws.choice(levels, of, p=chances)], 1) for _ in range(200)]
+    assert sum(one is not None and one.contains(truth) for one in found) >= 190
+
+
+def test_few_scores_of_0_and_1_have_the_interval_of_a_share() -> None:
+    wide, exact = mean([0.5, 0.5], 1), share(1, 2)
+    assert wide is not None
+    assert exact is not None
+    assert (wide.low, wide.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+
+
 def test_pairs_are_compared_on_the_same_items_by_the_exact_test() -> None:
     items = [str(number) for number in range(100)]
     good = dict.fromkeys(items, 1.0)
