@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,6 +34,28 @@ simulated:
   doubao-cn: {{quality: 99%, seed: 3}}
 """
 CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """The same figures are drawn once: of ten pages here, a dozen drawings each, most are of the same run."""
+    from gateway.evaluate import page
+
+    def remembering(draw: Callable[..., str]) -> Callable[..., str]:
+        drawings: dict[str, str] = {}
+
+        def drawn(*given: object) -> str:
+            figures = repr(given)
+            if figures not in drawings:
+                drawings[figures] = draw(*given)
+            return drawings[figures]
+
+        return drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("bars", "curves", "distributions", "over_time", "scatter"):
+            patch.setattr(page, name, remembering(getattr(page, name)))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from gateway.signing import new_key
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
+from tests.e2e.commands import in_this_process
 from tests.e2e.test_reload import NAMES, Operator, config, operated
-from tests.e2e.test_switching import gateway, providers, state_of, switched, trail
+from tests.e2e.test_switching import environ_of, gateway, providers, state_of, switched, trail
 
 __all__ = ["providers"]
 
@@ -41,11 +43,15 @@ def protected(path: Path, providers: SimulatorThread, route: str = "a", number: 
     return f'{text}admin_keys: ["{public}"]\n'
 
 
+def done_here(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return in_this_process(*words, environ=environ_of(path))
+
+
 def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new.yaml") -> Path:
     """Where the signature of the step to this config is."""
     new = path.with_name(name)
     new.write_text(text, "utf-8")
-    done = gateway(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
+    done = done_here(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
     signature = new.with_name(f"{name}.sig")
     assert signature.exists(), done.stderr
     return signature
@@ -88,10 +94,10 @@ def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
     assert events.count("signature_refused") == 3
     # The way back is another step, and needs its own.
     third = operator.version()
-    done = gateway(path, "rollback", second)
+    done = done_here(path, "rollback", second)
     assert (done.returncode, "a protected region would change" in done.stderr) == (1, True)
     back = sign(path, protected(path, providers, "a", 1), third, name="back.yaml")
-    assert gateway(path, "rollback", second, "--signature", str(back)).returncode == 0
+    assert done_here(path, "rollback", second, "--signature", str(back)).returncode == 0
     assert operator.answered_by() == "a"
 
 
@@ -135,7 +141,7 @@ def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> 
     path.with_name("gateway.yaml.sig").write_text(sign(path, text, first).read_text())
     with operated(path, 1, **environ) as operator:
         assert operator.answered_by() == "b"
-    assert gateway(path, "audit", "verify").returncode == 0
+    assert done_here(path, "audit", "verify").returncode == 0
     events = [line["event"] for line in trail(path)]
     assert events.count("signature_refused") == 2
     # Each start that came to nothing has its end, too.
@@ -147,11 +153,11 @@ def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> 
 def test_a_plan_says_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
     new = path.with_name("new.yaml")
     new.write_text(protected(path, providers, "b"), "utf-8")
-    done = gateway(path, "plan", str(new), "--json")
+    done = done_here(path, "plan", str(new), "--json")
     assert done.returncode == 1
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "protected"]
     assert (check["ok"], "sign the plan" in check["findings"][0]) == (False, True)
-    done = gateway(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
+    done = done_here(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
     assert done.returncode == 0, done.stdout
     new.write_text(protected(path, providers, "b, nobody"), "utf-8")
-    assert gateway(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1
+    assert done_here(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from gateway.signing import new_key
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
+from tests.e2e.commands import Command, as_a_process, in_this_process
 from tests.e2e.conftest import FAST, KEYS, SITES
 from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
 from tests.e2e.test_faults import eventually
@@ -87,13 +87,13 @@ def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
 
     path = folder / "receipt.json"
     path.write_text(json.dumps(found))
-    done = verified(path, folder / "receipts.pub")
+    done = verified(path, folder / "receipts.pub", as_a_process)
     assert (done.returncode, json.loads(done.stdout)) == (0, told)
     path.write_text(found["jws"])
     assert verified(path, found["key"]).returncode == 0
     # What is shown is not what was signed.
     path.write_text(json.dumps({**found, "receipt": {**told, "region": "us"}}))
-    done = verified(path, folder / "receipts.pub")
+    done = verified(path, folder / "receipts.pub", as_a_process)
     assert (done.returncode, "what it shows is not what was signed" in done.stderr) == (1, True)
     head, payload, signature = found["jws"].split(".")
     path.write_text(f"{head}.{payload[:-4]}AAAA.{signature}")
@@ -102,9 +102,8 @@ def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
     assert verified(path, new_key()[1].text).returncode == 1
 
 
-def verified(path: Path, key: Path | str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway.cli", "receipt", "verify", str(path), "--key", str(key)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+def verified(path: Path, key: Path | str, run: Command = in_this_process) -> subprocess.CompletedProcess[str]:
+    return run("receipt", "verify", str(path), "--key", str(key))
 
 
 def test_a_failover_and_a_refusal_have_their_receipts(
@@ -139,15 +138,11 @@ def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.
 
 
 def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
-    import os
-
     config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
     environ = {
-        **os.environ,
         **KEYS,
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),
         "GATEWAY_RECEIPT_KEY": str(tmp_path / "no"),
     }
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
+    done = as_a_process("serve", "--config", str(config), "--port", "0", environ=environ)
     assert (done.returncode, "GATEWAY_RECEIPT_KEY: " in done.stderr) == (2, True)

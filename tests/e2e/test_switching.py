@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ import pytest
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.e2e.commands import as_a_process
 from tests.e2e.test_faults import eventually
 from tests.e2e.test_reload import NAMES, Load, Operator, config, operated
 
-LIMIT_S = 60
 WHO = "Åda 管理员"
 
 
@@ -45,9 +43,11 @@ def state_of(path: Path) -> Path:
 
 def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The command, run by somebody with the gateway's environment."""
-    given = {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one", **environ}
-    command = [sys.executable, "-m", "gateway.cli", *words]
-    return subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=LIMIT_S)
+    return as_a_process(*words, environ={**environ_of(path), **environ})
+
+
+def environ_of(path: Path) -> dict[str, str]:
+    return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one"}
 
 
 def told(path: Path, *words: str) -> Any:
