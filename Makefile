@@ -16,12 +16,12 @@ run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
 test: lint types ## lint, types and the fast tests
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(EXAMPLES)
 
-# Disjoint: a property is shown its examples once, by the second line, where `make test` shows it fewer.
-ci: lint types install-sdks ## lint, types and every test: also the slow ones, and each property over twice the examples
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not hypothesis"
-	@$(BIN)/pytest -n 2 --hypothesis-profile=wide -m "(slow or hypothesis) and not every_model"
+# What is set here holds for `test` too: no property is shown its examples twice.
+ci: EXAMPLES := --hypothesis-profile=wide
+ci: test install-sdks ## make test with twice the examples of each property, then the slow tests
+	@$(BIN)/pytest -n 2 $(EXAMPLES) -m "slow and not every_model"
 
 kit: install-dev ## the kit's cases over every model of every adapter, of which make ci runs the ablest: five minutes
 	@$(BIN)/pytest -n 2 -m every_model tests/conformance

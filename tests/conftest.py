@@ -1,6 +1,6 @@
 """What holds for every test: how long one takes on a busy machine decides nothing, and how much a property is shown.
 
-`make test` draws fewer examples of each property, which are others each time; `make ci` draws twice as many with
+`make test` draws fewer examples of each property, which are others each time; `make ci` draws twice as many, with
 `--hypothesis-profile=wide`. Hypothesis's own profile for CI keeps what it sets, and so does that of `tests.mutation`.
 """
 
