@@ -544,7 +544,7 @@ def test_a_body_that_comes_in_over_a_reload_is_answered_by_the_new_table(
     version = operator.version()
     host, port = operator.gateway.url.removeprefix("http://").split(":")
     sent = json.dumps(body()).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n"
     with socket.create_connection((host, int(port)), LIMIT_S) as connection:
         connection.sendall(f"{head}connection: close\r\n\r\n".encode() + sent[:9])
         eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
