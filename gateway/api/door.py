@@ -40,8 +40,11 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_HEADER_BYTES = 64 * 1024
 _MOST_MS = 999_999_999
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
-# No page can have an address or a name below `localhost` (RFC 6761, section 6.3) to itself.
-_NAMES_THIS_MACHINE = re.compile(r"(([^:]*\.)?localhost\.?|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]*)?")
+# What no page has to itself: an address, a name without a dot, or one below a name that nobody can register (RFC 6761,
+# sections 6.2 and 6.3; `internal` is kept for private use by ICANN since 2024).
+_NO_PAGES_NAME = re.compile(
+    r"([a-z0-9_-]+|([^:]*\.)?(localhost|internal|test)\.?|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]*)?"
+)
 # Around a header's value (RFC 9110, section 5.6.3). What else a text may end with can be a byte of a key's last letter.
 _SPACE = b" \t"
 _FORWARDING = re.compile(
@@ -196,7 +199,7 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
         raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
     # A page in a browser on this machine comes from here too, by a name of its own for this address (CWE-350).
     host = visitor.one(b"host")
-    if host is not None and not _NAMES_THIS_MACHINE.fullmatch(host.lower()):
+    if host is not None and not _NO_PAGES_NAME.fullmatch(host.lower()):
         raise ApiError(
             "permission_denied",
             "this gateway has no client keys, so it serves its own machine only: call it by its address, such as "

@@ -259,10 +259,18 @@ def test_without_clients_nobody_comes_through_a_proxy(name: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "a:b@localhost", "x", ""],
+    [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "a:b@localhost",
+        "x.y",
+        "",
+    ],
 )
 def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
-    """Its name may be resolved to this machine's address (DNS rebinding); a page has no address's name."""
+    """Its name may be resolved to this machine's address (DNS rebinding); a page has no address, and no name without a dot."""
     assert refusal_of(WITHOUT_CLIENTS, visit(("host", host))) == (403, "permission_denied")
     assert authenticate(TABLE, visit(("host", host), ("x-api-key", KEY))) is not None
 
@@ -273,6 +281,8 @@ def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
         "localhost",
         "LocalHost:8080",
         "gateway.localhost",
+        "gateway:8080",
+        "host.docker.internal:8080",
         "127.0.0.1:8080",
         "127.0.0.2",
         "0.0.0.0:80",
