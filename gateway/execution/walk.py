@@ -74,9 +74,9 @@ class Walk:
 
     async def attempt_next(self) -> Answer:
         """The next attempt; raises AttemptFailed after noting the failure and choosing where to go from there."""
-        if self.used_keys and self._waits_on():
+        if self.wait_s and self._waits_on():
             raise AttemptFailed
-        step, slot = self._next_step(), None
+        step, slot = self._next_step(waited=self.wait_s > 0), None
         if step is not None and step.deployment.concurrency is not None:
             step, slot = await self._entered(step)
         if step is None:
@@ -176,6 +176,9 @@ class Walk:
             finally:
                 self.record.queued_s += self.deadline.clock() - queued_at
             # Much may have changed meanwhile.
+            if self._waits_on():
+                slot.release()
+                raise AttemptFailed
             waited, asked = asked, self._next_step(waited=True)
             if asked is waited:
                 return asked, slot
@@ -217,7 +220,7 @@ class Walk:
         return None
 
     def _waits_on(self) -> bool:
-        """Whether a retry of the last step waits once more: others were told meanwhile that its limit holds longer."""
+        """Whether who has waited for the last step waits on: others were told meanwhile how long its limit holds."""
         unwell = self.means.health.unwell(self.plan.steps[self.position].deployment)
         if not self._is_last or unwell is None or not unwell.is_rate_limit:
             return False
