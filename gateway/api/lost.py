@@ -32,18 +32,19 @@ _PROBES = {
 _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 _THERE_ARE = f"there are {_CHAT}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
 # OpenAI's further endpoints, Anthropic's, and those that other gateways have.
-_OTHER_APIS = re.compile(
-    r"(?:(?:/[^/]+)*/v1)?/(?:completions|embeddings|messages|audio|images|videos|files|uploads|batches|moderations|assistants"
-    r"|threads|fine_tuning|vector_stores|realtime|conversations|rerank)(?:/.*)?"
+_OTHER_APIS = frozenset(
+    "completions embeddings messages audio images videos files uploads batches moderations assistants threads"
+    " fine_tuning vector_stores realtime conversations rerank".split()
 )
-_RESPONSES = re.compile(r"(?:(?:/[^/]+)*/v1)?/responses(?:/.*)?")
-_SLASHES = re.compile(r"/+")
+_SLASHES = re.compile(r"//+")
 
 
 def hint_for(path: str) -> str:
     """What there is instead of the path; nothing of it is quoted back."""
     plain = _SLASHES.sub("/", path.lower()).rstrip("/")
-    if _RESPONSES.fullmatch(plain):
+    # Behind the last `/v1`: people put such a path behind one of another gateway's, or behind ours.
+    called = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
+    if called == "responses":
         return f"OpenAI's Responses API is not spoken here: let your client use chat completions, {_CHAT}"
     if (probe := _PROBES.get(plain)) is not None:
         return f"did you mean {probe}?"
@@ -52,6 +53,6 @@ def hint_for(path: str) -> str:
     for ending, meant in _PATHS:
         if plain.endswith(ending):
             return f"did you mean {meant}? The base URL of OpenAI's clients ends in /v1, without a slash behind a path"
-    if _OTHER_APIS.fullmatch(plain):
+    if called in _OTHER_APIS:
         return f"this API is not spoken here: the gateway answers chats only, {_CHAT}"
     return _THERE_ARE

@@ -132,6 +132,8 @@ def _against(schema: Mapping[str, object], text: str) -> str | None:
             return f"doesn't fit the schema at {problem.json_path}: {problem.validator}"
     except OverflowError:
         return "has a number that is too large to hold against the schema"
+    except RecursionError:
+        return "is too deep to hold against the schema"
     except Unresolvable as error:
         return f"can't be held against the schema, which refers to {error.ref!r}, and that isn't in it"
     return None

@@ -91,8 +91,8 @@ def run_session(order: Order, compile_with: Compile) -> int:
     if not table.demo:
         # A simulator costs nothing, whatever it simulates.
         suite = with_known_prices(suite, asked)
-    if (why := unpriced(suite, asked)) is not None:
-        raise OrderError(why)
+        if (why := unpriced(suite, asked)) is not None:
+            raise OrderError(why)
     found, duration_s = estimate(suite, candidates, judge)
     print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
     if order.dry_run:

@@ -68,8 +68,8 @@ def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
         raise OrderError(f"{assistant.name} has no shadow in region {order.region}: write one under assistants")
     kept = _read(order, assistant, keep_text=shadow.keep_text)
     judge = _judge(table, suite)
-    if judge is not None:
-        suite = suite if table.demo else with_known_prices(suite, (judge,))
+    if judge is not None and not table.demo:
+        suite = with_known_prices(suite, (judge,))
         if (why := unpriced(suite, (judge,))) is not None:
             raise OrderError(why)
     _tell(kept, suite, keep_text=shadow.keep_text)

@@ -73,6 +73,7 @@ class Caller:
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         timer = timer or deadline
+        large = None
         try:
             with timer.limit(limit_s):
                 if head_s is None:
@@ -85,11 +86,10 @@ class Caller:
                         stream = None
                     elif not request.stream:
                         response = await reply.read_whole()
-                        if len(response.body) > TURN_BYTES and comes_in_events(response):
-                            reader = AnswerReader(deployment.adapter, response, deployment.target, sent.stop)
-                            return Answer(step, await whole_of_body(reader, response.body))
-                        completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
-                        return Answer(step, completion)
+                        if len(response.body) <= TURN_BYTES or not comes_in_events(response):
+                            completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
+                            return Answer(step, completion)
+                        stream, large = None, response
                     else:
                         reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                         body = BoundedReply(reply) if request.folded else reply
@@ -103,6 +103,10 @@ class Caller:
                     raise
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
+        if large is not None:
+            # It has been answered in time, however long it takes to read that.
+            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop)
+            return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
             raise ProviderFailed(await _refusal(deployment, reply, request, bounds, timer))
         if request.folded:

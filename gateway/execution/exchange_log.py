@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.redaction import parts_of
+from gateway.execution.keys import parts_of
 from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, Headers, RequestHead, Transport
 from gateway.model.permit import AnyPermit

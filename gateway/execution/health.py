@@ -92,6 +92,13 @@ class Health:
         start = turn % len(keys)
         return keys[start:] + keys[:start]
 
+    def next_key(self, deployment: Deployment, used: tuple[Secret | None, ...]) -> Secret | None:
+        """A key that is neither benched nor used up for this request, else the last resort: the first one."""
+        keys = self.keys_in_turn(deployment) or deployment.credentials or _NO_KEY
+        if len(keys) == 1:
+            return keys[0]
+        return next((key for key in keys if key not in used), keys[0])
+
     def breaker(self, deployment: Deployment, rule: BreakerRule | None) -> Breaker | None:
         """The deployment's breaker; None where the config has none."""
         if rule is None:

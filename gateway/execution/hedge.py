@@ -76,15 +76,18 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
         return partial(_apart, walk, call)
 
     decided: Call | None = None
+    under_way: list[bool] = []
     try:
-        decided = await race(partial(_apart, walk, first), after_s, second, _is_end)
-    finally:
-        for call in calls:
+        try:
+            decided = await race(partial(_apart, walk, first), after_s, second, _is_end)
+        finally:
             # A task that is cancelled before its first step has run nothing that could let go of anything.
-            under_way = call.given_up(walk.deadline.clock())
-            if decided is None:
-                _note_left(walk, call, under_way=under_way)
-        await _close_others(calls, decided)
+            under_way = [call.given_up(walk.deadline.clock()) for call in calls]
+            await _close_others(calls, decided)
+    except BaseException:
+        for call, was_under_way in zip(calls, under_way, strict=True):
+            _note_left(walk, call, under_way=was_under_way)
+        raise
     if not _is_end(decided):
         decided = next((call for call in calls if call.step is calls[-1].step and _is_silence(call)), calls[-1])
     now = walk.deadline.clock()

@@ -6,7 +6,6 @@ neither may stand.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,8 +13,8 @@ from functools import cached_property
 from html import unescape
 from urllib.parse import unquote_plus
 
+from gateway.execution.keys import is_no_id, texts_in, without_keys
 from gateway.model.deployment import Deployment
-from providers.auth import Secret
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -33,9 +32,8 @@ from providers.classify import MESSAGES
 from providers.failures import Failure
 from providers.fitting import IDENTITY
 
-__all__ = ["Quotes", "parts_of", "redacted"]
+__all__ = ["Quotes", "redacted"]
 
-_KEY = "[redacted]"
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"
 _MOST_SEARCHED = 64 * 1024
@@ -46,33 +44,24 @@ _LEAST = 2
 _RUN = 8
 """The shortest text that can be a quote: so many letters beyond ASCII."""
 _LITTLE = 200
-_SHORTEST = 8
-"""A part of a credential that is shorter is a word like another, such as `id`."""
-_LEAST_OF_KEY = 4
 _OURS = frozenset(MESSAGES.values())
 _MOST_ESCAPED = 2
-# What is signed for one request, or for an hour: a JSON Web Token (RFC 7519), which no config holds.
-_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
 _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
-_ID = re.compile(r"[!-~]{1,200}")
 # What a schema says in words; what else stands in one is a name or a type, by which a mistake is found.
 _PROSE = frozenset("description title default const enum examples".split())
-_OPEN_ACCOUNT_FIELDS = frozenset(
-    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
-)
 
 
 def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
     """The failure, fit for the log."""
-    if failure.request_id is not None and _is_no_id(failure.request_id, deployment):
+    if failure.request_id is not None and is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
     # The message is the adapter's, which should hold nothing of the request; one of ours is known to.
     is_ours = failure.message in _OURS
     if is_ours and not any(told):
         return failure
-    message = failure.message if is_ours else _without_keys(failure.message, deployment)
+    message = failure.message if is_ours else without_keys(failure.message, deployment)
     texts = tuple(_texts(request))
     if sum(map(len, texts)) > _MOST_SEARCHED:
         # To look through it all would hold up everybody else.
@@ -89,7 +78,7 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
 
 def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
     def struck(told: str) -> str:
-        return quotes.struck_from(_without_keys(told, deployment))
+        return quotes.struck_from(without_keys(told, deployment))
 
     text = struck(text[:_MOST_TOLD])
     for marks, plainer in _PLAINER:
@@ -97,88 +86,11 @@ def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
     return text
 
 
-def _without_keys(text: str, deployment: Deployment) -> str:
-    for part in _keys(deployment):
-        text = _without_cut(_found(part).sub(_KEY, text), part)
-    return _without_begun(text, deployment)
-
-
-def _found(key: str) -> re.Pattern[str]:
-    """Where it stands. A short one, such as the `x` that a server of one's own is given, is no part of other words."""
-    word = re.escape(key)
-    return re.compile(rf"(?<![^\W_]){word}(?![^\W_])" if len(key) < _SHORTEST else word)
-
-
-def _keys(deployment: Deployment) -> Iterator[str]:
-    for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
-        yield from parts_of(secret)
-
-
-def _is_no_id(text: str, deployment: Deployment) -> bool:
-    """Whether what a provider calls its id of the call is not one word, or has a key in it."""
-    if _ID.fullmatch(text) is None or _without_begun(text, deployment) != text:
-        return True
-    return any(_found(part).search(text) for part in _keys(deployment))
-
-
-def _without_begun(text: str, deployment: Deployment) -> str:
-    """The text without tokens, and without the beginning of a key, as where dots stand for what follows."""
-    for secret in deployment.credentials:
-        for part in parts_of(secret):
-            begun = part[:_SHORTEST]
-            if len(part) < _SHORTEST or begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
-                continue
-            before, *others = text.split(begun)
-            text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])
-    return _TOKEN.sub(_KEY, text)
-
-
-def _without_start(text: str, key: str) -> str:
-    """The text without as much of the key as it starts with."""
-    size = 0
-    while size < len(key) and text.startswith(key[size], size):
-        size += 1
-    return text[size:]
-
-
-def _without_cut(text: str, key: str) -> str:
-    """The text without the beginning of a key on which it was cut off."""
-    for size in range(len(key) - 1, _LEAST_OF_KEY - 1, -1):
-        if text.endswith(key[:size]):
-            return f"{text[:-size]}{_KEY}"
-    return text
-
-
-def parts_of(secret: Secret) -> Iterator[str]:
-    """The secret, and each part of it that would be of use to a thief: of a pair, of a file in JSON, of a PEM block."""
-    whole = secret.reveal()
-    yield whole
-    try:
-        fields = json.loads(whole)
-    except ValueError:
-        fields = None
-    if isinstance(fields, dict):
-        values = [value for name, value in fields.items() if name not in _OPEN_ACCOUNT_FIELDS]
-        parts = [line for value in _texts_in(values) for line in (value, *value.splitlines())]
-    else:
-        parts = whole.split(":")
-    yield from (part for part in parts if len(part) >= _SHORTEST)
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    """Every text in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        yield from _texts_in(one)
-
-
 def _texts(request: ChatRequest) -> Iterator[str]:
     """What a person may have said, or may be called."""
     yield request.user or ""
     for name, value in request.extra.items():
-        yield from _texts_in(value) if name in IDENTITY else _worded(_texts_in(value))
+        yield from texts_in(value) if name in IDENTITY else _worded(texts_in(value))
     yield from _worded(request.stop)
     for tool in request.tools:
         yield tool.description or ""

@@ -108,8 +108,9 @@ def judge(
 def why_spent(deployment: str, attempts: Iterable[Attempt], per_deployment: int) -> str | None:
     """Why a deployment has nothing left to try for a request that made these attempts; another key is left to try."""
     failures = [it.failure for it in attempts if it.deployment == deployment and it.failure is not None]
-    rules = [RULES[failure.kind] for failure in failures if RULES[failure.kind].bench_s is None]
-    is_spent = len(rules) >= per_deployment or not all(rule.retry_here for rule in rules)
+    failures = [failure for failure in failures if RULES[failure.kind].bench_s is None]
+    is_final = any(not RULES[failure.kind].retry_here or failure.should_retry is False for failure in failures)
+    is_spent = is_final or len(failures) >= per_deployment
     return "it has failed this request already" if is_spent else None
 
 

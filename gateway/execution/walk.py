@@ -74,7 +74,9 @@ class Walk:
 
     async def attempt_next(self) -> Answer:
         """The next attempt; raises AttemptFailed after noting the failure and choosing where to go from there."""
-        step, slot = self._next_step(), None
+        if self.wait_s and self._waits_on():
+            raise AttemptFailed
+        step, slot = self._next_step(waited=self.wait_s > 0), None
         if step is not None and step.deployment.concurrency is not None:
             step, slot = await self._entered(step)
         if step is None:
@@ -87,7 +89,7 @@ class Walk:
             self.failure = Failure(FailureKind.DEADLINE, "the request's time is over")
             self.ended = True
             raise AttemptFailed
-        call = self.begin(step, slot, self._next_key(step.deployment), left_s)
+        call = self.begin(step, slot, self.means.health.next_key(step.deployment, self.used_keys), left_s)
         if not self.record.attempts:
             self.means.budget.asked(call.started_at)
         hedge = self.plan.assistant.hedge
@@ -119,14 +121,7 @@ class Walk:
         pulses, deployment = self.means.health.pulses, call.step.deployment
         try:
             answer = await self.means.caller.attempt(
-                call.step,
-                call.secret,
-                request,
-                self.bounds,
-                self.deadline,
-                limit_s,
-                head_s,
-                timer,
+                call.step, call.secret, request, self.bounds, self.deadline, limit_s, head_s, timer
             )
         except ProviderFailed as error:
             failure, now = redacted(error.failure, deployment, request), self.deadline.clock()
@@ -181,6 +176,9 @@ class Walk:
             finally:
                 self.record.queued_s += self.deadline.clock() - queued_at
             # Much may have changed meanwhile.
+            if self._waits_on():
+                slot.release()
+                raise AttemptFailed
             waited, asked = asked, self._next_step(waited=True)
             if asked is waited:
                 return asked, slot
@@ -221,6 +219,14 @@ class Walk:
             self._go_onward()
         return None
 
+    def _waits_on(self) -> bool:
+        """Whether who has waited for the last step waits on: others were told meanwhile how long its limit holds."""
+        unwell = self.means.health.unwell(self.plan.steps[self.position].deployment)
+        if not self._is_last or unwell is None or not unwell.is_rate_limit:
+            return False
+        self.wait_s = unwell.for_s
+        return self.wait_s < self.deadline.left_s(committed=not self.request.stream)
+
     def _why_not(self, deployment: Deployment) -> str | None:
         if self.context_tokens_over is not None:
             size = deployment.capabilities.context_tokens
@@ -228,13 +234,6 @@ class Walk:
                 return "its context is not larger"
         unwell = self.means.health.unwell(deployment)
         return unwell.reason if unwell else None
-
-    def _next_key(self, deployment: Deployment) -> Secret | None:
-        """A key that is neither benched nor used up for this request, else the last resort: the first one."""
-        keys = self.means.health.keys_in_turn(deployment) or deployment.credentials or (None,)
-        if len(keys) == 1:
-            return keys[0]
-        return next((key for key in keys if key not in self.used_keys), keys[0])
 
     def _move_on(self, call: Call) -> None:
         failure = self.failure = call.failure or self.failure

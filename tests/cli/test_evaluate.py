@@ -94,6 +94,18 @@ def test_a_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, t
     assert not (tmp_path / "dry").exists()
 
 
+def test_what_a_simulator_costs_needs_no_price_for_a_limit_in_money(
+    gateway: Command, folder: Path, tmp_path: Path
+) -> None:
+    """A suite is rehearsed as it will be run, then with the catalogue's prices; nothing is spent here."""
+    suite = folder / "limited.yaml"
+    suite.write_text(SUITE + "spend: {cost: 5}\n", "utf-8")
+    asked = arguments(folder)
+    asked[asked.index("--suite") + 1] = str(suite)
+    shown = gateway(*asked, "--out", tmp_path / "dry", "--dry-run")
+    assert shown.status == 0, shown.err
+
+
 def test_the_better_one_is_recommended_and_the_expired_one_is_out(out: Path) -> None:
     report = report_of(out)
     assert report["ranking"] == ["qwen-cn", "ernie-cn", "doubao-cn"]

@@ -157,6 +157,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/execution/form.py": _execution("form", "pulse"),
     "gateway/execution/health.py": _execution("health", "run", "breaking"),
     "gateway/execution/hedge.py": _execution("hedge"),
+    "gateway/execution/keys.py": _execution("redaction", "exchange_log", "headers"),
     "gateway/execution/load.py": _execution("load", "places"),
     "gateway/execution/patience.py": _execution("form"),
     "gateway/execution/pulse.py": _execution("pulse", "form"),

@@ -90,6 +90,7 @@ WRONG: list[tuple[Check, Answer, str]] = [
     (WEATHER, call("get_weather", '{"city": "上海", "day": true}'), "'day' is not"),
     (Call("f", {"x": 1.5}), call("f", f'{{"x": {"9" * 400}}}'), "'x' is not"),
     (Schema({"multipleOf": 0.5}), Answer("9" * 400), "too large to hold against the schema"),
+    (Schema({"properties": {"a": {"$ref": "#"}}}), Answer('{"a":' * 900 + "1" + "}" * 900), "is too deep to hold"),
     (Schema({"$ref": "#/$defs/none"}), Answer("1"), "refers to '/$defs/none'"),
     (Schema({"$ref": "http://127.0.0.1:1/x"}), Answer("1"), "refers to 'http://127.0.0.1:1/x'"),
     (Call(None), call("get_weather", "{}"), "where none was needed"),

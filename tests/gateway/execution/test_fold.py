@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.fold import whole_of
+from gateway.execution.fold import whole_of, whole_of_body
 from gateway.execution.run import PlanExhausted
+from providers.adapter import StreamParser
+from providers.chat import ChatCompletion
 from providers.failures import FailureKind, ProviderFailed
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_run import SSE, text_of
@@ -65,6 +67,24 @@ async def test_others_have_their_turn_while_many_events_become_one_json(bench: B
     assert answer.step.deployment.name == "first"
     assert text_of(answer.completion) == "ab" * MANY
     assert rounds >= len(body) // (64 * 1024) > 0
+
+
+async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(parser: StreamParser, body: bytes) -> ChatCompletion:
+        loop, time = asyncio.get_running_loop(), asyncio.get_running_loop().time
+        monkeypatch.setattr(loop, "time", lambda: time() + 1_000)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await whole_of_body(parser, body)
+
+    monkeypatch.setattr("gateway.execution.attempt.whole_of_body", slowly)
+    bench.table = UNFOLDED
+    body = told("ab") * MANY + told(finish="stop") + b"data: [DONE]\n\n"
+    bench.router.post(FIRST).respond(headers=SSE, content=body)
+    assert text_of((await bench.ask()).completion) == "ab" * MANY
+    assert bench.tried == ["first"]
 
 
 async def test_many_events_without_an_end_are_no_whole_answer(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.execution.attempt import Answer
 from gateway.execution.budget import FLOOR
+from gateway.execution.call import Call
 from gateway.execution.deadline import Deadline
 from gateway.execution.hedge import Hedges
 from gateway.execution.race import race
@@ -248,6 +249,30 @@ async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Benc
     await until(lambda: first.cancelled)
     assert told(bench) == [("second", "rate_limited", True, False)]
     assert [it.deployment for it in bench.record.abandoned] == ["first"]
+
+
+async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have answered, though nobody takes the winner's answer any more."""
+    first, second = world(bench, stream=True)
+    closing = asyncio.Event()
+
+    async def close(_: list[Call], __: Call | None) -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.execution.hedge._close_others", close)
+    asking = ask(bench, stream=True)
+    await until(lambda: second.asked)
+    second.answer()
+    await closing.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: first.cancelled)
+    assert [it.deployment for it in bench.record.abandoned] == ["first", "second"]
+    assert bench.record.attempts == []
 
 
 async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:

@@ -150,6 +150,27 @@ async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
     assert [it.reason for it in record.skipped] == ["benched: too many"]
 
 
+FEW = "{limit: 1, queue: 5, wait: 20s}"
+
+
+async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit(bench: Bench) -> None:
+    """Else one 429 of two seconds would be the end of all that wait for a place."""
+    limiter = bound(bench, FEW)
+    text = TABLE.replace("[first, second]", "[first]").replace("model: m1,", f"model: m1, concurrency: {FEW},")
+    bench.table = table_of(text, ENVIRON)
+    held = limiter.take()
+    assert held is not None
+    bench.router.post(FIRST).respond(json=answer_json())
+    _, asking = request_of(bench)
+    await until(lambda: limiter.queued == 1)
+    deployment = bench.table.deployments["first"]
+    bench.health.bench(deployment, deployment.credentials[0], 2, Failure(FailureKind.RATE_LIMITED, "too many"))
+    held.release()
+    assert (await asking).step.deployment.name == "first"
+    assert bench.waits == [2.0]
+    assert limiter.in_use == 0
+
+
 @pytest.mark.parametrize(("stream", "limit_s"), [(False, 600.0), (True, 55.0)])
 async def test_who_got_a_place_when_the_time_was_over_asks_nobody_and_gives_it_back(
     bench: Bench, stream: bool, limit_s: float

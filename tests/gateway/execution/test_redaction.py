@@ -128,6 +128,11 @@ def test_a_key_of_a_letter_or_two_is_no_part_of_other_words(deployment: Deployme
     assert failure.request_id == "req-6x"
 
 
+def test_a_short_key_is_found_where_words_have_no_spaces_between_them(deployment: Deployment) -> None:
+    keyed = replace(deployment, credentials=(Secret("hunt3r2"),))
+    assert redacted(said("密钥hunt3r2无效"), keyed, REQUEST).detail == "密钥[redacted]无效"
+
+
 BESIDE_THE_TEXT = ChatRequest(
     "assistant",
     (

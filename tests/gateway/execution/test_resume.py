@@ -195,6 +195,9 @@ async def test_a_step_that_may_not_be_asked_any_more_is_not(bench: Bench) -> Non
     assert bench.record.resumed is None
 
 
+NOT_AGAIN = Failure(FailureKind.UNAVAILABLE, "before", should_retry=False)
+
+
 @pytest.mark.parametrize(
     ("before", "calls"),
     [
@@ -202,17 +205,26 @@ async def test_a_step_that_may_not_be_asked_any_more_is_not(bench: Bench) -> Non
         ([FailureKind.CONTEXT_LENGTH], 0),
         ([FailureKind.UNAVAILABLE, FailureKind.CONNECT], 0),
         ([FailureKind.UNAVAILABLE], 1),
+        ([NOT_AGAIN], 0),
         ([], 2),
     ],
 )
-async def test_what_a_hedge_has_shown_of_a_step_counts(bench: Bench, before: list[FailureKind], calls: int) -> None:
-    """Two calls to one deployment are all that a request makes, and who was silent in it is not asked by it again."""
+async def test_what_a_hedge_has_shown_of_a_step_counts(
+    bench: Bench, before: list[FailureKind | Failure], calls: int
+) -> None:
+    """Two calls to one deployment are all that a request makes, and who was silent in it, or asks not to be asked
+    again, is not asked by it again."""
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     second = bench.router.post(SECOND).respond(503)
     answer = await begun(bench)
     bench.record.attempts[:0] = [
-        replace(bench.record.attempts[0], deployment="second", failure=Failure(kind, "before"), is_hedge=True)
-        for kind in before
+        replace(
+            bench.record.attempts[0],
+            deployment="second",
+            failure=it if isinstance(it, Failure) else Failure(it, "before"),
+            is_hedge=True,
+        )
+        for it in before
     ]
     assert isinstance((await events_of(answer))[-1], Failed)
     assert second.call_count == calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import httpx
@@ -212,6 +213,35 @@ async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Benc
     assert (await bench.ask()).step.deployment.name == "second"
     assert (bench.tried, bench.waits) == (["first", "second"], [0.5])
     assert [it.reason for it in bench.record.skipped] == ["benched: too many"]
+
+
+@pytest.mark.parametrize(
+    ("later_s", "kind", "tried", "waits"),
+    [
+        (0.5, FailureKind.RATE_LIMITED, 2, [2.0, 0.5]),
+        (700.0, FailureKind.RATE_LIMITED, 1, [2.0]),
+        (0.5, FailureKind.CREDENTIALS, 1, [2.0]),
+    ],
+)
+async def test_a_retry_of_the_last_step_waits_for_the_longest_time_that_anybody_was_told(
+    bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
+) -> None:
+    """Else of many requests that one limit met in a moment, only those that it met last would be answered."""
+    bench.table = table_of(TABLE.replace("[first, second]", "[first]"), {"FIRST": "a-first-secret", "SECOND": "other"})
+    deployment = bench.table.deployments["first"]
+
+    async def sleep(seconds: float) -> None:
+        if not bench.waits:
+            failure = Failure(kind, "told to another request")
+            bench.health.bench(deployment, deployment.credentials[0], seconds + later_s, failure)
+        await bench.sleep(seconds)
+
+    bench.runner._sleep = sleep
+    answers = [error(429, retry_after="2"), httpx.Response(200, json=answer_json())]
+    bench.router.post(FIRST).mock(side_effect=answers)
+    with nullcontext() if tried > 1 else pytest.raises(PlanExhausted):
+        await bench.ask()
+    assert (len(bench.tried), bench.waits) == (tried, waits)
 
 
 async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_bench(bench: Bench) -> None:
