@@ -7,7 +7,7 @@ it a `Target` and gets back a `WireRequest`; what came back goes in as a `WireRe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +26,7 @@ __all__ = [
     "AsksForUsage",
     "Capabilities",
     "EndsBehindStop",
+    "KnownElsewhere",
     "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
@@ -124,6 +125,16 @@ class Adapter(Protocol):
 
     def classify_error(self, response: WireResponse) -> Failure:
         """What a response with a status of 400 or more means; never raises, whatever the body."""
+        ...
+
+
+@runtime_checkable
+class KnownElsewhere(Protocol):
+    """What an adapter may add: what its provider is called elsewhere, for a hint. A config takes `name` alone."""
+
+    @property
+    def known_as(self) -> Sequence[str]:
+        """`qwen`, `alibaba`: no name of another provider."""
         ...
 
 

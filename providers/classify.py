@@ -31,6 +31,7 @@ MESSAGES: dict[FailureKind, str] = {
     FailureKind.GEO_REFUSED: "the provider doesn't serve the place that this gateway calls from",
     FailureKind.CONTEXT_LENGTH: "the prompt is longer than the model takes",
     FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
+    FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
     FailureKind.CONTENT_FILTER: "the provider's safety system refused",
     FailureKind.MALFORMED: "the provider's answer is not what its API documents",
 }

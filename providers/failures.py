@@ -36,6 +36,7 @@ class FailureKind(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"  # our model or path is not there: 404
     GEO_REFUSED = "geo_refused"  # the vendor doesn't serve the place that we call from
     CONTEXT_LENGTH = "context_length"  # the prompt is longer than this model takes
+    FIELD_REFUSED = "field_refused"  # a field that no client has asked for is refused: the gateway's, or an adapter's
     INVALID_REQUEST = "invalid_request"  # 400, 413, 422: the request is wrong wherever it is sent
     UNSUPPORTED = "unsupported"  # the adapter can't express it; nothing was sent
     CONTENT_FILTER = "content_filter"  # the provider's safety system refused

@@ -64,6 +64,7 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.MODEL_NOT_FOUND: "provider_error",
     FailureKind.GEO_REFUSED: "provider_error",
     FailureKind.CONTEXT_LENGTH: "context_length_exceeded",
+    FailureKind.FIELD_REFUSED: "provider_error",
     FailureKind.INVALID_REQUEST: "invalid_request",
     FailureKind.UNSUPPORTED: "unsupported_capability",
     FailureKind.CONTENT_FILTER: "content_filter",

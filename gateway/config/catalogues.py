@@ -17,6 +17,7 @@ from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
 from gateway.config.shape_errors import read_error
 from gateway.config.validate import misplaced
+from gateway.config.vendors import provider_hint
 from gateway.config.yaml_tree import Source
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, known_models
 from providers.catalogue.models import ModelFacts
@@ -138,7 +139,7 @@ def _check_providers(findings: Findings, registry: Registry) -> None:
     models = findings.source.values.get("models")
     for provider in models if isinstance(models, dict) else ():
         if provider not in registry.adapters and provider not in registry.broken:
-            hint = choice_hint(provider, registry.adapters)
+            hint = provider_hint(provider, registry)
             findings.error(("models", provider), f"unknown provider {quoted(provider)}", hint, key=True)
 
 

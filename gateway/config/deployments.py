@@ -20,7 +20,7 @@ from gateway.config.scalars import seconds
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.spoken import as_spoken
 from gateway.config.validate import Draft
-from gateway.config.vendors import Vendor, Vendors
+from gateway.config.vendors import Vendor, Vendors, provider_hint
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
 from gateway.model.retirement import farewells_of
@@ -163,7 +163,7 @@ def find_adapter(findings: Findings, path: Path, provider: str, registry: Regist
         message = f"the provider {quoted(provider)} is installed, but doesn't load: {registry.broken[provider]}"
         findings.error((*path, "provider"), message, "mend or update its package")
     elif provider not in registry.adapters:
-        hint = choice_hint(provider, {*registry.adapters, *registry.broken})
+        hint = provider_hint(provider, registry)
         findings.error((*path, "provider"), f"unknown provider {quoted(provider)}", hint)
     return registry.adapters.get(provider)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import TURN_BYTES, BoundedReply, whole_of, whole_of_body
@@ -15,16 +15,23 @@ from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
+from providers.adapter import STREAM_OPTIONS
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
+from providers.classify import MESSAGES
 from providers.exchange import AnswerReader, comes_in_events, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import PLACES, with_sayable_choice, without_parameters
+from providers.own_fields import own_field
 
 __all__ = ["Answer", "Caller"]
 
 # For the body of a refusal, whose status has already come.
 _REFUSAL_S = 2.0
+_REMEDIES = {
+    STREAM_OPTIONS: "`stream_options: false` on the deployment leaves it out",
+    "stream": "`fold: false` on the deployment asks for one JSON",
+}
 
 
 @dataclass(slots=True)
@@ -108,7 +115,7 @@ class Caller:
             reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop)
             return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
-            raise ProviderFailed(await _refusal(deployment, reply, request, bounds, timer))
+            raise ProviderFailed(_by_whom(await _refusal(deployment, reply, request, bounds, timer), deployment, sent))
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
@@ -133,3 +140,16 @@ async def _refusal(
     finally:
         await reply.close()
     raise AssertionError("a status that is no success was read as an answer")
+
+
+def _by_whom(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
+    """The failure as the operator's, where it is about a field that stands in everybody's request."""
+    if failure.kind is not FailureKind.INVALID_REQUEST:
+        return failure
+    field = own_field(deployment.adapter, deployment.target, sent, failure)
+    if field is None:
+        return failure
+    kind = FailureKind.FIELD_REFUSED
+    remedy = _REMEDIES.get(field, "it is this provider's in the catalogue, or a site's")
+    detail = f"no client sends `{field}`; {remedy}: {failure.detail}"
+    return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)

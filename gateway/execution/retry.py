@@ -48,6 +48,7 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.MODEL_NOT_FOUND: Rule(next_step=True, bench_s=_REFUSED_S),
     FailureKind.GEO_REFUSED: Rule(next_step=True, bench_s=_REFUSED_S),
     FailureKind.CONTEXT_LENGTH: Rule(next_step=True),
+    FailureKind.FIELD_REFUSED: Rule(next_step=True),
     FailureKind.INVALID_REQUEST: Rule(),
     FailureKind.UNSUPPORTED: Rule(next_step=True),
     FailureKind.CONTENT_FILTER: Rule(),

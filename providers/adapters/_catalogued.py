@@ -1,4 +1,4 @@
-"""What every adapter of ours looks up by its name in the catalogue: sites, models, offers and headers."""
+"""What every adapter of ours looks up by its name in the catalogue: sites, models, offers, headers, other names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from providers.catalogue.headers import FixedHeader, load_headers
 from providers.catalogue.models import ModelFacts, load_models
+from providers.catalogue.names import load_names
 from providers.catalogue.offers import Offers, load_offers
 from providers.sites import Site, load_sites
 
@@ -37,3 +38,8 @@ class Catalogued:
     def headers(self) -> Mapping[str, FixedHeader]:
         """See `providers.adapter.TakesHeaders`."""
         return load_headers(self.name)
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """See `providers.adapter.KnownElsewhere`."""
+        return load_names(self.name)

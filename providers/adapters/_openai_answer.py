@@ -63,6 +63,13 @@ BY_CODE = {
     "bio_policy": FailureKind.CONTENT_FILTER,
     "misalignment_policy_violation": FailureKind.CONTENT_FILTER,
     "image_content_policy_violation": FailureKind.CONTENT_FILTER,
+    # DashScope's, which is asked as a server like any other, too: in its compatible mode, or by a proxy.
+    "data_inspection_failed": FailureKind.CONTENT_FILTER,
+    "DataInspectionFailed": FailureKind.CONTENT_FILTER,
+    "InternalError.Algo.DataInspectionFailed": FailureKind.CONTENT_FILTER,
+    "CustomRoleBlocked": FailureKind.CONTENT_FILTER,
+    "FaqRuleBlocked": FailureKind.CONTENT_FILTER,
+    "IPInfringementSuspect": FailureKind.CONTENT_FILTER,
     "data_residency_mismatch": FailureKind.CREDENTIALS,
     "unsupported_country_region_territory": FailureKind.GEO_REFUSED,
     "incorrect_hostname": FailureKind.CREDENTIALS,
@@ -98,11 +105,22 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     usage = body.get("usage")
     if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
         return plain
+    if _is_bare_error(body):
+        raise ProviderFailed(classify(body, response))
     check_choices(body, response)
     assembler = Assembler(model)
     read_chunk(assembler, body, "message")
     assembler.complete()
     return fold(assembler.take())
+
+
+def _is_bare_error(body: Mapping[str, object]) -> bool:
+    """Whether a body that says success is an error without an envelope: it has a code of one, and no choices.
+
+    Only a code that is known: a body without choices is no answer in any case, but what a filter refused must not be
+    asked of somebody else as if it were garbage.
+    """
+    return not body.get("choices") and read_str(body, "code") in BY_CODE
 
 
 def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
@@ -134,7 +152,7 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
             return
         for entry in choices:
             _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
-    elif take("object") == "error":
+    elif take("object") == "error" or _is_bare_error(chunk):
         read_chunk(assembler, chunk, "error")
     if usage and type(usage) is dict:
         assembler.usage(read_usage(usage))

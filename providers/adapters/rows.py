@@ -21,6 +21,7 @@ from providers.auth import AuthScheme
 from providers.catalogue import read
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.catalogue.models import ModelFacts, load_models, models_of
+from providers.catalogue.names import load_names, names_of
 from providers.catalogue.offers import Offers, load_offers, offers_of
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
@@ -32,7 +33,7 @@ from providers.sites import Site, load_sites, sites_of
 __all__ = ["RowAdapter", "RowError", "adapter_named", "adapter_of"]
 
 _PARTS = frozenset(
-    {"name", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
+    {"name", "known_as", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
 )
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"))
@@ -48,6 +49,7 @@ class RowAdapter:
     models: Mapping[str, ModelFacts]
     offers: Offers = field(default_factory=Offers)
     headers: Mapping[str, FixedHeader] = field(default_factory=dict)
+    known_as: tuple[str, ...] = ()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -106,7 +108,7 @@ def adapter_of(toml: str) -> RowAdapter:
         if word not in _PARTS:
             raise RowError(f"{word}: is not known; expected one of {', '.join(sorted(_PARTS))}")
     row = read_row(_dialect_of(data))
-    adapter = RowAdapter(name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data))
+    adapter = RowAdapter(name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data), names_of(data))
     _check_names(adapter)
     return adapter
 
@@ -129,7 +131,9 @@ def adapter_named(name: str) -> RowAdapter:
     """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
     data: Any = read(name)
     row = read_row(_dialect_of(data))
-    return RowAdapter(name, row, load_sites(name), load_models(name), load_offers(name), load_headers(name))
+    return RowAdapter(
+        name, row, load_sites(name), load_models(name), load_offers(name), load_headers(name), load_names(name)
+    )
 
 
 def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:

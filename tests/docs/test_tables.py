@@ -151,7 +151,7 @@ def test_the_words_for_what_can_be_asked_are_all_there() -> None:
 
 def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
     members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
-    optional = {"models", "offers", "usual_base_path", "ends_behind_stop", "asks_for_usage", "headers"}
+    optional = {"models", "offers", "usual_base_path", "ends_behind_stop", "asks_for_usage", "headers", "known_as"}
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
     fields = set(first_words(table_of(CONTRACT, "| field | what it says")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}

@@ -106,6 +106,12 @@ async def _no_such_model(call: Call) -> None:
     await call.whole(400, {"error": told})
 
 
+async def _no_stream_options(call: Call) -> None:
+    told = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
+    assert call.body["stream_options"]
+    await call.whole(400, {"error": told})
+
+
 async def _error_in_200(call: Call) -> None:
     told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
@@ -378,6 +384,8 @@ FAULTS = (
           (INVALID, INVALID), moves_on=False),
     Fault("http-422", "422, the request is wrong", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
           (INVALID, INVALID), moves_on=False),
+    Fault("stream-options", "400, it doesn't know the field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
+          (WHOLE, PROVIDER), json=False),
     Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("http-500-hangs", "500, and half of what it has to say", refused_and(500, _silent), K.UNAVAILABLE, 2,

@@ -508,6 +508,51 @@ def test_an_object_may_call_itself_an_error(code: int, kind: FailureKind) -> Non
     assert raised.value.failure.kind is kind
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("data_inspection_failed", FailureKind.CONTENT_FILTER),
+        ("DataInspectionFailed", FailureKind.CONTENT_FILTER),
+        ("content_filter", FailureKind.CONTENT_FILTER),
+        ("model_not_found", FailureKind.MODEL_NOT_FOUND),
+    ],
+)
+def test_a_200_with_a_bare_error_is_that_error_and_no_garbage(code: str, kind: FailureKind) -> None:
+    """As DashScope's compatible mode, behind a URL, has it: what its filter refused is nobody else's to answer."""
+    error = {"code": code, "message": "Input data may contain inappropriate content.", "request_id": "r"}
+    (failed,) = stream(error)
+    assert isinstance(failed, Failed)
+    assert (failed.failure.kind, failed.failure.code) == (kind, code)
+    with pytest.raises(ProviderFailed) as raised:
+        COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(error).encode(), 0), PLAIN)
+    assert (raised.value.failure.kind, raised.value.failure.request_id) == (kind, "r")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "code",
+    [
+        code
+        for code, to in adapter_named("dashscope-compatible").row.errors.codes.items()
+        if to is FailureKind.CONTENT_FILTER
+    ],
+)
+def test_every_code_of_dashscope_s_filter_is_known_behind_a_url(code: str, status: int) -> None:
+    error = {"error": {"code": code, "message": "no", "type": code}}
+    assert COMPATIBLE.classify_error(WireResponse(status, {}, json.dumps(error).encode(), 0)).kind is (
+        FailureKind.CONTENT_FILTER
+    )
+
+
+def test_an_answer_may_have_a_code() -> None:
+    answer = {
+        "code": "content_filter",
+        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],
+    }
+    response = WireResponse(200, {}, json.dumps(answer).encode(), 0)
+    assert COMPATIBLE.parse_response(response, PLAIN).choices[0].message.content == "x"
+
+
 def test_an_error_event_may_have_no_envelope() -> None:
     """Edge case 92."""
     parser = ADAPTER.stream_parser(PLAIN)

@@ -566,6 +566,10 @@ DEPLOYMENTS = {
         "x: {provider: ▸dashscop, model: qwen3-max}",
         "deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?",
     ),
+    "a provider by its name elsewhere": deployment(
+        "x: {provider: ▸azure_openai, model: m}",
+        "deployments.x.provider: unknown provider 'azure_openai'; did you mean 'azure'?",
+    ),
     "unknown site": deployment(
         "x: {provider: dashscope, model: qwen3-max, endpoint: ▸cn-bejing}",
         "deployments.x.endpoint: unknown site 'cn-bejing' of dashscope; did you mean 'cn-beijing'?",

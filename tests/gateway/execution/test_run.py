@@ -123,6 +123,29 @@ async def test_a_wrong_or_refused_request_is_asked_nowhere_else(
     assert not second.called
 
 
+@pytest.mark.parametrize(("param", "remedy"), [("stream_options", "stream_options: false"), ("stream", "fold: false")])
+async def test_a_field_that_no_client_sent_is_not_its_mistake(bench: Bench, param: str, remedy: str) -> None:
+    """One JSON is asked as a stream here, which is the gateway's own doing. Nobody is benched: others ask otherwise."""
+    refusal = httpx.Response(400, json={"error": {"message": "who said that?", "param": param}})
+    bench.router.post(FIRST).mock(return_value=refusal)
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    failure = bench.record.attempts[0].failure
+    assert failure is not None
+    assert (bench.tried, failure.kind, failure.param) == (["first", "second"], FailureKind.FIELD_REFUSED, None)
+    assert f"`{remedy}`" in failure.detail
+    assert failure.detail.endswith(": who said that?")
+    assert bench.health.snapshot(bench.table) == {}
+
+
+async def test_a_field_that_a_client_sent_is_its_mistake_on_the_last_step_and_before(bench: Bench) -> None:
+    refusal = httpx.Response(400, json={"error": {"message": "no", "param": "stream"}})
+    bench.router.post(FIRST).mock(return_value=refusal)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask(stream=True)
+    assert (raised.value.failure.kind, raised.value.failure.param) == (FailureKind.INVALID_REQUEST, "stream")
+
+
 async def test_a_provider_that_says_not_to_retry_is_left_for_the_next_at_once(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(503, x_should_retry="false"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))

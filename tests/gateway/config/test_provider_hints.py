@@ -1,0 +1,54 @@
+"""Who comes from another gateway writes a provider's name as it is there, and is told of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.vendors import provider_hint
+from providers.adapter import KnownElsewhere
+from providers.registry import Registry, load_registry
+
+REGISTRY = load_registry()
+MEANT = {
+    "openai": "chatgpt",
+    "azure": "azure_openai azure-openai AzureOpenAI azure_ai",
+    "anthropic": "claude Claude",
+    "gemini": "google google-ai-studio google_genai",
+    "vertex": "vertex_ai vertexai google-vertex",
+    "bedrock": "aws_bedrock amazon-bedrock aws",
+    "mistral": "mistralai mistral_ai mistrall",
+    "dashscope": "qwen alibaba aliyun tongyi bailian dashscop",
+    "hunyuan": "tencent",
+    "qianfan": "baidu ernie wenxin",
+    "ark": "doubao volcengine byteplus bytedance",
+    "moonshot": "kimi moonshotai",
+    "zhipu": "zai z.ai bigmodel zhipuai glm",
+    "huawei": "pangu modelarts",
+    "vllm": "hosted_vllm",
+    "llamacpp": "llama.cpp llama-cpp",
+    "openai-compatible": "openai_compatible grok xai openrouter groq together_ai lm-studio litellm",
+}
+
+
+@pytest.mark.parametrize(("meant", "word"), [(name, word) for name, words in MEANT.items() for word in words.split()])
+def test_a_name_from_elsewhere_leads_to_its_provider(meant: str, word: str) -> None:
+    assert provider_hint(word, REGISTRY) == f"did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY.adapters))
+def test_every_name_in_the_catalogue_does(name: str) -> None:
+    adapter = REGISTRY.adapters[name]
+    assert isinstance(adapter, KnownElsewhere)
+    for word in adapter.known_as:
+        assert provider_hint(word, REGISTRY) == f"did you mean '{name}'?"
+
+
+@pytest.mark.parametrize("word", ["acme", "bailiann", "", ".", "kim"])
+def test_what_is_near_a_name_from_elsewhere_is_no_guess(word: str) -> None:
+    """It may be another vendor's."""
+    assert provider_hint(word, REGISTRY).startswith("there are anthropic, ark, azure, ")
+
+
+def test_a_provider_that_does_not_load_is_named_too() -> None:
+    assert provider_hint("coconot", Registry({}, {"coconut": "broken"})) == "did you mean 'coconut'?"
+    assert provider_hint("qwen", Registry({}, {})) == "there is none"

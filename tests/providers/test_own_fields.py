@@ -1,0 +1,143 @@
+"""A refusal of a field that nobody's request put there is told apart from one of what a client said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Adapter, Target
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import ChatRequest, JsonObjectFormat, Tool, UserMessage, change_request
+from providers.failures import Failure, FailureKind
+from providers.own_fields import own_field
+from providers.registry import load_registry
+from providers.wire import WireResponse
+
+ADAPTERS = load_registry().adapters
+SERVER = ADAPTERS["openai-compatible"]
+ASKED = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
+FOLDED = change_request(ASKED, folded=True)
+TARGET = Target("m", "/v1", UNKNOWN_MODEL)
+# Bodies as servers write them, none of which may be the client's to read.
+REFUSALS: list[dict[str, Any]] = [
+    {
+        "error": {
+            "message": "Unknown parameter: 'stream_options'.",
+            "param": "stream_options",
+            "code": "unknown_parameter",
+        }
+    },
+    {"error": {"message": "Unrecognized request argument supplied: stream_options", "param": None, "code": None}},
+    {"error": {"message": "property 'stream_options' is unsupported", "type": "invalid_request_error"}},
+    {"error": {"message": "no", "param": "stream_options.include_usage"}},
+    {"error": 'json: unknown field "stream_options"'},
+    {
+        "detail": [
+            {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}
+        ]
+    },
+    {"detail": [{"loc": ["body", "stream_options", "include_usage"], "msg": "extra fields not permitted"}]},
+    {
+        "object": "error",
+        "message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options'), 'msg': 'Extra inputs are not "
+        "permitted', 'input': {'include_usage': True}}]",
+        "type": "BadRequestError",
+        "param": None,
+        "code": 400,
+    },
+    {"message": "Additional properties are not allowed ('stream_options' was unexpected)"},
+]
+
+
+def refused(body: dict[str, Any], adapter: Adapter = SERVER, status: int = 400) -> Failure:
+    return adapter.classify_error(WireResponse(status, {}, json.dumps(body).encode(), 0))
+
+
+def named(param: str | None = None, detail: str = "") -> Failure:
+    return Failure(FailureKind.INVALID_REQUEST, "no", detail=detail, param=param)
+
+
+@pytest.mark.parametrize("body", REFUSALS, ids=lambda body: str(next(iter(body))))
+@pytest.mark.parametrize("provider", ["openai-compatible", "vllm", "ollama", "llamacpp"])
+def test_whoever_refuses_to_tell_of_usage_is_not_asked_for_it_by_the_client(
+    provider: str, body: dict[str, Any]
+) -> None:
+    adapter = ADAPTERS[provider]
+    failure = refused(body, adapter, 422)
+    assert failure.kind is FailureKind.INVALID_REQUEST
+    for request in (ASKED, FOLDED, change_request(ASKED, include_usage=True)):
+        assert own_field(adapter, TARGET, request, failure) == "stream_options"
+
+
+@pytest.mark.parametrize(
+    ("request_", "param", "field"),
+    [
+        (FOLDED, "stream", "stream"),
+        (ASKED, "stream", None),  # the client wants one
+        (change_request(ASKED, stream=False), "stream_options", None),  # was not sent
+        (ASKED, "temperature", None),
+        (change_request(ASKED, temperature=0.5), "temperature", None),
+        (change_request(ASKED, extra={"stream_options": {"x": 1}}), "stream_options", None),
+        (ASKED, "messages[0].content", None),
+        (ASKED, "messages", None),
+        (ASKED, "model", None),
+        (ASKED, "", None),
+        (ASKED, "[", None),
+        (ASKED, "body", None),
+    ],
+)
+def test_what_a_client_said_or_nobody_sent_is_none_of_ours(
+    request_: ChatRequest, param: str, field: str | None
+) -> None:
+    assert own_field(SERVER, TARGET, request_, named(param)) == field
+
+
+@pytest.mark.parametrize(
+    ("provider", "asked", "param", "field"),
+    [
+        # What a row sends with tools, unless the client has said it.
+        ("dashscope-compatible", {}, "parallel_tool_calls", None),
+        ("dashscope-compatible", {"tools": (Tool("f"),)}, "parallel_tool_calls", "parallel_tool_calls"),
+        ("dashscope-compatible", {"tools": (Tool("f"),), "parallel_tool_calls": False}, "parallel_tool_calls", None),
+        ("dashscope-compatible", {"tools": (Tool("f"),)}, "tools[0].function", None),
+        ("dashscope-compatible", {"response_format": JsonObjectFormat()}, "response_format", None),
+        ("dashscope", {}, "incremental_output", "incremental_output"),
+        ("dashscope", {}, "parameters.result_format", "parameters"),
+        ("dashscope", {"temperature": 0.5}, "parameters.temperature", None),
+        ("dashscope", {"temperature": 0.5}, "temperature", None),
+        ("dashscope", {"temperature": 0.5}, "parameters", None),
+        # Claude's limit, which every request must have.
+        ("anthropic", {}, "max_tokens", "max_tokens"),
+        ("anthropic", {"max_tokens": 17}, "max_tokens", None),
+    ],
+)
+def test_it_is_so_for_every_adapter(provider: str, asked: dict[str, Any], param: str, field: str | None) -> None:
+    request = change_request(ASKED, messages=(UserMessage("in json"),), **asked)
+    assert own_field(ADAPTERS[provider], TARGET, request, named(param)) == field
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "hello: stream_options: Extra inputs are not permitted",
+        "I can't take Unrecognized request argument supplied: stream_options",
+        "Unrecognized request argument supplied: stream_options or whatever else was said",
+        "stream_options: Extra inputs are not permitted; temperature: Extra inputs are not permitted",
+        "stream_options",
+    ],
+)
+def test_a_sentence_counts_as_a_whole(said: str) -> None:
+    """A prompt that an error repeats says nothing here."""
+    assert own_field(SERVER, TARGET, change_request(ASKED, temperature=1), named(detail=said)) is None
+
+
+@given(st.sampled_from(sorted(ADAPTERS)), st.text(max_size=40), st.sampled_from([ASKED, FOLDED]))
+def test_whatever_a_provider_names_is_looked_for_in_peace(provider: str, word: str, request: ChatRequest) -> None:
+    adapter = ADAPTERS[provider]
+    for failure in (named(word), named(detail=word), named(f"x.{word}[0]")):
+        field = own_field(adapter, TARGET, request, failure)
+        assert field is None or field in word or field == "x"
