@@ -37,7 +37,9 @@ class Names:
         answer = self._asked.get((host, port))
         if answer is None:
             answer = self._ask(host, port)
-        return await asyncio.shield(answer)
+        # It goes on where who asks is cancelled, as with `shield`, which from Python 3.14 on reports its failure then.
+        await asyncio.wait((answer,))
+        return answer.result()
 
     def _ask(self, host: str, port: int) -> _Answer:
         loop = asyncio.get_running_loop()

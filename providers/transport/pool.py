@@ -41,6 +41,8 @@ _MOST_GIVING_WAY = 8
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     """Verified TLS for HTTP/1.1: Mozilla's roots (certifi), and those of `ca_file` besides."""
     context = ssl.create_default_context(cafile=certifi.where())
+    # Debian's Python, for one, leaves it to OpenSSL, whose configuration may ask for more.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])
     if ca_file is not None:
         context.load_verify_locations(ca_file)
