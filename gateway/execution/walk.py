@@ -221,8 +221,9 @@ class Walk:
 
     def _waits_on(self) -> bool:
         """Whether who has waited for the last step waits on: others were told meanwhile how long its limit holds."""
-        unwell = self.means.health.unwell(self.plan.steps[self.position].deployment)
-        if not self._is_last or unwell is None or not unwell.is_rate_limit:
+        left = self.plan.steps[self.position :]
+        unwell = self.means.health.unwell(left[0].deployment) if len(left) == 1 else None
+        if unwell is None or not unwell.is_rate_limit:
             return False
         self.wait_s = unwell.for_s
         return self.wait_s < self.deadline.left_s(committed=not self.request.stream)
