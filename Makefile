@@ -20,7 +20,7 @@ test: lint types ## lint, types and the fast tests
 
 # What is set here holds for `test` too: no property is shown its examples twice.
 ci: EXAMPLES := --hypothesis-profile=wide
-ci: test install-sdks ## make test with twice the examples of each property, then the slow tests
+ci: test install-sdks ## make test with half as many more examples of each property, then the slow tests
 	@$(BIN)/pytest -n 2 $(EXAMPLES) -m "slow and not every_model"
 
 kit: install-dev ## the kit's cases over every model of every adapter, of which make ci runs the ablest: five minutes

@@ -1,6 +1,6 @@
 """What holds for every test: how long one takes on a busy machine decides nothing, and how much a property is shown.
 
-`make test` draws fewer examples of each property, which are others each time; `make ci` draws twice as many, with
+`make test` draws fewer examples of each property, which are others each time; `make ci` draws half as many more, with
 `--hypothesis-profile=wide`. Hypothesis's own profile for CI keeps what it sets, and so does that of `tests.mutation`.
 """
 
@@ -19,7 +19,7 @@ httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
 
 _PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", _PATIENT, max_examples=40)
-settings.register_profile("wide", _PATIENT, max_examples=80)
+settings.register_profile("wide", _PATIENT, max_examples=60)
 if settings.get_current_profile_name() in ("default", "ci"):
     settings.load_profile("fast")
 
