@@ -185,10 +185,8 @@ def read_request(body: bytes) -> ChatRequest:
     if request is None:
         # One in the plain form has three levels, and isn't asked.
         _check_depth(body, value)
-        check_names(body, value)
-        return decode_any_request(value)
     check_names(body, value)
-    return request
+    return request if request is not None else decode_any_request(value)
 
 
 def parse_json(body: bytes) -> object:

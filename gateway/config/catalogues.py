@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from gateway.config.catalogue_schema import AboveSection, CatalogueFileSection, OwnModelSection, PriceSection
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.provider_hints import provider_hint
 from gateway.config.shape_errors import read_error
 from gateway.config.validate import misplaced
-from gateway.config.vendors import provider_hint
 from gateway.config.yaml_tree import Source
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, known_models
 from providers.catalogue.models import ModelFacts

@@ -15,12 +15,13 @@ from gateway.config.endpoints import Endpoint, Endpoints
 from gateway.config.findings import Findings
 from gateway.config.places import listed, read_places
 from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.provider_hints import provider_hint
 from gateway.config.references import Resolution
 from gateway.config.scalars import seconds
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.spoken import as_spoken
 from gateway.config.validate import Draft
-from gateway.config.vendors import Vendor, Vendors, provider_hint
+from gateway.config.vendors import Vendor, Vendors
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
 from gateway.model.retirement import farewells_of

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.fold import TURN_BYTES, BoundedReply, whole_of, whole_of_body
+from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
 from gateway.execution.identity import pseudonymous
 from gateway.execution.redaction import redacted
 from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import AnswerStream, LiveStream
+from gateway.execution.transports import TURN_BYTES
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
 from gateway.execution.stream import LiveStream
+from gateway.execution.transports import TURN_BYTES
 from gateway.model.deployment import Deployment
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, change_request
@@ -21,10 +22,7 @@ from providers.fitting import has_effects
 from providers.folding import fold
 from providers.transport import Tap
 
-__all__ = ["TURN_BYTES", "BoundedReply", "as_stream", "folds", "whole_of", "whole_of_body"]
-
-TURN_BYTES = 64 * 1024
-"""What is made of so much takes its time, up to a microsecond a byte."""
+__all__ = ["BoundedReply", "as_stream", "folds", "whole_of", "whole_of_body"]
 
 
 def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:

@@ -31,6 +31,7 @@ from providers.values import maker
 from providers.wire import WireResponse
 
 __all__ = [
+    "TURN_BYTES",
     "Credential",
     "FenceBreach",
     "Headers",
@@ -45,8 +46,8 @@ Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
 # Decompressed at once: a thousand times as much may come of it.
 _PACKED_BYTES = 4096
-# Handed out at once: what is made of it takes its time, up to a microsecond a byte where each is a line.
-_TURN_BYTES = 64 * 1024
+TURN_BYTES = 64 * 1024
+"""Handed out at once: what is made of it takes its time, up to a microsecond a byte where each is a line."""
 _response = maker(WireResponse)
 
 
@@ -170,7 +171,7 @@ class _Pooled(Reply):
                     await connection.more(tap)
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
-        if data is None or len(data) <= _TURN_BYTES:
+        if data is None or len(data) <= TURN_BYTES:
             return data or b""
         self._rest, self._rest_at = data, 0
         return self._turn()
@@ -178,7 +179,7 @@ class _Pooled(Reply):
     def _turn(self) -> bytes:
         """The next piece of what is there already; none of it once the reply is closed."""
         rest, start = self._rest, self._rest_at
-        end = self._rest_at = start + _TURN_BYTES
+        end = self._rest_at = start + TURN_BYTES
         if end >= len(rest) or self._connection is None:
             self._rest = b""
         return rest[start:end] if self._connection is not None else b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.vendors import provider_hint
+from gateway.config.provider_hints import provider_hint
 from providers.adapter import KnownElsewhere
 from providers.registry import Registry, load_registry
 
