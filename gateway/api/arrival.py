@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.api.door import Visitor
+from gateway.api.door import Visitor, claims_of, edge_at, sighting_of
 from gateway.api.line import SameHead
+from gateway.model.edge import ASSERTION
 from gateway.model.location import Location
 from gateway.model.table import Client, Table
-from gateway.policy.location import Sighting
+from gateway.policy.location import EdgeNote, Sighting
 
 __all__ = ["Arrival", "arrived_before", "remember_arrival"]
 
@@ -32,6 +33,24 @@ class Arrival:
     client: Client | None
     sighting: Sighting
     location: Location
+
+    def brought_more(self, now: Table) -> bool:
+        """Whether something came along that tells a place by another table, and which this one did not ask for: nobody
+        has judged it. An edge whose secret alone was replaced tells the same."""
+        rules, before, visitor = now.location, self.table.location, self.visitor
+        if "geoip" in rules.signals and not ("geoip" in before.signals and rules.believes("geoip", before)):
+            # What the address tells isn't known without waiting for it.
+            return True
+        added = {*rules.signals} - {*before.signals}
+        if ("claim" in added and claims_of(visitor)) or ("assertion" in added and visitor.all(ASSERTION.encode())):
+            return True
+        edge, was = edge_at(now, visitor), edge_at(self.table, visitor)
+        if edge is None or "edge_header" not in rules.signals:
+            return False
+        if was is not None and was.identity == edge.identity and "edge_header" not in added:
+            return False
+        told = sighting_of(now, visitor)
+        return told.edge is not None or told.edge_note is EdgeNote.UNPROVEN
 
 
 def arrived_before(head: SameHead | None, table: Table) -> Arrival | None:

@@ -163,7 +163,9 @@ class ChatEndpoint:
             user = sighting.claim.subject if sighting.claim is not None else None
             if user is None and client is not None and client.may_assert:
                 user = user_asserted(client, visitor)
-            answer = await self._journeys.answer(table, client, location, request, deadline, record, voice, user, said)
+            answer = await self._journeys.answer(
+                table, client, location, request, deadline, record, voice, user, said, arrival.brought_more
+            )
         finally:
             self._limits.give_back(body_bytes)
         record.first_s = time.monotonic() - record.started_at

@@ -29,6 +29,7 @@ __all__ = [
     "address_of",
     "authenticate",
     "claims_of",
+    "edge_at",
     "headers_of",
     "key_digest",
     "request_id_of",
@@ -222,7 +223,7 @@ def sighting_of(table: Table, visitor: Visitor) -> Sighting:
     edges = table.location.edges
     if not edges:
         return Sighting(asserted=asserted)
-    edge = _edge_at(table, visitor)
+    edge = edge_at(table, visitor)
     if edge is None:
         unbelieved = any(edge.country_name in visitor.headers for edge in edges)
         return Sighting(None, EdgeNote.STRANGER if unbelieved else EdgeNote.NONE, asserted)
@@ -242,7 +243,7 @@ def claims_of(visitor: Visitor) -> tuple[str, ...]:
 
 def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
     """The person's address: the peer's, or what a trusted edge says; or why there is none."""
-    edge = _edge_at(table, visitor)
+    edge = edge_at(table, visitor)
     if edge is None:
         return parse_address(visitor.peer or "") or AddressReport(note="silent: the peer has no address")
     if edge.secret is not None and (note := _unproven(edge.secret, visitor)):
@@ -254,7 +255,8 @@ def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
     return read_client_ip(header or "", values, table.location.hops)
 
 
-def _edge_at(table: Table, visitor: Visitor) -> Edge | None:
+def edge_at(table: Table, visitor: Visitor) -> Edge | None:
+    """The edge that the peer is, if it is one."""
     edges = table.location.edges
     return remember(table, ("edge", visitor.peer), lambda: _edge_of(edges, visitor.peer)) if edges else None
 

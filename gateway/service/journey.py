@@ -114,10 +114,12 @@ class Journeys:
         voice: Voice | None = None,
         subject: str | None = None,
         said: ConsentSaid = NOTHING_SAID,
+        brought_more: Callable[[Table], bool] | None = None,
     ) -> Answer:
         """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted.
 
-        voice: of the region. subject: of the signed claim.
+        voice: of the region. subject: of the signed claim. brought_more: whether the request has signals of its place
+        that another table would hear, and this one did not.
         """
         assistant = find_assistant(table, client, request.model)
         record.assistant = assistant.name
@@ -135,7 +137,7 @@ class Journeys:
             raise _refused(decision.outcome, table, location, consenting)
         record.side = decision.outcome.side
         plan, bounds = decision.outcome, table.resilience
-        still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting)
+        still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting, brought_more)
         try:
             answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
         except PlanExhausted as error:
@@ -164,6 +166,7 @@ class Journeys:
         location: Location,
         needs: Needs,
         consenting: Consenting | None,
+        brought_more: Callable[[Table], bool] | None,
         step: Step,
     ) -> str | None:
         """Why a step of this plan, which the table made, may not be taken any more; None if it may."""
@@ -171,6 +174,9 @@ class Journeys:
         # What a table allows it goes on to allow, where no approval can end meanwhile.
         if now is table and not plan.region.approvals_required:
             return None
+        if now is not table and brought_more is not None and brought_more(now):
+            # It may be elsewhere by what nobody has judged: in doubt, no.
+            return "the current config hears more of where the caller is"
         under = consenting.under if consenting is not None else None
         return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under, table)
 

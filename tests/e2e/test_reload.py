@@ -522,6 +522,49 @@ def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
     assert providers["b"].received == asked
 
 
+EDGE = "{from: [127.0.0.0/8], country: CF-IPCountry}"
+HEARING = f"location: {{signals: [edge_header], edges: [{EDGE}]}}"
+# What a request brings, where the first config has it in Germany, and what another config then makes of it.
+BROUGHT = {
+    "an edge": ("location: {unknown: de}", HEARING, {"cf-ipcountry": "FR"}),
+    "a claim": (
+        HEARING,
+        HEARING.replace(
+            "signals: [",
+            "claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a secret of thirty-two characters'}, signals: [claim, ",
+        ),
+        {"cf-ipcountry": "DE", "x-gateway-claim": "a.b.c"},
+    ),
+}
+
+
+@pytest.mark.parametrize("brought", BROUGHT)
+def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
+    moved: tuple[Operator, Hanging], providers: SimulatorThread, brought: str
+) -> None:
+    """By the first config nobody has asked what it says; a request that came now would be somewhere else, or refused."""
+    operator, hanging = moved
+    here, there, said = BROUGHT[brought]
+    before = moving(providers, hanging).replace(HEARING, here)
+    assert here in before
+    operator.replace(before)
+    assert operator.admin.post("/reload").json()["result"] in ("activated", "unchanged")
+    asked = providers["b"].received
+    headers = {"authorization": f"Bearer {CLIENT_KEY}", **said}
+    with ThreadPoolExecutor(1) as thread:
+        with hanging.asked_by(
+            lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
+        ) as answer:
+            operator.replace(before.replace(here, there))
+            done = operator.admin.post("/reload").json()
+            assert done["result"] == "activated", done
+        assert answer.result(LIMIT_S).status_code == 502
+    line = operator.gateway.wait_for("request", request_id=answer.result().headers["x-request-id"])
+    assert line["region"] == "de"
+    assert "hears more" in line["skipped"]["b"]
+    assert providers["b"].received == asked
+
+
 def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
     hanging = Hanging()
     text = config(providers).replace(providers["a"].origin, hanging.origin)

@@ -24,6 +24,7 @@ from gateway.model.location import Location
 from gateway.model.table import Table
 from gateway.policy.location import Sighting
 from gateway.server import heads
+from tests.tables import WORLD, table_of
 
 ANSWER = provider_answers("JSON")
 BODY = chat_body("assistant", stream=False)
@@ -135,3 +136,61 @@ def test_a_caller_does_not_choose_how_much_is_remembered(size: int, is_remembere
     assert (arrived_before(head, table) is not None) is is_remembered
     assert arrived_before(head, bench_table()) is None
     assert arrived_before(None, table) is None
+
+
+EDGE = "{from: [127.0.0.0/8], country: CF-IPCountry}"
+ELSEWHERE = "{from: [10.0.0.0/8], country: X-Country}"
+GUARDED = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
+OLD, NEW = GUARDED % "'the old secret of this edge'", GUARDED % "'the new secret of this edge'"
+FR = b"cf-ipcountry", b"FR"
+CLAIM = b"x-gateway-claim", b"a.b.c"
+CLAIMS = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: '01234567890123456789012345678901'}"
+ADDRESSES = "geoip: {path: /nowhere.mmdb}"
+
+
+def hearing(signals: str, edges: str = "", more: str = "") -> Table:
+    listed = f", edges: [{edges}]" if edges else ""
+    asked = f", {more}" if more else ""
+    return table_of(f"{WORLD[: WORLD.index('location:')]}location: {{signals: [{signals}]{listed}{asked}}}")
+
+
+BY_EDGE = hearing("edge_header", EDGE)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "sent", "more"),
+    [
+        (BY_EDGE, BY_EDGE, [FR], False),
+        (hearing("api_key"), BY_EDGE, [FR], True),
+        (hearing("api_key"), BY_EDGE, [], False),
+        (BY_EDGE, hearing("api_key"), [FR], False),
+        (hearing("api_key", EDGE), BY_EDGE, [FR], True),
+        # One of another network, one that this peer has become, and one that it was in other words.
+        (BY_EDGE, hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], False),
+        (hearing("edge_header", ELSEWHERE), hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], True),
+        (BY_EDGE, hearing("edge_header", EDGE.replace("}", ", subdivision: X-Part}")), [FR], True),
+        # Its secret: there was none, it came, it didn't; and one that was only replaced.
+        (BY_EDGE, hearing("edge_header", NEW), [FR], False),
+        (BY_EDGE, hearing("edge_header", NEW), [FR, (b"x-edge", b"the new secret of this edge")], True),
+        (BY_EDGE, hearing("edge_header", NEW), [FR, (b"x-edge", b"wrong")], True),
+        (
+            hearing("edge_header", OLD),
+            hearing("edge_header", NEW),
+            [FR, (b"x-edge", b"the old secret of this edge")],
+            False,
+        ),
+        (BY_EDGE, hearing("claim, edge_header", EDGE, CLAIMS), [FR, CLAIM], True),
+        (BY_EDGE, hearing("claim, edge_header", EDGE, CLAIMS), [FR], False),
+        (BY_EDGE, hearing("assertion, edge_header", EDGE), [FR, (b"x-gateway-territory", b"DE")], True),
+        (BY_EDGE, hearing("assertion, edge_header", EDGE), [FR], False),
+        (BY_EDGE, hearing("edge_header, geoip", EDGE, ADDRESSES), [FR], True),
+        (hearing("geoip", "", ADDRESSES), hearing("geoip", "", ADDRESSES), [], False),
+        (hearing("geoip", "", ADDRESSES), hearing("geoip", EDGE, ADDRESSES), [], True),
+    ],
+)
+def test_what_another_table_would_hear_of_a_place(
+    before: Table, now: Table, sent: list[tuple[bytes, bytes]], more: bool
+) -> None:
+    visitor = Visitor(dict(sent), 100, "127.0.0.1", "")
+    arrival = Arrival(before, visitor, None, Sighting(), Location(None, None, "unknown", ()))
+    assert arrival.brought_more(now) is more
