@@ -71,8 +71,13 @@ def why_not_now(
 
 def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
     """Whether a step as it was planned tells the provider what the current table's takes out, or hides."""
-    names_people = step.deployment.identity == "pass" and now.deployment.identity == "hash"
-    return not now.dropped <= step.dropped or (names_people and not needs.parameters.isdisjoint(IDENTITY))
+    return not (now.dropped <= step.dropped and _named_by(step, needs) <= _named_by(now, needs))
+
+
+def _named_by(step: Step, needs: Needs) -> frozenset[str]:
+    """The fields that tell its provider who asks, in the client's own words."""
+    told = needs.parameters & IDENTITY - step.dropped
+    return told if step.deployment.identity == "pass" else told & step.deployment.target.passthrough
 
 
 def _client_now(current: Table, client: Client | None) -> Client | None:

@@ -175,6 +175,9 @@ SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
         ("identity: hash", "identity: strip", {"safety_identifier"}, LESS),
         ("identity: strip", "identity: pass", {"user"}, None),
         ("identity: hash", "identity: pass", {"user"}, None),
+        ("identity: strip, passthrough: [user]", "identity: hash", {"user"}, LESS),
+        ("identity: strip, passthrough: [user]", "identity: hash, passthrough: [user]", {"user"}, None),
+        ("identity: pass", "identity: hash, passthrough: [user]", {"user"}, None),
     ],
 )
 def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
