@@ -73,7 +73,7 @@ class Caller:
             if request.tool_choice is not None:
                 sent = with_sayable_choice(sent, deployment.capabilities)
             if deployment.pseudonym_key is not None:
-                sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key)
+                sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
             wire = deployment.adapter.build_request(sent, deployment.target)
         except UnsupportedFeature as error:
             raise ProviderFailed(_unsayable(error)) from error

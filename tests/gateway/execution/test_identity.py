@@ -48,5 +48,13 @@ def test_every_field_that_says_who_asks_gets_one_and_no_other_field() -> None:
     assert said.user == "anna"
 
 
+def test_what_is_let_through_by_name_is_sent_as_it_is() -> None:
+    said = named("anna", safety_identifier="anna", prompt_cache_key="recipes")
+    sent = pseudonymous(said, "openai", KEY, frozenset({"prompt_cache_key"}))
+    assert sent.extra["prompt_cache_key"] == "recipes"
+    assert sent.user == sent.extra["safety_identifier"] == pseudonymous(said, "openai", KEY).user
+    assert pseudonymous(said, "openai", KEY, frozenset({"user"})).user == "anna"
+
+
 def test_what_was_not_said_is_not_made_up() -> None:
     assert pseudonymous(REQUEST, "openai", KEY) == REQUEST
