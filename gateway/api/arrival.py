@@ -47,7 +47,8 @@ class Arrival:
         edge, was = edge_at(now, visitor), edge_at(self.table, visitor)
         if edge is None or "edge_header" not in rules.signals:
             return False
-        if was is not None and was.identity == edge.identity and "edge_header" not in added:
+        is_heard = "edge_header" not in added and rules.believes("edge_header", before)
+        if is_heard and was is not None and was.identity == edge.identity:
             return False
         told = sighting_of(now, visitor)
         return told.edge is not None or told.edge_note is EdgeNote.UNPROVEN

@@ -165,8 +165,11 @@ BY_EDGE = hearing("edge_header", EDGE)
         (hearing("api_key"), BY_EDGE, [], False),
         (BY_EDGE, hearing("api_key"), [FR], False),
         (hearing("api_key", EDGE), BY_EDGE, [FR], True),
-        # One of another network, one that this peer has become, and one that it was in other words.
+        # One of another network that comes, or goes, so that what any edge said counts no more; one that this peer has
+        # become, and one that it was in other words.
         (BY_EDGE, hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], False),
+        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [FR], True),
+        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [], False),
         (hearing("edge_header", ELSEWHERE), hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], True),
         (BY_EDGE, hearing("edge_header", EDGE.replace("}", ", subdivision: X-Part}")), [FR], True),
         # Its secret: there was none, it came, it didn't; and one that was only replaced.
