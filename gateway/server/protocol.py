@@ -20,6 +20,7 @@ from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
 from gateway.server.heads import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
 from gateway.server.refusals import too_large, written
+from gateway.server.turns import last_whole
 from gateway.server.watched import WatchedProtocol
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
@@ -59,6 +60,7 @@ class GatewayProtocol(WatchedProtocol):
         # Of the body behind a head with `upgrade`, until it is read.
         self._framing = b""
         self._wrong = "this is no valid HTTP/1.1 request"
+        self._is_ending = False  # nothing further is read as a request
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
@@ -99,8 +101,9 @@ class GatewayProtocol(WatchedProtocol):
             except httptools.HttpParserUpgrade as offer:
                 self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self._refuse_malformed()
+            if not self._is_ending:
+                self.logger.warning("Invalid HTTP request received.")
+                self._refuse_malformed()
         self._known.fresh = b""
         newest = self._newest
         # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
@@ -237,8 +240,12 @@ class GatewayProtocol(WatchedProtocol):
         return bool(self._waiting)
 
     def _refuse_malformed(self) -> None:
-        """What is no HTTP/1.1 gets an error in the usual envelope."""
-        # A target of such a length is no URL to the parser, before anybody has counted its bytes.
+        """What is no HTTP/1.1 gets an error in the usual envelope; what came whole before it, its own answer."""
+        if (last := last_whole(self._running, self._waiting)) is not None:
+            self._known.forget()
+            self._newest, self._is_ending, last.keep_alive = last, True, False
+            return
+        # So long a target is no URL to the parser, before anybody has counted its bytes.
         is_long = len(self.url) >= MAX_HEAD_BYTES
         self._refuse(too_large(MAX_HEAD_BYTES) if is_long else ApiError("invalid_request", self._wrong))
 
@@ -280,17 +287,13 @@ class GatewayProtocol(WatchedProtocol):
         self._known.forget()
         if self.transport.is_closing():
             return
-        if not self._can_answer():
-            self.transport.close()
-            self.idle_again()
-            return
-        self.transport.write(written(error))
+        if self._can_answer():
+            self.transport.write(written(error))
         self.transport.close()
         self.idle_again()
 
     def _can_answer(self) -> bool:
         """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""
-        cycle = self._newest
-        if cycle is None or cycle.response_complete:
+        if (cycle := self._newest) is None or cycle.response_complete:
             return True
         return cycle.more_body and not cycle.response_started and not self._waiting

@@ -176,8 +176,9 @@ class MessageReader:
             return
         if block.kind in ("thinking", "redacted_thinking"):
             self._thoughts.add(Thought("".join(block.text), "".join(block.signature), block.redacted))
-        elif block.kind == "tool_use" and block.input and not block.has_pieces:
-            self.assembler.tool_call(block.input, index=block.call)
+        elif block.kind == "tool_use" and not block.has_pieces:
+            # Said here and not at the answer's end: clients take a call for whole once the next one begins.
+            self.assembler.tool_call(block.input or "{}", index=block.call)
 
     def _finish(self, source: Mapping[str, object]) -> None:
         if word := read_str(source, "stop_reason"):

@@ -187,6 +187,7 @@ class _Block:
     """One block of content as far as it is known; `call` is its number, if it is a tool call."""
 
     call: int | None = None
+    has_arguments: bool = False
     text: list[str] = field(default_factory=list)
     signature: list[str] = field(default_factory=list)
     redacted: list[str] = field(default_factory=list)
@@ -254,6 +255,7 @@ class _Reader:
         if text := read_str(delta, "text"):
             self.assembler.text(text)
         if block.call is not None and (piece := read_str(read_map(delta, "toolUse"), "input")):
+            block.has_arguments = True
             self.assembler.tool_call(piece, index=block.call)
         thought = read_map(delta, "reasoningContent")
         if said := read_str(thought, "text"):
@@ -264,7 +266,12 @@ class _Reader:
 
     def _stop(self, index: int) -> None:
         block = self._blocks.pop(index, None)
-        if block is not None and (block.signature or block.redacted):
+        if block is None:
+            return
+        if block.call is not None and not block.has_arguments:
+            # Said here and not at the answer's end: clients take a call for whole once the next one begins.
+            self.assembler.tool_call("{}", index=block.call)
+        if block.signature or block.redacted:
             self._thoughts.add(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
 
     def finish(self, word: str) -> None:

@@ -222,9 +222,9 @@ def _only_text(chunk: Mapping[str, Any]) -> str | None:
 
 
 def _arguments(args: object) -> str | None:
-    """The arguments as JSON text, empty where there are none; None where they can't be written."""
+    """The arguments as JSON text, which is whole; None where they can't be written."""
     try:
-        return dumps_text(args) if args else ""
+        return dumps_text(args) if args else "{}"
     except JsonError:
         return None
 

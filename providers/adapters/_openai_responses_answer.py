@@ -175,7 +175,7 @@ class ResponseReader:
             self._add(place, item)
             if place not in self._argued:
                 self._argued.add(place)
-                self.assembler.tool_call(read_str(item, "arguments") or "", index=self._calls[place])
+                self.assembler.tool_call(read_str(item, "arguments") or "{}", index=self._calls[place])
             return
         self.assembler.heartbeat()
         if kind == "reasoning" and (thought := thought_of(item)) is not None:

@@ -8,8 +8,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from providers.chat import AssistantMessage, ChatCompletion, Choice, Failed, Finished, Heartbeat, StreamEvent
-from providers.conformance.cases import completion_of, question, rich_answer
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    Failed,
+    Finished,
+    Heartbeat,
+    StreamEvent,
+    ToolCall,
+    ToolCallDelta,
+)
+from providers.conformance.cases import completion_of, feature_requests, question, rich_answer
 from providers.conformance.checks import check_ends_once, without_heartbeats
 from providers.conformance.subject import Subject
 from providers.folding import fold
@@ -87,6 +97,23 @@ def test_nothing_comes_after_the_end(subject: Subject) -> None:
     check_ends_once(events)
     assert parser.feed(_stream(subject)) == ()
     assert parser.close() == ()
+
+
+def test_a_call_without_arguments_is_whole_before_the_next_begins(subject: Subject) -> None:
+    """Clients take a call for whole there, the official SDK's stream of events among them."""
+    if "tools" not in subject.features:
+        return
+    clock, oslo = ToolCall("call_a1", "get_time", "{}"), ToolCall("call_b2", "get_weather", '{"city":"Oslo"}')
+    message = AssistantMessage(None, tool_calls=(clock, oslo, ToolCall("call_c3", "get_time", "{}")))
+    completion = completion_of(subject, Choice(message, "tool_calls"))
+    calls: list[str] = []
+    for event in subject.events(*subject.stream(completion, feature_requests()["tools"]["tools"])):
+        if isinstance(event, ToolCallDelta):
+            if event.index == len(calls):
+                calls.append("")
+            assert event.index == len(calls) - 1, f"a piece of call {event.index} comes behind the next one's beginning"
+            calls[-1] += event.arguments
+    assert [loads(call.encode()) for call in calls] == [{}, {"city": "Oslo"}, {}]
 
 
 def test_comments_are_signs_of_life(sse_subject: Subject) -> None:

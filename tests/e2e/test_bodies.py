@@ -211,6 +211,18 @@ def test_what_only_turns_out_too_large_is_refused_as_well(connect: Callable[[], 
     assert (status, error["code"]) == (413, "request_too_large")
 
 
+def test_a_length_that_was_counted_in_characters_is_told_as_json_that_is_cut_off(
+    connect: Callable[[], socket.socket],
+) -> None:
+    text = json.dumps({**HELLO, "messages": [{"role": "user", "content": "你好"}]}, ensure_ascii=False)
+    connection = connect()
+    connection.sendall(head(Content_Length=str(len(text))) + text.encode())
+    status, error = answer_of(connection)
+    assert (status, error["code"]) == (400, "invalid_request")
+    assert "not valid JSON" in error["message"]
+    assert connection.recv(1) == b""
+
+
 @pytest.mark.slow
 def test_bodies_in_flight_are_bounded_together_and_let_go_of(fresh: httpx.Client, providers: SimulatorThread) -> None:
     address = urlsplit(str(fresh.base_url))

@@ -34,6 +34,7 @@ from providers.chat import (
     TextPart,
     Tool,
     ToolCall,
+    ToolCallDelta,
     ToolMessage,
     Usage,
     UserMessage,
@@ -480,6 +481,16 @@ def test_arguments_that_came_in_pieces_are_not_repeated() -> None:
     end = {"type": "response.completed", "response": response("completed", called(arguments='{"a":1}'))}
     (choice,) = fold(streamed(added, *pieces, done, end)).choices
     assert (choice.finish_reason, choice.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1}')
+
+
+def test_a_call_without_arguments_is_whole_where_its_item_is() -> None:
+    items = [called(call_id="call_1", arguments=""), called(call_id="call_2", arguments='{"a":1}')]
+    done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]
+    events = streamed(*done, {"type": "response.completed", "response": response("completed", *items)})
+    pieces = [
+        (event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta) and event.arguments
+    ]
+    assert pieces == [(0, "{}"), (1, '{"a":1}')]
 
 
 def test_chat_completions_of_the_same_model_are_read_as_ever() -> None:

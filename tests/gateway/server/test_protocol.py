@@ -585,26 +585,49 @@ def test_an_answer_before_a_body_that_is_framed_wrongly_is_the_only_one(client: 
 
 
 def test_a_wrong_body_behind_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
-    client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\n")
+    client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"more of it")
     eventually(lambda: len(app.heard) == 1)
-    assert client.send(b"zz\r\n").rest() == b""
+    app.go_on.set()
+    assert client.response().headers["connection"] == "close"
+    assert client.rest() == b""
     assert [heard.path for heard in app.heard] == ["/wait"]
 
 
-def test_an_answer_that_has_begun_is_cut_and_not_mixed_with_a_refusal(client: Conversation, app: App) -> None:
-    client.send(get(b"/begun"))
+def test_an_answer_that_has_begun_is_not_mixed_with_a_refusal(client: Conversation, app: App) -> None:
+    client.send(get(b"/begun") + b"garbage\r\n\r\n")
     head = client.until(b"\r\n\r\n")
     assert b"200" in head
     assert client.exactly(3) == b'{"h'
-    client.send(b"garbage\r\n\r\n")
-    assert client.rest() == b""
-    assert app.heard[0].lost.wait(LIMIT_S)
+    app.go_on.set()
+    assert json.loads(b'{"h' + client.rest()) == {"heard": 1, "path": "/begun"}
 
 
 def test_a_refusal_is_not_taken_for_the_answer_to_another(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + b"garbage\r\n\r\n", b"and more", get())
+    eventually(lambda: len(app.heard) == 1)
+    app.go_on.set()
+    answer = client.response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+    assert [heard.path for heard in app.heard] == ["/wait"]
+
+
+def test_a_request_that_came_whole_is_answered_whatever_stands_behind_it(client: Conversation, app: App) -> None:
+    """A length that was counted in characters is too short for the bytes."""
+    body = '{"a": "你好"}'
+    request = ECHO + b"content-length: %d\r\n\r\n" % len(body)
+    client.send(post(body=b"1") + get() + request + body.encode())
+    answers = [client.response() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert ["connection" in answer.headers for answer in answers] == [False, False, True]
+    assert client.rest() == b""
+    assert app.heard[-1].body == body.encode()[: len(body)]
+
+
+def test_garbage_without_end_behind_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
     client.send(get(b"/wait"))
     eventually(lambda: len(app.heard) == 1)
-    client.send(b"garbage\r\n\r\n")
+    client.send(b"garbage\r\n\r\n", *[b"a" * 4096] * 80)
     assert client.rest() == b""
     assert app.heard[0].lost.wait(LIMIT_S)
 
@@ -677,6 +700,10 @@ def test_what_stands_behind_a_body_behind_an_upgrade_is_neither_body_nor_request
         client.send(SMUGGLED)
     else:
         client.send(start + SMUGGLED)
+    eventually(lambda: len(app.heard) == 1)
+    app.go_on.set()
+    answer = client.response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
     assert [(heard.path, heard.body.removeprefix(b"hello")) for heard in app.heard] == [("/wait", b"")]
 
@@ -765,6 +792,15 @@ def test_few_requests_wait_behind_one(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 20_000)
     assert client.rest() == b""
     assert [heard.path for heard in app.heard] == ["/wait"]
+
+
+def test_those_that_may_wait_are_answered_where_more_come(client: Conversation, app: App) -> None:
+    client.send(get(b"/wait") + get() * 40)
+    eventually(lambda: len(app.heard) == 1)
+    app.go_on.set()
+    answers = [client.response() for _ in range(33)]
+    assert ["connection" in answer.headers for answer in answers] == [False] * 32 + [True]
+    assert client.rest() == b""
 
 
 def test_some_requests_may_wait_behind_one(client: Conversation, app: App) -> None:
