@@ -102,7 +102,7 @@ def diff(options: argparse.Namespace) -> int:
     try:
         old, new = (state_named(word, settings, secrets=False) for word in (options.before, options.after))
     except ConfigRejected as error:
-        raise CommandError(f"it can't be compiled any more:\n{render_problems(error.problems)}") from None
+        raise CommandError(f"it can't be compiled, and so not compared:\n{render_problems(error.problems)}") from None
     if options.text:
         sys.stdout.writelines(_lines_between(old, new))
         return _OK

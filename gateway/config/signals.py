@@ -85,4 +85,7 @@ def compile_geoip(findings: Findings, section: GeoIpSection, files: Mapping[str,
     elif look is not None and look.age_s > most_s:
         message = f"the database is {look.age_s / _DAY_S:.0f} days old by its own date, more than `max_age`"
         findings.warn(place, message, "`geoip` says nothing until it is replaced by a newer one")
+    elif look is not None and look.age_s < -_DAY_S:
+        message = f"the database is from a day {-look.age_s / _DAY_S:.0f} days ahead, by its own date"
+        findings.warn(place, message, "`geoip` says nothing until that day: is the clock of this machine right?")
     return GeoIpRules(section.path, most_s)

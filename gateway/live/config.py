@@ -190,17 +190,15 @@ class Live:
         """Make a version of the history active, the one before this if none is named, by today's environment."""
         # Two who ask at the same moment want to leave the same version: the second is not to undo the first.
         wish, unwanted = _Wish("rollback", who, signature), self._state.table.version
+        file = (await asyncio.to_thread(read_files, [self._order.path]))[self._order.path]
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
-                aside = await asyncio.to_thread(self._find_version, version, unwanted)
+                aside = replace(await asyncio.to_thread(self._find_version, version, unwanted), file=file)
             except StateError as error:
                 outcome = Outcome(self._problem(str(error)), self._watch.known)
                 return replace(await self._apply(wish, self._aside, outcome, started_at), missing=True)
-            outcome = await self._outcome(aside)
-            # What the file says is put aside as it was when this was asked; an edit since then is news.
-            seen = replace(outcome, files={**outcome.files, self._order.path: aside.file})
-            return await self._apply(wish, aside, seen, started_at)
+            return await self._apply(wish, aside, await self._outcome(aside), started_at)
 
     def _find_version(self, version: str | None, unwanted: str) -> Aside:
         if self._switch_log is None:
@@ -280,10 +278,12 @@ class Live:
     async def _outcome(self, aside: Aside | None) -> Outcome:
         order = aside.instead_of(self._order) if aside is not None else self._order
         try:
-            return await self._compile(order)
+            outcome = await self._compile(order)
         except CompileFailed as error:
-            known = await asyncio.to_thread(read_files, self._watch.paths)
-            return Outcome((Problem(self._order.path, 0, 0, (), str(error)),), known)
+            outcome = Outcome(self._problem(str(error)), await asyncio.to_thread(read_files, self._watch.paths))
+        # What the file says is put aside as it was when this was asked; an edit since then is news.
+        put_aside = {self._order.path: aside.file} if aside is not None else {}
+        return replace(outcome, files={**outcome.files, **put_aside})
 
     def _note(self, done: Reload, problems: tuple[Problem, ...]) -> None:
         self.reloads[done.cause, done.result] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from gateway.execution.kept import Kept, LoadFailed, Pace
@@ -17,11 +18,19 @@ _DAY_S = 86_400.0
 
 
 class AddressDatabase:
-    """The database that one config names. note: takes a line for the log."""
+    """The database that one config names. note: takes a line for the log. before: the one of the config before this,
+    whose file is not read again if it is the same."""
 
-    def __init__(self, rules: GeoIpRules, note: Callable[[str], None], ticks: Callable[[], float]) -> None:
+    def __init__(
+        self, rules: GeoIpRules, note: Callable[[str], None], ticks: Callable[[], float],
+        before: AddressDatabase | None = None,
+    ) -> None:  # fmt: skip
         self.rules = rules
-        self.kept = Kept("the database of location.geoip", self._load, _PACE, note, ticks)
+        self.kept: Kept[GeoIpFile]
+        if before is not None and before.rules.path == rules.path:
+            self.kept = before.kept
+        else:
+            self.kept = Kept("the database of location.geoip", partial(_load, rules.path), _PACE, note, ticks)
         self._note = note
         self._told_of: GeoIpFile | None = None
 
@@ -34,14 +43,19 @@ class AddressDatabase:
             return file.lookup(address)
         if self._told_of is not file:
             self._told_of = file
-            days = (now - file.built_at) / _DAY_S
-            self._note(
-                f"the database of location.geoip is {days:.0f} days old by its own date, and isn't asked any more"
-            )
+            self._note(f"the database of location.geoip {_told_age(now - file.built_at)}, and isn't asked any more")
         return AddressReport(note="silent: the database is older than `max_age`, or its date lies ahead")
 
-    async def _load(self, held: GeoIpFile | None) -> GeoIpFile:
-        try:
-            return await asyncio.to_thread(read_geoip, self.rules.path, held)
-        except GeoIpError as error:
-            raise LoadFailed(str(error)) from None
+
+async def _load(path: str, held: GeoIpFile | None) -> GeoIpFile:
+    try:
+        return await asyncio.to_thread(read_geoip, path, held)
+    except GeoIpError as error:
+        raise LoadFailed(str(error)) from None
+
+
+def _told_age(age_s: float) -> str:
+    days = abs(age_s) / _DAY_S
+    if age_s < 0:
+        return f"has a date of its own {days:.0f} days ahead of the clock"
+    return f"is {days:.0f} days old by its own date"

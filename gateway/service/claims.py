@@ -11,11 +11,11 @@ from typing import assert_never
 from gateway.execution.kept import Kept, LoadFailed, Pace
 from gateway.execution.services import ServiceFailed, Services
 from gateway.files import open_file
-from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyFile, KeyUrl, SharedKey
+from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.policy.claims import ClaimRefused, KeySet, KeySetError, Verified, parse_keys, verify
 from providers.adapter import WireRequest
 
-__all__ = ["Issuer"]
+__all__ = ["Issuer", "IssuerKeys"]
 
 _MAX_KEY_SET_BYTES = 256 * 1024
 _FETCH_S = 5.0
@@ -25,59 +25,20 @@ _BELIEVED = 4096
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 
 
-class Issuer:
-    """Checks claims by the rules of one config. note: takes a line for the log."""
+class IssuerKeys:
+    """The keys at one source, whatever the rules are that claims are checked by. note: takes a line for the log."""
 
     def __init__(
-        self, rules: ClaimRules, services: Services, note: Callable[[str], None], ticks: Callable[[], float]
+        self, source: KeySource, services: Services, note: Callable[[str], None], ticks: Callable[[], float]
     ) -> None:
-        self.rules = rules
+        self.source = source
         self._services = services
         self._read: tuple[bytes, KeySet] | None = None
-        pace = _URL_PACE if isinstance(rules.keys, KeyUrl) else _FILE_PACE
+        pace = _URL_PACE if isinstance(source, KeyUrl) else _FILE_PACE
         self.kept = Kept("the key set of location.claim", self._load, pace, note, ticks)
-        self._believed: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
-
-    async def check(self, token: str, clock: Callable[[], float]) -> ClaimReport:
-        """What the claim says, or why it isn't believed."""
-        keys = self.kept.now() or await self.kept.wait()
-        if keys is None:
-            return ClaimReport(problem=ClaimProblem.UNCHECKED)
-        digest = hashlib.sha256(token.encode("latin-1")).digest()
-        known = self._believed.get(digest)
-        if known is not None and known[0] is keys and clock() < known[1].until:
-            self._believed.move_to_end(digest)
-            return known[1].report
-        try:
-            verified = verify(self.rules, keys, token, clock())
-        except ClaimRefused as refused:
-            if refused.problem is not ClaimProblem.KEY:
-                return ClaimReport(problem=refused.problem)
-            return await self._check_with_newer(token, keys, digest, clock)
-        return self._believe(digest, keys, verified)
-
-    async def _check_with_newer(
-        self, token: str, keys: KeySet, digest: bytes, clock: Callable[[], float]
-    ) -> ClaimReport:
-        """Signed by a key that isn't known: perhaps the issuer has a new one."""
-        newer = await self.kept.newer(keys)
-        if newer is None:
-            return ClaimReport(problem=ClaimProblem.UNCHECKED)
-        if newer is keys:
-            return ClaimReport(problem=ClaimProblem.KEY)
-        try:
-            return self._believe(digest, newer, verify(self.rules, newer, token, clock()))
-        except ClaimRefused as refused:
-            return ClaimReport(problem=refused.problem)
-
-    def _believe(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
-        self._believed[digest] = (keys, verified)
-        if len(self._believed) > _BELIEVED:
-            self._believed.popitem(last=False)
-        return verified.report
 
     async def _load(self, held: KeySet | None) -> KeySet:
-        source = self.rules.keys
+        source = self.source
         match source:
             case SharedKey():
                 return held or KeySet.shared(source)
@@ -103,6 +64,53 @@ class Issuer:
         if reply.status != 200:
             raise LoadFailed(f"can't be fetched: the answer has status {reply.status}, not 200")
         return reply.body
+
+
+class Issuer:
+    """Checks claims by the rules of one config, and keys from the source that it names."""
+
+    def __init__(self, rules: ClaimRules, keys: IssuerKeys) -> None:
+        self.rules = rules
+        self.keys = keys
+        self._believed: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
+
+    async def check(self, token: str, clock: Callable[[], float]) -> ClaimReport:
+        """What the claim says, or why it isn't believed."""
+        keys = self.keys.kept.now() or await self.keys.kept.wait()
+        if keys is None:
+            return ClaimReport(problem=ClaimProblem.UNCHECKED)
+        digest = hashlib.sha256(token.encode("latin-1")).digest()
+        known = self._believed.get(digest)
+        if known is not None and known[0] is keys and clock() < known[1].until:
+            self._believed.move_to_end(digest)
+            return known[1].report
+        try:
+            verified = verify(self.rules, keys, token, clock())
+        except ClaimRefused as refused:
+            if refused.problem is not ClaimProblem.KEY:
+                return ClaimReport(problem=refused.problem)
+            return await self._check_with_newer(token, keys, digest, clock)
+        return self._believe(digest, keys, verified)
+
+    async def _check_with_newer(
+        self, token: str, keys: KeySet, digest: bytes, clock: Callable[[], float]
+    ) -> ClaimReport:
+        """Signed by a key that isn't known: perhaps the issuer has a new one."""
+        newer = await self.keys.kept.newer(keys)
+        if newer is None:
+            return ClaimReport(problem=ClaimProblem.UNCHECKED)
+        if newer is keys:
+            return ClaimReport(problem=ClaimProblem.KEY)
+        try:
+            return self._believe(digest, newer, verify(self.rules, newer, token, clock()))
+        except ClaimRefused as refused:
+            return ClaimReport(problem=refused.problem)
+
+    def _believe(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
+        self._believed[digest] = (keys, verified)
+        if len(self._believed) > _BELIEVED:
+            self._believed.popitem(last=False)
+        return verified.report
 
 
 def _read_file(path: str) -> bytes:

@@ -24,7 +24,8 @@ __all__ = ["Signals"]
 
 
 class Signals:
-    """The issuer and the database of the table in use, for one event loop; made anew when a table names others.
+    """The issuer and the database of the table in use, for one event loop; made anew when a table has other rules for
+    them. What they have loaded is kept as long as the tables name the same source.
 
     Their libraries are imported only where a config has them: each worker is the smaller for it. note: takes a line for
     the log. clock: Unix time; ticks: a clock that is never set, for the age of what was loaded.
@@ -47,7 +48,7 @@ class Signals:
     def prepare(self, rules: LocationRules) -> None:
         """Begin to load what these rules need, so that the first request need not wait for it."""
         if rules.claim is not None:
-            self._issuer_of(rules.claim).kept.now()
+            self._issuer_of(rules.claim).keys.kept.now()
         if rules.geoip is not None:
             self._database_of(rules.geoip).kept.now()
 
@@ -67,9 +68,10 @@ class Signals:
 
     async def aclose(self) -> None:
         """Stop loading."""
-        for source in (self._issuer, self._database):
-            if source is not None:
-                await source.kept.aclose()
+        if self._issuer is not None:
+            await self._issuer.keys.kept.aclose()
+        if self._database is not None:
+            await self._database.kept.aclose()
 
     async def _claim(self, rules: ClaimRules, claims: tuple[str, ...]) -> ClaimReport:
         if len(claims) > 1:
@@ -83,14 +85,17 @@ class Signals:
 
     def _issuer_of(self, rules: ClaimRules) -> Issuer:
         if self._issuer is None or self._issuer.rules != rules:
-            from gateway.service.claims import Issuer
+            from gateway.service.claims import Issuer, IssuerKeys
 
-            self._issuer = Issuer(rules, self._services, self._note, self._ticks)
+            keys = self._issuer.keys if self._issuer is not None else None
+            if keys is None or keys.source != rules.keys:
+                keys = IssuerKeys(rules.keys, self._services, self._note, self._ticks)
+            self._issuer = Issuer(rules, keys)
         return self._issuer
 
     def _database_of(self, rules: GeoIpRules) -> AddressDatabase:
         if self._database is None or self._database.rules != rules:
             from gateway.service.addresses import AddressDatabase
 
-            self._database = AddressDatabase(rules, self._note, self._ticks)
+            self._database = AddressDatabase(rules, self._note, self._ticks, self._database)
         return self._database

@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway.files import open_file
 from gateway.state.errors import StateError
 
-__all__ = ["StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
+__all__ = ["InPlace", "StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
@@ -69,6 +69,29 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+class InPlace:
+    """The file that stood here when it was opened: SQLite goes on writing to one that was moved or removed since, which
+    nobody who starts later finds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._opened = os.stat(path)
+        except OSError as error:
+            raise StateError(f"{path} can't be used: {error.strerror}") from error
+
+    def expect(self) -> None:
+        """Raises StateError where it stands there no more."""
+        try:
+            if os.path.samestat(os.stat(self._path), self._opened):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise StateError(f"{self._path} can't be used: {error.strerror}") from error
+        raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
 
 
 def explained(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gateway.files import is_there
 from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import StateError, damaged, explained, open_database, open_to_read, transaction
+from gateway.state.database import InPlace, StateError, damaged, explained, open_database, open_to_read, transaction
 
 __all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
 
@@ -87,7 +87,7 @@ def open_history(directory: Path, *, make: bool = True) -> History:
     there is an error too."""
     if make:
         # The audit trail is held to what is committed here.
-        return History(open_database(directory, _NAME, _LAYOUT, durable=True))
+        return History(open_database(directory, _NAME, _LAYOUT, durable=True), _path_of(directory))
     if not has_history(directory):
         raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
     return History(open_to_read(directory, _NAME))
@@ -95,14 +95,19 @@ def open_history(directory: Path, *, make: bool = True) -> History:
 
 def has_history(directory: Path) -> bool:
     """Whether there is one to be read, be it a good one or not."""
-    return is_there(directory / f"{_NAME}.db")
+    return is_there(_path_of(directory))
+
+
+def _path_of(directory: Path) -> Path:
+    return directory / f"{_NAME}.db"
 
 
 class History:
-    """See the module. Any thread may call, one at a time."""
+    """See the module. Any thread may call, one at a time. written_at: the file, unless it is to be read alone."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
+        self._file = InPlace(written_at) if written_at is not None else None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -214,6 +219,8 @@ class History:
         if self._connection.in_transaction:
             yield
             return
+        if self._file is not None:
+            self._file.expect()
         try:
             with transaction(self._connection):
                 yield

@@ -171,6 +171,10 @@ def test_files_are_looked_at_while_a_config_is_loaded(tmp_path: Path) -> None:
     assert found(tmp_path, location) == [
         "location.geoip.path: the database is 31 days old by its own date, more than `max_age`"
     ]
+    database.write_bytes(mmdb(built_at=int(time.time()) + 2 * 86_400))
+    assert found(tmp_path, location) == [
+        "location.geoip.path: the database is from a day 2 days ahead, by its own date"
+    ]
     database.write_bytes(b"broken")
     for data, problem in ((b"{}", "is no key set: it has no list `keys`"), (b"x", "is no JSON, or too large")):
         keys.write_bytes(data)

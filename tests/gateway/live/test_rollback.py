@@ -31,6 +31,7 @@ class Gateway:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "gateway.yaml"
         self.environ = dict(KEYS)
+        self.before_compile = lambda: None
         self.write(FIRST)
         self.log = SwitchLog(folder / "state")
         order = Order(str(self.path), written=True)
@@ -50,6 +51,7 @@ class Gateway:
         )
 
     async def compile(self, order: Order) -> Outcome:
+        self.before_compile()
         return compile_here(order, self.environ)
 
     def write(self, text: str) -> None:
@@ -107,6 +109,45 @@ async def test_of_two_who_ask_at_the_same_moment_the_second_does_not_undo_the_fi
     assert [(done.activated, done.table) for done in both] == [(True, first)] * 2
     assert gateway.live.table.version == first
     assert (await gateway.live.rollback(None)).table != first, "who asks later leaves what is active then"
+
+
+async def test_an_edit_while_a_rollback_is_loaded_again_is_taken(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.before_compile = lambda: gateway.write(THIRD)
+    assert (await gateway.live.reload("sighup")).table == first, "what was rolled back to, as the file was when asked"
+    gateway.before_compile = lambda: None
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.file_is_active
+
+
+async def test_an_edit_while_a_rollback_waits_for_its_turn_is_taken(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    compiling, free = asyncio.Event(), asyncio.Event()
+    compile_now = gateway.live._compile
+
+    async def slowly(order: Order) -> Outcome:
+        outcome = await compile_now(order)
+        compiling.set()
+        await free.wait()
+        return outcome
+
+    gateway.live._compile = slowly
+    reload = asyncio.create_task(gateway.live.reload("admin"))
+    await compiling.wait()
+    rollback = asyncio.create_task(gateway.live.rollback(None))
+    for _ in range(50):  # it has asked, and has to wait
+        await asyncio.sleep(0)
+    gateway.write(THIRD)
+    free.set()
+    assert (await reload).activated
+    assert (await rollback).table == first
+    gateway.live._compile = compile_now
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
 
 
 async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> None:

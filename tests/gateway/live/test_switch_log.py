@@ -223,3 +223,19 @@ def test_a_trail_that_could_not_be_read_is_not_kept_from_the_next_try(
         with pytest.raises(StateError, match=os.strerror(errno.EIO)):
             SwitchLog(tmp_path)
     begun(tmp_path).close()
+
+
+@pytest.mark.parametrize("taken", ["removed", "replaced"])
+def test_a_history_that_was_moved_away_takes_no_switch_and_neither_does_the_trail(log: SwitchLog, taken: str) -> None:
+    """SQLite would write on to the file that nobody finds any more, and the next start know nothing of the switch."""
+    directory = Path(log.lock._path).parent
+    kept = directory / "history.db"
+    kept.rename(directory / "elsewhere")
+    if taken == "replaced":
+        kept.write_bytes((directory / "elsewhere").read_bytes())
+    with pytest.raises(StateError, match=r"history.db was moved or removed while it was in use: start the gateway"):
+        switch(log, FIRST, SECOND)
+    assert [line["event"] for line in trail(directory)] == ["started", "activated"]
+    (directory / "elsewhere").replace(kept)
+    switch(log, FIRST, SECOND)
+    assert trail(directory)[-1]["event"] == "kill_switch"

@@ -141,7 +141,7 @@ async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(world: 
     world.pass_time(300)
     assert await world.claim(token("k1")) == GOOD  # of the set in hand, while the next one is fetched
     await settle(lambda: len(world.asked) == 3)
-    await settle(lambda: world.signals._issuer is not None and world.signals._issuer.kept._loading is None)
+    await settle(lambda: world.signals._issuer is not None and world.signals._issuer.keys.kept._loading is None)
     assert await world.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
 
 
@@ -207,7 +207,7 @@ async def test_without_keys_a_claim_is_unchecked_and_with_old_ones_it_is_checked
     for _ in range(23):
         world.pass_time(3600)
         assert await world.claim(long) == GOOD
-        await settle(lambda: world.signals._issuer is not None and world.signals._issuer.kept._loading is None)
+        await settle(lambda: world.signals._issuer is not None and world.signals._issuer.keys.kept._loading is None)
     assert await world.claim(token("k2")) == unchecked
     world.pass_time(3600)
     assert await world.claim(long) == unchecked
@@ -246,6 +246,18 @@ async def test_another_table_has_another_issuer(world: World) -> None:
     other = replace(RULES, issuer="https://other.example")
     assert await world.claim(token(), rules=other) == ClaimReport(problem=ClaimProblem.ISSUER)
     assert await world.claim(token(iss="https://other.example"), rules=other) == GOOD
+
+
+async def test_an_edit_of_what_is_asked_of_claims_keeps_the_issuers_keys(world: World) -> None:
+    assert await world.claim(token()) == GOOD
+    world.answer = broken_off
+    other = replace(RULES, preferences="wishes")
+    world.signals.prepare(LocationRules(claim=other))
+    assert await world.claim(token(), rules=other) == GOOD
+    assert await world.claim(token()) == GOOD, "a request that began before the edit"
+    elsewhere = replace(RULES, keys=replace(URL, path="/others.json"))
+    assert await world.claim(token(), rules=elsewhere) == ClaimReport(problem=ClaimProblem.UNCHECKED)
+    assert [request.url.path for request in world.asked] == [URL.path, "/others.json"]
 
 
 async def test_what_is_needed_is_loaded_before_the_first_request(world: World) -> None:
@@ -297,6 +309,19 @@ async def test_a_database_from_the_future_says_nothing(world: World, tmp_path: P
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW + 2 * DAY_S)))
     assert (await world.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
+    assert world.noted == [
+        "the database of location.geoip has a date of its own 2 days ahead of the clock, and isn't asked any more"
+    ]
+
+
+async def test_an_edit_of_the_age_keeps_the_database(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "world.mmdb"
+    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW - 2 * DAY_S)))
+    assert await world.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4") == AddressReport("DE")
+    path.unlink()
+    assert await world.address(GeoIpRules(str(path), 20 * DAY_S), "1.2.3.4") == AddressReport("DE")
+    assert (await world.address(GeoIpRules(str(path), DAY_S), "1.2.3.4")).country == ""
+    assert (await world.address(GeoIpRules(str(tmp_path / "other"), 30 * DAY_S), "1.2.3.4")).country == ""
 
 
 async def test_a_database_that_isnt_there_says_nothing(world: World, tmp_path: Path) -> None:
