@@ -113,13 +113,15 @@ def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
 
 def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
     text = (
-        "Rehearse a failure: the demo, whose providers fail as you say, and its log. A fault is an HTTP status or a "
-        "word (reset, silent, stall, slow, html, garbage, content-filter, …), its value, and how often: 429, "
-        "503=7:0.1, stall=3:0.05. Statuses and `slow` take seconds, `reset`, `cut` and `stall` events."
+        "Rehearse a failure: the demo, whose providers fail as you say, and its log. A FAULT is written "
+        "WHAT[=VALUE][:SHARE]. WHAT is an HTTP status or a word (reset, silent, stall, slow, html, garbage, "
+        "content-filter, …). VALUE is a number of seconds for a status (its retry-after) and for `slow`, and a number "
+        "of events for `reset`, `cut` and `stall`. SHARE is the share of requests that it happens to: 429, 503=7:0.1, "
+        "stall=3:0.05."
     )
     simulate = group.add_parser("simulate", help="serve simulated providers that fail as you say", description=text)
     simulate.add_argument(
-        "--fault", action="append", default=[], metavar="FAULT", help="of every provider, such as 429:0.2; repeatable"
+        "--fault", action="append", default=[], metavar="FAULT", help="a fault of every provider; repeatable"
     )
     simulate.add_argument(
         "--fault-at",
@@ -127,7 +129,7 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
         default=[],
         nargs=2,
         metavar=("DEPLOYMENT", "FAULT"),
-        help="of the site of one deployment instead, such as qwen-cn silent; repeatable",
+        help="a fault of the site of one deployment only, such as qwen-cn silent; repeatable",
     )
     simulate.add_argument(
         "--first-token", type=_seconds, default=0.0, metavar="S", help="seconds before an answer begins (default: 0)"
@@ -135,9 +137,7 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
     simulate.add_argument(
         "--between-events", type=_seconds, default=0.0, metavar="S", help="seconds between its events (default: 0)"
     )
-    simulate.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another one draws other faults (default: 0)"
-    )
+    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="decides which requests fail (default: 0)")
     simulate.add_argument(
         "--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)"
     )
@@ -164,7 +164,7 @@ def _add_init(group: Group[argparse.ArgumentParser]) -> None:
 
 def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     text = (
-        "Say everything that is wrong with a config; if nothing is, who answers where. "
+        "Say everything that is wrong with a config or, if nothing is, who answers where. "
         "Exit status: 0 it can be served, 1 it can't, 2 there is no such file."
     )
     check = group.add_parser("check", help="say what is wrong with a config, and what it does", description=text)
@@ -176,14 +176,14 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
-    text = "Say who would answer a caller, and why: by the function that decides for traffic."
+    text = "Say who would answer a caller, and why. What decides here is the function that decides for real requests."
     explain = group.add_parser("explain", help="say who would answer a caller, and why", description=text)
     add_config(explain)
-    explain.add_argument("--assistant", metavar="NAME", help="its name or alias (default: the only one there is)")
-    explain.add_argument("--from", dest="place", metavar="CN", help="the country that an edge would tell")
+    explain.add_argument("--assistant", metavar="NAME", help="the assistant, by name or alias (default: the only one)")
+    explain.add_argument("--from", dest="place", metavar="CN", help="the caller's country, as an edge would report it")
     explain.add_argument("--client", metavar="NAME", help="a client of the config (default: a caller without a key)")
-    explain.add_argument("--user", metavar="NAME", help="who asks, where a step is weighted: the request's `user`")
-    explain.add_argument("--json", action="store_true", help="as GET /v1/explain answers")
+    explain.add_argument("--user", metavar="NAME", help="who the person is: decides their side of a weighted step")
+    explain.add_argument("--json", action="store_true", help="in the form of GET /v1/explain")
     add_no_secrets(explain)
     explain.set_defaults(run=configs.explain)
 
@@ -193,12 +193,12 @@ def _add_schema(group: Group[argparse.ArgumentParser]) -> None:
     schema = group.add_parser("schema", help="print the config's JSON Schema, for editors", description=text)
     form = schema.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as a page for people: every key with its meaning")
-    form.add_argument("--catalogue", action="store_true", help="that of a catalogue file of your own instead")
+    form.add_argument("--catalogue", action="store_true", help="the schema of a catalogue file of your own instead")
     schema.set_defaults(run=configs.schema)
 
 
 def _add_key(group: Group[argparse.ArgumentParser]) -> None:
-    text = "Keys: a client's, of which the config holds only the hash, and pairs that sign plans and receipts."
+    text = "Make keys: a client's, of which the config holds only the hash, or a pair that signs plans and receipts."
     key = group.add_parser("key", help="make a client's key, or a pair that signs", description=text)
     key.set_defaults(parser=key)
     new = key.add_subparsers(title="commands", metavar="COMMAND").add_parser(
@@ -210,30 +210,30 @@ def _add_key(group: Group[argparse.ArgumentParser]) -> None:
         "--ed25519",
         type=Path,
         metavar="FILE",
-        help="a pair that signs instead: the private key to FILE, the public one to FILE.pub",
+        help="make a pair that signs instead: the private key goes to FILE, the public one to FILE.pub",
     )
     new.set_defaults(run=keys.new)
 
 
 def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
-    text = "The providers that are installed here: what they can, their sites with their facts, and whose key is set."
+    text = "The installed providers: what they can do, their sites with their facts, and whose key is set."
     providers = group.add_parser("providers", help="list providers; check one, begin a new one", description=text)
     providers.set_defaults(run=provider_commands.listing, names=[], json=False, markdown=False)
     subcommands = providers.add_subparsers(title="commands", metavar="COMMAND")
-    listed = subcommands.add_parser("list", help="the same, of some providers only, or as JSON", description=text)
+    listed = subcommands.add_parser("list", help="the same, for some providers only, or as JSON", description=text)
     listed.add_argument("names", nargs="*", metavar="NAME", help="a provider (default: all)")
     form = listed.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--markdown", action="store_true", help="as a page for people: who can do what, and where")
     listed.set_defaults(run=provider_commands.listing)
     text = (
-        "What is known of models: what each takes and can, what it costs, and when its vendor retires it. With "
-        "--config, the same of the config's deployments, with your own catalogue files."
+        "What is known of models: what each accepts and can do, what it costs, and when its vendor retires it. With "
+        "--config, the same for the config's deployments, with your own catalogue files."
     )
     models = subcommands.add_parser("models", help="models with their prices and last days", description=text)
     models.add_argument("names", nargs="*", metavar="NAME", help="a provider (default: all)")
     models.add_argument("--markdown", action="store_true", help="as a page for people")
-    models.add_argument("--config", type=Path, metavar="FILE", help="of this config's deployments")
+    models.add_argument("--config", type=Path, metavar="FILE", help="show the models of this config's deployments")
     models.set_defaults(run=provider_commands.models)
     text = (
         "Send one small real request to a deployment, the way traffic goes, and show the exchange with its key masked. "
@@ -261,20 +261,20 @@ def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     )
     example = (
         "example:\n  gateway evaluate --region cn --candidates qwen-cn,ernie-cn \\\n    --out reports/cn --dry-run\n\n"
-        "What is answered is kept in --out: the same command goes on where it was broken\noff."
+        "Every answer is kept in --out, so the same command goes on where it was broken\noff."
     )
     evaluate = group.add_parser(
         "evaluate", help="judge candidates for a region", description=text, epilog=example, formatter_class=_Formatter
     )
     add_config(evaluate)
-    evaluate.add_argument("--region", metavar="NAME", help="the region that they are judged for")
-    evaluate.add_argument("--assistant", metavar="NAME", help="whose route it is (default: the only one there is)")
-    evaluate.add_argument("--candidates", metavar="A,B", help="deployments of the config")
-    evaluate.add_argument("--suite", metavar="FILE", help="what is asked (default: the one that ships for the region)")
+    evaluate.add_argument("--region", metavar="NAME", help="the region that the candidates are judged for")
+    evaluate.add_argument("--assistant", metavar="NAME", help="the assistant they are to be (default: the only one)")
+    evaluate.add_argument("--candidates", metavar="A,B", help="the deployments to judge, by their names in the config")
+    evaluate.add_argument("--suite", metavar="FILE", help="what they are asked (default: what ships for the region)")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the run and its report are kept")
-    evaluate.add_argument("--seed", type=int, metavar="N", help="what is drawn follows from it (default: the suite's)")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default: the suite's)")
     evaluate.add_argument("--dry-run", action="store_true", help="estimate questions, tokens, cost and time, and stop")
-    evaluate.add_argument("--fresh", action="store_true", help="forget what the directory holds")
+    evaluate.add_argument("--fresh", action="store_true", help="start again: forget what --out holds")
     evaluation.add_forms(evaluate)
     evaluate.set_defaults(run=evaluation.evaluate)
 

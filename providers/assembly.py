@@ -182,7 +182,7 @@ class Assembler:
         is_long = self._call_characters > _MAX_CALL_CHARACTERS
         # One call may be told at many places, each of which is kept.
         if is_long or len(state.calls) > _MAX_TOOL_CALLS or len(state.by_index) > _MAX_PLACES:
-            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than is taken"))
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than accepted"))
             return
         call.name = call.name or name
         call.signature = call.signature or signature or None

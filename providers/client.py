@@ -20,7 +20,7 @@ from providers.adapter import Adapter, Target, WireResponse, known_models
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
-from providers.exchange import MAX_BODY_BYTES, AnswerReader, read_answer
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.sites import PROJECT, parse_origin
 
@@ -71,9 +71,7 @@ class Client:
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    raise ProviderFailed(
-                        Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")
-                    )
+                    raise ProviderFailed(TOO_LARGE)
         except httpx.HTTPError as error:
             raise ProviderFailed(_broken_off(error)) from error
         finally:

@@ -21,9 +21,11 @@ from providers.made_call_ids import named_by_moment, with_named_calls
 from providers.stops import StopTrimmer, stops_left_in, trimmed
 from providers.values import changer
 
-__all__ = ["MAX_BODY_BYTES", "AnswerReader", "comes_in_events", "read_answer"]
+__all__ = ["MAX_BODY_BYTES", "TOO_LARGE", "AnswerReader", "comes_in_events", "read_answer"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+TOO_LARGE = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than accepted")
+"""What an answer beyond this, or another bound of ours, comes to."""
 _date = changer(ChatCompletion)
 
 
@@ -113,7 +115,7 @@ class AnswerReader:
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
-            return (Failed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")),)
+            return (Failed(TOO_LARGE),)
         # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
         return (Heartbeat(),)
 

@@ -117,7 +117,7 @@ class EventStreamParser:
             else:
                 self.read_event(item.data, item.event, at_end)
         if self._sse.overflowed and not assembler.done:
-            assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than is taken"))
+            assembler.fail(Failure(FailureKind.TOO_LARGE, "one event of the provider's stream is larger than accepted"))
 
     def _fail_malformed(self, message: str, data: bytes) -> None:
         if self._assembler.whole:

@@ -25,7 +25,6 @@ Header = tuple[bytes, bytes]
 _COUNTRY = ["CF-IPCountry", "CloudFront-Viewer-Country", "X-Country"]
 _PART = ["cf-region-code", "CloudFront-Viewer-Country-Region"]
 _ADDRESS = ["CF-Connecting-IP", "CloudFront-Viewer-Address", "X-Forwarded-For", "Forwarded", "X-Real-IP"]
-_LISTS = {"X-Forwarded-For", "Forwarded"}
 _OTHERS = [
     *("x-gateway-territory", "x-gateway-claim", "x-gateway-region", "x-gateway-why", "x-gateway-user"),
     *(

@@ -5,37 +5,17 @@ What is asked for ever, such as metrics, is answered here; everything else by th
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+from gateway.api.control import Control
 from gateway.api.guard import Guard
 from gateway.api.on_demand import OnDemand
 from gateway.api.plain import Answer, answer_json
 from gateway.api.probe import Application, Probe, ProbesFirst, alive
 from gateway.api.readiness import readiness, readiness_word
 from gateway.api.unread import CloseUnread
-from gateway.model.status import Reload, Status
 
-__all__ = ["Control", "build_admin"]
-
-
-class Control(Protocol):
-    """What the listener speaks for: one process, or the supervisor of several."""
-
-    async def status(self) -> Status:
-        """How it all is at this moment."""
-        ...
-
-    async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Everything that is counted: the body and its content type, by an Accept header."""
-        ...
-
-    async def reload(self, who: str) -> Reload:
-        """Load the config now, and what came of it."""
-        ...
-
-    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """Make a version of the history active, and what came of it."""
-        ...
+__all__ = ["build_admin"]
 
 
 def build_admin(control: Control, guard: Guard) -> Application:

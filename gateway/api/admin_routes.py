@@ -11,8 +11,8 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.api.admin import Control
 from gateway.api.body import parse_json
+from gateway.api.control import Control
 from gateway.api.errors import ApiError
 from gateway.api.guard import Guard
 from gateway.api.probe import Probe

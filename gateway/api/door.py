@@ -249,7 +249,7 @@ def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
     if edge.secret is not None and (note := _unproven(edge.secret, visitor)):
         if note is EdgeNote.UNPROVEN:
             return AddressReport(note=note, doubtful=True)
-        return AddressReport(note="silent: the peer didn't show to be the edge")
+        return AddressReport(note="silent: the peer didn't prove that it is the edge")
     header = edge.client_ip_header
     values = visitor.all(header.encode()) if header is not None else ()
     return read_client_ip(header or "", values, table.location.hops)

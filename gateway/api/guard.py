@@ -31,7 +31,7 @@ class Guard:
         for key, value in pairs:
             headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            raise ApiError("permission_denied", "no page in a browser may ask here")
+            raise ApiError("permission_denied", "a web page may not call this listener")
         kind = headers.get("content-type")
         if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
             raise ApiError("unsupported_media_type", "send no body, or `content-type: application/json`")

@@ -29,7 +29,7 @@ def check_names(body: bytes, value: object) -> None:
     again = orjson.dumps(value)
     if again != body and _count_colons(body) != again.count(b":"):
         place = _place_of_twice(body) if len(body) <= _MOST_TO_NAME_BYTES else None
-        told = "an object of the body has a name twice" if place is None else f"`{place}` is there twice"
+        told = "an object in the body has the same name twice" if place is None else f"`{place}` is there twice"
         raise ApiError("invalid_request", f"{told}: give it once", param=place)
 
 

@@ -132,7 +132,7 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
         request: Request,
         assistant: _AssistantName = None,
         user: Annotated[
-            str | None, Query(description="Who asks, where a step is weighted: the request's user.")
+            str | None, Query(description="Who the person is: decides their side of a weighted step.")
         ] = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys, guesses)

@@ -25,15 +25,15 @@ _LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "
 
 def add_forms(parser: argparse.ArgumentParser) -> None:
     """The options that make another thing of the command than one run: comparing, reading, having people mark."""
-    text = "two finished runs: what has changed"
+    text = "say what has changed between two finished runs"
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=text)
     text = "score what a shadow recorded in this state directory instead"
     parser.add_argument("--shadow", type=Path, metavar="DIR", help=text)
     text = "also write answers for people to mark: a csv, in random order, without names"
     parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
-    text = "so many items go into the sheet (default: 50)"
+    text = "how many items go into the sheet (default: 50)"
     parser.add_argument("--sheet-items", type=int, default=50, metavar="N", help=text)
-    parser.add_argument("--marks", type=Path, metavar="FILE", help="such a sheet, marked: what it says is reported")
+    parser.add_argument("--marks", type=Path, metavar="FILE", help="such a sheet with its marks, for the report")
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ _HEAD = """\
 # Every provider
 
 Made from the adapters' own declarations by `gateway providers list --markdown`; a test holds it to them.
-[operators.md](deployments.md#deployments) says how a deployment names a provider and a site.
+[deployments.md](deployments.md#deployments) says how a deployment names a provider and a site.
 """
 _FEATURES_HEAD = """\
 ## What each can do

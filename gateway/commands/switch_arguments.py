@@ -31,7 +31,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_no_secrets(parser: argparse.ArgumentParser) -> None:
     """`--no-secrets`."""
-    text = "take every ${…} as set without looking it up; for CI"
+    text = "take every ${…} as set, without reading it; for CI"
     parser.add_argument("--no-secrets", action="store_true", help=text)
 
 
@@ -58,7 +58,7 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
     plan.add_argument("--exit-code", action="store_true", help="exit status 3 if something changes")
     plan.add_argument("--strict", action="store_true", help="warnings count as errors")
     add_no_secrets(plan)
-    plan.add_argument("--admin", metavar="URL", help="ask the gateway there for the share of traffic that is touched")
+    plan.add_argument("--admin", metavar="URL", help="the gateway to ask for the share of traffic that is touched")
     plan.add_argument("--sign", type=Path, metavar="KEYFILE", help="sign it, for protected regions: writes FILE.sig")
     plan.set_defaults(run=planning.plan)
 
@@ -72,22 +72,22 @@ def _add_history(group: Group[argparse.ArgumentParser]) -> None:
     history = group.add_parser("history", help="list the tables that were active", description=text)
     history.add_argument("version", nargs="?", metavar="VERSION", help="show this one, with the plan that led to it")
     _add_state(history)
-    history.add_argument("-n", dest="number", type=_count, default=20, metavar="N", help="so many (default: 20)")
+    history.add_argument("-n", dest="number", type=_count, default=20, metavar="N", help="how many (default: 20)")
     form = history.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--text", action="store_true", help="print the config that VERSION was, and nothing else")
     history.set_defaults(run=switches.history)
     text = (
-        "Say what one table has otherwise than another: versions of the history (their first four characters will do), "
-        "or files."
+        "Say how one table differs from another. Each is a version of the history (its first four characters will do) "
+        "or a file."
     )
     diff = group.add_parser("diff", help="say what differs between two tables", description=text)
     diff.add_argument("before", metavar="A", help="a version or a file")
-    diff.add_argument("after", metavar="B", help="another one")
+    diff.add_argument("after", metavar="B", help="the other version or file")
     _add_state(diff)
     form = diff.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument("--text", action="store_true", help="the lines of the files instead")
+    form.add_argument("--text", action="store_true", help="show the lines of the files that differ instead")
     diff.set_defaults(run=switches.diff)
 
 
@@ -113,7 +113,7 @@ def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
     rollback.add_argument("--admin", metavar="URL", help=text)
     text = "who you are, for the history and the audit trail (default: the user's name)"
     rollback.add_argument("--as", dest="operator", metavar="NAME", help=text)
-    text = "an admin's, if a protected region changes: `gateway plan --sign` writes it"
+    text = "the signature of an admin, if a protected region changes: `gateway plan --sign` writes it"
     rollback.add_argument("--signature", type=Path, metavar="FILE", help=text)
     rollback.set_defaults(run=switches.rollback)
 
@@ -131,7 +131,7 @@ def _add_audit(group: Group[argparse.ArgumentParser]) -> None:
         ),
     )
     _add_state(verify)
-    text = 'a hash of the gateway\'s log (`"event":"audit"`), so that a missing end shows'
+    text = 'a hash from the gateway\'s log (`"event":"audit"`): with it, lines that are missing at the end show too'
     verify.add_argument("--head", type=_hash, metavar="HASH", help=text)
     verify.set_defaults(run=switches.audit_verify)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gateway.config.endpoints import Endpoint
 from gateway.config.findings import Findings
 from gateway.config.problems import Path
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution, secret_at
 from gateway.config.sections.routing import DeploymentSection
 from gateway.config.validate import Draft
 from gateway.model.consent import ConsentRule
@@ -54,12 +54,7 @@ def compile_consent(
 def _secret(findings: Findings, path: Path, text: str | None, references: Mapping[str, Resolution]) -> Secret | None:
     if text is None:
         return None
-    if "${" in text:
-        found = references[text]
-    else:
-        found = read_literal(text)
-        hint = "keep it in the environment or a file: ${NAME}, ${file:/run/secrets/…}"
-        findings.warn(path, "a secret is written in the config", hint)
+    found = secret_at(findings, path, text, references, "NAME")
     if problem := found.mistake or found.missing:
         findings.error(path, f"{found.source or 'the secret'} {problem}", found.hint or "set it, or remove it here")
     elif found.secret is not None and not found.is_stand_in and len(found.secret.reveal()) < _LEAST_CHARACTERS:

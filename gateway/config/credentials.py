@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.config.endpoints import Endpoint
 from gateway.config.findings import Findings
 from gateway.config.problems import Path, quoted
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution, read_literal, secret_at
 from gateway.config.sections.routing import DeploymentSection
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import NoAuth, Secret, secret_problem
@@ -113,13 +113,7 @@ def _keys(
     missing: list[str] = []
     for index, text in enumerate(section.api_key):
         place = (*path, "api_key", index)
-        if "${" in text:
-            found = references[text]
-        else:
-            found = read_literal(text)
-            if not found.mistake:
-                hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
-                findings.warn(place, "a key is written in the config", hint)
+        found = secret_at(findings, place, text, references, variable, called="key")
         if found.mistake:
             findings.error(place, f"{found.source or 'the key'} {found.mistake}", found.hint)
         elif found.missing:

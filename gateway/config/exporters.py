@@ -9,7 +9,7 @@ from gateway.config.findings import Findings
 from gateway.config.origins import StatedFacts
 from gateway.config.places import read_places
 from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution, read_literal, secret_at
 from gateway.config.regions import Regions
 from gateway.config.sections.exporters import ExporterSection
 from gateway.config.services import ServiceUrl, read_service
@@ -168,10 +168,10 @@ def _headers(
             findings.error(
                 place, "is set by the gateway itself, or chooses where a request goes", "remove it", key=True
             )
-        found = references[text] if "${" in text else read_literal(text)
-        if "${" not in text and any(word in name.lower() for word in _SECRET_WORDS):
-            hint = "keep it in the environment or a file: ${OTLP_TOKEN}, ${file:/run/secrets/…}"
-            findings.warn(place, "a secret is written in the config", hint)
+        if any(word in name.lower() for word in _SECRET_WORDS):
+            found = secret_at(findings, place, text, references, "OTLP_TOKEN")
+        else:
+            found = references[text] if "${" in text else read_literal(text)
         if found.mistake:
             findings.error(place, f"{found.source or 'the value'} {found.mistake}", found.hint)
         elif found.missing:

@@ -9,7 +9,7 @@ from gateway.config.findings import Findings
 from gateway.config.load import Document
 from gateway.config.places import read_territory
 from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution, secret_at
 from gateway.config.regions import Regions
 from gateway.config.sections.location import EdgeSecretSection, EdgeSection, LocationSection
 from gateway.config.signals import compile_claim, compile_geoip
@@ -158,13 +158,8 @@ def _secret(
 ) -> EdgeSecret | None:
     if section is None:
         return None
-    if "${" in section.value:
-        found = references[section.value]
-    else:
-        found = read_literal(section.value)
-        hint = "keep it in the environment or a file: ${EDGE_SECRET}, ${file:/run/secrets/…}"
-        findings.warn(place, "a secret is written in the config", hint)
+    found = secret_at(findings, place, section.value, references, "EDGE_SECRET")
     if problem := found.mistake or found.missing:
-        hint = found.hint or "without it nobody could show to be the edge; set it, or remove `secret`"
+        hint = found.hint or "without it nobody could prove that they are the edge; set it, or remove `secret`"
         findings.error(place, f"{found.source or 'the secret'} {problem}", hint)
     return EdgeSecret(section.header.lower(), found.secret or Secret(""))

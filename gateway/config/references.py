@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
+from gateway.config.findings import Findings
+from gateway.config.problems import Path
 from providers.auth import Secret
 
-__all__ = ["Resolution", "file_of", "read_literal", "references_in", "resolve"]
+__all__ = ["Resolution", "file_of", "read_literal", "references_in", "resolve", "secret_at"]
 
 _UNRESOLVED = Secret("unresolved")
 
@@ -89,6 +91,28 @@ def read_literal(text: str) -> Resolution:
         hint = "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
         return Resolution(mistake="is a reference in another program's words", hint=hint)
     return _sendable("", text) if text else Resolution(missing="is empty")
+
+
+def secret_at(
+    findings: Findings,
+    place: Path,
+    text: str,
+    references: Mapping[str, Resolution],
+    variable: str,
+    *,
+    called: str = "secret",
+) -> Resolution:
+    """What became of the secret whose text stands at this place; one that is written out there is warned of.
+
+    variable: where such a one could be kept instead. called: what it is to whoever reads the warning.
+    """
+    if "${" in text:
+        return references[text]
+    found = read_literal(text)
+    if not found.mistake:
+        hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
+        findings.warn(place, f"a {called} is written in the config", hint)
+    return found
 
 
 def _from_file(path: str) -> Resolution:

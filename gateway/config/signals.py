@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gateway.config.files import FileLook, key_file
 from gateway.config.findings import Findings
 from gateway.config.problems import Path
-from gateway.config.references import Resolution, read_literal
+from gateway.config.references import Resolution, secret_at
 from gateway.config.scalars import age_s
 from gateway.config.sections.location import ClaimSection, GeoIpSection
 from gateway.config.services import read_service
@@ -58,10 +58,7 @@ def _key_set(findings: Findings, jwks: str, files: Mapping[str, FileLook]) -> Ke
 
 def _secret(findings: Findings, text: str, algorithm: str, references: Mapping[str, Resolution]) -> KeySource | None:
     place = (*_CLAIM, "secret")
-    found = references[text] if "${" in text else read_literal(text)
-    if "${" not in text:
-        hint = "keep it in the environment or a file: ${CLAIM_SECRET}, ${file:/run/secrets/…}"
-        findings.warn(place, "a secret is written in the config", hint)
+    found = secret_at(findings, place, text, references, "CLAIM_SECRET")
     if problem := found.mistake or found.missing:
         findings.error(place, f"{found.source or 'the secret'} {problem}", found.hint or "set it, or remove `claim`")
     if found.secret is None:

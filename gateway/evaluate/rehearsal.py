@@ -24,7 +24,7 @@ from gateway.evaluate.suite_schema import SimulatedSection
 from providers.chat import ToolCall
 from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.gate import Capacity
-from providers.simulator.registry import load_dialects
+from providers.simulator.registry import NoSimulator, load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer
 
@@ -124,7 +124,7 @@ def _wrong(item: Item) -> Answer:
 async def _serve(order: str) -> None:
     asked = json.loads(order)
     suite = load_suite(Path(asked["suite"]), asked["seed"])
-    dialects = load_dialects().dialects
+    dialects = load_dialects()
     servers: list[SimulatorServer] = []
     origins: list[tuple[str, str, str]] = []
     for name, (provider, site) in asked["sites"].items():
@@ -135,11 +135,11 @@ async def _serve(order: str) -> None:
         if suite.file.judge is not None and suite.file.judge.deployment == name:
             judge = judge_of(suite, simulated.seed, percent(simulated.quality))
             scenario = replace(scenario, aptitude=judge)
-        server = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
+        server = SimulatorServer(dialects.named(provider), f"{provider} {site}", scenario)
         await server.start()
         servers.append(server)
         origins.append((provider, site, server.origin))
-    blank = SimulatorServer(dialects[BLANK[0]], BLANK[1], Scenario(text="Yes."))
+    blank = SimulatorServer(dialects.named(BLANK[0]), BLANK[1], Scenario(text="Yes."))
     await blank.start()
     servers.append(blank)
     origins.append((*BLANK, blank.origin))
@@ -150,4 +150,7 @@ async def _serve(order: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.stdin.readline()))
+    try:
+        asyncio.run(_serve(sys.stdin.readline()))
+    except NoSimulator as error:
+        sys.exit(str(error))

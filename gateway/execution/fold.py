@@ -16,7 +16,7 @@ from gateway.execution.transports import TURN_BYTES
 from gateway.model.deployment import Deployment
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, change_request
-from providers.exchange import MAX_BODY_BYTES
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import has_effects
 from providers.folding import fold
@@ -53,11 +53,11 @@ class BoundedReply:
         return self._reply.is_read
 
     async def read(self, _: Tap | None = None) -> bytes:
-        """See Reply; raises ProviderFailed if it is larger than is taken."""
+        """See Reply; raises ProviderFailed if it is larger than accepted."""
         data = await self._reply.read()
         self._left_bytes -= len(data)
         if self._left_bytes < 0:
-            raise ProviderFailed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken"))
+            raise ProviderFailed(TOO_LARGE)
         return data
 
     async def close(self) -> None:

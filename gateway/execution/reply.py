@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from gateway.execution.deadline import TimeLimit
-from providers.exchange import MAX_BODY_BYTES
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
+from providers.failures import ProviderFailed
 from providers.transport import Tap
 from providers.wire import WireResponse
 
-__all__ = ["Reply", "too_large"]
+__all__ = ["Reply"]
 
 _MAX_REFUSAL_BYTES = 1024 * 1024
 
@@ -65,19 +65,14 @@ class Reply(ABC):
         return WireResponse(self.status, self.headers, body, self.received_at)
 
     async def read_whole(self) -> WireResponse:
-        """The whole response, which is closed; raises ProviderFailed if it breaks off or is larger than is taken."""
+        """The whole response, which is closed; raises ProviderFailed if it breaks off or is larger than accepted."""
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read():
             pieces.append(piece)
             size += len(piece)
             if size > MAX_BODY_BYTES:
-                raise too_large()
+                raise ProviderFailed(TOO_LARGE)
         await self.close()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return WireResponse(self.status, self.headers, body, self.received_at)
-
-
-def too_large() -> ProviderFailed:
-    """The failure of a body beyond MAX_BODY_BYTES."""
-    return ProviderFailed(Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken"))

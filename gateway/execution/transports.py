@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from gateway.execution.reply import Reply, too_large
+from gateway.execution.reply import Reply
 from gateway.model.permit import AnyPermit, Permit, ServicePermit
-from providers.exchange import MAX_BODY_BYTES
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import (
     BadResponse,
@@ -209,7 +209,7 @@ class _Pooled(Reply):
         # Most answers that are one JSON come at once.
         body = connection.take() or b""
         if len(body) > MAX_BODY_BYTES:
-            raise too_large()
+            raise ProviderFailed(TOO_LARGE)
         self._connection = None
         self._pool.take_back(self._origin, connection)
         return _response(self.status, self.headers, body, self.received_at)
@@ -236,6 +236,6 @@ def _failure(error: TransportError) -> Failure:
         case ConnectionBroken():
             return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
         case TooLarge():
-            return Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken", detail)
+            return replace(TOO_LARGE, detail=detail)
         case _:
             return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)

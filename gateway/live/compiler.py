@@ -13,12 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.live.child import Child
 from gateway.live.compiling import Order, Outcome
 
-__all__ = ["Compiler", "Compiling", "compile_apart"]
-
-
-async def compile_apart(order: Order) -> Outcome:
-    """The outcome of a compile in a child process; raises CompileFailed."""
-    return await Compiler().compile(order)
+__all__ = ["Compiler", "Compiling"]
 
 
 class Compiler:
@@ -29,7 +24,7 @@ class Compiler:
         self._waiting: Child | None = None
 
     async def compile(self, order: Order) -> Outcome:
-        """As `compile_apart`."""
+        """The outcome of a compile in a child process; raises CompileFailed."""
         child, self._waiting = self._waiting or Child(), None
         try:
             # The loop itself would wait until the child has come up as far as to its own program.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from gateway.model.schedule import NO_TALLY, Phase, Progress, Schedule, ScheduleStatus, Tally, schedules_of
+from gateway.model.schedule import NO_TALLY, Phase, Progress, Schedule, ScheduleStatus, Tally
 from gateway.model.table import Table
 from gateway.policy.schedule import advance, begin, share_at, waits_for, with_shares
 from gateway.state.errors import StateError
@@ -73,7 +73,7 @@ class Scheduler:
 
     def stage(self, table: Table) -> Table:
         """The table with the shares that its schedules are at: the known ones go on, others begin or are forgotten."""
-        found = {(assistant, region): schedule for assistant, region, schedule in schedules_of(table)}
+        found = _schedules_of(table)
         if self._store is None:
             if found:
                 logger().warning("schedules_off", detail=_OFF)
@@ -185,6 +185,15 @@ class Scheduler:
             self._is_lost = True
         else:
             self._is_lost = False
+
+
+def _schedules_of(table: Table) -> dict[_Place, Schedule]:
+    return {
+        (assistant.name, region): schedule
+        for name, assistant in table.assistants.items()
+        if name == assistant.name  # and no alias
+        for region, schedule in assistant.schedules.items()
+    }
 
 
 def _first_set(table: Table, place: _Place) -> tuple[str, ...]:

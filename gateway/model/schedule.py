@@ -5,10 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gateway.model.table import Table
 
 __all__ = [
     "NO_TALLY",
@@ -20,7 +16,6 @@ __all__ = [
     "Stage",
     "StopRule",
     "Tally",
-    "schedules_of",
 ]
 
 SIDE_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
@@ -140,13 +135,3 @@ class ScheduleStatus:
     progress: Progress
     share: float
     waits_for: str = ""
-
-
-def schedules_of(table: Table) -> tuple[tuple[str, str, Schedule], ...]:
-    """Every schedule of a table, with its assistant and region."""
-    return tuple(
-        (assistant.name, region, schedule)
-        for name, assistant in table.assistants.items()
-        if name == assistant.name
-        for region, schedule in assistant.schedules.items()
-    )

@@ -63,9 +63,6 @@ class Sighting:
     address: AddressReport | None = None
 
 
-NOWHERE = Sighting()
-
-
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """One signal as read. `unknown`: somebody hides, so that weaker signals don't count. `doubtful`: it is believed,

@@ -172,10 +172,13 @@ def serve_demo(
     """
     from gateway.server.demo import run_demo
     from gateway.server.rehearsal import Pace, RehearsalError, rehearse
+    from providers.simulator.registry import NoSimulator, load_dialects
 
     try:
         scenarios = rehearse(compile_file(path, demo=True).table, faults, faults_at, pace or Pace())
-    except RehearsalError as error:
+        for provider, _ in scenarios:
+            load_dialects().named(provider)
+    except (NoSimulator, RehearsalError) as error:
         raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
     demo = run_demo(

@@ -39,7 +39,8 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.exchange import TOO_LARGE
+from providers.failures import ProviderFailed
 from providers.fitting import needs_of
 from providers.folding import fold
 
@@ -49,7 +50,6 @@ MOST_AT_ONCE = 8
 MOST_BODY_BYTES = 1024 * 1024
 _MOST_EVENTS = 100_000
 _IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
-_ENDLESS = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than is taken")
 
 
 def anonymous(request: ChatRequest) -> ChatRequest:
@@ -244,14 +244,14 @@ async def _whole(answer: Answer) -> ChatCompletion:
     """The whole answer; raises ProviderFailed for one that breaks off, or has no end."""
     if answer.stream is None:
         if answer.completion is None:
-            raise ProviderFailed(_ENDLESS)
+            raise ProviderFailed(TOO_LARGE)
         return answer.completion
     events: list[StreamEvent] = []
     try:
         async for batch in answer.stream:
             events += batch
             if len(events) > _MOST_EVENTS:
-                raise ProviderFailed(_ENDLESS)
+                raise ProviderFailed(TOO_LARGE)
     finally:
         await answer.stream.close()
     return fold(events)

@@ -181,7 +181,7 @@ class ResponseReader:
         if kind == "reasoning" and (thought := thought_of(item)) is not None:
             self._kept += len(thought.sealed) + len(thought.id) + sum(map(len, thought.summaries))
             if self._kept > _MOST_KEPT_CHARACTERS:
-                self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than is taken"))
+                self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than accepted"))
                 return
             self._thoughts.append(thought)
 

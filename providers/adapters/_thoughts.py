@@ -47,7 +47,7 @@ class Kept:
         """Keep a piece of a thought among its others; an endless one ends the answer."""
         self._characters += len(piece)
         if self._characters > _MOST_KEPT_CHARACTERS:
-            message = "the provider's thoughts are larger than is taken"
+            message = "the provider's thoughts are larger than accepted"
             self._assembler.fail(Failure(FailureKind.TOO_LARGE, message))
         elif piece:
             pieces.append(piece)

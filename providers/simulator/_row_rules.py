@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from providers.adapters._row import Row, Thinking
@@ -12,7 +11,7 @@ from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
 from providers.simulator.turns import out_of_turn
 
-__all__ = ["Objection", "as_openai", "objections"]
+__all__ = ["as_openai", "objections"]
 
 _MESSAGE_FIELDS = {
     "system": {"role", "content"},
@@ -34,22 +33,14 @@ _WITH_FEATURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Why a request is refused, and the place of the mistake."""
-
-    message: str
-    param: str = ""
-
-
-def objections(body: Mapping[str, object], row: Row, facts: ModelFacts, path: str) -> Iterator[Objection]:
-    """Everything that is wrong with a parsed body beyond its shape, in the order in which it is looked at."""
+def objections(body: Mapping[str, object], row: Row, facts: ModelFacts, path: str) -> Iterator[str]:
+    """What is wrong with a parsed body beyond its shape, each in a sentence, in the order in which it is looked at."""
     able = row.capabilities.features & facts.features
     known = _fields(row)
-    yield from (Objection(f"{name}: Extra inputs are not permitted", name) for name in body if name not in known)
+    yield from (f"{name}: Extra inputs are not permitted" for name in body if name not in known)
     for name in facts.without:
         if (field := _field_of(name, row)) in body and field not in row.requests.constants:
-            yield Objection(f"{field} is not supported by this model", field)
+            yield f"{field} is not supported by this model"
     yield from _about_numbers(body, row)
     yield from _about_messages(body, row, able, facts)
     yield from _about_tools(body, row, able)
@@ -57,7 +48,7 @@ def objections(body: Mapping[str, object], row: Row, facts: ModelFacts, path: st
     yield from _about_thinking(body, row, facts)
     prefill = row.requests.prefill
     if prefill is not None and prefill.path and path.endswith(prefill.path) != _continues(body):
-        yield Objection("the prefix of an answer is taken on the beta path alone", "messages")
+        yield "the prefix of an answer is taken on the beta path alone"
 
 
 def _field_of(parameter: str, row: Row) -> str:
@@ -78,62 +69,56 @@ def _fields(row: Row) -> frozenset[str]:
     return frozenset(known)
 
 
-def _about_numbers(body: Mapping[str, object], row: Row) -> Iterator[Objection]:
+def _about_numbers(body: Mapping[str, object], row: Row) -> Iterator[str]:
     for parameter, (low, high) in row.requests.bounds.items():
         field = _field_of(parameter, row)
         value = body.get(field)
         if isinstance(value, int | float) and not low <= value <= high:
-            yield Objection(f"{field} must be between {low:g} and {high:g}", field)
+            yield f"{field} must be between {low:g} and {high:g}"
     user, longest_user = str(body.get(_field_of("user", row))), row.requests.user_bytes
     if longest_user is not None and len(user.encode("utf-8", "replace")) > longest_user:
-        yield Objection(f"{_field_of('user', row)} has more than {longest_user} bytes", _field_of("user", row))
+        yield f"{_field_of('user', row)} has more than {longest_user} bytes"
     stops = body.get("stop")
     if stops is not None and not isinstance(stops, list):
-        yield Objection("stop must be a list", "stop")
+        yield "stop must be a list"
     most, longest = row.requests.most_stops, row.requests.stop_characters
     if most is not None and len(as_list(stops)) > most:
-        yield Objection(f"stop has more than {most} entries", "stop")
+        yield f"stop has more than {most} entries"
     if longest is not None and any(len(str(stop)) > longest for stop in as_list(stops)):
-        yield Objection(f"stop has an entry of more than {longest} characters", "stop")
+        yield f"stop has an entry of more than {longest} characters"
 
 
-def _about_messages(
-    body: Mapping[str, object], row: Row, able: frozenset[str], facts: ModelFacts
-) -> Iterator[Objection]:
+def _about_messages(body: Mapping[str, object], row: Row, able: frozenset[str], facts: ModelFacts) -> Iterator[str]:
     rule = row.requests
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     if rule.most_messages is not None and len(messages) > rule.most_messages:
-        yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
+        yield f"messages has more than {rule.most_messages} entries"
     if rule.turns == "alternate":
         yield from _about_turns(messages)
     if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages):
-        yield Objection("The reasoning_content in the thinking mode must be passed back to the API.", "messages")
+        yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
-            yield Objection(
-                f"{place}: unknown variant `developer`, expected one of system, user, assistant, tool", place
-            )
+            yield f"{place}: unknown variant `developer`, expected one of system, user, assistant, tool"
         if role == "system" and rule.system == "first" and position:
-            yield Objection(f"{place}: a system message must be the first", place)
+            yield f"{place}: a system message must be the first"
         if rule.turns == "spoken" and not message.get("content") and not message.get("tool_calls"):
-            yield Objection(f"the message at position {position} with role '{role}' must not be empty", place)
+            yield f"the message at position {position} with role '{role}' must not be empty"
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
             if rule.prefill is not None:
                 fields |= set(rule.prefill.message)
                 if position < len(messages) - 1 and any(message.get(name) for name in rule.prefill.message):
-                    yield Objection(f"{place}: only the last message may be continued", place)
-        yield from (
-            Objection(f"{place}.{name}: Extra inputs are not permitted", place) for name in message.keys() - fields
-        )
+                    yield f"{place}: only the last message may be continued"
+        yield from (f"{place}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
         calls = [as_map(call) for call in read_list(message, "tool_calls")]
         ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
-            yield Objection("Tool call id must be a-z, A-Z, 0-9, with a length of 9.", place)
+            yield "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
         yield from _about_content(message.get("content"), details, able, place)
         yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
 
@@ -152,57 +137,57 @@ def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
     return False
 
 
-def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
+def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """What a vendor says of who speaks when, where it minds."""
     if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
-        yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
+        yield f"messages[{wrong}]: user (tool) and assistant must alternate"
     for message in messages:
         if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):
-            yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
+            yield "Assistant message must have either content or tool_calls, but not none."
     last = messages[-1] if messages else {}
     if last.get("role") not in ("user", "tool") and not last.get("prefix"):
-        yield Objection("Expected last role User or Tool (or Assistant with prefix True) for serving", "messages")
+        yield "Expected last role User or Tool (or Assistant with prefix True) for serving"
 
 
-def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[Objection]:
+def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[str]:
     parts = [as_map(part) for part in as_list(content)]
     if parts and all(part.get("type") == "text" for part in parts):
-        yield Objection(f"{place}.content: expected a string", place)
+        yield f"{place}.content: expected a string"
     for part in parts:
         kind = str(part.get("type"))
         if kind in _PARTS and _PARTS[kind] not in able:
-            yield Objection(f"{place}: this model does not take {kind}", place)
+            yield f"{place}: this model does not take {kind}"
         image = read_map(part, "image_url")
         url, detail = read_str(image, "url") or "", read_str(image, "detail")
         if url and not url.startswith("data:") and "image_url" not in able:
-            yield Objection(f"{place}: images are taken as data only", place)
+            yield f"{place}: images are taken as data only"
         if detail is not None and detail not in details:
-            yield Objection(f"{place}: detail {detail!r} is not supported", place)
+            yield f"{place}: detail {detail!r} is not supported"
 
 
-def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[Objection]:
+def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[str]:
     wrong = "The provided URL does not appear to be valid" if is_uri else "Incorrect padding"
     for part in map(as_map, as_list(content)):
         data = read_str(read_map(part, "input_audio"), "data")
         if data is not None and data.startswith(_SOUND_URI) != is_uri:
-            yield Objection(f"{place}: {wrong}", place)
+            yield f"{place}: {wrong}"
 
 
-def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
+def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[str]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
     if tools and not row.requests.n_beside_tools and body.get("n") not in (None, 1):
-        yield Objection("n must be 1 where tools are given", "n")
+        yield "n must be 1 where tools are given"
     strict = "strict_tools" in row.capabilities.parameters
     if any(tool.get("parameters") is None or (not strict and "strict" in tool) for tool in tools):
-        yield Objection("tools: every function needs parameters, and nothing that is not known", "tools")
+        yield "tools: every function needs parameters, and nothing that is not known"
     choice = body.get("tool_choice")
     if choice is None:
         return
     if not tools:
-        yield Objection("tool_choice is only allowed when tools are given", "tool_choice")
+        yield "tool_choice is only allowed when tools are given"
     word = "named" if isinstance(choice, dict) else str(choice)
     if word not in _words(row, able) or (isinstance(choice, dict) and choice.get("type") != "function"):
-        yield Objection(f"tool_choice {word!r} is not supported", "tool_choice")
+        yield f"tool_choice {word!r} is not supported"
 
 
 def _words(row: Row, able: frozenset[str]) -> frozenset[str]:
@@ -213,15 +198,15 @@ def _words(row: Row, able: frozenset[str]) -> frozenset[str]:
     return frozenset(row.requests.choices.get(word, word) for word in ours) - {"omit", "leave", "only"}
 
 
-def _about_format(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[Objection]:
+def _about_format(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[str]:
     kind = read_str(read_map(body, "response_format"), "type")
     if kind not in (None, "text") and kind not in able:
-        yield Objection(f"response_format {kind!r} is not supported", "response_format")
+        yield f"response_format {kind!r} is not supported"
     if kind == "json_object" and row.requests.json_word and "json" not in str(body.get("messages")).lower():
-        yield Objection("Prompt must contain the word 'json' in some form to use response_format.", "messages")
+        yield "Prompt must contain the word 'json' in some form to use response_format."
 
 
-def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> Iterator[Objection]:
+def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> Iterator[str]:
     form = _form(row, facts)
     if form is None:
         return
@@ -231,15 +216,15 @@ def _about_thinking(body: Mapping[str, object], row: Row, facts: ModelFacts) -> 
     choice = body.get("tool_choice")
     forces = isinstance(choice, dict) or choice in ("required", "any")
     if thinks and forces and form.forced_off:
-        yield Objection("Thinking mode does not support this tool_choice", "tool_choice")
+        yield "Thinking mode does not support this tool_choice"
     silent = asked == "none" or (asked is None and "thinking_default" not in facts.flags)
     if "tools_without_thinking" in facts.flags and body.get("tools") and not silent:
-        yield Objection("Function tools with reasoning_effort are not supported", form.effort)
+        yield "Function tools with reasoning_effort are not supported"
     if thinks and form.streamed and body.get("stream") is not True:
-        yield Objection("enable_thinking must be set to false for non-streaming calls", "enable_thinking")
+        yield "enable_thinking must be set to false for non-streaming calls"
     effort = body.get(form.effort) if form.effort else None
     if effort is not None and facts.efforts and effort not in facts.efforts:
-        yield Objection(f"{form.effort}: {effort!r} is not supported by this model", form.effort)
+        yield f"{form.effort}: {effort!r} is not supported by this model"
 
 
 def _form(row: Row, facts: ModelFacts) -> Thinking | None:

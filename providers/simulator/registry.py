@@ -9,10 +9,14 @@ from functools import cache
 from providers.plugins import check_members, load_group
 from providers.simulator.dialect import Dialect
 
-__all__ = ["GROUP", "Dialects", "check_dialect", "load_dialects"]
+__all__ = ["GROUP", "Dialects", "NoSimulator", "check_dialect", "load_dialects"]
 
 GROUP = "providers.simulators"
 _METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
+
+
+class NoSimulator(LookupError):
+    """A provider can't be simulated; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,14 @@ class Dialects:
 
     dialects: Mapping[str, Dialect]
     broken: Mapping[str, str]
+
+    def named(self, provider: str) -> Dialect:
+        """The dialect of a provider; raises NoSimulator."""
+        if provider in self.dialects:
+            return self.dialects[provider]
+        if provider in self.broken:
+            raise NoSimulator(f"the simulator of {provider!r} doesn't load: {self.broken[provider]}")
+        raise NoSimulator(f"there is no simulator of {provider!r}: no entry point of that name in {GROUP!r}")
 
 
 @cache

@@ -63,7 +63,7 @@ class RowDialect:
             raise self._wrong("the body is not valid JSON") from None
         facts = self._facts(read_str(body, "model") or "")
         for objection in objections(body, self.adapter.row, facts, incoming.path):
-            raise self._wrong(objection.message)
+            raise self._wrong(objection)
         try:
             return decode_request(as_openai(body, self.adapter.row, facts))
         except InvalidRequest as error:

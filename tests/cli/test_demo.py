@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from providers.simulator import registry
+from providers.simulator.registry import Dialects, load_dialects
 from tests.cli.conftest import ROOT, Command, Running
 
 Start = Callable[..., Running]
@@ -99,6 +101,16 @@ def test_a_real_deployment_has_no_place_in_a_demo(gateway: Command) -> None:
     shown = gateway("demo", "--config", ROOT / "config" / "gateway.yaml", "--port", "0")
     assert (shown.status, shown.out) == (1, "")
     assert "in demo mode every deployment is a simulator" in shown.err
+
+
+def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_dialects()
+    others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
+    broken = Dialects(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
+    monkeypatch.setattr(registry, "load_dialects", lambda: broken)
+    shown = gateway("demo", "--port", "0")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
 
 
 def test_a_missing_demo_config_is_one_line(gateway: Command) -> None:

@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
         "tools[0].function.parameters.type",
         ("is there twice",),
     ),
-    "a name of any words twice": (chat()[:-1] + b', "a b": 1, "a\\u0020b": 2}', None, ("has a name twice",)),
+    "a name of any words twice": (chat()[:-1] + b', "a b": 1, "a\\u0020b": 2}', None, ("has the same name twice",)),
     "an array": (b"[]", None, ("must be a JSON object, not an array",)),
     "a string": (b'"hello"', None, ("must be a JSON object, not a string",)),
     "null": (b"null", None, ("must be a JSON object, not null",)),

@@ -50,7 +50,6 @@ _OPTIONS = [
 _BROKEN = "tests/gateway/config/test_broken_configs.py"
 _COMPILE = _COMPILE_FILE
 _ROUTES = "tests/gateway/config/test_routes.py"
-_FENCED = "tests/gateway/config/test_fence.py"
 
 
 def _policy(*names: str) -> list[str]:

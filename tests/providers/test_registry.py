@@ -12,7 +12,7 @@ from providers import plugins, registry
 from providers.adapters.openai import ADAPTER
 from providers.registry import GROUP, check_adapter, load_registry
 from providers.simulator.openai import DIALECT
-from providers.simulator.registry import load_dialects
+from providers.simulator.registry import NoSimulator, load_dialects
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ def test_a_simulator_that_two_packages_claim_is_nobodys_either(monkeypatch: pyte
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
     found = load_dialects.__wrapped__()
     assert (found.dialects, list(found.broken)) == ({}, ["openai"])
+    with pytest.raises(NoSimulator, match=r"the simulator of 'openai' doesn't load: .*theirs:DIALECT"):
+        found.named("openai")
+    with pytest.raises(NoSimulator, match="there is no simulator of 'acme': no entry point of that name"):
+        found.named("acme")
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points[:1])
     assert load_dialects.__wrapped__().dialects == {"openai": DIALECT}
 

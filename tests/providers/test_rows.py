@@ -817,7 +817,8 @@ def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, m
     adapter, blank = adapter_named(provider), {"role": "assistant", "content": ""}
     body = {"model": model, "messages": [{"role": "user", "content": "one"}, blank, {"role": "user", "content": "two"}]}
     objected = objections(body, adapter.row, model_facts(adapter.models, model), "/v1/chat/completions")
-    assert [one.param for one in objected] == ["messages[1]"], "the simulated vendor refuses it too"
+    refused = "the message at position 1 with role 'assistant' must not be empty"
+    assert [*objected] == [refused], "the simulated vendor refuses it too"
 
 
 def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:

@@ -16,8 +16,11 @@ from tests.providers.strategies import unhurried
 NEWLINES = ("\n", "\r\n", "\r")
 LINE_BREAKS_OF_TEXT = "\u2028\u2029\u0085\x0b\x0c\x1c"
 
-# What a line may hold, with every character at which `str.splitlines` would cut.
-line_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n") | st.sampled_from(":  é你👩"))
+# What a line may hold, often with a character at which `str.splitlines` would cut.
+line_text = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")
+    | st.sampled_from(":  é你👩" + LINE_BREAKS_OF_TEXT)
+)
 comments = line_text.map(SseComment)
 events = st.builds(
     lambda lines, name: ServerSentEvent("\n".join(lines).encode(), name or "message"),

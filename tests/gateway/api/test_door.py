@@ -412,7 +412,7 @@ def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
 
 
 def test_an_edge_that_doesnt_show_its_secret_tells_no_address() -> None:
-    assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't show to be the edge"
+    assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't prove that it is the edge"
     assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
 
 

@@ -983,13 +983,13 @@ LOCATION = {
         "    - {from: [12.0.0.0/8], country: C, secret: {header: S, value: ▸'${EDGE} '}}\n"
         "    - {from: [13.0.0.0/8], country: C, secret: {header: S, value: ▸''}}\n",
         "location.edges[0].secret.value: NOT_SET is not set; "
-        "without it nobody could show to be the edge; set it, or remove `secret`",
+        "without it nobody could prove that they are the edge; set it, or remove `secret`",
         "location.edges[1].secret.value: /not/there can't be read (No such file or directory); "
-        "without it nobody could show to be the edge; set it, or remove `secret`",
+        "without it nobody could prove that they are the edge; set it, or remove `secret`",
         "location.edges[2].secret.value: the secret is no reference that can be resolved; "
         "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
         "location.edges[3].secret.value: the secret is empty; "
-        "without it nobody could show to be the edge; set it, or remove `secret`",
+        "without it nobody could prove that they are the edge; set it, or remove `secret`",
     ),
 }
 

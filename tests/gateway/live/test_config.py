@@ -20,7 +20,7 @@ from gateway.config.compile import compile_config
 from gateway.config.load import load_document
 from gateway.config.watch import MAX_BYTES, read_files
 from gateway.live.child import CompileFailed
-from gateway.live.compiler import Compiler, compile_apart
+from gateway.live.compiler import Compiler
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
 from gateway.live.packing import unpack
@@ -274,13 +274,13 @@ async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeyp
         monkeypatch.setenv(name, value)
     path = tmp_path / "gateway.yaml"
     path.write_text(WORLD, "utf-8")
-    apart, here = await compile_apart(Order(str(path))), compile_here(Order(str(path)), os.environ)
+    apart, here = await Compiler().compile(Order(str(path))), compile_here(Order(str(path)), os.environ)
     assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
     assert apart.table is not None
     assert here.table is not None
     assert unpack(apart.table).deployments == unpack(here.table).deployments
     path.write_text("version: 2\n", "utf-8")
-    refused = await compile_apart(Order(str(path)))
+    refused = await Compiler().compile(Order(str(path)))
     assert refused.table is None
     assert refused.problems
     assert KEYS["GEMINI_API_KEY"] not in repr(apart)
@@ -310,10 +310,10 @@ async def test_a_child_that_waits_takes_the_next_order_and_only_that(tmp_path: P
 async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(CompileFailed, match="ended with status 1"):
-        await compile_apart(Order("gateway.yaml"))
+        await Compiler().compile(Order("gateway.yaml"))
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(CompileFailed, match="no process can be started"):
-        await compile_apart(Order("gateway.yaml"))
+        await Compiler().compile(Order("gateway.yaml"))
 
 
 # --- what it costs --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.providers.transport.scripted import Peer, Scripted, scripted, until
+from tests.providers.transport.scripted import Peer, Scripted, scripted
 
 __all__ = ["Collector", "attributes_of", "collecting", "spans_in"]
 
@@ -58,10 +58,6 @@ class Collector:
         body = ExportTraceServiceResponse().SerializeToString() if status == 200 else b"garbage \xff"
         head = f"HTTP/1.1 {status} X\r\n{self.headers}content-length: {len(body)}\r\n\r\n".encode()
         await peer.send(head + body)
-
-    async def wait_for_spans(self, count: int) -> list[Span]:
-        await until(lambda: len(self.spans) >= count)
-        return self.spans
 
 
 @asynccontextmanager
