@@ -127,6 +127,14 @@ class AnswerReader:
         """
         return getattr(self._parser, "lone_text", None) if self._opened and self._trimmer is None else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing but the end of the answer is missing, as far as the parser has a way to tell.
+
+        See `EventStreamParser.is_whole`.
+        """
+        return getattr(self._parser, "is_whole", False)
+
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         if self._done:

@@ -63,6 +63,11 @@ class EventStreamParser:
         elif not self._assembler.done:
             self._take(self._sse.feed_plainly(data), at_end=False)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every choice has had its finish, so that nothing but the usage and the end mark is missing."""
+        return self._assembler.whole
+
     def begin(self) -> None:
         """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
         self._sse.begin()

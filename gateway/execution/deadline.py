@@ -8,10 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Clock", "Deadline", "Sweep", "TimeLimit"]
+__all__ = ["RESOLUTION_S", "Clock", "Deadline", "Sweep", "TimeLimit"]
 
 Clock = Callable[[], float]
-_RESOLUTION_S = 0.001
+RESOLUTION_S = 0.001
 """uvloop's timers count milliseconds: one may fire a little before its time."""
 _NEVER = float("inf")
 
@@ -123,7 +123,7 @@ class Deadline:
 
     def is_over(self, *, committed: bool) -> bool:
         """Whether that end has come, as far as a timer that fires a little early can tell."""
-        return self.left_s(committed=committed) <= _RESOLUTION_S
+        return self.left_s(committed=committed) <= RESOLUTION_S
 
     @property
     def task(self) -> asyncio.Task[object]:
@@ -177,7 +177,7 @@ class Deadline:
         """
         self._timer = None
         self.look_at = _NEVER
-        over_at = self._loop.time() + _RESOLUTION_S
+        over_at = self._loop.time() + RESOLUTION_S
         next_at: float | None = None
         limit = self._innermost
         while limit is not None:
@@ -222,7 +222,7 @@ class TimeLimit:
     def goes_on(self) -> bool:
         """At its end: whether the block may take longer, as `left_s` says."""
         left_s = 0.0 if self.left_s is None else self.left_s()
-        if left_s <= _RESOLUTION_S:
+        if left_s <= RESOLUTION_S:
             return False
         self.at = self._deadline._loop.time() + left_s
         return True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.execution.breaker import BreakerState
 from gateway.execution.call import Call
+from gateway.execution.deadline import RESOLUTION_S
 from gateway.execution.latencies import Latencies
 from gateway.execution.race import race
 from gateway.execution.retry import RULES
@@ -153,7 +154,7 @@ def _beside(walk: Walk, first: Call) -> Call | None:
     step = walk.plan.steps[position]
     left_s = walk.deadline.left_s(committed=not walk.request.stream)
     slot = None
-    if left_s <= 0:
+    if left_s <= RESOLUTION_S:
         return None
     if step.deployment.concurrency is not None and (slot := walk.means.load.limiter(step.deployment).take()) is None:
         return None

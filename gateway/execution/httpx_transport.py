@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import httpx
 
@@ -29,15 +30,20 @@ def plain_httpx() -> HttpxTransport:
     next request, and so on, each person getting the answer to the one before.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return HttpxTransport(_NamesFirst(httpx.AsyncHTTPTransport(trust_env=False, limits=limits)))
+    tls = httpx.create_ssl_context(trust_env=False)
+    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, tls, trust_env=False, limits=limits)))
 
 
 class _NamesFirst(httpx.AsyncBaseTransport):
     """httpx's own, which hears of no name that doesn't answer: it has the loop look them up, in threads that all names
-    share and uvloop has two of, so that two silent ones would keep every provider from being connected to."""
+    share and uvloop has two of, so that two silent ones would keep every provider from being connected to.
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
+    Each request has a transport of its own, which is closed where no answer comes: httpcore keeps the connection of one
+    that is cancelled before its first byte for ever.
+    """
+
+    def __init__(self, transport: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._transport = transport
         self._names = Names()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -54,11 +60,12 @@ class _NamesFirst(httpx.AsyncBaseTransport):
         until = limit.when()
         if until is not None:
             times["connect"] = max(until - asyncio.get_running_loop().time(), 0)
-        return await self._inner.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._inner.aclose()
+        transport = self._transport()
+        try:
+            return await transport.handle_async_request(request)
+        except BaseException:
+            await transport.aclose()
+            raise
 
 
 class HttpxTransport:

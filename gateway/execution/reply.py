@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.execution.deadline import TimeLimit
 from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
@@ -12,9 +13,26 @@ from providers.failures import ProviderFailed
 from providers.transport import Tap
 from providers.wire import WireResponse
 
-__all__ = ["Reply"]
+__all__ = ["Body", "Reply"]
 
 _MAX_REFUSAL_BYTES = 1024 * 1024
+
+
+class Body(Protocol):
+    """Where the bytes come from."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known that nothing is left to read."""
+        ...
+
+    async def read(self, tap: Tap | None = None, /) -> bytes:
+        """The next bytes, none at the end; raises ProviderFailed. See Reply."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class Reply(ABC):

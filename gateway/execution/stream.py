@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.reply import Body
 from providers.adapter import StreamParser
 from providers.chat import (
     ChoiceFinish,
@@ -27,7 +28,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import Tap
 
-__all__ = ["AnswerStream", "Body", "LiveStream", "TakeText", "all_of", "pass_on"]
+__all__ = ["AnswerStream", "LiveStream", "TakeText", "all_of", "pass_on"]
 
 TakeText = Callable[[bytes], bool]
 """Takes the inside of a JSON string, more text of choice 0, to the client; False if it can't, which changes nothing."""
@@ -38,23 +39,6 @@ _REAL = frozenset({TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDel
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
-
-
-class Body(Protocol):
-    """Where the bytes come from."""
-
-    @property
-    def is_read(self) -> bool:
-        """Whether it is known that nothing is left to read."""
-        ...
-
-    async def read(self, tap: Tap | None = None, /) -> bytes:
-        """The next bytes, none at the end; raises ProviderFailed. See Incoming."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of it."""
-        ...
 
 
 class AnswerStream(Protocol):
@@ -117,6 +101,8 @@ class LiveStream:
         self._redact = redact
         self._limit: TimeLimit | None = None
         self._heard_at = 0.0
+        # Reads in a row that brought no more of an answer whose every choice has ended, from the one with the finish on.
+        self._idle_reads = 0
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._last: tuple[StreamEvent, ...] | None = None
@@ -227,17 +213,27 @@ class LiveStream:
         try:
             while not self._ended:
                 limit = self._limit or self._begin_limit()
-                self._heard_at = now = deadline.clock()
+                now = deadline.clock()
                 left_s = deadline.total_at - now
+                if self._idle_reads < 2:  # behind the finish, what is missing has one limit from here
+                    self._heard_at = now
+                elif (idle_s := self._heard_at + self._idle_s - now) <= 0:
+                    return self._cut(_STALLED)
                 limit.seconds = idle_s if idle_s < left_s else left_s
                 try:
                     with limit:
                         chunk = await self._reply.read(self._tap)
                 except TimeoutError:
-                    return self._cut(_STALLED if self._heard_at + idle_s < deadline.total_at else _OVER_TIME)
+                    return self._cut(_STALLED if self._heard_at + self._idle_s < deadline.total_at else _OVER_TIME)
                 except ProviderFailed as error:
                     return self._cut(error.failure)
-                if events := self._take(chunk):
+                events = self._take(chunk)
+                if events and events[-1].__class__ is not Heartbeat:
+                    self._idle_reads = 0
+                elif getattr(self._parser, "is_whole", False):
+                    # Only the end mark, and the usage, are missing: no comment puts that off.
+                    self._idle_reads += 1
+                if events:
                     return self._shown(events) if self._ended else events
             if self._has_tail:
                 self._has_tail = False

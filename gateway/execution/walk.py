@@ -9,7 +9,7 @@ from gateway.execution.attempt import Answer, Caller
 from gateway.execution.breaker import CLOSED, Breaker
 from gateway.execution.budget import RetryBudget
 from gateway.execution.call import Call
-from gateway.execution.deadline import Deadline
+from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.form import form_of, had_time
 from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges, hedged
@@ -83,7 +83,8 @@ class Walk:
             self.ended = True
             raise AttemptFailed
         left_s = self.deadline.left_s(committed=not self.request.stream)
-        if left_s <= 0:
+        # Nobody is sent a prompt because a timer fired a moment early.
+        if left_s <= RESOLUTION_S:
             if slot is not None:
                 slot.release()
             self.failure = Failure(FailureKind.DEADLINE, "the request's time is over")

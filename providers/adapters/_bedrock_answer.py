@@ -134,6 +134,11 @@ class ConverseStreamParser:
         self._assembler = self._reader.assembler
         self._decoder = EventStreamDecoder()
 
+    @property
+    def is_whole(self) -> bool:
+        """See EventStreamParser."""
+        return self._assembler.whole
+
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         if self._assembler.done:

@@ -46,6 +46,11 @@ class RelayingParser:
         """
         return self._awaited.only(data) if self._awaited is not None else None
 
+    @property
+    def is_whole(self) -> bool:
+        """See EventStreamParser."""
+        return self._assembler.whole
+
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         is_large = len(data) > MAX_LINE_BYTES

@@ -30,6 +30,10 @@ ordinary one, and the next step can answer. How the piece is cut into chunks and
 error arrives a moment later, the words are on their way to the client. Which of the two it is depends on the provider and
 the network, and can't be otherwise: to know that no error follows, each first word would have to wait for the next.
 
+The `log` of the table is our own pool's. httpx has fewer words: with `GATEWAY_TRANSPORT=httpx`, what is no valid HTTP is
+`connect` there until the head is whole, and `interrupted` behind it; a head that breaks off is `connect`. All of them are
+asked again, failed over and counted alike.
+
 | what the provider does | asked | with a fallback | alone, JSON | alone, stream | log |
 |---|---|---|---|---|---|
 """

@@ -8,6 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from gateway.execution.deadline import Deadline
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Plan, Step
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, TextDelta
@@ -213,6 +214,14 @@ async def test_a_wait_beyond_the_deadline_is_not_waited(bench: Bench) -> None:
         await bench.ask()
     assert (raised.value.failure.kind, raised.value.failure.retry_after_s) == (FailureKind.RATE_LIMITED, 86400)
     assert bench.waits == [0.0]
+
+
+async def test_nobody_is_asked_in_the_moment_by_which_a_timer_is_early(bench: Bench) -> None:
+    bench.router.post(FIRST).respond(json=answer_json())
+    bench.deadline = Deadline(0.0, 100.0005, 100.0005, lambda: 100.0)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert (raised.value.failure.kind, bench.tried) == (FailureKind.DEADLINE, [])
 
 
 async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:

@@ -25,6 +25,7 @@ from providers.chat import (
     Opened,
     StreamEvent,
     TextDelta,
+    UsageReport,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
@@ -390,6 +391,54 @@ async def test_the_time_counts_from_the_last_text_that_was_taken(total_s: float,
     events = await all_of(stream)
     assert cast(Failed, events[-1]).failure.detail == detail
     assert seen == [b"b"] * 3
+
+
+class Ticking(Pieces):
+    """Each read takes a second of this clock."""
+
+    def __init__(self, *script: object) -> None:
+        super().__init__(*script)
+        self.now = 100.0
+
+    def clock(self) -> float:
+        return self.now
+
+    async def read(self, tap: Tap | None = None) -> bytes:
+        piece = await super().read(tap)
+        self.now += 1
+        return piece
+
+
+@pytest.mark.parametrize("life", [b": alive\n\n", b":", b"event: ping\ndata: {}\n\n"], ids=["comments", "one", "pings"])
+async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alone(life: bytes) -> None:
+    pieces = Ticking(*WHOLE[:-1], *[life] * 100)
+    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    assert ending(await all_of(stream)) is None
+    # The words and the finish, and behind it as long as a stream may be silent.
+    assert pieces.reads == len(WHOLE) - 1 + 5
+    assert pieces.closed >= 1
+
+
+async def test_the_usage_behind_comments_behind_the_finish_is_counted() -> None:
+    usage = b'data: {"id":"s","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
+    pieces = Ticking(*WHOLE[:-1], *[b": alive\n\n"] * 3, usage, *[b": alive\n\n"] * 100)
+    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    events = await all_of(stream)
+    assert ending(events) is None
+    assert [event.usage.total_tokens for event in events if isinstance(event, UsageReport)] == [5]
+
+
+async def test_a_choice_that_follows_another_has_all_the_signs_of_life_again() -> None:
+    second = chunk("b").replace(b'"index":0', b'"index":1')
+    end = chunk(finish="stop").replace(b'"index":0', b'"index":1')
+    alive = [b": alive\n\n"] * 4
+    script = (chunk("a"), chunk(finish="stop"), *alive, second, *alive, *alive, second, end, DONE)
+    pieces = Ticking(*script)
+    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    events = await all_of(stream)
+    assert ending(events) is None
+    assert [event.text for event in events if isinstance(event, TextDelta) and event.choice == 1] == ["b", "b"]
+    assert sum(isinstance(event, ChoiceFinish) for event in events) == 2
 
 
 # --- what stands behind a whole answer ------------------------------------------------------------
