@@ -102,13 +102,14 @@ def _about_messages(
 ) -> Iterator[Objection]:
     rule = row.requests
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
+    continued = rule.prefill.message if rule.prefill is not None else {}
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         yield Objection(f"messages has more than {rule.most_messages} entries", "messages")
     if rule.turns == "alternate":
-        yield from _about_turns(messages)
-    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages):
+        yield from _about_turns(messages, continued)
+    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages, continued):
         yield Objection("The reasoning_content in the thinking mode must be passed back to the API.", "messages")
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
@@ -123,10 +124,9 @@ def _about_messages(
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
-            if rule.prefill is not None:
-                fields |= set(rule.prefill.message)
-                if position < len(messages) - 1 and any(message.get(name) for name in rule.prefill.message):
-                    yield Objection(f"{place}: only the last message may be continued", place)
+            fields |= set(continued)
+            if position < len(messages) - 1 and any(map(message.get, continued)):
+                yield Objection(f"{place}: only the last message may be continued", place)
         yield from (
             Objection(f"{place}.{name}: Extra inputs are not permitted", place) for name in message.keys() - fields
         )
@@ -138,13 +138,13 @@ def _about_messages(
         yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
 
 
-def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
-    """Whether an answer of the assistant is without its thoughts in a turn that has calls."""
+def _owes_thoughts(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
+    """Whether an answer, but for one to be `continued`, is without its thoughts in a turn that has calls."""
     calls = owes = False
     for message in messages:
         if message.get("role") == "user":
             calls = owes = False
-        elif message.get("role") == "assistant" and not message.get("prefix") and not message.get("partial"):
+        elif message.get("role") == "assistant" and not any(map(message.get, continued)):
             calls = calls or bool(message.get("tool_calls"))
             owes = owes or not read_str(message, "reasoning_content")
         if calls and owes:
@@ -152,15 +152,15 @@ def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
     return False
 
 
-def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[Objection]:
-    """What a vendor says of who speaks when, where it minds."""
+def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> Iterator[Objection]:
+    """What a vendor says of who speaks when, where it minds; the last answer may be one to be `continued`."""
     if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
         yield Objection(f"messages[{wrong}]: user (tool) and assistant must alternate", f"messages[{wrong}]")
     for message in messages:
         if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):
             yield Objection("Assistant message must have either content or tool_calls, but not none.", "messages")
     last = messages[-1] if messages else {}
-    if last.get("role") not in ("user", "tool") and not last.get("prefix"):
+    if last.get("role") not in ("user", "tool") and not any(map(last.get, continued)):
         yield Objection("Expected last role User or Tool (or Assistant with prefix True) for serving", "messages")
 
 
