@@ -101,7 +101,7 @@ class LiveStream:
         self._redact = redact
         self._limit: TimeLimit | None = None
         self._heard_at = 0.0
-        # Reads in a row that brought no more of an answer whose every choice has ended, from the one with the finish on.
+        # Reads in a row that brought no more of an answer whose choices have all ended; the one with the finish counts.
         self._idle_reads = 0
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()

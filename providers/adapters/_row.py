@@ -127,10 +127,10 @@ class Answers:
     """How an answer differs from OpenAI's.
 
     finish: words for the end beyond the usual ones; one may mean a failure. safety: fields of a choice, or of the
-    answer, that are set where the safety system stepped in. cached: further places in `usage` of the cached tokens.
-    usage_in_choices: usage may stand in a choice. inline_thoughts: thoughts stand in the text, within <think> tags.
-    message_is_delta: a stream's choices have `message` for `delta`. stop_left_in: the text ends with the words
-    of `stop` that ended it. events: the name of an event -> what it means.
+    answer, that are set where the safety system stepped in. cached: further places in `usage` of the cached tokens,
+    dotted. usage_in_choices: usage may stand in a choice. inline_thoughts: thoughts stand in the text, within <think>
+    tags. message_is_delta: a stream's choices have `message` for `delta`. stop_left_in: the text ends with the words of
+    `stop` that ended it. events: the name of an event -> what it means.
     """
 
     finish: Mapping[str, Ending] = field(default_factory=dict)

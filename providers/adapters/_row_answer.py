@@ -151,5 +151,12 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     usage = read_usage(source)
     if usage.cached_tokens or not rule.cached:
         return usage
-    cached = next(filter(None, (read_count(source, name) for name in rule.cached)), 0)
+    cached = next(filter(None, (_count_at(source, place) for place in rule.cached)), 0)
     return Usage(usage.prompt_tokens, usage.completion_tokens, cached, usage.reasoning_tokens)
+
+
+def _count_at(source: Mapping[str, object], place: str) -> int:
+    *above, last = place.split(".")
+    for name in above:
+        source = read_map(source, name)
+    return read_count(source, last)

@@ -47,6 +47,7 @@ _PNG = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
+_JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD/2Q=="
 _WEATHER = Tool(
     "get_weather",
     "The weather in a city.",
@@ -147,8 +148,8 @@ def _plain_requests() -> Iterator[tuple[str, ChatRequest]]:
 
 def feature_requests() -> dict[str, dict[str, ChatRequest]]:
     """For each feature the requests that need it and nothing else."""
-    picture, address = ImagePart(_PNG), ImagePart("https://images.example.com/a%20cat.png")
-    image = question(UserMessage((TextPart("What is this?"), picture, TextPart("And this?"), picture)))
+    picture, photo, address = ImagePart(_PNG), ImagePart(_JPEG), ImagePart("https://images.example.com/a%20cat.png")
+    image = question(UserMessage((TextPart("What is this?"), picture, TextPart("And this?"), photo)))
     tools = replace(question(), tools=(_WEATHER, _CLOCK))
     return {
         "tools": {

@@ -69,6 +69,10 @@ def check_wire(wire: WireRequest, base_path: str) -> None:
         assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), (
             f"path {wire.path!r}: dot segment; no encoding hides one, so raise UnsupportedFeature for such a name"
         )
+    names = [name for name, _ in wire.headers]
+    assert len(set(names)) == len(names), f"a header stands twice: {names!r}"
+    content_type = dict(wire.headers).get("content-type", "")
+    assert "json" in content_type, f"content-type {content_type!r}: nobody adds the one of a JSON body"
     for name, value in wire.headers:
         assert _TOKEN.fullmatch(name), f"header name {name!r} is no lower-case token"
         assert name not in _NOT_THEIRS, f"header {name!r} is written by whoever sends the request"

@@ -152,6 +152,8 @@ def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object
             pass
         case _:
             assert_never(wanted.response_format)
+    if any(tool.strict for tool in wanted.tools):
+        said["strict_tools"] = [tool.name for tool in request.tools if tool.strict]
     if names := _names(wanted):
         said["message_name"] = [name for name in _names(request) if name in names]
     if _details(wanted):

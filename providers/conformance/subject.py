@@ -52,6 +52,12 @@ class Subject:
         return stream_type_of(self.dialect) == SERVER_SENT_EVENTS
 
     @property
+    def streams_lines(self) -> bool:
+        """Whether its streams are lines of JSON."""
+        kind = stream_type_of(self.dialect).partition(";")[0].strip().lower()
+        return kind in ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+
+    @property
     def uncounted(self) -> frozenset[str]:
         """What the provider's usage doesn't tell."""
         return uncounted_by(self.dialect)

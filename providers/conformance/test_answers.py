@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from providers.adapter import WireResponse
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
+from providers.conformance.additions import with_new_members, without_new_members
 from providers.conformance.cases import AnswerCase, completion_of, question, rich_answer
 from providers.conformance.checks import check_answer, check_ends_once, check_order, content_events
 from providers.conformance.subject import Subject
+from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand
+from providers.simulator.dialect import stream_type_of
+
+_MOMENT_S = 1_795_000_000.0
 
 
 def _whole(case: AnswerCase) -> ChatCompletion | None:
@@ -62,6 +68,44 @@ def test_thoughts_and_refusals_that_are_sent_are_read(subject: Subject, kind: st
     for answer in (subject.answer(case.completion, case.request), _streamed(case)):
         got = answer.choices[0].message
         assert words == (got.reasoning if thinks else got.refusal or text_of(got.content))
+
+
+def test_unknown_fields_of_a_whole_answer_make_no_difference(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    response = subject.dialect.write_answer(completion, subject.asked(request))
+    grown = replace(response, body=with_new_members(response.body))
+    whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, grown))
+    assert without_new_members(read) == without_new_members(whole)
+
+
+def test_a_stream_is_known_by_its_content_type(subject: Subject) -> None:
+    """What is called JSON is one body, which is read at its end; anything else but a page is a stream."""
+    completion, request = rich_answer(subject)
+    stream = subject.stream(completion, request)
+    content_type = stream_type_of(subject.dialect)
+    head = WireResponse(200, {"content-type": content_type}, b"", _MOMENT_S)
+    reader = AnswerReader(subject.adapter, head, subject.target)
+    events = [event for piece in stream for event in reader.feed(piece)]
+    assert content_events(list(expand(events))), f"{content_type!r} is read as one body: a stream needs another word"
+    assert isinstance(check_ends_once([*events, *reader.close()]), Finished)
+
+
+def test_ids_that_a_provider_doesn_t_give_differ_between_answers(subject: Subject) -> None:
+    """A conversation has several answers with calls: what is called `call_0` in each can't be told apart."""
+    completion, request = rich_answer(subject)
+    if not completion.choices[0].message.tool_calls:
+        return
+    seen: set[str] = set()
+    for number in range(2):
+        turn = replace(completion, id=f"resp-{number}")
+        calls = [replace(call, id=f"{call.id}-{number}") for call in turn.choices[0].message.tool_calls]
+        message = replace(turn.choices[0].message, tool_calls=tuple(calls))
+        turn = replace(turn, choices=(replace(turn.choices[0], message=message),))
+        response = subject.dialect.write_answer(turn, subject.asked(request))
+        response = replace(response, received_at=_MOMENT_S + number)
+        ids = {call.id for call in read_answer(subject.adapter, response, subject.target).choices[0].message.tool_calls}
+        assert not seen & ids, f"two answers have calls with the same ids: {sorted(seen & ids)}"
+        seen |= ids
 
 
 def test_a_stream_is_in_canonical_order(subject: Subject) -> None:

@@ -9,7 +9,7 @@ from email.utils import formatdate
 import pytest
 
 from providers.adapter import WireResponse
-from providers.chat import ChoiceFinish, Finished, StreamEvent
+from providers.chat import ChoiceFinish, Failed, Finished, StreamEvent
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import check_ends_once, content_events
 from providers.conformance.subject import Subject
@@ -157,8 +157,21 @@ def test_an_error_with_status_200_is_no_answer(subject: Subject, kind: FailureKi
         return
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(replace(error, status=200), subject.target)
+    became = raised.value.failure.kind
     if kind is FailureKind.CONTENT_FILTER:
-        assert raised.value.failure.kind is FailureKind.CONTENT_FILTER
+        assert became is FailureKind.CONTENT_FILTER
+    said = _kind_by_its_word(subject, error)
+    assert said in (None, became), f"{error.body!r} means {said} with any status, and became {became} with 200"
+
+
+def test_a_time_to_wait_is_read_with_status_200(subject: Subject) -> None:
+    response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429, _AFTER_S)
+    if response.status < 400:
+        return
+    told = subject.adapter.classify_error(response)
+    with pytest.raises(ProviderFailed) as raised:
+        subject.adapter.parse_response(replace(response, status=200), subject.target)
+    assert raised.value.failure.retry_after_s == told.retry_after_s
 
 
 @_each_kind
@@ -168,6 +181,39 @@ def test_an_error_as_the_first_event(subject: Subject, kind: FailureKind, status
         events = subject.events(stream[:cut], stream[cut:])
         _check_ended_by(kind, status, events)
         assert not content_events(events)
+
+
+@_each_kind
+def test_what_an_error_event_says(subject: Subject, kind: FailureKind, status: int) -> None:
+    """As with a status: nothing of theirs for the client, a word for the log, and the kind by its code."""
+    event, error = subject.dialect.write_error_event(kind), subject.dialect.write_error(kind, status)
+    ended = check_ends_once(subject.events(event))
+    if isinstance(ended, Finished):
+        return
+    failure = ended.failure
+    for body in _documents_in(event):
+        if _texts(body):
+            assert failure.code or failure.detail, f"of {event!r} nothing is left for the log"
+        told = subject.adapter.classify_error(error)
+        if failure.code is not None and failure.code == told.code:
+            said = _kind_by_its_word(subject, error)
+            assert said in (None, failure.kind), f"{failure.code} means {said}, and became {failure.kind} in a stream"
+        for marked in _marked(body):
+            last = subject.events(event.replace(body, marked))[-1]
+            assert not isinstance(last, Failed) or _MARK not in last.failure.message, f"{marked!r} is repeated"
+
+
+def _kind_by_its_word(subject: Subject, error: WireResponse) -> FailureKind | None:
+    """What the error means by its body alone; None where the status decides, or a header."""
+    bare = (replace(error, status=status, headers={}) for status in (error.status, 400, 500))
+    kinds = {subject.adapter.classify_error(one).kind for one in bare}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _documents_in(event: bytes) -> list[bytes]:
+    """The JSON objects of an event, each in a `data` field or on a line of its own."""
+    lines = (line.removeprefix(b"data:").strip() for line in event.split(b"\n"))
+    return [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
 
 @_each_kind

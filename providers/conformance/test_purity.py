@@ -21,6 +21,9 @@ _FORBIDDEN_NAMES = (
 )
 _CLOCK_OR_FILE = re.compile(r"(.*\.)?(now|utcnow|today|uuid[14])|open|print|input")
 _CHANGES = frozenset("add append clear discard extend insert pop popitem remove setdefault update".split())
+_CHANGEABLE = frozenset("list dict set bytearray defaultdict deque Counter OrderedDict count".split())
+_MAKING = frozenset({"__init__", "__new__", "__post_init__"})
+_SHARED = "{module}, line {line}: `{name}` is every request's; what is kept there changes another one"
 _FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
 
 
@@ -73,10 +76,13 @@ def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
                 assert not _CLOCK_OR_FILE.fullmatch(name), f"{where}: {name}() is no pure function"
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
-                for name, line in _changed_in(function):
-                    assert name not in shared, (
-                        f"{module}, line {line}: `{name}` is every request's; what is kept there changes another one"
-                    )
+                kept = {argument.arg for argument in _kept_arguments(function)}
+                for name, line in _changed_in(function, kept):
+                    assert name not in shared | kept, _SHARED.format(module=module, line=line, name=name)
+        for method in _methods(tree, type(subject.adapter), module):
+            this = method.args.args[0].arg if method.args.args else ""
+            for name, line in _changed_in(method, {this}):
+                assert name != this, _SHARED.format(module=module, line=line, name=this)
 
 
 def _bound_by(statement: ast.stmt) -> Iterator[str]:
@@ -87,17 +93,45 @@ def _bound_by(statement: ast.stmt) -> Iterator[str]:
     yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-def _changed_in(function: ast.FunctionDef) -> Iterator[tuple[str, int]]:
+def _kept_arguments(function: ast.FunctionDef) -> Iterator[ast.arg]:
+    """Those whose default can be changed: it is made once, and is there again in the next call."""
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    pairs = [*zip(reversed(arguments), reversed(function.args.defaults), strict=False)]
+    pairs += [
+        (one, default)
+        for one, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        if default
+    ]
+    for argument, default in pairs:
+        called = ast.unparse(default.func).rpartition(".")[2] if isinstance(default, ast.Call) else ""
+        if isinstance(default, ast.List | ast.Dict | ast.Set) or called in _CHANGEABLE:
+            yield argument
+
+
+def _methods(tree: ast.Module, adapter: type, module: str) -> Iterator[ast.FunctionDef]:
+    """The functions of the adapter's own classes in this module, which share one value: the adapter."""
+    names = {one.__name__ for one in adapter.__mro__ if one.__module__ == module}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name in names:
+            yield from (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name not in _MAKING)
+
+
+def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[str, int]]:
     """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
-    `X.add(v)`."""
+    `X.a.add(v)`, `next(X)`."""
     own = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+    own -= not_own
     for node in ast.walk(function):
         changed: ast.expr | None = None
         if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
             changed = node.value
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
             changed = node.func.value
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "next" and node.args:
+            changed = node.args[0]
+        while isinstance(changed, ast.Attribute | ast.Subscript):
+            changed = changed.value
         if isinstance(changed, ast.Name) and changed.id not in own:
             yield changed.id, changed.lineno
 

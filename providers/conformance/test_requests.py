@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target
+from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target, known_models
 from providers.conformance.cases import RequestCase, feature_requests, question, rich_answer
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, parameters, tools_asked
+from providers.conformance.odd_histories import ODD_CALLS, ODD_HISTORIES
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.fitting import ANSWERS_ITSELF, FEATURES, PARAMETERS
@@ -107,6 +108,31 @@ def test_nothing_is_dropped_in_silence(subject: Subject) -> None:
         for name, request in requests.items():
             with pytest.raises(UnsupportedFeature):
                 pytest.fail(f"{name} was sent as {subject.build(request)}, though '{feature}' is not claimed")
+
+
+@pytest.mark.parametrize("history", ODD_HISTORIES)
+def test_an_odd_history_is_sent_or_refused(subject: Subject, history: str) -> None:
+    """Clients send what a model has said, and models write what is no JSON: who can't send that says so by a
+    `ProviderError`, and the client is told its mistake. Any other exception is the gateway's own fault to it."""
+    if "tools" not in subject.features and history in ODD_CALLS:
+        return
+    try:
+        wire = subject.build(ODD_HISTORIES[history])
+    except ProviderError:
+        return
+    check_wire(wire, subject.target.base_path)
+    assert as_map(loads(wire.body))
+
+
+def test_an_effort_makes_a_difference(family: Subject) -> None:
+    """Of those that the model knows; where none are known, of the usual ones."""
+    if "reasoning_effort" not in family.parameters:
+        return
+    efforts = family.facts.efforts or (() if known_models(family.adapter) else ("low", "medium", "high"))
+    built = [family.build(replace(question(), reasoning_effort=effort)) for effort in efforts]
+    assert not built or len(efforts) == 1 or any(one != family.build(question()) for one in built), (
+        "`reasoning_effort` is claimed and makes no difference"
+    )
 
 
 def test_usage_is_not_asked_for_where_the_server_has_no_field_for_it(subject: Subject) -> None:

@@ -19,11 +19,12 @@ from providers.chat import (
     ToolCall,
     ToolCallDelta,
 )
+from providers.conformance.additions import NEW_EVENT, NEW_LINE, event_with_new_members, without_new_members
 from providers.conformance.cases import completion_of, feature_requests, question, rich_answer
 from providers.conformance.checks import check_ends_once, without_heartbeats
 from providers.conformance.subject import Subject
 from providers.folding import fold
-from providers.json_values import JsonError, dumps, loads
+from providers.json_values import loads
 
 _LINE_ENDS = pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
 
@@ -162,14 +163,29 @@ def test_nothing_is_read_behind_the_end_mark(sse_subject: Subject) -> None:
             assert sse_subject.folded(*events, mark, *behind) == whole, f"{mark!r} with {behind!r} behind it"
 
 
-def test_unknown_fields_and_events_make_no_difference(sse_subject: Subject) -> None:
-    completion, request = rich_answer(sse_subject)
-    events = sse_subject.stream(completion, request)
-    marked = [_with_new_field(event) for event in events]
-    assert marked != list(events)
-    unknown = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\n\n"
-    pieces = [piece for event in marked for piece in (unknown, event)]
-    assert without_heartbeats(sse_subject.events(*pieces)) == without_heartbeats(sse_subject.events(*events))
+def test_unknown_fields_and_events_make_no_difference(subject: Subject) -> None:
+    completion, request = rich_answer(subject)
+    events = subject.stream(completion, request)
+    marked = [event_with_new_members(event) for event in events]
+    unknown = NEW_EVENT if subject.streams_text else NEW_LINE if subject.streams_lines else b""
+    assert marked != list(events) or not unknown
+    whole = subject.folded(*events)
+    for pieces in (marked, [piece for event in events for piece in (unknown, event)]):
+        assert without_new_members(subject.folded(*pieces)) == without_new_members(whole)
+
+
+def test_blank_lines_and_other_line_ends_make_no_difference(subject: Subject) -> None:
+    """Of lines of JSON; those of server-sent events have cases of their own."""
+    if not subject.streams_lines:
+        return
+    completion, request = rich_answer(subject)
+    events = subject.stream(completion, request)
+    whole = without_heartbeats(subject.events(*events))
+    for pieces in (
+        [event.removesuffix(b"\n") + b"\r\n" for event in events],
+        [b"\n", b"\r\n", *(event + b"\n" for event in events)],
+    ):
+        assert without_heartbeats(subject.events(*pieces)) == whole
 
 
 def _with_data(event: bytes, write: Callable[[bytes], bytes]) -> bytes:
@@ -180,19 +196,4 @@ def _with_data(event: bytes, write: Callable[[bytes], bytes]) -> bytes:
             lines += [b"data: " + one for one in write(line[5:]).splitlines()]
         else:
             lines.append(line)
-    return b"\n".join(lines)
-
-
-def _with_new_field(event: bytes) -> bytes:
-    """The event with a member that no provider has yet."""
-    lines = event.split(b"\n")
-    for position, line in enumerate(lines):
-        if not line.startswith(b"data:"):
-            continue
-        try:
-            value = loads(line[5:])
-        except JsonError:
-            continue
-        if isinstance(value, dict):
-            lines[position] = b"data:" + dumps({"x_new": {"deep": [None, 1.5]}, **value, "x_last": "\u2028"})
     return b"\n".join(lines)

@@ -91,13 +91,14 @@ def _about_numbers(body: Mapping[str, object], row: Row) -> Iterator[str]:
 def _about_messages(body: Mapping[str, object], row: Row, able: frozenset[str], facts: ModelFacts) -> Iterator[str]:
     rule = row.requests
     details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
+    continued = rule.prefill.message if rule.prefill is not None else {}
     names = {"name"} if "message_name" in row.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         yield f"messages has more than {rule.most_messages} entries"
     if rule.turns == "alternate":
-        yield from _about_turns(messages)
-    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages):
+        yield from _about_turns(messages, continued)
+    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages, continued):
         yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
@@ -110,10 +111,9 @@ def _about_messages(body: Mapping[str, object], row: Row, able: frozenset[str], 
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
-            if rule.prefill is not None:
-                fields |= set(rule.prefill.message)
-                if position < len(messages) - 1 and any(message.get(name) for name in rule.prefill.message):
-                    yield f"{place}: only the last message may be continued"
+            fields |= set(continued)
+            if position < len(messages) - 1 and any(map(message.get, continued)):
+                yield f"{place}: only the last message may be continued"
         yield from (f"{place}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
         calls = [as_map(call) for call in read_list(message, "tool_calls")]
         ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
@@ -123,13 +123,13 @@ def _about_messages(body: Mapping[str, object], row: Row, able: frozenset[str], 
         yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
 
 
-def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
-    """Whether an answer of the assistant is without its thoughts in a turn that has calls."""
+def _owes_thoughts(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
+    """Whether an answer, but for one to be `continued`, is without its thoughts in a turn that has calls."""
     calls = owes = False
     for message in messages:
         if message.get("role") == "user":
             calls = owes = False
-        elif message.get("role") == "assistant" and not message.get("prefix") and not message.get("partial"):
+        elif message.get("role") == "assistant" and not any(map(message.get, continued)):
             calls = calls or bool(message.get("tool_calls"))
             owes = owes or not read_str(message, "reasoning_content")
         if calls and owes:
@@ -137,15 +137,15 @@ def _owes_thoughts(messages: Sequence[Mapping[str, object]]) -> bool:
     return False
 
 
-def _about_turns(messages: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """What a vendor says of who speaks when, where it minds."""
+def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> Iterator[str]:
+    """What a vendor says of who speaks when, where it minds; the last answer may be one to be `continued`."""
     if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
         yield f"messages[{wrong}]: user (tool) and assistant must alternate"
     for message in messages:
         if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):
             yield "Assistant message must have either content or tool_calls, but not none."
     last = messages[-1] if messages else {}
-    if last.get("role") not in ("user", "tool") and not last.get("prefix"):
+    if last.get("role") not in ("user", "tool") and not any(map(last.get, continued)):
         yield "Expected last role User or Tool (or Assistant with prefix True) for serving"
 
 

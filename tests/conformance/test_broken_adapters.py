@@ -17,6 +17,7 @@ import pytest
 from providers.adapter import Adapter, Capabilities, StreamParser, Target, WireRequest, WireResponse
 from providers.adapters.openai import COMPATIBLE, OpenAIAdapter
 from providers.chat import (
+    AssistantMessage,
     ChatCompletion,
     ChatRequest,
     ChoiceFinish,
@@ -41,6 +42,7 @@ from providers.conformance.selection import select
 from providers.conformance.subject import Subject, subjects_of
 from providers.conformance.wire import WireError, find_wire_cases
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import loads
 from providers.simulator.openai import DIALECT, OpenAIDialect
 
 pytestmark = pytest.mark.slow  # runs the whole kit over and over
@@ -224,6 +226,60 @@ def uncounted(response: WireResponse, target: Target) -> ChatCompletion:
     return replace(COMPATIBLE.parse_response(response, target), usage=None)
 
 
+def reading_arguments(request: ChatRequest, target: Target) -> WireRequest:
+    for message in request.messages:
+        for call in message.tool_calls if isinstance(message, AssistantMessage) else ():
+            loads(call.arguments)
+    return COMPATIBLE.build_request(request, target)
+
+
+class Strict(Parser):
+    """Fails at what it doesn't know."""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        if b"x_new" in data:
+            return (Failed(Failure(FailureKind.MALFORMED, "an unknown field")),)
+        return super().feed(data)
+
+
+def strict_answer(response: WireResponse, target: Target) -> ChatCompletion:
+    if b"x_new" in response.body:
+        raise ProviderFailed(Failure(FailureKind.MALFORMED, "an unknown field"))
+    return COMPATIBLE.parse_response(response, target)
+
+
+def numbered_calls(response: WireResponse, target: Target) -> ChatCompletion:
+    answer = COMPATIBLE.parse_response(response, target)
+    message = answer.choices[0].message
+    calls = tuple(replace(call, id=f"call_{number}") for number, call in enumerate(message.tool_calls))
+    return replace(answer, choices=(replace(answer.choices[0], message=replace(message, tool_calls=calls)),))
+
+
+def failing(change: Callable[[Failure], Failure], response: WireResponse, target: Target) -> ChatCompletion:
+    try:
+        return COMPATIBLE.parse_response(response, target)
+    except ProviderFailed as error:
+        raise ProviderFailed(change(error.failure)) from None
+
+
+def blaming_the_key(response: WireResponse, target: Target) -> ChatCompletion:
+    return failing(lambda failure: replace(failure, kind=FailureKind.CREDENTIALS), response, target)
+
+
+def impatient(response: WireResponse, target: Target) -> ChatCompletion:
+    return failing(lambda failure: replace(failure, retry_after_s=None), response, target)
+
+
+def quoted(event: StreamEvent) -> StreamEvent:
+    if not isinstance(event, Failed):
+        return event
+    return replace(event, failure=replace(event.failure, message=event.failure.detail or "it failed"))
+
+
+def silenced(event: StreamEvent) -> StreamEvent:
+    return replace(event, failure=replace(event.failure, code=None, detail="")) if isinstance(event, Failed) else event
+
+
 _numbers = count()
 _texts_only = Capabilities(COMPATIBLE.capabilities.features - {"vision"}, COMPATIBLE.capabilities.parameters)
 
@@ -398,6 +454,54 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         replace(GOOD, parser=lambda _: Holding()),
         lambda one: garbage.test_a_line_without_an_end_is_given_up(one, b"x"),
     ),
+    "a body without its content type": (
+        sending(lambda wire: replace(wire, headers=())),
+        each_request(requests.test_path_and_headers),
+    ),
+    "a header stands twice": (
+        sending(lambda wire: replace(wire, headers=(("content-type", "text/plain"), *wire.headers))),
+        each_request(requests.test_path_and_headers),
+    ),
+    "every image is a PNG": (
+        sending(lambda wire: replace(wire, body=wire.body.replace(b"image/jpeg", b"image/png"))),
+        each_request(requests.test_the_provider_understands_the_same),
+    ),
+    "arguments that are no JSON raise": (
+        replace(GOOD, build=reading_arguments),
+        lambda one: requests.test_an_odd_history_is_sent_or_refused(one, "arguments {broken"),
+    ),
+    "an effort is lost": (
+        asking(lambda request: replace(request, reasoning_effort=None)),
+        requests.test_an_effort_makes_a_difference,
+    ),
+    "a new member fails a stream": (
+        replace(GOOD, parser=lambda _: Strict(lambda event: [event])),
+        streams.test_unknown_fields_and_events_make_no_difference,
+    ),
+    "a new member fails an answer": (
+        replace(GOOD, parse=strict_answer),
+        answers.test_unknown_fields_of_a_whole_answer_make_no_difference,
+    ),
+    "ids of calls are the same in each answer": (
+        replace(GOOD, parse=numbered_calls),
+        answers.test_ids_that_a_provider_doesn_t_give_differ_between_answers,
+    ),
+    "a code means something else with status 200": (
+        replace(GOOD, parse=blaming_the_key),
+        lambda one: errors.test_an_error_with_status_200_is_no_answer(one, FailureKind.QUOTA, 429),
+    ),
+    "a time to wait is lost with status 200": (
+        replace(GOOD, parse=impatient),
+        errors.test_a_time_to_wait_is_read_with_status_200,
+    ),
+    "a stream's error repeats the provider's words": (
+        parsing(lambda event: [quoted(event)]),
+        lambda one: errors.test_what_an_error_event_says(one, *_ERROR),
+    ),
+    "a stream's error leaves nothing for the log": (
+        parsing(lambda event: [silenced(event)]),
+        lambda one: errors.test_what_an_error_event_says(one, *_ERROR),
+    ),
     "an error in the middle is passed over": (
         parsing(finished_anyway),
         lambda one: errors.test_an_error_in_the_middle(one, *_ERROR),
@@ -430,6 +534,50 @@ def test_errors_that_are_no_json_are_no_fault() -> None:
     one = replace(subject(GOOD), dialect=Plainspoken("openai-compatible"))
     garbage.test_an_error_with_something_wrong_in_it(one)
     errors.test_no_text_of_theirs_reaches_the_client(one, *_ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class InLines(OpenAIDialect):
+    """A vendor whose streams are lines of JSON."""
+
+    stream_type: str = "application/x-ndjson"
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        events = super(InLines, self).write_stream(completion, request)
+        return tuple(event.removeprefix(b"data: ").rstrip() + b"\n" for event in events if b"{" in event)
+
+
+class Lines(Parser):
+    """Reads each line as JSON; of a blank one it makes what `blank` is."""
+
+    def __init__(self, blank: bytes) -> None:
+        super().__init__(lambda event: [event])
+        self._blank, self._rest = blank, b""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        events = b"".join(b"data: " + (line.strip() or self._blank) + b"\n\n" for line in lines)
+        return super().feed(events)
+
+
+@pytest.mark.parametrize(("blank", "is_right"), [(b"[]", False), (b"", True)], ids=["failing", "passed_over"])
+def test_the_kit_sees_that_a_blank_line_is_no_json(blank: bytes, is_right: bool) -> None:
+    one = replace(subject(replace(GOOD, parser=lambda _: Lines(blank))), dialect=InLines("openai-compatible"))
+    assert one.streams_lines
+    if is_right:
+        streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
+        streams.test_unknown_fields_and_events_make_no_difference(one)
+        return
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
+
+
+def test_the_kit_sees_that_a_stream_is_called_json() -> None:
+    called_json = InLines("openai-compatible", stream_type="application/stream+json")
+    one = replace(subject(replace(GOOD, parser=lambda _: Lines(b""))), dialect=InLines("openai-compatible"))
+    answers.test_a_stream_is_known_by_its_content_type(one)
+    with pytest.raises(AssertionError, match="another word"):
+        answers.test_a_stream_is_known_by_its_content_type(replace(one, dialect=called_json))
 
 
 def test_a_line_of_json_is_broken_as_an_event_is() -> None:
@@ -469,15 +617,21 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
         "class Seen:\n    last = ''\ndef note(id):\n    Seen.last = id\n",
         "from pathlib import Path\ndef note(id):\n    Path('/tmp/ids').write_text(id)\n",
         "import logging\ndef note(id):\n    logging.warning(id)\n",
+        "class Seen:\n    ids = []\ndef note(id):\n    Seen.ids.append(id)\n",
+        "def note(id, seen={}):\n    seen[id] = True\n",
+        "from itertools import count\n_NUMBERS = count()\ndef number():\n    return next(_NUMBERS)\n",
+        "class Noting:\n    seen = {}\n    def note(self, id):\n        self.seen[id] = True\n",
     ],
-    ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log".split(),
+    ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log list_of_a_class "
+    "default counter adapter".split(),
 )
 def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"vendor_that_is_not_pure_{crc32(source.encode())}"
+    bases = "Noting, OpenAIAdapter" if "class Noting" in source else "OpenAIAdapter"
     (tmp_path / f"{name}.py").write_text(
         f"{source}"
         "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
-        "class Mine(OpenAIAdapter):\n    pass\n"
+        f"class Mine({bases}):\n    pass\n"
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
     monkeypatch.syspath_prepend(tmp_path)

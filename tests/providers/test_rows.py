@@ -226,6 +226,28 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     assert adapter.classify_error(dialect.write_error(FailureKind.QUOTA, 429)).kind is FailureKind.QUOTA
 
 
+def test_cached_tokens_are_counted_at_a_dotted_place() -> None:
+    adapter = adapter_of('name = "acme"\n[dialect.answer]\ncached = ["stash.hits", "stash.deep.hits"]\n')
+    usage = b'{"prompt_tokens": 9, "completion_tokens": 2, "stash": {"deep": {"hits": 4}}}'
+    body = b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": ' + usage + b"}"
+    answer = adapter.parse_response(WireResponse(200, {}, body, 0), target(adapter, "acme-1"))
+    assert answer.usage is not None
+    assert answer.usage.cached_tokens == 4
+
+
+@pytest.mark.parametrize("form", ["prefix", "partial", "go_on"])
+def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(form: str) -> None:
+    head = 'name = "acme"\n[dialect]\nfeatures = ["prefill"]\n'
+    rule = f'[dialect.request]\nturns = "alternate"\nprefill = {{ message = {{ {form} = true }} }}\n'
+    adapter = adapter_of(head + rule)
+    facts = target(adapter, "acme-1").facts
+    last: dict[str, object] = {"role": "assistant", "content": "One,"}
+    body = {"model": "acme-1", "messages": [{"role": "user", "content": "Count."}, last]}
+    assert [*objections(body, adapter.row, facts, "/v1/chat/completions")]
+    last[form] = True
+    assert not [*objections(body, adapter.row, facts, "/v1/chat/completions")]
+
+
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
