@@ -14,7 +14,7 @@ from bench.config import chat_body, client_headers
 from bench.processes import Cores, Process, free_port
 from bench.subjects import CHAT, ROOT, Request, Running, ask, chats, python_environ, versions
 
-__all__ = ["Floor", "LiteLLM", "Naive", "Nginx"]
+__all__ = ["Floor", "Lean", "LiteLLM", "Naive", "Nginx"]
 
 
 def _by_uvicorn(python: str, name: str, folder: Path, cores: Cores, **environ: str) -> Running:
@@ -67,6 +67,27 @@ class Floor:
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`; the provider's ports are not needed."""
         return _by_uvicorn(self.python, self.name, folder, cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Lean:
+    """`bench/lean.py` under uvicorn with uvloop and httptools: between client and provider, and nothing else."""
+
+    python: str = sys.executable
+    name: str = "lean"
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """It streams nothing."""
+        return chats({"json": "any"})
+
+    def version(self) -> str:
+        """Of the interpreter and what carries the load."""
+        return versions(self.python, "uvicorn", "uvloop", "httptools", "orjson")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`."""
+        return _by_uvicorn(self.python, self.name, folder, cores, LEAN_UPSTREAM=str(ports["fast"]))
 
 
 _NGINX = """

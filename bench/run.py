@@ -21,13 +21,13 @@ from datetime import date
 from pathlib import Path
 
 from bench.measure import FULL, QUICK, Bench, Result
-from bench.peers import Floor, LiteLLM, Naive, Nginx
+from bench.peers import Floor, Lean, LiteLLM, Naive, Nginx
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
 from bench.subjects import Ours, Subject, python_environ
 from bench.turns import EXTENT, take_turns, turns_table
 
-_NAMES = ("ours", "floor", "naive", "nginx", "litellm")
+_NAMES = ("ours", "floor", "lean", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
@@ -136,6 +136,8 @@ def _subject(name: str, options: argparse.Namespace) -> Subject | None:
             return Ours(options.python)
         case "floor":
             return Floor(options.python)
+        case "lean":
+            return Lean(options.python)
         case "naive":
             return Naive(options.python)
         case "nginx":
