@@ -172,11 +172,14 @@ class Assembler:
         id: str | None = None,
         name: str | None = None,
         signature: str | None = None,
+        empty: bool = False,
     ) -> None:
-        """A piece of a tool call; which call it belongs to is told by id, else by index, else it is the last one."""
+        """A piece of a tool call: the one of its id, else of its index, else the last one. empty: see `turn_to`."""
         state = self._choice(choice)
         id, name, signature = mend_surrogates(id or ""), mend_surrogates(name or ""), mend_surrogates(signature or "")
         call = state.call_of(index, id, name)
+        if (empty or state.empty is not None) and (left := state.turn_to(call, empty)) is not None:
+            self._give(ToolCallDelta(left.index, "{}", choice=choice))
         state.said.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
         is_long = self._call_characters > _MAX_CALL_CHARACTERS

@@ -44,10 +44,11 @@ class ChoiceState:
     """One choice as far as it is known.
 
     said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal;
-    filtered: whether the safety system stepped in, behind which its own words may come.
+    filtered: whether the safety system stepped in, behind which its own words may come. empty: the last call, if it was
+    said to have no arguments.
     """
 
-    __slots__ = ("by_id", "by_index", "calls", "cut", "filtered", "finish", "raw", "said")
+    __slots__ = ("by_id", "by_index", "calls", "cut", "empty", "filtered", "finish", "raw", "said")
 
     def __init__(self) -> None:
         self.filtered = False
@@ -56,6 +57,7 @@ class ChoiceState:
         self.calls: list[CallState] = []
         self.by_index: dict[int, CallState] = {}
         self.by_id: dict[str, CallState] = {}
+        self.empty: CallState | None = None
         self.said: set[Content] = set()
         self.cut: dict[str, str] = {}
 
@@ -100,6 +102,17 @@ class ChoiceState:
         if index is not None:
             self.by_index[index] = call
         return call
+
+    def turn_to(self, call: CallState, empty: bool) -> CallState | None:
+        """The call before this one, where it was said to be empty and no arguments of it have come: it is whole now.
+
+        empty: this one has no arguments, unless pieces of them come before another call does.
+        """
+        left, self.empty = self.empty, call if empty or self.empty is call else None
+        if left is None or left is call or left.has_arguments or not left.given_out:
+            return None
+        left.has_arguments = True
+        return left
 
     def _has_another_place(self, call: CallState, index: int) -> bool:
         """Whether the call has a place, and it isn't this one."""

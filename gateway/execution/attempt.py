@@ -103,8 +103,9 @@ class Caller:
                         body = BoundedReply(reply) if request.folded else reply
                         reading = timer if request.folded else deadline
                         stream = LiveStream(
-                            body, reader, reading, bounds.idle_s, lambda failure: redacted(failure, deployment, request)
-                        )
+                            body, reader, reading, bounds.idle_s,
+                            lambda failure: redacted(failure, deployment, request), sent.n or 1,
+                        )  # fmt: skip
                         await stream.begin()
                 except BaseException:
                     await reply.close()

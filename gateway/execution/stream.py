@@ -84,7 +84,8 @@ def all_of(stream: AnswerStream) -> tuple[StreamEvent, ...]:
 
 
 class LiveStream:
-    """Batches of events as they arrive. Iterate to the end or `close` it: either gives the connection back."""
+    """Batches of events as they arrive. Iterate to the end or `close` it: either gives the connection back. choices:
+    how many were asked for. Behind the finish of one of several, another may still be thought about."""
 
     def __init__(
         self,
@@ -93,15 +94,17 @@ class LiveStream:
         deadline: Deadline,
         idle_s: float,
         redact: Callable[[Failure], Failure],
+        choices: int = 1,
     ) -> None:
         self._reply = reply
         self._parser = parser
         self._deadline = deadline
         self._idle_s = idle_s
         self._redact = redact
+        self._is_single = choices == 1
         self._limit: TimeLimit | None = None
         self._heard_at = 0.0
-        # Reads in a row that brought no more of an answer whose choices have all ended; the one with the finish counts.
+        # Reads in a row that brought no more of an answer whose one choice has ended; the one with the finish counts.
         self._idle_reads = 0
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
@@ -230,7 +233,7 @@ class LiveStream:
                 events = self._take(chunk)
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
-                elif getattr(self._parser, "is_whole", False):
+                elif self._is_single and getattr(self._parser, "is_whole", False):
                     # Only the end mark, and the usage, are missing: no comment puts that off.
                     self._idle_reads += 1
                 if events:

@@ -20,7 +20,7 @@ from gateway.api.line import LINE, Line
 from gateway.server.cycle import GatewayCycle
 from gateway.server.heads import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
 from gateway.server.refusals import too_large, written
-from gateway.server.turns import last_whole
+from gateway.server.turns import MAX_REST_BYTES, last_whole
 from gateway.server.watched import WatchedProtocol
 
 __all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
@@ -112,7 +112,7 @@ class GatewayProtocol(WatchedProtocol):
                 self.idle_again()
             else:
                 self._await_head()
-        if self._bare_bytes > MAX_HEAD_BYTES:
+        if self._bare_bytes > (MAX_REST_BYTES if self._is_ending and not self._waiting else MAX_HEAD_BYTES):
             # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
             self._refuse(too_large(MAX_HEAD_BYTES))
 

@@ -143,7 +143,8 @@ class NativeReader:
                 call = choice.calls[place] = _Call(id, Increments(proof=1))
             call.id = call.id or id
             arguments = "".join(call.arguments.new(arguments, last=ends))
-        self.assembler.tool_call(arguments, choice=index, index=place, id=id, name=read_str(function, "name"))
+        name, empty = read_str(function, "name"), function.get("arguments") == {}
+        self.assembler.tool_call(arguments, choice=index, index=place, id=id, name=name, empty=empty)
 
     def _read_usage(self, source: Mapping[str, object], choices: list[Mapping[str, object]]) -> None:
         """Counts are cumulative; with several choices, an event of one choice counts that choice's output alone."""

@@ -241,6 +241,7 @@ def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: i
         index=index if place is None else place,
         id=read_str(source, "id"),
         name=read_str(function, "name"),
+        empty=function.get("arguments") == {},
     )
 
 

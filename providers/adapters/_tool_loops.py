@@ -145,12 +145,12 @@ def arguments_of(call: ToolCall) -> object:
 
 
 def arguments_text(value: object) -> str | None:
-    """The arguments of an answer's call as JSON text, also where they came as an object, which is whole even if it is
-    empty; None if that is nested beyond reason."""
+    """The arguments of an answer's call as JSON text, also where they came as an object; None if that is nested beyond
+    reason. Of an empty one nothing: with some servers the arguments begin so, and their pieces follow."""
     if isinstance(value, str):
         return value
     try:
-        return dumps_text(value) if value or isinstance(value, dict) else ""
+        return dumps_text(value) if value else ""
     except JsonError:
         return None
 

@@ -113,16 +113,24 @@ def _methods(tree: ast.Module, adapter: type, module: str) -> Iterator[ast.Funct
     names = {one.__name__ for one in adapter.__mro__ if one.__module__ == module}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in names:
-            yield from (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name not in _MAKING)
+            yield from (
+                one
+                for one in node.body
+                if isinstance(one, ast.FunctionDef) and one.name not in _MAKING and not _is_static(one)
+            )
+
+
+def _is_static(method: ast.FunctionDef) -> bool:
+    return any(ast.unparse(decorator) == "staticmethod" for decorator in method.decorator_list)
 
 
 def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[str, int]]:
     """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
     `X.a.add(v)`, `next(X)`."""
-    own = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    own |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-    own -= not_own
-    for node in ast.walk(function):
+    # Of an argument that is given another value, such as a copy, that one is changed.
+    own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)} - not_own
+    own |= {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in _walk(function, not_own):
         changed: ast.expr | None = None
         if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
             changed = node.value
@@ -134,6 +142,19 @@ def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[
             changed = changed.value
         if isinstance(changed, ast.Name) and changed.id not in own:
             yield changed.id, changed.lineno
+
+
+def _walk(function: ast.FunctionDef, names: set[str]) -> Iterator[ast.AST]:
+    """All of it but the functions in it to which one of these names is an argument of their own."""
+    waiting: list[ast.AST] = [*function.body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef) and not names.isdisjoint(
+            one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)
+        ):
+            continue
+        yield node
+        waiting += ast.iter_child_nodes(node)
 
 
 def _own_modules(start: str) -> list[str]:

@@ -657,6 +657,32 @@ def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pyte
     held_to_be_pure(subject(import_module("vendor_that_is_pure").ADAPTER))
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        "    @staticmethod\n    def put(body, name):\n        body[name] = True\n",
+        "    def headers(self, more={}):\n        more = dict(more)\n        more['a'] = 'b'\n        return more\n",
+        "    def parser(self):\n        class Parser:\n            def feed(self, data):\n                self.last = data\n"
+        "        return Parser()\n",
+        "    def counted(self):\n        def count(self):\n            self['a'] += 1\n        count({'a': 0})\n",
+        "    @cached_property\n    def words(self):\n        found = {}\n        found['a'] = self.name\n        return found\n",
+    ],
+    ids="static default_copied parser_within function_within cached_property".split(),
+)
+def test_an_adapter_may_be_written_in_an_odd_style(
+    members: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"vendor_in_an_odd_style_{crc32(members.encode())}"
+    (tmp_path / f"{name}.py").write_text(
+        "from functools import cached_property\n"
+        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        f"class Mine(OpenAIAdapter):\n{members}"
+        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    held_to_be_pure(subject(import_module(name).ADAPTER))
+
+
 def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The kit as a stranger runs it, in a repository of theirs."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", *options]

@@ -199,6 +199,24 @@ def test_log_probabilities_pass_unread_if_they_can_be_written() -> None:
     assert (answer.message.content, answer.logprobs) == ("x", None)
 
 
+def begun(index: int, arguments: object) -> dict[str, object]:
+    function = {"name": f"f{index}", "arguments": arguments}
+    return delta(tool_calls=[{"index": index, "id": f"c{index}", "function": function}])
+
+
+def test_arguments_that_begin_as_an_empty_object_go_on_as_text() -> None:
+    pieces = [delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in ('{"a":', "1}")]
+    calls = fold(stream(begun(0, {}), *pieces, begun(1, {}), delta("tool_calls"))).choices[0].message.tool_calls
+    assert [call.arguments for call in calls] == ['{"a":1}', "{}"]
+
+
+def test_a_call_whose_arguments_are_an_empty_object_is_whole_before_the_next_one() -> None:
+    events = stream(begun(0, {}), begun(1, {}), begun(2, {"a": 1}), delta("tool_calls"))
+    pieces = [(event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta)]
+    assert [piece for piece in pieces if piece[1]] == [(0, "{}"), (1, "{}"), (2, '{"a":1}')]
+    assert [index for index, _ in pieces] == sorted(index for index, _ in pieces)
+
+
 def test_numbers_beyond_all_bounds_are_not_counted() -> None:
     usage = {"prompt_tokens": 2**70, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": "7"}}
     answer = fold(stream({**delta("stop", content="x"), "created": 1e300, "usage": usage}))

@@ -89,11 +89,12 @@ def live(
     parser: StreamParser | None = None,
     pieces: Pieces | None = None,
     deadline: Deadline | None = None,
+    choices: int = 1,
 ) -> tuple[LiveStream, Pieces]:
     pieces = pieces or Pieces(*script)
     parser = parser or COMPATIBLE.stream_parser(TARGET)
     deadline = deadline or Deadline.start(total_s, total_s)
-    return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact), pieces
+    return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact, choices), pieces
 
 
 async def all_of(stream: LiveStream) -> list[Event]:
@@ -428,13 +429,15 @@ async def test_the_usage_behind_comments_behind_the_finish_is_counted() -> None:
     assert [event.usage.total_tokens for event in events if isinstance(event, UsageReport)] == [5]
 
 
-async def test_a_choice_that_follows_another_has_all_the_signs_of_life_again() -> None:
+@pytest.mark.parametrize("between", [4, 20], ids=["soon", "late"])
+async def test_a_choice_that_follows_another_may_be_thought_about(between: int) -> None:
+    """A provider may make one after the other: what was taken for whole before it would lack it."""
     second = chunk("b").replace(b'"index":0', b'"index":1')
     end = chunk(finish="stop").replace(b'"index":0', b'"index":1')
-    alive = [b": alive\n\n"] * 4
-    script = (chunk("a"), chunk(finish="stop"), *alive, second, *alive, *alive, second, end, DONE)
+    alive = (b": alive\n\n",)
+    script = (chunk("a"), chunk(finish="stop"), *alive * between, second, *alive * 20, second, end, DONE)
     pieces = Ticking(*script)
-    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock), choices=2)
     events = await all_of(stream)
     assert ending(events) is None
     assert [event.text for event in events if isinstance(event, TextDelta) and event.choice == 1] == ["b", "b"]

@@ -624,7 +624,20 @@ def test_a_request_that_came_whole_is_answered_whatever_stands_behind_it(client:
     assert app.heard[-1].body == body.encode()[: len(body)]
 
 
-def test_garbage_without_end_behind_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
+def test_a_request_that_came_whole_is_answered_however_much_stands_behind_it(client: Conversation, app: App) -> None:
+    body = ("你" * 100_000).encode()
+    client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
+    eventually(lambda: len(app.heard) == 1)
+    app.go_on.set()
+    answer = client.response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+
+
+def test_garbage_without_end_behind_a_running_request_ends_the_connection(
+    client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REST_BYTES", 100_000)
     client.send(get(b"/wait"))
     eventually(lambda: len(app.heard) == 1)
     client.send(b"garbage\r\n\r\n", *[b"a" * 4096] * 80)
