@@ -12,6 +12,7 @@ from providers.retry_after import retry_after_s
 
 __all__ = [
     "MESSAGES",
+    "blames_itself",
     "by_code",
     "by_status",
     "error_object",
@@ -87,6 +88,12 @@ def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
             return kinds[code]
         code = code.rpartition(".")[0]
     return None
+
+
+def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
+    """Whether a code calls the request wrong, and a status the server: the same request may be answered by another try,
+    or by somebody else."""
+    return kind is FailureKind.INVALID_REQUEST and response.status >= 500
 
 
 def failure(

@@ -27,6 +27,7 @@ __all__ = ["SIMULATOR", "Endpoint", "Endpoints"]
 SIMULATOR = "simulator"
 _NOT_STARTED = "http://127.0.0.1:0"
 _USUAL_BASE_PATH = "/v1"
+_CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 # What our adapters put behind the base path, so that a URL which ends in it leads to nothing.
 _CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
@@ -222,6 +223,10 @@ class Endpoints:
                 return base_path
             message = f"is missing: a part of the path at {section.provider}"
             self.findings.error((*path, "project"), message, "write the id of your cloud project")
+            return None
+        if not _CLOUD_PROJECT.fullmatch(section.project):
+            message = "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`"
+            self.findings.error((*path, "project"), message)
             return None
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 

@@ -42,7 +42,7 @@ __all__ = [
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
-_PROJECT = r"^[a-z0-9][a-z0-9.:-]{0,62}$"
+_PROJECT = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 _SHARE_OF_ANSWERS = r"^p[5-9][0-9]$"
@@ -64,7 +64,7 @@ MEANINGS = {
     _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
     _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
-    _PROJECT: "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+    _PROJECT: "must be the id of a cloud project or a workspace: letters, digits, `-`, `_`, `.` and `:`",
     _FIELD: "must be the name of a request field",
     _LANGUAGE: "must be a language tag, such as de, zh-Hant or pt-BR",
     _CURRENCY: "must be the code of a currency, such as EUR",

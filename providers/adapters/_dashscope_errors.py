@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.adapter import WireResponse
-from providers.classify import by_code, by_status, failure, plain_text
+from providers.classify import blames_itself, by_code, by_status, failure, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 from providers.phrases import Phrases
@@ -18,7 +18,8 @@ from providers.phrases import Phrases
 __all__ = ["classify", "holds_error", "kind_of_code"]
 
 # An entry covers its own sub-codes (`AccessDenied` also `AccessDenied.Unpurchased`); the longer entry wins. The codes
-# of status 500 and 503 are not here: the status says all, and a 400 with `InternalError.Algo` is a wrong request.
+# of status 500 and 503 are not here: the status says all. A 400 with `InternalError.Algo` is a wrong request, and a 500
+# with `InternalError.Algo.InvalidParameter` none.
 # `insufficient_quota` is a limit of tokens per minute here, unlike at OpenAI.
 _BY_CODE = {
     "AccessDenied": FailureKind.CREDENTIALS,
@@ -82,7 +83,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     code = read_str(source, "code") or ""
     detail = read_str(source, "message") or read_str(body, "error") or plain_text(response)
     kind = kind_of_code(code)
-    if kind is None:
+    if kind is None or blames_itself(kind, response):
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     kind = _MESSAGES.kind_of(kind, detail)
     if code == "InvalidParameter" and kind is FailureKind.INVALID_REQUEST:

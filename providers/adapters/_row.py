@@ -82,12 +82,12 @@ class Requests:
     speak in turn: no turn is blank, one stands between a tool's result and the user, and the last turn is a user's, a
     tool's, or an answer to be continued; `spoken` only leaves nothing blank. details: the words for an image's detail,
     where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64 alone.
-    most_messages: after that. n_beside_tools: whether both can be asked for. choices: `tool_choice` -> the vendor's
-    word; `omit` leaves the tools out, `leave` the choice itself, `only` sends the one tool and asks for some call.
-    call_ids: the form of a call's id (`nine`: nine letters and digits). reasoning_back: whether reasoning text goes
-    back in a turn with calls: `kept` if there is any, `required` also if there is none. user_bytes: of `user`; a longer
-    one is told by its SHA-256. json_word: a JSON format needs the word in a message. most_stops, stop_characters:
-    bounds of stop.
+    most_messages: after that. most_tools: of those that are sent. n_beside_tools: whether both can be asked for.
+    choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
+    the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
+    reasoning_back: whether reasoning text goes back in a turn with calls: `kept` if there is any, `required` also if
+    there is none. user_bytes: of `user`; a longer one is told by its SHA-256. json_word: a JSON format needs the word
+    in a message. most_stops, stop_characters: bounds of stop.
     base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
     query: of the URL. path_by: a function that builds path and query from the target (`azure`).
     """
@@ -110,6 +110,7 @@ class Requests:
     turns: str = ""
     sound_uri: bool = False
     most_messages: int | None = None
+    most_tools: int | None = None
     n_beside_tools: bool = True
     details: frozenset[str] = frozenset({"low", "high"})
     choices: Mapping[str, str] = field(default_factory=dict)

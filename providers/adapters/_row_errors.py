@@ -11,7 +11,7 @@ from providers.adapter import WireResponse
 from providers.adapters._openai_answer import BY_CODE, BY_TYPE
 from providers.adapters._openai_phrases import TOO_LONG
 from providers.adapters._row import Errors
-from providers.classify import by_code, by_status, failure, mistakes_in, plain_text
+from providers.classify import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import as_map, read_int
 
@@ -45,7 +45,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
     kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
     if kind is None and response.status < 400:
         kind = BY_TYPE.get(word)
-    if kind is None:
+    if kind is None or blames_itself(kind, response):
         status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
     kind = TOO_LONG.kind_of(rule.messages.kind_of(kind, detail), detail)

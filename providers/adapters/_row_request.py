@@ -176,6 +176,8 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
         choice, word = "required", rule.choices.get("required")
     if word == "omit":
         return (), None
+    if rule.most_tools is not None and len(tools) > rule.most_tools:
+        raise UnsupportedFeature("tools", f"this provider takes at most {rule.most_tools} tools")
     sent = tuple(_tool(tool, strict) for tool in tools)
     if choice is None or word == "leave" or not tools:
         return sent, None

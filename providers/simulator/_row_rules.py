@@ -175,6 +175,8 @@ def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[str]:
 
 def _about_tools(body: Mapping[str, object], row: Row, able: frozenset[str]) -> Iterator[str]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
+    if row.requests.most_tools is not None and len(tools) > row.requests.most_tools:
+        yield f"tools has more than {row.requests.most_tools} entries"
     if tools and not row.requests.n_beside_tools and body.get("n") not in (None, 1):
         yield "n must be 1 where tools are given"
     strict = "strict_tools" in row.capabilities.parameters

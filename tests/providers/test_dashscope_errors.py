@@ -63,6 +63,9 @@ def native(code: str, message: str = "m") -> dict[str, str]:
         (500, "InternalError", K.UNAVAILABLE),
         (500, "InternalError.Algo", K.UNAVAILABLE),
         (500, "InternalError.Timeout", K.UNAVAILABLE),
+        (500, "InternalError.Algo.InvalidParameter", K.UNAVAILABLE),
+        (500, "InvalidParameter", K.UNAVAILABLE),
+        (500, "InternalError.Algo.DataInspectionFailed", K.CONTENT_FILTER),
         (500, "SystemError", K.UNAVAILABLE),
         (500, "ModelServiceFailed", K.UNAVAILABLE),
         (500, "RequestTimeOut", K.UNAVAILABLE),
@@ -76,6 +79,14 @@ def test_codes(status: int, code: str, kind: FailureKind) -> None:
     """Case 64 among them: `insufficient_quota` is a rate limit here."""
     failure = classify(native(code, "the words don't matter: quota, url error, 500"), status)
     assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, code, "r-1")
+
+
+def test_a_fault_of_the_server_s_stays_one_whatever_it_says() -> None:
+    """The sentence is that of a prompt that is too long; behind a 500 it says nothing."""
+    said = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"
+    for code in ("InternalError.Algo", "InternalError.Algo.InvalidParameter"):
+        assert classify(native(code, said), 500).kind is K.UNAVAILABLE
+        assert parse(f"event:error\n:HTTP_STATUS/500\ndata:{json.dumps(native(code, said))}\n\n".encode()).status == 500
 
 
 def test_the_client_never_sees_the_provider_s_words() -> None:

@@ -913,6 +913,47 @@ def test_siliconflow_s_number_says_less_than_its_status(status: int, message: st
     assert (failure.kind, failure.code) == (kind, "20012")
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "InternalError.Algo.InvalidParameter", FailureKind.INVALID_REQUEST),
+        (500, "InternalError.Algo.InvalidParameter", FailureKind.UNAVAILABLE),
+        (500, "invalid_parameter_error", FailureKind.UNAVAILABLE),
+        (500, "InternalError.Algo.DataInspectionFailed", FailureKind.CONTENT_FILTER),
+    ],
+)
+def test_a_500_stays_a_500_but_what_was_filtered_is_told_as_such(status: int, code: str, kind: FailureKind) -> None:
+    body = json.dumps({"error": {"code": code, "message": "m", "type": code}, "request_id": "r"}).encode()
+    failure = adapter_named("dashscope-compatible").classify_error(WireResponse(status, {}, body, 0))
+    assert (failure.kind, failure.status, failure.code) == (kind, status, code)
+
+
+@pytest.mark.parametrize("provider", ["ark", "deepseek"])
+def test_more_tools_than_the_vendor_takes_are_for_somebody_else(provider: str) -> None:
+    adapter = adapter_named(provider)
+    model = next(name for name, facts in adapter.models.items() if "tools" in facts.features)
+    many = replace(ASK, tools=tuple(Tool(f"t{number}") for number in range(129)))
+    assert len(sent(provider, model, replace(many, tools=many.tools[:128]))["tools"]) == 128
+    with pytest.raises(UnsupportedFeature, match="at most 128 tools"):
+        sent(provider, model, many)
+    some = replace(many, tool_choice=AllowedTools("auto", ("t3", "t128")))
+    assert [tool["function"]["name"] for tool in sent(provider, model, some)["tools"]] == ["t3", "t128"]
+    body = sent(provider, model, ASK) | {
+        "tools": [{"type": "function", "function": {"name": "t", "parameters": {}}}] * 129
+    }
+    facts = model_facts(adapter.models, model)
+    assert "tools has more than 128 entries" in list(objections(body, adapter.row, facts, "/chat/completions"))
+
+
+@pytest.mark.parametrize(("model", "takes"), [("seed-1-6-250915", True), ("seed-1-8-251228", False)])
+def test_ark_s_penalties_are_taken_until_1_8(model: str, takes: bool) -> None:
+    adapter = adapter_named("ark")
+    for name in (model, f"doubao-{model}"):
+        refused = model_facts(adapter.models, name).without
+        assert {"presence_penalty", "frequency_penalty"}.isdisjoint(refused) is takes
+        assert {"stop", "logit_bias"} <= refused
+
+
 @pytest.mark.parametrize("body", [b'"Invalid token"', b"Invalid token", b"  Invalid token\n"])
 def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
     failure = adapter_named("siliconflow").classify_error(WireResponse(401, {}, body, 0))

@@ -121,7 +121,7 @@ def test_both_storing_and_processing_must_stay() -> None:
     [
         ("openai", ["US", "JP", "TW", "UA", "UA-30", "UA-05"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "VE"]),
         ("openai", [], ["UA-43", "UA-40", "UA-14", "UA-09", "QQ"]),
-        ("anthropic", ["US", "JP", "UA", "UA-30"], ["CN", "HK", "MO", "RU", "UA-43", "UA-40", "UA-14", "UA-09"]),
+        ("anthropic", ["US", "JP", "UA", "UA-30", "CD", "CF", "ER", "ET"], ["CN", "HK", "MO", "RU", "UA-43", "UA-40", "UA-14", "UA-09"]),
         ("gemini", ["US", "DE", "JP", "TW", "VE"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "AF", "MM"]),
     ],
 )  # fmt: skip

@@ -66,10 +66,14 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
         (f"{NEW}, endpoint: eu", "project: is missing: a part of the path at vertex"),
         (
             f"{NEW}, endpoint: eu, project: 'a/b'",
-            "project: must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
+            "project: must be the id of a cloud project or a workspace: letters, digits, `-`, `_`, `.` and `:`",
         ),
         (
             f"{NEW}, endpoint: eu, project: '..'",
+            "project: must be the id of a cloud project or a workspace: letters, digits, `-`, `_`, `.` and `:`",
+        ),
+        (
+            f"{NEW}, endpoint: eu, project: My-Project",
             "project: must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`",
         ),
         (
@@ -108,6 +112,7 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
     qwen = "provider: dashscope, model: qwen3.7-plus, api_key: '${KEY}'"
     x = deployment(f"{qwen}, endpoint: frankfurt, project: llm-abc")
     assert (x.site, x.origin) == ("frankfurt", "https://llm-abc.eu-central-1.maas.aliyuncs.com")
+    assert deployment(f"{qwen}, endpoint: frankfurt, project: LLM-Abc").origin == x.origin
     by_url = deployment(f"{qwen}, endpoint: 'https://llm-abc.eu-central-1.maas.aliyuncs.com/api/v1'")
     assert (by_url.site, by_url.origin, by_url.target) == (x.site, x.origin, x.target)
     assert by_url.residency == x.residency
@@ -118,6 +123,7 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
     [
         ("endpoint: tokyo", "project: is missing: every customer of dashscope has a host of their own at tokyo"),
         ("endpoint: tokyo, project: a.b", "project: must be one label of a host name"),
+        ("endpoint: tokyo, project: ws_1", "project: must be one label of a host name"),
         ("endpoint: intl, project: ab", "project: this endpoint's path takes no project"),
         (
             "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', project: ws",
