@@ -33,6 +33,7 @@ _CLOSED = {
     "call_ids": ("", "nine"),
     "path_by": ("", "azure"),
 }
+_OR_BEARER = "|bearer"
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 
@@ -168,7 +169,10 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One vendor's dialect. capabilities: the most that it can express; a model may do less."""
+    """One vendor's dialect. capabilities: the most that it can express; a model may do less.
+
+    auth: `bearer`, `none`, `header:NAME`, or `header:NAME|bearer` where a token may stand in the key's place.
+    """
 
     auth: AuthScheme
     capabilities: Capabilities
@@ -202,9 +206,10 @@ def read_row(data: Mapping[str, Any]) -> Row:
 def _auth(word: str) -> AuthScheme:
     name, _, header = word.partition(":")
     if name == "header" and header:
-        return HeaderKey(header)
+        return HeaderKey(header.removesuffix(_OR_BEARER), header.endswith(_OR_BEARER))
     if word not in ("bearer", "none"):
-        raise RowError(f"dialect.auth: {word!r} is not known; expected 'bearer', 'none' or 'header:NAME'")
+        known = f"'bearer', 'none', 'header:NAME' or 'header:NAME{_OR_BEARER}'"
+        raise RowError(f"dialect.auth: {word!r} is not known; expected {known}")
     return Bearer() if word == "bearer" else NoAuth()
 
 

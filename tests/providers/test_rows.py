@@ -218,6 +218,8 @@ def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, 
 def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     adapter, dialect = adapter_of(ROW), dialect_of(ROW)
     assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
+    assert adapter_of(ROW.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
+    assert adapter_named("azure").auth == HeaderKey("api-key", or_token=True)
     assert adapter.sites["oslo"].origin == "https://api.acme.example"
     body = json.loads(
         adapter.build_request(replace(ASK, temperature=2, reasoning_effort="low"), target(adapter, "acme-1")).body
