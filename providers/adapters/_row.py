@@ -7,12 +7,13 @@ default, which is what OpenAI does. A word that isn't known here is a mistake, n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from providers.adapter import Capabilities
 from providers.adapters._row_shapes import DIALECT, RowError, check_words
+from providers.adapters._who_asks import SAFETY_IDENTIFIER
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
@@ -194,13 +195,19 @@ def read_row(data: Mapping[str, Any]) -> Row:
         raise RowError("dialect.request.prefill: stands where, and only where, `features` has 'prefill'")
     return Row(
         auth=_auth(str(data.get("auth", "bearer"))),
-        capabilities=Capabilities(features, frozenset(data.get("parameters", ()))),
+        capabilities=Capabilities(features, _parameters(data.get("parameters", ()))),
         requests=requests,
         thinking={name: _thinking(one, name) for name, one in data.get("thinking", {}).items()},
         answers=_answers(data.get("answer", {})),
         errors=_errors(data.get("errors", {})),
         source=str(data.get("source", "")),
     )
+
+
+def _parameters(words: Iterable[str]) -> frozenset[str]:
+    """The parameters; who has a field for who asks understands both of OpenAI's words for it."""
+    known = frozenset(words)
+    return known | {SAFETY_IDENTIFIER} if "user" in known else known
 
 
 def _auth(word: str) -> AuthScheme:
