@@ -542,6 +542,12 @@ def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
     assert said.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
 
 
+def test_mistral_s_own_fields_are_known_as_its() -> None:
+    own = {"top_k": 5, "min_tokens": 2}
+    assert own.keys() <= adapter_named("mistral").capabilities.parameters
+    assert sent("mistral", "mistral-large-4", replace(ASK, extra=own)).items() >= own.items()
+
+
 @pytest.mark.parametrize(
     ("base_path", "path"),
     [
