@@ -29,7 +29,6 @@ def test_there_are_those_that_were_looked_at() -> None:
     assert there_are == {
         "dashscope": {"X-DashScope-WorkSpace"},
         "dashscope-compatible": {"X-DashScope-WorkSpace"},
-        "openai": {"OpenAI-Organization", "OpenAI-Project"},
         "qianfan": {"appid"},
     }
     assert load_headers("dashscope") == load_headers("dashscope-compatible")
@@ -50,12 +49,10 @@ def test_each_says_what_it_does_and_takes_no_more_than_a_name(name: str, header:
     [
         ("X-DashScope-WorkSpace", ["llm-abc", "ws-1a2B_3"], ["abc", "-abcd", "a.bcd"]),
         ("appid", ["app-A1"], ["app-", "appid", "app-a-b", "xapp-a"]),
-        ("OpenAI-Organization", ["org-Ab1"], ["org-", "org_a", "proj_a", "org-a, org-b"]),
-        ("OpenAI-Project", ["proj_Ab1"], ["proj_", "proj-a", "org-a", "proj_a_b"]),
     ],
 )
 def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
-    header = {**load_headers("dashscope"), **load_headers("qianfan"), **load_headers("openai")}[value]
+    header = {**load_headers("dashscope"), **load_headers("qianfan")}[value]
     assert [header.takes(text) for text in (*taken, *refused)] == [True] * len(taken) + [False] * len(refused)
 
 
