@@ -12,9 +12,8 @@ SAFETY_IDENTIFIER = "safety_identifier"
 
 def with_one_name(request: ChatRequest, target: Target) -> ChatRequest:
     """The request with its newer word for who asks in `user`, unless the operator lets it through as it is."""
-    if SAFETY_IDENTIFIER not in request.extra or SAFETY_IDENTIFIER in target.passthrough:
+    said = request.extra.get(SAFETY_IDENTIFIER)
+    if not isinstance(said, str) or SAFETY_IDENTIFIER in target.passthrough:
         return request
-    said = request.extra[SAFETY_IDENTIFIER]
-    user = said if isinstance(said, str) and said else request.user
     extra = {name: value for name, value in request.extra.items() if name != SAFETY_IDENTIFIER}
-    return change_request(request, user=user, extra=extra)
+    return change_request(request, user=said or request.user, extra=extra)
