@@ -6,6 +6,7 @@ host and the time, so every scheme gets them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ __all__ = [
     "credential",
     "secret_problem",
 ]
+
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class Secret:
@@ -65,9 +68,14 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class HeaderKey:
-    """The key alone in a header of its own, such as `x-goog-api-key`."""
+    """The key alone in a header of its own, such as `x-goog-api-key`.
+
+    or_token: whether the provider takes a token instead, as a bearer. It is known by its form, that of a JWT, which no
+    key has.
+    """
 
     header: str
+    or_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,9 @@ def credential(
     match scheme:
         case Bearer() | NoAuth():
             return secret.bearer
-        case HeaderKey(name):
+        case HeaderKey(name, or_token):
+            if or_token and _JWT.fullmatch(secret.reveal()):
+                return secret.bearer
             return ((name, secret.reveal()),)
         case TencentSignature(service):
             return _by_tencent(service, wire, origin, secret, now)

@@ -131,5 +131,9 @@ def summed(broken: Usage | None, sent: Sent, added: int, last: Usage) -> tuple[U
         completion_tokens=completion_tokens + last.completion_tokens,
         cached_tokens=known.cached_tokens + last.cached_tokens,
         reasoning_tokens=known.reasoning_tokens + last.reasoning_tokens,
+        cache_write_tokens=known.cache_write_tokens + last.cache_write_tokens,
+        audio_tokens=known.audio_tokens + last.audio_tokens,
+        accepted_prediction_tokens=known.accepted_prediction_tokens + last.accepted_prediction_tokens,
+        rejected_prediction_tokens=known.rejected_prediction_tokens + last.rejected_prediction_tokens,
     )
     return total, broken is None or known.completion_tokens < completion_tokens

@@ -206,4 +206,5 @@ def _usage(source: Mapping[str, object]) -> Usage:
         completion_tokens=read_count(source, "output_tokens"),
         cached_tokens=cached,
         reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
+        cache_write_tokens=written,
     )

@@ -14,6 +14,7 @@ from providers.adapters._anthropic_messages import continues_unthought, messages
 from providers.adapters._anthropic_schema import strict_schema
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._tool_loops import PlainChoice, tools_of
+from providers.adapters._who_asks import with_one_name
 from providers.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedTool, Tool
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map
@@ -39,6 +40,7 @@ def version_of(body: Mapping[str, object]) -> str:
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """The body, with what the site pins written last; raises UnsupportedFeature."""
     check_features(request)
+    request = with_one_name(request, target)
     if clash := sorted(_OURS & request.extra.keys()):
         message = f"{clash[0]!r} is made of the request's own fields; it can't be sent besides"
         raise UnsupportedFeature(clash[0], message)

@@ -291,10 +291,10 @@ class _Reader:
 
     def count(self, source: Mapping[str, object]) -> None:
         """The counts, if there are any; thoughts are part of the output, and nobody says how many they were."""
-        usage = read_map(source, "usage")
-        if not usage:
+        if not (usage := read_map(source, "usage")):
             return
         cached = read_count(usage, "cacheReadInputTokens")
         written = read_count(usage, "cacheWriteInputTokens")
         prompt = read_count(usage, "inputTokens") + cached + written
-        self.assembler.usage(Usage(prompt, read_count(usage, "outputTokens"), cached_tokens=cached))
+        completion = read_count(usage, "outputTokens")
+        self.assembler.usage(Usage(prompt, completion, cached_tokens=cached, cache_write_tokens=written))

@@ -6,7 +6,7 @@ Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -252,4 +252,10 @@ def read_usage(source: Mapping[str, object]) -> Usage:
         completion_tokens=read_count(source, "candidatesTokenCount") + thoughts,
         cached_tokens=read_count(source, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
+        audio_tokens=_count_of("AUDIO", read_list(source, "promptTokensDetails")),
     )
+
+
+def _count_of(modality: str, details: Sequence[object]) -> int:
+    """How many of the tokens that are counted by their kind are of this one; each kind is named once."""
+    return next((read_count(one, "tokenCount") for one in map(as_map, details) if one.get("modality") == modality), 0)

@@ -12,15 +12,15 @@ from providers.adapters._openai_phrases import by_sentence, code_of_block
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_places import place_in_chat
 from providers.adapters._openai_plain import plain_completion
+from providers.adapters._openai_usage import read_usage
 from providers.adapters._tool_loops import arguments_text, calls_in
 from providers.assembly import MAX_CHOICES, Assembler
-from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
+from providers.chat import ChatCompletion, FinishReason, Logprobs
 from providers.classify import by_status, failure, mistakes_in
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
 from providers.rate_limits import LimitHeaders
-from providers.values import maker
 
 __all__ = [
     "BY_CODE",
@@ -33,7 +33,6 @@ __all__ = [
     "read_reasoning",
     "read_text",
     "read_tool_call",
-    "read_usage",
 ]
 
 FINISH: dict[str, FinishReason] = {
@@ -87,7 +86,6 @@ BY_TYPE = {
 _WHOLE = ("stop", "length", "tool_calls")
 _NO_HTTP_ERROR = 200
 _NOTHING: Mapping[str, object] = {}
-_make_usage = maker(Usage)
 # What most deltas hold: no more than who speaks, and text.
 _OF_TEXT = frozenset({"role", "content"})
 _TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken")
@@ -242,26 +240,6 @@ def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: i
         id=read_str(source, "id"),
         name=read_str(function, "name"),
         empty=function.get("arguments") == {},
-    )
-
-
-def read_usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0."""
-    prompt, completion = source.get("prompt_tokens"), source.get("completion_tokens")
-    of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
-    cached = of_prompt.get("cached_tokens", 0) if type(of_prompt) is dict else 0
-    reasoning = of_completion.get("reasoning_tokens", 0) if type(of_completion) is dict else 0
-    if (
-        type(prompt) is type(completion) is type(cached) is type(reasoning) is int
-        # Nothing is left of numbers below 2**53 that aren't negative.
-        and not (prompt | completion | cached | reasoning) >> 53
-    ):
-        return _make_usage(prompt, completion, cached, reasoning)
-    return Usage(
-        read_count(source, "prompt_tokens"),
-        read_count(source, "completion_tokens"),
-        read_count(as_map(of_prompt), "cached_tokens"),
-        read_count(as_map(of_completion), "reasoning_tokens"),
     )
 
 

@@ -195,9 +195,11 @@ def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
 
 def _usage(source: Mapping[str, object]) -> Usage:
     """The counts; a missing one is 0."""
+    of_input = read_map(source, "input_tokens_details")
     return Usage(
         read_count(source, "input_tokens"),
         read_count(source, "output_tokens"),
-        read_count(read_map(source, "input_tokens_details"), "cached_tokens"),
+        read_count(of_input, "cached_tokens"),
         read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
+        read_count(of_input, "cache_write_tokens"),
     )

@@ -7,12 +7,13 @@ default, which is what OpenAI does. A word that isn't known here is a mistake, n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from providers.adapter import Capabilities
 from providers.adapters._row_shapes import DIALECT, RowError, check_words
+from providers.adapters._who_asks import SAFETY_IDENTIFIER
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
@@ -33,6 +34,7 @@ _CLOSED = {
     "call_ids": ("", "nine"),
     "path_by": ("", "azure"),
 }
+_OR_BEARER = "|bearer"
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 
@@ -169,7 +171,10 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One vendor's dialect. capabilities: the most that it can express; a model may do less."""
+    """One vendor's dialect. capabilities: the most that it can express; a model may do less.
+
+    auth: `bearer`, `none`, `header:NAME`, or `header:NAME|bearer` where a token may stand in the key's place.
+    """
 
     auth: AuthScheme
     capabilities: Capabilities
@@ -191,7 +196,7 @@ def read_row(data: Mapping[str, Any]) -> Row:
         raise RowError("dialect.request.prefill: stands where, and only where, `features` has 'prefill'")
     return Row(
         auth=_auth(str(data.get("auth", "bearer"))),
-        capabilities=Capabilities(features, frozenset(data.get("parameters", ()))),
+        capabilities=Capabilities(features, _parameters(data.get("parameters", ()))),
         requests=requests,
         thinking={name: _thinking(one, name) for name, one in data.get("thinking", {}).items()},
         answers=_answers(data.get("answer", {})),
@@ -200,12 +205,19 @@ def read_row(data: Mapping[str, Any]) -> Row:
     )
 
 
+def _parameters(words: Iterable[str]) -> frozenset[str]:
+    """The parameters; who has a field for who asks understands both of OpenAI's words for it."""
+    known = frozenset(words)
+    return known | {SAFETY_IDENTIFIER} if "user" in known else known
+
+
 def _auth(word: str) -> AuthScheme:
     name, _, header = word.partition(":")
     if name == "header" and header:
-        return HeaderKey(header)
+        return HeaderKey(header.removesuffix(_OR_BEARER), header.endswith(_OR_BEARER))
     if word not in ("bearer", "none"):
-        raise RowError(f"dialect.auth: {word!r} is not known; expected 'bearer', 'none' or 'header:NAME'")
+        known = f"'bearer', 'none', 'header:NAME' or 'header:NAME{_OR_BEARER}'"
+        raise RowError(f"dialect.auth: {word!r} is not known; expected {known}")
     return Bearer() if word == "bearer" else NoAuth()
 
 

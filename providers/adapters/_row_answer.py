@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from providers.adapter import StreamParser, WireResponse
 from providers.adapters._openai_answer import (
@@ -11,11 +12,11 @@ from providers.adapters._openai_answer import (
     read_reasoning,
     read_text,
     read_tool_call,
-    read_usage,
 )
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_plain import PLAIN_FINISH, plain_completion
 from providers.adapters._openai_stream import RelayingParser
+from providers.adapters._openai_usage import read_usage
 from providers.adapters._row import Answers, Ending, Errors, Row
 from providers.adapters._row_errors import classify, holds_error
 from providers.adapters._think_tags import ThinkTags
@@ -152,7 +153,7 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     if usage.cached_tokens or not rule.cached:
         return usage
     cached = next(filter(None, (_count_at(source, place) for place in rule.cached)), 0)
-    return Usage(usage.prompt_tokens, usage.completion_tokens, cached, usage.reasoning_tokens)
+    return replace(usage, cached_tokens=cached)
 
 
 def _count_at(source: Mapping[str, object], place: str) -> int:

@@ -11,6 +11,7 @@ from providers.adapter import STREAM_OPTIONS, Target
 from providers.adapters._row import Requests, Row
 from providers.adapters._row_messages import encode_messages
 from providers.adapters._row_thinking import thinking_fields
+from providers.adapters._who_asks import with_one_name
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -52,7 +53,7 @@ def encode_body(request: ChatRequest, target: Target, row: Row) -> dict[str, obj
     """The body; raises UnsupportedFeature for what the vendor can't be asked."""
     rule = row.requests
     _check_features(request, row, target)
-    request = _in_bounds(request, rule, target.facts.output_tokens)
+    request = _in_bounds(with_one_name(request, target), rule, target.facts.output_tokens)
     tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
     plain = encode_request(
         # `logprobs: false` is what everybody does who isn't asked; some models refuse the field itself.

@@ -13,6 +13,7 @@ from providers.adapters._anthropic_answer import MessageReader, read_completion
 from providers.adapters._anthropic_errors import classify
 from providers.adapters._anthropic_request import encode_body, version_of
 from providers.adapters._catalogued import Catalogued
+from providers.adapters._who_asks import SAFETY_IDENTIFIER
 from providers.auth import AuthScheme, HeaderKey
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
@@ -33,6 +34,7 @@ _PARAMETERS = frozenset(
         "parallel_tool_calls",
         "reasoning_effort",
         "user",
+        SAFETY_IDENTIFIER,
         "max_tokens",
         "strict_tools",
     }

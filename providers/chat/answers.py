@@ -21,12 +21,20 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"
 @quick
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that were counted by the provider; `total` is always the sum. Reasoning is part of `completion`."""
+    """Tokens that were counted by the provider; `total` is always the sum.
+
+    What was read from a cache or written to it, and sound, are part of `prompt`; reasoning, and what the model took or
+    didn't take of a prediction, of `completion`.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

@@ -71,11 +71,20 @@ def _message(message: AssistantMessage) -> dict[str, object]:
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:
-    """The counts in OpenAI's words."""
+    """The counts in OpenAI's words; the rarer ones where there is something to count."""
+    of_prompt = {"cached_tokens": usage.cached_tokens}
+    of_completion = {"reasoning_tokens": usage.reasoning_tokens}
+    if usage.cache_write_tokens:
+        of_prompt["cache_write_tokens"] = usage.cache_write_tokens
+    if usage.audio_tokens:
+        of_prompt["audio_tokens"] = usage.audio_tokens
+    if usage.accepted_prediction_tokens or usage.rejected_prediction_tokens:
+        of_completion["accepted_prediction_tokens"] = usage.accepted_prediction_tokens
+        of_completion["rejected_prediction_tokens"] = usage.rejected_prediction_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": of_prompt,
+        "completion_tokens_details": of_completion,
     }

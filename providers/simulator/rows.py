@@ -107,11 +107,10 @@ class RowDialect:
         match self.adapter.auth:
             case NoAuth():
                 return True
-            case HeaderKey(name):
-                return bool(headers.get(name))
+            case HeaderKey(name, or_token):
+                return bool(headers.get(name)) or (or_token and _bears_key(headers))
             case _:
-                scheme, _, key = headers.get("authorization", "").partition(" ")
-                return scheme.lower() == "bearer" and bool(key.strip())
+                return _bears_key(headers)
 
     def _facts(self, model: str) -> ModelFacts:
         """What the model does; one that no catalogue knows does all that the API has."""
@@ -127,6 +126,11 @@ class RowDialect:
         code, word, status = self.side.refused
         body = dumps(filled(self.side, code, word, message))
         return Refused(message, WireResponse(status, _headers("simulated-refused"), body, 0))
+
+
+def _bears_key(headers: Mapping[str, str]) -> bool:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and bool(key.strip())
 
 
 def _headers(request_id: str) -> dict[str, str]:

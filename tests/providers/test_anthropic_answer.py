@@ -101,7 +101,7 @@ def test_blocks_of_a_stream_are_text_thoughts_and_calls_that_are_numbered_anew()
     assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hmm.", "c2ln"), Thought(redacted="c2VhbGVk"))
     assert [call.signature for call in message.tool_calls[1:]] == [None, None]
     assert answer.choices[0].finish_reason == "tool_calls"
-    assert answer.usage == Usage(12 + 5 + 2048, 55, cached_tokens=2048, reasoning_tokens=30)
+    assert answer.usage == Usage(12 + 5 + 2048, 55, cached_tokens=2048, reasoning_tokens=30, cache_write_tokens=5)
 
 
 def test_a_whole_answer_reads_as_its_stream() -> None:
@@ -176,7 +176,7 @@ def test_a_whole_message_behind_its_pieces_says_nothing_anew(place: int) -> None
 
 def test_usage_that_comes_late_is_taken_and_what_it_leaves_out_stays() -> None:
     answer = folded(started(), ended("end_turn", cache_read_input_tokens=None, input_tokens=20))
-    assert answer.usage == Usage(20 + 5 + 2048, 55, cached_tokens=2048)
+    assert answer.usage == Usage(20 + 5 + 2048, 55, cached_tokens=2048, cache_write_tokens=5)
 
 
 def test_pings_and_unknown_events_are_signs_of_life() -> None:

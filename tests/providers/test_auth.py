@@ -29,6 +29,7 @@ WIRE = WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), 
 SCHEMES: list[tuple[AuthScheme, tuple[str, str]]] = [
     (Bearer(), ("authorization", f"Bearer {KEY}")),
     (HeaderKey("x-goog-api-key"), ("x-goog-api-key", KEY)),
+    (HeaderKey("api-key", or_token=True), ("api-key", KEY)),
     (NoAuth(), ("authorization", f"Bearer {KEY}")),
     (GoogleAccount(), ("authorization", f"Bearer {KEY}")),
     (AwsSigV4("bedrock"), ("authorization", f"Bearer {KEY}")),
@@ -48,6 +49,18 @@ def test_the_key_is_where_the_scheme_says_and_the_rest_is_as_it_was(
     assert signed == WireRequest(WIRE.method, WIRE.path, (*WIRE.headers, header), WIRE.body, WIRE.query)
     assert WIRE.headers == (("content-type", "application/json"),)
     assert apply(scheme, WIRE, "https://example.com", Secret(KEY), 6.0) == signed
+
+
+def test_a_token_in_a_key_s_place_is_a_bearer_where_the_provider_takes_one() -> None:
+    token = Secret("eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJodHRwczovL2NvZ25pdGl2ZXNlcnZpY2VzIn0.c2ln-bmF_0dXJl")
+    signed = apply(HeaderKey("api-key", or_token=True), WIRE, "https://example.com", token, 5.0)
+    assert signed.headers[1:] == (("authorization", f"Bearer {token.reveal()}"),)
+    for scheme, secret in (
+        (HeaderKey("api-key"), token),
+        (HeaderKey("api-key", or_token=True), Secret("eyJ0eXAi.b2Rk")),
+        (HeaderKey("api-key", or_token=True), Secret(f"x{token.reveal()}")),
+    ):
+        assert apply(scheme, WIRE, "https://example.com", secret, 5.0).headers[1:] == (("api-key", secret.reveal()),)
 
 
 @pytest.mark.parametrize(("scheme", "_header"), SCHEMES)

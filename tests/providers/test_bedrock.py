@@ -293,7 +293,7 @@ def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
         ("t2", "g", "{}"),
     ]
     assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
-    assert answer.usage == Usage(117, 5, cached_tokens=100)
+    assert answer.usage == Usage(117, 5, cached_tokens=100, cache_write_tokens=7)
     assert ADAPTER.parse_response(whole(), TARGET) == answer
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types import CompletionUsage
 
 from providers.chat import (
     AllowedTools,
@@ -554,6 +555,20 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
         },
     }
     assert "usage" not in encode_completion(ChatCompletion("id", "m", 5, ()), "m")
+
+
+def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
+    written = encode_usage(Usage(30, 9, 4, 2, cache_write_tokens=7, audio_tokens=5))
+    assert written["prompt_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 7, "audio_tokens": 5}
+    assert written["completion_tokens_details"] == {"reasoning_tokens": 2}
+    predicted = encode_usage(Usage(30, 9, rejected_prediction_tokens=6))
+    assert predicted["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert predicted["completion_tokens_details"] == {
+        "reasoning_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 6,
+    }
+    assert CompletionUsage.model_validate(predicted, strict=True).total_tokens == 39
 
 
 @pytest.mark.parametrize(("content", "told"), [("Well.", "Well."), ("", None), (None, None)])

@@ -275,6 +275,15 @@ def test_usage_arithmetic() -> None:
     assert answer(whole({"text": "x"})).usage is None
 
 
+@pytest.mark.parametrize("kinds", [None, "AUDIO", [], ["AUDIO"], [{"modality": "IMAGE", "tokenCount": 4}]])
+def test_sound_in_the_prompt_is_counted_where_it_is_told_apart(kinds: object) -> None:
+    counts = {"promptTokenCount": 31, "promptTokensDetails": kinds}
+    assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
+    told = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
+    counts = {"promptTokenCount": 31, "promptTokensDetails": told}
+    assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
+
+
 def test_cumulative_usage_is_reported_once() -> None:
     chunks = [
         {

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapters._openai_answer import read_chunk, read_completion, read_usage
+from providers.adapters._openai_answer import read_chunk, read_completion
 from providers.adapters._openai_plain import plain_completion
+from providers.adapters._openai_usage import read_usage
 from providers.assembly import MAX_CHOICES, Assembler
 from providers.chat import ChatCompletion, Usage
 from providers.codec import encode_completion
@@ -142,8 +143,12 @@ def test_the_documented_form_goes_the_short_way() -> None:
     assert (read.service_tier, read.system_fingerprint) == ("default", "fp_1")
 
 
-def details(name: str) -> st.SearchStrategy[object]:
-    return odd | st.fixed_dictionaries({}, optional={name: counts})
+OF_PROMPT = ("cached_tokens", "cache_write_tokens", "audio_tokens")
+OF_COMPLETION = ("reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+
+
+def details(names: tuple[str, ...]) -> st.SearchStrategy[object]:
+    return odd | st.fixed_dictionaries({}, optional=dict.fromkeys(names, counts))
 
 
 @given(
@@ -152,8 +157,8 @@ def details(name: str) -> st.SearchStrategy[object]:
         optional={
             "prompt_tokens": counts,
             "completion_tokens": counts,
-            "prompt_tokens_details": details("cached_tokens"),
-            "completion_tokens_details": details("reasoning_tokens"),
+            "prompt_tokens_details": details(OF_PROMPT),
+            "completion_tokens_details": details(OF_COMPLETION),
         },
     )
 )
@@ -163,10 +168,10 @@ def test_counts_are_whole_numbers_and_those_that_are_not_there_none(source: dict
         return number if 0 <= number < 2**53 else 0
 
     usage = read_usage(source)
-    assert [type(number) for number in astuple(usage)] == [int] * 4
+    assert [type(number) for number in astuple(usage)] == [int] * 8
     assert usage == Usage(
         count(source, "prompt_tokens"),
         count(source, "completion_tokens"),
-        count(source.get("prompt_tokens_details"), "cached_tokens"),
-        count(source.get("completion_tokens_details"), "reasoning_tokens"),
+        **{name: count(source.get("prompt_tokens_details"), name) for name in OF_PROMPT},
+        **{name: count(source.get("completion_tokens_details"), name) for name in OF_COMPLETION},
     )

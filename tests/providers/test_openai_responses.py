@@ -365,7 +365,7 @@ def test_a_forged_signature_is_none(text: str) -> None:
 def test_a_whole_answer() -> None:
     usage = {
         "input_tokens": 9,
-        "input_tokens_details": {"cached_tokens": 4},
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
         "output_tokens": 20,
         "output_tokens_details": {"reasoning_tokens": 12},
         "total_tokens": 29,
@@ -380,7 +380,7 @@ def test_a_whole_answer() -> None:
         MODEL,
         7,
         (Choice(AssistantMessage("Oslo", "N", "A.\n\nB."), "stop"),),
-        Usage(9, 20, cached_tokens=4, reasoning_tokens=12),
+        Usage(9, 20, cached_tokens=4, reasoning_tokens=12, cache_write_tokens=3),
     )
     assert whole(response()).choices[0].message.content == ""
 

@@ -218,6 +218,8 @@ def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, 
 def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     adapter, dialect = adapter_of(ROW), dialect_of(ROW)
     assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
+    assert adapter_of(ROW.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
+    assert adapter_named("azure").auth == HeaderKey("api-key", or_token=True)
     assert adapter.sites["oslo"].origin == "https://api.acme.example"
     body = json.loads(
         adapter.build_request(replace(ASK, temperature=2, reasoning_effort="low"), target(adapter, "acme-1")).body
@@ -538,6 +540,12 @@ def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
     assert said.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
     assert said.keys() & sent("ark", "doubao-seed-2-1-pro-260915", asked).keys() == set()
     assert said.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
+
+
+def test_mistral_s_own_fields_are_known_as_its() -> None:
+    own = {"top_k": 5, "min_tokens": 2}
+    assert own.keys() <= adapter_named("mistral").capabilities.parameters
+    assert sent("mistral", "mistral-large-4", replace(ASK, extra=own)).items() >= own.items()
 
 
 @pytest.mark.parametrize(

@@ -419,5 +419,7 @@ def test_a_sum_is_of_what_is_known() -> None:
     assert summed(Usage(20, 12, 1), sent, 10, last) == (Usage(50, 17, 4, 2), False)
     assert summed(Usage(20, 1), sent, 10, last) == (Usage(50, 15, 3, 2), True)
     assert summed(None, sent, 10, last) == (Usage(50, 15, 3, 2), True)
+    rarer = Usage(20, 12, 0, 0, 1, 2, 3, 4)
+    assert summed(rarer, sent, 10, rarer)[0] == Usage(40, 24, 0, 0, 2, 4, 6, 8)
     assert added_tokens(Sent(""), prefilled=False) == 0
     assert added_tokens(sent, prefilled=True) == 10 < added_tokens(sent, prefilled=False)

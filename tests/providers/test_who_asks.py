@@ -1,0 +1,62 @@
+"""OpenAI's two words for who asks, at vendors that have one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target
+from providers.catalogue.models import model_facts
+from providers.chat import ChatRequest, UserMessage, change_request
+from providers.registry import load_registry
+
+ADAPTERS = load_registry().adapters
+ASK = ChatRequest("m", (UserMessage("Hello!"),), extra={"safety_identifier": "s-1"})
+ONE_FIELD = {
+    "anthropic": ("claude-haiku-5-5", "metadata", {"user_id": "s-1"}),
+    "azure": ("gpt-6-luna", "user", "s-1"),
+    "deepseek": ("deepseek-v4-pro", "user_id", "s-1"),
+    "vllm": ("m", "user", "s-1"),
+}
+
+
+def sent(provider: str, model: str, request: ChatRequest, **target: Any) -> dict[str, Any]:
+    adapter = ADAPTERS[provider]
+    facts = model_facts(adapter.models, model)  # type: ignore[attr-defined]  # ours know models
+    body: dict[str, Any] = json.loads(
+        adapter.build_request(request, Target(model, base_path="/v1", facts=facts, **target)).body
+    )
+    return body
+
+
+@pytest.mark.parametrize("provider", ONE_FIELD)
+def test_the_newer_word_goes_where_the_older_one_does_and_before_it(provider: str) -> None:
+    model, field, told = ONE_FIELD[provider]
+    assert "safety_identifier" in ADAPTERS[provider].capabilities.parameters
+    for request in (ASK, change_request(ASK, user="u-1")):
+        body = sent(provider, model, request)
+        assert body[field] == told
+        assert "safety_identifier" not in body
+        assert "u-1" not in json.dumps(body)
+    older = change_request(ASK, user="s-1", extra={})
+    assert sent(provider, model, older)[field] == told
+    blank = change_request(ASK, user="s-1", extra={"safety_identifier": ""})
+    assert sent(provider, model, blank)[field] == told
+
+
+def test_openai_has_both() -> None:
+    body = sent("openai", "gpt-6-luna", change_request(ASK, user="u-1"))
+    assert (body["safety_identifier"], body["user"]) == ("s-1", "u-1")
+
+
+@pytest.mark.parametrize("provider", ONE_FIELD)
+def test_what_the_operator_lets_through_goes_as_it_is(provider: str) -> None:
+    body = sent(provider, ONE_FIELD[provider][0], ASK, passthrough=frozenset({"safety_identifier"}))
+    assert body["safety_identifier"] == "s-1"
+
+
+@pytest.mark.parametrize("provider", ["gemini", "bedrock", "mistral"])
+def test_who_has_no_field_for_it_understands_neither(provider: str) -> None:
+    assert ADAPTERS[provider].capabilities.parameters.isdisjoint({"user", "safety_identifier"})
