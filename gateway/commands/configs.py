@@ -138,7 +138,7 @@ def _sighting(table: Table, place: str | None) -> Sighting:
     if place is None:
         return Sighting()
     try:
-        sighting = sighting_from(place, "--from")
+        sighting = sighting_from(place)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
     if "edge_header" not in table.location.signals:
