@@ -196,7 +196,7 @@ def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None
 
 
 def _asked_about(table: Table, client: Client | None, name: str | None, refused: Refused | None) -> Assistant:
-    """See named_assistant. A place that gets no answer is told so of an unknown name too, as a request from there is."""
+    """See named_assistant. A place that gets no answer is told so of an unknown name too, as its requests are."""
     try:
         found = named_assistant(table, client, name)
     except AssistantNotFound:

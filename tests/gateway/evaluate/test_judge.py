@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,10 +89,24 @@ def test_each_pair_is_asked_in_both_orders(tmp_path: Path) -> None:
     )
     questions = pair_questions(store, "one", "two", "performance", PLAIN, 5, 1)
     assert len(questions) == 10
-    first, second = questions[:2]
+    first, second = list(questions)[:2]
     assert (first.id, second.id) == (f"{first.id[:-2]}#1", f"{first.id[:-2]}#2")
     assert first.prompt.index("1 text") < first.prompt.index("2 text")
     assert second.prompt.index("2 text") < second.prompt.index("1 text")
+    store.close()
+
+
+def test_what_the_judge_is_asked_does_not_grow_with_the_answers_that_it_quotes(tmp_path: Path) -> None:
+    items = tuple(replace(RUBRIC, id=f"r/{number}") for number in range(200))
+    said = {item.id: "word " * 1600 for item in items}
+    store = store_with(tmp_path, {"one": said, "two": said})
+    tracemalloc.start()
+    questions = questions_about(store, "one", "performance", items)
+    questions += pair_questions(store, "one", "two", "performance", items, 200, 1)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(questions), sum(len(question.prompt) > 8000 for question in questions)) == (600, 600)
+    assert held_bytes < 1_000_000, "and not 8 MB"
     store.close()
 
 
