@@ -171,18 +171,19 @@ class Evaluation:
         section = self.suite.file.judge
         if section is None:
             return {}
-        given_up: dict[str, str] = {}
         names = [candidate.name for candidate in self.candidates]
         for name in names:
             questions = questions_about(self.store, name, performance.AXIS, self.suite.performance)
             if section.compliance:
                 questions += questions_about(self.store, name, compliance.AXIS, self.suite.compliance)
-            given_up |= await self.ask_judge(judge, verdict_axis(name), questions)
+            if given_up := await self.ask_judge(judge, verdict_axis(name), questions):
+                return given_up  # one that hangs takes its time for each question, about whomever
         for first, second in combinations(names, 2) if section.pairs else ():
             axis, items = performance.AXIS, self.suite.performance
             questions = pair_questions(self.store, first, second, axis, items, section.pairs, self.suite.file.seed)
-            given_up |= await self.ask_judge(judge, pair_axis(first, second), questions)
-        return given_up
+            if given_up := await self.ask_judge(judge, pair_axis(first, second), questions):
+                return given_up
+        return {}
 
     async def ask_judge(self, judge: Deployment, axis: str, questions: Questions) -> dict[str, str]:
         """Ask the judge what it hasn't answered yet, under this name; that it was given up, and why."""

@@ -17,6 +17,9 @@ from gateway.evaluate.simulated_judge import judge_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.work import Budget
 from gateway.execution.transports import LeanTransport
+from gateway.model.deployment import Deployment
+from providers.chat import ChatRequest
+from providers.failures import Failure, FailureKind
 from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.scenario import Scenario
 from tests.gateway.evaluate.conftest import servers, suite_in, table_for
@@ -176,6 +179,32 @@ class Quiet:
 
     def advance(self, part: str, by: int = 1) -> None:
         pass
+
+
+async def test_a_judge_that_was_given_up_is_asked_nothing_more(tmp_path: Path) -> None:
+    """One that hangs is waited for, question by question: once, and not for each pair again."""
+    names = ("one", "two", "three")
+    suite = suite_in(
+        tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge, pairs: 40}\n", items=40
+    )
+    table = table_for(dict.fromkeys((*names, "judge"), "http://127.0.0.1:1"))
+    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asked: list[str] = []
+
+    async def ask(deployment: Deployment, _: ChatRequest, *, once: bool = False) -> Asked:
+        asked.append(deployment.name)
+        if deployment.name == "judge":
+            return Asked(Timing(600.0), failure=Failure(FailureKind.CREDENTIALS, "it doesn't answer"))
+        return Asked(Timing(0.1), Answer(deployment.name))
+
+    asker.ask = ask  # type: ignore[method-assign]
+    store = RunStore(tmp_path / "out", {"suite": "j"})
+    candidates = tuple(table.deployments[name] for name in names)
+    found = await Evaluation(suite, asker, candidates, table.deployments["judge"], store, Budget(), Quiet()).run()
+    assert list(found) == ["judge"]
+    assert asked.count("judge") < 40, "for three pairs of 80 questions each"
+    store.close()
+    await asker.aclose()
 
 
 async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -> None:
