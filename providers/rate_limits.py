@@ -25,7 +25,7 @@ _MOST_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class LimitHeaders:
-    """Names of headers. form: with `{part}` for limit, remaining and reset, and `{of}` for each word of `of`."""
+    """Names of headers. form: with `{part}` for remaining and reset, and `{of}` for each word of `of`."""
 
     form: str = "x-ratelimit-{part}-{of}"
     of: tuple[str, ...] = ("requests", "tokens")
@@ -33,10 +33,8 @@ class LimitHeaders:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """One limit: so many of what in a while, so many are left, all are back after so many seconds; None if not said."""
+    """Of one limit: so many are left, all are back after so many seconds; None if not said."""
 
-    of: str
-    limit: int | None = None
     remaining: int | None = None
     resets_after_s: float | None = None
 
@@ -45,9 +43,9 @@ def read_limits(headers: Mapping[str, str], received_at: float, names: LimitHead
     """The limits that the headers tell of. What isn't understood counts as not said; never raises."""
     limits = []
     for word in names.of:
-        limit, remaining, reset = (headers.get(names.form.format(part=part, of=word)) for part in _PARTS)
-        if limit is not None or remaining is not None or reset is not None:
-            limits.append(RateLimit(word, _count(limit), _count(remaining), reset_s(reset or "", headers, received_at)))
+        remaining, reset = (headers.get(names.form.format(part=part, of=word)) for part in _PARTS)
+        if remaining is not None or reset is not None:
+            limits.append(RateLimit(_count(remaining), reset_s(reset or "", headers, received_at)))
     return tuple(limits)
 
 
@@ -71,7 +69,7 @@ def reset_s(text: str, headers: Mapping[str, str], received_at: float) -> float 
     return wait if 0 < wait < _EARLIEST_UNIX else None
 
 
-_PARTS = ("limit", "remaining", "reset")
+_PARTS = ("remaining", "reset")
 
 
 def _count(text: str | None) -> int | None:

@@ -20,9 +20,10 @@ from gateway.api.readiness import reload_report, unwell_by_deployment
 from gateway.api.routes import NO_TELEMETRY, add_errors, named_assistant
 from gateway.model.decision import Unwell
 from gateway.model.status import OPERATOR_HEADER, Status, WorkerStatus
-from gateway.model.table import Client, Table
+from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting
 from gateway.service.explain import explain, sighting_from
+from gateway.service.journey import AssistantNotFound, assistants_of
 from providers.territories import TerritoryError
 
 __all__ = ["build_admin_routes"]
@@ -127,7 +128,7 @@ def _explain(
 ) -> dict[str, object]:
     table = status.table
     caller = _client(table, client)
-    found = named_assistant(table, caller, assistant)
+    found = _assistant(table, caller, assistant)
     # What no worker asks is asked by nobody; what some don't, by the others.
     everywhere = _everywhere(status.workers)
     explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s, user=user)
@@ -148,9 +149,21 @@ def _client(table: Table, name: str | None) -> Client | None:
     return found
 
 
+def _assistant(table: Table, caller: Client | None, name: str | None) -> Assistant:
+    """See named_assistant; who asks here has no key, and no list of models."""
+    try:
+        return named_assistant(table, caller, name)
+    except AssistantNotFound as error:
+        near = " or ".join(map(repr, error.nearest))
+        known = ", ".join(sorted({one.name for one in assistants_of(table, caller).values()}))
+        hint = f"did you mean {near}?" if near else f"there are: {known or 'none'}"
+        whose = f" that the client {caller.name!r} may ask" if caller is not None else ""
+        raise ApiError("model_not_found", f"there is no assistant of that name{whose}; {hint}", "assistant") from None
+
+
 def _sighting(territory: str | None) -> Sighting:
     try:
-        return sighting_from(territory, "territory") if territory is not None else Sighting()
+        return sighting_from(territory) if territory is not None else Sighting()
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
 

@@ -233,7 +233,7 @@ def sighting_of(table: Table, visitor: Visitor) -> Sighting:
     if not values:
         return Sighting(asserted=asserted)
     parts = visitor.all(edge.part_header.encode()) if edge.part_header is not None else ()
-    return Sighting(EdgeReport(edge.country_header, values, parts), EdgeNote.NONE, asserted)
+    return Sighting(EdgeReport(values, parts), EdgeNote.NONE, asserted)
 
 
 def claims_of(visitor: Visitor) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def response_lines(record: Record) -> list[bytes]:
     if record.allowance is not None:
         lines += map(b": ".join, allowance_headers(record.allowance))
     if record.dropped:
-        names = sorted(_UNSAFE.sub("?", name[:64]) for name in record.dropped)
+        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
     if record.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())

@@ -31,7 +31,6 @@ from gateway.api.probe import Probe
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.location import Location
 from gateway.model.table import Assistant, Client, Region, Table
-from gateway.policy.location import resolve
 from gateway.policy.refusals import not_offered
 from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
@@ -136,9 +135,11 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
         ] = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys, guesses)
-        found = named_assistant(table, client, assistant)
-        health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
+        location, refused = locate(table, client, sighting)
+        told = _tell_place(request, location)
+        found = _asked_about(table, client, assistant, refused)
+        health = journeys.runner.health.snapshot(table)
         said, (name, known) = consent_said(table, client, visitor, sighting), told_user(client, visitor, sighting)
         explained = explain(
             table,
@@ -152,7 +153,6 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
             to_operator=False,
             said=said,
         )
-        told = _tell_place(request, resolve(table, client, sighting))
         return JSONResponse({**explained, **known}, headers=told)
 
 
@@ -163,10 +163,11 @@ def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> No
         assistant: _AssistantName = None,
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys, guesses)
-        found = named_assistant(table, client, assistant)
-        health = journeys.runner.health.snapshot(table)
         sighting = await sighted(table, visitor, journeys.signals)
-        told = _tell_place(request, resolve(table, client, sighting))
+        location, refused = locate(table, client, sighting)
+        told = _tell_place(request, location)
+        found = _asked_about(table, client, assistant, refused)
+        health = journeys.runner.health.snapshot(table)
         languages = visitor.one(b"accept-language")
         shown = disclose(table, client, sighting, found, health, journeys.clock(), languages)
         return JSONResponse(shown, headers=told)
@@ -192,6 +193,17 @@ def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None
                 "not_found", "there is no receipt of that id for this caller; one is kept within two seconds"
             )
         return JSONResponse(found, headers=request.state.told)
+
+
+def _asked_about(table: Table, client: Client | None, name: str | None, refused: Refused | None) -> Assistant:
+    """See named_assistant. A place that gets no answer is told so of an unknown name too, as its requests are."""
+    try:
+        found = named_assistant(table, client, name)
+    except AssistantNotFound:
+        if refused is not None:
+            raise refused from None
+        raise
+    return found
 
 
 def named_assistant(table: Table, client: Client | None, name: str | None) -> Assistant:

@@ -55,8 +55,24 @@ def check(options: argparse.Namespace) -> int:
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
         print("--strict: the warnings count as errors" if refused else "", file=sys.stderr)
+    lacking = _lacking_simulators(compiled.table) if compiled.table.demo else []
+    for reason in lacking:
+        print(f"gateway: {reason}", file=sys.stderr)
     print(render_matrix(compiled.table, days_at(time.time())))
-    return _REFUSED if refused else _OK
+    return _REFUSED if refused or lacking else _OK
+
+
+def _lacking_simulators(table: Table) -> list[str]:
+    """Why a demo of it can't start."""
+    from providers.simulator.registry import NoSimulator, load_dialects
+
+    reasons = []
+    for provider in sorted({deployment.provider for deployment in table.deployments.values()}):
+        try:
+            load_dialects().named(provider)
+        except NoSimulator as error:
+            reasons.append(str(error))
+    return reasons
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -122,7 +138,7 @@ def _sighting(table: Table, place: str | None) -> Sighting:
     if place is None:
         return Sighting()
     try:
-        sighting = sighting_from(place, "--from")
+        sighting = sighting_from(place)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
     if "edge_header" not in table.location.signals:

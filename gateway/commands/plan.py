@@ -65,7 +65,9 @@ def _before(options: argparse.Namespace, settings: Settings) -> State | None:
             return state_named(options.since, settings, secrets=secrets)
         if (known := _active(settings)) is not None:
             return state_named(known, settings, secrets=secrets)
-        return compiled_file(settings.config, secrets=secrets) if is_there(settings.config) else None
+        # One that is named must be there: without it, a slip of the pen would make everything new.
+        is_meant = options.config is not None or is_there(settings.config)
+        return compiled_file(settings.config, secrets=secrets) if is_meant else None
     except ConfigRejected as error:
         told = render_problems(error.problems)
         raise CommandError(f"what is active can't be compiled, so nothing can be compared with it:\n{told}") from None

@@ -49,19 +49,16 @@ def history(options: argparse.Namespace) -> int:
 def _list(kept: History, options: argparse.Namespace) -> int:
     pointer = kept.pointer()
     found = kept.activations(options.number)
+    # A version may have been switched to more than once: the last time is the one that holds.
+    holds = next((item for item in found if pointer is not None and item.version == pointer.version), None)
     if options.json:
-        told = [
-            {**_activation(item), "active": pointer is not None and item.version == pointer.version} for item in found
-        ]
+        told = [{**_activation(item), "active": item is holds} for item in found]
         overrides = bool(pointer and pointer.overrides)
         print(json.dumps({"file_active": not overrides, "activations": told}, indent=2, ensure_ascii=False))
         return _OK
-    marked = False
     for item in found:
-        is_active = not marked and pointer is not None and item.version == pointer.version
-        marked = marked or is_active
         who = f" by {item.who}" if item.who else ""
-        print(f"{'*' if is_active else ' '} {item.version}  {_when(item.at_s)}  {item.cause}{who}: {item.summary}")
+        print(f"{'*' if item is holds else ' '} {item.version}  {_when(item.at_s)}  {item.cause}{who}: {item.summary}")
     if pointer is not None and pointer.overrides:
         print("the config file is not active, since a rollback; its next edit wins")
     return _OK
@@ -192,8 +189,9 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
     findings = answer.get("findings")
     for finding in findings if isinstance(findings, list) else []:
         if is_done or finding.get("severity") == "error":
-            place, kind = finding.get("path") or finding.get("file"), "warning: " if is_done else ""
-            print(f"gateway: {kind}{place}: {finding.get('message')}", file=sys.stderr)
+            place = finding.get("path") or finding.get("file")
+            told = f"{place}: {finding.get('message')}" if place else finding.get("message")
+            print(f"gateway: {'warning: ' if is_done else ''}{told}", file=sys.stderr)
     if not is_done:
         print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
         return CommandError.status if answer.get("missing") else _REFUSED

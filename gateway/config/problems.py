@@ -26,6 +26,7 @@ _COMPARED = 32
 class Problem:
     """One mistake, or one thing to know. line and column count from 1; 0 where the file as a whole is meant.
 
+    file: empty where it stands in none.
     hint: what to do about it; empty where the message says it all.
     """
 
@@ -42,7 +43,8 @@ class Problem:
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return visible(f"{self._place}: {mark}{path}{self.message}{hint}")
+        place = f"{self._place}: " if self.file else ""
+        return visible(f"{place}{mark}{path}{self.message}{hint}")
 
     @property
     def _place(self) -> str:

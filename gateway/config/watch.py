@@ -22,6 +22,7 @@ MISSING = ""
 _NOT_READ = "not read"
 """Of a file that this process can't open for want of its own: it says nothing of what stands there."""
 _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_MOST_PASSED_OVER = 240
 MAX_BYTES = 4 * 1024 * 1024
 """What a config file may hold."""
 
@@ -58,6 +59,10 @@ class Watch:
     def __init__(self, known: Reading) -> None:
         self._known = known
         self._last: Reading | None = None
+        # Of what could not be acted on: the reading, how many of its like to pass over, and how many after that.
+        self._untried: Reading | None = None
+        self._passing_over = 0
+        self._next_time = 1
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -72,6 +77,11 @@ class Watch:
     def settled(self, reading: Reading) -> bool:
         """Whether to act on this reading: it is news, and equal to the one before."""
         last, self._last = self._last, reading
+        if reading != self._untried:
+            self._untried, self._passing_over, self._next_time = None, 0, 1
+        elif self._passing_over:
+            self._passing_over -= 1
+            return False
         return self.is_news(reading) and reading == last
 
     def is_news(self, reading: Reading) -> bool:
@@ -81,4 +91,10 @@ class Watch:
     def acted_on(self, reading: Reading) -> None:
         """From now on this is what is known."""
         self._known = reading
-        self._last = None
+        self._last = self._untried = None
+
+    def not_acted_on(self) -> None:
+        """The last reading could not be judged, for want of something of ours: it stays news, and counts again after
+        one more reading that is equal, then after two, four, and at most a minute of them."""
+        self._untried, self._passing_over = self._last, self._next_time
+        self._next_time = min(self._next_time * 2, _MOST_PASSED_OVER)

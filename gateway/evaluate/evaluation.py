@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
@@ -12,7 +12,7 @@ from gateway.evaluate import compliance, performance
 from gateway.evaluate.asking import Asked, Asker, NotPermitted, request_of
 from gateway.evaluate.blank import Blank, own_share
 from gateway.evaluate.items import Item
-from gateway.evaluate.judge import pair_axis, pair_questions, questions_about, verdict_axis
+from gateway.evaluate.judge import Questions, pair_axis, pair_questions, questions_about, verdict_axis
 from gateway.evaluate.load import LoadStep, arrivals, offer
 from gateway.evaluate.scalability import holds
 from gateway.evaluate.store import LoadRow, RunStore
@@ -83,7 +83,7 @@ class Evaluation:
             (compliance.STREAMED, self.suite.consistency, True),
         ):
             if items:
-                given_up |= await self._ask_all(axis, items, stream)
+                given_up |= await self._ask_all(axis, items, len(items), stream)
         if self.suite.file.scalability is not None:
             async with Blank.open(self.blank) as blank:
                 for candidate in self.candidates:
@@ -93,7 +93,7 @@ class Evaluation:
             given_up |= await self._judge(self.judge)
         return given_up
 
-    async def _ask_all(self, axis: str, items: tuple[Item, ...], stream: bool) -> dict[str, str]:
+    async def _ask_all(self, axis: str, items: Iterable[Item], count: int, stream: bool) -> dict[str, str]:
         assistant = self.asker.assistant.name
 
         async def ask(deployment: Deployment, item: Item) -> Asked:
@@ -104,7 +104,7 @@ class Evaluation:
 
         work = Work(axis, items, ask, self._teller(axis))
         done = sum(len(self.store.answered(candidate.name, axis)) for candidate in self.candidates)
-        self.progress.begin(axis, len(items) * len(self.candidates))
+        self.progress.begin(axis, count * len(self.candidates))
         self.progress.advance(axis, done)
         limits = self.suite.file.limits
         await carry_out(work, self.candidates, self.store, self.budget, concurrent=limits.concurrent, rpm=limits.rpm)
@@ -171,22 +171,23 @@ class Evaluation:
         section = self.suite.file.judge
         if section is None:
             return {}
-        given_up: dict[str, str] = {}
         names = [candidate.name for candidate in self.candidates]
         for name in names:
             questions = questions_about(self.store, name, performance.AXIS, self.suite.performance)
             if section.compliance:
                 questions += questions_about(self.store, name, compliance.AXIS, self.suite.compliance)
-            given_up |= await self.ask_judge(judge, verdict_axis(name), questions)
+            if given_up := await self.ask_judge(judge, verdict_axis(name), questions):
+                return given_up  # one that hangs takes its time for each question, about whomever
         for first, second in combinations(names, 2) if section.pairs else ():
             axis, items = performance.AXIS, self.suite.performance
             questions = pair_questions(self.store, first, second, axis, items, section.pairs, self.suite.file.seed)
-            given_up |= await self.ask_judge(judge, pair_axis(first, second), questions)
-        return given_up
+            if given_up := await self.ask_judge(judge, pair_axis(first, second), questions):
+                return given_up
+        return {}
 
-    async def ask_judge(self, judge: Deployment, axis: str, questions: Sequence[Item]) -> dict[str, str]:
+    async def ask_judge(self, judge: Deployment, axis: str, questions: Questions) -> dict[str, str]:
         """Ask the judge what it hasn't answered yet, under this name; that it was given up, and why."""
         if not questions:
             return {}
         alone = replace(self, candidates=(judge,))
-        return await alone._ask_all(axis, tuple(questions), False)
+        return await alone._ask_all(axis, questions, len(questions), False)

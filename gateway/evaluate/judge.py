@@ -8,8 +8,9 @@ prefers the same place, it has no preference.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from json import JSONDecoder
 
@@ -22,6 +23,7 @@ from gateway.evaluate.store import RunStore
 __all__ = [
     "MOST_QUOTED",
     "JudgedPair",
+    "Questions",
     "pair_axis",
     "pair_questions",
     "pairs_of",
@@ -70,6 +72,23 @@ class JudgedPair:
     p: float
 
 
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a judge is asked. Each is made when its turn comes: with the answers that they quote, all of them together
+    may be larger than memory."""
+
+    makers: tuple[Callable[[], Item], ...] = ()
+
+    def __iter__(self) -> Iterator[Item]:
+        return (make() for make in self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    def __add__(self, others: Questions) -> Questions:
+        return Questions(self.makers + others.makers)
+
+
 def verdict_axis(candidate: str) -> str:
     """Under which the verdicts about a candidate are kept."""
     return f"judge:{candidate}"
@@ -80,10 +99,10 @@ def pair_axis(first: str, second: str) -> str:
     return f"pair:{first}:{second}"
 
 
-def questions_about(store: RunStore, candidate: str, axis: str, items: Iterable[Item]) -> tuple[Item, ...]:
+def questions_about(store: RunStore, candidate: str, axis: str, items: Iterable[Item]) -> Questions:
     """What the judge is asked about the stored answers of a candidate; nothing where a rule has told already."""
     known = {item.id: item for item in items}
-    questions: list[Item] = []
+    makers: list[Callable[[], Item]] = []
     for row in store.rows(candidate, axis):
         item = known.get(row.item)
         if item is None or row.answer is None:
@@ -94,30 +113,38 @@ def questions_about(store: RunStore, candidate: str, axis: str, items: Iterable[
             task = _TASK["accept" if item.expects == "accept" else "refusal"].format()
         else:
             continue
-        quoted = [("QUESTION", item.prompt), ("ANSWER", row.answer.text)]
-        questions.append(_question(item, item.id, task, quoted))
-    return tuple(questions)
+        makers.append(partial(_about, store, candidate, axis, item, task))
+    return Questions(tuple(makers))
+
+
+def _about(store: RunStore, candidate: str, axis: str, item: Item, task: str) -> Item:
+    quoted = [("QUESTION", item.prompt), ("ANSWER", _said(store, candidate, axis, item))]
+    return _question(item, item.id, task, quoted)
+
+
+def _said(store: RunStore, candidate: str, axis: str, item: Item) -> str:
+    answer = store.answer_to(candidate, axis, item.id)
+    return answer.text if answer is not None else ""
 
 
 def pair_questions(
     store: RunStore, first: str, second: str, axis: str, items: tuple[Item, ...], count: int, seed: int
-) -> tuple[Item, ...]:
+) -> Questions:
     """The questions about a pair: so many items that both have answered, each in both orders."""
-    answers = {
-        name: {
-            row.item: row.answer.text for row in store.rows(name, axis) if row.answer is not None and row.answer.text
-        }
+    one, other = (
+        {row.item for row in store.rows(name, axis) if row.answer is not None and row.answer.text}
         for name in (first, second)
-    }
-    both = [item for item in items if item.id in answers[first] and item.id in answers[second]]
+    )
+    both = [item for item in items if item.id in one and item.id in other]
     chosen = sorted(both, key=lambda item: draw(seed, "pairs", item.id))[:count]
-    questions: list[Item] = []
-    for item in chosen:
-        one, other = answers[first][item.id], answers[second][item.id]
-        for order, (a, b) in enumerate(((one, other), (other, one)), 1):
-            quoted = [("QUESTION", item.prompt), ("ANSWER A", a), ("ANSWER B", b)]
-            questions.append(_question(item, f"{item.id}#{order}", _PAIR, quoted))
-    return tuple(questions)
+    orders = ((1, first, second), (2, second, first))
+    return Questions(tuple(partial(_paired, store, axis, item, *order) for item in chosen for order in orders))
+
+
+def _paired(store: RunStore, axis: str, item: Item, order: int, a: str, b: str) -> Item:
+    said = [_said(store, name, axis, item) for name in (a, b)]
+    quoted = [("QUESTION", item.prompt), ("ANSWER A", said[0]), ("ANSWER B", said[1])]
+    return _question(item, f"{item.id}#{order}", _PAIR, quoted)
 
 
 def _question(item: Item, item_id: str, task: str, quoted: list[tuple[str, str]]) -> Item:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.evaluate.asking import Asked, Timing
 from gateway.evaluate.items import Answer, Item
-from gateway.evaluate.judge import MOST_QUOTED, JudgedPair, pair_axis, pair_questions, pairs_of
+from gateway.evaluate.judge import MOST_QUOTED, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
 from gateway.evaluate.shadow_traffic import Recorded, texts_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite import Suite
@@ -44,10 +44,10 @@ def questions_of_pairs(suite: Suite, recorded: Iterable[Recorded]) -> int:
     return sum(2 * min(most, len(pairs)) for pairs in _comparable(recorded).values()) if most else 0
 
 
-def ask_of_pairs(suite: Suite, recorded: Iterable[Recorded], store: RunStore) -> Mapping[str, tuple[Item, ...]]:
+def ask_of_pairs(suite: Suite, recorded: Iterable[Recorded], store: RunStore) -> Mapping[str, Questions]:
     """What the judge is asked, by the name under which its verdicts are kept. The answers go into the store first."""
     most = suite.file.judge.pairs if suite.file.judge is not None else 0
-    asked: dict[str, tuple[Item, ...]] = {}
+    asked: dict[str, Questions] = {}
     for name, pairs in _comparable(recorded).items() if most else ():
         for item, own, other in pairs:
             store.add(name, _AXIS, item.id, Asked(Timing(0.0), own))

@@ -191,8 +191,9 @@ async def _ask(judge: Deployment, suite: Suite, asker: Asker, store: RunStore, k
         with ShownProgress() as progress:
             evaluation = Evaluation(suite, asker, (), judge, store, budget_of(suite, store, (judge,)), progress)
             for axis, ones in questions.items():
-                for name, why in (await evaluation.ask_judge(judge, axis, ones)).items():
-                    stopped = f"the judge {name} was given up: {why}"
+                if given_up := await evaluation.ask_judge(judge, axis, ones):
+                    stopped = f"the judge {judge.name} was given up: {given_up[judge.name]}"
+                    break
     except* SpendReached as group:
         stopped = str(first_of(group))
     return stopped

@@ -43,10 +43,6 @@ class Estimate:
     high: float
     of: int
 
-    def contains(self, truth: float) -> bool:
-        """Whether a value lies within the interval."""
-        return self.low <= truth <= self.high
-
     def scaled(self, factor: float) -> Estimate:
         """The same in another unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.of)

@@ -218,6 +218,13 @@ class RunStore:
             answer = _answer(value["answer"])
             yield Row(candidate, axis, item, answer, value["failure"], usage, Timing(**value["timing"]))
 
+    def answer_to(self, candidate: str, axis: str, item: str) -> Answer | None:
+        """What a candidate has answered to one question; None if it hasn't."""
+        found = self._first(
+            "SELECT value FROM answer WHERE candidate = ? AND axis = ? AND item = ?", (candidate, axis, item)
+        )
+        return _answer(self._value(found[0])["answer"]) if found is not None else None
+
     def tokens(self, candidate: str | None = None) -> tuple[int, int]:
         """The tokens so far, of prompts and of answers; of one candidate, or of all."""
         where = "" if candidate is None else "WHERE candidate = ?"

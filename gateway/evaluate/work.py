@@ -67,13 +67,14 @@ class Budget:
 
 @dataclass(slots=True)
 class Work:
-    """One axis: its name in the store, how a question is asked, and what is asked of every candidate.
+    """One axis: its name in the store, how a question is asked, and what is asked of every candidate: gone through once
+    for each of them.
 
     told: called after each answer. given_up: the candidates that failed too often in a row, and the last failure.
     """
 
     axis: str
-    items: tuple[Item, ...]
+    items: Iterable[Item]
     ask: Ask
     told: Callable[[Deployment, Asked], None] = lambda _, __: None
     given_up: dict[str, str] = field(default_factory=dict)

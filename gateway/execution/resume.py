@@ -17,13 +17,13 @@ from gateway.execution.continuation import (
     continuation,
     is_prefilled,
     is_resumable,
-    summed,
     why_too_long,
 )
 from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES, why_spent
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
+from gateway.execution.second_part import SecondPart
 from gateway.execution.stream import AnswerStream, TakeText, all_of, pass_on
 from gateway.execution.walk import StillAllowed
 from gateway.model.attempt import Skipped
@@ -31,18 +31,14 @@ from gateway.model.decision import Plan, Step
 from gateway.model.record import Record, Resumed
 from gateway.model.table import Resilience
 from providers.chat import (
-    AnnotationsDelta,
     ChatRequest,
-    ChoiceFinish,
     Failed,
-    Finished,
     Heartbeat,
     Opened,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
     TextRun,
-    UsageReport,
 )
 from providers.failures import Failure, FailureKind
 from providers.folding import text_of_run
@@ -51,7 +47,6 @@ __all__ = ["ResumingStream", "Resumption", "resuming"]
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer; behind a longer one nobody could go on."""
-_IN_OTHER_WORDS = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model didn't go on from there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ class Resumption:
     record: Record
     still_allowed: StillAllowed
 
-    async def go_on(self, broken: Step, sent: Sent, failed: Failed) -> _Next | None:
+    async def go_on(self, broken: Step, sent: Sent, failed: Failed) -> SecondPart | None:
         """The rest of the answer; None if nobody can give it."""
         steps = self.plan.steps[self.plan.steps.index(broken) + 1 :]
         attempts = self.record.attempts
@@ -91,11 +86,11 @@ class Resumption:
             return self._next(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None
 
-    def _next(self, answer: Answer, sent: Sent, failed: Failed, *, prefilled: bool) -> _Next | None:
+    def _next(self, answer: Answer, sent: Sent, failed: Failed, *, prefilled: bool) -> SecondPart | None:
         if answer.stream is None:
             return None
         seam = Seam(sent.text, self.request.stop, asked=not prefilled) if sent.text.strip() else None
-        return _Next(answer.stream, self.record, sent, failed, seam, added_tokens(sent, prefilled=prefilled))
+        return SecondPart(answer.stream, self.record, sent, failed, seam, added_tokens(sent, prefilled=prefilled))
 
     async def _ask(self, steps: tuple[Step, ...], sent: Sent, *, prefills: bool) -> Answer:
         def ask(step: Step) -> ChatRequest:
@@ -156,7 +151,7 @@ class ResumingStream:
         self._left = _MOST_KEPT
         self._is_plain = True
         self._broken: Failed | None = None
-        self._next: _Next | None = None
+        self._next: SecondPart | None = None
 
     def pass_on(self, take_text: TakeText) -> None:
         """See `gateway.execution.stream.pass_on`. What is taken is kept like an event."""
@@ -236,65 +231,3 @@ class ResumingStream:
         await self._stream.close()
         if self._next is not None:
             await self._next.close()
-
-
-@dataclass(slots=True)
-class _Next:
-    """The second part of the answer, as it follows the first."""
-
-    stream: AnswerStream
-    record: Record
-    sent: Sent
-    broken: Failed
-    seam: Seam | None
-    added: int
-
-    async def batch(self) -> tuple[StreamEvent, ...]:
-        """The next events that are for the client; raises StopAsyncIteration at the end."""
-        while True:
-            events = tuple([shown for event in await anext(self.stream) for shown in self._shown(event)])
-            if self._is_over():
-                await self.stream.close()
-            if events:
-                return events
-
-    def _is_over(self) -> bool:
-        """Whether the answer has ended here, whatever else the provider says."""
-        return self.seam is not None and (self.seam.stopped or self.seam.lost)
-
-    def _shown(self, event: StreamEvent) -> tuple[StreamEvent, ...]:
-        """What the client gets for it: one opening, no more thoughts behind the first text, and nothing said twice."""
-        seam = self.seam
-        if self._is_over():
-            return ()
-        match event:
-            case Opened() | Heartbeat():
-                return ()
-            case ReasoningDelta() | AnnotationsDelta() if seam is not None:
-                # Places in the second part are none in the whole.
-                return ()
-            case TextRun(pieces) if seam is not None and not seam.settled:
-                return self._behind(seam, seam.feed(text_of_run(pieces)))
-            case TextDelta(text) if seam is not None and not seam.settled:
-                return self._behind(seam, seam.feed(text))
-            case ChoiceFinish() if seam is not None and not seam.settled:
-                shown = self._behind(seam, seam.close())
-                return shown if self._is_over() else (*shown, event)
-            case UsageReport(usage):
-                total, is_estimated = summed(self.broken.usage, self.sent, self.added, usage)
-                if self.record.resumed is not None:
-                    self.record.resumed = replace(self.record.resumed, usage_is_estimated=is_estimated)
-                return (UsageReport(total),)
-            case _:
-                return (event,)
-
-    def _behind(self, seam: Seam, text: str) -> tuple[StreamEvent, ...]:
-        """The text behind the seam, and the end of the answer if it is found there."""
-        if seam.lost:
-            return (Failed(_IN_OTHER_WORDS),)
-        shown = (TextDelta(text),) if text else ()
-        return (*shown, ChoiceFinish("stop"), Finished()) if seam.stopped else shown
-
-    async def close(self) -> None:
-        """Let go of the provider's connection."""
-        await self.stream.close()

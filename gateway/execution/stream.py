@@ -158,8 +158,7 @@ class LiveStream:
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it has one."""
-        kinds: set[type[StreamEvent]] = set()
-        while _REAL.isdisjoint(kinds):
+        while True:
             try:
                 events = self._take(await self._reply.read())
             except ProviderFailed:
@@ -170,6 +169,9 @@ class LiveStream:
             if Heartbeat in kinds:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
             self._first += events
+            # A finish is held back until the end mark, which is no reason to wait: it is a real event too.
+            if not _REAL.isdisjoint(kinds) or getattr(self._parser, "is_whole", False):
+                break
         # Told of all of them at once: a burst may bring the whole answer.
         if Failed in kinds:
             # Nothing has been shown to anyone yet, so what came before the failure in the same bytes is forgotten.

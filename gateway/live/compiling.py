@@ -44,7 +44,8 @@ class Outcome:
     """What came of it. table: packed, with its secrets; None where the problems have a mistake among them.
 
     files: what stood in each file that was read. at_rest: whether none of them changed in the meantime.
-    written: what was compiled, if there is a table and that was asked for.
+    written: what was compiled, if there is a table and that was asked for. is_judged: whether it was compiled at all,
+    so that the problems are what the files have to be mended for.
     """
 
     problems: tuple[Problem, ...]
@@ -52,6 +53,7 @@ class Outcome:
     at_rest: bool = True
     table: bytes | None = field(default=None, repr=False)
     written: Written | None = None
+    is_judged: bool = True
 
 
 def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
@@ -79,7 +81,7 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)
     except TableNotPortable as error:
-        return Outcome((Problem(order.path, 0, 0, (), str(error)),), files)
+        return Outcome((Problem(order.name or order.path, 0, 0, (), str(error)),), files)
     return Outcome(
         compiled.warnings, files, read_files(files) == files, packed, compiled.written if order.written else None
     )

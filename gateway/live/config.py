@@ -10,12 +10,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config.changes import changes_between
 from gateway.config.problems import Problem
 from gateway.config.watch import Reading, Watch, agree, read_files
 from gateway.config.written import Written
@@ -23,10 +22,11 @@ from gateway.live.child import CompileFailed
 from gateway.live.compiled import State, told_once
 from gateway.live.compiler import Compiler
 from gateway.live.compiling import Order, Outcome
-from gateway.live.packing import pack, unpack
+from gateway.live.packing import pack
 from gateway.live.reload_log import finding_of, log_reload
 from gateway.live.reminders import remind
-from gateway.model.status import Cause, Changes, Finding, Reload
+from gateway.live.taking import Taking, Wish, problem_with
+from gateway.model.status import Cause, Reload
 from gateway.model.table import Table
 from gateway.state.errors import StateError
 from gateway.telemetry.log import logger
@@ -40,26 +40,6 @@ POLL_S = 0.25
 
 Activate = Callable[[bytes, Table], Awaitable[tuple[int, ...]]]
 """Makes a table, given packed and as it is, the active one; the value is the workers that haven't confirmed it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What came of a compile, ready to be taken; state: None where it can't be. is_unsigned: it lacks a signature."""
-
-    problems: tuple[Problem, ...]
-    findings: tuple[Finding, ...]
-    state: State | None
-    changes: Changes
-    is_unsigned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """Who wants a change, and how. signature: on the plan, where it doesn't stand beside the config."""
-
-    cause: Cause
-    who: str = ""
-    signature: str | None = field(default=None, repr=False)
 
 
 class Live:
@@ -94,9 +74,9 @@ class Live:
         self._order = order
         self._state = State(table, written, told_once(warnings))
         self._switch_log = switch_log
+        self._taking = Taking(order, why_not, switch_log)
         self._aside = aside
         self._watch = Watch({**files, **self._read_signature()})
-        self._why_not = why_not
         self._compiler = Compiler()
         self._compile = compile_order or self._compiler.compile
         self._is_our_compiler = compile_order is None
@@ -160,7 +140,7 @@ class Live:
             outcome = await self._outcome(aside)
             # What was compiled may already be something else than what had come to rest; a later look will tell.
             if outcome.at_rest and agree(reading, outcome.files):
-                await self._apply(_Wish("file"), aside, outcome, started_at)
+                await self._apply(Wish("file"), aside, outcome, started_at)
 
     async def _safely(self, work: Awaitable[object]) -> None:
         try:
@@ -174,7 +154,7 @@ class Live:
         async with self._one_at_a_time:
             started_at = time.monotonic()
             aside = self._still_aside(await asyncio.to_thread(read_files, [self._order.path]))
-            return await self._apply(_Wish(cause, who), aside, await self._outcome(aside), started_at)
+            return await self._apply(Wish(cause, who), aside, await self._outcome(aside), started_at)
 
     async def restage(self) -> tuple[int, ...]:
         """Give the active config the shares that its schedules are at by now; the workers that haven't confirmed it."""
@@ -189,14 +169,15 @@ class Live:
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Make a version of the history active, the one before this if none is named, by today's environment."""
         # Two who ask at the same moment want to leave the same version: the second is not to undo the first.
-        wish, unwanted = _Wish("rollback", who, signature), self._state.table.version
+        wish, unwanted = Wish("rollback", who, signature), self._state.table.version
         file = (await asyncio.to_thread(read_files, [self._order.path]))[self._order.path]
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
                 aside = replace(await asyncio.to_thread(self._find_version, version, unwanted), file=file)
             except StateError as error:
-                outcome = Outcome(self._problem(str(error)), self._watch.known)
+                # It is nowhere, and so no file is to be mended.
+                outcome = Outcome((Problem("", 0, 0, (), str(error)),), self._watch.known)
                 return replace(await self._apply(wish, self._aside, outcome, started_at), missing=True)
             return await self._apply(wish, aside, await self._outcome(aside), started_at)
 
@@ -210,11 +191,11 @@ class Live:
         aside = self._aside
         return aside if aside is not None and reading.get(self._order.path) == aside.file else None
 
-    async def _apply(self, wish: _Wish, aside: Aside | None, outcome: Outcome, started_at: float) -> Reload:
+    async def _apply(self, wish: Wish, aside: Aside | None, outcome: Outcome, started_at: float) -> Reload:
         # Before it is judged by: one that comes from now on is news.
         signature = self._read_signature()
         # Whatever takes long for a thousand deployments is done beside the loop; so is what waits for a disk.
-        prepared = await asyncio.to_thread(self._prepare, wish, aside, outcome)
+        prepared = await asyncio.to_thread(self._taking.prepare, wish, self._state, aside, outcome)
         done = Reload(wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who)
         if outcome.table is not None and prepared.state is not None:
             self._state, self._aside = prepared.state, aside if aside is not None and aside.overrides else None
@@ -222,50 +203,17 @@ class Live:
             packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
             behind = await self._activate(packed, table)
             done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
-        elif self._switch_log is not None:
-            await asyncio.to_thread(self._keep_rejected, self._switch_log, wish, prepared)
+        else:
+            await asyncio.to_thread(self._taking.keep_rejected, wish, self.table.version, prepared)
         if done.activated or done.cause != "rollback":
             # What a version that is not taken names is not what is served, nor what the next edit makes of the file.
-            self._watch.acted_on({**outcome.files, **signature})
+            if outcome.is_judged:
+                self._watch.acted_on({**outcome.files, **signature})
+            else:
+                self._watch.not_acted_on()
         done = replace(done, duration_s=time.monotonic() - started_at)
         self._note(done, prepared.problems)
         return done
-
-    def _prepare(self, wish: _Wish, aside: Aside | None, outcome: Outcome) -> _Prepared:
-        problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
-        if outcome.table is not None:
-            state = State(unpack(outcome.table), outcome.written, told_once(problems))
-            changes = changes_between(self._state.table, state.table)
-            reason = self._why_not(state.table)
-            if reason is None and self._switch_log is not None:
-                reason, is_unsigned = self._keep(self._switch_log, wish, aside, state)
-            if reason is not None:
-                problems, state = (*problems, *self._problem(reason)), None
-        return _Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned)
-
-    def _keep(self, switch_log: SwitchLog, wish: _Wish, aside: Aside | None, state: State) -> tuple[str | None, bool]:
-        """Write down that this is about to be active; or why it can't be, and whether for want of a signature."""
-        from gateway.live.switch_log import NotSigned, judge, read_signature, signature_file
-
-        beside = signature_file(Path(self._order.path))
-        try:
-            judged = judge(self._state, state, time.time(), lambda: wish.signature or read_signature(beside))
-            switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
-        except StateError as error:
-            return f"it can't be written down, and so it isn't done: {error}", False
-        except NotSigned as error:
-            return str(error), True
-        return None, False
-
-    def _keep_rejected(self, switch_log: SwitchLog, wish: _Wish, prepared: _Prepared) -> None:
-        errors = [str(problem) for problem in prepared.problems if problem.severity == "error"]
-        try:
-            switch_log.rejected(wish.cause, wish.who, self.table.version, errors, unsigned=prepared.is_unsigned)
-        except StateError as error:
-            logger().error("audit_failed", detail=str(error))
-
-    def _problem(self, reason: str) -> tuple[Problem, ...]:
-        return (Problem(self._order.path, 0, 0, (), reason),)
 
     def _read_signature(self) -> dict[str, str]:
         """What stands beside the config, where that can matter: a signature that comes late is a change too."""
@@ -280,7 +228,8 @@ class Live:
         try:
             outcome = await self._compile(order)
         except CompileFailed as error:
-            outcome = Outcome(self._problem(str(error)), await asyncio.to_thread(read_files, self._watch.paths))
+            files = await asyncio.to_thread(read_files, self._watch.paths)
+            outcome = Outcome(problem_with(order, str(error)), files, is_judged=False)
         # What the file says is put aside as it was when this was asked; an edit since then is news.
         put_aside = {self._order.path: aside.file} if aside is not None else {}
         return replace(outcome, files={**outcome.files, **put_aside})

@@ -39,9 +39,8 @@ class EdgeNote(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
-    """What a trusted edge said: the name of its header, every value that came under it, and under that of the part."""
+    """What a trusted edge said: every value that came under its header, and under that of the part."""
 
-    header: str
     values: tuple[str, ...]
     parts: tuple[str, ...] = ()
 

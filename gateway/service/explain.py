@@ -203,9 +203,9 @@ def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
-def sighting_from(territory: str, by: str) -> Sighting:
-    """What a trusted edge would bring that tells this territory in the header `by`; raises TerritoryError."""
+def sighting_from(territory: str) -> Sighting:
+    """What a trusted edge would bring that tells this territory; raises TerritoryError."""
     data, code = territory_data(), territory.strip().upper()
     if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         parse_territory(code)
-    return Sighting(EdgeReport(by, (territory,)))
+    return Sighting(EdgeReport((territory,)))

@@ -28,7 +28,7 @@ _MOST_ROWS = 2**63 - 1
 _LAST_S = 253_402_300_800.0
 """Year 10,000, which no date is written for."""
 _VERSION = (str, str, (bytes, NoneType), str)
-_ACTIVATION = (int, str, str, str, str, float, str)
+_ACTIVATION = (str, str, str, str, float, str)
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS version (
     version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
@@ -63,7 +63,6 @@ class Version:
 class Activation:
     """One switch. at_s: Unix time. summary: its plan in a line; plan: as JSON."""
 
-    number: int
     version: str
     previous: str
     cause: str
@@ -182,7 +181,7 @@ class History:
     def activations(self, limit: int = 50) -> list[Activation]:
         """The newest first, without their plans."""
         rows = self._all(
-            "SELECT number, version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
+            "SELECT version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
             (min(limit, _MOST_ROWS),),
         )
         return [_activation(row) for row in rows]
@@ -190,19 +189,19 @@ class History:
     def last_activation(self, version: str) -> Activation | None:
         """How the version became active last, with the plan of it."""
         row = self._one(
-            "SELECT number, version, previous, cause, who, at_s, summary, plan FROM activation WHERE version = ? "
+            "SELECT version, previous, cause, who, at_s, summary, plan FROM activation WHERE version = ? "
             "ORDER BY number DESC LIMIT 1",
             (version,),
         )
         if row is None:
             return None
         try:
-            plan = json.loads(_made(str, row[7:], str))
+            plan = json.loads(_made(str, row[6:], str))
         except (ValueError, RecursionError):
             plan = None
         if not isinstance(plan, dict):
             raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is no plan')}")
-        return replace(_activation(row[:7]), plan=plan)
+        return replace(_activation(row[:6]), plan=plan)
 
     def audit_head(self) -> Head:
         """The last line of the audit trail that is known to have been written."""

@@ -1,8 +1,9 @@
 """Finished requests -> OTLP: a server span for each, and below it a client span for each attempt.
 
 Attributes are those of OpenTelemetry's semantic conventions (HTTP 1.41, generative AI, read 2026-11-20), and ours under
-`gateway.`. Only what the config or the gateway itself says gets in: no prompt, no answer, no header, no address, no
-name of a person, no text of a provider's.
+`gateway.`. Only what the config or the gateway itself says gets in: no prompt, no answer, no address, no name of a
+person, no text of a provider's, and no header but what makes the span a part of the caller's trace (`traceparent`,
+`tracestate`).
 """
 
 from __future__ import annotations

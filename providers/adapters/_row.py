@@ -154,7 +154,7 @@ class Errors:
     sentences -> kind, `{model}` for a model's name, where a fault has the code of a wrong request. code_at, type_at,
     message_at, request_id_at: the places, dotted, the first one that holds something counts. status_at: the place of a
     number that is an error unless it is 0, whatever else the body has. limits: the headers that tell of limits: `form`,
-    with {part} for limit, remaining and reset, and {of} for each word of `of`.
+    with {part} for remaining and reset, and {of} for each word of `of`.
     """
 
     codes: Mapping[str, FailureKind] = field(default_factory=dict)

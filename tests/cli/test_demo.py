@@ -108,9 +108,11 @@ def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: 
     others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
     broken = Dialects(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
     monkeypatch.setattr(registry, "load_dialects", lambda: broken)
+    told = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
     shown = gateway("demo", "--port", "0")
-    assert (shown.status, shown.out) == (2, "")
-    assert shown.err == "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
+    assert (shown.status, shown.out, shown.err) == (2, "", told)
+    checked = gateway("check", ROOT / "config" / "demo.yaml")
+    assert (checked.status, checked.err) == (1, told), "who checks it hears of it before"
 
 
 def test_a_missing_demo_config_is_one_line(gateway: Command) -> None:

@@ -29,6 +29,14 @@ def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
         "* aaaa33334444  1970-01-01T00:00:02Z  file by ada: ~some",
         "  aaaa11112222  1970-01-01T00:00:01Z  start: +all",
     ]
+    opened = open_history(STATE)
+    for before, it in ((TWO, ONE), (ONE, TWO)):
+        opened.add(it, before.version, "rollback", "", {}, "~some", at_s=3.0)
+    opened.close()
+    lines = gateway("history", "--state", STATE).out.splitlines()
+    assert [line[:1] for line in lines] == ["*", " ", " ", " "]
+    told = json.loads(gateway("history", "--state", STATE, "--json").out)["activations"]
+    assert [it["active"] for it in told] == [True, False, False, False], "once, as the star"
     assert gateway("history", "--state", STATE, "-n", "1").out.count("\n") == 1
     assert gateway("history", "--state", STATE, "aaaa1", "--text").out == "# aaaa11112222\n"
     assert json.loads(gateway("history", "--state", STATE, "aaaa3", "--json").out)["previous"] == ONE.version

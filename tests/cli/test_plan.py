@@ -58,10 +58,19 @@ def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Comma
     assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--strict").status == 1
 
 
+def test_where_nothing_is_active_and_no_config_is_named_all_of_it_is_new(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_CONFIG", "not-yet.yaml")
+    shown = gateway("plan", "new.yaml")
+    assert (shown.status, shown.out.startswith("plan nothing -> ")) == (0, True), shown.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("plan", "nothing.yaml"), "there is no config at nothing.yaml"),
+        (("plan", "new.yaml", "--config", "gatway.yaml"), "there is no config at gatway.yaml"),
         (("plan", "new.yaml", "--from", "aaaa1111"), "there is no file 'aaaa1111'"),
         (("history",), "there is no state directory: set GATEWAY_STATE_DIR, or give --state"),
         (("history", "--state", "none"), "none has no history"),

@@ -75,6 +75,16 @@ def test_it_is_told_of_a_version_that_a_running_gateway_takes(
     assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {TOLD[0]}\n")
 
 
+def test_what_is_in_no_file_is_told_without_one(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "there is no version before this one; `gateway history` lists what there is"
+    refused = {"severity": "error", "path": "", "file": "", "message": told}
+    monkeypatch.setattr(
+        AdminClient, "post", lambda *_: (422, {"result": "rejected", "table": "abcd", "findings": [refused]})
+    )
+    shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
+    assert shown.err == f"gateway: {told}\ngateway: not rolled back; abcd stays active\n"
+
+
 @pytest.mark.parametrize("digits", [0, 3])
 def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str], digits: int) -> None:
     """None at all too, as of a variable that a script forgot to set: it doesn't mean the version before."""

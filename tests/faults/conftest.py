@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.servers import GatewayProcess, running_gateway
 from tests.faults.badly import Provider, answer
@@ -51,18 +49,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
         badly = stack.enter_context(Provider(behaviours))
         well = stack.enter_context(Provider({"well": answer}))
-        expired = stack.enter_context(Provider({}, expired_certificate(folder)))
+        authority = trustme.CA()
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        old = authority.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=30), not_after=yesterday)
+        expired = stack.enter_context(Provider({}, _serving(old)))
+        another = stack.enter_context(Provider({}, _serving(authority.issue_cert("provider.test"))))
         elsewhere = {
             "refused": f"http://127.0.0.1:{_nobodys_port(stack)}",
             "no-such-host": "http://nobody.invalid",
             "expired-tls": expired.origin,
+            "another-name-tls": another.origin,
         }
         origins = {fault.name: elsewhere.get(fault.name, badly.origin) for fault in FAULTS}
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump(_config(origins, well.origin)), "utf-8")
-        # So that it is the date of the certificate that is refused, and not who signed it.
-        environ = {"SSL_CERT_FILE": str(folder / "certificate.pem")}
-        gateway = stack.enter_context(running_gateway(path, environ))
+        gateway = stack.enter_context(running_gateway(path, _believing(authority, folder)))
         client = stack.enter_context(httpx.Client(base_url=gateway.url, trust_env=False, timeout=30))
         yield World(gateway, badly, well, client)
 
@@ -94,27 +95,21 @@ def _nobodys_port(stack: ExitStack) -> int:
     return port
 
 
-def expired_certificate(folder: Path) -> ssl.SSLContext:
-    """A server's context with a certificate for 127.0.0.1 that ended yesterday."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=30))
-        .not_valid_after(now - timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(private)
+def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    certificate.configure_cert(context)
     return context
+
+
+def _believing(authority: trustme.CA, folder: Path) -> dict[str, str]:
+    """The environment of a gateway that has this authority's root in place of the public ones.
+
+    So that it is the certificate's date or name that is refused, and not who signed it. No setting and no variable
+    brings another root, which is why the module that holds them is another one.
+    """
+    roots, modules = folder / "roots.pem", folder / "modules"
+    authority.cert_pem.write_to_path(str(roots))
+    modules.mkdir()
+    (modules / "certifi.py").write_text(f"def where():\n    return {str(roots)!r}\n", "utf-8")
+    known = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{modules}{os.pathsep}{known}" if known else str(modules)}

@@ -29,7 +29,7 @@ class Fault:
     kind: what the operator's log calls it; None where the primary's answer is taken. calls: how often the primary is
     asked before the fallback is. moves_on: whether the fallback answers, or the failure is the client's at once.
     alone: what a client gets for JSON, and for a stream, where there is no fallback. behave: None where it is never
-    reached.
+    reached. detail: words that the log has for it, where another fault of the kind would be taken for this one.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Fault:
     moves_on: bool = True
     streams: bool = True
     json: bool = True
+    detail: str = ""
 
 
 def always(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
@@ -404,7 +405,10 @@ FAULTS = (
     Fault("bad-chunk", "a chunk whose size is no number", _bad_chunk, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("refused", "nobody listens there", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
     Fault("no-such-host", "its name is not known", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
-    Fault("expired-tls", "a certificate that has expired", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
+    Fault("expired-tls", "a certificate that has expired", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
+          detail="certificate has expired"),
+    Fault("another-name-tls", "a certificate for another name", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
+          detail="certificate is not valid for '127.0.0.1'"),
     # Silence.
     Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE)),
     Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE)),

@@ -72,7 +72,11 @@ def line_of(world: World, got: Got) -> dict[str, Any]:
 
 def kinds_of(line: dict[str, Any], deployment: str) -> set[str | None]:
     """What the log says of the attempts on that deployment."""
-    return {attempt.get("kind") for attempt in line.get("attempts", []) if attempt["deployment"] == deployment}
+    return {attempt.get("kind") for attempt in attempts_on(line, deployment)}
+
+
+def attempts_on(line: dict[str, Any], deployment: str) -> list[dict[str, Any]]:
+    return [attempt for attempt in line.get("attempts", []) if attempt["deployment"] == deployment]
 
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
@@ -92,6 +96,7 @@ def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(world: World, f
     if got.status != 200:
         assert got.headers["x-should-retry"] == "false"
         assert kinds_of(line, alone) == {fault.kind}
+        assert all(fault.detail in attempt.get("detail", "") for attempt in attempts_on(line, alone))
     if got.status in (429, 503):
         assert int(got.headers["retry-after"]) >= 1
 

@@ -105,7 +105,7 @@ class Asking:
 
     async def ask(self, territory: str, *, stream: bool = False) -> Record:
         table = self._tables[0]
-        location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+        location = resolve(table, None, Sighting(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
         record = Record("r", 0, table.version)
         await self.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)
@@ -165,7 +165,7 @@ async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
     table = table_with([ends, lasts], [True, True])
     asking = Asking([table], last_second, [2.0])
     record = Record("r", 0, table.version)
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
     request = ChatRequest("assistant", (UserMessage("hello"),))
     with pytest.raises(PlanExhausted):
         await asking.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)

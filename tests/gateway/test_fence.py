@@ -189,7 +189,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
     transport = HttpxTransport(httpx.MockTransport(provider))
     runner = Runner(Sender(transport), health, sleep=no_sleep)
     journeys = Journeys(lambda: current[0], runner, Signals(Services(transport), asked.append))
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = resolve(table, None, Sighting(EdgeReport((territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream, user=user)
     with contextlib.suppress(Refused, PlanExhausted):
         await journeys.answer(table, None, location, request, Deadline.start(60, 50), Record("r", 0, table.version))
@@ -247,7 +247,7 @@ async def test_no_shadow_ever_gets_what_must_stay_inside(
     caller = Caller(Sender(HttpxTransport(httpx.MockTransport(provider))))
     counts: list[tuple[str, ...]] = []
     shadows = Shadows(lambda: table, caller, Health(), keep, counts.append, lambda *_: None, draw=lambda: 0.0)
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = resolve(table, None, Sighting(EdgeReport((territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
     record = Record("r", 0, table.version, assistant="assistant", deployment="other")
     nothing: Any = None

@@ -593,7 +593,7 @@ def asked(
     """The provider's body and what was dropped, or the code, param and message of the refusal."""
     try:
         request = decode_request({"model": "assistant", "messages": [Q], **fields})
-        location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (PLACES[column],))))
+        location = resolve(table, None, Sighting(EdgeReport((PLACES[column],))))
         decision = decide(table, table.assistants["assistant"], location, needs_of(request), {}, 0.0)
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)

@@ -412,7 +412,7 @@ class Fence(RuleBasedStateMachine):
         asked = Asked(self.world, territory, caller, standing, asserted, yes, message, self.now)
         said = ConsentSaid(caller, standing, asserted, yes.text if yes is not None else None)
         client = self.table.clients[CALLERS[caller]]
-        location = resolve(self.table, client, Sighting(EdgeReport("c", (territory,))))
+        location = resolve(self.table, client, Sighting(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
         record = Record("r", 0, self.table.version)
         deadline = Deadline.start(1e6, 1e6, lambda: self.ticks)

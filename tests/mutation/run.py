@@ -164,6 +164,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/execution/redaction.py": _execution("redaction"),
     "gateway/execution/reply.py": _execution("transports", "refusal", "exchange_log"),
     "gateway/execution/resume.py": _execution("resume"),
+    "gateway/execution/second_part.py": _execution("resume"),
     "gateway/execution/retry.py": _execution("retry", "run"),
     "gateway/execution/seam.py": _execution("seam", "resume"),
     "gateway/execution/send.py": _execution("send", "headers"),

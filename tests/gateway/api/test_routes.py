@@ -160,6 +160,15 @@ async def test_so_does_every_refusal(path: str, territory: str, why: str, status
         assert refused.headers.get(name) == chat.headers.get(name)
 
 
+@pytest.mark.parametrize("path", ["/v1/explain", "/v1/disclosure"])
+async def test_a_blocked_place_hears_that_before_any_name_is_looked_up(path: str) -> None:
+    """As a request from there does; elsewhere the name is what is wrong."""
+    asked = await ask("POST", CHAT, cf_ipcountry="CU", body={**HELLO, "model": "nobody"})
+    told = await ask("GET", f"{path}?assistant=nobody", cf_ipcountry="CU")
+    assert (told.status_code, error_of(told)) == (451, error_of(asked))
+    assert (await ask("GET", f"{path}?assistant=nobody")).status_code == 404
+
+
 async def test_a_mistake_is_answered_with_the_table_that_found_it() -> None:
     for path in ("/v1/models/nothing", "/v1/explain?assistant=nobody", "/v1/receipts/nothing"):
         refused = await ask("GET", path)

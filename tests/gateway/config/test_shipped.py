@@ -91,7 +91,7 @@ def answers(table: Table, territory: str) -> str | None:
     """Who answers a person there, as the first client of the example."""
     client = next(iter(table.clients.values()))
     edges = table.location.edges
-    edge = EdgeReport(edges[0].country_header, (territory,)) if edges else None
+    edge = EdgeReport((territory,)) if edges else None
     location = resolve(table, client, Sighting(edge, "", (territory,) if client.may_assert else ()))
     refusal = refuse_location(table, location)
     if refusal is not None:

@@ -97,6 +97,8 @@ def test_a_report_that_finds_no_place_loses_no_answer(
     (tmp_path / "out" / "report.html").rmdir()
     assert evaluate() == 0
     assert evaluate.asked == 0
+    for name in ("run.db", "report.json", "report.html", "report.md"):
+        assert (tmp_path / "out" / name).stat().st_mode & 0o077 == 0, "what candidates wrote is its owner's alone"
 
 
 def test_a_sheet_that_has_no_place_is_told_before_anybody_is_asked(

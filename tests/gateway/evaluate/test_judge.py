@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from gateway.evaluate.simulated_judge import judge_of
 from gateway.evaluate.store import RunStore
 from gateway.evaluate.work import Budget
 from gateway.execution.transports import LeanTransport
+from gateway.model.deployment import Deployment
+from providers.chat import ChatRequest
+from providers.failures import Failure, FailureKind
 from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.scenario import Scenario
 from tests.gateway.evaluate.conftest import servers, suite_in, table_for
@@ -88,10 +92,24 @@ def test_each_pair_is_asked_in_both_orders(tmp_path: Path) -> None:
     )
     questions = pair_questions(store, "one", "two", "performance", PLAIN, 5, 1)
     assert len(questions) == 10
-    first, second = questions[:2]
+    first, second = list(questions)[:2]
     assert (first.id, second.id) == (f"{first.id[:-2]}#1", f"{first.id[:-2]}#2")
     assert first.prompt.index("1 text") < first.prompt.index("2 text")
     assert second.prompt.index("2 text") < second.prompt.index("1 text")
+    store.close()
+
+
+def test_what_the_judge_is_asked_does_not_grow_with_the_answers_that_it_quotes(tmp_path: Path) -> None:
+    items = tuple(replace(RUBRIC, id=f"r/{number}") for number in range(200))
+    said = {item.id: "word " * 1600 for item in items}
+    store = store_with(tmp_path, {"one": said, "two": said})
+    tracemalloc.start()
+    questions = questions_about(store, "one", "performance", items)
+    questions += pair_questions(store, "one", "two", "performance", items, 200, 1)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(questions), sum(len(question.prompt) > 8000 for question in questions)) == (600, 600)
+    assert held_bytes < 1_000_000, "and not 8 MB"
     store.close()
 
 
@@ -140,7 +158,7 @@ def test_a_simulated_judge_knows_what_is_right_as_often_as_it_is_set_to(
     [pair] = pairs_of(store, "judge", ["one", "two"])
     assert pair.won + pair.swayed + pair.lost == 60
     assert pair.wins is not None
-    assert pair.wins.contains(quality**2 / (quality**2 + (1 - quality) ** 2))
+    assert pair.wins.low <= quality**2 / (quality**2 + (1 - quality) ** 2) <= pair.wins.high
     assert (pair.won + pair.swayed / 2) / 60 >= least
     store.close()
     if quality == 1:
@@ -161,6 +179,32 @@ class Quiet:
 
     def advance(self, part: str, by: int = 1) -> None:
         pass
+
+
+async def test_a_judge_that_was_given_up_is_asked_nothing_more(tmp_path: Path) -> None:
+    """One that hangs is waited for, question by question: once, and not for each pair again."""
+    names = ("one", "two", "three")
+    suite = suite_in(
+        tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge, pairs: 40}\n", items=40
+    )
+    table = table_for(dict.fromkeys((*names, "judge"), "http://127.0.0.1:1"))
+    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asked: list[str] = []
+
+    async def ask(deployment: Deployment, _: ChatRequest, *, once: bool = False) -> Asked:
+        asked.append(deployment.name)
+        if deployment.name == "judge":
+            return Asked(Timing(600.0), failure=Failure(FailureKind.CREDENTIALS, "it doesn't answer"))
+        return Asked(Timing(0.1), Answer(deployment.name))
+
+    asker.ask = ask  # type: ignore[method-assign]
+    store = RunStore(tmp_path / "out", {"suite": "j"})
+    candidates = tuple(table.deployments[name] for name in names)
+    found = await Evaluation(suite, asker, candidates, table.deployments["judge"], store, Budget(), Quiet()).run()
+    assert list(found) == ["judge"]
+    assert asked.count("judge") < 40, "for three pairs of 80 questions each"
+    store.close()
+    await asker.aclose()
 
 
 async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Bench:
         self.time += seconds
 
     def plan(self, request: ChatRequest) -> Plan:
-        location = resolve(self.table, None, Sighting(EdgeReport("h", ("DE",))))
+        location = resolve(self.table, None, Sighting(EdgeReport(("DE",))))
         outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}, 0.0).outcome
         assert isinstance(outcome, Plan)
         return outcome

@@ -477,7 +477,7 @@ def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: B
     assistant = replace(table.assistants["assistant"], routes=routes)
     from gateway.policy.location import EdgeReport, Sighting, resolve
 
-    location = resolve(table, None, Sighting(EdgeReport("h", ("DE",))))
+    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
     # One that stands in a field which is left out on the way has none: the request may go to the next deployment.
     for moving, has_effects in (
         (frozenset[str](), False),

@@ -127,6 +127,17 @@ async def test_a_whole_answer_in_one_piece() -> None:
     assert pieces.closed >= 1
 
 
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
+async def test_a_finish_alone_is_a_real_event_though_its_end_mark_is_late(reason: str) -> None:
+    stream, pieces = live(chunk(), chunk(finish=reason), HANGS, idle_s=SHORT_S)
+    async with asyncio.timeout(30):
+        await stream.begin()
+    assert pieces.reads == 2, "the status line doesn't wait for [DONE]"
+    events = [event async for batch in stream for event in expand(batch)]
+    assert events == [Opened("s", "m", 1), ChoiceFinish(reason), Finished()]
+    assert pieces.closed >= 1
+
+
 async def test_it_begins_with_the_first_real_event_and_not_before() -> None:
     comment, role = b": keep-alive\n\n", chunk()
     stream, pieces = live(comment, role, comment, chunk("a"), HANGS)

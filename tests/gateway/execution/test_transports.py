@@ -10,8 +10,10 @@ import ssl
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 import httpx
 import pytest
 import trustme
@@ -171,11 +173,16 @@ async def test_what_breaks_has_one_name(script: Script, ours: FailureKind, their
             await way.aclose()
 
 
+def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
 async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    trusting, serving = tls_context(str(tmp_path / "ca.pem")), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting, serving = tls_context(str(tmp_path / "ca.pem")), _serving(authority.issue_cert("127.0.0.1"))
 
     async def script(peer: Peer) -> None:
         await peer.body()
@@ -191,6 +198,46 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
             assert await failure_of(way, server.origin) is FailureKind.INTERRUPTED
             assert await whole(way, server.origin) == (200, b"good")
             await way.aclose()
+
+
+YESTERDAY = datetime.now(UTC) - timedelta(days=1)
+
+
+@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize(
+    ("issue", "words"),
+    [
+        (
+            lambda authority: authority.issue_cert(
+                "127.0.0.1", not_before=YESTERDAY - timedelta(days=30), not_after=YESTERDAY
+            ),
+            "certificate has expired",
+        ),
+        (lambda authority: authority.issue_cert("provider.test"), "certificate is not valid for '127.0.0.1'"),
+        (lambda _: trustme.CA().issue_cert("127.0.0.1"), "unable to get local issuer certificate"),
+    ],
+    ids=["expired", "another name", "an unknown authority"],
+)
+async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
+    way: Callable[[], Transport],
+    issue: Callable[[trustme.CA], trustme.LeafCert],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+    transport = way()
+    good, bad = _serving(authority.issue_cert("127.0.0.1")), _serving(issue(authority))
+    async with scripted(say(GOOD), tls=good) as server:
+        assert await whole(transport, server.origin) == (200, b"good")
+    async with scripted(tls=bad) as server:
+        with pytest.raises(ProviderFailed) as raised:
+            await opened(transport, server.origin)
+        assert (raised.value.failure.kind, server.heads) == (FailureKind.CONNECT, [])
+        assert words in raised.value.failure.detail
+    await transport.aclose()
 
 
 @WAYS

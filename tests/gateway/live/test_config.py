@@ -197,6 +197,27 @@ async def test_a_compiler_that_fails_is_a_mistake(files: Files) -> None:
     assert done.table == files.live.table.version
 
 
+async def test_an_edit_that_no_process_could_compile_is_tried_again_and_again_until_one_can(files: Files) -> None:
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed("no process can be started to compile it (Cannot allocate memory)")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    await files.look()
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert files.live.failed is not None
+    assert files.live.failed.findings[0].message.endswith("(Cannot allocate memory)")
+    assert not (await files.live.reload("admin")).activated
+    await files.look(20)
+    tries = files.live.reloads["file", "rejected"]
+    assert 3 <= tries <= 5, "less and less often"
+    files.live._compile = good
+    await files.look(20)
+    assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
+    await files.live.stop()
+
+
 async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
     files.live.start(files.activate)
 

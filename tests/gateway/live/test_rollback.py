@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.live.child import CompileFailed
 from gateway.live.compiled import State
 from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.config import Live
@@ -87,6 +88,22 @@ async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment
     assert (await gateway.live.rollback("zzzz")).missing
     await gateway.look()
     assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gateway: Gateway) -> None:
+    """Whose mistake it isn't: to mend it there would be in vain."""
+    nowhere = await gateway.live.rollback(None)
+    assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [
+        ("", "there is no version before this one")
+    ]
+    first = gateway.live.table.version
+    await gateway.take(SECOND)
+
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed("the process that compiles it ended with status -9")
+
+    gateway.live._compile = broken
+    assert [it.file for it in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
 
 
 async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gateway: Gateway) -> None:

@@ -166,7 +166,7 @@ def world(last: str | None, *, required: bool = True) -> Table:
 
 
 def decision(table: Table, now: str, territory: str = "CN") -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = resolve(table, None, Sighting(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, NOTHING, {}, at(now))
 
 
@@ -218,7 +218,7 @@ def test_without_an_approval_there_is_no_permit() -> None:
 
 def test_a_step_is_asked_again_whether_it_is_approved() -> None:
     table = world("2026-11-20")
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("CN",))))
+    location = resolve(table, None, Sighting(EdgeReport(("CN",))))
     planned = decision(table, "2026-11-19T12:00:00").outcome
     assert isinstance(planned, Plan)
     [step] = planned.steps

@@ -62,7 +62,7 @@ location: {{signals: [edge_header]}}
 
 
 def decided(table: Table, consents: Consents = NO_CONSENT, health: dict[str, Unwell] | None = None) -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
     return decide(table, table.assistants["assistant"], location, NEEDS, health or {}, NOW, consents=consents)
 
 

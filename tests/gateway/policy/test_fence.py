@@ -81,8 +81,8 @@ def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...]) -> 
     [
         Sighting(asserted=("D" * 161,)),
         Sighting(asserted=("DE",) * 5),
-        Sighting(EdgeReport("cf-ipcountry", ("DE", "E" * 60_000))),
-        Sighting(EdgeReport("cf-ipcountry", ("DE",), ("B" * 60_000,))),
+        Sighting(EdgeReport(("DE", "E" * 60_000))),
+        Sighting(EdgeReport(("DE",), ("B" * 60_000,))),
     ],
     ids=["a long assertion", "many assertions", "a long header", "a long part"],
 )
@@ -90,5 +90,5 @@ def test_a_sender_does_not_choose_how_much_is_remembered(sighting: Sighting) -> 
     table = table_of(WORLD)
     resolve(table, None, sighting)
     assert table.memo == {}
-    resolve(table, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    resolve(table, None, Sighting(EdgeReport(("DE",))))
     assert len(table.memo) == 1

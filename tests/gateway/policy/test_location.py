@@ -22,7 +22,7 @@ CLIENTS = {client.name: client for client in TABLE.clients.values()}
 
 
 def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Sighting:
-    return Sighting(EdgeReport("cf-ipcountry", (edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
+    return Sighting(EdgeReport((edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
 
 
 def region_of(table: Table, client: Client | None, sighting: Sighting) -> str | None:
@@ -195,7 +195,7 @@ def located(sighting: Sighting, table: Table = ALL, client: Client | None = None
 
 
 def test_a_claim_tells_the_territory_and_names_the_winner_by_its_rank() -> None:
-    both = Sighting(EdgeReport("cf-ipcountry", ("FR",)), claim=claimed("DE"))
+    both = Sighting(EdgeReport(("FR",)), claim=claimed("DE"))
     assert located(both) == ("eu", "DE", "claim")
     later = replace(ALL, location=replace(ALL.location, signals=("edge_header", "claim")))
     assert located(both, later) == ("eu", "FR", "edge_header")
@@ -204,8 +204,8 @@ def test_a_claim_tells_the_territory_and_names_the_winner_by_its_rank() -> None:
 
 
 def test_a_claim_without_a_territory_is_silent() -> None:
-    assert located(Sighting(EdgeReport("h", ("US",)), claim=claimed())) == ("us", "US", "edge_header")
-    assert located(Sighting(EdgeReport("h", ("US",)), claim=claimed("XX"))) == ("us", "US", "edge_header")
+    assert located(Sighting(EdgeReport(("US",)), claim=claimed())) == ("us", "US", "edge_header")
+    assert located(Sighting(EdgeReport(("US",)), claim=claimed("XX"))) == ("us", "US", "edge_header")
 
 
 @pytest.mark.parametrize("client", [None, "app", "backend", "shop-cn"])
@@ -213,7 +213,7 @@ def test_a_claim_without_a_territory_is_silent() -> None:
 def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
     problem: ClaimProblem, client: str | None
 ) -> None:
-    sighting = Sighting(EdgeReport("h", ("US",)), asserted=("US",), claim=claimed(problem=problem))
+    sighting = Sighting(EdgeReport(("US",)), asserted=("US",), claim=claimed(problem=problem))
     who = CLIENTS[client] if client else None
     for unknown in ("refuse", "eu"):
         table = replace(ALL, location=replace(ALL.location, unknown=unknown))
@@ -233,9 +233,9 @@ def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
 
 
 def test_a_blocked_territory_wins_over_a_claim_that_is_not_believed() -> None:
-    sighting = Sighting(EdgeReport("h", ("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
+    sighting = Sighting(EdgeReport(("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
     assert located(sighting) == (LocationProblem.BLOCKED, "CU", "edge_header")
-    assert located(Sighting(EdgeReport("h", ("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
+    assert located(Sighting(EdgeReport(("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
     blocked = located(Sighting(claim=claimed("CU")), client=CLIENTS["shop-cn"])
     assert blocked == (LocationProblem.BLOCKED, "CU", "claim")
 
@@ -266,22 +266,22 @@ def test_an_address_has_a_territory_or_none(address: AddressReport, found: tuple
 
 def test_an_address_that_is_silent_lets_another_signal_speak_and_one_that_hides_does_not() -> None:
     first = replace(ALL, location=replace(ALL.location, signals=("geoip", "edge_header")))
-    edge = EdgeReport("h", ("DE",))
+    edge = EdgeReport(("DE",))
     assert located(Sighting(edge, address=AddressReport(note="silent: …")), first) == ("eu", "DE", "edge_header")
     assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …")), first)[0] == "unknown"
     assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …"))) == ("eu", "DE", "edge_header")
-    assert located(Sighting(EdgeReport("h", ("A1",)), address=AddressReport("DE")))[0] == "unknown"
+    assert located(Sighting(EdgeReport(("A1",)), address=AddressReport("DE")))[0] == "unknown"
 
 
 # --- doubts ---------------------------------------------------------------------------------------
 
 DOUBTFUL = {
-    "an edge that says two things": Sighting(EdgeReport("h", ("DE", "CU"))),
-    "an edge that says nonsense": Sighting(EdgeReport("h", ("Germany",))),
-    "an edge that says two parts": Sighting(EdgeReport("h", ("US",), ("CA", "NY"))),
-    "an edge that says two parts, one of them empty": Sighting(EdgeReport("h", ("US",), ("CA", ""))),
-    "an edge that says another country's part": Sighting(EdgeReport("h", ("US",), ("FR-75",))),
-    "an edge that says a part of a part": Sighting(EdgeReport("h", ("US-CA",), ("NY",))),
+    "an edge that says two things": Sighting(EdgeReport(("DE", "CU"))),
+    "an edge that says nonsense": Sighting(EdgeReport(("Germany",))),
+    "an edge that says two parts": Sighting(EdgeReport(("US",), ("CA", "NY"))),
+    "an edge that says two parts, one of them empty": Sighting(EdgeReport(("US",), ("CA", ""))),
+    "an edge that says another country's part": Sighting(EdgeReport(("US",), ("FR-75",))),
+    "an edge that says a part of a part": Sighting(EdgeReport(("US-CA",), ("NY",))),
     "an edge with a wrong secret": Sighting(None, EdgeNote.UNPROVEN),
     "an address that is none": Sighting(address=AddressReport(note="in doubt: …", doubtful=True)),
 }
@@ -323,19 +323,19 @@ ON_RECORD: dict[str, tuple[str | None, Sighting, tuple[str, ...]]] = {
     ),
     "an edge that says nothing": (
         None,
-        Sighting(EdgeReport("h", ("",))),
+        Sighting(EdgeReport(("",))),
         ("edge_header: silent: it doesn't know the territory",),
     ),
-    "an edge that says a part": (None, Sighting(EdgeReport("h", ("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
-    "an edge with an empty part": (None, Sighting(EdgeReport("h", ("US",), ("",))), ("edge_header: US -> us *",)),
+    "an edge that says a part": (None, Sighting(EdgeReport(("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
+    "an edge with an empty part": (None, Sighting(EdgeReport(("US",), ("",))), ("edge_header: US -> us *",)),
     "an edge with two parts": (
         None,
-        Sighting(EdgeReport("h", ("US",), ("", "NY"))),
+        Sighting(EdgeReport(("US",), ("", "NY"))),
         ("edge_header: US, , NY in doubt: no territory code",),
     ),
     "Tor": (
         None,
-        Sighting(EdgeReport("h", ("T1",))),
+        Sighting(EdgeReport(("T1",))),
         ("edge_header: T1 hidden: Tor, or an anonymous proxy; no territory",),
     ),
     "an address that is silent": (None, Sighting(address=AddressReport(note="silent: x")), ("geoip: silent: x",)),
@@ -495,13 +495,13 @@ ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozens
 def test_the_part_decides_where_a_country_is_split(
     values: tuple[str, ...], parts: tuple[str, ...], found: tuple[str, str | None, str]
 ) -> None:
-    assert located(Sighting(EdgeReport("h", values, parts)), SPLIT) == found
+    assert located(Sighting(EdgeReport(values, parts)), SPLIT) == found
 
 
 def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
-    assert located(Sighting(EdgeReport("h", ("US",))), ACCEPTING) == ("us", "US", "edge_header")
-    assert located(Sighting(EdgeReport("h", ("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
-    assert located(Sighting(EdgeReport("h", ("UA",), ("43",))), ACCEPTING)[0] == "blocked"
+    assert located(Sighting(EdgeReport(("US",))), ACCEPTING) == ("us", "US", "edge_header")
+    assert located(Sighting(EdgeReport(("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
+    assert located(Sighting(EdgeReport(("UA",), ("43",))), ACCEPTING)[0] == "blocked"
 
 
 # California's prompts stay in California, so that its region is the stricter one.
@@ -509,7 +509,7 @@ STRICT = table_of(WORLD.replace("  us: {terr", "  ca: {territories: [US-CA], bou
 
 
 def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
-    country, part = Sighting(EdgeReport("h", ("US",))), Sighting(EdgeReport("h", ("US",), ("NY",)))
+    country, part = Sighting(EdgeReport(("US",))), Sighting(EdgeReport(("US",), ("NY",)))
     assert located(country, STRICT) == ("ca", "US", "edge_header")
     assert located(part, STRICT) == ("us", "US-NY", "edge_header")
     won = next(item for item in resolve(STRICT, None, country).evidence if item.decided)
@@ -517,7 +517,7 @@ def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
 
 
 def test_no_region_is_the_stricter_one() -> None:
-    country = Sighting(EdgeReport("h", ("US",)))
+    country = Sighting(EdgeReport(("US",)))
     refusing = replace(STRICT, location=replace(STRICT.location, conflict="refuse"))
     assert located(country, refusing) == ("unknown", None, "unknown")
     us, ca = STRICT.regions["us"], STRICT.regions["ca"]
@@ -533,20 +533,20 @@ def test_no_region_is_the_stricter_one() -> None:
 
 def test_a_part_that_is_no_word_of_ours_is_a_doubt() -> None:
     for part in ("ß", "ﬁ", "ca\u0131"):
-        location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",), (part,))))
+        location = resolve(TABLE, None, Sighting(EdgeReport(("US",), (part,))))
         assert location.problem is LocationProblem.UNKNOWN, part
 
 
 def test_a_part_alone_has_a_region_and_its_country_none() -> None:
     only = {"US-CA": STRICT.regions["ca"]}
     table = replace(STRICT, region_by_territory=only, default_region=None)
-    assert located(Sighting(EdgeReport("h", ("US",))), table) == ("unknown", None, "unknown")
-    assert located(Sighting(EdgeReport("h", ("US",), ("CA",))), table) == ("ca", "US-CA", "edge_header")
+    assert located(Sighting(EdgeReport(("US",))), table) == ("unknown", None, "unknown")
+    assert located(Sighting(EdgeReport(("US",), ("CA",))), table) == ("ca", "US-CA", "edge_header")
 
 
 @pytest.mark.parametrize("table", [SPLIT, STRICT])
 def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> None:
-    edge = EdgeReport("h", ("US",))
+    edge = EdgeReport(("US",))
     known = replace(table, location=replace(table.location, signals=("edge_header", "claim", "geoip")))
     assert located(Sighting(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
     assert located(Sighting(edge, address=AddressReport("US", "CA")), known) == ("ca", "US-CA", "geoip")
@@ -555,16 +555,16 @@ def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> No
 
 
 def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
-    edge = Sighting(EdgeReport("h", ("US",)))
+    edge = Sighting(EdgeReport(("US",)))
     assert located(edge, SPLIT, CLIENTS["shop-cn"]) == ("cn", None, "api_key")
-    assert located(replace(edge, edge=EdgeReport("h", ("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
+    assert located(replace(edge, edge=EdgeReport(("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
 
 
 def test_of_a_country_and_its_part_the_part_says_more() -> None:
     table = replace(ACCEPTING, location=replace(ACCEPTING.location, signals=("edge_header", "geoip")))
-    sighting = Sighting(EdgeReport("h", ("US",)), address=AddressReport("US", "CA"))
+    sighting = Sighting(EdgeReport(("US",)), address=AddressReport("US", "CA"))
     assert located(sighting, table) == ("ca", "US-CA", "geoip")
-    other_way = Sighting(EdgeReport("h", ("US",), ("CA",)), address=AddressReport("US"))
+    other_way = Sighting(EdgeReport(("US",), ("CA",)), address=AddressReport("US"))
     assert located(other_way, table) == ("ca", "US-CA", "edge_header")
 
 
@@ -613,5 +613,5 @@ def test_behind_who_hides_no_signal_tells_where_in_its_region_a_bound_keys_calle
     table = replace(TABLE, location=replace(TABLE.location, signals=("edge_header", "geoip", "api_key")))
     bound = replace(CLIENTS["shop-cn"], region=region)
     edge, address = said
-    sighting = Sighting(EdgeReport("h", (edge,)), address=AddressReport(address))
+    sighting = Sighting(EdgeReport((edge,)), address=AddressReport(address))
     assert located(sighting, table, bound) == (region, territory, "api_key")

@@ -27,7 +27,7 @@ BOUND, APP, NEW = "c" * 64, "a" * 64, "d" * 64
 
 def planned(table: Table, territory: str | None, key: str | None) -> tuple[Step, Client | None, Location]:
     client = table.clients[key] if key else None
-    location = resolve(table, client, Sighting(EdgeReport("cf-ipcountry", (territory,)) if territory else None))
+    location = resolve(table, client, Sighting(EdgeReport((territory,)) if territory else None))
     outcome = decide(table, table.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan), outcome
     return outcome.steps[0], client, location
@@ -190,7 +190,7 @@ def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
         return table_of(text.replace("endpoint: us,", f"endpoint: us, {identity},") + SECRETS)
 
     old, now, needs = world(before), world(after), Needs(frozenset(), frozenset(words), frozenset())
-    location = resolve(old, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    location = resolve(old, None, Sighting(EdgeReport(("US",))))
     outcome = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     assert why_not_now(outcome.steps[0], now, "assistant", None, location, needs, 0.0) == told
@@ -233,7 +233,7 @@ def test_a_step_is_judged_by_itself_where_the_person_would_be_asked_for_another(
     asking = changed(
         ('api_key: "${GEMINI_API_KEY}"', 'api_key: "${GEMINI_API_KEY}", consent: {mode: standing}'), of=world
     )
-    location = resolve(table_of(world), None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
+    location = resolve(table_of(world), None, Sighting(EdgeReport(("JP",))))
     table = table_of(world)
     outcome = decide(table, table.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
@@ -298,7 +298,7 @@ def after(*changes: tuple[str, str], said: Sighting, of: str = TWO_VOICES) -> tu
     ],
 )
 def test_signals_are_weighed_anew(changes: tuple[tuple[str, str], ...], region: str | None) -> None:
-    told, fresh = after(*changes, said=Sighting(EdgeReport("cf-ipcountry", ("US",)), asserted=("DE",)))
+    told, fresh = after(*changes, said=Sighting(EdgeReport(("US",)), asserted=("DE",)))
     assert fresh == region
     assert told == (None if region == "eu" else ELSEWHERE)
 
@@ -307,7 +307,7 @@ def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> 
     order = ("signals: [api_key, assertion, edge_header]", "signals: [claim, edge_header, assertion]")
     claims = f"{CLAIMS}\n  edges:"
     world = TWO_VOICES.replace(*order).replace("  edges:", claims, 1)
-    said = Sighting(EdgeReport("cf-ipcountry", ("T1",)), asserted=("US",), claim=ClaimReport("DE"))
+    said = Sighting(EdgeReport(("T1",)), asserted=("US",), claim=ClaimReport("DE"))
     assert after(NARROWER, said=said, of=world) == (None, "eu")
 
 
@@ -320,7 +320,7 @@ def test_signals_are_weighed_in_the_order_that_holds_now(edge: str, asserted: st
     before = "signals: [edge_header, assertion]"
     world = WORLD.replace("signals: [api_key, assertion, edge_header]", f"{before}\n  unknown: eu")
     change = (before, "signals: [assertion, edge_header]")
-    said = Sighting(EdgeReport("cf-ipcountry", (edge,)), asserted=(asserted,))
+    said = Sighting(EdgeReport((edge,)), asserted=(asserted,))
     assert after(change, said=said, of=world) == (None if region == "eu" else ELSEWHERE, region)
     old, new = table_of(world), changed(change, of=world)
     location = resolve(old, old.clients[BACKEND], said)
@@ -349,7 +349,7 @@ def test_an_edge_that_is_none_any_more_is_not_heard(before: str, now: str, heard
     old = table_of(WORLD.replace(TRUSTED, before))
     new = changed((TRUSTED, now))
     client = old.clients[APP]
-    location = resolve(old, client, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    location = resolve(old, client, Sighting(EdgeReport(("DE",))))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     told = why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, planned=old)
@@ -394,7 +394,7 @@ def test_a_claim_that_is_not_believed_any_more_is_not_taken_for_none(
     world = WORLD.replace("signals: [api_key,", "signals: [claim, api_key,").replace("  edges:", f"{CLAIMS}\n  edges:")
     old, new = table_of(world), changed(*changes, of=world)
     client = old.clients[APP]
-    location = resolve(old, client, Sighting(EdgeReport("cf-ipcountry", ("DE",)), claim=ClaimReport(territory)))
+    location = resolve(old, client, Sighting(EdgeReport(("DE",)), claim=ClaimReport(territory)))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     assert why_not_now(outcome.steps[0], new, "assistant", client, location, NEEDS, 0.0, planned=old) == told
@@ -443,7 +443,7 @@ def test_what_is_left_of_a_request_tells_the_same_place_as_the_request(
 ) -> None:
     claim, asserted, edge, address = said
     sighting = Sighting(
-        EdgeReport("cf-ipcountry", (edge,)) if edge else None,
+        EdgeReport((edge,)) if edge else None,
         asserted=(asserted,) if asserted else (),
         claim=ClaimReport(claim) if claim else None,
         address=AddressReport(address, hidden=address == "T1", note="hidden: Tor") if address else None,
@@ -485,7 +485,7 @@ def test_a_claim_that_is_not_heard_any_more_has_not_agreed_for_anybody() -> None
         "  edges:", f"{CLAIMS}\n  edges:"
     )
     old, agreed = table_of(hearing), Consents(standing=frozenset({"openai"}))
-    location = resolve(old, None, Sighting(EdgeReport("cf-ipcountry", ("DE",))))
+    location = resolve(old, None, Sighting(EdgeReport(("DE",))))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0, consents=agreed).outcome
     assert isinstance(outcome, Plan)
     for new, still in ((changed(of=hearing), True), (changed(of=asking), False)):
@@ -498,5 +498,5 @@ def test_two_assertions_of_one_place_are_still_that_place() -> None:
     assert after(said=said) == (None, "eu")
     # Ignored before, and believed now: were it not weighed, the caller would stay where the edge alone has it.
     ignored = TWO_VOICES.replace("may_assert: [territory]", "may_assert: []")
-    said = Sighting(EdgeReport("cf-ipcountry", ("DE",)), asserted=("CN",))
+    said = Sighting(EdgeReport(("DE",)), asserted=("CN",))
     assert after(("may_assert: []", "may_assert: [territory]"), said=said, of=ignored) == (ELSEWHERE, None)

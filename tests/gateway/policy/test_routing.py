@@ -29,7 +29,7 @@ def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, .
 def decision(
     table: Table, territory: str, needs: Needs | None = None, health: dict[str, Unwell] | None = None
 ) -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = resolve(table, None, Sighting(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
 
 
@@ -113,7 +113,7 @@ def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) 
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
         return
-    refusal = refuse_location(here, resolve(here, None, Sighting(EdgeReport("h", ("CN",)))))
+    refusal = refuse_location(here, resolve(here, None, Sighting(EdgeReport(("CN",)))))
     assert refusal is not None  # by the headers alone: the body is not read, and not logged
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert refusal.message == (
@@ -390,9 +390,9 @@ def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
     cell = table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")
     gemini = cell.deployments["gemini"]
     no_answer = (PassedOver.BOUNDARY, "the caller gets no answer here")
-    for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport("h", ("CN",))))):
+    for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport(("CN",))))):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
-    japan = resolve(cell, None, Sighting(EdgeReport("h", ("JP",))))
+    japan = resolve(cell, None, Sighting(EdgeReport(("JP",))))
     step = judge_alone(cell, japan, gemini, asked(), {}, 0.0)
     assert isinstance(step, Step)
     assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
@@ -441,7 +441,7 @@ def test_a_metadata_field_that_its_provider_would_take_is_hashed_by_nobody_and_d
     """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
     first = TABLE.deployments["chatgpt-us"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
-    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    location = resolve(TABLE, None, Sighting(EdgeReport(("US",))))
     needs = asked(parameters=("metadata", "user"))
     for identity, dropped in (("strip", {"metadata", "user"}), ("hash", {"metadata"}), ("pass", set())):
         deployment = replace(first, capabilities=knowing, identity=identity)  # type: ignore[arg-type]
@@ -454,7 +454,7 @@ def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
     def person() -> bytes:
         raise AssertionError("asked for nothing")
 
-    location = resolve(TABLE, None, Sighting(EdgeReport("cf-ipcountry", ("US",))))
+    location = resolve(TABLE, None, Sighting(EdgeReport(("US",))))
     found = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0, person)
     assert isinstance(found.outcome, Plan)
 
@@ -474,7 +474,7 @@ def test_a_missing_credential_is_named(text: str, environ: dict[str, str], detai
     ("sighting", "code"),
     [
         (Sighting(), RefusalCode.REGION_UNKNOWN),
-        (Sighting(EdgeReport("h", ("CU",))), RefusalCode.REGION_BLOCKED),
+        (Sighting(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED),
     ],
 )
 def test_a_problem_of_place_is_a_refusal(sighting: Sighting, code: RefusalCode) -> None:
@@ -519,22 +519,22 @@ PROBLEMS = {
     ),
     "conflict": (
         # A claim that names no territory says nothing.
-        Sighting(EdgeReport("cf-ipcountry", ("US",)), asserted=("CN",), claim=ClaimReport(None)),
+        Sighting(EdgeReport(("US",)), asserted=("CN",), claim=ClaimReport(None)),
         RefusalCode.REGION_CONFLICT,
         "the signals of this request's place contradict: edge_header says us, assertion says cn",
     ),
     "blocked": (
-        Sighting(EdgeReport("cf-ipcountry", ("CU",))),
+        Sighting(EdgeReport(("CU",))),
         RefusalCode.REGION_BLOCKED,
         "the assistant is not offered in Cuba",
     ),
     "expired claim": (
-        Sighting(EdgeReport("cf-ipcountry", ("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
+        Sighting(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
         RefusalCode.PERMISSION_DENIED,
         "`x-gateway-claim` is not believed: it has expired",
     ),
     "unchecked claim": (
-        Sighting(EdgeReport("cf-ipcountry", ("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
+        Sighting(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
         RefusalCode.NO_HEALTHY_DEPLOYMENT,
         "`x-gateway-claim` is not believed: the issuer's keys can't be read right now",
     ),

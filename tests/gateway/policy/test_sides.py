@@ -18,7 +18,7 @@ from tests.tables import WORLD, table_of
 
 PLAIN = "default: [gemini, qwen-intl]"
 ILL = Unwell("breaker open: failing", 5.0, by_breaker=True)
-US = Sighting(EdgeReport("cf-ipcountry", ("JP",)))
+US = Sighting(EdgeReport(("JP",)))
 
 
 def routed(route: str) -> Table:

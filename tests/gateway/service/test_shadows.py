@@ -153,7 +153,7 @@ class Scene:
         **more: Any,
     ) -> Record:
         record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
-        location = resolve(self.table, None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
+        location = resolve(self.table, None, Sighting(EdgeReport(("JP",))))
         asked = table or self.table
         turn = self.shadows.turn(asked, location, record, begun(told))
         if turn is None:
@@ -358,7 +358,7 @@ async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_wo
     scene = Scene()
     await scene.offer(told=whole("It is 7."))
     assert scene.kept[0].beside_answer is None
-    location = resolve(scene.table, None, Sighting(EdgeReport("cf-ipcountry", ("JP",))))
+    location = resolve(scene.table, None, Sighting(EdgeReport(("JP",))))
     record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.turn(scene.table, location, record, begun(Passing(ENDED)))
     assert turn is not None
@@ -369,7 +369,7 @@ async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_wo
 def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept: bool) -> None:
     """It would be read again by a judge, who is no more told whose it is."""
     scene = Scene(keeping(shadowed()))
-    location = resolve(scene.table, None, Sighting(EdgeReport("cf-ipcountry", (territory,))))
+    location = resolve(scene.table, None, Sighting(EdgeReport((territory,))))
     location = replace(location, region=scene.table.regions["default"])
     record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.turn(scene.table, location, record, begun(None))

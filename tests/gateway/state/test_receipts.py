@@ -145,7 +145,7 @@ def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
     text: str, territory: str, needs: Needs, passed_over: dict[str, str]
 ) -> None:
     table = table_of(text)
-    location = resolve(table, None, sighting_from(territory, "cf-ipcountry"))
+    location = resolve(table, None, sighting_from(territory))
     decision = decide(table, table.assistants["assistant"], location, needs, {}, AT_S)
     assert told(record_of(location=location, decision=decision))["passed_over"] == passed_over
     skipped = record_of(location=location, decision=decision, skipped=[Skipped("chatgpt-eu", "benched")])
