@@ -24,6 +24,8 @@ _LENGTH_LINE = b"\r\ncontent-length: "
 # Few heads have this elsewhere, in whichever letters they are.
 _LENGTH_END = b"ength: "
 _MOST_DIGITS = 15
+# One is remembered for each connection, idle ones among them, twice over: a caller must not choose how much that is.
+_MOST_HEAD_BYTES = 4096
 _MOST_STRANGERS = 8
 """Who sends so many heads in a row that were not known passes on the requests of others."""
 
@@ -59,7 +61,7 @@ class KnownHead:
         if not self.fresh or self._strangers >= _MOST_STRANGERS:
             return
         self._strangers += 1
-        head = self.fresh[: self.fresh.find(b"\r\n\r\n") + 4]
+        head = self.fresh[: self.fresh.find(b"\r\n\r\n", 0, _MOST_HEAD_BYTES) + 4]
         at = head.find(_LENGTH_END) + len(_LENGTH_END)
         end = head.find(b"\r\n", at)
         length = _LENGTH, head[at:end]

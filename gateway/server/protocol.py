@@ -184,6 +184,7 @@ class GatewayProtocol(WatchedProtocol):
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
         scope = request_scope(self._shared_scope, version, method, self.url)
+        self.url = b""
         if version == "1.1" and keep_alive and self._newest is not None and b"expect" not in names:
             self._known.learn(headers, scope)
         else:

@@ -22,7 +22,8 @@ Tap = Callable[[bytes], bool]
 """Is offered each chunk that arrives by itself while a read waits; True: it is dealt with, and the read waits on."""
 
 MAX_HEAD_BYTES = 64 * 1024
-_HIGH_WATER_BYTES = 256 * 1024
+# Far below what one read of a burst brings: with that in hand, nothing further is read until it is dealt with.
+_HIGH_WATER_BYTES = 64 * 1024
 _NO_BODY = (204, 304)
 _NOT_YET = -1
 
@@ -73,14 +74,10 @@ class Connection(asyncio.Protocol):
         self._tap: Tap | None = None
         self.closed = False
         self.idle_since = 0.0
-        self.end = 0
         self._error: TransportError | None = None
         self._reusable = True
-        self._head_only = False
-        self._paused = False
-        self._bare_bytes = 0
-        self._buffered = 0
-        self.status = 0
+        self._head_only = self._paused = False
+        self._bare_bytes = self._buffered = self.status = self.end = 0
         self._raw = b""
         self.headers = ResponseHeaders(b"")
 
@@ -137,21 +134,27 @@ class Connection(asyncio.Protocol):
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._buffered = 0
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        if self._paused and self.end >= 0:
+            self._read_on()
         return data
 
     def more(self, tap: Tap | None = None) -> asyncio.Future[None]:
         """Wait with this where `take` gave None, and then ask it again."""
         self._tap = tap
         waiter = self._waiter = self.loop.create_future()
+        if self._paused:
+            # Not before: who has taken a burst may not be rid of it for long, and would hold the next one too.
+            self._read_on()
         return waiter
 
     def abort(self) -> None:
         """Drop the connection at once."""
         self.closed = True
         self.transport.abort()
+
+    def _read_on(self) -> None:
+        self._paused = False
+        self.transport.resume_reading()
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock, patch
@@ -135,6 +137,14 @@ def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
     for _ in range(heads._MOST_STRANGERS + 1):
         head.learn(HEADERS, SCOPE)
     assert head.opens(data) is None
+
+
+def test_a_long_head_is_not_kept() -> None:
+    line = b"content-length: 5\r\nx: " + b"y" * heads._MOST_HEAD_BYTES + b"\r\n"
+    headers = [*HEADERS, (b"x", b"y" * heads._MOST_HEAD_BYTES)]
+    assert known(line, headers).opens(START + line + END + b"hello") is None
+    shorter = b"content-length: 5\r\nx: " + b"y" * 2000 + b"\r\n"
+    assert known(shorter, [*HEADERS, (b"x", b"y" * 2000)]).opens(START + shorter + END + b"hello") is not None
 
 
 @pytest.mark.parametrize(
@@ -292,4 +302,33 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
     assert first == second == third
     assert third[1] == b"hello"
     assert len(wire.written) == 3
+    door.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        START + b"x: " + b"y" * 60_000 + b"\r\ncontent-length: 5\r\n" + END,
+        START.replace(b"a=b", b"a=" + b"b" * 60_000) + b"content-length: 5\r\n" + END,
+        START.replace(b"a=b", b"a=" + b"b" * 60_000) + END,
+    ],
+    ids=["headers", "target", "target without a body"],
+)
+async def test_an_idle_connection_holds_little_however_long_its_heads_were(head: bytes) -> None:
+    body = b"hello" if b"length" in head else b""
+    app, wire = App(), Writing()
+    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door.connection_made(wire)
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            door.data_received(head + body)
+            await turns()
+        app.heard.clear()
+        gc.collect()
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(wire.written) == 3
+    assert held_bytes < 32_000
     door.connection_lost(None)
