@@ -8,7 +8,7 @@ import select
 import stat
 from typing import BinaryIO
 
-__all__ = ["is_there", "open_file", "read_given"]
+__all__ = ["is_there", "open_file", "read_given", "stands_at"]
 
 _PIECE_BYTES = 64 * 1024
 
@@ -63,3 +63,12 @@ def _next_piece(descriptor: int, most_bytes: int) -> bytes:
             return os.read(descriptor, min(most_bytes, _PIECE_BYTES))
         except BlockingIOError:
             select.select([descriptor], [], [])
+
+
+def stands_at(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
+    """Whether what was opened is what is found there: a file that was moved or removed takes what is written as
+    willingly. Raises OSError where that can't be told."""
+    try:
+        return os.path.samestat(os.stat(path), opened)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

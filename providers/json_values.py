@@ -25,6 +25,7 @@ __all__ = [
     "loads_strictly",
     "loads_text",
     "mend_surrogates",
+    "object_above",
     "read_count",
     "read_float",
     "read_int",
@@ -205,6 +206,14 @@ def read_float(source: Mapping[str, object], key: str) -> float | None:
 def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
     """The object at `key`, or an empty one."""
     return as_map(source.get(key))
+
+
+def object_above(source: Mapping[str, object], place: str) -> tuple[Mapping[str, object], str]:
+    """The object that a dotted place lies in, or an empty one, and the name there."""
+    *above, last = place.split(".")
+    for name in above:
+        source = read_map(source, name)
+    return source, last
 
 
 def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:

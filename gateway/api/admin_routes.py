@@ -154,9 +154,8 @@ def _assistant(table: Table, caller: Client | None, name: str | None) -> Assista
     try:
         return named_assistant(table, caller, name)
     except AssistantNotFound as error:
-        near = " or ".join(map(repr, error.nearest))
         known = ", ".join(sorted({one.name for one in assistants_of(table, caller).values()}))
-        hint = f"did you mean {near}?" if near else f"there are: {known or 'none'}"
+        hint = error.question or f"there are: {known or 'none'}"
         whose = f" that the client {caller.name!r} may ask" if caller is not None else ""
         raise ApiError("model_not_found", f"there is no assistant of that name{whose}; {hint}", "assistant") from None
 

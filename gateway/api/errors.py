@@ -133,8 +133,7 @@ def from_domain(error: Exception, attempts: list[Attempt], *, quoting: bool = Tr
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:
     name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
-    near = " or ".join(repr(one) for one in error.nearest)
-    hint = f"did you mean {near}?" if near else "GET /v1/models lists those that there are"
+    hint = error.question or "GET /v1/models lists those that there are"
     return ApiError("model_not_found", f"there is no assistant {name!r} for this key; {hint}", error.param)
 
 

@@ -31,6 +31,7 @@ from gateway.api.probe import Probe
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.location import Location
 from gateway.model.table import Assistant, Client, Region, Table
+from gateway.policy.location import Sighting
 from gateway.policy.refusals import not_offered
 from gateway.service.disclosure import disclose
 from gateway.service.explain import explain
@@ -136,9 +137,7 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys, guesses)
         sighting = await sighted(table, visitor, journeys.signals)
-        location, refused = locate(table, client, sighting)
-        told = _tell_place(request, location)
-        found = _asked_about(table, client, assistant, refused)
+        found, told = _asked_about(request, table, client, sighting, assistant)
         health = journeys.runner.health.snapshot(table)
         said, (name, known) = consent_said(table, client, visitor, sighting), told_user(client, visitor, sighting)
         explained = explain(
@@ -164,9 +163,7 @@ def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> No
     ) -> JSONResponse:
         table, visitor, client = _visit(request, journeys, guesses)
         sighting = await sighted(table, visitor, journeys.signals)
-        location, refused = locate(table, client, sighting)
-        told = _tell_place(request, location)
-        found = _asked_about(table, client, assistant, refused)
+        found, told = _asked_about(request, table, client, sighting, assistant)
         health = journeys.runner.health.snapshot(table)
         languages = visitor.one(b"accept-language")
         shown = disclose(table, client, sighting, found, health, journeys.clock(), languages)
@@ -195,15 +192,19 @@ def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptDesk | None
         return JSONResponse(found, headers=request.state.told)
 
 
-def _asked_about(table: Table, client: Client | None, name: str | None, refused: Refused | None) -> Assistant:
-    """See named_assistant. A place that gets no answer is told so of an unknown name too, as its requests are."""
+def _asked_about(
+    request: Request, table: Table, client: Client | None, sighting: Sighting, name: str | None
+) -> tuple[Assistant, dict[str, str]]:
+    """See named_assistant, and _tell_place. A place that gets no answer is told so of an unknown name too, as its
+    requests are."""
+    location, refused = locate(table, client, sighting)
+    told = _tell_place(request, location)
     try:
-        found = named_assistant(table, client, name)
+        return named_assistant(table, client, name), told
     except AssistantNotFound:
         if refused is not None:
             raise refused from None
         raise
-    return found
 
 
 def named_assistant(table: Table, client: Client | None, name: str | None) -> Assistant:

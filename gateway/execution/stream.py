@@ -214,7 +214,7 @@ class LiveStream:
         if self._first:
             first, self._first = self._first, ()
             return first
-        deadline, idle_s = self._deadline, self._idle_s
+        deadline = self._deadline
         try:
             while not self._ended:
                 limit = self._limit or self._begin_limit()
@@ -222,7 +222,8 @@ class LiveStream:
                 left_s = deadline.total_at - now
                 if self._idle_reads < 2:  # behind the finish, what is missing has one limit from here
                     self._heard_at = now
-                elif (idle_s := self._heard_at + self._idle_s - now) <= 0:
+                idle_s = self._idle_s - (now - self._heard_at)
+                if idle_s <= 0:
                     return self._cut(_STALLED)
                 limit.seconds = idle_s if idle_s < left_s else left_s
                 try:

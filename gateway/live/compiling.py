@@ -38,6 +38,10 @@ class Order:
     secrets: bool = True
     written: bool = False
 
+    def problem(self, reason: str) -> Problem:
+        """Why it can't be active: of the file as a whole, or of what stands in for it."""
+        return Problem(self.name or self.path, 0, 0, (), reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -81,7 +85,7 @@ def compile_here(order: Order, environ: Mapping[str, str]) -> Outcome:
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)
     except TableNotPortable as error:
-        return Outcome((Problem(order.name or order.path, 0, 0, (), str(error)),), files)
+        return Outcome((order.problem(str(error)),), files)
     return Outcome(
         compiled.warnings, files, read_files(files) == files, packed, compiled.written if order.written else None
     )

@@ -25,7 +25,7 @@ from gateway.live.compiling import Order, Outcome
 from gateway.live.packing import pack
 from gateway.live.reload_log import finding_of, log_reload
 from gateway.live.reminders import remind
-from gateway.live.taking import Taking, Wish, problem_with
+from gateway.live.taking import Taking, Wish
 from gateway.model.status import Cause, Reload
 from gateway.model.table import Table
 from gateway.state.errors import StateError
@@ -229,7 +229,7 @@ class Live:
             outcome = await self._compile(order)
         except CompileFailed as error:
             files = await asyncio.to_thread(read_files, self._watch.paths)
-            outcome = Outcome(problem_with(order, str(error)), files, is_judged=False)
+            outcome = Outcome((order.problem(str(error)),), files, is_judged=False)
         # What the file says is put aside as it was when this was asked; an edit since then is news.
         put_aside = {self._order.path: aside.file} if aside is not None else {}
         return replace(outcome, files={**outcome.files, **put_aside})

@@ -25,7 +25,7 @@ from gateway.telemetry.log import logger
 if TYPE_CHECKING:
     from gateway.live.switch_log import Aside, SwitchLog
 
-__all__ = ["Prepared", "Taking", "Wish", "problem_with"]
+__all__ = ["Prepared", "Taking", "Wish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,6 @@ class Prepared:
     is_unsigned: bool = False
 
 
-def problem_with(order: Order, reason: str) -> tuple[Problem, ...]:
-    """Why what was ordered can't be active: of the file as a whole, or of the version that stands in for it."""
-    return (Problem(order.name or order.path, 0, 0, (), reason),)
-
-
 @dataclass(frozen=True, slots=True)
 class Taking:
     """The rules of one gateway. why_not: why its process can't serve a table; None where it can. switch_log: None where
@@ -73,7 +68,7 @@ class Taking:
                 reason, is_unsigned = self._keep(self.switch_log, wish, active, aside, state)
             if reason is not None:
                 order = aside.instead_of(self.order) if aside is not None else self.order
-                problems, state = (*problems, *problem_with(order, reason)), None
+                problems, state = (*problems, order.problem(reason)), None
         return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned)
 
     def _keep(

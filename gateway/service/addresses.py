@@ -22,9 +22,12 @@ class AddressDatabase:
     whose file is not read again if it is the same."""
 
     def __init__(
-        self, rules: GeoIpRules, note: Callable[[str], None], ticks: Callable[[], float],
+        self,
+        rules: GeoIpRules,
+        note: Callable[[str], None],
+        ticks: Callable[[], float],
         before: AddressDatabase | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.rules = rules
         self.kept: Kept[GeoIpFile]
         if before is not None and before.rules.path == rules.path:

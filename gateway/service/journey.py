@@ -43,6 +43,11 @@ class AssistantNotFound(Exception):
         self.nearest = nearest
         self.param = param
 
+    @property
+    def question(self) -> str:
+        """Whether one of the nearest was meant; empty if there is none."""
+        return f"did you mean {' or '.join(map(repr, self.nearest))}?" if self.nearest else ""
+
 
 class Refused(Exception):
     """Routing refuses the request. consent: what the person is to be asked, where that is what is missing."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from gateway.files import open_file
-from gateway.state.errors import StateError
+from gateway.files import open_file, stands_at
+from gateway.state.errors import StateError, moved
 from gateway.state.lock import take
 
 __all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
@@ -147,8 +147,8 @@ class Audit:
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
         data = _encode(ordered)
         try:
-            if not self._is_in_place():
-                raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
+            if not stands_at(self._path, os.fstat(self._descriptor)):
+                raise moved(self._path)
             self._write(data)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
@@ -169,14 +169,6 @@ class Audit:
             self._torn_at = None
             raise
         self._torn_at = None
-
-    def _is_in_place(self) -> bool:
-        """Whether what is written is what is found there: a file that was removed takes lines as willingly. Raises
-        OSError where that can't be told."""
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
 
     def close(self) -> None:
         """Write no more."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from gateway.files import open_file
-from gateway.state.errors import StateError
+from gateway.files import open_file, stands_at
+from gateway.state.errors import StateError, moved
 
 __all__ = ["InPlace", "StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
 
@@ -85,13 +85,11 @@ class InPlace:
     def expect(self) -> None:
         """Raises StateError where it stands there no more."""
         try:
-            if os.path.samestat(os.stat(self._path), self._opened):
-                return
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            is_in_place = stands_at(self._path, self._opened)
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
-        raise StateError(f"{self._path} was moved or removed while it was in use: start the gateway again")
+        if not is_in_place:
+            raise moved(self._path)
 
 
 def explained(error: Exception) -> str:

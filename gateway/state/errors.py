@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["StateError"]
+from pathlib import Path
+
+__all__ = ["StateError", "moved"]
 
 
 class StateError(Exception):
     """The state directory, or a file in it, can't be used; the message says which and why."""
+
+
+def moved(path: Path) -> StateError:
+    """Why nothing may be written any more to a file that doesn't stand at its path."""
+    return StateError(f"{path} was moved or removed while it was in use: start the gateway again")

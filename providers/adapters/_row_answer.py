@@ -26,7 +26,17 @@ from providers.chat import ChatCompletion, Usage
 from providers.classify import MESSAGES
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
-from providers.json_values import JsonError, as_map, loads, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    as_map,
+    loads,
+    object_above,
+    read_count,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+)
 from providers.streaming import EventStreamParser
 
 __all__ = ["read_row_completion", "row_parser"]
@@ -152,12 +162,5 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     usage = read_usage(source)
     if usage.cached_tokens or not rule.cached:
         return usage
-    cached = next(filter(None, (_count_at(source, place) for place in rule.cached)), 0)
+    cached = next(filter(None, (read_count(*object_above(source, place)) for place in rule.cached)), 0)
     return replace(usage, cached_tokens=cached)
-
-
-def _count_at(source: Mapping[str, object], place: str) -> int:
-    *above, last = place.split(".")
-    for name in above:
-        source = read_map(source, name)
-    return read_count(source, last)

@@ -13,7 +13,7 @@ from providers.adapters._openai_phrases import TOO_LONG
 from providers.adapters._row import Errors
 from providers.classify import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
 from providers.failures import Failure, FailureKind
-from providers.json_values import as_map, read_int
+from providers.json_values import object_above, read_int
 
 __all__ = ["classify", "holds_error"]
 
@@ -75,10 +75,7 @@ def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
 
 def _text_at(body: Mapping[str, object], place: str) -> str:
     """The text, or the whole number as text, at a dotted place; empty where there is neither."""
-    *above, last = place.split(".")
-    source = body
-    for name in above:
-        source = as_map(source.get(name))
+    source, last = object_above(body, place)
     value = source.get(last)
     if isinstance(value, str):
         return value
