@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.service.shadows import MOST_AT_ONCE
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.test_faults import eventually
@@ -159,7 +160,9 @@ def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
 @pytest.mark.slow
 def test_several_workers_keep_in_one_file(tmp_path: Path, providers: SimulatorThread) -> None:
     with started(tmp_path, shadowed(providers), 2) as operator:
-        for _ in range(20):
+        for asked in range(1, 21):
             operator.reconnect()
             ask(operator)
-        eventually(lambda: len(rows(tmp_path)) == 20)
+            # A worker has MOST_AT_ONCE under way, those that a slow disk keeps waiting among them, and drops the others.
+            if asked % (MOST_AT_ONCE // 2) == 0:
+                eventually(lambda: len(rows(tmp_path)) == asked)  # noqa: B023  # called at once
