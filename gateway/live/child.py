@@ -29,6 +29,7 @@ class Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = True
 
     def prepare(self) -> None:
         """Begin ahead of the order, if that can be."""
@@ -37,19 +38,10 @@ class Child:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Begin, if it hasn't begun: it gets ready, and waits for its order. Raises CompileFailed."""
-        if self._process is not None:
-            return self._process
-        try:
-            self._process = subprocess.Popen(  # our own program, no word of it from outside
-                [sys.executable, "-P", "-m", "gateway.live.compiling"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                # A traceback could hold what is in the config; the exit status has to do.
-                stderr=subprocess.DEVNULL,
-                env=our_environment(),
-            )
-        except OSError as error:
-            raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None
+        if self._process is None:
+            self._process = _started()
+        if not self._is_wanted:  # whoever said so may have found no process yet
+            self._process.kill()
         return self._process
 
     def run(self, order: Order) -> Outcome:
@@ -69,7 +61,8 @@ class Child:
         return outcome
 
     def kill(self) -> None:
-        """End it, if it runs."""
+        """End it, now or as soon as it begins; `run` sees it end."""
+        self._is_wanted = False
         if self._process is not None:
             self._process.kill()
 
@@ -78,6 +71,20 @@ class Child:
         if self._process is not None:
             with self._process as process:
                 process.kill()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # our own program, no word of it from outside
+            [sys.executable, "-P", "-m", "gateway.live.compiling"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A traceback could hold what is in the config; the exit status has to do.
+            stderr=subprocess.DEVNULL,
+            env=our_environment(),
+        )
+    except OSError as error:
+        raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None
 
 
 def our_environment() -> dict[str, str]:

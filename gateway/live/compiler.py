@@ -26,11 +26,15 @@ class Compiler:
     async def compile(self, order: Order) -> Outcome:
         """The outcome of a compile in a child process; raises CompileFailed."""
         child, self._waiting = self._waiting or Child(), None
+        # In a thread: the loop itself would wait until the child has come up as far as to its own program.
+        run = asyncio.get_running_loop().run_in_executor(None, child.run, order)
         try:
-            # The loop itself would wait until the child has come up as far as to its own program.
-            return await asyncio.to_thread(child.run, order)
-        finally:
+            # Where nobody waits any more the thread still runs, if it hadn't begun too: it sees the child end.
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
             child.kill()
+            run.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            raise
 
     async def prepare(self, *, is_wanted: bool) -> None:
         """Have a child waiting, or none."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,30 @@ async def test_one_whose_outcome_nobody_waits_for_any_more_is_ended(hanging: Non
     with pytest.raises(asyncio.CancelledError):
         await compiling
     await until(lambda: process.returncode == -9)
+
+
+async def test_one_that_nobody_waits_for_before_a_thread_is_free_is_ended_too(hanging: None) -> None:
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        loop.set_default_executor(executor)
+        compiler = Compiler()
+        await compiler.prepare(is_wanted=True)
+        child = compiler._waiting
+        assert child is not None
+        process = child.start()
+        busy = loop.run_in_executor(None, gate.wait)
+        compiling = asyncio.ensure_future(compiler.compile(ORDER))
+        await until(lambda: compiler._waiting is None)
+        compiling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await compiling
+        gate.set()
+        await busy
+        await until(lambda: process.returncode == -9)
+
+
+def test_one_that_is_ended_before_it_began_compiles_nothing() -> None:
+    child = Child()
+    child.kill()
+    with pytest.raises(CompileFailed, match="ended with status -9"):
+        child.run(ORDER)
