@@ -19,7 +19,7 @@ from gateway.api.probe import Probe
 from gateway.api.readiness import reload_report, unwell_by_deployment
 from gateway.api.routes import NO_TELEMETRY, add_errors, named_assistant
 from gateway.model.decision import Unwell
-from gateway.model.status import OPERATOR_HEADER, Status, WorkerStatus
+from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
 from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting
 from gateway.service.explain import explain, sighting_from
@@ -49,14 +49,14 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     @guarded.post("/reload")
     async def reload(request: Request) -> JSONResponse:
         done = await control.reload(_operator(request))
-        return JSONResponse(reload_report(done), 200 if done.activated else 422)
+        return JSONResponse(reload_report(done), _status_of(done))
 
     @guarded.post("/rollback")
     async def rollback(request: Request) -> JSONResponse:
         version, signature = _version_and_signature(await _object_in(request))
         done = await control.rollback(version, _operator(request), signature)
         told = {"file_active": (await control.status()).file_is_active, "missing": done.missing}
-        return JSONResponse({**reload_report(done), **told}, 200 if done.activated else 422)
+        return JSONResponse({**reload_report(done), **told}, _status_of(done))
 
     @guarded.get("/explain")
     async def explain_there(
@@ -69,6 +69,13 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
     app.include_router(guarded)
     return app
+
+
+def _status_of(done: Reload) -> int:
+    """A config that is not taken is its author's to mend; what was in the way of one is not."""
+    if done.activated:
+        return 200
+    return 503 if done.retriable else 422
 
 
 async def _object_in(request: Request) -> dict[str, object]:

@@ -112,6 +112,7 @@ def reload_report(done: Reload) -> dict[str, object]:
         "findings": [{name: getattr(finding, name) for name in _FINDING} for finding in done.findings],
         "changes": {name: list(values) for name in _CHANGES if (values := getattr(done.changes, name))},
         "workers_behind": list(done.behind),
+        "retriable": done.retriable,
     }
 
 

@@ -42,10 +42,10 @@ class AdminClient:
         return body.decode("utf-8", "replace")
 
     def post(self, path: str, content: Mapping[str, object], operator: str) -> tuple[int, Mapping[str, object]]:
-        """The status (200 or 422) and the object that came back; raises NotReached."""
+        """The status (200, 422 or 503) and the object that came back; raises NotReached."""
         headers = {"content-type": b"application/json", OPERATOR_HEADER: operator.encode()}
         status, body = self._ask("POST", path, json.dumps(content).encode(), headers)
-        if status not in (200, 422):
+        if status not in (200, 422, 503):
             raise NotReached(f"{self.url}{path} answers {status}: {_message(body)}")
         answer = _object(body)
         if "result" not in answer:

@@ -193,7 +193,8 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
             told = f"{place}: {finding.get('message')}" if place else finding.get("message")
             print(f"gateway: {'warning: ' if is_done else ''}{told}", file=sys.stderr)
     if not is_done:
-        print(f"gateway: not rolled back; {answer.get('table')} stays active", file=sys.stderr)
+        again = "; nothing is wrong with that version: try it again" if answer.get("retriable") else ""
+        print(f"gateway: not rolled back; {answer.get('table')} stays active{again}", file=sys.stderr)
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('table')} is active")
     if behind := answer.get("workers_behind"):

@@ -63,6 +63,7 @@ class Watch:
         self._untried: Reading | None = None
         self._passing_over = 0
         self._next_time = 1
+        self._is_owed = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -73,6 +74,21 @@ class Watch:
     def known(self) -> Reading:
         """What was acted on last."""
         return self._known
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether readings are passed over, before what could not be acted on is tried again."""
+        return self._passing_over > 0
+
+    @property
+    def is_trying_again(self) -> bool:
+        """Whether what stands there now is what could not be acted on."""
+        return self._untried is not None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it counts as news, though nothing has changed since it was acted on last."""
+        return self._is_owed
 
     def settled(self, reading: Reading) -> bool:
         """Whether to act on this reading: it is news, and equal to the one before."""
@@ -85,16 +101,18 @@ class Watch:
         return self.is_news(reading) and reading == last
 
     def is_news(self, reading: Reading) -> bool:
-        """Whether it is something else than what was acted on last."""
-        return reading != self._known and _NOT_READ not in reading.values()
+        """Whether it is something else than what was acted on last, or is owed."""
+        return (self._is_owed or reading != self._known) and _NOT_READ not in reading.values()
 
     def acted_on(self, reading: Reading) -> None:
         """From now on this is what is known."""
         self._known = reading
         self._last = self._untried = None
+        self._is_owed = False
 
-    def not_acted_on(self) -> None:
-        """The last reading could not be judged, for want of something of ours: it stays news, and counts again after
-        one more reading that is equal, then after two, four, and at most a minute of them."""
+    def not_acted_on(self, *, owed: bool = False) -> None:
+        """The last reading could not be acted on, for want of something of ours: it stays news, and counts again after
+        one more reading that is equal, then after two, four, and at most a minute of them. owed: news or not."""
+        self._is_owed = self._is_owed or owed
         self._untried, self._passing_over = self._last, self._next_time
         self._next_time = min(self._next_time * 2, _MOST_PASSED_OVER)

@@ -82,6 +82,8 @@ class Live:
         self._is_our_compiler = compile_order is None
         self._wait = wait
         self._activate: Activate = _nowhere
+        self._told = ""
+        """What went wrong in the watch last, while it is in the way."""
         self._one_at_a_time = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,7 +119,7 @@ class Live:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            await self._safely(self.reload("sighup"))
+            await self._safely(self.reload("sighup"), owed=True)
 
     async def watch(self) -> None:
         """Look at the files again and again, and reload when they have changed and come to rest."""
@@ -128,8 +130,12 @@ class Live:
     async def _look(self) -> None:
         reading = await asyncio.to_thread(read_files, self._watch.paths)
         if not self._watch.settled(reading):
-            # While a file that has changed comes to rest, who is to compile it gets ready: unless it is being compiled.
-            is_wanted = self._watch.is_news(reading) and not self._one_at_a_time.locked()
+            is_news = self._watch.is_news(reading)
+            if not is_news:
+                self._told = ""
+            # While a file that has changed comes to rest, who is to compile it gets ready: unless it is being compiled,
+            # or we lack something, which a process that waits would lack the more.
+            is_wanted = is_news and not self._watch.is_waiting and not self._one_at_a_time.locked()
             await self._compiler.prepare(is_wanted=self._is_our_compiler and is_wanted)
             return
         async with self._one_at_a_time:
@@ -140,13 +146,19 @@ class Live:
             outcome = await self._outcome(aside)
             # What was compiled may already be something else than what had come to rest; a later look will tell.
             if outcome.at_rest and agree(reading, outcome.files):
-                await self._apply(Wish("file"), aside, outcome, started_at)
+                cause: Cause = "sighup" if self._watch.is_owed else "file"
+                wish = Wish(cause, is_again=self._watch.is_trying_again)
+                await self._apply(wish, aside, outcome, started_at)
 
-    async def _safely(self, work: Awaitable[object]) -> None:
+    async def _safely(self, work: Awaitable[object], *, owed: bool = False) -> None:
         try:
             await work
         except Exception as error:  # the top of a background task: the next change must be noticed all the same
-            logger().error("config_watch_failed", detail=f"{type(error).__name__}: {error}")
+            detail = f"{type(error).__name__}: {error}"
+            if detail != self._told:
+                logger().error("config_watch_failed", detail=detail)
+            self._told = detail
+            self._watch.not_acted_on(owed=owed)
 
     async def reload(self, cause: Cause, who: str = "") -> Reload:
         """Compile what is there now, and make it active if it can be. After a rollback, the file counts again once it
@@ -196,23 +208,30 @@ class Live:
         signature = self._read_signature()
         # Whatever takes long for a thousand deployments is done beside the loop; so is what waits for a disk.
         prepared = await asyncio.to_thread(self._taking.prepare, wish, self._state, aside, outcome)
-        done = Reload(wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who)
+        retriable = not prepared.is_judged
+        done = Reload(
+            wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who,
+            retriable=retriable,
+        )  # fmt: skip
+        # One trouble is told once, however often it is found to last.
+        is_told = wish.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.table is not None and prepared.state is not None:
             self._state, self._aside = prepared.state, aside if aside is not None and aside.overrides else None
             table = self.table = self._stage(prepared.state.table)
             packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
             behind = await self._activate(packed, table)
             done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
-        else:
+        elif not is_told:
             await asyncio.to_thread(self._taking.keep_rejected, wish, self.table.version, prepared)
         if done.activated or done.cause != "rollback":
             # What a version that is not taken names is not what is served, nor what the next edit makes of the file.
-            if outcome.is_judged:
-                self._watch.acted_on({**outcome.files, **signature})
+            if retriable:
+                # Who sends a signal isn't answered, and so can't know that it is to be sent again.
+                self._watch.not_acted_on(owed=wish.cause == "sighup")
             else:
-                self._watch.not_acted_on()
+                self._watch.acted_on({**outcome.files, **signature})
         done = replace(done, duration_s=time.monotonic() - started_at)
-        self._note(done, prepared.problems)
+        self._note(done, prepared.problems, is_told=is_told and not done.activated)
         return done
 
     def _read_signature(self) -> dict[str, str]:
@@ -234,9 +253,10 @@ class Live:
         put_aside = {self._order.path: aside.file} if aside is not None else {}
         return replace(outcome, files={**outcome.files, **put_aside})
 
-    def _note(self, done: Reload, problems: tuple[Problem, ...]) -> None:
+    def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_told: bool) -> None:
         self.reloads[done.cause, done.result] += 1
-        log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
+        if not is_told:
+            log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
         if done.activated:
             self.loaded, self.failed = done, None
         elif done.cause != "rollback":

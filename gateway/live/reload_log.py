@@ -24,7 +24,7 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
     if not done.activated:
         errors = [str(problem) for problem in problems if problem.severity == "error"]
         told = {"errors": len(errors), "findings": errors[:_SHOWN]}
-        log.error("config_rejected", detail="the table before it stays active", **told)
+        log.error("config_rejected", detail=_tried_again(done), **told)
         return
     for problem in problems[:_SHOWN]:
         logger().warning("config", detail=str(problem))
@@ -42,6 +42,16 @@ def finding_of(problem: Problem) -> Finding:
     """The same for who asks."""
     place = (problem.file, problem.line, problem.column, dotted(problem.path))
     return Finding(problem.severity, *place, problem.message, problem.hint)
+
+
+def _tried_again(done: Reload) -> str:
+    stays = "the table before it stays active"
+    if not done.retriable:
+        return stays
+    # Of a rollback, and of a reload that is answered, who asked decides.
+    if done.cause in ("file", "sighup"):
+        return f"{stays}; nothing is wrong with the config, and it is tried again until it can be done"
+    return f"{stays}; nothing is wrong with the config, and it may be asked for again"
 
 
 def _in_short(changes: Changes) -> dict[str, list[str]]:

@@ -30,22 +30,26 @@ __all__ = ["Prepared", "Taking", "Wish"]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Who wants a change, and how. signature: on the plan, where it doesn't stand beside the config."""
+    """Who wants a change, and how. signature: on the plan, where it doesn't stand beside the config. is_again: nobody
+    has asked anew, and it is tried once more because what was in the way may be gone."""
 
     cause: Cause
     who: str = ""
     signature: str | None = field(default=None, repr=False)
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What came of a compile, ready to be taken; state: None where it can't be. is_unsigned: it lacks a signature."""
+    """What came of a compile, ready to be taken; state: None where it can't be. is_unsigned: it lacks a signature.
+    is_judged: whether the config decided that, and not what we could do just then."""
 
     problems: tuple[Problem, ...]
     findings: tuple[Finding, ...]
     state: State | None
     changes: Changes
     is_unsigned: bool = False
+    is_judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +64,33 @@ class Taking:
     def prepare(self, wish: Wish, active: State, aside: Aside | None, outcome: Outcome) -> Prepared:
         """What may become active after `active`, written down as about to be."""
         problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
+        is_judged = outcome.is_judged
         if outcome.table is not None:
             state = State(unpack(outcome.table), outcome.written, told_once(problems))
             changes = changes_between(active.table, state.table)
             reason = self.why_not(state.table)
             if reason is None and self.switch_log is not None:
-                reason, is_unsigned = self._keep(self.switch_log, wish, active, aside, state)
+                try:
+                    reason = self._keep(self.switch_log, wish, active, aside, state)
+                    is_unsigned = reason is not None
+                except StateError as error:
+                    reason, is_judged = f"it can't be written down, and so it isn't done: {error}", False
             if reason is not None:
                 order = aside.instead_of(self.order) if aside is not None else self.order
                 problems, state = (*problems, order.problem(reason)), None
-        return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned)
+        return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
 
-    def _keep(
-        self, switch_log: SwitchLog, wish: Wish, active: State, aside: Aside | None, state: State
-    ) -> tuple[str | None, bool]:
-        """Write down that this is about to be active; or why it can't be, and whether for want of a signature."""
+    def _keep(self, switch_log: SwitchLog, wish: Wish, active: State, aside: Aside | None, state: State) -> str | None:
+        """Write down that this is about to be active; or which signature it lacks. Raises StateError."""
         from gateway.live.switch_log import NotSigned, judge, read_signature, signature_file
 
         beside = signature_file(Path(self.order.path))
         try:
             judged = judge(active, state, time.time(), lambda: wish.signature or read_signature(beside))
             switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
-        except StateError as error:
-            return f"it can't be written down, and so it isn't done: {error}", False
         except NotSigned as error:
-            return str(error), True
-        return None, False
+            return str(error)
+        return None
 
     def keep_rejected(self, wish: Wish, active: str, prepared: Prepared) -> None:
         """Write down that it was tried in vain; `active`: the version that stays."""

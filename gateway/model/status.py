@@ -50,7 +50,8 @@ class Reload:
 
     table: the version that is active after it. findings: the mistakes that rejected it, and the warnings.
     behind: the workers that have not confirmed the new table yet. who: what the one who ordered it said of itself.
-    missing: whether the version to go back to isn't there.
+    missing: whether the version to go back to isn't there. retriable: whether something of ours was in the way, and not
+    the config, so that it may work when it is asked for again.
     """
 
     cause: Cause
@@ -63,6 +64,7 @@ class Reload:
     behind: tuple[int, ...] = ()
     who: str = ""
     missing: bool = False
+    retriable: bool = False
 
     @property
     def result(self) -> str:

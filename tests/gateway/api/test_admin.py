@@ -120,8 +120,11 @@ async def test_a_reload_is_answered_with_what_became_of_it(told: Told) -> None:
     assert (done.status_code, done.json()["result"], done.json()["changes"]) == (200, "activated", {"added": ["new"]})
     told.reloaded = replace(told.reloaded, activated=False, findings=(MISTAKE,))
     refused = await client(told).post("/reload", json={})
-    assert (refused.status_code, refused.json()["result"]) == (422, "rejected")
-    assert told.reloads == 2
+    assert (refused.status_code, refused.json()["result"], refused.json()["retriable"]) == (422, "rejected", False)
+    told.reloaded = replace(told.reloaded, retriable=True)
+    hindered = await client(told).post("/reload", json={})
+    assert (hindered.status_code, hindered.json()["result"], hindered.json()["retriable"]) == (503, "rejected", True)
+    assert told.reloads == 3
     assert (await client(told).get("/reload")).status_code == 405
 
 

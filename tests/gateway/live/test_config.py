@@ -218,6 +218,103 @@ async def test_an_edit_that_no_process_could_compile_is_tried_again_and_again_un
     await files.live.stop()
 
 
+async def test_what_keeps_an_edit_from_being_compiled_is_told_once(
+    files: Files, log: list[structlog.typing.EventDict]
+) -> None:
+    told = ["ended with status -9"]
+
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed(told[0])
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(20)
+    told[0] = "it took longer than 60 s to compile"
+    await files.look(20)
+    assert files.live.reloads["file", "rejected"] > 3
+    rejected = [line for line in log if line["event"] == "config_rejected"]
+    assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", told[0]]
+    assert rejected[0]["detail"].endswith("it is tried again until it can be done")
+    files.live.request()
+    while len(rejected) == 2:
+        await asyncio.sleep(0)
+        rejected = [line for line in log if line["event"] == "config_rejected"]
+    assert rejected[2]["cause"] == "sighup", "who asks anew is told anew"
+    files.live._compile = good
+    await files.look(80)
+    assert [line["event"] for line in log].count("config_activated") == 1
+    await files.live.stop()
+
+
+async def test_a_signal_that_could_not_be_obeyed_is_obeyed_later(files: Files) -> None:
+    """Also where no file has changed: who sent it heard nothing of why, and the alert would ring on."""
+
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed("ended with status -9")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    await files.look()
+    files.live.request()
+    while files.live.failed is None:  # noqa: ASYNC110  # it tells nobody
+        await asyncio.sleep(0)
+    await files.look(10)
+    assert 1 < files.live.reloads["sighup", "rejected"] < 5
+    files.live._compile = good
+    await files.look(10)
+    assert (files.live.failed, files.live.reloads["sighup", "activated"]) == (None, 1)
+    await files.look(10)
+    assert (len(files.activated), len(files.compiled)) == (1, 1)
+    assert not (await files.live.reload("admin")).retriable
+    await files.live.stop()
+
+
+async def test_what_fails_before_a_compile_is_tried_less_and_less_often_and_told_once(
+    files: Files, log: list[structlog.typing.EventDict]
+) -> None:
+    tries, begun = list[None](), asyncio.Event()
+
+    async def broken(_: Order) -> Outcome:
+        tries.append(None)
+        begun.set()
+        raise RuntimeError("can't start new thread")
+
+    files.live.start(files.activate)
+    good, files.live._compile = files.live._compile, broken
+    files.live.request()
+    await begun.wait()
+    await files.look(40)
+    assert 3 <= len(tries) <= 8
+    assert len([line for line in log if line["event"] == "config_watch_failed"]) == 1
+    files.live._compile = good
+    await files.look(70)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_no_process_waits_for_an_edit_that_is_not_tried_soon(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        wanted.append(is_wanted)
+
+    async def broken(_: Order) -> Outcome:
+        wanted.clear()
+        raise CompileFailed("ended with status -9")
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    files.live._compile = broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2 + 2 + 3 + 4)
+    assert wanted == [False, False, False, True], "four are passed over, and one gets ready at the last of them"
+    await files.live.stop()
+
+
 async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
     files.live.start(files.activate)
 

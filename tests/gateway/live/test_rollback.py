@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.live.config import Live
 from gateway.live.packing import unpack
 from gateway.live.switch_log import SwitchLog, judge, signature_file
 from gateway.signing import Signer, new_key
+from gateway.state.errors import StateError
 from gateway.switching.comparing import NO_TABLE
 from gateway.switching.signatures import sign_plan
 from tests.tables import KEYS, WORLD
@@ -57,6 +59,10 @@ class Gateway:
 
     def write(self, text: str) -> None:
         self.path.write_text(text, "utf-8")
+
+    def trail(self) -> list[dict[str, Any]]:
+        lines = (self.path.parent / "state" / "audit.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
 
     async def look(self, times: int = 2) -> None:
         for _ in range(times):
@@ -217,3 +223,47 @@ async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken
     assert gateway.live.failed is not None
     await gateway.look()
     assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
+
+
+async def test_an_edit_that_could_not_be_written_down_is_taken_once_it_can(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the state directory was full for a while; the file still says what it said."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "add", full)
+        gateway.write(SECOND)
+        await gateway.look()
+        assert gateway.live.failed is not None
+        assert gateway.live.failed.retriable
+        assert not gateway.live.table.blocked.contains("AQ")
+        asked = await gateway.live.reload("admin")
+        assert (asked.activated, asked.retriable) == (False, True)
+        await gateway.look(12)
+        rejected = [line for line in gateway.trail() if line["event"] == "rejected"]
+        assert [line["cause"] for line in rejected] == ["file", "admin"], "what lasts is written down once"
+    await gateway.look(12)
+    assert (gateway.live.failed, gateway.live.table.blocked.contains("AQ")) == (None, True)
+    assert gateway.live.reloads["file", "activated"] == 1
+    gateway.write("nonsense: [\n")
+    await gateway.look(12)
+    assert gateway.live.reloads["file", "rejected"] < 8, "a mistake isn't tried again"
+    assert gateway.live.failed is not None
+    assert not gateway.live.failed.retriable
+
+
+async def test_a_rollback_that_could_not_be_written_down_may_be_asked_for_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: database or disk is full")
+
+    await gateway.take(SECOND)
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "add", full)
+        refused = await gateway.live.rollback(None)
+        assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
+    assert (await gateway.live.rollback(None)).activated
