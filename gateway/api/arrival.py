@@ -44,14 +44,19 @@ class Arrival:
         added = {*rules.signals} - {*before.signals}
         if ("claim" in added and claims_of(visitor)) or ("assertion" in added and visitor.all(ASSERTION.encode())):
             return True
-        edge, was = edge_at(now, visitor), edge_at(self.table, visitor)
-        if edge is None or "edge_header" not in rules.signals:
+        if edge_at(now, visitor) is None or "edge_header" not in rules.signals:
             return False
-        is_heard = "edge_header" not in added and rules.believes("edge_header", before)
-        if is_heard and was is not None and was.identity == edge.identity:
+        if "edge_header" not in added and self.has_same_edge(now):
             return False
         told = sighting_of(now, visitor)
         return told.edge is not None or told.edge_note is EdgeNote.UNPROVEN
+
+    def has_same_edge(self, now: Table) -> bool:
+        """Whether its peer is the same edge by another table, or none by either; whatever became of other edges."""
+        edge, was = edge_at(now, self.visitor), edge_at(self.table, self.visitor)
+        if edge is None or was is None:
+            return edge is was
+        return edge.identity == was.identity
 
 
 def arrived_before(head: SameHead | None, table: Table) -> Arrival | None:

@@ -164,7 +164,7 @@ class ChatEndpoint:
             if user is None and client is not None and client.may_assert:
                 user = user_asserted(client, visitor)
             answer = await self._journeys.answer(
-                table, client, location, request, deadline, record, voice, user, said, arrival.brought_more
+                table, client, location, request, deadline, record, voice, user, said, arrival
             )
         finally:
             self._limits.give_back(body_bytes)

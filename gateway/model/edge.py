@@ -82,17 +82,20 @@ class LocationRules:
         names = {ASSERTION, *secrets, *(name for edge in self.edges for name in edge.headers)}
         object.__setattr__(self, "read_headers", tuple(name.encode() for name in sorted(names)))
 
-    def believes(self, signal: str, earlier: LocationRules) -> bool:
+    def believes(self, signal: str, earlier: LocationRules, same_edge: bool | None = None) -> bool:
         """Whether what a signal has said by earlier rules would be heard by these: from an edge that is still one, or a
-        claim of the same issuer. A secret or key that has only been replaced changes nothing."""
+        claim of the same issuer. A secret or key that has only been replaced changes nothing.
+
+        same_edge: whether the peer is the same edge by both; where that isn't known, every edge must be one still.
+        """
         if signal not in self.signals:
             return False
         told, now = {edge.identity for edge in earlier.edges}, {edge.identity for edge in self.edges}
         match signal:
             case "edge_header":
-                return told <= now
+                return told <= now if same_edge is None else same_edge
             case "geoip":
-                # Of a peer that has become an edge, another address counts.
+                # Of a peer that has become an edge, another address counts; and any edge may stand in a list of them.
                 return told == now
             case "claim" if self.claim is not None and earlier.claim is not None:
                 return self.claim.identity == earlier.claim.identity

@@ -117,13 +117,18 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
 
 
 def resolve_again(
-    table: Table, client: Client | None, location: Location, heard_by: LocationRules | None = None
+    table: Table,
+    client: Client | None,
+    location: Location,
+    heard_by: LocationRules | None = None,
+    same_edge: bool | None = None,
 ) -> Location:
     """What this table makes of the signals that an earlier one has heard (by `heard_by`), as far as it still hears
-    them, in its own order. client: the caller as this table has it."""
+    them, in its own order. client: the caller as this table has it. same_edge: see `LocationRules.believes`."""
     readings: list[_Reading] = []
     ranks: dict[str, int] = {signal: rank for rank, signal in enumerate(table.location.signals)}
-    heard = [item for item in location.evidence if table.location.believes(item.signal, heard_by or table.location)]
+    rules, earlier = table.location, heard_by or table.location
+    heard = [item for item in location.evidence if rules.believes(item.signal, earlier, same_edge)]
     if "claim" in ranks and "claim" in {item.signal for item in location.evidence if item not in heard}:
         # It was sent, and is somebody else's now: that is no "no claim".
         return Location(None, None, "claim", location.evidence, LocationProblem.CLAIM)

@@ -37,10 +37,12 @@ def why_not_now(
     now_s: float,
     consents: ConsentsUnder | None = None,
     planned: Table | None = None,
+    same_edge: bool | None = None,
 ) -> str | None:
     """None if the current table lets this step be taken now for that caller and request, else why not.
 
-    planned: the table that made the step, where it may have believed other signals and asked for no key.
+    planned: the table that made the step, where it may have believed other signals and asked for no key. same_edge: see
+    `LocationRules.believes`.
     """
     reason = still_permitted(step.permit, current, assistant, now_s)
     if reason is not None or step.permit.table == current.version:
@@ -51,7 +53,7 @@ def why_not_now(
     now = _client_now(current, client)
     if client is not None and (now is None or not now.may_ask(assistant)):
         return "the current config doesn't let this client ask"
-    place = _place_now(current, location, now, planned.location)
+    place = _place_now(current, location, now, planned.location, same_edge)
     region = place.region if place is not None else None
     if place is None or region is None or region.name != step.permit.region:
         return "the current config has the caller in another region, or in none"
@@ -96,8 +98,11 @@ def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard
     return replace(agreed, standing=standing, asserted=asserted)
 
 
-def _place_now(current: Table, location: Location, client: Client | None, heard_by: LocationRules) -> Location | None:
+def _place_now(
+    current: Table, location: Location, client: Client | None, heard_by: LocationRules, same_edge: bool | None
+) -> Location | None:
     """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:
         return None
-    return replace(resolve_again(current, client, location, heard_by), preferences=location.preferences)
+    again = resolve_again(current, client, location, heard_by, same_edge)
+    return replace(again, preferences=location.preferences)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
@@ -84,6 +85,18 @@ def not_found(name: str, known: Iterable[str], param: str = "model") -> Assistan
     return AssistantNotFound(name, tuple(by_letters[letters] for letters in nearest), param)
 
 
+class Arrived(Protocol):
+    """What else is known of a request than what one table has made of it."""
+
+    def brought_more(self, now: Table) -> bool:
+        """Whether it has signals of its place that another table would hear, and its own did not."""
+        ...
+
+    def has_same_edge(self, now: Table) -> bool:
+        """Whether who may tell its place in headers is the same by another table, or nobody by either."""
+        ...
+
+
 class Journeys:
     """Carries requests through decision and execution. `current` gives the table that is active at that moment;
     `signals` checks what tells a place and is no plain header; `clock` is Unix time; `consent_key` signs consent tokens
@@ -119,12 +132,11 @@ class Journeys:
         voice: Voice | None = None,
         subject: str | None = None,
         said: ConsentSaid = NOTHING_SAID,
-        brought_more: Callable[[Table], bool] | None = None,
+        arrived: Arrived | None = None,
     ) -> Answer:
         """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted.
 
-        voice: of the region. subject: of the signed claim. brought_more: whether the request has signals of its place
-        that another table would hear, and this one did not.
+        voice: of the region. subject: of the signed claim.
         """
         assistant = find_assistant(table, client, request.model)
         record.assistant = assistant.name
@@ -142,7 +154,7 @@ class Journeys:
             raise _refused(decision.outcome, table, location, consenting)
         record.side = decision.outcome.side
         plan, bounds = decision.outcome, table.resilience
-        still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting, brought_more)
+        still_allowed = partial(self._why_not, table, plan, client, location, needs, consenting, arrived)
         try:
             answer = await self._runner.run(plan, request, bounds, deadline, record, still_allowed)
         except PlanExhausted as error:
@@ -171,7 +183,7 @@ class Journeys:
         location: Location,
         needs: Needs,
         consenting: Consenting | None,
-        brought_more: Callable[[Table], bool] | None,
+        arrived: Arrived | None,
         step: Step,
     ) -> str | None:
         """Why a step of this plan, which the table made, may not be taken any more; None if it may."""
@@ -179,11 +191,14 @@ class Journeys:
         # What a table allows it goes on to allow, where no approval can end meanwhile.
         if now is table and not plan.region.approvals_required:
             return None
-        if now is not table and brought_more is not None and brought_more(now):
+        if now is not table and arrived is not None and arrived.brought_more(now):
             # It may be elsewhere by what nobody has judged: in doubt, no.
             return "the current config hears more of where the caller is"
         under = consenting.under if consenting is not None else None
-        return why_not_now(step, now, plan.assistant.name, client, location, needs, self.clock(), under, table)
+        same_edge = arrived.has_same_edge(now) if arrived is not None else None
+        return why_not_now(
+            step, now, plan.assistant.name, client, location, needs, self.clock(), under, table, same_edge
+        )
 
 
 def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:

@@ -565,6 +565,27 @@ def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
     assert providers["b"].received == asked
 
 
+@pytest.mark.parametrize(("left", "is_heard"), [(EDGE, True), (EDGE.replace("127.", "10."), False)])
+def test_what_one_edge_told_counts_on_though_another_is_none_any_more(
+    moved: tuple[Operator, Hanging], providers: SimulatorThread, left: str, is_heard: bool
+) -> None:
+    operator, hanging = moved
+    text = moving(providers, hanging)
+    operator.replace(text.replace(EDGE, f"{EDGE}, {EDGE.replace('127.', '10.')}"))
+    assert operator.admin.post("/reload").json()["result"] == "activated"
+    headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
+    with ThreadPoolExecutor(1) as thread:
+        with hanging.asked_by(
+            lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
+        ) as pending:
+            operator.replace(text.replace(EDGE, left))
+            assert operator.admin.post("/reload").json()["result"] == "activated"
+        answer = pending.result(LIMIT_S)
+    assert answer.status_code == (200 if is_heard else 502)
+    line = operator.gateway.wait_for("request", request_id=answer.headers["x-request-id"])
+    assert ("in another region" in line.get("skipped", {}).get("b", "")) is not is_heard
+
+
 def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
     hanging = Hanging()
     text = config(providers).replace(providers["a"].origin, hanging.origin)

@@ -165,11 +165,11 @@ BY_EDGE = hearing("edge_header", EDGE)
         (hearing("api_key"), BY_EDGE, [], False),
         (BY_EDGE, hearing("api_key"), [FR], False),
         (hearing("api_key", EDGE), BY_EDGE, [FR], True),
-        # One of another network that comes, or goes, so that what any edge said counts no more; one that this peer has
-        # become, and one that it was in other words.
+        # One of another network that comes, or goes; one that this peer has become, and one that it was in other words.
         (BY_EDGE, hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], False),
-        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [FR], True),
+        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [FR], False),
         (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [], False),
+        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), hearing("edge_header", ELSEWHERE), [FR], False),
         (hearing("edge_header", ELSEWHERE), hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], True),
         (BY_EDGE, hearing("edge_header", EDGE.replace("}", ", subdivision: X-Part}")), [FR], True),
         # Its secret: there was none, it came, it didn't; and one that was only replaced.
@@ -197,3 +197,29 @@ def test_what_another_table_would_hear_of_a_place(
     visitor = Visitor(dict(sent), 100, "127.0.0.1", "")
     arrival = Arrival(before, visitor, None, Sighting(), Location(None, None, "unknown", ()))
     assert arrival.brought_more(now) is more
+
+
+RENAMED = EDGE.replace("CF-IPCountry", "X-Country")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ("", "", True),
+        (EDGE, EDGE, True),
+        (EDGE, "", False),
+        ("", EDGE, False),
+        (f"{EDGE}, {ELSEWHERE}", EDGE, True),
+        (EDGE, f"{ELSEWHERE}, {EDGE}", True),
+        (f"{EDGE}, {ELSEWHERE}", ELSEWHERE, False),
+        (ELSEWHERE, "", True),
+        (f"{EDGE}, {ELSEWHERE}", f"{RENAMED}, {ELSEWHERE}", False),
+        (EDGE, NEW, False),
+        (f"{OLD}, {ELSEWHERE}", NEW, True),
+    ],
+)
+def test_a_peer_is_the_same_edge_whatever_becomes_of_others(before: str, now: str, same: bool) -> None:
+    told_by, asked = hearing("edge_header, api_key", before), hearing("edge_header, api_key", now)
+    visitor = Visitor(dict([FR]), 100, "127.0.0.1", "")
+    arrival = Arrival(told_by, visitor, None, Sighting(), Location(None, None, "unknown", ()))
+    assert arrival.has_same_edge(asked) is same
