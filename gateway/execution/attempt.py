@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
@@ -12,7 +13,7 @@ from gateway.execution.identity import pseudonymous
 from gateway.execution.redaction import redacted
 from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import AnswerStream, LiveStream
-from gateway.execution.transports import TURN_BYTES
+from gateway.execution.transports import TURN_BYTES, Withdrawn
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.table import Resilience
@@ -25,7 +26,10 @@ from providers.failures import Failure, FailureKind, ProviderFailed, Unsupported
 from providers.fitting import PLACES, with_sayable_choice, without_parameters
 from providers.own_fields import own_field
 
-__all__ = ["Answer", "Caller"]
+__all__ = ["Answer", "Caller", "StillAllowed"]
+
+StillAllowed = Callable[[Step], str | None]
+"""Why a step of the plan may not be asked any more; None if it may."""
 
 # For the body of a refusal, whose status has already come.
 _REFUSAL_S = 2.0
@@ -61,8 +65,10 @@ class Caller:
         limit_s: float,
         head_s: float | None = None,
         timer: Deadline | None = None,
+        still_allowed: StillAllowed | None = None,
     ) -> Answer:
-        """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed.
+        """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed, or Withdrawn
+        where nothing was sent because it isn't allowed any more.
 
         head_s: the limit of the answer's head, where it is another one.
         timer: measures these where this is another task than the deadline's.
@@ -81,14 +87,15 @@ class Caller:
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         timer = timer or deadline
+        recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
         large = None
         try:
             with timer.limit(limit_s):
                 if head_s is None:
-                    reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
+                    reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
                 else:
                     with timer.limit(head_s):
-                        reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
+                        reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
                 try:
                     if reply.is_refusal:
                         stream = None
@@ -121,6 +128,13 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+def _recheck(still_allowed: StillAllowed, step: Step) -> None:
+    """A reload may have come while the connection was made, which takes seconds at worst."""
+    reason = still_allowed(step)
+    if reason is not None:
+        raise Withdrawn(reason)
 
 
 def _unsayable(error: UnsupportedFeature) -> Failure:

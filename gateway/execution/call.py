@@ -24,7 +24,8 @@ _attempt = maker(Attempt)
 class Call:
     """An attempt: `answered`, `failed` or `given_up` settles it, whichever comes first.
 
-    form: what is asked, and for how long. is_hedge: made beside a slow one. answer, failure: what came of it.
+    form: what is asked, and for how long. is_hedge: made beside a slow one. answer, failure: what came of it, or
+    neither where it was withdrawn before anything was sent.
     """
 
     step: Step
@@ -37,6 +38,7 @@ class Call:
     is_hedge: bool = False
     answer: Answer | None = None
     failure: Failure | None = None
+    is_withdrawn: bool = False
     ended_at: float | None = None
 
     def answered(self, answer: Answer, now: float, clock: Callable[[], float]) -> None:

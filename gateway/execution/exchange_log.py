@@ -12,7 +12,7 @@ from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, Headers, RequestHead, Transport
 from gateway.model.permit import AnyPermit
 from providers.auth import Secret
-from providers.transport import Tap
+from providers.transport import Recheck, Tap
 
 __all__ = ["ExchangeLog", "masking", "shown_exchange"]
 
@@ -37,12 +37,18 @@ class ExchangeLog:
     answer_body: bytearray = field(default_factory=bytearray)
 
     async def send(
-        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+        self,
+        permit: AnyPermit,
+        head: RequestHead,
+        credential: Credential,
+        body: bytes,
+        connect_s: float,
+        recheck: Recheck | None = None,
     ) -> Reply:
         """See Transport."""
         self.request_line = f"{head.method} {head.origin}{head.target}"
         self.request_headers, self.request_body = [*head.headers, *credential.headers], body
-        reply = await self.transport.send(permit, head, credential, body, connect_s)
+        reply = await self.transport.send(permit, head, credential, body, connect_s, recheck)
         self.status, self.answer_headers = reply.status, reply.headers
         return _Kept(reply, self.answer_body)
 

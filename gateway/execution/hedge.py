@@ -27,7 +27,7 @@ from providers.failures import FailureKind
 if TYPE_CHECKING:
     from gateway.execution.walk import Walk
 
-__all__ = ["Hedges", "hedged"]
+__all__ = ["Hedges", "beside_another"]
 
 _Place = tuple[str, str, str]
 
@@ -61,7 +61,24 @@ class Hedges:
         return held
 
 
-async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
+async def beside_another(walk: Walk, call: Call, hedge: Hedge) -> Call:
+    """Carry it out, beside a second one if it takes long; the call that decides."""
+    whole = not walk.request.stream
+    after_s = None
+    if not walk.record.attempts and not walk.plan.has_effects:
+        after_s = walk.means.hedges.after_s(hedge, call.step.deployment, whole=whole)
+    if after_s is None:
+        await walk.carry_out(call)
+        if not call.is_withdrawn:
+            walk.record.attempts.append(call.remembered())
+    else:
+        call = await _hedged(walk, call, after_s)
+    if call.answer is not None and call.ended_at is not None:
+        walk.means.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
+    return call
+
+
+async def _hedged(walk: Walk, first: Call, after_s: float) -> Call:
     """The call that decides, after `first` has run by itself for `after_s` and then beside another.
 
     It is the first to answer; one whose failure ends everything; or, of two that failed, that at which the walk stands,
@@ -94,6 +111,10 @@ async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
     now = walk.deadline.clock()
     # Last comes the one that decides, as everywhere.
     for call in sorted(calls, key=lambda call: call is decided):
+        if call.is_withdrawn:
+            # It is among the skipped steps; where the other one has failed, that is why there is no answer.
+            walk.failure = calls[0].failure or walk.failure
+            continue
         is_lost = call is not decided and call.failure is None
         walk.record.attempts.append(call.remembered(lost=is_lost))
         if is_lost and not call.is_hedge:
@@ -136,7 +157,9 @@ async def _apart(walk: Walk, call: Call) -> Call:
 def _is_end(call: Call) -> bool:
     """Whether nobody else's answer is wanted any more."""
     failure = call.failure
-    return failure is None or not (RULES[failure.kind].retry_here or RULES[failure.kind].next_step)
+    if failure is None:
+        return not call.is_withdrawn
+    return not (RULES[failure.kind].retry_here or RULES[failure.kind].next_step)
 
 
 def _is_silence(call: Call) -> bool:

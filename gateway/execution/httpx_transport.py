@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import httpx
@@ -16,7 +16,7 @@ from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_room
 from gateway.model.permit import EXTENSION, AnyPermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room
+from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_room
 from providers.transport.headers import joined
 from providers.transport.names import Names
 
@@ -76,13 +76,21 @@ class HttpxTransport:
         self._clock = clock
 
     async def send(
-        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+        self,
+        permit: AnyPermit,
+        head: RequestHead,
+        credential: Credential,
+        body: bytes,
+        connect_s: float,
+        recheck: Recheck | None = None,
     ) -> Reply:
         """See Transport. The permit travels in the request's extensions."""
         url = httpx.URL(head.origin).copy_with(raw_path=head.target.encode("ascii"))
         headers = [*head.headers, *credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
-        extensions = {EXTENSION: permit, "timeout": timeout}
+        extensions: dict[str, object] = {EXTENSION: permit, "timeout": timeout}
+        if recheck is not None:
+            extensions["trace"] = _before_the_first_byte(recheck)
         request = httpx.Request(head.method, url, headers=headers, content=body, extensions=extensions)
         try:
             allow(_origin(request.url), request.extensions.get(EXTENSION))
@@ -98,6 +106,16 @@ class HttpxTransport:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._inner.aclose()
+
+
+def _before_the_first_byte(recheck: Recheck) -> Callable[[str, object], Awaitable[None]]:
+    """What httpcore tells of its steps, for each request on a connection of its own. What this raises comes through."""
+
+    async def trace(step: str, _: object) -> None:
+        if step == "http11.send_request_headers.started":
+            recheck()
+
+    return trace
 
 
 def _origin(url: httpx.URL) -> str:

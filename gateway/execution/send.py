@@ -15,7 +15,7 @@ from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, FenceBreach, Headers, RequestHead, Transport
 from gateway.model.permit import Permit
 from providers.adapter import WireRequest
-from providers.transport import request_start
+from providers.transport import Recheck, request_start
 
 __all__ = ["Reply", "Sender", "checked_credential", "request_head"]
 
@@ -37,15 +37,20 @@ class Sender:
         self._transport = transport
 
     def open(
-        self, permit: Permit, wire: WireRequest, connect_s: float, credential: tuple[tuple[str, str], ...] = ()
+        self,
+        permit: Permit,
+        wire: WireRequest,
+        connect_s: float,
+        credential: tuple[tuple[str, str], ...] = (),
+        recheck: Recheck | None = None,
     ) -> Coroutine[object, object, Reply]:
         """The reply to a request; raises ProviderFailed if no head arrives, FenceBreach if it may not be sent.
 
         credential: further headers, see `providers.auth.credential`. `connect_s` bounds DNS, TCP and TLS; how long the
-        provider may think is the caller's to bound.
+        provider may think is the caller's to bound. recheck: see Transport.
         """
         head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
-        return self._transport.send(permit, head, checked_credential(credential), wire.body, connect_s)
+        return self._transport.send(permit, head, checked_credential(credential), wire.body, connect_s, recheck)
 
     async def aclose(self) -> None:
         """Close every connection."""

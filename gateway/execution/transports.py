@@ -22,6 +22,7 @@ from providers.transport import (
     ConnectionBroken,
     NotAllowed,
     Pool,
+    Recheck,
     Tap,
     TooLarge,
     TransportError,
@@ -38,6 +39,7 @@ __all__ = [
     "LeanTransport",
     "RequestHead",
     "Transport",
+    "Withdrawn",
     "allow",
     "no_more_room",
 ]
@@ -53,6 +55,10 @@ _response = maker(WireResponse)
 
 class FenceBreach(RuntimeError):
     """Something tried to send where it may not; nothing was sent. A bug or an attack, never a provider's failure."""
+
+
+class Withdrawn(Exception):
+    """What was allowed is so no more, as was found before a byte of it was sent; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,18 @@ class Transport(Protocol):
     """Opens requests to permitted origins."""
 
     async def send(
-        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+        self,
+        permit: AnyPermit,
+        head: RequestHead,
+        credential: Credential,
+        body: bytes,
+        connect_s: float,
+        recheck: Recheck | None = None,
     ) -> Reply:
-        """The response's head; raises ProviderFailed, or FenceBreach if the permit isn't for the head's origin."""
+        """The response's head; raises ProviderFailed, or FenceBreach if the permit isn't for the head's origin.
+
+        recheck: asked once more where a connection had to be made; what it raises comes through.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -111,12 +126,18 @@ class LeanTransport:
         self._clock = clock
 
     async def send(
-        self, permit: AnyPermit, head: RequestHead, credential: Credential, body: bytes, connect_s: float
+        self,
+        permit: AnyPermit,
+        head: RequestHead,
+        credential: Credential,
+        body: bytes,
+        connect_s: float,
+        recheck: Recheck | None = None,
     ) -> Reply:
         """See Transport."""
         start = head.start + credential.lines
         try:
-            connection = await self._pool.open(head.origin, start, body, connect_s, permit)
+            connection = await self._pool.open(head.origin, start, body, connect_s, permit, recheck=recheck)
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:

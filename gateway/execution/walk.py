@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.execution.attempt import Answer, Caller
+from gateway.execution.attempt import Answer, Caller, StillAllowed
 from gateway.execution.breaker import CLOSED, Breaker
 from gateway.execution.budget import RetryBudget
 from gateway.execution.call import Call
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.form import form_of, had_time
 from gateway.execution.health import Health
-from gateway.execution.hedge import Hedges, hedged
+from gateway.execution.hedge import Hedges, beside_another
 from gateway.execution.load import Load, Shed, Slot
 from gateway.execution.redaction import redacted
 from gateway.execution.retry import MOST_BENCH_S, RULES, Verdict, judge
+from gateway.execution.transports import Withdrawn
 from gateway.model.attempt import Skipped
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record
-from gateway.model.table import Hedge, Resilience
+from gateway.model.table import Resilience
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
 
 __all__ = ["AttemptFailed", "Means", "StillAllowed", "Walk"]
 
-StillAllowed = Callable[[Step], str | None]
-"""Why a step of the plan may not be asked any more; None if it may."""
 _NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
 
 
@@ -96,9 +95,10 @@ class Walk:
         hedge = self.plan.assistant.hedge
         if hedge is None:
             await self.carry_out(call)
-            self.record.attempts.append(call.remembered())
+            if not call.is_withdrawn:
+                self.record.attempts.append(call.remembered())
         else:
-            call = await self._beside_another(call, hedge)
+            call = await beside_another(self, call, hedge)
         if call.answer is None:
             self._move_on(call)
             raise AttemptFailed
@@ -122,8 +122,9 @@ class Walk:
         pulses, deployment = self.means.health.pulses, call.step.deployment
         try:
             answer = await self.means.caller.attempt(
-                call.step, call.secret, request, self.bounds, self.deadline, limit_s, head_s, timer
-            )
+                call.step, call.secret, request, self.bounds, self.deadline, limit_s, head_s, timer,
+                self.still_allowed,
+            )  # fmt: skip
         except ProviderFailed as error:
             failure, now = redacted(error.failure, deployment, request), self.deadline.clock()
             counts = RULES[failure.kind].counts and self._had_time(failure, call)
@@ -134,6 +135,11 @@ class Walk:
                 pulses.stop(deployment)
             call.failed(failure, now, counts=counts)
             self._heed(call.step.deployment, call.secret, failure)
+        except Withdrawn as error:
+            # As if it had been looked at a moment later: nothing is known of the provider, and nothing was spent.
+            call.given_up(self.deadline.clock())
+            call.is_withdrawn = True
+            self.record.skipped.append(Skipped(deployment.name, str(error)))
         except BaseException:
             if call.given_up(self.deadline.clock()):
                 self.record.abandoned += (call.remembered(),)
@@ -143,21 +149,6 @@ class Walk:
             if call.step is not self.plan.steps[-1]:
                 pulses.beat(deployment, now, None if self.request.stream else now - call.started_at)
             call.answered(answer, now, self.deadline.clock)
-
-    async def _beside_another(self, call: Call, hedge: Hedge) -> Call:
-        """Carry it out, beside a second one if it takes long; the call that decides."""
-        whole = not self.request.stream
-        after_s = None
-        if not self.record.attempts and not self.plan.has_effects:
-            after_s = self.means.hedges.after_s(hedge, call.step.deployment, whole=whole)
-        if after_s is None:
-            await self.carry_out(call)
-            self.record.attempts.append(call.remembered())
-        else:
-            call = await hedged(self, call, after_s)
-        if call.answer is not None and call.ended_at is not None:
-            self.means.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
-        return call
 
     async def _entered(self, step: Step) -> tuple[Step | None, Slot | None]:
         """This step and a place at its deployment, or those of the next step behind it that has one."""
@@ -238,6 +229,10 @@ class Walk:
         return unwell.reason if unwell else None
 
     def _move_on(self, call: Call) -> None:
+        if call.is_withdrawn:
+            self.wait_s = 0.0
+            self._go_onward()
+            return
         failure = self.failure = call.failure or self.failure
         deployment = call.step.deployment
         if self.plan.has_effects and not failure.unsent:

@@ -18,7 +18,7 @@ from providers.transport.errors import (
     TransportError,
     lacks_room,
 )
-from providers.transport.pool import Allow, Pool, PooledResponse, request_start, tls_context
+from providers.transport.pool import Allow, Pool, PooledResponse, Recheck, request_start, tls_context
 
 if TYPE_CHECKING:
     from providers.transport.httpx_transport import LeanTransport
@@ -33,6 +33,7 @@ __all__ = [
     "NotAllowed",
     "Pool",
     "PooledResponse",
+    "Recheck",
     "Tap",
     "TooLarge",
     "TransportError",

@@ -24,10 +24,13 @@ from providers.transport.errors import ConnectFailed, lacks_room
 from providers.transport.names import Names
 from providers.transport.race import first_socket
 
-__all__ = ["Allow", "Pool", "PooledResponse", "request_start", "tls_context"]
+__all__ = ["Allow", "Pool", "PooledResponse", "Recheck", "request_start", "tls_context"]
 
 Allow = Callable[[str, object], None]
 """Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
+Recheck = Callable[[], None]
+"""Called once a connection that had to be made stands, before a byte is sent on it; raises where none may be sent any
+more."""
 
 _IDLE_S = 30.0
 _LONGEST_S = 300.0
@@ -127,16 +130,26 @@ class Pool:
         *,
         head_only: bool = False,
         head_s: float | None = None,
+        recheck: Recheck | None = None,
     ) -> Connection:
         """A connection on which a whole request has been sent, and the head of its response has come; it must be taken
         back. Raises TransportError. A connection that dies is an error, not a second try.
 
         start: see `request_start`. connect_s bounds DNS, TCP and TLS; head_s the wait for the response's head, and
-        raises TimeoutError.
+        raises TimeoutError. What recheck raises comes through.
         """
         self._allow(origin, permit)
         request = b"%bcontent-length: %d\r\n\r\n%b" % (start, len(body), body)
-        connection = self._take(origin) or await self._connect(origin, connect_s)
+        connection = self._take(origin)
+        if connection is None:
+            connection = await self._connect(origin, connect_s)
+            if recheck is not None:
+                try:
+                    recheck()
+                except BaseException:
+                    # It is as good as before for a request that may be sent.
+                    self.take_back(origin, connection)
+                    raise
         try:
             if head_s is None:
                 await connection.begin(request, head_only=head_only)

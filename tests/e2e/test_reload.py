@@ -565,6 +565,61 @@ def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
     assert providers["b"].received == asked
 
 
+@pytest.fixture
+def full() -> Iterator[socket.socket]:
+    """A provider's listener that takes no further connection, until the one that waits there is accepted."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        listener.settimeout(LIMIT_S)
+        with socket.create_connection(listener.getsockname(), LIMIT_S):
+            yield listener
+
+
+@pytest.mark.slow  # the system tries again to connect after one, three, seven seconds
+@pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
+def test_what_is_forbidden_while_it_connects_is_sent_nothing(
+    path: Path, providers: SimulatorThread, full: socket.socket, change: str
+) -> None:
+    facts = "stores: DE, processes: DE, api_key: k"
+    text = f"""
+version: 1
+assistants: {{assistant: {{routes: {{de: [a, b]}}}}}}
+regions: {{de: {{territories: [DE], boundary: [DE]}}}}
+blocked: [KP]
+deployments:
+  a: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:{full.getsockname()[1]}/v1", {facts}}}
+  b: {{provider: openai-compatible, model: m, endpoint: "{providers["b"].origin}/v1", {facts}}}
+location: {{unknown: de}}
+resilience: {{attempts: {{per_deployment: 1}}, connect: 50s, first_token: 50s}}
+"""
+    edits = {"disabled": ("api_key: k}", "api_key: k, enabled: false}"), "nothing that matters": ("[KP]", "[KP, SY]")}
+    path.write_text(text, "utf-8")
+    with operated(path) as operator, ThreadPoolExecutor(1) as thread:
+        version = operator.version()
+        pending = thread.submit(operator.client.post, CHAT, json=body())
+        eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
+        operator.replace(text.replace(*edits[change], 1))
+        assert operator.admin.post("/reload").json()["result"] == "activated"
+        full.accept()[0].close()
+        connection, _ = full.accept()
+        with connection:
+            if change == "disabled":
+                answer = pending.result(LIMIT_S)
+                assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
+                line = operator.gateway.wait_for("request")
+                assert (line["table"], list(line["skipped"])) == (version, ["a"])
+                assert answer.headers["x-gateway-attempts"] == "1"
+                connection.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    connection.recv(1)
+            else:
+                connection.settimeout(LIMIT_S)
+                assert connection.recv(5) == b"POST "
+        # Where it was sent, the answer broke off, and the next step was asked.
+        assert pending.result(LIMIT_S).status_code == 200
+
+
 @pytest.mark.parametrize(("left", "is_heard"), [(EDGE, True), (EDGE.replace("127.", "10."), False)])
 def test_what_one_edge_told_counts_on_though_another_is_none_any_more(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, left: str, is_heard: bool

@@ -166,7 +166,7 @@ class House:
         # The endpoint's own clock is the system's.
         self.monkeypatch.setattr(chat, "Deadline", type("", (), {"start": partial(Deadline.start, clock=clock)}))
 
-    async def send(self, _: object, head: Any, __: object, body: bytes, ___: float) -> Reply:
+    async def send(self, _: object, head: Any, __: object, body: bytes, ___: float, ____: object = None) -> Reply:
         """See Transport. A script's last act is repeated."""
         script = self.scripts[head.origin.removeprefix("https://")[0]]
         act = script.pop(0) if len(script) > 1 else script[0]

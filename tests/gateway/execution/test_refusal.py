@@ -12,7 +12,7 @@ from gateway.execution.transports import Credential, RequestHead
 from gateway.model.permit import AnyPermit
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import Tap
+from providers.transport import Recheck, Tap
 from providers.wire import WireResponse
 from tests.gateway.execution.conftest import Bench
 
@@ -41,7 +41,15 @@ class Refusing:
     def __init__(self) -> None:
         self.reply = Refusal()
 
-    async def send(self, _: AnyPermit, __: RequestHead, ___: Credential, ____: bytes, connect_s: float) -> Reply:
+    async def send(
+        self,
+        _: AnyPermit,
+        __: RequestHead,
+        ___: Credential,
+        ____: bytes,
+        connect_s: float,
+        _____: Recheck | None = None,
+    ) -> Reply:
         return self.reply
 
     async def aclose(self) -> None:

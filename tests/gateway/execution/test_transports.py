@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import os
 import socket
 import ssl
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
 from gateway.execution.reply import Reply
 from gateway.execution.retry import RULES
 from gateway.execution.send import Sender, checked_credential, request_head
-from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
+from gateway.execution.transports import FenceBreach, LeanTransport, Transport, Withdrawn, allow
 from gateway.model.permit import AnyPermit, Permit
 from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
@@ -198,6 +199,94 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
             assert await failure_of(way, server.origin) is FailureKind.INTERRUPTED
             assert await whole(way, server.origin) == (200, b"good")
             await way.aclose()
+
+
+class Door:
+    """A way to a server that is entered at once, and leads on only when it is told to: its handshake takes long."""
+
+    def __init__(self, to: Scripted) -> None:
+        self.to = to
+        self.entered, self.opens = 0, asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.entered += 1
+        await self.opens.wait()
+        port = int(self.to.origin.rpartition(":")[2])
+        from_there, to_there = await asyncio.open_connection("127.0.0.1", port)
+        ways = self.pass_on(reader, to_there), self.pass_on(from_there, writer)
+        self.tasks += map(asyncio.create_task, ways)
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def through_a_door(server: Scripted) -> AsyncIterator[tuple[Door, str]]:
+    door = Door(server)
+    listener = await asyncio.start_server(door.take, "127.0.0.1", 0)
+    try:
+        yield door, f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        for task in door.tasks:
+            task.cancel()
+        await asyncio.gather(*door.tasks, return_exceptions=True)
+        await turns()
+
+
+@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
+    way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+    transport, reasons, asked = way(), list[str](), list[int]()
+
+    async with (
+        scripted(*[say(GOOD)] * 4, tls=_serving(authority.issue_cert("127.0.0.1"))) as server,
+        through_a_door(server) as (door, origin),
+    ):
+
+        def recheck() -> None:
+            asked.append(server.connections)
+            if reasons:
+                raise Withdrawn(reasons[0])
+
+        async def send() -> int:
+            permit, wire = replace(PERMIT, origin=origin), WireRequest("POST", "/v1", (), b"{}")
+            reply = await Sender(transport).open(permit, wire, 5, (), recheck)
+            status = (await reply.read_whole()).status
+            await reply.close()
+            return status
+
+        forbidden = asyncio.ensure_future(send())
+        await until(lambda: door.entered == 1)
+        assert asked == []
+        reasons.append("disabled")
+        door.opens.set()
+        with pytest.raises(Withdrawn, match="disabled"):
+            await forbidden
+        assert (server.heads, len(asked)) == ([], 1)
+        # It is asked about the connection that is made for it, which then is the one that it goes out on.
+        reasons.clear()
+        assert await send() == 200
+        is_kept = isinstance(transport, LeanTransport)
+        assert (door.entered, len(server.heads), len(asked)) == (1 if is_kept else 2, 1, 1 if is_kept else 2)
+        door.opens.clear()
+        if isinstance(transport, LeanTransport):
+            assert transport._pool._make_room()
+        allowed = asyncio.ensure_future(send())
+        await until(lambda: door.entered == (2 if is_kept else 3))
+        door.opens.set()
+        assert await allowed == 200
+        assert (door.entered, len(server.heads)) == (2 if is_kept else 3, 2)
+        await transport.aclose()
 
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)

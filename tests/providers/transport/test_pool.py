@@ -21,6 +21,7 @@ from providers.transport import (
     NotAllowed,
     Pool,
     PooledResponse,
+    Recheck,
     TransportError,
 )
 from providers.transport import pool as module
@@ -726,3 +727,31 @@ async def test_the_wait_for_a_head_may_be_bounded() -> None:
         assert await response.read() == b"good"
         response.close()
         await pool.aclose()
+
+
+# --- asked once more ------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_was_made_in_vain_is_kept_and_one_that_is_kept_is_not_asked_about() -> None:
+    pool, asked = pool_of(), list[int]()
+    async with scripted(say(GOOD), say(GOOD)) as server:
+
+        def no() -> None:
+            asked.append(server.connections)
+            raise PermissionError
+
+        async def open_one(recheck: Recheck | None) -> None:
+            connection = await pool.open(server.origin, b"GET / HTTP/1.1\r\n", b"", 5, None, recheck=recheck)
+            pool.take_back(server.origin, connection)
+
+        with pytest.raises(PermissionError):
+            await open_one(no)
+        await turns()
+        assert (server.heads, len(asked)) == ([], 1)
+        for _ in range(2):
+            await open_one(no)
+        assert (server.connections, len(server.heads), len(asked), pool._open) == (1, 2, 1, 1)
+        await pool.aclose()
+    with pytest.raises(ConnectFailed):
+        await pool.open(server.origin, b"", b"", 5, None, recheck=no)
+    assert (len(asked), pool._open) == (1, 0), "where none was made, nobody is asked"

@@ -1,0 +1,162 @@
+"""A deployment that is forbidden while its connection is being made: no byte is sent to it, and it is no attempt."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from gateway.execution.attempt import Answer
+from gateway.execution.budget import FLOOR
+from gateway.execution.run import PlanExhausted
+from gateway.model.attempt import Skipped
+from gateway.model.record import Record
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.test_places import until
+from tests.gateway.execution.test_run import error
+from tests.tables import table_of
+
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
+HEDGED = TABLE.replace("{routes: ", "{hedge: {after: 10ms}, routes: ")
+OFF = "disabled by the current config"
+
+
+class Late:
+    """A provider whose connection stands when it is told to; what it then gets, it answers."""
+
+    def __init__(self, bench: Bench, url: str, answer: httpx.Response | None = None) -> None:
+        self.connecting = self.received = 0
+        self.stands = asyncio.Event()
+        self.answer = answer or httpx.Response(200, json=answer_json())
+        bench.router.post(url).mock(side_effect=self)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.connecting += 1
+        await self.stands.wait()
+        await request.extensions["trace"]("http11.send_request_headers.started", {})
+        self.received += 1
+        return self.answer
+
+
+def ask(bench: Bench, text: str = TABLE) -> asyncio.Task[Answer]:
+    bench.table = table_of(text, ENVIRON)
+    bench.record = Record("req", 0.0, "t", client="app")
+    return asyncio.ensure_future(bench.ask())
+
+
+def attempts(bench: Bench) -> list[str]:
+    return [attempt.deployment for attempt in bench.record.attempts]
+
+
+async def test_what_is_forbidden_meanwhile_is_sent_nothing_and_the_next_step_is_asked(bench: Bench) -> None:
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    answer = ask(bench)
+    await until(lambda: first.connecting == 1)
+    bench.forbidden["first"] = OFF
+    first.stands.set()
+    second.stands.set()
+    assert (await answer).step.deployment.name == "second"
+    assert (first.received, attempts(bench), bench.record.abandoned) == (0, ["second"], ())
+    assert bench.record.skipped == [Skipped("first", OFF)]
+    assert bench.waits == [0]
+    assert bench.health.snapshot(bench.table) == {}, "nothing is known of it"
+
+
+async def test_what_is_allowed_still_is_asked(bench: Bench) -> None:
+    first = Late(bench, FIRST)
+    answer = ask(bench)
+    await until(lambda: first.connecting == 1)
+    bench.forbidden["second"] = OFF
+    first.stands.set()
+    assert (await answer).step.deployment.name == "first"
+    assert (first.connecting, first.received, bench.record.skipped) == (1, 1, [])
+
+
+async def test_where_none_is_left_nobody_was_asked(bench: Bench) -> None:
+    first = Late(bench, FIRST)
+    answer = ask(bench)
+    await until(lambda: first.connecting == 1)
+    bench.forbidden |= {"first": OFF, "second": OFF}
+    first.stands.set()
+    with pytest.raises(PlanExhausted) as raised:
+        await answer
+    assert (raised.value.failure.kind, attempts(bench)) == (FailureKind.UNAVAILABLE, [])
+    assert [skipped.deployment for skipped in bench.record.skipped] == ["first", "second"]
+
+
+async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Bench) -> None:
+    text = TABLE.replace('"${FIRST}"}', '"${FIRST}", concurrency: 1}')
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    for _ in range(2):
+        first.stands.clear()
+        second.stands.set()
+        answer = ask(bench, text)
+        bench.forbidden.clear()
+        await until(lambda: first.connecting > 0)
+        bench.forbidden["first"] = OFF
+        first.stands.set()
+        await answer
+        first.connecting = 0
+    assert (first.received, second.received) == (0, 2)
+
+
+@pytest.mark.parametrize("withdrawn", ["first", "second"])
+async def test_of_two_beside_each_other_the_one_that_is_still_allowed_answers(bench: Bench, withdrawn: str) -> None:
+    calls = {"first": Late(bench, FIRST), "second": Late(bench, SECOND)}
+    answer = ask(bench, HEDGED)
+    await until(lambda: calls["second"].connecting == 1)
+    bench.forbidden[withdrawn] = OFF
+    calls[withdrawn].stands.set()
+    await until(lambda: bench.record.skipped != [])
+    assert not answer.done()
+    (other,) = calls.keys() - {withdrawn}
+    calls[other].stands.set()
+    assert (await answer).step.deployment.name == other
+    assert (attempts(bench), bench.record.skipped) == ([other], [Skipped(withdrawn, OFF)])
+    assert calls[withdrawn].received == 0
+
+
+@pytest.mark.parametrize("withdrawn", ["first", "second"])
+async def test_where_the_other_one_fails_that_is_why_there_is_no_answer(bench: Bench, withdrawn: str) -> None:
+    calls = {"first": Late(bench, FIRST, error(401)), "second": Late(bench, SECOND, error(401))}
+    answer = ask(bench, HEDGED)
+    await until(lambda: calls["second"].connecting == 1)
+    bench.forbidden[withdrawn] = OFF
+    for name in sorted(calls, key=lambda name: name != withdrawn):
+        calls[name].stands.set()
+    with pytest.raises(PlanExhausted) as raised:
+        await answer
+    (other,) = calls.keys() - {withdrawn}
+    assert (attempts(bench), raised.value.failure) == ([other], bench.record.attempts[0].failure)
+    assert calls[withdrawn].received == 0
+
+
+async def test_where_both_are_forbidden_nobody_was_asked(bench: Bench) -> None:
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    answer = ask(bench, HEDGED)
+    await until(lambda: second.connecting == 1)
+    bench.forbidden |= {"first": OFF, "second": OFF}
+    first.stands.set()
+    second.stands.set()
+    with pytest.raises(PlanExhausted) as raised:
+        await answer
+    assert (raised.value.failure.kind, attempts(bench)) == (FailureKind.UNAVAILABLE, [])
+    assert sorted(skipped.deployment for skipped in bench.record.skipped) == ["first", "second"]
+
+
+async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Bench) -> None:
+    text = HEDGED.replace("10ms", "60s")
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    answer = ask(bench, text)
+    await until(lambda: first.connecting == 1)
+    bench.forbidden["first"] = OFF
+    first.stands.set()
+    second.stands.set()
+    assert (await answer).step.deployment.name == "second"
+    budget = bench.runner.budget
+    paid = 0
+    while budget.take(bench.table.resilience.retry_budget, bench.clock()):
+        paid += 1
+    assert paid >= FLOOR, "nothing was taken from the retry budget"
