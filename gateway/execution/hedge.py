@@ -146,6 +146,11 @@ async def _close_others(calls: list[Call], decided: Call | None) -> None:
 
 async def _apart(walk: Walk, call: Call) -> Call:
     """Carry it out in a task of its own, which has a timer of its own."""
+    # Between what began it and this turn of the loop, the config may have come to say something else.
+    reason = walk.still_allowed(call.step)
+    if reason is not None:
+        walk.withdraw(call, reason)
+        return call
     own = walk.deadline.apart()
     try:
         await walk.carry_out(call, own)

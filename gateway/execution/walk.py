@@ -136,10 +136,7 @@ class Walk:
             call.failed(failure, now, counts=counts)
             self._heed(call.step.deployment, call.secret, failure)
         except Withdrawn as error:
-            # As if it had been looked at a moment later: nothing is known of the provider, and nothing was spent.
-            call.given_up(self.deadline.clock())
-            call.is_withdrawn = True
-            self.record.skipped.append(Skipped(deployment.name, str(error)))
+            self.withdraw(call, str(error))
         except BaseException:
             if call.given_up(self.deadline.clock()):
                 self.record.abandoned += (call.remembered(),)
@@ -149,6 +146,12 @@ class Walk:
             if call.step is not self.plan.steps[-1]:
                 pulses.beat(deployment, now, None if self.request.stream else now - call.started_at)
             call.answered(answer, now, self.deadline.clock)
+
+    def withdraw(self, call: Call, reason: str) -> None:
+        """Nothing was sent, as if the step had been looked at a moment later: it is skipped, and no attempt."""
+        call.given_up(self.deadline.clock())
+        call.is_withdrawn = True
+        self.record.skipped.append(Skipped(call.step.deployment.name, reason))
 
     async def _entered(self, step: Step) -> tuple[Step | None, Slot | None]:
         """This step and a place at its deployment, or those of the next step behind it that has one."""

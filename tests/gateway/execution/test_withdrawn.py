@@ -160,3 +160,22 @@ async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Be
     while budget.take(bench.table.resilience.retry_budget, bench.clock()):
         paid += 1
     assert paid >= FLOOR, "nothing was taken from the retry budget"
+
+
+class Turned(dict[str, str]):
+    """What a config forbids that comes to say so just behind the first look at it."""
+
+    looks = 0
+
+    def get(self, name: str, _: object = None) -> str | None:  # type: ignore[override]
+        self.looks += name == "first"
+        return OFF if name == "first" and self.looks > 1 else None
+
+
+async def test_between_the_look_and_the_tasks_first_turn_there_is_another_look(bench: Bench) -> None:
+    """On a connection that is kept nobody asks once more."""
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    bench.forbidden = Turned()
+    second.stands.set()
+    assert (await ask(bench, HEDGED)).step.deployment.name == "second"
+    assert (first.connecting, bench.record.skipped) == (0, [Skipped("first", OFF)])
