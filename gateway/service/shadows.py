@@ -19,6 +19,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.load import Load
 from gateway.execution.redaction import redacted
+from gateway.execution.transports import Withdrawn
 from gateway.model.attempt import Attempt
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
@@ -165,9 +166,15 @@ class Shadows:
             beside = turn.beside(record)
             limit_s = deadline.left_s(committed=not request.stream)
             secret = (self._health.usable_keys(step.deployment) or (None,))[0]
-            answer = await self._caller.attempt(step, secret, request, table.resilience, deadline, limit_s=limit_s)
+            answer = await self._caller.attempt(
+                step, secret, request, table.resilience, deadline, limit_s=limit_s,
+                still_allowed=lambda _: None if table is self._current() else "the config has changed",
+            )  # fmt: skip
             begun_s = deadline.clock() - deadline.started_at
             completion = await _whole(answer)
+        except Withdrawn:
+            self._count((*place, "passed_over"))
+            return
         except ProviderFailed as error:
             failure = redacted(error.failure, step.deployment, request)
         except Exception:  # the top of a background task: nobody waits for it, and nobody is to suffer from it

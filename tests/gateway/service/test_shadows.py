@@ -118,6 +118,7 @@ class Scene:
     times: list[float] = field(default_factory=list)
     answer: Any = None
     reloaded: Table | None = None
+    reloaded_connecting: Table | None = None
     reloaded_meanwhile: Table | None = None
 
     def __post_init__(self) -> None:
@@ -136,7 +137,9 @@ class Scene:
             clock=lambda: 0.0,
         )
 
-    def _provide(self, request: httpx.Request) -> httpx.Response:
+    async def _provide(self, request: httpx.Request) -> httpx.Response:
+        self.table = self.reloaded_connecting or self.table
+        await request.extensions["trace"]("http11.send_request_headers.started", {})
         self.asked.append(request)
         self.table = self.reloaded_meanwhile or self.table
         return self.answer or httpx.Response(200, json=ANSWER)
@@ -169,6 +172,13 @@ class Scene:
         self.table = self.reloaded or self.table
         await self.shadows.settle()
         return record
+
+
+async def test_a_reload_while_it_connects_keeps_it_from_being_asked() -> None:
+    scene = Scene()
+    scene.reloaded_connecting = shadowed()
+    await scene.offer()
+    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
 
 
 async def test_an_answered_request_is_asked_and_kept() -> None:
