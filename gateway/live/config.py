@@ -28,7 +28,7 @@ from gateway.live.reminders import remind
 from gateway.live.taking import Taking, Wish
 from gateway.model.status import Cause, Reload
 from gateway.model.table import Table
-from gateway.state.errors import StateError
+from gateway.state.errors import NotKept, StateError
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
@@ -188,14 +188,15 @@ class Live:
             try:
                 aside = replace(await asyncio.to_thread(self._find_version, version, unwanted), file=file)
             except StateError as error:
-                # It is nowhere, and so no file is to be mended.
-                outcome = Outcome((Problem("", 0, 0, (), str(error)),), self._watch.known)
-                return replace(await self._apply(wish, self._aside, outcome, started_at), missing=True)
+                # It is nowhere, or can't be looked up, and so no file is to be mended.
+                missing = isinstance(error, NotKept)
+                outcome = Outcome((Problem("", 0, 0, (), str(error)),), self._watch.known, is_judged=missing)
+                return replace(await self._apply(wish, self._aside, outcome, started_at), missing=missing)
             return await self._apply(wish, aside, await self._outcome(aside), started_at)
 
     def _find_version(self, version: str | None, unwanted: str) -> Aside:
         if self._switch_log is None:
-            raise StateError("there is no history to go back in: set GATEWAY_STATE_DIR")
+            raise NotKept("there is no history to go back in: set GATEWAY_STATE_DIR")
         return self._switch_log.wanted(version, unwanted, Path(self._order.path))
 
     def _still_aside(self, reading: Reading) -> Aside | None:

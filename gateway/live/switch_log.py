@@ -22,7 +22,7 @@ from gateway.files import open_file
 from gateway.live.compiled import State
 from gateway.live.compiling import Order
 from gateway.state.audit import Audit, Head
-from gateway.state.errors import StateError
+from gateway.state.errors import NotKept, StateError
 from gateway.state.history import History, Pointer, Version, open_history
 from gateway.state.lock import Lock
 from gateway.switching.checks import checks_of
@@ -232,13 +232,13 @@ class SwitchLog:
         self.note(event, {"cause": cause, "who": who, "table": active, **shown})
 
     def wanted(self, word: str | None, active: str, config: Path) -> Aside:
-        """The version that a rollback from the active one means, whose text is kept; raises StateError."""
+        """The version that a rollback from the active one means, whose text is kept; raises NotKept."""
         name = word if word is not None else self.history.before(active)
         if name is None:
-            raise StateError("there is no version before this one; `gateway history` lists what there is")
+            raise NotKept("there is no version before this one; `gateway history` lists what there is")
         found = self.history.find(name)
         if found.text is None:
-            raise StateError(f"version {found.version} can't be compiled again: {found.why_not}")
+            raise NotKept(f"version {found.version} can't be compiled again: {found.why_not}")
         return Aside(found, read_files([str(config)])[str(config)])
 
     def aside(self, config: Path) -> Aside | None:

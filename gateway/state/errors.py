@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["StateError", "moved"]
+__all__ = ["NotKept", "StateError", "moved"]
 
 
 class StateError(Exception):
     """The state directory, or a file in it, can't be used; the message says which and why."""
+
+
+class NotKept(StateError):
+    """What was asked for isn't among what is kept; nothing is wrong with the rest."""
 
 
 def moved(path: Path) -> StateError:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from gateway.files import is_there
 from gateway.state.audit import BEGINNING, Head
 from gateway.state.database import InPlace, StateError, damaged, explained, open_database, open_to_read, transaction
+from gateway.state.errors import NotKept
 
 __all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
 
@@ -149,7 +150,7 @@ class History:
         self._run("INSERT OR REPLACE INTO pointer VALUES (1, ?, ?)", (pointer.version, pointer.overrides))
 
     def find(self, word: str) -> Version:
-        """The version that this is, or is the beginning of (four digits or more); raises StateError.
+        """The version that this is, or is the beginning of (four digits or more); raises NotKept.
 
         What stands after a plus names a state of the same config, such as the share that a candidate has come to.
         """
@@ -160,7 +161,7 @@ class History:
             reason = f"{len(rows)} begin so" if rows else "there is none called so"
             if len(word) < 4:
                 reason = "write four characters of it, or more"
-            raise StateError(f"{shown!r} is no version of the history: {reason} (`gateway history` lists them)")
+            raise NotKept(f"{shown!r} is no version of the history: {reason} (`gateway history` lists them)")
         found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
         return _made(Version, found, *_VERSION)
 

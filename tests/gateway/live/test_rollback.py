@@ -267,3 +267,17 @@ async def test_a_rollback_that_could_not_be_written_down_may_be_asked_for_again(
         refused = await gateway.live.rollback(None)
         assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
     assert (await gateway.live.rollback(None)).activated
+
+
+async def test_a_history_that_cannot_be_read_just_now_lacks_no_version(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: disk I/O error")
+
+    await gateway.take(SECOND)
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "before", broken)
+        refused = await gateway.live.rollback(None)
+    assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
+    assert (await gateway.live.rollback(None)).activated
