@@ -1,7 +1,7 @@
 """What tokens cost: a price with its source and date, and what a usage comes to. Whole numbers only; pure.
 
 A price is kept in millionths of the currency's unit for a million tokens, so that none that a vendor writes is rounded
-and sums are exact. What a vendor charges for beside tokens (searches, storage of a cache, writing one) isn't counted.
+and sums are exact. What a vendor charges for beside tokens (searches, storage of a cache) isn't counted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ MICROS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Micro-units for a million tokens. cached_input: of prompt tokens that the provider had in its cache; None where
-    the vendor names no price of their own, and then they cost what all input costs."""
+    """Micro-units for a million tokens. cached_input, cache_write: of prompt tokens that the provider had in its cache,
+    or wrote to it; None where the vendor names no price of their own, and then they cost what all input costs."""
 
     input: int
     output: int
     cached_input: int | None = None
+    cache_write: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ def cost_of(usage: Usage, price: Price) -> int:
         cached = prompt
     per_cached = rates.input if rates.cached_input is None else rates.cached_input
     exact = (prompt - cached) * rates.input + cached * per_cached + usage.completion_tokens * rates.output
+    if usage.cache_write_tokens and rates.cache_write is not None:
+        exact += min(usage.cache_write_tokens, prompt - cached) * (rates.cache_write - rates.input)
     return (exact + MICROS // 2) // MICROS
 
 

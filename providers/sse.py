@@ -15,6 +15,8 @@ __all__ = ["ServerSentEvent", "SseComment", "SseItem", "SseParser"]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
+_MOST_DATA_LINES = 16 * 1024
+"""Of one event, that are held one by one: a list of short lines is twenty times as large as what stands in them."""
 _BOM = b"\xef\xbb\xbf"
 # As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
 _CR, _LF = b"\r\n"
@@ -208,6 +210,8 @@ class SseParser:
             self._data_bytes += len(value) + bool(self._data)
             self.overflowed = self._data_bytes > self._max_line_bytes
             self._data.append(value)
+            if len(self._data) > _MOST_DATA_LINES:
+                self._data[:] = [b"\n".join(self._data)]
             return None
         name, _, value = line.partition(b":")
         if not name:

@@ -26,11 +26,13 @@ _MODELS_HEAD = """\
 By name or pattern; the closest row counts. Prompt and answer are the most tokens; empty where nobody says. A model that
 has no row has text and tools.
 """
-_PRICES = ("provider", "model", "sites", "input", "cached", "output", "longer prompts", "as of", "source")
+_AMOUNTS = ("input", "cached", "written", "output")
+_PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", "as of", "source")
 _PRICES_HEAD = """\
 ## What each costs
 
-For a million tokens. *Longer prompts*: from how many tokens on all of a request costs more (input, cached, output).
+For a million tokens. *Cached* and *written* are tokens of the prompt that the vendor had in its cache, or wrote to it.
+*Longer prompts*: from how many tokens on all of a request costs more (input, cached, written, output).
 """
 _RETIREMENTS = ("provider", "model", "retires on", "instead", "as of", "source")
 _RETIREMENTS_HEAD = """\
@@ -38,7 +40,18 @@ _RETIREMENTS_HEAD = """\
 
 From its day on the vendor need not answer any more. *Instead* is what the vendor recommends.
 """
-_DEPLOYMENTS = ("deployment", "provider", "model", "prompt", "input", "cached", "output", "retires on", "can")
+_DEPLOYMENTS = (
+    "deployment",
+    "provider",
+    "model",
+    "prompt",
+    "input",
+    "cached",
+    "written",
+    "output",
+    "retires on",
+    "can",
+)
 
 
 def models_page(adapters: Mapping[str, Adapter]) -> str:
@@ -128,14 +141,15 @@ def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:
 
 def _amounts(price: Price | None) -> _Row:
     if price is None:
-        return ("", "", "")
+        return ("", "", "", "")
     into, *rest = _rates(price.rates)
     return (f"{price.currency} {into}", *rest)
 
 
 def _rates(rates: Rates) -> list[str]:
     cached = rates.input if rates.cached_input is None else rates.cached_input
-    return [shown_amount(rates.input), shown_amount(cached), shown_amount(rates.output)]
+    written = rates.input if rates.cache_write is None else rates.cache_write
+    return [shown_amount(amount) for amount in (rates.input, cached, written, rates.output)]
 
 
 def _tokens(number: int | None) -> str:

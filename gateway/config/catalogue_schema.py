@@ -48,6 +48,7 @@ class AboveSection(Section):
     input: Amount = Field(description="A million tokens of the prompt.")
     output: Amount = Field(description="A million tokens of the answer, reasoning among them.")
     cached_input: Amount | None = Field(None, description="A million tokens that the provider had in its cache.")
+    cache_write: Amount | None = Field(None, description="A million tokens that the provider wrote to its cache.")
 
 
 class PriceSection(Section):
@@ -58,6 +59,10 @@ class PriceSection(Section):
     cached_input: Amount | None = Field(
         None,
         description="A million tokens of the prompt that the provider had in its cache; as other input if left out.",
+    )
+    cache_write: Amount | None = Field(
+        None,
+        description="A million tokens of the prompt that the provider wrote to its cache; as other input if left out.",
     )
     currency: CurrencyCode = Field(description="Its ISO 4217 code, such as EUR.")
     as_of: Day = Field(description="The day on which you know it.")

@@ -179,4 +179,4 @@ def _price(section: PriceSection) -> Price:
 
 
 def _rates(section: PriceSection | AboveSection) -> Rates:
-    return Rates(section.input, section.output, section.cached_input)
+    return Rates(section.input, section.output, section.cached_input, section.cache_write)

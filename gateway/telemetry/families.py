@@ -178,7 +178,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gateway_tokens_total": Family(
         "counter",
-        "Tokens as providers counted them; cached is a part of prompt, reasoning a part of completion.",
+        "Tokens as providers counted them; cached and cache_write are parts of prompt, reasoning of completion.",
         ("region", "assistant", "deployment", "provider", "type"),
     ),
     "gateway_cost_micros_total": Family(

@@ -74,7 +74,7 @@ class _Row:
         self.attempt = _Times(_REQUEST)
         self.first_token = _Times(_FIRST_TOKEN)
         self.overhead = _Times(_OVERHEAD)
-        self.tokens = [0, 0, 0, 0]
+        self.tokens = [0, 0, 0, 0, 0]
         self.usages: list[Usage] = []
         self.has_usage = False
         self.answers_without_usage = 0
@@ -83,13 +83,14 @@ class _Row:
         """Count what is new."""
         for times in (self.duration, self.attempt, self.first_token, self.overhead):
             times.settle()
-        prompt, completion, cached, reasoning = self.tokens
+        prompt, completion, cached, written, reasoning = self.tokens
         for usage in self.usages:
             prompt += usage.prompt_tokens
             completion += usage.completion_tokens
             cached += usage.cached_tokens
+            written += usage.cache_write_tokens
             reasoning += usage.reasoning_tokens
-        self.tokens = [prompt, completion, cached, reasoning]
+        self.tokens = [prompt, completion, cached, written, reasoning]
         self.has_usage = self.has_usage or bool(self.usages)
         self.usages.clear()
 
@@ -250,7 +251,7 @@ class Metrics:
         return pack(series)
 
 
-_TOKEN_TYPES = ("prompt", "completion", "cached", "reasoning")
+_TOKEN_TYPES = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 
 def _add_row(series: Series, key: _Key, row: _Row) -> None:

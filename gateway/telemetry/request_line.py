@@ -98,6 +98,8 @@ class JsonLines:
             "cached_tokens": usage.cached_tokens,
             "reasoning_tokens": usage.reasoning_tokens,
         }
+        if usage.cache_write_tokens:
+            fields["cache_write_tokens"] = usage.cache_write_tokens
         if record.trace is not None:
             fields["trace_id"] = record.trace.trace_id
         if record.cost_micros is not None and record.price is not None:
@@ -135,6 +137,8 @@ def fields_of(record: Record) -> dict[str, object]:
     if usage is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
         fields["cached_tokens"], fields["reasoning_tokens"] = usage.cached_tokens, usage.reasoning_tokens
+        if usage.cache_write_tokens:
+            fields["cache_write_tokens"] = usage.cache_write_tokens
     if record.trace is not None:
         fields["trace_id"] = record.trace.trace_id
     if record.cost_micros is not None and price is not None:

@@ -19,7 +19,7 @@ from providers.pricing import MICROS, Price, Rates
 
 __all__ = ["Offers", "PriceRow", "Retirement", "load_offers", "micros_of", "offers_of"]
 
-_RATES = frozenset({"input", "output", "cached_input"})
+_RATES = frozenset({"input", "output", "cached_input", "cache_write"})
 _PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer", "as_of", "source"}
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
 _RETIREMENT_KEYS = frozenset({"models", "on", "instead", "as_of", "source"})
@@ -48,7 +48,8 @@ class PriceRow:
 
 def _scaled(rates: Rates, percent: int) -> Rates:
     cached = None if rates.cached_input is None else rates.cached_input * percent // 100
-    return Rates(rates.input * percent // 100, rates.output * percent // 100, cached)
+    written = None if rates.cache_write is None else rates.cache_write * percent // 100
+    return Rates(rates.input * percent // 100, rates.output * percent // 100, cached, written)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from providers.chat import (
 )
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["arguments_value", "conversation", "parameters", "tools_asked"]
+__all__ = ["arguments_value", "conversation", "is_absent", "parameters", "tools_asked"]
 
 _Atom = tuple[object, ...]
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
@@ -134,6 +134,11 @@ def tools_asked(request: ChatRequest) -> object:
     }
     # Where none may be called, a format may leave them out.
     return (mode, callable_tools) if callable_tools and mode != "none" else ("none", {})
+
+
+def is_absent(value: object) -> bool:
+    """Whether a setting says nothing; 0 says something."""
+    return value is None or value is False or value == ()
 
 
 def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object]:

@@ -56,6 +56,19 @@ def test_streamed_and_whole_are_the_same(answering: AnswerCase) -> None:
         assert replace(streamed, created=0) == replace(whole, created=0)
 
 
+def test_the_model_that_answered_is_the_one_that_is_named(subject: Subject) -> None:
+    """An alias, or a pointer to the newest, is answered by a model of another name. Where the provider names none, it
+    is the one that was asked."""
+    answered = "resolved-2026-11-01"
+    choice = Choice(AssistantMessage("Oslo."), "stop")
+    case = AnswerCase(subject, "model", replace(completion_of(subject, choice), model=answered), question())
+    stream = subject.stream(case.completion, case.request)
+    for sent, read in ((_body(case), subject.answer(case.completion, case.request)), (b"".join(stream), None)):
+        named = (read or subject.folded(*stream)).model
+        wanted = answered if answered.encode() in sent else subject.model
+        assert named == wanted, f"{wanted!r} answered, and {named!r} is named"
+
+
 @pytest.mark.parametrize("kind", ["reasoning", "refusal"])
 def test_thoughts_and_refusals_that_are_sent_are_read(subject: Subject, kind: str) -> None:
     """Not every format has them: what stands in the provider's bytes must come of them, if only as text."""

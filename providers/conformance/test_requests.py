@@ -11,12 +11,29 @@ import pytest
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target, known_models
 from providers.conformance.cases import RequestCase, feature_requests, question, rich_answer
 from providers.conformance.checks import check_wire
-from providers.conformance.meaning import conversation, parameters, tools_asked
+from providers.conformance.meaning import conversation, is_absent, parameters, tools_asked
 from providers.conformance.odd_histories import ODD_CALLS, ODD_HISTORIES
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.fitting import ANSWERS_ITSELF, FEATURES, PARAMETERS
-from providers.json_values import as_map, loads
+from providers.json_values import as_map, dumps, loads
+from providers.simulator.dialect import Refused
+
+_TUNING = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "logit_bias",
+    "user",
+    "logprobs",
+    "top_logprobs",
+    "response_format",
+)
+"""What has a default of the provider's own. How hard to think, and whether calls come one by one, is left out: vendors
+differ in what they do unasked, and an adapter may say it to make them alike."""
 
 _HOSTILE = (
     "a?b#c",
@@ -67,6 +84,26 @@ def test_the_provider_understands_the_same(asking: RequestCase) -> None:
     assert parameters(sent, wanted) == parameters(wanted, wanted)
     # A model that only streams may be asked for a stream where JSON is wanted: either form of answer can be read.
     assert sent.stream or not wanted.stream
+
+
+def test_nothing_is_asked_for_that_nobody_said(asking: RequestCase) -> None:
+    """A setting of the adapter's own makes another answer of the same question, and no client can tell why."""
+    sent, wanted = asking.subject.asked(asking.request), asking.request
+    for name in _TUNING:
+        if is_absent(getattr(wanted, name)):
+            value = getattr(sent, name)
+            assert is_absent(value), f"{name} of {value!r} is sent, and the request has none"
+
+
+def test_no_limit_of_its_own_is_sent_where_none_is_needed(subject: Subject) -> None:
+    """An answer that ends too early looks like the model's fault. Some vendors want a limit: their dialect refuses a
+    request without one."""
+    wire = subject.build(question())
+    limit = subject.read(wire).max_tokens
+    if limit is not None:
+        asked = replace(wire, body=dumps(_without(limit, loads(wire.body))))
+        with pytest.raises(Refused):
+            pytest.fail(f"max_tokens of {limit} is sent, and the provider understands {subject.read(asked)} without it")
 
 
 def test_a_folded_stream_is_asked_for_what_one_json_would_say(asking: RequestCase) -> None:
@@ -188,6 +225,17 @@ def test_the_pins_of_every_site_are_understood(family: Subject) -> None:
         target = Target(family.model, site.base_path, family.facts, site.pins)
         wire = family.adapter.build_request(question(), target)
         assert conversation(family.read(wire)) == conversation(question())
+
+
+def _without(limit: int, value: object) -> object:
+    """The JSON value without the members that are this number."""
+    if isinstance(value, dict):
+        return {
+            name: _without(limit, member)
+            for name, member in value.items()
+            if type(member) is not int or member != limit
+        }
+    return [_without(limit, member) for member in value] if isinstance(value, list) else value
 
 
 def _values_at(key: str, value: object) -> Iterator[object]:

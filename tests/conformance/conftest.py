@@ -31,6 +31,7 @@ _OF_DATA = (
 _MANY = (
     "test_the_provider_understands_the_same",
     "test_build_is_deterministic_and_leaves_its_input_alone",
+    "test_nothing_is_asked_for_that_nobody_said",
     "test_path_and_headers",
     "test_no_model_name_leads_elsewhere",
 )

@@ -23,6 +23,7 @@ from providers.chat import (
     ChoiceFinish,
     Failed,
     Finished,
+    Opened,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -338,6 +339,30 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
     "a parameter is lost": (
         asking(lambda request: replace(request, seed=None)),
         each_request(requests.test_the_provider_understands_the_same),
+    ),
+    "a temperature of its own is sent": (
+        asking(
+            lambda request: replace(request, temperature=0.7 if request.temperature is None else request.temperature)
+        ),
+        each_request(requests.test_nothing_is_asked_for_that_nobody_said),
+    ),
+    "an answer's length has a limit of its own": (
+        asking(lambda request: replace(request, max_tokens=request.max_tokens or 512)),
+        requests.test_no_limit_of_its_own_is_sent_where_none_is_needed,
+    ),
+    "whoever answers, the model that was asked is named": (
+        replace(
+            GOOD, parse=lambda answer, target: replace(COMPATIBLE.parse_response(answer, target), model=target.model)
+        ),
+        answers.test_the_model_that_answered_is_the_one_that_is_named,
+    ),
+    "a stream's model is made up": (
+        parsing(lambda event: [replace(event, model="m-1") if isinstance(event, Opened) else event]),
+        answers.test_the_model_that_answered_is_the_one_that_is_named,
+    ),
+    "a body is a list": (
+        sending(lambda wire: replace(wire, body=b"[" + wire.body + b"]")),
+        each_request(requests.test_path_and_headers),
     ),
     "streams are asked for as JSON": (
         asking(lambda request: replace(request, stream=False)),

@@ -39,8 +39,11 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
         assert not (row.sites and row.dearer), row
         assert date(2025, 1, 1) <= row.price.as_of <= date(2026, 11, 20), row
         assert row.price.source
-        cached = row.price.rates.cached_input
-        assert cached is None or cached <= row.price.rates.input <= row.price.rates.output
+        for rates in (row.price.rates, *(dearer for _, dearer in row.price.above)):
+            cached, written = rates.cached_input, rates.cache_write
+            assert cached is None or cached <= rates.input <= rates.output
+            assert written is None or rates.input <= written <= rates.output
+            assert (written is None) == (row.price.rates.cache_write is None), "a long prompt is written to a cache too"
     for retirement in adapter.offers.retirements:
         assert retirement.source
         assert retirement.as_of <= date(2026, 11, 20)
@@ -54,10 +57,10 @@ def test_every_adapter_of_ours_tells_its_offers() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "site", "rates", "currency"),
     [
-        ("openai", "gpt-6-luna", "global", Rates(100_000, 500_000, 10_000), "USD"),
-        ("openai", "gpt-6-luna", "eu", Rates(110_000, 550_000, 11_000), "USD"),
+        ("openai", "gpt-6-luna", "global", Rates(100_000, 500_000, 10_000, 125_000), "USD"),
+        ("openai", "gpt-6-luna", "eu", Rates(110_000, 550_000, 11_000, 137_500), "USD"),
         ("openai", "gpt-4o-mini", "global", Rates(150_000, 600_000, 75_000), "USD"),
-        ("anthropic", "claude-opus-4-8", "us", Rates(5_500_000, 27_500_000, 550_000), "USD"),
+        ("anthropic", "claude-opus-4-8", "us", Rates(5_500_000, 27_500_000, 550_000, 6_875_000), "USD"),
         ("moonshot", "kimi-k3", "intl", Rates(3_000_000, 15_000_000, 300_000), "USD"),
         ("moonshot", "kimi-k3", "cn", Rates(20_000_000, 100_000_000, 2_000_000), "CNY"),
         ("dashscope", "qwen3-max", "cn-beijing", Rates(2_500_000, 10_000_000), "CNY"),
@@ -130,7 +133,7 @@ def test_the_most_specific_row_counts() -> None:
         ("input = 2.5", "input = 1e9", "prices[0].input: must be an amount"),
         ("input = 2.5", "input = 0.0000001", "prices[0].input: must be an amount"),
         ("output = 10\n", "", "prices[0].output: must be an amount"),
-        ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, cached_input,"),
+        ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, cache_write,"),
         ('"USD"', '"usd"', "prices[0].currency: 'usd' is no ISO 4217 code"),
         ('currency = "USD"\n', "", "prices[0].currency: is missing"),
         ("2026-11-01", '"2026-11-01"', "prices[0].as_of: must be a day, without quotes"),

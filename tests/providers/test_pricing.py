@@ -20,6 +20,7 @@ def price(rates: Rates, above: tuple[tuple[int, Rates], ...] = ()) -> Price:
 
 
 LUNA = price(Rates(100_000, 500_000, 10_000), ((272_000, Rates(200_000, 750_000, 20_000)),))
+WRITES = price(Rates(100_000, 500_000, 10_000, 125_000), ((272_000, Rates(200_000, 750_000, 20_000, 250_000)),))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,15 @@ LUNA = price(Rates(100_000, 500_000, 10_000), ((272_000, Rates(200_000, 750_000,
         (Usage(1000, 500, cached_tokens=600), LUNA, 40 + 6 + 250),
         (Usage(1000, 500, cached_tokens=600), price(Rates(100_000, 500_000)), 350),  # no price of its own
         (Usage(1000, 500, cached_tokens=600), price(Rates(100_000, 500_000, 0)), 40 + 250),  # for nothing
+        (Usage(1000, 500, cached_tokens=600, cache_write_tokens=300), WRITES, 10 + 6 + 38 + 250),  # 37.5 of writes
+        (Usage(1000, 0, cache_write_tokens=1000), WRITES, 125),
+        (Usage(1000, 0, cache_write_tokens=1000), LUNA, 100),  # no price of its own: as other input
+        (Usage(300_000, 0, cache_write_tokens=1000), WRITES, 59_800 + 250),  # of a long prompt
+        (
+            Usage(100, 0, cached_tokens=60, cache_write_tokens=900),
+            WRITES,
+            6,
+        ),  # never more than what is left of the prompt
         (Usage(100, 0, cached_tokens=900), LUNA, 1),  # a count that can't be: never less than what is cached costs
         (Usage(10, 10, reasoning_tokens=9), LUNA, 6),  # reasoning is part of the completion
         (Usage(272_000, 0), LUNA, 27_200),
@@ -47,15 +57,28 @@ amounts = st.integers(0, 10**12)
 tokens = st.integers(0, 10**7)
 
 
-@given(tokens, tokens, tokens, amounts, amounts, amounts)
+@given(tokens, tokens, tokens, tokens, amounts, amounts, amounts, amounts)
 def test_it_is_the_exact_sum_rounded_once(
-    prompt: int, completion: int, cached: int, per_input: int, per_output: int, per_cached: int
+    prompt: int,
+    completion: int,
+    cached: int,
+    written: int,
+    per_input: int,
+    per_output: int,
+    per_cached: int,
+    per_written: int,
 ) -> None:
     cached = min(cached, prompt)
-    found = cost_of(Usage(prompt, completion, cached), price(Rates(per_input, per_output, per_cached)))
-    exact = (
-        Decimal(prompt - cached) * per_input + Decimal(cached) * per_cached + Decimal(completion) * per_output
-    ) / MICROS
+    written = min(written, prompt - cached)
+    usage = Usage(prompt, completion, cached, cache_write_tokens=written)
+    found = cost_of(usage, price(Rates(per_input, per_output, per_cached, per_written)))
+    parts = (
+        (prompt - cached - written, per_input),
+        (cached, per_cached),
+        (written, per_written),
+        (completion, per_output),
+    )
+    exact = sum((Decimal(count) * rate for count, rate in parts), Decimal()) / MICROS
     assert found == exact.quantize(Decimal(1), ROUND_HALF_UP)
 
 

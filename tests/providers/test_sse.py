@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable
 from itertools import pairwise
 from time import process_time
@@ -242,3 +243,17 @@ def test_events_of_one_line_of_data_are_told_apart_at_once(newline: bytes) -> No
 def test_line_ends_of_other_kinds_mean_the_same(end: bytes) -> None:
     data = b"data: a" + end
     assert items_of(data) == parsed(data[at : at + 1] for at in range(len(data)))[0]
+
+
+def test_short_lines_of_one_event_take_hardly_more_than_what_stands_in_them() -> None:
+    parser, lines = SseParser(), 60_000
+    data = b"data: xy\n" * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(lines // 1000):
+            assert parser.feed(data) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 25 * lines
+    assert parser.feed(b"\n") == [ServerSentEvent(b"\n".join([b"xy"] * lines))]

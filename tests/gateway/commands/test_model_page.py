@@ -27,8 +27,8 @@ def test_every_model_price_and_last_day_has_a_row() -> None:
     assert page.count("\n| `") == rows
     assert len(text.splitlines()) == rows + 3 + 2
     assert all(line == line.rstrip() for line in text.splitlines())
-    assert "| `moonshot` | `kimi-k3` | cn | CNY 20.00 | 2.00 | 100.00 | | 2026-07-18 |" in page
-    assert "272000: 0.20, 0.02, 0.75" in page
+    assert "| `moonshot` | `kimi-k3` | cn | CNY 20.00 | 2.00 | 20.00 | 100.00 | | 2026-07-18 |" in page
+    assert "272000: 0.20, 0.02, 0.25, 0.75" in page
     assert "us +10 %" in page
 
 

@@ -102,8 +102,8 @@ def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
               efforts: [low, high]
               flags: [tools_think_by_responses]
               price:
-                {input: 1.25, output: 10, cached_input: 0.125, currency: EUR, as_of: 2026-11-01, source: "contract 7",
-                 above: [{prompt_tokens: 1000, input: 2.5, output: 20}]}
+                {input: 1.25, output: 10, cached_input: 0.125, cache_write: 1.5, currency: EUR, as_of: 2026-11-01,
+                 source: "contract 7", above: [{prompt_tokens: 1000, input: 2.5, output: 20, cache_write: 3}]}
               retires_on: 2030-01-01
         """
     compiled = load(home, text)
@@ -114,8 +114,8 @@ def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
     assert (facts.context_tokens, facts.output_tokens, facts.efforts) == (123_456, 4096, ("low", "high"))
     assert facts.flags == {"tools_think_by_responses"}
     assert new.price is not None
-    assert new.price.rates == Rates(1_250_000, 10_000_000, 125_000)
-    assert new.price.above == ((1000, Rates(2_500_000, 20_000_000)),)
+    assert new.price.rates == Rates(1_250_000, 10_000_000, 125_000, 1_500_000)
+    assert new.price.above == ((1000, Rates(2_500_000, 20_000_000, cache_write=3_000_000)),)
     assert (new.price.currency, new.price.as_of, new.price.source) == ("EUR", date(2026, 11, 1), "contract 7")
     assert new.retires_on == date(2030, 1, 1)
     assert not any("nothing is known" in warning.message for warning in compiled.warnings)

@@ -99,6 +99,17 @@ def test_what_an_answer_cost_is_told_where_a_price_is_known() -> None:
     assert "cost_micros" not in line
 
 
+@pytest.mark.parametrize("outcome", ["ok", "interrupted"])
+def test_what_was_written_to_a_cache_is_told_where_anything_was(outcome: str) -> None:
+    for written in (0, 7):
+        record = answered(usage=Usage(30, 4, cache_write_tokens=written))
+        record.outcome = outcome
+        line = line_of(record)
+        assert line is not None
+        assert line.get("cache_write_tokens", 0) == written
+        assert ("cache_write_tokens" in line) == bool(written)
+
+
 def test_a_shadow_that_hears_the_prompt_too_is_told() -> None:
     record = answered(usage=Usage(3, 4, 1, 0))
     record.shadow = attempt("candidate")

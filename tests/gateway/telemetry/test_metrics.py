@@ -62,7 +62,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_an_answer() -> None:
-    metrics = counted([answered(usage=Usage(10, 20, 3, 5), stream=True)] * 2)
+    metrics = counted([answered(usage=Usage(10, 20, 3, 5, 2), stream=True)] * 2)
     eu = {"region": "eu", "assistant": "assistant"}
     assert value(metrics, "gateway_requests_total", **eu, outcome="ok", status="200", code="") == 2
     assert value(metrics, "gateway_request_duration_seconds_sum", **eu, outcome="ok", stream="true") == 2.0
@@ -75,7 +75,7 @@ def test_an_answer() -> None:
     assert value(metrics, "gateway_attempt_duration_seconds_sum", deployment="house", outcome="ok") == pytest.approx(
         0.6
     )
-    for kind, tokens in {"prompt": 20, "completion": 40, "cached": 6, "reasoning": 10}.items():
+    for kind, tokens in {"prompt": 20, "completion": 40, "cached": 6, "cache_write": 4, "reasoning": 10}.items():
         assert value(metrics, "gateway_tokens_total", **eu, deployment="house", provider="openai", type=kind) == tokens
     assert value(metrics, "gateway_answers_without_usage_total") is None
     assert value(metrics, "gateway_retries_total") is None
