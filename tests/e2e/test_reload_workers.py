@@ -95,11 +95,11 @@ def test_what_a_worker_counted_stays_when_it_dies(operator: Operator, providers:
 
 
 def test_a_hangup_of_all_processes_reloads_once_and_ends_nobody(operator: Operator, providers: SimulatorThread) -> None:
-    before = pids(operator)
+    # Read before the file changes: who looks at it may be quicker than the signals.
+    before, version = pids(operator), operator.version()
     operator.replace(config(providers, "b"))
     for pid in before:
         os.kill(pid, signal.SIGHUP)
-    version = operator.version()
     operator.gateway.process.send_signal(signal.SIGHUP)
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"
