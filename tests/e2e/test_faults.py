@@ -36,7 +36,7 @@ from tests.e2e.test_journey import CHAT, body, events_of
 EU = {"cf-ipcountry": "DE"}
 
 
-def eventually(condition: Callable[[], bool], limit_s: float = 30) -> None:
+def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
     """Wait for a condition, and no longer than needed."""
     end = time.monotonic() + limit_s
     while not condition():

@@ -24,7 +24,7 @@ from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
 
 __all__ = ["providers"]
 
-LIMIT_S = 30
+LIMIT_S = 90
 WELL = Scenario()
 SLOW = Scenario(latency_s=0.1)
 HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)

@@ -31,7 +31,7 @@ from tests.e2e.test_journey import CHAT, body
 
 NAMES = ("a", "b")
 EFFECT_S = 2.0
-LIMIT_S = 30
+LIMIT_S = 90
 # As fast as they can, the clients would leave the gateway no core.
 _PACE_S = 0.02
 _SOME = 10

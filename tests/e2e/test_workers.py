@@ -34,6 +34,7 @@ LIMITED_HASH = f"sha256:{hashlib.sha256(b'gk-limited').hexdigest()}"
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
 LIMIT_S = 30
 GRACE_S = 30
+SERVE_LIMIT_S = 240
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedPr
     """`gateway serve` to its end, and to that of all who write where it does."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
     environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SERVE_LIMIT_S)
 
 
 def test_it_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:

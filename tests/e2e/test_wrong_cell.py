@@ -17,7 +17,7 @@ HOME = "https://cn.assistant.example"
 CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}\n"
 PROMPT = b"what must not be read here "
 MEGABYTE = 1024 * 1024
-LIMIT_S = 30
+LIMIT_S = 90
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncf-ipcountry: CN\r\n"
     b"authorization: Bearer " + APP_KEY.encode() + b"\r\n"
