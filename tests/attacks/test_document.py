@@ -13,7 +13,7 @@ import pytest
 
 from providers.simulator.registry import load_dialects
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     with SimulatorThread(servers) as thread:
         origins = {name: thread[name].origin for name in SITES}
-        with running_gateway(world_config(tmp_path_factory.mktemp("world"), origins, FAST), KEYS) as process:
+        with running_gateway(world_config(tmp_path_factory.mktemp("world"), origins, PATIENT), KEYS) as process:
             yield process
 
 

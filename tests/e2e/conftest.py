@@ -23,7 +23,9 @@ KEYS = {
     "KEY_GEMINI": "gm-secret",
     "KEY_INTL": "sk-intl",
 }
-FAST = "resilience: {first_token: 1500ms, idle: 1500ms, total: 20s, commit: 15s, breaker: off, retry_budget: off}"
+PATIENT = "resilience: {first_token: 15s, idle: 15s, total: 25s, commit: 20s, breaker: off, retry_budget: off}"
+"""A machine that stands still for seconds makes nobody silent. Who is silent on purpose is for an IMPATIENT one."""
+IMPATIENT = PATIENT.replace("first_token: 15s, idle: 15s", "first_token: 1500ms, idle: 1s")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,9 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 
 
 @contextmanager
-def _gateway(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]:
+def _gateway(providers: SimulatorThread, folder: Path, resilience: str = PATIENT) -> Iterator[GatewayProcess]:
     origins = {name: providers[name].origin for name in SITES}
-    with running_gateway(world_config(folder, origins, FAST), KEYS) as process:
+    with running_gateway(world_config(folder, origins, resilience), KEYS) as process:
         yield process
 
 
@@ -60,6 +62,19 @@ def _client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[htt
 def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
     """A client of the module's gateway; every provider is well again."""
     with _client(gateway, providers) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def _hasty(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with _gateway(providers, tmp_path_factory.mktemp("config"), IMPATIENT) as process:
+        yield process
+
+
+@pytest.fixture
+def impatient(_hasty: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    """A client of the module's second gateway, which soon takes a provider for silent."""
+    with _client(_hasty, providers) as client:
         yield client
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from providers.simulator.server import SimulatorThread
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
 
 BODY = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
@@ -19,7 +19,7 @@ OVER = "valid_until: 2020-01-01"
 
 
 def write(folder: Path, providers: SimulatorThread, validity: str) -> Path:
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, FAST)
+    path = world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT)
     record = f"{{region: cn, authority: CAC, kind: registration, number: N-1, model_name: 通义千问, {validity}}}"
     text = path.read_text("utf-8")
     text = text.replace("boundary: [CN]}", "boundary: [CN], approvals: required}")

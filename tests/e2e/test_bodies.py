@@ -238,4 +238,4 @@ def test_bodies_in_flight_are_bounded_together_and_let_go_of(fresh: httpx.Client
         answered, _, _ = select.select(opened, [], [], 15)
         status, error = answer_of(answered[0])
         assert (len(answered), status, error["code"]) == (1, 503, "overloaded")
-    eventually(lambda: fresh.post(CHAT, content=chat(), headers=HEADERS).status_code == 200, 30)
+    eventually(lambda: fresh.post(CHAT, content=chat(), headers=HEADERS).status_code == 200)

@@ -89,9 +89,12 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
     tmp_path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
-    path.write_text(canary(providers, "5% for 1s, 25% for 1h, 100%"), "utf-8")
+    path.write_text(canary(providers, "5% for 1h, 25% for 1h, 100%"), "utf-8")
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator, crowd_at(operator) as crowd:
         assert schedule(operator)["share"] == 0.05
+        first = operator.version()
+        eventually(lambda: len(crowd.answers) > 100, LIMIT_S)
+        operator.replace(canary(providers, "5% for 1s, 25% for 1h, 100%"))
         operator.gateway.wait_for("schedule_stage", share="25%")
         eventually(lambda: operator.version() != "", LIMIT_S)
         risen = len(crowd.answers)
@@ -104,13 +107,19 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
         told = operator.gateway.wait_for("schedule_rolled_back", level="error")
         assert (told["share"], told["candidate"]) == ("0%", "b")
         eventually(lambda: operator.version() != "")
+        # Who was being asked at that moment may have reached b.
+        moved = len(crowd.answers)
+        eventually(lambda: len(crowd.answers) > moved + 50, LIMIT_S)
         asked, before = providers["b"].received, len(crowd.answers)
         eventually(lambda: len(crowd.answers) > before + 100, LIMIT_S)
         crowd.stop()
         assert providers["b"].received == asked
         assert {by for _, _, by, _ in crowd.since(before)} == {"a"}
         assert Counter(status for _, status, _, _ in crowd.answers).keys() == {200}, "a request failed"
-        assert len({table for *_, table in crowd.answers}) == 3, "5 %, 25 %, and 0 % are a table each"
+        tables = {table for *_, table in crowd.answers}
+        # The second before 25 % is a table of its own, which a slow machine may have answered nobody by.
+        assert first in tables
+        assert len(tables) in (3, 4), "5 %, 25 %, and 0 % are a table each"
         assert schedule(operator)["phase"] == "rolled_back"
         metrics = operator.admin.get("/metrics").text
         labels = 'assistant="assistant",deployment="b",region="default"'

@@ -66,23 +66,25 @@ def well(providers: SimulatorThread) -> None:
 def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_back(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 20}}}}"
+    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 5}}}}"
     with gateway_with(providers, tmp_path, limited) as gateway, calling(gateway, "gk-limited", **DE) as client:
         received = providers["eu"].received
+        began = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _: client.post(CHAT, json=body()), range(30)))
+            answers = list(threads.map(lambda _: client.post(CHAT, json=body()), range(15)))
+        # One comes back every twelve seconds.
+        come_back = int((time.monotonic() - began) / 12) + 1
         good = [answer for answer in answers if answer.status_code == 200]
         refused = [answer for answer in answers if answer.status_code == 429]
-        # One comes back every three seconds.
-        assert 20 <= len(good) <= 22
-        assert len(good) + len(refused) == 30
+        assert 5 <= len(good) <= 5 + come_back
+        assert len(good) + len(refused) == 15
         assert providers["eu"].received == received + len(good)
-        assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"20"}
-        left = sorted((int(answer.headers["x-ratelimit-remaining-requests"]) for answer in good), reverse=True)
-        assert left[:3] == [19, 18, 17]
+        assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"5"}
+        left = {int(answer.headers["x-ratelimit-remaining-requests"]) for answer in good}
+        assert left == {4, 3, 2, 1, 0}
         for answer in refused:
             assert answer.json()["error"]["code"] == "rate_limited"
-            assert answer.headers["retry-after"] in ("1", "2", "3")
+            assert 1 <= int(answer.headers["retry-after"]) <= 12
             assert "x-should-retry" not in answer.headers
             assert answer.headers["x-ratelimit-remaining-requests"] == "0"
         client.headers["authorization"] = f"Bearer {APP_KEY}"
@@ -111,10 +113,11 @@ def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThre
             )
         assert set(answers) == {"chat.completion"}
         impatient = sdk.with_options(max_retries=0)
+        # One comes back every second, and a slow machine asks for few more: until there is none left.
         with pytest.raises(openai.RateLimitError) as raised, ThreadPoolExecutor(8) as threads:
             list(
                 threads.map(
-                    lambda _: impatient.chat.completions.create(model="assistant", messages=messages), range(20)
+                    lambda _: impatient.chat.completions.create(model="assistant", messages=messages), range(150)
                 )
             )
         assert raised.value.code == "rate_limited"
@@ -273,9 +276,11 @@ def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorTh
 def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 1s}") as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
-        began = time.monotonic()
         with calling(gateway, APP_KEY, **DE) as client:
-            answer = client.post(CHAT, json=body(stream=True))
-        assert time.monotonic() - began < 20
+            # A machine that stands still for a second has no time for a comment in it.
+            for _ in range(5):
+                answer = client.post(CHAT, json=body(stream=True))
+                assert events_of(answer)[-1]["error"]["code"] == "stream_interrupted"
+                if answer.text.count(": keep-alive") >= 2:
+                    break
         assert answer.text.count(": keep-alive") >= 2
-        assert events_of(answer)[-1]["error"]["code"] == "stream_interrupted"

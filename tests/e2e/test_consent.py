@@ -17,7 +17,7 @@ import pytest
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.claims import AUDIENCE, ISSUER, jwks, public, token
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
 
 CHAT = "/v1/chat/completions"
@@ -35,7 +35,7 @@ RULES = {
 
 def write(folder: Path, providers: SimulatorThread, secrets: str = "secrets: {consent: '${CONSENT_SECRET}', ") -> Path:
     (folder / "keys.json").write_bytes(jwks(public("k1")))
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, FAST)
+    path = world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT)
     text = path.read_text("utf-8")
     for name, rule in RULES.items():
         text = text.replace(f"  {name}:\n    {{", f"  {name}:\n    {{{rule}, ")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -21,6 +24,8 @@ from tests.e2e.test_reload import LIMIT_S, Operator, config, operated
 from tests.tables import WORLD, table_of
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
+# Less than the grace time: it doesn't wait for that.
+ENDS_S = 25
 WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 
@@ -63,9 +68,44 @@ def _is_refused(operator: Operator) -> bool:
     return False
 
 
+class Held:
+    """A provider that says the half of its words, and the rest when it is told to."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.recv(65536)
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+            half = len(WORDS) // 2
+            connection.sendall(head + _event({"role": "assistant", "content": WORDS[:half]}))
+            self.goes_on.wait(LIMIT_S)
+            connection.sendall(_event({"content": WORDS[half:]}) + _event({}, "stop") + b"data: [DONE]\n\n")
+
+    def close(self) -> None:
+        self.goes_on.set()
+        self._thread.join(LIMIT_S)
+        self._listener.close()
+
+
+def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
 @pytest.mark.parametrize("workers", WORKERS)
-def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: int) -> None:
-    with operated(path, workers) as operator, idle_connection(operator) as idle:
+def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers: SimulatorThread, workers: int) -> None:
+    held = Held()
+    text = config(providers).replace(providers["a"].origin, held.origin)
+    path.write_text(text.replace("idle: 10s", "idle: 60s"), "utf-8")
+    with closing(held), operated(path, workers) as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()
             first = next(pieces)
@@ -76,11 +116,12 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, workers: i
             state = operator.admin.get("/readyz")
             assert (state.status_code, state.json()["status"]) == (503, "draining")
             assert [worker["draining"] for worker in state.json()["workers"]["running"]].count(True) >= 1
+            held.goes_on.set()
             whole = first + b"".join(pieces)
         events = events_of(httpx.Response(200, content=whole))
         assert events[-1] == "[DONE]"
         assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1]) == WORDS
-        assert operator.gateway.process.wait(LIMIT_S) == 0
+        assert operator.gateway.process.wait(ENDS_S) == 0
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -112,7 +153,7 @@ def test_a_stream_that_outlives_the_grace_time_ends_with_an_error(
             whole = first + b"".join(pieces)
         events = events_of(httpx.Response(200, content=whole))
         assert events[-1]["error"]["code"] == "stream_interrupted"
-        assert operator.gateway.process.wait(LIMIT_S) == 0
+        assert operator.gateway.process.wait(ENDS_S) == 0
         line = operator.gateway.wait_for("request")
         assert (line["outcome"], line["status"], line["code"]) == ("interrupted", 200, "stream_interrupted")
         assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from providers.simulator.server import SimulatorThread
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, running_gateway, world_config
 from tests.e2e.test_journey import CHAT, body
 
@@ -15,7 +15,7 @@ WORDS = "what a neighbour\nmust not read"
 
 
 def test_the_log_has_the_prompts_of_the_region_that_wants_it(providers: SimulatorThread, tmp_path: Path) -> None:
-    path = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    path = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
     text = path.read_text("utf-8").replace(
         "assistants:", "cell: {territory: DE, serves: [eu, default]}\nassistants:", 1
     )

@@ -15,7 +15,7 @@ from gateway.signing import new_key
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.commands import Command, as_a_process, in_this_process
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
 from tests.e2e.test_faults import eventually
 from tests.e2e.test_journey import CHAT, body
@@ -52,7 +52,7 @@ def signing(
     key.write_bytes(pem)
     key.chmod(0o600)
     (tmp_path / "receipts.pub").write_text(f"{public.text}\n")
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
     environ = {
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),
         "GATEWAY_RECEIPT_KEY": str(key),
@@ -138,7 +138,7 @@ def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.
 
 
 def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, FAST)
+    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
     environ = {
         **KEYS,
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),

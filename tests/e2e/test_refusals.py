@@ -16,7 +16,7 @@ BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content"
 KEY = f"authorization: Bearer {APP_KEY}".encode()
 JSON = b"content-type: application/json"
 PLACE = b"cf-ipcountry: DE"
-LIMIT_S = 30
+LIMIT_S = 90
 
 
 @dataclass(frozen=True)

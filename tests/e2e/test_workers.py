@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ LIMITED_HASH = f"sha256:{hashlib.sha256(b'gk-limited').hexdigest()}"
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
 LIMIT_S = 30
 GRACE_S = 30
+SERVE_LIMIT_S = 240
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedPr
     """`gateway serve` to its end, and to that of all who write where it does."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
     environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SERVE_LIMIT_S)
 
 
 def test_it_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
@@ -308,6 +310,7 @@ def test_what_a_dead_worker_had_running_counts_no_more_and_what_it_answered_does
     with two_workers(limited(config, "{rpm: 5, concurrent: 2}")) as gateway:
         staying, dying = pids_of(gateway).values()
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
+        began = time.monotonic()
         with ExitStack() as streams, httpx.Client(base_url=gateway.url, headers=LIMITED, trust_env=False) as client:
             with paused(staying):
                 pieces = []
@@ -320,6 +323,11 @@ def test_what_a_dead_worker_had_running_counts_no_more_and_what_it_answered_does
             providers["eu"].scenario = Scenario()
             os.kill(dying, signal.SIGKILL)
             gateway.wait_for("worker_ready")
-            answers = [ask(gateway, LIMITED) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert int(answers[-1].headers["retry-after"]) > 5
+            answers = []
+            while not answers or answers[-1].status_code == 200:
+                answers.append(ask(gateway, LIMITED))
+            # One comes back every twelve seconds, in which a slow machine may just have started a worker.
+            come_back = int((time.monotonic() - began) / 12) + 1
+    assert answers[-1].status_code == 429
+    assert 3 <= len(answers) - 1 <= 2 + come_back
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 12

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from providers.simulator.server import SimulatorThread
-from tests.e2e.conftest import FAST, KEYS, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
 
 HOME = "https://cn.assistant.example"
 CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}\n"
 PROMPT = b"what must not be read here "
 MEGABYTE = 1024 * 1024
-LIMIT_S = 30
+LIMIT_S = 90
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncf-ipcountry: CN\r\n"
     b"authorization: Bearer " + APP_KEY.encode() + b"\r\n"
@@ -26,7 +26,7 @@ HEAD = (
 
 @pytest.fixture(scope="module")
 def cell(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    path = world_config(tmp_path_factory.mktemp("cell"), {name: providers[name].origin for name in SITES}, FAST)
+    path = world_config(tmp_path_factory.mktemp("cell"), {name: providers[name].origin for name in SITES}, PATIENT)
     path.write_text(path.read_text("utf-8").replace("assistants:\n", f"{CELL}assistants:\n", 1), "utf-8")
     with running_gateway(path, KEYS) as process:
         yield process

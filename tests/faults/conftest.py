@@ -18,18 +18,14 @@ import yaml
 
 from tests.e2e.servers import GatewayProcess, running_gateway
 from tests.faults.badly import Provider, answer
-from tests.faults.table import FAULTS
+from tests.faults.table import FAULTS, Fault
 
-RESILIENCE = {
-    "first_token": "400ms",
-    "idle": "400ms",
-    "commit": "1500ms",
-    "total": "2500ms",
-    "connect": "1s",
-    "failover_after": "200ms",
-    "breaker": "off",
-    "retry_budget": "off",
-}
+ALWAYS = {"failover_after": "200ms", "breaker": "off", "retry_budget": "off"}
+# A machine that stands still for seconds takes nobody for silent who isn't.
+PATIENT = {"first_token": "20s", "idle": "20s", "commit": "25s", "total": "28s", "connect": "20s", **ALWAYS}
+# Where nothing but the time ends it. The first word may take as long as there is.
+IMPATIENT = {"first_token": "1500ms", "idle": "400ms", "commit": "1500ms", "total": "1800ms", "connect": "1s", **ALWAYS}
+_SILENT = "400ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +38,20 @@ class World:
     client: httpx.Client
 
 
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """Two gateways in front of the same providers: one that waits for long, and one that doesn't."""
+
+    patient: World
+    impatient: World
+
+    def of(self, fault: Fault, *, alone: bool) -> World:
+        """The patient one, where time is not what ends the fault or where somebody else answers in the end."""
+        return self.impatient if fault.ends_in_time and (alone or not fault.moves_on) else self.patient
+
+
 @pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     folder = tmp_path_factory.mktemp("faults")
     behaviours = {fault.name: fault.behave for fault in FAULTS if fault.behave is not None}
     with ExitStack() as stack:
@@ -61,21 +69,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "another-name-tls": another.origin,
         }
         origins = {fault.name: elsewhere.get(fault.name, badly.origin) for fault in FAULTS}
-        path = folder / "gateway.yaml"
-        path.write_text(yaml.safe_dump(_config(origins, well.origin)), "utf-8")
-        gateway = stack.enter_context(running_gateway(path, _believing(authority, folder)))
-        client = stack.enter_context(httpx.Client(base_url=gateway.url, trust_env=False, timeout=30))
-        yield World(gateway, badly, well, client)
+        believing = _believing(authority, folder)
+
+        def world(name: str, resilience: dict[str, str]) -> World:
+            path = folder / f"{name}.yaml"
+            path.write_text(yaml.safe_dump(_config(origins, well.origin, resilience)), "utf-8")
+            gateway = stack.enter_context(running_gateway(path, believing))
+            client = stack.enter_context(httpx.Client(base_url=gateway.url, trust_env=False, timeout=30))
+            return World(gateway, badly, well, client)
+
+        yield Worlds(world("patient", PATIENT), world("impatient", IMPATIENT))
 
 
-def _config(origins: dict[str, str], well: str) -> dict[str, object]:
+def _config(origins: dict[str, str], well: str, resilience: dict[str, str]) -> dict[str, object]:
     place = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE", "insecure": True}
     # A deployment for each test: what one has made of its bench is no other's.
     asked = [
         (name, f"{shape}/{role}") for name in origins for shape in ("json", "stream") for role in ("alone", "first")
     ]
     names = {(name, use): f"{name}.{use.replace('/', '.')}" for name, use in asked}
-    deployments = {names[it]: {**place, "endpoint": f"{origins[it[0]]}/{it[0]}/{it[1]}/v1"} for it in asked}
+    timed = {fault.name: {"first_token": _SILENT} for fault in FAULTS if fault.ends_in_time and fault.moves_on}
+    deployments = {
+        names[it]: {**place, "endpoint": f"{origins[it[0]]}/{it[0]}/{it[1]}/v1", **timed.get(it[0], {})} for it in asked
+    }
     routes = {name: [name, "well"] if name.endswith(".first") else [name] for name in deployments}
     return {
         "version": 1,
@@ -83,7 +99,7 @@ def _config(origins: dict[str, str], well: str) -> dict[str, object]:
         "regions": {"eu": {"territories": ["@EEA"], "boundary": ["@EEA"]}},
         "deployments": {**deployments, "well": {**place, "endpoint": f"{well}/well/v1"}},
         "location": {"unknown": "eu"},
-        "resilience": RESILIENCE,
+        "resilience": resilience,
     }
 
 

@@ -30,6 +30,7 @@ class Fault:
     asked before the fallback is. moves_on: whether the fallback answers, or the failure is the client's at once.
     alone: what a client gets for JSON, and for a stream, where there is no fallback. behave: None where it is never
     reached. detail: words that the log has for it, where another fault of the kind would be taken for this one.
+    ends_in_time: nothing but the gateway's own patience ends it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Fault:
     streams: bool = True
     json: bool = True
     detail: str = ""
+    ends_in_time: bool = False
 
 
 def always(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
@@ -390,7 +392,7 @@ FAULTS = (
     Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("http-500-hangs", "500, and half of what it has to say", refused_and(500, _silent), K.UNAVAILABLE, 2,
-          (PROVIDER, PROVIDER)),
+          (PROVIDER, PROVIDER), ends_in_time=True),
     Fault("http-429-cut", "429, broken off", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
     Fault("http-400-cut", "400, broken off: it may have been the safety system", refused_and(400, _reset),
           K.INVALID_REQUEST, 1, (INVALID, INVALID), moves_on=False),
@@ -410,10 +412,12 @@ FAULTS = (
     Fault("another-name-tls", "a certificate for another name", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
           detail="certificate is not valid for '127.0.0.1'"),
     # Silence.
-    Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE)),
-    Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE)),
-    Fault("endless-comments", "nothing but comments", _endless_comments, K.SILENT, 1, (LATE, LATE)),
-    Fault("dripping-head", "a status line and headers, a byte at a time", _dripping_head, K.SILENT, 1, (LATE, LATE)),
+    Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE),
+          ends_in_time=True),
+    Fault("endless-comments", "nothing but comments", _endless_comments, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("dripping-head", "a status line and headers, a byte at a time", _dripping_head, K.SILENT, 1, (LATE, LATE),
+          ends_in_time=True),
     Fault("endless-interim", "interim answers (102) without end", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("switching", "101, though nobody asked for another protocol", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     # A 200 that is no answer.
@@ -437,7 +441,7 @@ FAULTS = (
     Fault("midway-reset", "a reset after three words", midway(_reset), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
           moves_on=False, json=False),
     Fault("midway-stall", "silence after three words", midway(_silent), K.INTERRUPTED, 1, (LATE, INTERRUPTED),
-          moves_on=False, json=False),
+          moves_on=False, json=False, ends_in_time=True),
     Fault("error-with-words", "three words and an error event in one piece", _words_with_an_error, K.UNAVAILABLE, 2,
           (PROVIDER, PROVIDER), json=False),
     Fault("midway-error", "an error event after three words", midway(_error_event), K.INTERRUPTED, 1,
@@ -451,7 +455,7 @@ FAULTS = (
     Fault("midway-framing", "a malformed chunk after three words", midway(_broken_framing), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-endless", "words without end", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
-          moves_on=False, json=False),
+          moves_on=False, json=False, ends_in_time=True),
     Fault("midway-filter", "its safety system ends the answer after three words", midway(_filtered), None, 1,
           (WHOLE, WHOLE), json=False),
     # What is odd, and whole all the same.

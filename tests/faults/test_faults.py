@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.badly import ANSWER
-from tests.faults.conftest import World
+from tests.faults.conftest import World, Worlds
 from tests.faults.table import FAULTS, WHOLE, Fault, Seen
 
 SHAPES = [
@@ -80,7 +80,8 @@ def attempts_on(line: dict[str, Any], deployment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
-def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(world: World, fault: Fault, stream: bool) -> None:
+def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(worlds: Worlds, fault: Fault, stream: bool) -> None:
+    world = worlds.of(fault, alone=True)
     alone = f"{fault.name}.{'stream' if stream else 'json'}.alone"
     got = Got(world, alone, stream)
     assert got.seen == fault.alone[stream], got.error
@@ -102,7 +103,8 @@ def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(world: World, f
 
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
-def test_with_a_fallback_it_is_asked_as_often_as_it_helps(world: World, fault: Fault, stream: bool) -> None:
+def test_with_a_fallback_it_is_asked_as_often_as_it_helps(worlds: Worlds, fault: Fault, stream: bool) -> None:
+    world = worlds.of(fault, alone=False)
     shape = "stream" if stream else "json"
     primary, before = f"{fault.name}.{shape}.first", world.well.calls["well"]
     got = Got(world, primary, stream)

@@ -32,7 +32,7 @@ from providers.simulator.scenario import (
     Truncated,
 )
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 STREAM = {**BODY, "stream": True}
 KEY = {"authorization": "Bearer sk-1"}

@@ -28,20 +28,27 @@ def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float
     return summarise(rows, {"rate": rate, "duration_s": duration_s, **own}, FIRST_S, TOTAL_S)
 
 
+async def offered(
+    origin: str, rate: float, duration_s: float, patience_s: float, concurrency: Concurrency | None = None
+) -> list[LoadRow]:
+    """The rows of one step."""
+    table = table_for({"one": origin})
+    candidate = replace(table.deployments["one"], concurrency=concurrency)
+    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    try:
+        due = arrivals(rate, duration_s, (11,))
+        step = LoadStep(rate, duration_s, patience_s, 500)
+        return await offer(step, due, lambda: asker.ask(candidate, REQUEST, once=True))
+    finally:
+        await asker.aclose()
+
+
 async def measured(
-    scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0, concurrency: Concurrency | None = None
-):
-    """The rows of one step, and its summary."""
+    scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0
+) -> tuple[list[LoadRow], Step]:
+    """The rows of one step against such a provider, and its summary."""
     with servers({"one": scenario}) as thread:
-        table = table_for({"one": thread["one"].origin})
-        candidate = replace(table.deployments["one"], concurrency=concurrency)
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
-        try:
-            due = arrivals(rate, duration_s, (11,))
-            step = LoadStep(rate, duration_s, patience_s, 500)
-            rows = await offer(step, due, lambda: asker.ask(candidate, REQUEST, once=True))
-        finally:
-            await asker.aclose()
+        rows = await offered(thread["one"].origin, rate, duration_s, patience_s)
     return rows, summarised(rows, rate, duration_s)
 
 
@@ -69,15 +76,16 @@ async def test_a_provider_that_bears_it_holds() -> None:
 @pytest.mark.parametrize("rule", [Concurrency(2, queue=1, wait_s=0.1), Concurrency(2, queue=20, wait_s=5, least=1)])
 async def test_no_limit_of_ours_stands_between(rule: Concurrency) -> None:
     """Whether it would send away or keep waiting: the candidate bears far more, and that is what is told."""
-    rows, _ = await measured(Scenario(first_token_s=0.4), 40, 0.5, patience_s=30, concurrency=rule)
+    with servers({"one": Scenario(first_token_s=0.4)}) as thread:
+        rows = await offered(thread["one"].origin, 40, 0.5, patience_s=30, concurrency=rule)
+        connections = thread["one"].accepted
     step = summarise(rows, {"rate": 40, "duration_s": 0.5}, 20.0, 30.0)
     assert [row.failure for row in rows if row.failure] == []
     assert step.errors is not None
     assert step.goodput is not None
     assert (step.errors.value, step.goodput.value) == (0, 40)
-    unless_late(step)
-    # Through two places 20 answers of 0.4 s each would take 4 s.
-    assert step.first_token["p50"].value == pytest.approx(0.4, abs=0.3)
+    # Two places would be two connections.
+    assert connections > 2
 
 
 async def test_questions_keep_to_the_limit_of_the_config() -> None:
@@ -112,12 +120,13 @@ async def test_beyond_its_capacity_a_provider_that_turns_away_shows_in_errors_an
 @pytest.mark.slow
 async def test_a_slow_provider_hides_nothing() -> None:
     """20 a second are borne, 40 are offered for 2 s: the last one waits for 2 s, and a closed loop would never know."""
-    rows, step = await measured(Scenario(capacity=Capacity(rps=20)), 40, 2, patience_s=3)
+    rows, step = await measured(Scenario(capacity=Capacity(rps=20)), 40, 2, patience_s=30)
     unless_late(step)
     assert not step.holds
     last = rows[-1]
     assert last.first_s is not None
-    assert last.first_s == pytest.approx(len(rows) / 20 - last.due_s, abs=0.4)
+    # A machine that stands still adds to the wait, and nothing takes from it.
+    assert last.first_s > len(rows) / 20 - last.due_s - 0.4
     assert step.first_token["p95"].value > 1
     waits = [row.first_s for row in rows if row.first_s is not None]
     assert waits[-1] > waits[len(waits) // 2] > waits[0]

@@ -32,7 +32,7 @@ from tests.examples import examples
 from tests.gateway.server.wires import Wire
 from tests.tables import table_of
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 APP, OTHER = (f'keys: ["sha256:{hashlib.sha256(key).hexdigest()}"]' for key in (b"app-key", b"other-key"))
 CONFIG = f"""
 version: 1
