@@ -136,13 +136,17 @@ class Pool:
         """
         self._allow(origin, permit)
         request = b"%bcontent-length: %d\r\n\r\n%b" % (start, len(body), body)
+        del body
         connection = self._take(origin) or await self._connect(origin, connect_s)
         try:
+            begun = connection.begin(request, head_only=head_only)
+            # What the system hasn't taken of it yet, the loop's transport holds: no need to hold it all for an answer.
+            del request
             if head_s is None:
-                await connection.begin(request, head_only=head_only)
+                await begun
             else:
                 async with asyncio.timeout(head_s):
-                    await connection.begin(request, head_only=head_only)
+                    await begun
         except BaseException:
             self._drop(connection)
             raise
