@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
 from gateway.execution.identity import pseudonymous
-from gateway.execution.redaction import redacted
+from gateway.execution.redaction import redacted, redacting
 from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.execution.transports import TURN_BYTES
@@ -27,6 +28,7 @@ from providers.own_fields import own_field
 
 __all__ = ["Answer", "Caller"]
 
+_LARGE_BYTES = 64 * 1024
 # For the body of a refusal, whose status has already come.
 _REFUSAL_S = 2.0
 _REMEDIES = {
@@ -81,14 +83,17 @@ class Caller:
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         timer = timer or deadline
-        large = None
+        has_more, large = wire.body[_LARGE_BYTES : _LARGE_BYTES + 1], None
         try:
             with timer.limit(limit_s):
+                opening = self._sender.open(step.permit, wire, bounds.connect_s, headers)
+                # Its bytes are the transport's by now: nobody is to hold them while the provider thinks.
+                del wire
                 if head_s is None:
-                    reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
+                    reply = await opening
                 else:
                     with timer.limit(head_s):
-                        reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers)
+                        reply = await opening
                 try:
                     if reply.is_refusal:
                         stream = None
@@ -102,10 +107,12 @@ class Caller:
                         reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                         body = BoundedReply(reply) if request.folded else reply
                         reading = timer if request.folded else deadline
-                        stream = LiveStream(
-                            body, reader, reading, bounds.idle_s,
-                            lambda failure: redacted(failure, deployment, request), sent.n or 1,
-                        )  # fmt: skip
+                        if has_more:
+                            # A stream may take minutes, and isn't to hold such a request for as long.
+                            redact = redacting(deployment, request)
+                        else:
+                            redact = partial(redacted, deployment=deployment, request=request)
+                        stream = LiveStream(body, reader, reading, bounds.idle_s, redact, sent.n or 1)
                         await stream.begin()
                 except BaseException:
                     await reply.close()
