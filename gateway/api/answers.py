@@ -6,7 +6,7 @@ import orjson
 
 from gateway.api.stream import ChunkEncoder
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
-from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun, Usage
+from providers.chat import ChatCompletion, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun, Usage
 from providers.codec import encode_completion
 
 __all__ = ["LabelledEncoder", "encode_answer", "encoder_for"]
@@ -33,13 +33,13 @@ def encode_answer(
 
 
 def encoder_for(
-    request: ChatRequest, labelling: Labelling | None, request_id: str, model: str | None = None
+    include_usage: bool, labelling: Labelling | None, request_id: str, model: str | None = None
 ) -> ChunkEncoder:
-    """What writes the stream of this request."""
+    """What writes the stream of a request."""
     fallback_id = f"chatcmpl-{request_id}"
     if labelling is None:
-        return ChunkEncoder(request.include_usage, fallback_id, model)
-    return LabelledEncoder(request, labelling, request_id, model)
+        return ChunkEncoder(include_usage, fallback_id, model)
+    return LabelledEncoder(include_usage, labelling, request_id, model)
 
 
 class LabelledEncoder(ChunkEncoder):
@@ -49,8 +49,8 @@ class LabelledEncoder(ChunkEncoder):
     produce_id: the number of the answer.
     """
 
-    def __init__(self, request: ChatRequest, labelling: Labelling, produce_id: str, model: str | None = None) -> None:
-        super().__init__(request.include_usage, f"chatcmpl-{produce_id}", model)
+    def __init__(self, include_usage: bool, labelling: Labelling, produce_id: str, model: str | None = None) -> None:
+        super().__init__(include_usage, f"chatcmpl-{produce_id}", model)
         self._labelling = labelling
         self._produce_id = produce_id
         self._prefixer = Prefixer(labelling.prefix)

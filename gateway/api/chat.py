@@ -140,7 +140,7 @@ class ChatEndpoint:
             body = await self._upload(exchange, deadline)
         else:
             self._limits.take(len(body))
-        body_bytes = len(body)
+        body_bytes = held_bytes = len(body)
         try:
             while (current := self._journeys.current()) is not table:
                 table = current
@@ -149,6 +149,7 @@ class ChatEndpoint:
             request = read_request(body)
             del body
             record.stream = request.stream
+            exchange.include_usage = request.include_usage
             if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
                 self._log_prompt(record, transcript(request))
             if request.stream:
@@ -166,24 +167,32 @@ class ChatEndpoint:
             answer = await self._journeys.answer(
                 table, client, location, request, deadline, record, voice, user, said, arrival
             )
+            record.first_s = time.monotonic() - record.started_at
+            turn = self._shadows.turn(table, location, record, answer) if self._shadows is not None else None
+            stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
+            if voice is not None and (labelling := labelling_of(voice, request)) is not None:
+                exchange.labelling, record.labels = labelling, labelling.names
+            asked = request if turn is not None else None
+            del request
+            if asked is None and not (assistant is not None and assistant.resume):
+                # Nobody holds it any more, and its answer may take minutes.
+                self._limits.give_back(held_bytes)
+                held_bytes = 0
+            if answer.completion is not None:
+                whole = exchange.written(answer.completion)
+                if not exchange.answer_at_once(whole):
+                    await self._send(deadline, exchange, exchange.answer_whole(whole), bounds.total_s)
+            elif stream is not None and not exchange.stream_at_once(stream):
+                sending = exchange.answer_stream(stream, table.resilience.keep_alive_s)
+                await self._send(deadline, exchange, sending, deadline.left_s(committed=True))
+            if self._shadows is not None and turn is not None and asked is not None:
+                record.total_s = time.monotonic() - record.started_at
+                if voice is not None:
+                    asked = spoken(table, location, voice, asked, record)
+                self._shadows.offer(turn, table, location, asked, record, body_bytes)
         finally:
-            self._limits.give_back(body_bytes)
-        record.first_s = time.monotonic() - record.started_at
-        turn = self._shadows.turn(table, location, record, answer) if self._shadows is not None else None
-        stream = answer.stream if turn is None or turn.heard is None else turn.heard.stream
-        if voice is not None and (labelling := labelling_of(voice, request)) is not None:
-            exchange.labelling, record.labels = labelling, labelling.names
-        if answer.completion is not None:
-            whole = exchange.written(answer.completion)
-            if not exchange.answer_at_once(whole):
-                await self._send(deadline, exchange, exchange.answer_whole(whole), bounds.total_s)
-        elif stream is not None and not exchange.stream_at_once(stream, request):
-            sending = exchange.answer_stream(stream, request, table.resilience.keep_alive_s)
-            await self._send(deadline, exchange, sending, deadline.left_s(committed=True))
-        if self._shadows is not None and turn is not None:
-            record.total_s = time.monotonic() - record.started_at
-            asked = request if voice is None else spoken(table, location, voice, request, record)
-            self._shadows.offer(turn, table, location, asked, record, body_bytes)
+            if held_bytes:
+                self._limits.give_back(held_bytes)
 
     async def _send(self, deadline: Deadline, exchange: Exchange, sending: Awaitable[None], for_s: float) -> None:
         """Send an answer that may have to wait for its client: a stream for what is left of the request's time, and a

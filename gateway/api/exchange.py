@@ -25,7 +25,7 @@ from gateway.execution.stream import AnswerStream, all_of, pass_on
 from gateway.model.record import Record
 from gateway.model.speech import Voice
 from gateway.policy.labels import Labelling
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion
 
 __all__ = ["Exchange"]
 
@@ -52,6 +52,7 @@ class Exchange:
 
     # What few requests come to have, or what is asked of few.
     body_read = False
+    include_usage = False
     unread: Visitor | None = None
     client_left = False
     is_counted = False
@@ -137,12 +138,12 @@ class Exchange:
         self._head_sent = True
         return True
 
-    def stream_at_once(self, stream: AnswerStream, request: ChatRequest) -> bool:
+    def stream_at_once(self, stream: AnswerStream) -> bool:
         """Send a stream that came as a whole if the client takes it without a wait; whether it did."""
         events = all_of(stream)
         if not events or self._direct is None:
             return False
-        encoder = self._encoder_for(request)
+        encoder = self._encoder()
         data = encoder.encode(events)
         self.record.status = 200
         if not self._direct.respond_stream([*_STREAM_LINES, *response_lines(self.record)], data):
@@ -151,8 +152,8 @@ class Exchange:
         self.record.count(encoder.usage)
         return True
 
-    def _encoder_for(self, request: ChatRequest) -> ChunkEncoder:
-        encoder = encoder_for(request, self.labelling, self.record.request_id, self.shown_model)
+    def _encoder(self) -> ChunkEncoder:
+        encoder = encoder_for(self.include_usage, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
         return encoder
 
@@ -160,11 +161,11 @@ class Exchange:
         """Send a whole answer, however long the client takes: the end of a large one waits for that."""
         await self._respond(200, body)
 
-    async def answer_stream(self, stream: AnswerStream, request: ChatRequest, keep_alive_s: float) -> None:
+    async def answer_stream(self, stream: AnswerStream, keep_alive_s: float) -> None:
         """Send a stream as it comes; the reader's pace is the provider's."""
         self.record.status = 200
         self._is_stream = True
-        encoder = self._encoder_for(request)
+        encoder = self._encoder()
         cycle, keep_alive = self._cycle, None
         try:
             lines = [*_STREAM_LINES, *response_lines(self.record)]

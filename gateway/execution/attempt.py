@@ -10,7 +10,7 @@ from functools import partial
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
 from gateway.execution.identity import pseudonymous
-from gateway.execution.redaction import redacted
+from gateway.execution.redaction import redacted, redacting
 from gateway.execution.send import Reply, Sender
 from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.execution.transports import TURN_BYTES, Withdrawn
@@ -31,6 +31,7 @@ __all__ = ["Answer", "Caller", "StillAllowed"]
 StillAllowed = Callable[[Step], str | None]
 """Why a step of the plan may not be asked any more; None if it may."""
 
+_LARGE_BYTES = 64 * 1024
 # For the body of a refusal, whose status has already come.
 _REFUSAL_S = 2.0
 _REMEDIES = {
@@ -88,14 +89,17 @@ class Caller:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         timer = timer or deadline
         recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
-        large = None
+        is_large, large = len(wire.body) > _LARGE_BYTES, None
         try:
             with timer.limit(limit_s):
+                opening = self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
+                # Its bytes are the transport's by now: nobody is to hold them while the provider thinks.
+                del wire
                 if head_s is None:
-                    reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
+                    reply = await opening
                 else:
                     with timer.limit(head_s):
-                        reply = await self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
+                        reply = await opening
                 try:
                     if reply.is_refusal:
                         stream = None
@@ -109,10 +113,12 @@ class Caller:
                         reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
                         body = BoundedReply(reply) if request.folded else reply
                         reading = timer if request.folded else deadline
-                        stream = LiveStream(
-                            body, reader, reading, bounds.idle_s,
-                            lambda failure: redacted(failure, deployment, request), sent.n or 1,
-                        )  # fmt: skip
+                        if is_large:
+                            # A stream may take minutes, and isn't to hold such a request for as long.
+                            redact = redacting(deployment, request)
+                        else:
+                            redact = partial(redacted, deployment=deployment, request=request)
+                        stream = LiveStream(body, reader, reading, bounds.idle_s, redact, sent.n or 1)
                         await stream.begin()
                 except BaseException:
                     await reply.close()

@@ -32,7 +32,7 @@ from providers.classify import MESSAGES
 from providers.failures import Failure
 from providers.fitting import IDENTITY
 
-__all__ = ["Quotes", "redacted"]
+__all__ = ["Quotes", "redacted", "redacting"]
 
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"
@@ -54,6 +54,22 @@ _PROSE = frozenset("description title default const enum examples".split())
 
 def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
     """The failure, fit for the log."""
+    return _without(failure, deployment, lambda: _searched(request))
+
+
+def redacting(deployment: Deployment, request: ChatRequest) -> Callable[[Failure], Failure]:
+    """`redacted`, for later: of a large request no more is held than is searched for."""
+    texts = _searched(request)
+    return lambda failure: _without(failure, deployment, lambda: texts)
+
+
+def _searched(request: ChatRequest) -> tuple[str, ...] | None:
+    """What no failure may quote; None where it is too much: to look through it all would hold up everybody else."""
+    texts = tuple(_texts(request))
+    return texts if sum(map(len, texts)) <= _MOST_SEARCHED else None
+
+
+def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tuple[str, ...] | None]) -> Failure:
     if failure.request_id is not None and is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
@@ -62,9 +78,8 @@ def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> 
     if is_ours and not any(told):
         return failure
     message = failure.message if is_ours else without_keys(failure.message, deployment)
-    texts = tuple(_texts(request))
-    if sum(map(len, texts)) > _MOST_SEARCHED:
-        # To look through it all would hold up everybody else.
+    texts = searched()
+    if texts is None:
         left_out = _TOO_MUCH if failure.detail else ""
         return replace(failure, message=message, detail=left_out, code=None, param=None)
     quotes = Quotes(texts)

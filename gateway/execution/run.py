@@ -29,6 +29,8 @@ from providers.failures import Failure
 
 __all__ = ["PlanExhausted", "Runner"]
 
+_NOTHING = ChatRequest("", ())
+
 
 class PlanExhausted(Exception):
     """No step of the plan gave an answer; `failure` is the last one, with the wait that may help."""
@@ -81,17 +83,24 @@ class Runner:
         walk = Walk(self._means, plan, request, bounds, deadline, record, still_allowed, ask)
         try:
             return await walk.attempt_next()
-        except AttemptFailed as error:
+        except AttemptFailed:
             if walk.ended:
                 raise PlanExhausted(walk.failure) from None
-            first: AttemptFailed | None = error
+        try:
+            return await self._go_on(walk)
+        finally:
+            # tenacity leaves cycles behind, which are not to hold a large request until the collector comes.
+            walk.request, walk.ask = _NOTHING, None
+
+    async def _go_on(self, walk: Walk) -> Answer:
+        is_first = True
 
         async def once() -> Answer:
             # The plain attempt counts as tenacity's first, so that its wait comes before the second.
-            nonlocal first
-            if first is not None:
-                failed, first = first, None
-                raise failed
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                raise AttemptFailed
             return await walk.attempt_next()
 
         retrying = AsyncRetrying(
@@ -99,9 +108,17 @@ class Runner:
             wait=lambda _: walk.wait_s,
             stop=lambda _: walk.ended,
             sleep=self._sleep,
+            after=_forget_frames,
             retry_error_callback=_give_up(walk),
         )
         return await retrying(once)
+
+
+def _forget_frames(state: RetryCallState) -> None:
+    """tenacity's own frame holds the error that has that frame: a cycle, with whole requests in it."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if error is not None:
+        error.__traceback__ = None
 
 
 def _give_up(walk: Walk) -> Callable[[RetryCallState], Answer]:

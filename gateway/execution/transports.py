@@ -136,8 +136,10 @@ class LeanTransport:
     ) -> Reply:
         """See Transport."""
         start = head.start + credential.lines
+        opening = self._pool.open(head.origin, start, body, connect_s, permit, recheck=recheck)
+        del body  # else it would be held here until the provider answers
         try:
-            connection = await self._pool.open(head.origin, start, body, connect_s, permit, recheck=recheck)
+            connection = await opening
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.server.large_blocks import give_back_large_blocks
 from gateway.server.protocol import GatewayProtocol
 
 __all__ = [
@@ -114,13 +115,15 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
 
 
 def settle() -> None:
-    """Have the interpreter keep requests waiting as little as may be; for a process that has started up."""
+    """Have the interpreter keep requests waiting as little as may be, and no free memory; for a process that has
+    started up."""
     # What start-up made lives as long as the process: the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
     # A new table is unpacked beside the loop: requests wait for the interpreter's lock no longer than this.
     sys.setswitchinterval(_SWITCH_S)
+    give_back_large_blocks()
 
 
 class _QuietServer(uvicorn.Server):

@@ -29,8 +29,7 @@ __all__ = ["Allow", "Pool", "PooledResponse", "Recheck", "request_start", "tls_c
 Allow = Callable[[str, object], None]
 """Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
 Recheck = Callable[[], None]
-"""Called once a connection that had to be made stands, before a byte is sent on it; raises where none may be sent any
-more."""
+"""Called when a new connection stands, before a byte is sent on it; raises where none may be sent any more."""
 
 _IDLE_S = 30.0
 _LONGEST_S = 300.0
@@ -140,6 +139,7 @@ class Pool:
         """
         self._allow(origin, permit)
         request = b"%bcontent-length: %d\r\n\r\n%b" % (start, len(body), body)
+        del body
         connection = self._take(origin)
         if connection is None:
             connection = await self._connect(origin, connect_s)
@@ -151,11 +151,14 @@ class Pool:
                     self.take_back(origin, connection)
                     raise
         try:
+            begun = connection.begin(request, head_only=head_only)
+            # What the system hasn't taken of it yet, the loop's transport holds: no need to hold it all for an answer.
+            del request
             if head_s is None:
-                await connection.begin(request, head_only=head_only)
+                await begun
             else:
                 async with asyncio.timeout(head_s):
-                    await connection.begin(request, head_only=head_only)
+                    await begun
         except BaseException:
             self._drop(connection)
             raise

@@ -51,7 +51,7 @@ def labelling(request: ChatRequest = ASK, *labels: Label) -> Labelling:
 
 
 def encoded(*events: StreamEvent, request: ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
-    encoder = encoder_for(request, labelling(request, *labels), "req_1")
+    encoder = encoder_for(request.include_usage, labelling(request, *labels), "req_1")
     return events_in(b"".join(encoder.encode((event,)) for event in events))
 
 
@@ -98,7 +98,7 @@ def test_the_words_come_first_and_the_integrity_value_last() -> None:
 
 
 def test_a_run_stays_raw_behind_the_words() -> None:
-    plain, labelled = ChunkEncoder(False, "x"), encoder_for(ASK, labelling(), "req_1")
+    plain, labelled = ChunkEncoder(False, "x"), encoder_for(ASK.include_usage, labelling(), "req_1")
     for encoder in (plain, labelled):
         encoder.encode((OPENED, TextDelta("a")))
     run = TextRun((b"\\u00e9", b'\\"', "好".encode()))
@@ -107,7 +107,7 @@ def test_a_run_stays_raw_behind_the_words() -> None:
 
 def test_no_lone_text_goes_past_the_labels() -> None:
     """The words may be due before it, and each text counts for the integrity value."""
-    labelled = encoder_for(ASK, labelling(), "req_1")
+    labelled = encoder_for(ASK.include_usage, labelling(), "req_1")
     labelled.encode((OPENED, TextDelta("a")))
     assert labelled.lone_text(b"b") == b""
 
@@ -218,11 +218,13 @@ def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
     whole = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
     assert encode_answer(whole, None, "r", "assistant")["model"] == "assistant"
     for told in (None, labelling()):
-        data = encoder_for(ASK, told, "r", "assistant").encode((OPENED, TextDelta("a"), TextDelta("b"), *STOP))
+        data = encoder_for(ASK.include_usage, told, "r", "assistant").encode(
+            (OPENED, TextDelta("a"), TextDelta("b"), *STOP)
+        )
         assert b"model-1" not in data
         assert data.count(b'"model":"assistant"') >= 3
 
 
 def test_without_labels_the_encoder_is_the_plain_one() -> None:
-    assert type(encoder_for(ASK, None, "r")) is ChunkEncoder
-    assert type(encoder_for(ASK, labelling(), "r")) is LabelledEncoder
+    assert type(encoder_for(ASK.include_usage, None, "r")) is ChunkEncoder
+    assert type(encoder_for(ASK.include_usage, labelling(), "r")) is LabelledEncoder

@@ -13,17 +13,13 @@ from gateway.api.line import LINE, Cycle, Line
 from gateway.execution.stream import AnswerStream
 from gateway.model.record import Record
 from providers.chat import (
-    ChatRequest,
     ChoiceFinish,
     Finished,
     Opened,
     StreamEvent,
     TextDelta,
     TextRun,
-    UserMessage,
 )
-
-ASK = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
 
 
 class Client:
@@ -97,7 +93,7 @@ async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> N
     line = Line()
     line.cycle = cast(Cycle, client)
     exchange = Exchange({"extensions": {LINE: line}}, lambda: None, client.send, Record("r", 0, "t"))
-    await exchange.answer_stream(cast(AnswerStream, stream), ASK, 0)
+    await exchange.answer_stream(cast(AnswerStream, stream), 0)
     *events, done = [line.removeprefix(b"data: ") for line in client.received.split(b"\n\n") if line]
     deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]
     assert (taken, deltas, done) == ([False, True, False, True], ["a", "b", "c", "d", None], b"[DONE]")
@@ -107,7 +103,7 @@ async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
     client = Client()
     stream = Passing((Opened("i", "m", 1), TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
     offered: list[bool] = []
-    await Exchange({}, lambda: None, client.send, Record("r", 0, "t")).answer_stream(cast(AnswerStream, stream), ASK, 0)
+    await Exchange({}, lambda: None, client.send, Record("r", 0, "t")).answer_stream(cast(AnswerStream, stream), 0)
     assert offered == [False]
 
 

@@ -1,0 +1,145 @@
+"""A request is held for no longer than somebody may need it: it may be large, and much may come behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from gateway.execution.send import Sender
+from gateway.execution.transports import LeanTransport
+from gateway.model.permit import Permit
+from gateway.model.table import Table
+from providers.adapter import WireRequest
+from providers.chat import UserMessage
+from tests.gateway.api.test_chat import Handler, Hanging, until, whole
+from tests.gateway.api.test_chat_limits import Asked, table_with
+from tests.providers.transport.scripted import GOOD, Peer, scripted
+
+LARGE = "word " * 20_000
+
+
+@pytest.fixture(autouse=True)
+def uncollected() -> Iterator[None]:
+    """What only the collector finds may stay for minutes, since it is asked to look rarely."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def body_of(text: str, *, stream: bool) -> bytes:
+    messages = [{"role": "user", "content": text}]
+    return json.dumps({"model": "assistant", "stream": stream, "messages": messages}).encode()
+
+
+def is_held(text: str) -> bool:
+    return any(type(held) is UserMessage and held.content == text for held in gc.get_objects())
+
+
+async def unwilling(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(503, json={"error": {"message": "no"}})
+
+
+async def limited(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(429, json={"error": {"message": "no"}})
+
+
+async def broken(_: httpx.Request) -> httpx.Response:
+    raise httpx.ReadError("it broke")
+
+
+async def malformed(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json={"a": 1})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("handler", [whole, unwilling, limited, broken, malformed])
+async def test_nothing_of_a_request_is_left_to_the_collector(handler: Handler, stream: bool) -> None:
+    text = f"of {handler.__name__}, {stream}"
+    asked = Asked(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
+    await asked.run()
+    assert (asked.sent[0]["status"] == 200) is (handler is whole)
+    assert not is_held(text)
+
+
+async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None:
+    hanging, text = Hanging(), "what is sent"
+    asked = Asked(hanging, table_with("{rpm: 60}"), body=body_of(text, stream=False))
+    running = asyncio.create_task(asked.run())
+    await hanging.asked.wait()
+    assert not [held for held in gc.get_objects() if type(held) is WireRequest and text.encode() in held.body]
+    running.cancel()
+    await asyncio.wait([running])
+
+
+class Slow(httpx.AsyncByteStream):
+    """A stream that begins, and goes on when it is let."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'data: {"id":"a","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+        await self.let.wait()
+        yield b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def resuming(table: Table) -> Table:
+    """The table with assistants that go on elsewhere where an answer breaks off."""
+    return replace(table, assistants={name: replace(one, resume=True) for name, one in table.assistants.items()})
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+async def test_a_stream_that_has_begun_holds_its_request_only_where_it_is_counted(resumes: bool) -> None:
+    slow, table = Slow(), table_with("{rpm: 60}")
+
+    async def streaming(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=slow)
+
+    body = body_of(LARGE, stream=True)
+    asked = Asked(streaming, resuming(table) if resumes else table, body=body)
+    running = asyncio.create_task(asked.run())
+    await until(lambda: len(asked.sent) > 1)
+    counted = asked.endpoint._limits._held_bytes
+    assert counted == (len(body) if resumes else 0)
+    assert resumes or not is_held(LARGE)
+    slow.let.set()
+    await running
+    assert asked.endpoint._limits._held_bytes == 0
+    assert asked.content.endswith(b"data: [DONE]\n\n")
+
+
+async def test_who_waits_for_an_answer_holds_no_body() -> None:
+    size = 4_000_000
+    has_come, let = asyncio.Event(), asyncio.Event()
+
+    async def thinking(peer: Peer) -> None:
+        left = peer.length
+        while left:
+            left -= len(await peer.reader.read(65536))
+        has_come.set()
+        await let.wait()
+        await peer.send(GOOD)
+
+    async with scripted(thinking) as provider:
+        sender = Sender(LeanTransport())
+        permit = replace(Permit("", "eu", "house", "site", "m", "t"), origin=provider.origin)
+        tracemalloc.start()
+        try:
+            asking = asyncio.create_task(sender.open(permit, WireRequest("POST", "/v1", (), bytes(size)), 5))
+            await has_come.wait()
+            await asyncio.sleep(0)
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            let.set()
+        await (await asking).close()
+        await sender.aclose()
+    assert held_bytes < size / 2

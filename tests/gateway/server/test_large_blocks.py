@@ -1,0 +1,38 @@
+"""What is freed of large bodies is the system's again, and not kept for the next ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.server.large_blocks import give_back_large_blocks
+
+_FLOOD = """
+from gateway.server.large_blocks import give_back_large_blocks
+assert give_back_large_blocks({})
+
+def held_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 // 2**20
+
+bytes(30_000_000)  # the first to be freed, from which glibc learns
+before, large, small = held_mb(), [], []
+for _ in range(8):
+    large.append(b"x" * 20_000_000)
+    small.append(b"x" * 100_000)
+del large
+print(held_mb() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_was_large_is_given_back_though_what_is_small_stays() -> None:
+    told = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
+    assert int(told.stdout) < 20
+
+
+@pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_what_the_operator_has_said_stays(name: str) -> None:
+    assert not give_back_large_blocks({name: "1"})
