@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+
+from providers.urls import split_url
 
 __all__ = ["unreachable_host"]
 
@@ -31,7 +32,7 @@ _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 def unreachable_host(url: str) -> str | None:
     """Why no provider should be asked to fetch this URL, None where nothing speaks against it."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         host = parts.hostname
         _ = parts.port
     except ValueError:
