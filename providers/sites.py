@@ -13,11 +13,11 @@ from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
-from urllib.parse import urlsplit
 
 from providers.catalogue import CatalogueError, read
 from providers.catalogue.shapes import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
+from providers.urls import split_url
 
 __all__ = [
     "PROJECT",
@@ -130,7 +130,7 @@ class Site:
 @lru_cache(maxsize=512)
 def _hostname(origin: str) -> str:
     """A config's origins are each compared with every site of the catalogue."""
-    return urlsplit(origin).hostname or ""
+    return split_url(origin).hostname or ""
 
 
 class OriginError(ValueError):
@@ -145,7 +145,7 @@ def parse_origin(url: str) -> tuple[str, str | None]:
     if not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
         raise OriginError("must be visible ASCII without spaces; write an international name in its xn-- form")
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError as error:
         raise OriginError("is not a URL") from error
     scheme = parts.scheme.lower()

@@ -7,7 +7,8 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,13 +64,24 @@ def _close(switch_log: SwitchLog, detail: Mapping[str, str]) -> None:
 
 
 def _serve_table(settings: Settings, begun: Beginning) -> None:
-    table, outcome = begun.table, begun.outcome
-    if (reason := _why_not(settings, table)) is not None:
+    if (reason := _why_not(settings, begun.table)) is not None:
         raise CommandError(reason)
     keeping = _keeping(settings)
-    listener, admin_listener, guard = _listeners(settings)
+    sockets = _listeners(settings)
     raise_file_limit()
-    scheduler = _scheduler(settings)
+    with _scheduling(settings) as scheduler:
+        _serve_live(settings, begun, keeping, sockets, scheduler)
+
+
+def _serve_live(
+    settings: Settings,
+    begun: Beginning,
+    keeping: Keeping | None,
+    sockets: tuple[socket.socket, socket.socket, Guard],
+    scheduler: Scheduler,
+) -> None:
+    table, outcome = begun.table, begun.outcome
+    listener, admin_listener, guard = sockets
     live = Live(
         Order(str(settings.config), written=begun.switch_log is not None),
         table,
@@ -129,16 +141,27 @@ def _serve_with_workers(
         raise SystemExit(status)
 
 
-def _scheduler(settings: Settings) -> Scheduler:
-    """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use."""
+@contextmanager
+def _scheduling(settings: Settings) -> Iterator[Scheduler]:
+    """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use.
+
+    It has its file until the loop and its threads have ended: what is known last may still be on its way there.
+    """
     if settings.state_dir is None:
-        return Scheduler()
+        yield Scheduler()
+        return
     from gateway.state.schedules import ScheduleStore
 
     try:
-        return Scheduler(ScheduleStore(settings.state_dir))
+        store = ScheduleStore(settings.state_dir)
     except StateError as error:
         raise CommandError(str(error)) from None
+    with closing(store):
+        try:
+            scheduler = Scheduler(store)
+        except StateError as error:
+            raise CommandError(str(error)) from None
+        yield scheduler
 
 
 def _keeping(settings: Settings) -> Keeping | None:
@@ -181,20 +204,21 @@ def serve_demo(
     except (NoSimulator, RehearsalError) as error:
         raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
-    demo = run_demo(
-        listener,
-        (admin_listener, guard),
-        scenarios,
-        lambda origins: compile_file(path, demo=True, simulators=origins),
-        lambda origins: Order(str(path), True, origins),
-        settings.grace_s,
-        lambda text: print(text, flush=True),
-        lambda: configure(settings.log_format, settings.log_level),
-        _scheduler(settings),
-        settings.state_dir,
-        rehearsal=pace is not None,
-    )
-    run(demo)
+    with _scheduling(settings) as scheduler:
+        demo = run_demo(
+            listener,
+            (admin_listener, guard),
+            scenarios,
+            lambda origins: compile_file(path, demo=True, simulators=origins),
+            lambda origins: Order(str(path), True, origins),
+            settings.grace_s,
+            lambda text: print(text, flush=True),
+            lambda: configure(settings.log_format, settings.log_level),
+            scheduler,
+            settings.state_dir,
+            rehearsal=pace is not None,
+        )
+        run(demo)
 
 
 def _why_not(settings: Settings, table: Table) -> str | None:

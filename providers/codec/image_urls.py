@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+
+from providers.urls import split_url
 
 __all__ = ["unreachable_host"]
 
@@ -21,8 +22,9 @@ _INSIDE_SUFFIXES = (
 _NAME = re.compile(r"[a-z0-9._-]+")
 _ADDRESS = re.compile(r"[0-9a-f:.]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_ASSIGNED = ipaddress.IPv4Network("192.0.0.0/24")
-"""Protocol assignments (RFC 6890), public to some versions of Python; the metadata of a cloud is among them."""
+_RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "3fff::/20")))
+"""Protocol assignments (RFC 6890) and documentation (RFC 9637), public to some versions of Python. The metadata of a
+cloud is among them, and addresses whose server is the nearest one, such as one's own router (RFC 7723)."""
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 """What IANA has given out as global unicast; the rest of IPv6 leads inside, by translation or by old forms."""
 
@@ -30,7 +32,7 @@ _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 def unreachable_host(url: str) -> str | None:
     """Why no provider should be asked to fetch this URL, None where nothing speaks against it."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         host = parts.hostname
         _ = parts.port
     except ValueError:
@@ -55,5 +57,9 @@ def unreachable_host(url: str) -> str | None:
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and address.is_global
-    return address.is_global and not address.is_multicast and address not in _ASSIGNED
+        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and _is_given_out(address)
+    return _is_given_out(address) and not address.is_multicast
+
+
+def _is_given_out(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_global and not any(address in network for network in _RESERVED)

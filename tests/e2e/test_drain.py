@@ -125,6 +125,18 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
+def test_nothing_is_left_open_at_the_end(path: Path, workers: int) -> None:
+    """Python tells of files and sockets that nobody has closed, and from 3.13 on of databases."""
+    told = {"GATEWAY_STATE_DIR": str(path.parent / "state"), "PYTHONWARNINGS": "error::ResourceWarning"}
+    with operated(path, workers, **told) as operator:
+        operator.client.post(CHAT, json=body()).raise_for_status()
+        assert operator.gateway.stop() == 0
+        with pytest.raises(AssertionError, match="the gateway ended"):
+            operator.gateway.wait_for("another line")
+        assert not [line for line in operator.gateway.lines if isinstance(line, str)]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
 def test_who_waits_when_the_grace_time_is_over_is_told_so(path: Path, providers: SimulatorThread, workers: int) -> None:
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
     with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as beside:
