@@ -6,9 +6,9 @@ same for `always_use_jwt_access`), so that no issuer of tokens is called: no oth
 and none can be down. google-auth (the extra `google`) parses the key and signs; it is given no transport.
 
 An API key has a header of its own, at paths with a project too; as a bearer it gets a 401 ("API keys are not supported
-by this API"). It is known by its beginning: `AIza`, or `AQ.` where it is bound to a service account, as in express mode.
-Tokens begin with `ya29.` or `eyJ`. source: Google's page on API keys of Vertex, google-genai 3.4.0 (`_api_client.py`),
-googleapis/dotnet-genai issue 305, captures in googleapis/java-genai issue 1000; as_of 2026-11-22.
+by this API"). It is known by its beginning: `AIza`, or `AQ.` where it is bound to a service account (express mode does
+so). Tokens begin with `ya29.` or `eyJ`. source: Google's page on API keys of Vertex, google-genai 3.4.0
+(`_api_client.py`), googleapis/dotnet-genai issue 305, captures in googleapis/java-genai issue 1000; as_of 2026-11-22.
 """
 
 from __future__ import annotations
