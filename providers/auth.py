@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.signing import tc3
-from providers.signing.google import google_bearer, google_key_problem
+from providers.signing.google import google_headers, google_key_problem
 from providers.signing.key_problem import KeyProblem
 from providers.signing.sigv4 import aws_headers, aws_key_problem
 from providers.wire import WireRequest
@@ -92,7 +92,8 @@ class TencentSignature:
 
 @dataclass(frozen=True, slots=True)
 class GoogleAccount:
-    """A service account's key (JSON), with which bearer tokens are signed; or a token that was minted elsewhere."""
+    """A service account's key (JSON), with which bearer tokens are signed; a token that was minted elsewhere; or an API
+    key, in a header of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _by_a_library(
     try:
         if isinstance(scheme, AwsSigV4):
             return aws_headers(scheme.service, wire, origin, secret, now)
-        return (("authorization", f"Bearer {google_bearer(secret, now)}"),)
+        return google_headers(secret, now)
     except KeyProblem as error:
         message = "this deployment's credentials are not in the form that its provider needs"
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None

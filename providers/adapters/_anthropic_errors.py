@@ -53,6 +53,9 @@ _MESSAGES = Phrases(
         "You have reached your specified API usage limits. You will regain access on {day} at {time} UTC.": (
             FailureKind.QUOTA
         ),
+        "You have reached your specified workspace API usage limits. You will regain access on {day} at {time} UTC.": (
+            FailureKind.QUOTA
+        ),
     }
 )
 _LIMITS = LimitHeaders("anthropic-ratelimit-{of}-{part}", ("requests", "tokens", "input-tokens", "output-tokens"))

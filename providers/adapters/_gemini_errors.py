@@ -43,6 +43,9 @@ _MESSAGES = Phrases(
         ),
     }
 )
+# Prepaid credit that is used up has the word of a limit of the rate, and a status of its own. source: "Depleted prepay
+# credits now return HTTP 402 instead of 429", Google in its forum (discuss.ai.google.dev, 183654); as_of 2026-11-22.
+_NO_CREDIT = 402
 _SAID_WAIT = re.compile(r"Please retry in ([0-9.hms]{2,32}?)\.?\s*\Z")
 _BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 
@@ -61,10 +64,10 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     code = word
     if bad_key := sorted(_BAD_KEY_REASONS.intersection(reasons)):
         kind, code = FailureKind.CREDENTIALS, bad_key[0]
-    elif kind is FailureKind.RATE_LIMITED and any(_is_daily(detail) for detail in details):
+    status = response.status if response.status >= 400 else read_int(error, "code") or 0
+    if kind is FailureKind.RATE_LIMITED and (status == _NO_CREDIT or any(_is_daily(detail) for detail in details)):
         kind = FailureKind.QUOTA
     if kind is None:
-        status = response.status if response.status >= 400 else read_int(error, "code") or 0
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
     detail = read_str(error, "message")
     kind = _MESSAGES.kind_of(kind, detail or "")

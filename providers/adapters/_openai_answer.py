@@ -56,6 +56,11 @@ BY_CODE = {
     "insufficient_quota": FailureKind.QUOTA,
     "billing_not_active": FailureKind.QUOTA,
     "billing_hard_limit_reached": FailureKind.QUOTA,
+    # "Retrying these errors won't restore access", whatever the type. source: help.openai.com, 5955604 and 6614457.
+    "credit_balance_exhausted": FailureKind.QUOTA,
+    "organization_spend_limit_exceeded": FailureKind.QUOTA,
+    "organization_usage_limit_exceeded": FailureKind.QUOTA,
+    "project_spend_limit_exceeded": FailureKind.QUOTA,
     "invalid_prompt": FailureKind.CONTENT_FILTER,
     "content_policy_violation": FailureKind.CONTENT_FILTER,
     "content_filter": FailureKind.CONTENT_FILTER,

@@ -1,8 +1,14 @@
-"""A bearer token for Google's APIs out of a service account's key: signed here, asked for nowhere.
+"""What lets in at Google's APIs: a bearer token out of a service account's key, signed here, asked for nowhere; a token
+that was minted elsewhere; or an API key.
 
 Google takes a token that a service account signed itself (AIP-4111, "self-signed JWT with scope"; google-auth does the
 same for `always_use_jwt_access`), so that no issuer of tokens is called: no other host learns when a prompt is sent,
 and none can be down. google-auth (the extra `google`) parses the key and signs; it is given no transport.
+
+An API key has a header of its own, at paths with a project too; as a bearer it gets a 401 ("API keys are not supported
+by this API"). It is known by its beginning: `AIza`, or `AQ.` where it is bound to a service account (express mode does
+so). Tokens begin with `ya29.` or `eyJ`. source: Google's page on API keys of Vertex, google-genai 3.4.0
+(`_api_client.py`), googleapis/dotnet-genai issue 305, captures in googleapis/java-genai issue 1000; as_of 2026-11-22.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from functools import lru_cache
 from providers.json_values import JsonError, as_map, loads_text, read_str
 from providers.signing.key_problem import KeyProblem
 
-__all__ = ["google_bearer", "google_key_problem"]
+__all__ = ["google_bearer", "google_headers", "google_key_problem"]
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LIFETIME_S = 3600
@@ -21,6 +27,14 @@ _LIFETIME_S = 3600
 _RENEWED_EACH_S = 1800
 _MOST_KEYS = 64
 _NEEDED = ("type", "client_email", "private_key")
+_API_KEYS = ("AIza", "AQ.")
+
+
+def google_headers(secret: str, now: float) -> tuple[tuple[str, str], ...]:
+    """The headers that let a request in at `now` (unix seconds). Raises KeyProblem."""
+    if secret.startswith(_API_KEYS):
+        return (("x-goog-api-key", secret),)
+    return (("authorization", f"Bearer {google_bearer(secret, now)}"),)
 
 
 def google_bearer(secret: str, now: float) -> str:

@@ -24,7 +24,9 @@ class Side:
     """What this vendor's bytes look like; the defaults are OpenAI's.
 
     error: the body of an error, with `$code`, `$number` (the code as a number), `$type` and `$message` to be filled in;
-    errors: kind -> (code, type). refused: the code, type and status of a request that is wrong.
+    errors: kind -> (code, type); without one for `quota`, a spent quota is told by status 402, and without one for
+    `content_filter` the filter is told by the word for the end. refused: the code, type and status of a request that is
+    wrong.
     tools, objects: how calls come in a stream; arguments as an object. usage: where it stands in a stream. reasoning:
     where thoughts stand. role: in which deltas it stands. finish: our word for the end -> theirs. answer, choice:
     members of every body, of every choice; filtered: of a choice that the safety system stopped; opening: the first

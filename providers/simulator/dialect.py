@@ -63,7 +63,10 @@ class Dialect(Protocol):
         ...
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """An HTTP error of this kind in the provider's shape and, where it has one, with its way to name a wait."""
+        """An HTTP error of this kind in the provider's shape and, where it has one, with its way to name a wait.
+
+        With another status than this one where the provider has no word for the kind: 402 is a spent quota by itself.
+        """
         ...
 
     def write_error_event(self, kind: FailureKind) -> bytes:

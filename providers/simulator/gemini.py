@@ -72,10 +72,9 @@ class GeminiDialect:
         path = self.path.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
-        scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
-        if self.bearer and not (scheme.lower() == "bearer" and token.strip()):
-            raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
-        if not self.bearer and not incoming.headers.get("x-goog-api-key"):
+        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
+            if self.bearer:
+                raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
             raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
         stream = path["method"] == "streamGenerateContent"
         if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
@@ -252,6 +251,12 @@ def _logprobs(logprobs: Logprobs) -> dict[str, object]:
 
 def _token(token: Mapping[str, object]) -> dict[str, object]:
     return {"token": read_str(token, "token") or "", "logProbability": token.get("logprob")}
+
+
+def _bears_token(incoming: IncomingRequest) -> bool:
+    """Whether a token lets the request in, which an API key in its place is not."""
+    scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and bool(token.strip()) and not token.startswith(("AIza", "AQ."))
 
 
 DIALECT = GeminiDialect()

@@ -29,6 +29,7 @@ from providers.simulator.pieces import with_stop_left_in
 
 __all__ = ["RowDialect", "dialect_named", "dialect_of"]
 
+_PAYMENT_REQUIRED = 402
 _FILTERED = ChatCompletion(
     "simulated-filter", "simulated", 0, (Choice(AssistantMessage(""), "content_filter"),), Usage(1, 0)
 )
@@ -87,6 +88,8 @@ class RowDialect:
         if self._filters_by_finish(kind):
             body = dumps(whole_of(_FILTERED, self.side))
             return WireResponse(200, _headers("simulated-filter"), body, 0)
+        if kind is FailureKind.QUOTA and kind not in self.side.errors:
+            status = _PAYMENT_REQUIRED  # all that a vendor without a word for it can say
         headers = _headers(f"simulated-{kind.value}")
         if retry_after_s is not None:
             headers["retry-after"] = f"{retry_after_s:g}"

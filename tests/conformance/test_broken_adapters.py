@@ -562,6 +562,23 @@ def test_errors_that_are_no_json_are_no_fault() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Wordless(OpenAIDialect):
+    """A vendor that has no word for what went wrong, and says it with `says`, or with whatever status is asked for."""
+
+    says: int | None = None
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        return WireResponse(self.says or status, {"content-type": "application/json"}, b'{"error": {"code": ""}}', 0)
+
+
+def test_a_spent_quota_without_a_word_is_told_by_the_status_and_the_kit_says_so() -> None:
+    told_apart = errors.test_the_provider_s_own_errors_are_told_apart
+    with pytest.raises(AssertionError, match=r"leaves `quota` out of \[simulator.errors\]"):
+        told_apart(replace(subject(GOOD), dialect=Wordless("openai-compatible")), FailureKind.QUOTA, 429)
+    told_apart(replace(subject(GOOD), dialect=Wordless("openai-compatible", 402)), FailureKind.QUOTA, 429)
+
+
+@dataclass(frozen=True, slots=True)
 class InLines(OpenAIDialect):
     """A vendor whose streams are lines of JSON."""
 

@@ -497,6 +497,13 @@ def test_max_tokens_is_always_said_and_never_beyond_the_model(model: str, asked_
     assert sent(asked(max_tokens=asked_for), model)["max_tokens"] == sent_as
 
 
+@pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-opus-5", "claude-opus-4-8", "claude-sonnet-4-6"])
+def test_the_sizes_of_the_vendors_pages(model: str) -> None:
+    facts = target(model).facts
+    assert (facts.context_tokens, facts.output_tokens) == (1_000_000, 128_000)
+    assert sent(asked(max_tokens=100_000), model)["max_tokens"] == 100_000
+
+
 def test_sampling_is_sent_in_the_older_version_of_the_api_alone() -> None:
     def version(request: ChatRequest, model: str) -> str:
         return dict(ADAPTER.build_request(request, target(model)).headers)["anthropic-version"]

@@ -406,6 +406,14 @@ def test_a_spent_day_is_a_spent_quota() -> None:
     )
 
 
+def test_prepaid_credit_that_is_used_up_is_a_spent_quota() -> None:
+    body = error(402, "RESOURCE_EXHAUSTED")
+    assert classified(402, body).kind is FailureKind.QUOTA
+    last = events(sse(body))[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.QUOTA
+
+
 @pytest.mark.parametrize("body", [error(503, "UNAVAILABLE"), [error(503, "UNAVAILABLE")], error(503)])
 def test_errors_in_a_stream_that_began_well(body: object) -> None:
     pretty = json.dumps(body, indent=2).encode()

@@ -41,7 +41,7 @@ from providers.chat import (
 from providers.failures import FailureKind
 from providers.folding import fold
 from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.gemini import DIALECT
+from providers.simulator.gemini import DIALECT, VERTEX
 from providers.simulator.model import respond
 
 NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"
@@ -62,6 +62,28 @@ def raw(body: object, model: str = NEW, **changes: Any) -> IncomingRequest:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     path = f"/v1beta/models/{model}:generateContent"
     return replace(IncomingRequest("POST", path, "", {"x-goog-api-key": "k"}, data), **changes)
+
+
+@pytest.mark.parametrize(
+    ("headers", "lets_in"),
+    [
+        ({"authorization": "Bearer ya29.made-up"}, True),
+        ({"x-goog-api-key": "AQ.made-up"}, True),
+        ({"authorization": "Bearer AQ.made-up"}, False),
+        ({"authorization": "Bearer AIzaMadeUp"}, False),
+        ({}, False),
+    ],
+)
+def test_vertex_takes_a_token_or_an_api_key_each_in_its_own_header(headers: dict[str, str], lets_in: bool) -> None:
+    path = f"/v1/projects/p/locations/global/publishers/google/models/{NEW}:generateContent"
+    body = b'{"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}'
+    request = IncomingRequest("POST", path, "", headers, body)
+    if lets_in:
+        assert VERTEX.read_request(request).model == NEW
+        return
+    with pytest.raises(Refused) as caught:
+        VERTEX.read_request(request)
+    assert caught.value.response.status == 401
 
 
 def refused(request: IncomingRequest) -> dict[str, Any]:

@@ -228,6 +228,15 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     assert adapter.classify_error(dialect.write_error(FailureKind.QUOTA, 429)).kind is FailureKind.QUOTA
 
 
+def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> None:
+    row = ROW.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
+    adapter, dialect = adapter_of(row), dialect_of(row)
+    error = dialect.write_error(FailureKind.QUOTA, 429)
+    assert (error.status, adapter.classify_error(error).kind) == (402, FailureKind.QUOTA)
+    assert dialect.write_error(FailureKind.RATE_LIMITED, 429).status == 429
+    assert dialect_of(ROW).write_error(FailureKind.QUOTA, 429).status == 429
+
+
 def test_cached_tokens_are_counted_at_a_dotted_place() -> None:
     adapter = adapter_of('name = "acme"\n[dialect.answer]\ncached = ["stash.hits", "stash.deep.hits"]\n')
     usage = b'{"prompt_tokens": 9, "completion_tokens": 2, "stash": {"deep": {"hits": 4}}}'
