@@ -36,7 +36,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
 
-__all__ = ["expand", "fold", "text_of_run", "unfold"]
+__all__ = ["Folding", "expand", "fold", "text_of_run", "unfold"]
 
 
 @dataclass(slots=True)
@@ -73,41 +73,69 @@ class _Draft:
         return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw)
 
 
+class Folding:
+    """A stream on its way to one whole answer: each part is put where it belongs when it comes, so that the end of an
+    answer of a million events is no long piece of work, and none of the events has to be kept."""
+
+    __slots__ = ("_drafts", "_failure", "_is_whole", "_opened", "_run", "_usage")
+
+    def __init__(self) -> None:
+        self._opened = Opened("", "", 0)
+        self._drafts: dict[int, _Draft] = {}
+        self._usage: Usage | None = None
+        # Texts of choice 0 in a row, still escaped: they are read together.
+        self._run: list[bytes] = []
+        self._failure: Failure | None = None
+        self._is_whole = False
+
+    def add(self, events: Iterable[StreamEvent]) -> None:
+        """More of the stream, in order; nothing behind its terminal event counts."""
+        drafts, run = self._drafts, self._run
+        if self._is_whole or self._failure is not None:
+            return
+        for event in events:
+            match event:
+                case TextRun():
+                    run += event.pieces
+                case Opened():
+                    self._opened = event
+                case UsageReport(counted):
+                    self._usage = counted
+                case Failed(failure):
+                    self._failure = failure
+                    return
+                case Finished():
+                    self._is_whole = True
+                    return
+                case Heartbeat():
+                    pass
+                case _:
+                    _add_run(drafts, run)
+                    _add(drafts.setdefault(event.choice, _Draft()), event)
+
+    def whole(self) -> ChatCompletion:
+        """The answer; raises ProviderFailed if the stream failed, or never ended."""
+        if not self._is_whole:
+            endless = Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete")
+            raise ProviderFailed(self._failure or endless)
+        _add_run(self._drafts, self._run)
+        opened = self._opened
+        return ChatCompletion(
+            opened.id,
+            opened.model,
+            opened.created,
+            tuple(draft.choice(index) for index, draft in sorted(self._drafts.items())),
+            self._usage,
+            opened.service_tier,
+            opened.system_fingerprint,
+        )
+
+
 def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
     """The whole answer of a stream; raises ProviderFailed if the stream failed, or never ended."""
-    opened = Opened("", "", 0)
-    drafts: dict[int, _Draft] = {}
-    usage: Usage | None = None
-    # Texts of choice 0 in a row, still escaped: they are read together.
-    run: list[bytes] = []
-    for event in events:
-        match event:
-            case TextRun():
-                run += event.pieces
-            case Opened():
-                opened = event
-            case UsageReport(counted):
-                usage = counted
-            case Failed(failure):
-                raise ProviderFailed(failure)
-            case Finished():
-                _add_run(drafts, run)
-                choices = tuple(draft.choice(index) for index, draft in sorted(drafts.items()))
-                return ChatCompletion(
-                    opened.id,
-                    opened.model,
-                    opened.created,
-                    choices,
-                    usage,
-                    opened.service_tier,
-                    opened.system_fingerprint,
-                )
-            case Heartbeat():
-                pass
-            case _:
-                _add_run(drafts, run)
-                _add(drafts.setdefault(event.choice, _Draft()), event)
-    raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
+    folding = Folding()
+    folding.add(events)
+    return folding.whole()
 
 
 def _add_run(drafts: dict[int, _Draft], run: list[bytes]) -> None:

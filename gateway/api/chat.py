@@ -180,6 +180,8 @@ class ChatEndpoint:
                 held_bytes = 0
             if answer.completion is not None:
                 whole = exchange.written(answer.completion)
+                # Its texts take up to four times the memory of its bytes, for which a client may take its time.
+                del answer
                 if not exchange.answer_at_once(whole):
                     await self._send(deadline, exchange, exchange.answer_whole(whole), bounds.total_s)
             elif stream is not None and not exchange.stream_at_once(stream):

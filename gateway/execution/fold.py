@@ -7,7 +7,6 @@ begins at once. What breaks off here was shown to nobody, so that it is an ordin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import Reply
@@ -15,11 +14,11 @@ from gateway.execution.stream import LiveStream
 from gateway.execution.transports import TURN_BYTES
 from gateway.model.deployment import Deployment
 from providers.adapter import StreamParser
-from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, change_request
+from providers.chat import ChatCompletion, ChatRequest, change_request
 from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import has_effects
-from providers.folding import fold
+from providers.folding import Folding
 from providers.transport import Tap
 
 __all__ = ["BoundedReply", "as_stream", "folds", "whole_of", "whole_of_body"]
@@ -67,11 +66,11 @@ class BoundedReply:
 
 async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     """The answer of a stream that has begun; raises ProviderFailed if it doesn't become whole."""
-    events: list[StreamEvent] = []
+    folding = Folding()
     async for batch in stream:
-        events += _kept(batch)
+        folding.add(batch)
     try:
-        return fold(events)
+        return folding.whole()
     except ProviderFailed as error:
         if not deadline.is_over(committed=True):
             raise
@@ -84,13 +83,9 @@ async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
 
     Read at once, its many events would keep all other requests waiting for seconds.
     """
-    events: list[StreamEvent] = []
+    folding = Folding()
     for start in range(0, len(body), TURN_BYTES):
-        events += _kept(parser.feed(body[start : start + TURN_BYTES]))
+        folding.add(parser.feed(body[start : start + TURN_BYTES]))
         await asyncio.sleep(0)
-    return fold((*events, *parser.close()))
-
-
-def _kept(batch: tuple[StreamEvent, ...]) -> Sequence[StreamEvent]:
-    """Without those of a provider that only says that it is alive, which would be kept without a bound."""
-    return [event for event in batch if type(event) is not Heartbeat] if Heartbeat in map(type, batch) else batch
+    folding.add(parser.close())
+    return folding.whole()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 from gateway.model.table import Table
+from providers.auth import secret_problem
 
 __all__ = ["TableNotPortable", "pack", "unpack"]
 
@@ -25,6 +26,13 @@ def pack(table: Table) -> bytes:
 
 
 def unpack(packed: bytes) -> Table:
-    """What `pack` was given."""
+    """What `pack` was given, with what signs its requests loaded.
+
+    Loaded at the first request, it would keep all others waiting for a sixth of a second, and lie in memory behind the
+    pieces of whatever large bodies are there by then, which could not be given back.
+    """
     table: Table = pickle.loads(packed)  # noqa: S301  # only our own parent or child process writes it
+    for deployment in table.deployments.values():
+        for secret in deployment.credentials:
+            secret_problem(deployment.adapter.auth, secret)
     return table

@@ -269,7 +269,11 @@ class GatewayCycle:
                 self._left -= len(body)
             content = body if self._has_body else b""
         head, self._head = self._head, b""
-        if head or content:
+        if head and len(content) > HIGH_WATER_LIMIT:
+            # Together they would be a copy of all of it, held beside it until the client has taken it.
+            self._connection.transport.write(head)
+            self._connection.transport.write(content)
+        elif head or content:
             self._connection.transport.write(head + content)
         if more_body:
             self._write_chunk = self._connection.transport.write if self._chunks else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from unittest.mock import patch
 
@@ -11,8 +12,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
 from bench.stub import Answers
+from providers.chat import AssistantMessage
 
 TABLE = bench_table()
+LARGE = "x" * 2 * HIGH_WATER_LIMIT
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "one by one" not in case or "folded" in case])
@@ -78,8 +81,36 @@ async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> 
     assert protocol._newest.response_complete
 
 
+async def test_of_a_large_answer_nothing_but_its_bytes_is_held_while_its_client_takes_them() -> None:
+    """As a text with an emoji it would take four times as much beside them, and with its head in front once as much."""
+    door = InProcess(TABLE)
+    protocol, is_full, pieces = door._protocol, asyncio.Event(), list[bytes]()
+    write = protocol.transport.write
+
+    def fill(data: bytes) -> None:
+        write(data)
+        pieces.append(data)
+        if len(data) > HIGH_WATER_LIMIT:
+            protocol.flow.pause_writing()
+            is_full.set()
+
+    with patch.object(protocol.transport, "write", fill):
+        asking = asyncio.ensure_future(door.ask(request_bytes("JSON"), [_large_json()]))
+        async with asyncio.timeout(30):
+            await is_full.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        held = [one for one in gc.get_objects() if type(one) is AssistantMessage and one.content == LARGE]
+        running = protocol._newest.task
+        protocol.flow.resume_writing()
+        await asyncio.gather(asking, running)
+    assert not held
+    assert pieces[-2].endswith(b"\r\n\r\n")
+    assert pieces[-1].startswith(b"{")
+
+
 def _large_json() -> bytes:
-    message = {"role": "assistant", "content": "x" * 2 * HIGH_WATER_LIMIT}
+    message = {"role": "assistant", "content": LARGE}
     body = {"id": "a", "created": 1, "model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}
     data = json.dumps(body).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

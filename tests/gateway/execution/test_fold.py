@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from typing import cast
 
 import pytest
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.fold import whole_of, whole_of_body
 from gateway.execution.run import PlanExhausted
+from gateway.execution.stream import LiveStream
 from providers.adapter import StreamParser
-from providers.chat import ChatCompletion
+from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_run import SSE, text_of
@@ -94,3 +97,34 @@ async def test_many_events_without_an_end_are_no_whole_answer(bench: Bench) -> N
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.INTERRUPTED
+
+
+class Watched:
+    """A stream of reasoning, which looks at each of its events once the next one is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._events = [ReasoningDelta(f"{number} ") for number in range(count)]
+        self._at = -1
+        self.kept = 0
+
+    def __aiter__(self) -> Watched:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        # Our list and the call itself have each of them; the last one is the reader's still.
+        self.kept += sum(sys.getrefcount(self._events[place]) > 2 for place in range(self._at))
+        self._at += 1
+        if self._at < len(self._events):
+            return (self._events[self._at],)
+        if self._at == len(self._events):
+            return (ChoiceFinish("stop"), Finished())
+        raise StopAsyncIteration
+
+
+async def test_events_are_put_together_as_they_come_and_none_is_kept() -> None:
+    """Kept to the end of the answer, a million of them would take as much memory as fifty bodies, and then seconds in
+    which nobody else has a turn."""
+    stream = Watched(20)
+    completion = await whole_of(cast("LiveStream", stream), Deadline(100.0, 110.0, 101.0, lambda: 101.0))
+    assert completion.choices[0].message.reasoning == "".join(f"{number} " for number in range(20))
+    assert stream.kept == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,17 @@ from gateway.server.channel import (
     Stop,
 )
 from providers.registry import load_registry
+from tests.tables import table_of
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "gateway.yaml"
 SECRET = "sk-of-a-vendor"
+BY_AMAZON = """
+version: 1
+assistants: {assistant: {routes: {default: [claude]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  claude: {provider: bedrock, model: m, endpoint: us-east-1, api_key: "${KEY}"}
+"""
 
 
 @pytest.fixture
@@ -85,6 +94,13 @@ def test_a_table_is_the_same_in_another_process(table: Table) -> None:
     assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
     assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
     assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
+
+
+def test_what_signs_requests_is_loaded_before_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack(table_of(BY_AMAZON, {"KEY": "AKIA:secret"}))
+    monkeypatch.delitem(sys.modules, "botocore.auth")
+    unpack(packed)
+    assert "botocore.auth" in sys.modules
 
 
 def test_an_adapter_that_cannot_travel_is_told(table: Table) -> None:
