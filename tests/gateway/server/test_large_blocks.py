@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
 import pytest
 
 from gateway.server.large_blocks import give_back_large_blocks
+
+of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 _FLOOD = """
 from gateway.server.large_blocks import give_back_large_blocks
@@ -48,13 +51,13 @@ settle()
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@of_glibc
 def test_what_was_large_is_given_back_though_what_is_small_stays() -> None:
     told = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
     assert int(told.stdout) < 20
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@of_glibc
 def test_what_usual_bodies_take_is_kept_for_the_next_ones() -> None:
     told = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True, timeout=60)
     assert int(told.stdout) < 1000, "pages were given back, and taken again"
