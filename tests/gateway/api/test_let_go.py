@@ -45,9 +45,9 @@ def is_held(text: str) -> bool:
     return any(type(held) is UserMessage and held.content == text for held in gc.get_objects())
 
 
-def hedged() -> Table:
-    """A table whose second deployment is asked as soon as the first one thinks."""
-    text = TABLE.replace("{routes: {default: [house]}}", "{hedge: {after: 1ms}, routes: {default: [house, other]}}")
+def with_two(settings: str) -> Table:
+    """A table with a second deployment, and further settings of its assistant."""
+    text = TABLE.replace("{routes: {default: [house]}}", f"{{{settings}routes: {{default: [house, other]}}}}")
     house = next(line for line in text.splitlines() if line.startswith("  house:"))
     other = house.replace("house", "other")
     return table_of(text.replace(house, f"{house}\n{other}") + "clients: {}\n", {"KEY": "sk-secret"})
@@ -89,6 +89,22 @@ async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None
     await asyncio.wait([running])
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collector(stream: bool) -> None:
+    hanging, line, text = Hanging(), Line(), f"of one that left, {stream}"
+
+    async def first_fails(asked: httpx.Request) -> httpx.Response:
+        return await (unwilling(asked) if asked.url.host == "house.example" else hanging(asked))
+
+    asked = Asked(first_fails, with_two(""), body=body_of(text, stream=stream), line=line)
+    running = asyncio.create_task(asked.run())
+    await hanging.asked.wait()
+    line.lose()
+    await asyncio.wait([running])
+    assert (asked.sent, asked.log[-1].outcome) == ([], "cancelled")
+    assert not is_held(text)
+
+
 async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
     if asked.url.host == "house.example":
         await asyncio.Event().wait()
@@ -99,7 +115,8 @@ async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_who_lost_against_another_leaves_nothing_to_the_collector(leaves: bool, stream: bool) -> None:
     hanging, line, text = Hanging(), Line(), f"of a loser, {leaves}, {stream}"
-    asked = Asked(hanging if leaves else second_is_quicker, hedged(), body=body_of(text, stream=stream), line=line)
+    hedging = with_two("hedge: {after: 1ms}, ")
+    asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
     running = asyncio.create_task(asked.run())
     if leaves:
         await hanging.asked.wait()
