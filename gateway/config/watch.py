@@ -64,6 +64,7 @@ class Watch:
         self._passing_over = 0
         self._next_time = 1
         self._is_owed = False
+        self._has_failed = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -101,18 +102,21 @@ class Watch:
         return self.is_news(reading) and reading == last
 
     def is_news(self, reading: Reading) -> bool:
-        """Whether it is something else than what was acted on last, or is owed."""
-        return (self._is_owed or reading != self._known) and _NOT_READ not in reading.values()
+        """Whether it is something else than what was acted on last, or is owed, or ends a change that failed."""
+        is_news = self._is_owed or self._has_failed or reading != self._known
+        return is_news and _NOT_READ not in reading.values()
 
     def acted_on(self, reading: Reading) -> None:
         """From now on this is what is known."""
         self._known = reading
         self._last = self._untried = None
-        self._is_owed = False
+        self._is_owed = self._has_failed = False
 
     def not_acted_on(self, *, owed: bool = False) -> None:
         """The last reading could not be acted on, for want of something of ours: it stays news, and counts again after
         one more reading that is equal, then after two, four, and at most a minute of them. owed: news or not."""
         self._is_owed = self._is_owed or owed
+        # Also if it is taken back: until something is acted on, it counts as what failed last.
+        self._has_failed = self._has_failed or (self._last is not None and self._last != self._known)
         self._untried, self._passing_over = self._last, self._next_time
         self._next_time = min(self._next_time * 2, _MOST_PASSED_OVER)

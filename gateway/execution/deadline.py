@@ -151,6 +151,8 @@ class Deadline:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+        # A task that was cancelled holds its frames, and they hold this: a cycle, with whole requests in it.
+        self._task = None
         if self._sweep is not None:
             self._sweep.forget(self)
 

@@ -65,8 +65,14 @@ def redacting(deployment: Deployment, request: ChatRequest) -> Callable[[Failure
 
 def _searched(request: ChatRequest) -> tuple[str, ...] | None:
     """What no failure may quote; None where it is too much: to look through it all would hold up everybody else."""
-    texts = tuple(_texts(request))
-    return texts if sum(map(len, texts)) <= _MOST_SEARCHED else None
+    texts: list[str] = []
+    left = _MOST_SEARCHED
+    for text in _texts(request):
+        left -= len(text)
+        if left < 0:
+            return None
+        texts.append(text)
+    return tuple(texts)
 
 
 def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tuple[str, ...] | None]) -> Failure:
@@ -102,7 +108,10 @@ def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
 
 
 def _texts(request: ChatRequest) -> Iterator[str]:
-    """What a person may have said, or may be called."""
+    """What a person may have said, or may be called; first what is quickly found, and often is too much already."""
+    for message in request.messages:
+        yield text_of(message.content)
+        yield from _beside_the_text(message)
     yield request.user or ""
     for name, value in request.extra.items():
         yield from texts_in(value) if name in IDENTITY else _worded(texts_in(value))
@@ -113,9 +122,6 @@ def _texts(request: ChatRequest) -> Iterator[str]:
     if isinstance(request.response_format, JsonSchemaFormat):
         yield request.response_format.description or ""
         yield from _worded(_prose_in(request.response_format.schema))
-    for message in request.messages:
-        yield text_of(message.content)
-        yield from _beside_the_text(message)
 
 
 def _worded(texts: Iterable[str]) -> Iterator[str]:
@@ -123,17 +129,20 @@ def _worded(texts: Iterable[str]) -> Iterator[str]:
     return (text for text in texts if len(text) >= _CERTAIN or not text.isascii() or len(text.split()) > 1)
 
 
-def _prose_in(schema: object, *, worded: bool = False) -> Iterator[str]:
+def _prose_in(schema: object) -> list[str]:
     """What a JSON Schema says in words, and the values that it names."""
-    if isinstance(schema, str):
-        if worded:
-            yield schema
-    elif isinstance(schema, Mapping):
-        for name, value in schema.items():
-            yield from _prose_in(value, worded=worded or name in _PROSE)
-    elif isinstance(schema, list | tuple):
-        for value in schema:
-            yield from _prose_in(value, worded=worded)
+    prose: list[str] = []
+    left: list[tuple[object, bool]] = [(schema, False)]
+    while left:
+        value, worded = left.pop()
+        if isinstance(value, str):
+            if worded:
+                prose.append(value)
+        elif type(value) is dict or isinstance(value, Mapping):
+            left += [(each, worded or name in _PROSE) for name, each in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [(each, worded) for each in value]
+    return prose
 
 
 def _beside_the_text(message: Message) -> Iterator[str]:

@@ -95,13 +95,19 @@ class Runner:
     async def _go_on(self, walk: Walk) -> Answer:
         is_first = True
 
-        async def once() -> Answer:
+        async def once() -> Answer | BaseException:
             # The plain attempt counts as tenacity's first, so that its wait comes before the second.
             nonlocal is_first
             if is_first:
                 is_first = False
                 raise AttemptFailed
-            return await walk.attempt_next()
+            try:
+                return await walk.attempt_next()
+            except AttemptFailed:
+                raise
+            except BaseException as error:
+                # The client has left, or worse: tenacity would hold it as an outcome, in the cycle of `_forget_frames`.
+                return error
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(AttemptFailed),
@@ -111,7 +117,13 @@ class Runner:
             after=_forget_frames,
             retry_error_callback=_give_up(walk),
         )
-        return await retrying(once)
+        answer: Answer | BaseException = await retrying(once)
+        if isinstance(answer, Answer):
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer
 
 
 def _forget_frames(state: RetryCallState) -> None:

@@ -203,7 +203,7 @@ class Walk:
         while self.position < len(self.plan.steps):
             step = self.plan.steps[self.position]
             reason = self.still_allowed(step)
-            if reason is None and (waited or self.record.attempts):
+            if reason is None and (waited or self.record.attempts or self.record.skipped):
                 reason = self._why_not(step.deployment)
             if reason is None:
                 breaker = self.breaker = self.means.health.breaker(step.deployment, self.bounds.breaker)

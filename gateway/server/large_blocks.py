@@ -1,12 +1,13 @@
 """Large blocks of memory, which are given back to the system as soon as they are free.
 
 glibc learns from the first large block that is freed to take others from its heap, where what is free between two that
-are in use stays the process's own: after a flood of large bodies a worker would keep half a gigabyte.
+are in use stays the process's own: after a flood of large bodies a worker would keep half a gigabyte. What is free at
+the heap's end is another matter: it is needed again by the next requests, and each page of it that was given back costs
+a fault.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 __all__ = ["LARGE_BYTES", "give_back_large_blocks"]
 
 LARGE_BYTES = 1024 * 1024
+_KEPT_BYTES = 16 * 1024 * 1024
+"""At the heap's end, for the bodies that usually come at the same time."""
 # Of malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -23,10 +26,16 @@ def give_back_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
     """From now on, for this process; whether it is so. What an operator has said to glibc stays."""
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    try:
+        # Here, since a Python that was built without libffi lacks it, and serves as well as any.
+        import ctypes
+
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    except (ImportError, OSError):
+        return False
     # Other C libraries have no such thing.
     return (
         mallopt is not None
         and mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES) == 1
-        and mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES) == 1
+        and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) == 1
     )

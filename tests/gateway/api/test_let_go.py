@@ -12,15 +12,17 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from gateway.api.line import Line
 from gateway.execution.send import Sender
 from gateway.execution.transports import LeanTransport
 from gateway.model.permit import Permit
 from gateway.model.table import Table
 from providers.adapter import WireRequest
 from providers.chat import UserMessage
-from tests.gateway.api.test_chat import Handler, Hanging, until, whole
+from tests.gateway.api.test_chat import TABLE, Handler, Hanging, until, whole
 from tests.gateway.api.test_chat_limits import Asked, table_with
 from tests.providers.transport.scripted import GOOD, Peer, scripted
+from tests.tables import table_of
 
 LARGE = "word " * 20_000
 
@@ -41,6 +43,14 @@ def body_of(text: str, *, stream: bool) -> bytes:
 
 def is_held(text: str) -> bool:
     return any(type(held) is UserMessage and held.content == text for held in gc.get_objects())
+
+
+def with_two(settings: str) -> Table:
+    """A table with a second deployment, and further settings of its assistant."""
+    text = TABLE.replace("{routes: {default: [house]}}", f"{{{settings}routes: {{default: [house, other]}}}}")
+    house = next(line for line in text.splitlines() if line.startswith("  house:"))
+    other = house.replace("house", "other")
+    return table_of(text.replace(house, f"{house}\n{other}") + "clients: {}\n", {"KEY": "sk-secret"})
 
 
 async def unwilling(_: httpx.Request) -> httpx.Response:
@@ -77,6 +87,45 @@ async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None
     assert not [held for held in gc.get_objects() if type(held) is WireRequest and text.encode() in held.body]
     running.cancel()
     await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collector(stream: bool) -> None:
+    hanging, line, text = Hanging(), Line(), f"of one that left, {stream}"
+
+    async def first_fails(asked: httpx.Request) -> httpx.Response:
+        return await (unwilling(asked) if asked.url.host == "house.example" else hanging(asked))
+
+    asked = Asked(first_fails, with_two(""), body=body_of(text, stream=stream), line=line)
+    running = asyncio.create_task(asked.run())
+    await hanging.asked.wait()
+    line.lose()
+    await asyncio.wait([running])
+    assert (asked.sent, asked.log[-1].outcome) == ([], "cancelled")
+    assert not is_held(text)
+
+
+async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
+    if asked.url.host == "house.example":
+        await asyncio.Event().wait()
+    return await whole(asked)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_who_lost_against_another_leaves_nothing_to_the_collector(leaves: bool, stream: bool) -> None:
+    hanging, line, text = Hanging(), Line(), f"of a loser, {leaves}, {stream}"
+    hedging = with_two("hedge: {after: 1ms}, ")
+    asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
+    running = asyncio.create_task(asked.run())
+    if leaves:
+        await hanging.asked.wait()
+        line.lose()
+    await asyncio.wait([running])
+    assert [message["status"] for message in asked.sent[:1]] == ([] if leaves else [200])
+    # The loser has its last turn of the loop, in which it is cancelled.
+    await asyncio.sleep(0)
+    assert not is_held(text)
 
 
 class Slow(httpx.AsyncByteStream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.execution.redaction import Quotes, redacted
+from gateway.execution.redaction import Quotes, redacted, redacting
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.chat import (
@@ -339,3 +339,17 @@ def test_beside_a_long_request_a_message_of_an_adapter_holds_no_key_either(deplo
     request = ChatRequest("assistant", (UserMessage("a long text, " * 10_000),))
     failure = redacted(Failure(FailureKind.CREDENTIALS, f"the key {key} is refused"), keyed, request)
     assert failure.message == "the key [redacted] is refused"
+
+
+class Unread(dict[str, object]):
+    """A schema that nobody is to walk through."""
+
+    def items(self) -> Iterator[tuple[str, object]]:  # type: ignore[override]
+        raise AssertionError
+
+
+def test_nothing_more_is_gone_through_where_the_conversation_is_too_much_already(deployment: Deployment) -> None:
+    """It is asked of each large stream as it begins, and not only where one fails."""
+    request = replace(REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=Unread()),))
+    struck = redacting(deployment, request)(said("it was refused: word word", code="word"))
+    assert (struck.detail, struck.code) == ("[left out: it might repeat the request]", None)

@@ -12,7 +12,7 @@ from gateway.execution.budget import FLOOR
 from gateway.execution.run import PlanExhausted
 from gateway.model.attempt import Skipped
 from gateway.model.record import Record
-from providers.failures import FailureKind
+from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_places import until
 from tests.gateway.execution.test_run import error
@@ -84,6 +84,22 @@ async def test_where_none_is_left_nobody_was_asked(bench: Bench) -> None:
         await answer
     assert (raised.value.failure.kind, attempts(bench)) == (FailureKind.UNAVAILABLE, [])
     assert [skipped.deployment for skipped in bench.record.skipped] == ["first", "second"]
+
+
+async def test_who_was_benched_meanwhile_is_not_asked_in_its_place(bench: Bench) -> None:
+    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    answer = ask(bench)
+    await until(lambda: first.connecting == 1)
+    bench.forbidden["first"] = OFF
+    refused = Failure(FailureKind.CREDENTIALS, "the provider refused the key")
+    deployment = bench.table.deployments["second"]
+    for key in bench.health.usable_keys(deployment):
+        bench.health.bench(deployment, key, 60, refused)
+    first.stands.set()
+    second.stands.set()
+    with pytest.raises(PlanExhausted):
+        await answer
+    assert (second.received, [skipped.deployment for skipped in bench.record.skipped]) == (0, ["first", "second"])
 
 
 async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Bench) -> None:

@@ -270,6 +270,26 @@ async def test_a_signal_that_could_not_be_obeyed_is_obeyed_later(files: Files) -
     await files.live.stop()
 
 
+async def test_an_edit_that_was_not_taken_and_is_taken_back_is_told_of_no_more(files: Files) -> None:
+    """The file is again what is served: its failure would else be shown until the next edit, and its alert ring on."""
+
+    async def broken(_: Order) -> Outcome:
+        raise CompileFailed("ended with status -9")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(4)
+    assert files.live.failed is not None
+    files.live._compile = good
+    files.path.write_text(WORLD, "utf-8")
+    await files.look(2)
+    assert (files.live.failed, files.live.loaded.cause) == (None, "file")
+    await files.look(10)
+    assert len(files.compiled) == 1
+    await files.live.stop()
+
+
 async def test_what_fails_before_a_compile_is_tried_less_and_less_often_and_told_once(
     files: Files, log: list[structlog.typing.EventDict]
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
 import pytest
 
 from gateway.server.large_blocks import give_back_large_blocks
+
+of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 _FLOOD = """
 from gateway.server.large_blocks import give_back_large_blocks
@@ -26,11 +29,42 @@ del large
 print(held_mb() - before)
 """
 
+_LOAD = """
+from resource import RUSAGE_SELF, getrusage
+from gateway.server.large_blocks import give_back_large_blocks
+assert give_back_large_blocks({})
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def answer():
+    bodies = [b"x" * 100_000 for _ in range(64)]
+
+answer()
+before = getrusage(RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    answer()
+print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+_WITHOUT_LIBFFI = """
+import sys
+sys.modules["_ctypes"] = None
+from gateway.server.serve import settle
+settle()
+"""
+
+
+@of_glibc
 def test_what_was_large_is_given_back_though_what_is_small_stays() -> None:
     told = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
     assert int(told.stdout) < 20
+
+
+@of_glibc
+def test_what_usual_bodies_take_is_kept_for_the_next_ones() -> None:
+    told = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True, timeout=60)
+    assert int(told.stdout) < 1000, "pages were given back, and taken again"
+
+
+def test_a_python_without_libffi_serves_as_well() -> None:
+    subprocess.run([sys.executable, "-c", _WITHOUT_LIBFFI], capture_output=True, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
