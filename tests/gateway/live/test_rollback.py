@@ -21,6 +21,7 @@ from gateway.signing import Signer, new_key
 from gateway.state.errors import StateError
 from gateway.switching.comparing import NO_TABLE
 from gateway.switching.signatures import sign_plan
+from tests.providers.transport.scripted import until
 from tests.tables import KEYS, WORLD
 
 FIRST = WORLD + "# the first\n"
@@ -162,8 +163,7 @@ async def test_an_edit_while_a_rollback_waits_for_its_turn_is_taken(gateway: Gat
     reload = asyncio.create_task(gateway.live.reload("admin"))
     await compiling.wait()
     rollback = asyncio.create_task(gateway.live.rollback(None))
-    for _ in range(50):  # it has asked, and has to wait
-        await asyncio.sleep(0)
+    await until(lambda: bool(gateway.live._one_at_a_time._waiters))  # it has asked, and has to wait
     gateway.write(THIRD)
     free.set()
     assert (await reload).activated
