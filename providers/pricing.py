@@ -28,6 +28,16 @@ class Rates:
     cached_input: int | None = None
     cache_write: int | None = None
 
+    @property
+    def per_cached(self) -> int:
+        """What those cost that were in the cache, named or not."""
+        return self.input if self.cached_input is None else self.cached_input
+
+    @property
+    def per_written(self) -> int:
+        """What those cost that were written to it, named or not."""
+        return self.input if self.cache_write is None else self.cache_write
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -58,10 +68,9 @@ def cost_of(usage: Usage, price: Price) -> int:
     rates = price.rates_for(prompt) if price.above else price.rates
     if cached > prompt:
         cached = prompt
-    per_cached = rates.input if rates.cached_input is None else rates.cached_input
-    exact = (prompt - cached) * rates.input + cached * per_cached + usage.completion_tokens * rates.output
-    if usage.cache_write_tokens and rates.cache_write is not None:
-        exact += min(usage.cache_write_tokens, prompt - cached) * (rates.cache_write - rates.input)
+    written = min(usage.cache_write_tokens, prompt - cached)
+    exact = (prompt - cached - written) * rates.input + cached * rates.per_cached + written * rates.per_written
+    exact += usage.completion_tokens * rates.output
     return (exact + MICROS // 2) // MICROS
 
 

@@ -40,18 +40,7 @@ _RETIREMENTS_HEAD = """\
 
 From its day on the vendor need not answer any more. *Instead* is what the vendor recommends.
 """
-_DEPLOYMENTS = (
-    "deployment",
-    "provider",
-    "model",
-    "prompt",
-    "input",
-    "cached",
-    "written",
-    "output",
-    "retires on",
-    "can",
-)
+_DEPLOYMENTS = ("deployment", "provider", "model", "prompt", *_AMOUNTS, "retires on", "can")
 
 
 def models_page(adapters: Mapping[str, Adapter]) -> str:
@@ -147,9 +136,7 @@ def _amounts(price: Price | None) -> _Row:
 
 
 def _rates(rates: Rates) -> list[str]:
-    cached = rates.input if rates.cached_input is None else rates.cached_input
-    written = rates.input if rates.cache_write is None else rates.cache_write
-    return [shown_amount(amount) for amount in (rates.input, cached, written, rates.output)]
+    return [shown_amount(each) for each in (rates.input, rates.per_cached, rates.per_written, rates.output)]
 
 
 def _tokens(number: int | None) -> str:

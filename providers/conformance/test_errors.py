@@ -35,14 +35,10 @@ _KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
     (FailureKind.CONTENT_FILTER, 400): frozenset({FailureKind.CONTENT_FILTER}),
     (FailureKind.INVALID_REQUEST, 400): frozenset({FailureKind.INVALID_REQUEST}),
 }
-_WAY_OUT = {
-    FailureKind.QUOTA: (
-        "; a provider that has no code and no type for a spent quota answers with status 402, and so must its dialect: "
-        "a row leaves `quota` out of [simulator.errors]"
-    ),
-}
-"""What can be done where the provider can't say it."""
-
+_NO_WORD_FOR_QUOTA = (
+    "; a provider that has no code and no type for a spent quota answers with status 402, and so must its dialect: "
+    "a row leaves `quota` out of [simulator.errors]"
+)
 _BY_STATUS = {
     401: FailureKind.CREDENTIALS,
     402: FailureKind.QUOTA,
@@ -91,8 +87,9 @@ def test_the_provider_s_own_errors_are_told_apart(subject: Subject, kind: Failur
         assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}
         return
     failure = subject.adapter.classify_error(response)
+    way_out = _NO_WORD_FOR_QUOTA if kind is FailureKind.QUOTA else ""
     assert failure.kind in _KINDS[kind, status], (
-        f"{response.status} with {response.body!r} means {kind}, and became {failure.kind}{_WAY_OUT.get(kind, '')}"
+        f"{response.status} with {response.body!r} means {kind}, and became {failure.kind}{way_out}"
     )
     assert failure.status == response.status
     _check_says_nothing_of_theirs(failure, response)
