@@ -27,7 +27,7 @@ from providers.failures import FailureKind
 if TYPE_CHECKING:
     from gateway.execution.walk import Walk
 
-__all__ = ["Hedges", "beside_another"]
+__all__ = ["Hedges", "due_s", "hedged"]
 
 _Place = tuple[str, str, str]
 
@@ -61,24 +61,14 @@ class Hedges:
         return held
 
 
-async def beside_another(walk: Walk, call: Call, hedge: Hedge) -> Call:
-    """Carry it out, beside a second one if it takes long; the call that decides."""
-    whole = not walk.request.stream
-    after_s = None
-    if not walk.record.attempts and not walk.plan.has_effects:
-        after_s = walk.means.hedges.after_s(hedge, call.step.deployment, whole=whole)
-    if after_s is None:
-        await walk.carry_out(call)
-        if not call.is_withdrawn:
-            walk.record.attempts.append(call.remembered())
-    else:
-        call = await _hedged(walk, call, after_s)
-    if call.answer is not None and call.ended_at is not None:
-        walk.means.hedges.note(call.step.deployment, call.ended_at - call.started_at, whole=whole)
-    return call
+def due_s(walk: Walk, call: Call, hedge: Hedge) -> float | None:
+    """When a second attempt beside this one is due; None where there is to be none."""
+    if walk.record.attempts or walk.plan.has_effects:
+        return None
+    return walk.means.hedges.after_s(hedge, call.step.deployment, whole=not walk.request.stream)
 
 
-async def _hedged(walk: Walk, first: Call, after_s: float) -> Call:
+async def hedged(walk: Walk, first: Call, after_s: float) -> Call:
     """The call that decides, after `first` has run by itself for `after_s` and then beside another.
 
     It is the first to answer; one whose failure ends everything; or, of two that failed, that at which the walk stands,

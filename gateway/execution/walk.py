@@ -12,7 +12,7 @@ from gateway.execution.call import Call
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.form import form_of, had_time
 from gateway.execution.health import Health
-from gateway.execution.hedge import Hedges, beside_another
+from gateway.execution.hedge import Hedges, due_s, hedged
 from gateway.execution.load import Load, Shed, Slot
 from gateway.execution.redaction import redacted
 from gateway.execution.retry import MOST_BENCH_S, RULES, Verdict, judge
@@ -93,12 +93,16 @@ class Walk:
         if not self.record.attempts:
             self.means.budget.asked(call.started_at)
         hedge = self.plan.assistant.hedge
-        if hedge is None:
+        after_s = due_s(self, call, hedge) if hedge is not None else None
+        if after_s is None:
             await self.carry_out(call)
             if not call.is_withdrawn:
                 self.record.attempts.append(call.remembered())
         else:
-            call = await beside_another(self, call, hedge)
+            call = await hedged(self, call, after_s)
+        if hedge is not None and call.answer is not None and call.ended_at is not None:
+            took_s = call.ended_at - call.started_at
+            self.means.hedges.note(call.step.deployment, took_s, whole=not self.request.stream)
         if call.answer is None:
             self._move_on(call)
             raise AttemptFailed
