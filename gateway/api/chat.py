@@ -32,7 +32,7 @@ from gateway.api.errors import ApiError
 from gateway.api.exchange import Exchange
 from gateway.api.guesses import KeyGuesses
 from gateway.api.limits import ClientLimits
-from gateway.api.person import user_asserted
+from gateway.api.person import user_of
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline, Sweep
@@ -46,6 +46,7 @@ from gateway.service.journey import Journeys
 from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
+from providers.chat import ChatRequest
 
 __all__ = ["CHAT_PATH", "ChatEndpoint"]
 
@@ -148,22 +149,14 @@ class ChatEndpoint:
             client, sighting, location = arrival.client, arrival.sighting, arrival.location
             request = read_request(body)
             del body
-            record.stream = request.stream
-            exchange.include_usage = request.include_usage
-            if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
-                self._log_prompt(record, transcript(request))
-            if request.stream:
-                self._streams.take()
-                exchange.is_counted = True
+            self._admit(request, location, exchange)
             assistant = table.assistants.get(request.model)
             if assistant is not None and not assistant.reveal_model:
                 exchange.shown_model = assistant.name
             exchange.watch_for_leaving(deadline.task)
             voice = exchange.voice = voice_of(location, visitor)
             said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
-            user = sighting.claim.subject if sighting.claim is not None else None
-            if user is None and client is not None and client.may_assert:
-                user = user_asserted(client, visitor)
+            user = user_of(client, visitor, sighting)
             answer = await self._journeys.answer(
                 table, client, location, request, deadline, record, voice, user, said, arrival
             )
@@ -189,9 +182,8 @@ class ChatEndpoint:
                 await self._send(deadline, exchange, sending, deadline.left_s(committed=True))
             if self._shadows is not None and turn is not None and asked is not None:
                 record.total_s = time.monotonic() - record.started_at
-                if voice is not None:
-                    asked = spoken(table, location, voice, asked, record)
-                self._shadows.offer(turn, table, location, asked, record, body_bytes)
+                heard = spoken(table, location, voice, asked, record) if voice is not None else asked
+                self._shadows.offer(turn, table, location, heard, record, body_bytes)
         finally:
             if held_bytes:
                 self._limits.give_back(held_bytes)
@@ -262,6 +254,16 @@ class ChatEndpoint:
             record.client = client.name
             if client.limits is not None:
                 exchange.taken = self._client_limits.take(client, client.limits, record)
+
+    def _admit(self, request: ChatRequest, location: Location, exchange: Exchange) -> None:
+        """What its body says of how it is answered; raises ApiError for a stream too many."""
+        exchange.record.stream = request.stream
+        exchange.include_usage = request.include_usage
+        if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
+            self._log_prompt(exchange.record, transcript(request))
+        if request.stream:
+            self._streams.take()
+            exchange.is_counted = True
 
     async def _upload(self, exchange: Exchange, deadline: Deadline) -> bytes:
         """The body of which a part is still to come, and how long that took."""

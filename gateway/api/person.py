@@ -10,10 +10,17 @@ from gateway.api.errors import ApiError
 from gateway.model.table import Client
 from gateway.policy.location import Sighting
 
-__all__ = ["told_user", "user_asserted"]
+__all__ = ["told_user", "user_asserted", "user_of"]
 
 _HEADER = b"x-gateway-user"
 _IGNORED = "ignored: this key may not assert a user"
+
+
+def user_of(client: Client | None, visitor: Visitor, sighting: Sighting) -> str | None:
+    """The subject of a claim before a backend's word; None where neither names anybody."""
+    if sighting.claim is not None and sighting.claim.subject:
+        return sighting.claim.subject
+    return user_asserted(client, visitor) if client is not None and client.may_assert else None
 
 
 def user_asserted(client: Client, visitor: Visitor) -> str | None:

@@ -25,6 +25,7 @@ from providers.exchange import AnswerReader, comes_in_events, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.fitting import PLACES, with_sayable_choice, without_parameters
 from providers.own_fields import own_field
+from providers.wire import WireRequest
 
 __all__ = ["Answer", "Caller", "StillAllowed"]
 
@@ -75,15 +76,7 @@ class Caller:
         timer: measures these where this is another task than the deadline's.
         """
         deployment = step.deployment
-        try:
-            sent = without_parameters(request, step.dropped) if step.dropped else request
-            if request.tool_choice is not None:
-                sent = with_sayable_choice(sent, deployment.capabilities)
-            if deployment.pseudonym_key is not None:
-                sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
-            wire = deployment.adapter.build_request(sent, deployment.target)
-        except UnsupportedFeature as error:
-            raise ProviderFailed(_unsayable(error)) from error
+        sent, wire = _written(step, request)
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
@@ -110,15 +103,8 @@ class Caller:
                             return Answer(step, completion)
                         stream, large = None, response
                     else:
-                        reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
-                        body = BoundedReply(reply) if request.folded else reply
                         reading = timer if request.folded else deadline
-                        if is_large:
-                            # A stream may take minutes, and isn't to hold such a request for as long.
-                            redact = redacting(deployment, request)
-                        else:
-                            redact = partial(redacted, deployment=deployment, request=request)
-                        stream = LiveStream(body, reader, reading, bounds.idle_s, redact, sent.n or 1)
+                        stream = _live_stream(deployment, reply, request, sent, bounds, reading, is_large)
                         await stream.begin()
                 except BaseException:
                     await reply.close()
@@ -134,6 +120,37 @@ class Caller:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+def _written(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
+    """What this deployment is asked, and that in its provider's words."""
+    deployment = step.deployment
+    try:
+        sent = without_parameters(request, step.dropped) if step.dropped else request
+        if request.tool_choice is not None:
+            sent = with_sayable_choice(sent, deployment.capabilities)
+        if deployment.pseudonym_key is not None:
+            sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
+        return sent, deployment.adapter.build_request(sent, deployment.target)
+    except UnsupportedFeature as error:
+        raise ProviderFailed(_unsayable(error)) from error
+
+
+def _live_stream(
+    deployment: Deployment,
+    reply: Reply,
+    request: ChatRequest,
+    sent: ChatRequest,
+    bounds: Resilience,
+    reading: Deadline,
+    is_large: bool,
+) -> LiveStream:
+    """An answer that is read while it comes; `reading` measures its silence."""
+    reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
+    body = BoundedReply(reply) if request.folded else reply
+    # A stream may take minutes, and isn't to hold a large request for as long.
+    redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
+    return LiveStream(body, reader, reading, bounds.idle_s, redact, sent.n or 1)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

@@ -1,0 +1,39 @@
+"""Who the person behind a request is: a claim's subject before a backend's word, and neither where nobody is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.api.door import headers_of
+from gateway.api.person import told_user, user_of
+from gateway.model.signals import ClaimReport
+from gateway.model.table import Client
+from gateway.policy.location import Sighting
+from tests.tables import WORLD, table_of
+
+APP = next(client for client in table_of(WORLD).clients.values() if client.name == "app")
+BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
+
+
+@pytest.mark.parametrize(
+    ("subject", "client", "user"),
+    [
+        ("anna", BACKEND, "anna"),
+        ("anna", None, "anna"),
+        # A subject that says nothing takes the word from nobody.
+        ("", BACKEND, "bert"),
+        (None, BACKEND, "bert"),
+        (None, APP, None),
+        ("", APP, None),
+        (None, None, None),
+    ],
+)
+def test_one_person_for_the_answer_and_for_its_explanation(
+    subject: str | None, client: Client | None, user: str | None
+) -> None:
+    visitor = headers_of({"headers": [(b"x-gateway-user", b"bert")], "client": ("10.0.0.1", 1)})
+    sighting = Sighting(claim=ClaimReport("DE", subject=subject))
+    assert user_of(client, visitor, sighting) == user
+    assert told_user(client, visitor, sighting)[0] == user
