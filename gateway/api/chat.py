@@ -150,6 +150,7 @@ class ChatEndpoint:
             del body
             record.stream = request.stream
             exchange.include_usage = request.include_usage
+            exchange.choices = request.n or 1
             if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
                 self._log_prompt(record, transcript(request))
             if request.stream:
