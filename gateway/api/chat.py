@@ -259,6 +259,7 @@ class ChatEndpoint:
         """What its body says of how it is answered; raises ApiError for a stream too many."""
         exchange.record.stream = request.stream
         exchange.include_usage = request.include_usage
+        exchange.choices = request.n or 1
         if location.region is not None and location.region.log_prompts and self._log_prompt is not None:
             self._log_prompt(exchange.record, transcript(request))
         if request.stream:

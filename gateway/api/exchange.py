@@ -53,6 +53,7 @@ class Exchange:
     # What few requests come to have, or what is asked of few.
     body_read = False
     include_usage = False
+    choices = 1
     unread: Visitor | None = None
     client_left = False
     is_counted = False
@@ -155,6 +156,7 @@ class Exchange:
     def _encoder(self) -> ChunkEncoder:
         encoder = encoder_for(self.include_usage, self.labelling, self.record.request_id, self.shown_model)
         encoder.record = self.record
+        encoder.choices = self.choices
         return encoder
 
     async def answer_whole(self, body: bytes) -> None:

@@ -1,7 +1,8 @@
 """Stream events -> the bytes of OpenAI's event stream: one line of JSON an event, `[DONE]` after a whole answer only.
 
-Each choice's first chunk carries the role; the finish chunk has an empty delta; usage, if asked for, comes last with
-no choices. A failure is one last event with an `error` object, and no `[DONE]`.
+Each choice's first chunk carries the role, and choices begin in the order of their indexes; the finish chunk has an
+empty delta; usage, if asked for, comes last with no choices. A failure is one last event with an `error` object, and no
+`[DONE]`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def encode_stream_error(error: ApiError) -> bytes:
 
 class ChunkEncoder:
     """One client's stream. `usage` and `failed` are there for the record once they have passed. model: what is shown
-    instead of the model's name, if anything is. record: tells whether the answer was resumed, where there is one."""
+    instead of the model's name, if anything is. record: tells whether the answer was resumed, where there is one.
+    choices: how many were asked for."""
+
+    choices = 1
 
     def __init__(self, include_usage: bool, fallback_id: str, model: str | None = None) -> None:
         self.record: Record | None = None
@@ -65,6 +69,8 @@ class ChunkEncoder:
         self._end = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._text_head = self._text_tail = b""
         self._started: set[int] = set()
+        # The choices that have their role already, because one with a higher index spoke before them.
+        self._introduced: set[int] = set()
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """The bytes of a batch; empty where there is nothing to show."""
@@ -177,15 +183,29 @@ class ChunkEncoder:
         return b"%b%b]%b}\n\n" % (self._head, choices, told)
 
     def _delta(self, choice: int, delta: dict[str, object], logprobs: object = None) -> bytes:
+        before = b""
         if choice not in self._started:
+            before = self._introduce_those_before(choice) if choice and self.choices > 1 else b""
             self._started.add(choice)
-            delta = {"role": "assistant", **delta}
+            if choice not in self._introduced:
+                delta = {"role": "assistant", **delta}
         body: dict[str, object] = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        return self._chunk(orjson.dumps(body))
+        return before + self._chunk(orjson.dumps(body))
+
+    def _introduce_those_before(self, choice: int) -> bytes:
+        """The roles of those with a lower index that have said nothing yet. OpenAI's own clients put a choice that is
+        new at the end of their list, whatever its index: in another order they mix up the answers, or raise."""
+        silent = [lower for lower in range(min(choice, self.choices)) if lower not in self._started | self._introduced]
+        self._introduced.update(silent)
+        delta = {"role": "assistant"}
+        bodies = ({"index": lower, "delta": delta, "logprobs": None, "finish_reason": None} for lower in silent)
+        return b"".join(self._chunk(orjson.dumps(body)) for body in bodies)
 
     def _finish(self, event: ChoiceFinish) -> bytes:
-        role = b"" if event.choice in self._started else b'"role":"assistant","content":""'
-        self._started.add(event.choice)
+        role = b""
+        if event.choice not in self._started:
+            self._started.add(event.choice)
+            role = b'"content":""' if event.choice in self._introduced else b'"role":"assistant","content":""'
         reason = OUTWARD_FINISH[event.reason].encode()
         body = b'{"index":%d,"delta":{%b},"logprobs":null,"finish_reason":"%b"}' % (event.choice, role, reason)
         extras: dict[str, object] = {}

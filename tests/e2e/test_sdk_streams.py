@@ -80,6 +80,14 @@ def test_a_refusal_is_no_text_whole_or_streamed(sdk: openai.OpenAI, providers: S
     assert (whole.content, whole.parsed) == (streamed.content, streamed.parsed) == (None, None)
 
 
+def test_a_choice_that_speaks_first_gets_no_words_of_another(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+    said = tuple(Choice(AssistantMessage(f"I am {index}."), "stop", index) for index in (1, 0))
+    providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, said, Usage(1, 2)))
+    with sdk.chat.completions.stream(**options("US", n=2)) as stream:
+        final = stream.get_final_completion()
+    assert [(choice.index, choice.message.content) for choice in final.choices] == [(0, "I am 0."), (1, "I am 1.")]
+
+
 @pytest.mark.parametrize("territory", PLACES)
 def test_the_arguments_of_calls_arrive_whole(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]

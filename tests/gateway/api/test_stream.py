@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.api.errors import ApiError
 from gateway.api.stream import ChunkEncoder, encode_stream_error
@@ -163,6 +165,42 @@ def test_the_role_comes_first_and_once_for_each_choice() -> None:
         {"content": "d"},
         {"role": "assistant", "refusal": "e"},
     ]
+
+
+SAYINGS: dict[int, list[StreamEvent]] = {
+    0: [TextDelta("zero")],
+    1: [ToolCallDelta(0, "{}", "call_1", "look", choice=1)],
+    2: [],
+    3: [RefusalDelta("no", 3)],
+}
+
+
+@pytest.mark.parametrize("order", list(permutations(SAYINGS)))
+def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> None:
+    said = [event for choice in order for event in SAYINGS[choice]]
+    ends: list[StreamEvent] = [ChoiceFinish("tool_calls" if choice == 1 else "stop", choice) for choice in SAYINGS]
+    encoder = ChunkEncoder(False, "fallback")
+    encoder.choices = len(SAYINGS)
+    events = events_in(encoder.encode((OPENED, *said, *ends, Finished())))
+
+    state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
+    for event in events[:-1]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(event))
+    choices = state.get_final_completion().choices
+    assert [choice.index for choice in choices] == [0, 1, 2, 3]
+    assert [choice.message.content for choice in choices] == ["zero", None, "", None]
+    assert [len(choice.message.tool_calls or []) for choice in choices] == [0, 1, 0, 0]
+    assert choices[3].message.refusal == "no"
+    seen = [(choice["index"], choice["delta"]) for event in events[:-1] for choice in event["choices"]]
+    assert sorted(index for index, delta in seen if "role" in delta) == [0, 1, 2, 3]
+    assert {} not in [delta for _, delta in seen[: -len(ends)]]
+
+
+def test_a_choice_that_nobody_asked_for_introduces_no_others() -> None:
+    encoder = ChunkEncoder(False, "fallback")
+    assert len(events_in(encoder.encode((OPENED, TextDelta("far", 10**9))))) == 1
+    encoder.choices = 2
+    assert len(events_in(encoder.encode((OPENED, TextDelta("farther", 10**9 + 1))))) == 3
 
 
 def test_every_member_of_a_chunk_is_there() -> None:
