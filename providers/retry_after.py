@@ -12,6 +12,8 @@ __all__ = ["moment_of", "now_of", "parse_duration_s", "positive", "retry_after_s
 
 _MOST_S = 31 * 86_400.0
 """Beyond it a wait is nonsense: limits are of a minute, a day or a month."""
+_BETWEEN_VALUES = re.compile(r",(?!\s*\d\d[ -])")
+"""A comma, but for the one in a date (`Fri, 20 Nov 2026`, `Friday, 20-Nov-26`)."""
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
@@ -20,15 +22,22 @@ def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | Non
 
     `retry-after-ms` and `x-ms-retry-after-ms` (milliseconds) win over `retry-after` (RFC 9110, section 10.2.3:
     seconds, here also with a fraction, or a date). A date is compared with the provider's own `date` header where
-    there is one, so that a clock that is off doesn't matter.
+    there is one, so that a clock that is off doesn't matter. Of several values the longest holds.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        wait = positive(headers.get(name))
-        if wait is not None:
-            return _sane(wait / 1000)
-    value = headers.get("retry-after")
-    if value is None:
-        return None
+        waits = [wait for value in _values(headers, name) if (wait := positive(value)) is not None]
+        if waits:
+            return _sane(max(waits) / 1000)
+    waits = [wait for value in _values(headers, "retry-after") if (wait := _wait_s(value, headers, received_at))]
+    return max(waits, default=None)
+
+
+def _values(headers: Mapping[str, str], name: str) -> list[str]:
+    """Each value of a field that came more than once, as where a proxy adds its own to the provider's."""
+    return _BETWEEN_VALUES.split(headers.get(name, ""))
+
+
+def _wait_s(value: str, headers: Mapping[str, str], received_at: float) -> float | None:
     seconds = positive(value)
     if seconds is not None:
         return _sane(seconds)
@@ -48,7 +57,8 @@ def now_of(headers: Mapping[str, str], received_at: float) -> float:
 def positive(value: str | None) -> float | None:
     """A finite number above 0."""
     try:
-        number = float(value) if value is not None else math.nan
+        # Python's own numbers may have underscores in them.
+        number = float(value) if value is not None and "_" not in value else math.nan
     except ValueError:
         return None
     return number if math.isfinite(number) and number > 0 else None

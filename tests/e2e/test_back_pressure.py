@@ -27,12 +27,14 @@ _QUIET_S = 0.5
 # keeps.
 _MOST_A_READER_BYTES = 1024 * 1024
 _WORDS = 20_000
+_LARGE = 2_000_000
 
 
 class Flood:
     """A provider whose streams never end. It counts what it could get rid of, and feels when nothing flows off."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int) -> None:
+        self._words = words
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.taken: list[int] = []
@@ -50,7 +52,7 @@ class Flood:
                 flow.start()
 
     def _flow(self, connection: socket.socket, number: int) -> None:
-        delta = {"index": 0, "delta": {"content": "x" * _WORDS}, "finish_reason": None}
+        delta = {"index": 0, "delta": {"content": "x" * self._words}, "finish_reason": None}
         event = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
         data = memoryview(f"data: {json.dumps(event)}\n\n".encode())
         with connection:
@@ -81,8 +83,10 @@ class Flood:
 
 
 @contextmanager
-def flooded(providers: SimulatorThread, folder: Path, limits: str) -> Iterator[tuple[GatewayProcess, Flood]]:
-    flood = Flood()
+def flooded(
+    providers: SimulatorThread, folder: Path, limits: str, words: int = _WORDS
+) -> Iterator[tuple[GatewayProcess, Flood]]:
+    flood = Flood(words)
     origins = {name: flood.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(world_config(folder, origins, limits), KEYS) as gateway:
         yield gateway, flood
@@ -97,10 +101,13 @@ def resident_bytes(gateway: GatewayProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.parametrize(
+    ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 4 * _LARGE + _MOST_A_READER_BYTES)]
+)
 def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
-    providers: SimulatorThread, tmp_path: Path
+    providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
 ) -> None:
-    with flooded(providers, tmp_path, "") as (gateway, flood), ExitStack() as clients:
+    with flooded(providers, tmp_path, "", words) as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         before = resident_bytes(gateway)
         for _ in range(READERS):
@@ -110,11 +117,11 @@ def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
         stopped_at, held = list(flood.taken), resident_bytes(gateway) - before
         assert min(stopped_at) > 0
         assert flood.broken == 0, "the provider is made to wait, and not sent away"
-        assert held < READERS * _MOST_A_READER_BYTES
+        assert held < READERS * most_a_reader
         # The longer they wait, the more would have come: it has not.
         assert flood.is_still(gateway)
         assert flood.taken == stopped_at
-        assert resident_bytes(gateway) - before < READERS * _MOST_A_READER_BYTES
+        assert resident_bytes(gateway) - before < READERS * most_a_reader
 
 
 def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(

@@ -132,3 +132,6 @@ def test_a_new_beginning_in_other_words_is_lost() -> None:
     seam = Seam(STORY, asked=True)
     assert fed(seam, ["The harbour fell behind"]) == "The harbour fell behind"
     assert not seam.lost
+    seam = Seam(STORY, asked=True)
+    assert fed(seam, ["Sure! Once upon a time, ", "far away"]) == "Sure! Once upon a time, far away"
+    assert not seam.lost

@@ -342,3 +342,12 @@ async def test_what_a_worker_has_counted_is_known_before_it_can_be_killed(
         assert asked.metrics
         played.say(Report(asked.number, "v1", 0, False, {}, b"counted"))
     await until(lambda: next(iter(house.it._pool)).metrics == b"counted")
+
+
+async def test_no_more_than_the_counts_of_a_second_are_lost_with_a_worker(build: Build) -> None:
+    house = build(1)
+    played = await house.ready()
+    async with asyncio.timeout(5):
+        asked = await played.hears()
+    assert isinstance(asked, Ask)
+    assert asked.metrics
