@@ -130,8 +130,8 @@ def _serve_simulated(
     except CommandError:
         if options.config is None and "config" in settings.model_fields_set:
             # Who has it set for another gateway doesn't look for it here.
-            told = f"GATEWAY_CONFIG names {settings.config}; unset it for the demo that comes with the gateway"
-            print(f"gateway: {told}", file=sys.stderr)
+            told = "`gateway serve` serves it as it is; unset it for the demo that comes with the gateway"
+            print(f"gateway: GATEWAY_CONFIG names {settings.config}: {told}", file=sys.stderr)
         raise
     start.serve_demo(settings, begun, faults, faults_at, pace)
 

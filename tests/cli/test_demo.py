@@ -121,7 +121,7 @@ def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypa
     shown = gateway("demo", "--port", "0")
     assert (shown.status, shown.out) == (1, "")
     first, second, *_ = shown.err.splitlines()
-    assert first == f"gateway: GATEWAY_CONFIG names {real}; unset it for the demo that comes with the gateway"
+    assert first.startswith(f"gateway: GATEWAY_CONFIG names {real}: `gateway serve` serves it as it is; unset it for")
     assert "in demo mode every deployment is a simulator" in second
 
 
