@@ -35,6 +35,7 @@ GATEWAY_ADMIN_PORT, GATEWAY_ADMIN_TOKEN, GATEWAY_MAX_REQUESTS,
 GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_STATE_DIR,
 GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
 _LONGEST_S = 3600
+_DEMO_CONFIG = "a demo config of your own (default: GATEWAY_CONFIG, or the built-in)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +107,7 @@ def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
         "Serve simulated providers, after asking them from three places. The header `cf-ipcountry` says where you are."
     )
     demo = group.add_parser("demo", help="serve simulated providers: no key, no network", description=text)
-    demo.add_argument("--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)")
+    demo.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
     _add_listener(demo)
     demo.set_defaults(run=serving.demo)
 
@@ -138,9 +139,7 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
         "--between-events", type=_seconds, default=0.0, metavar="S", help="seconds between its events (default: 0)"
     )
     simulate.add_argument("--seed", type=int, default=0, metavar="N", help="decides which requests fail (default: 0)")
-    simulate.add_argument(
-        "--config", type=Path, metavar="FILE", help="a demo config of your own (default: the built-in)"
-    )
+    simulate.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
     _add_listener(simulate)
     simulate.set_defaults(run=serving.simulate)
 

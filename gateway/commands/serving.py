@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from gateway.terminal import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.live.child import Child
+    from gateway.server.rehearsal import Pace
     from gateway.settings import Settings
 
 __all__ = ["demo", "serve", "simulate"]
@@ -65,7 +67,7 @@ def _serve(settings: Settings, child: Child) -> int:
         if begun.table.demo:
             if settings.workers > 1:
                 raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
-            start.serve_demo(settings, settings.config)
+            start.serve_demo(settings, begun)
             return _OK
         for warning in begun.outcome.problems:
             logger().warning("config", detail=str(warning))
@@ -79,30 +81,59 @@ def _serve(settings: Settings, child: Child) -> int:
 def demo(options: argparse.Namespace) -> int:
     """Serve simulated providers."""
     _end_when_told()
-    from gateway.config.examples import example_path
-    from gateway.server import start
+    settings = _demo_settings(options)
     from gateway.telemetry.log import configure
 
-    settings = settings_of(options)
     configure(settings.log_format, "warning")
-    start.serve_demo(settings, options.config or example_path("demo.yaml"))
+    _serve_simulated(options, settings)
     return _OK
 
 
 def simulate(options: argparse.Namespace) -> int:
     """Serve simulated providers that fail as they are told to."""
     _end_when_told()
-    from gateway.config.examples import example_path
-    from gateway.server import start
+    settings = _demo_settings(options)
     from gateway.server.rehearsal import Pace
     from gateway.telemetry.log import configure
 
-    settings = settings_of(options)
     configure(settings.log_format, settings.log_level)
     pace = Pace(options.first_token, options.between_events, options.seed)
-    path = options.config or example_path("demo.yaml")
-    start.serve_demo(settings, path, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
+    _serve_simulated(options, settings, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
     return _OK
+
+
+def _demo_settings(options: argparse.Namespace) -> Settings:
+    """The settings, with the demo that comes with us where no config is named; raises CommandError."""
+    settings = settings_of(options)
+    if "config" not in settings.model_fields_set:
+        from gateway.config.examples import example_path
+
+        settings = settings.model_copy(update={"config": example_path("demo.yaml")})
+    _expect_config(settings)
+    return settings
+
+
+def _serve_simulated(
+    options: argparse.Namespace,
+    settings: Settings,
+    faults: Sequence[str] = (),
+    faults_at: Sequence[tuple[str, str]] = (),
+    pace: Pace | None = None,
+) -> None:
+    from gateway.live.startup import Opening
+
+    opening = Opening(settings, demo=True)
+    from gateway.server import start
+
+    try:
+        begun = opening.begin()
+    except CommandError:
+        if options.config is None and "config" in settings.model_fields_set:
+            # Who has it set for another gateway doesn't look for it here.
+            told = "`gateway serve` serves it as it is; unset it for the demo that comes with the gateway"
+            print(f"gateway: GATEWAY_CONFIG names {settings.config}: {told}", file=sys.stderr)
+        raise
+    start.serve_demo(settings, begun, faults, faults_at, pace)
 
 
 def _end_when_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -107,7 +108,7 @@ def _duration(value: object) -> str:
         if seconds(value) > _LONGEST_S:
             raise mistake("a time must not be longer than a day")
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
         raise mistake("a time needs a unit", f"write {value}s, {value}ms or {value}m")
     raise mistake("must be a time with its unit", "such as 500ms, 5s or 2m")
 

@@ -15,7 +15,7 @@ from gateway.files import is_there
 from gateway.live.child import Child, CompileFailed
 from gateway.live.compiled import State, told_once
 from gateway.live.compiler import Compiling
-from gateway.live.compiling import Order, Outcome
+from gateway.live.compiling import Order, Outcome, compile_here
 from gateway.live.packing import unpack
 from gateway.model.table import Table
 from gateway.settings import Settings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.state.audit import Head
     from gateway.state.history import Version
 
-__all__ = ["Beginning", "Opening", "compiled_apart", "judge_from"]
+__all__ = ["Beginning", "Opening", "compiled_apart", "judge_from", "with_simulators"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Beginning:
 class Opening:
     """The state directory is opened, and the compile goes on, while the rest of the process is still being loaded.
 
-    child: what compiles, if it has been begun already.
+    child: what compiles, if it has been begun already. demo: whether it is served as one, whatever it says itself.
     """
 
-    def __init__(self, settings: Settings, child: Child | None = None) -> None:
+    def __init__(self, settings: Settings, child: Child | None = None, *, demo: bool = False) -> None:
         self._config = settings.config
         self._switch_log: SwitchLog | None = None
         self._aside: Aside | None = None
-        order = Order(str(self._config), written=settings.state_dir is not None)
+        order = Order(str(self._config), demo, written=settings.state_dir is not None)
         if settings.state_dir is not None:
             from gateway.live.switch_log import SwitchLog
 
@@ -67,41 +67,55 @@ class Opening:
         self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
 
     def begin(self) -> Beginning:
-        """Raises CommandError where nothing can be served."""
+        """Raises CommandError where nothing can be served.
+
+        A demo has to be compiled `with_simulators` yet: what is served, and so written down, is that.
+        """
         try:
             outcome = self._compiling.outcome()
         except CompileFailed as error:
             raise CommandError(f"{self._config}: {error}") from None
-        if outcome.table is None:
-            raise self._rejected(outcome)
-        begun = Beginning(unpack(outcome.table), outcome, self._switch_log, self._aside)
-        if self._switch_log is None:
-            return begun
-        if begun.table.demo:
-            self._switch_log.close()
-            return replace(begun, switch_log=None)
-        try:
-            _note(begun, self._switch_log, self._config)
-        except (StateError, CommandError) as error:
-            # It has been told that we started: it would look as if we had served.
-            with suppress(StateError):
-                self._switch_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
-            self._switch_log.close()
-            raise CommandError(str(error)) from None
-        if self._aside is not None:
-            begun = replace(
-                begun, outcome=replace(outcome, files={**outcome.files, str(self._config): self._aside.file})
-            )
-        return begun
+        begun = _beginning(outcome, self._config, self._switch_log, self._aside)
+        return begun if begun.table.demo else _noted(begun, self._config)
 
-    def _rejected(self, outcome: Outcome) -> CommandError:
-        told = rejected(outcome.problems)
-        if self._aside is None:
-            return told
-        return CommandError(
-            f"{self._config} was put aside by a rollback to version {self._aside.version.version}, which can't be used "
-            f"any more:\n{told.shown}\nchange {self._config}, and it counts again"
-        )
+
+def with_simulators(begun: Beginning, order: Order) -> Beginning:
+    """The demo whose simulators have ports by now; raises CommandError where nothing can be served."""
+    wanted = begun.aside.instead_of(order) if begun.aside is not None else order
+    config = Path(order.path)
+    return _noted(_beginning(compile_here(wanted, os.environ), config, begun.switch_log, begun.aside), config)
+
+
+def _beginning(outcome: Outcome, config: Path, switch_log: SwitchLog | None, aside: Aside | None) -> Beginning:
+    """What begins with this outcome; raises CommandError for one that can't be used."""
+    if outcome.table is not None:
+        table = unpack(outcome.table)
+        if aside is not None:
+            outcome = replace(outcome, files={**outcome.files, str(config): aside.file})
+        return Beginning(table, outcome, switch_log, aside)
+    told = rejected(outcome.problems)
+    if aside is None:
+        raise told
+    raise CommandError(
+        f"{config} was put aside by a rollback to version {aside.version.version}, which can't be used "
+        f"any more:\n{told.shown}\nchange {config}, and it counts again"
+    )
+
+
+def _noted(begun: Beginning, config: Path) -> Beginning:
+    """The same, once it is written down where there is a state directory; raises CommandError."""
+    switch_log = begun.switch_log
+    if switch_log is None:
+        return begun
+    try:
+        _note(begun, switch_log, config)
+    except (StateError, CommandError) as error:
+        # It has been told that we started: it would look as if we had served.
+        with suppress(StateError):
+            switch_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
+        switch_log.close()
+        raise CommandError(str(error)) from None
+    return begun
 
 
 def _tell(head: Head, event: str) -> None:

@@ -19,12 +19,12 @@ import httpx
 
 from gateway.api.guard import Guard
 from gateway.app import Gateway
-from gateway.config.compile import Compiled
-from gateway.live.compiling import Order
 from gateway.live.config import Live
 from gateway.live.scheduler import Scheduler
+from gateway.receipt_desk import Keeping
 from gateway.server.serve import url_of
 from gateway.server.single import serve_single
+from gateway.settings import Settings
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer
@@ -45,20 +45,19 @@ async def run_demo(
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
     scenarios: Mapping[tuple[str, str], Scenario],
-    compile_with: Callable[[Sites], Compiled],
-    order_with: Callable[[Sites], Order],
-    grace_s: float,
+    live_with: Callable[[Sites], Live],
+    settings: Settings,
+    keeping: Keeping | None,
     say: Callable[[str], None],
     on_shown: Callable[[], None],
     scheduler: Scheduler,
-    state_dir: Path | None,
     *,
     rehearsal: bool = False,
 ) -> None:
     """Serve until interrupted.
 
-    scenarios: of each simulated site. compile_with, order_with: compile the config, now and later, once the simulators'
-    ports are known. rehearsal: no question is asked, since nobody may answer; the scenarios' faults are told instead.
+    scenarios: of each simulated site. live_with: the config, once the simulators' ports are known. keeping: where
+    receipts are kept. rehearsal: no question is asked, since nobody may answer; the faults are told instead.
     on_shown: called when all of that has been said.
     """
     dialects = load_dialects().dialects
@@ -68,20 +67,19 @@ async def run_demo(
             scenario = scenarios[provider, site]
             simulator = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
             origins[provider, site] = (await stack.enter_async_context(simulator)).origin
-        compiled = compile_with(origins)
+        live = live_with(origins)
 
         async def show() -> None:
-            url, assistant = url_of(listener), next(iter(compiled.table.assistants))
+            url, assistant = url_of(listener), next(iter(live.table.assistants))
             say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
             say(_faults(scenarios) if rehearsal else await _answers(url, assistant))
-            _invite(url, url_of(admin[0]), assistant, say)
+            _invite(url, url_of(admin[0]), assistant, settings.config, say)
             # The three of its own are no news; what comes from now on is.
             gateway.flush()
             on_shown()
 
-        live = Live(order_with(origins), compiled.table, compiled.warnings, compiled.files, stage=scheduler.stage)
-        gateway = Gateway(live.table, state_dir=state_dir)
-        await serve_single(gateway, listener, grace_s, live, admin, show, scheduler)
+        gateway = Gateway(live.table, state_dir=settings.state_dir, keeping=keeping)
+        await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
 
 
 async def _answers(url: str, assistant: str) -> str:
@@ -99,7 +97,7 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     return _table([("provider", "site", "share", "fault"), *rows])
 
 
-def _invite(url: str, admin_url: str, assistant: str, say: Callable[[str], None]) -> None:
+def _invite(url: str, admin_url: str, assistant: str, config: Path, say: Callable[[str], None]) -> None:
     say("\nAsk it yourself. The header is what an edge would say about where you are: DE, US, JP, HK, CU, ...\n")
     say(
         f"  curl -i {url}/v1/chat/completions \\\n"
@@ -107,6 +105,9 @@ def _invite(url: str, admin_url: str, assistant: str, say: Callable[[str], None]
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
     say(f"Why it answers so:  curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
+    here = Path.cwd()
+    shown = config.relative_to(here) if config.is_relative_to(here) else config
+    say(f"Who answers whom:   {shown}, watched for changes")
     say(f"API documentation:  {url}/docs")
     say(f"For operators:      curl {admin_url}/readyz")
     say("Stop:               Ctrl-C")

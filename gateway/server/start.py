@@ -8,8 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from gateway.api.guard import Guard
@@ -17,6 +16,7 @@ from gateway.live.compiling import Order
 from gateway.live.config import Live
 from gateway.live.packing import pack
 from gateway.live.scheduler import Scheduler
+from gateway.live.startup import with_simulators
 from gateway.model.table import Table
 from gateway.receipt_desk import Keeping, keeping_in
 from gateway.server.channel import Serve
@@ -25,7 +25,7 @@ from gateway.server.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
 from gateway.state.errors import StateError
 from gateway.telemetry.log import configure, logger
-from gateway.terminal import CommandError, compile_file
+from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
     from gateway.live.startup import Beginning
@@ -82,19 +82,8 @@ def _serve_live(
 ) -> None:
     table, outcome = begun.table, begun.outcome
     listener, admin_listener, guard = sockets
-    live = Live(
-        Order(str(settings.config), written=begun.switch_log is not None),
-        table,
-        outcome.problems,
-        outcome.files,
-        why_not=lambda table: _why_not_from_now_on(settings, table),
-        stage=scheduler.stage,
-        switch_log=begun.switch_log,
-        aside=begun.aside,
-        written=outcome.written,
-    )
-    if begun.switch_log is not None:
-        begun.switch_log.lock.tell({"admin": url_of(admin_listener)})
+    order = Order(str(settings.config), written=begun.switch_log is not None)
+    live = _live(order, begun, admin_listener, scheduler, lambda table: _why_not_from_now_on(settings, table))
 
     def listening(**more: int) -> None:
         told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
@@ -119,6 +108,29 @@ def _serve_live(
         most_requests=settings.max_requests,
     )
     run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started, scheduler))
+
+
+def _live(
+    order: Order,
+    begun: Beginning,
+    admin_listener: socket.socket,
+    scheduler: Scheduler,
+    why_not: Callable[[Table], str | None] = lambda _: None,
+) -> Live:
+    outcome, switch_log = begun.outcome, begun.switch_log
+    if switch_log is not None:
+        switch_log.lock.tell({"admin": url_of(admin_listener)})
+    return Live(
+        order,
+        begun.table,
+        outcome.problems,
+        outcome.files,
+        why_not=why_not,
+        stage=scheduler.stage,
+        switch_log=switch_log,
+        aside=begun.aside,
+        written=outcome.written,
+    )
 
 
 def _serve_with_workers(
@@ -184,41 +196,46 @@ def _keeping(settings: Settings) -> Keeping | None:
 
 def serve_demo(
     settings: Settings,
-    path: Path,
+    begun: Beginning,
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
     pace: Pace | None = None,
 ) -> None:
-    """Serve simulated providers to the end, with the faults that they are told to have; raises CommandError.
-
-    pace: of a rehearsal; None for a demo.
-    """
+    """Serve simulated providers to the end, with these faults; pace: None but for a rehearsal. Raises CommandError."""
     from gateway.server.demo import run_demo
     from gateway.server.rehearsal import Pace, RehearsalError, rehearse
     from providers.simulator.registry import NoSimulator, load_dialects
 
     try:
-        scenarios = rehearse(compile_file(path, demo=True).table, faults, faults_at, pace or Pace())
+        scenarios = rehearse(begun.table, faults, faults_at, pace or Pace())
         for provider, _ in scenarios:
             load_dialects().named(provider)
     except (NoSimulator, RehearsalError) as error:
         raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
-    with _scheduling(settings) as scheduler:
-        demo = run_demo(
+    with ExitStack() as ending:
+        scheduler = ending.enter_context(_scheduling(settings))
+
+        def live_with(origins: Mapping[tuple[str, str], str]) -> Live:
+            order = Order(str(settings.config), True, origins, written=begun.switch_log is not None)
+            ready = with_simulators(begun, order)
+            if ready.switch_log is not None:
+                ending.callback(_close, ready.switch_log, {})
+            return _live(order, ready, admin_listener, scheduler)
+
+        served = run_demo(
             listener,
             (admin_listener, guard),
             scenarios,
-            lambda origins: compile_file(path, demo=True, simulators=origins),
-            lambda origins: Order(str(path), True, origins),
-            settings.grace_s,
+            live_with,
+            settings,
+            _keeping(settings),
             lambda text: print(text, flush=True),
             lambda: configure(settings.log_format, settings.log_level),
             scheduler,
-            settings.state_dir,
             rehearsal=pace is not None,
         )
-        run(demo)
+        run(served)
 
 
 def _why_not(settings: Settings, table: Table) -> str | None:

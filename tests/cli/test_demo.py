@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from providers.simulator import registry
@@ -101,6 +104,99 @@ def test_a_real_deployment_has_no_place_in_a_demo(gateway: Command) -> None:
     shown = gateway("demo", "--config", ROOT / "config" / "gateway.yaml", "--port", "0")
     assert (shown.status, shown.out) == (1, "")
     assert "in demo mode every deployment is a simulator" in shown.err
+
+
+def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "config" / "demo.yaml").read_text("utf-8")
+    Path("mine.yaml").write_text(text.replace("cn: [qwen-cn]", "cn: [mine]").replace("  qwen-cn:", "  mine:"), "utf-8")
+    monkeypatch.setenv("GATEWAY_CONFIG", "mine.yaml")
+    running = start("demo", "--port", "0")
+    running.wait_for("Ctrl-C")
+    assert re.search(r"^China +cn +edge_header +mine ", running.out, re.MULTILINE)
+    assert "Who answers whom:   mine.yaml, watched for changes\n" in running.out
+
+    # One that is no demo isn't served as one, and neither is another in its place.
+    real = ROOT / "config" / "gateway.yaml"
+    monkeypatch.setenv("GATEWAY_CONFIG", str(real))
+    shown = gateway("demo", "--port", "0")
+    assert (shown.status, shown.out) == (1, "")
+    first, second, *_ = shown.err.splitlines()
+    assert first.startswith(f"gateway: GATEWAY_CONFIG names {real}: `gateway serve` serves it as it is; unset it for")
+    assert "in demo mode every deployment is a simulator" in second
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_demo_has_a_history_and_can_be_rolled_back(
+    start: Start, gateway: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    config = Path("mine.yaml")
+    shutil.copy(ROOT / "config" / "demo.yaml", config)
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    running = start(command, "--config", config, "--port", "0")
+    admin = running.wait_for(r"For operators: +curl (\S+)/readyz")[1]
+    url = running.wait_for(r"listens on (\S+)\.")[1]
+
+    def who_answers_japan() -> tuple[str, str]:
+        asked = httpx.post(
+            f"{url}/v1/chat/completions",
+            json={"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]},
+            headers={"cf-ipcountry": "JP"},
+        )
+        return asked.headers["x-gateway-deployment"], asked.headers["x-gateway-table"]
+
+    before = who_answers_japan()
+    assert before[0] == "gemini"
+    text = config.read_text("utf-8")
+    config.write_text(text.replace("[gemini, qwen-intl]", "[chatgpt-us, gemini]"), "utf-8")
+    assert httpx.post(f"{admin}/reload").json()["result"] == "activated"
+    after = who_answers_japan()
+    assert after[0] == "chatgpt-us"
+    config.write_text(text.replace("eu: [chatgpt-eu]", "eu: [chatgpt-us]"), "utf-8")
+    assert httpx.post(f"{admin}/reload").status_code == 422
+    assert who_answers_japan() == after
+
+    back = gateway("rollback", "--config", config)
+    assert (back.status, back.out.splitlines()[0]) == (0, f"{before[1]} is active")
+    assert who_answers_japan() == before
+    assert httpx.get(f"{admin}/readyz").json()["state"] == {"keeps_history": True, "file_active": False}
+    assert running.end(signal.SIGTERM).status == 0
+    causes = re.findall(r"Z  (\w+)", gateway("history").out)
+    assert causes == ["rollback", "admin", "start"]
+    assert gateway("audit", "verify").status == 0
+
+    # What was rolled back to is what the next one begins with.
+    again = start(command, "--config", config, "--port", "0")
+    url = again.wait_for(r"listens on (\S+)\.")[1]
+    again.wait_for("Ctrl-C")
+    assert who_answers_japan() == before
+
+
+def test_a_demo_keeps_receipts_where_there_is_a_directory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    running = start("demo", "--port", "0")
+    url = running.wait_for(r"listens on (\S+)\.")[1]
+    running.wait_for("Ctrl-C")
+    asked = httpx.post(
+        f"{url}/v1/chat/completions",
+        json={"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]},
+        headers={"cf-ipcountry": "DE", "x-request-id": "req-of-mine"},
+    )
+    assert asked.status_code == 200
+    assert running.end(signal.SIGTERM).status == 0
+    # They are written behind the requests: those of the first are there for the next to show.
+    running = start("demo", "--port", "0")
+    url = running.wait_for(r"listens on (\S+)\.")[1]
+    running.wait_for("Ctrl-C")
+    receipt = httpx.get(f"{url}/v1/receipts/req-of-mine").json()["receipt"]
+    assert (receipt["region"], receipt["answered_by"]) == ("eu", "chatgpt-eu")
+
+
+def test_a_port_that_is_taken_leaves_no_trace_in_the_trail(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shown = gateway("demo", "--port", str(taken.getsockname()[1]))
+    assert shown.status == 2
+    assert Path("state/audit.jsonl").read_text("utf-8") == ""
 
 
 def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:

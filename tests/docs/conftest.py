@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,13 +23,14 @@ _STAND_INS = ("gateway", "make", "pip", "pytest", "promtool", "docker")
 _LIMIT_S = 300
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Workspace:
     """Where a page's blocks are run."""
 
     folder: Path
     port: str
     admin_port: str
+    serving: ExitStack
 
     def run(self, command: list[str]) -> tuple[int, str]:
         """The exit status and all output of a command."""
@@ -41,6 +44,11 @@ class Workspace:
             timeout=_LIMIT_S,
         )
         return done.returncode, done.stdout.decode().replace("\r\n", "\n")
+
+    def serve(self, command: list[str]) -> None:
+        """What this command serves is what the page asks from here on."""
+        environ = {**self._environ(), "STAND_INS_SERVE_ON": "1"}
+        self.port, self.admin_port = self.serving.enter_context(_demo(command, cwd=self.folder, env=environ))
 
     def here(self, text: str) -> str:
         """A block's text with the demo's own ports."""
@@ -58,9 +66,18 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def demo_ports() -> Iterator[tuple[str, str]]:
+    """The ports of the demo that all pages share."""
+    with _demo([sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]) as ports:
+        yield ports
+
+
+@contextmanager
+def _demo(command: list[str], **where: Any) -> Iterator[tuple[str, str]]:
     """The ports of a running demo: the public one, and that of its admin listener."""
-    command = [sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # A shell doesn't hand a signal on: it is for all that the command has started.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, **where
+    )
     try:
         assert process.stdout is not None
         shown, found = "", None
@@ -71,12 +88,12 @@ def demo_ports() -> Iterator[tuple[str, str]]:
         assert found, shown
         yield found[1], found[2]
     finally:
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=_LIMIT_S)
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Workspace:
+def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace]:
     """A directory with what a newcomer has after `git clone` and one `make`."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     shutil.copy(ROOT / "Dockerfile", tmp_path)
@@ -89,4 +106,5 @@ def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Workspace:
         )
         script.chmod(0o755)
     (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')
-    return Workspace(tmp_path, *demo_ports)
+    with ExitStack() as serving:
+        yield Workspace(tmp_path, *demo_ports, serving)

@@ -1,7 +1,8 @@
 """The pages for people, and what is fenced in them. Everything fenced is run or compiled; this is how it is written:
 
 - `sh`: run by `sh -eu`, page by page in one directory, with the commands of `stand_ins` and a demo on the page's port.
-  `sh exit=1`: it must end like that.
+  `sh exit=1`: it must end like that. `sh serves=on`: its last command serves until the page ends, and the page's ports
+  are that one's from there on.
 - `python`: run, a page's blocks one after another in one process.
 - `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite doesn't; run by `make ci`, each by itself.
 - `text` after one of these: its output, in full lines; `…` stands for anything, alone on a line for any lines.

@@ -1,7 +1,8 @@
 """The commands that a page's shell blocks call, made fit for a test: nothing serves for ever, installs into the
 development environment, or needs a Docker daemon. Called as `python stand_ins.py COMMAND ARGUMENT...`.
 
-gateway     the real one; `serve` and `demo` take a free port, and are stopped by SIGTERM once they listen
+gateway     the real one; `serve` and `demo` take a free port, and are stopped by SIGTERM once they listen, unless the page
+            wants them to serve on
 make        `make -n` in the checkout: the target exists, and its recipe can be read
 pip         `install .` goes into the page's own directory; extras of ours must exist
 pytest      only collects
@@ -29,6 +30,8 @@ LISTENS = re.compile(r'"event":"listening"|Ctrl-C')
 def gateway(arguments: list[str], environ: dict[str, str] | None = None) -> int:
     if arguments[:1] not in (["serve"], ["demo"]):
         return subprocess.call([BIN / "gateway", *arguments])
+    if "STAND_INS_SERVE_ON" in os.environ:
+        os.execv(BIN / "gateway", ["gateway", *_with_free_port(arguments)])  # noqa: S606
     process = subprocess.Popen(
         [BIN / "gateway", *_with_free_port(arguments)],
         env={**os.environ, **(environ or {})},

@@ -45,7 +45,9 @@ def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> 
     for block in blocks:
         if block.title is not None:
             continue
-        if block.language == "sh":
+        if block.options.get("serves"):
+            workspace.serve(["sh", "-euc", block.text])
+        elif block.language == "sh":
             output = _run_shell(block, workspace)
         elif block.language == "python":
             output = outputs[block.line]

@@ -215,8 +215,9 @@ SHAPES = {
     ),
     "no time": one(
         "resilience",
-        "resilience: {connect: ▸5 s, total: ▸1h, idle: ▸0s, commit: ▸9999m}",
+        "resilience: {connect: ▸5 s, first_token: ▸.nan, total: ▸1h, idle: ▸0s, commit: ▸9999m}",
         "resilience.connect: must be a time with its unit; such as 500ms, 5s or 2m",
+        "resilience.first_token: must be a time with its unit; such as 500ms, 5s or 2m",
         "resilience.total: must be a time with its unit; such as 500ms, 5s or 2m",
         "resilience.idle: a time must be longer than nothing",
         "resilience.commit: a time must not be longer than a day",
