@@ -63,6 +63,10 @@ def _before(options: argparse.Namespace, settings: Settings) -> State | None:
     try:
         if options.since is not None:
             return state_named(options.since, settings, secrets=secrets)
+        if options.state_dir is not None and not is_there(options.state_dir):
+            raise CommandError(
+                f"there is no state directory {options.state_dir}; leave out --state to compare with a config"
+            )
         if (known := _active(settings)) is not None:
             return state_named(known, settings, secrets=secrets)
         # One that is named must be there: without it, a slip of the pen would make everything new.

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from gateway.commands import plan as planning
-from gateway.commands import receipts, switches
+from gateway.commands import receipts, switches, trail
 
 __all__ = ["DEFAULT_CONFIG", "Group", "add_config", "add_no_secrets", "add_switching"]
 
@@ -133,7 +133,7 @@ def _add_audit(group: Group[argparse.ArgumentParser]) -> None:
     _add_state(verify)
     text = 'a hash from the gateway\'s log (`"event":"audit"`): with it, lines that are missing at the end show too'
     verify.add_argument("--head", type=_hash, metavar="HASH", help=text)
-    verify.set_defaults(run=switches.audit_verify)
+    verify.set_defaults(run=trail.verify)
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`gateway history`, `diff`, `rollback` and `audit`: what was switched, by whom, and back again."""
+"""`gateway history`, `diff` and `rollback`: what was switched, by whom, and back again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
-__all__ = ["audit_verify", "diff", "history", "rollback"]
+__all__ = ["diff", "history", "rollback"]
 
 _OK, _REFUSED = 0, 1
 
@@ -131,18 +131,18 @@ def rollback(options: argparse.Namespace) -> int:
     if not who.isprintable():
         raise CommandError("--as must be printable characters: it is shown in the history")
     signature = _read_given(options.signature)
-    url = options.admin
+    url, config = options.admin, ""
     if url is None and settings.state_dir is not None:
         holder = holder_of(settings.state_dir)
         if holder is not None:
-            url = str(holder.get("admin") or "") or None
+            url, config = str(holder.get("admin") or "") or None, str(holder.get("config") or "")
             if url is None:
                 raise CommandError("a gateway is just starting with this state directory; try again")
             if options.version is not None:
                 _expect(options.version, settings)
     if url is None:
         return _roll_back_at_rest(options.version, who, signature, settings)
-    return _roll_back_running(url, options.version, who, signature, settings)
+    return _roll_back_running(url, options.version, who, signature, settings, config)
 
 
 def _expect(version: str, settings: Settings) -> None:
@@ -177,7 +177,9 @@ def _read_given(path: Path | None) -> str | None:
     return found
 
 
-def _roll_back_running(url: str, version: str | None, who: str, signature: str | None, settings: Settings) -> int:
+def _roll_back_running(
+    url: str, version: str | None, who: str, signature: str | None, settings: Settings, config: str
+) -> int:
     from gateway.commands.admin_client import NotReached
 
     content = {name: value for name, value in (("version", version), ("signature", signature)) if value is not None}
@@ -199,7 +201,7 @@ def _roll_back_running(url: str, version: str | None, who: str, signature: str |
     print(f"{answer.get('table')} is active")
     if behind := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {behind}")
-    _say_file(settings, bool(answer.get("file_active")))
+    _say_file(config, bool(answer.get("file_active")))
     return _OK
 
 
@@ -212,18 +214,27 @@ def _roll_back_at_rest(version: str | None, who: str, signature: str | None, set
         with opened(settings):
             pass  # what isn't there must not be made by looking for it
         with closing(SwitchLog(directory)) as switch_log:
-            aside = _switched_at_rest(switch_log, version, who, signature, settings)
+            config = _served_last(settings, switch_log)
+            aside = _switched_at_rest(switch_log, version, who, signature, settings, config)
     except StateError as error:
         raise CommandError(str(error)) from None
     if aside is None:
         return _REFUSED
     print(f"no gateway runs with {directory}; the next one serves {aside.version.version}")
-    _say_file(settings, not aside.overrides)
+    _say_file(config, not aside.overrides)
     return _OK
 
 
+def _served_last(settings: Settings, switch_log: SwitchLog) -> Path:
+    """The config that is put aside: the last gateway's, where none is named. In the place of another it would count as
+    edited, and the next gateway would take it back."""
+    if "config" in settings.model_fields_set or not switch_log.lock.config:
+        return settings.config
+    return Path(switch_log.lock.config)
+
+
 def _switched_at_rest(
-    switch_log: SwitchLog, version: str | None, who: str, signature: str | None, settings: Settings
+    switch_log: SwitchLog, version: str | None, who: str, signature: str | None, settings: Settings, config: Path
 ) -> Aside | None:
     """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
     from gateway.config.report import render_problems
@@ -235,9 +246,13 @@ def _switched_at_rest(
     pointer = switch_log.pointer()
     if pointer is None:
         raise CommandError(f"{settings.state_dir} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
-    aside = switch_log.wanted(version, pointer.version, settings.config)
+    aside = switch_log.wanted(version, pointer.version, config)
+    if not aside.file and "config" not in settings.model_fields_set:
+        raise CommandError(
+            f"{config} isn't there: name the file that the next gateway is to be started with (--config)"
+        )
     name = f"version {aside.version.version}"
-    outcome = compiled_apart(aside.version.text or b"", name, settings.config, secrets=True)
+    outcome = compiled_apart(aside.version.text or b"", name, config, secrets=True)
     if outcome.problems:
         # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
         print(render_problems(outcome.problems), file=sys.stderr)
@@ -246,7 +261,7 @@ def _switched_at_rest(
     new = State(unpack(outcome.table), outcome.written, told_once(outcome.problems))
     before = switch_log.history.find_exactly(pointer.version)
     try:
-        judged = judge_from(before, new, settings.config, signature)
+        judged = judge_from(before, new, config, signature)
     except NotSigned as error:
         switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
         print(f"gateway: {error}", file=sys.stderr)
@@ -255,37 +270,6 @@ def _switched_at_rest(
     return aside
 
 
-def _say_file(settings: Settings, is_active: bool) -> None:
+def _say_file(config: str | Path, is_active: bool) -> None:
     if not is_active:
-        print(f"{settings.config} is not active any more; its next edit wins")
-
-
-# --- audit ----------------------------------------------------------------------------------------
-
-
-def audit_verify(options: argparse.Namespace) -> int:
-    """Say whether the audit trail is as it was written."""
-    from gateway.state.audit import Head, verify_trail
-    from gateway.state.errors import StateError
-
-    settings = settings_of(options)
-    heads: dict[str, Head | str] = {"--head": options.head} if options.head is not None else {}
-    try:
-        try:
-            with opened(settings) as kept:
-                heads["history.db"] = kept.audit_head()
-        except StateError as error:
-            if not heads:
-                raise
-            print(f"gateway: {error}; the trail is held to --head alone", file=sys.stderr)
-        verdict = verify_trail(directory_of(settings), heads)
-    except StateError as error:
-        raise CommandError(str(error)) from None
-    if verdict.fault is not None:
-        print(f"line {verdict.fault.line} {verdict.fault.reason}")
-        return _REFUSED
-    print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
-    if verdict.unconfirmed:
-        told = f"gateway: history.db doesn't know of the switch in line {verdict.unconfirmed[0]}"
-        print(f"{told}: unless a gateway is just making it, that table was never served", file=sys.stderr)
-    return _OK
+        print(f"{config or 'the config file'} is not active any more; its next edit wins")

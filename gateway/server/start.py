@@ -119,7 +119,7 @@ def _live(
 ) -> Live:
     outcome, switch_log = begun.outcome, begun.switch_log
     if switch_log is not None:
-        switch_log.lock.tell({"admin": url_of(admin_listener)})
+        switch_log.lock.tell({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
     return Live(
         order,
         begun.table,

@@ -23,7 +23,10 @@ class InUse(StateError):
 
 
 class Lock:
-    """The directory is this process's own, until it is released or the process ends, however that ends."""
+    """The directory is this process's own, until it is released or the process ends, however that ends.
+
+    config: the file that the last gateway here served, as an absolute path; "" where that isn't known.
+    """
 
     def __init__(self, directory: Path) -> None:
         path = directory / _FILE
@@ -41,6 +44,7 @@ class Lock:
             os.close(self._descriptor)
             raise InUse(directory, told)
         self._path = path
+        self.config = str(_read(self._descriptor).get("config") or "")
         try:
             self.tell({})
         except StateError:
@@ -48,8 +52,8 @@ class Lock:
             raise
 
     def tell(self, told: Mapping[str, object]) -> None:
-        """Say this to who finds the directory taken; raises StateError."""
-        data = json.dumps({"pid": os.getpid(), **told}).encode()
+        """Say this to who finds the directory taken, or left; raises StateError."""
+        data = json.dumps({"pid": os.getpid(), "config": self.config, **told}).encode()
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, data, 0)

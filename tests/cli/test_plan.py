@@ -126,3 +126,13 @@ def test_a_history_that_cannot_be_read_is_not_taken_for_none(gateway: Command, d
     assert "history" in shown.err
     assert "name it with --from" in shown.err
     assert gateway(*words, "--from", "gateway.yaml").status == 0
+
+
+def test_a_state_directory_that_is_not_there_is_no_reason_to_compare_with_something_else(gateway: Command) -> None:
+    shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--state", "stat")
+    assert (shown.status, "there is no state directory stat" in shown.err) == (2, True)
+    Path("state").mkdir()
+    assert (
+        "steps: house -> spare then house"
+        in gateway("plan", "new.yaml", "--config", "gateway.yaml", "--state", "state").out
+    )

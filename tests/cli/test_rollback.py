@@ -201,3 +201,43 @@ def test_a_start_that_fails_at_its_port_says_that_nothing_was_served(gateway: Co
     assert shown.status == 2, shown.err
     last = json.loads(Path("state/audit.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last.get("detail")) == ("stopped", "nothing was served")
+
+
+def test_the_config_that_was_served_last_is_put_aside_where_none_is_named(
+    gateway: Command, served: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put aside in the place of another, the next gateway would take its own for edited, and the step back for undone."""
+    monkeypatch.delenv("GATEWAY_CONFIG")
+    nobody_knows = gateway("rollback")
+    assert (nobody_knows.status, "config/gateway.yaml isn't there: name the file" in nobody_knows.err) == (2, True)
+    lock = Lock(Path("state"))
+    lock.tell({"config": str(Path("gateway.yaml").absolute())})
+    lock.release()
+    shown = gateway("rollback")
+    assert (shown.status, f"{Path('gateway.yaml').absolute()} is not active any more" in shown.out) == (0, True)
+    assert held(Path("gateway.yaml")) == served[0]
+
+
+def test_one_that_is_named_is_put_aside_though_it_is_not_there(gateway: Command, served: tuple[str, str]) -> None:
+    assert gateway("rollback", "--config", "gone.yaml").status == 0
+    assert (held(Path("gone.yaml")), held(Path("gateway.yaml"))) == (served[0], None)
+
+
+def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_CONFIG")
+    answer = {"result": "activated", "table": "abcd", "file_active": False}
+    monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
+    lock = Lock(Path("state"))
+    lock.tell({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})
+    shown = gateway("rollback")
+    lock.release()
+    assert "/etc/house.yaml is not active any more" in shown.out
+    assert "the config file is not active any more" in gateway("rollback", "--admin", "http://127.0.0.1:1").out
+
+
+def held(config: Path) -> str | None:
+    """The version that the next gateway serves in the place of this file."""
+    log = SwitchLog(Path("state"))
+    aside = log.aside(config)
+    log.close()
+    return aside.version.version if aside is not None else None
