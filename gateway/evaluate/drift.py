@@ -18,6 +18,7 @@ __all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
 _ALPHA = 0.05
 # Who may be asked and answers has no line about that.
 _TOLD_IF_MISSED = ("the fence", "answers")
+_AXES = ("performance", "compliance", "scalability")
 _Figures = tuple[tuple[str, bool], ...]
 _SHARES: _Figures = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
 # What people ask needs no refusal, mostly: more of them are worse.
@@ -43,7 +44,7 @@ class Drift:
 
 
 def drift(old: Report, new: Report) -> list[Drift]:
-    """Every figure that both runs have; raises NotComparable."""
+    """Every figure that both runs have, and who is missing now; raises NotComparable."""
     for report in (old, new):
         if report.get("format") != FORMAT:
             raise NotComparable("one of them is no report that this version can read")
@@ -64,11 +65,19 @@ def drift(old: Report, new: Report) -> list[Drift]:
             untested += [*_scalability(candidate, before, now), *_standing(candidate, before, now)]
     if not tested and not untested:
         raise NotComparable("they have no candidate and no axis in common")
+    untested += _gone(old, new)
     adjusted = holm([p for _, p in tested])
     return [
         Drift(one.candidate, one.figure, one.before, one.now, p, p < _ALPHA, one.worse)
         for (one, _), p in zip(tested, adjusted, strict=True)
     ] + untested
+
+
+def _gone(old: Report, new: Report) -> Iterator[Drift]:
+    """Candidates that were asked then, and aren't among the new ones: no figure tells how they are today."""
+    for name in old.get("ranking", ()):
+        if name not in new["candidates"] and any(old["candidates"][name].get(axis) for axis in _AXES):
+            yield Drift(name, "asked", 1.0, 0.0, None, True, True)
 
 
 def _performance(name: str, before: Any, now: Any) -> Iterator[tuple[Drift, float]]:

@@ -19,10 +19,12 @@ from gateway.evaluate.store import LoadRow, RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import ScalabilitySection
 from gateway.evaluate.work import Budget, Work, carry_out
+from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Deployment
+from gateway.model.table import Assistant, Region, Table
 from providers.chat import ChatRequest, Usage, UserMessage
 
-__all__ = ["Evaluation", "Progress", "Standing", "standing_of"]
+__all__ = ["Evaluation", "Progress", "Standing", "standing_of", "standings_in"]
 
 _PATIENCE = 1.5
 
@@ -56,6 +58,17 @@ def standing_of(asker: Asker, deployment: Deployment) -> Standing:
     except NotPermitted as error:
         return Standing(deployment, refused=error.refusal.message)
     return Standing(deployment, waived=step.permit.waives)
+
+
+async def standings_in(
+    table: Table, assistant: Assistant, region: Region, deployments: Iterable[Deployment]
+) -> list[Standing]:
+    """What it says of each of them, where nobody is asked yet."""
+    asker = Asker(table, assistant, region, LeanTransport())
+    try:
+        return [standing_of(asker, deployment) for deployment in deployments]
+    finally:
+        await asker.aclose()
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.evaluate.asking import Asker
 from gateway.evaluate.estimate import estimate, in_words
-from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.evaluation import Evaluation, Standing, standing_of, standings_in
 from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
 from gateway.evaluate.marking import MarksError, marks_of, new_sheet, read_marks, write_sheet
@@ -93,9 +93,13 @@ def run_session(order: Order, compile_with: Compile) -> int:
         suite = with_known_prices(suite, asked)
         if (why := unpriced(suite, asked)) is not None:
             raise OrderError(why)
-    found, duration_s = estimate(suite, candidates, judge)
+    standings = asyncio.run(standings_in(table, table.assistants[assistant], table.regions[order.region], asked))
+    refused = {one.deployment.name for one in standings if one.refused is not None}
+    found, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
     print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
     if order.dry_run:
+        for standing in standings:
+            _tell(standing)
         return _RECOMMENDED
     # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
     everyone = (*asked, *table.deployments.values())

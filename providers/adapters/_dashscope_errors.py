@@ -1,8 +1,8 @@
 """What DashScope's error codes mean: by code, else by status; by text, where that is a whole sentence.
 
 Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20. A prompt that is too long has
-no code of its own (`InvalidParameter`, like any wrong request), but a sentence; a model that lives on the other of
-the two native paths has none.
+no code of its own (`InvalidParameter`, like any wrong request), but a sentence, and so has a model that lives on the
+other of the two native paths.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ _BY_CODE = {
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "model_not_supported": FailureKind.MODEL_NOT_FOUND,
 }
-# A model's name has no code in some answers of the native API, and a prompt that is too long in none. source: bodies
-# captured by several projects; as_of 2026-11-20.
+# A model's name has no code in some answers of the native API, and a prompt that is too long or a model's wrong path in
+# none. source: bodies captured by several projects; as_of 2026-11-20.
+_WRONG_PATH = Phrases({"url error, please check url！": FailureKind.MODEL_NOT_FOUND})
 _MESSAGES = Phrases(
     {
         "Model not exist.": FailureKind.MODEL_NOT_FOUND,
@@ -63,7 +64,7 @@ _MESSAGES = Phrases(
     }
 )
 _WRAPPER = "InternalError.Algo."
-_PATH_HINT = "if this is a 'url error', `api` of the model in the catalogue's dashscope.toml names the wrong path"
+_PATH_HINT = "`api` of the model in the catalogue's dashscope.toml names the wrong path"
 _SITE_HINT = "a key belongs to one site, and this one may belong to another"
 
 
@@ -85,9 +86,9 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     kind = kind_of_code(code)
     if kind is None or blames_itself(kind, response):
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
+    if (told := _WRONG_PATH.kind_of(kind, detail)) is not kind:
+        kind, detail = told, f"{_PATH_HINT}: {detail}"
     kind = _MESSAGES.kind_of(kind, detail)
-    if code == "InvalidParameter" and kind is FailureKind.INVALID_REQUEST:
-        detail = f"{detail} ({_PATH_HINT})"
     if kind is FailureKind.CREDENTIALS:
         detail = f"{_SITE_HINT}: {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(body, "request_id"))

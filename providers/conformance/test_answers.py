@@ -99,7 +99,10 @@ def test_a_stream_is_known_by_its_content_type(subject: Subject) -> None:
     head = WireResponse(200, {"content-type": content_type}, b"", _MOMENT_S)
     reader = AnswerReader(subject.adapter, head, subject.target)
     events = [event for piece in stream for event in reader.feed(piece)]
-    assert content_events(list(expand(events))), f"{content_type!r} is read as one body: a stream needs another word"
+    assert content_events(list(expand(events))), (
+        f"nothing of a stream is given out before its end: {content_type!r} is read as one body and needs another word,"
+        " or its parser keeps back events that are whole"
+    )
     assert isinstance(check_ends_once([*events, *reader.close()]), Finished)
 
 

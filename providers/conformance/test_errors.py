@@ -109,8 +109,9 @@ def test_a_time_to_wait_is_read(subject: Subject) -> None:
         silent = subject.dialect.write_error(kind, status)
         names_a_wait = (response.headers, response.body) != (silent.headers, silent.body)
         wait_s = subject.adapter.classify_error(response).retry_after_s
-        assert wait_s == (_AFTER_S if names_a_wait else None)
-        assert subject.adapter.classify_error(silent).retry_after_s is None
+        told = f"{response.headers!r} with {response.body!r}"
+        assert wait_s == (_AFTER_S if names_a_wait else None), f"{told} names {_AFTER_S:g} s, and {wait_s} s were read"
+        assert subject.adapter.classify_error(silent).retry_after_s is None, f"{silent.body!r} names no time to wait"
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def test_path_and_headers(asking: RequestCase) -> None:
 
 def test_the_provider_understands_the_same(asking: RequestCase) -> None:
     sent, wanted = asking.subject.asked(asking.request), asking.request
-    assert sent.model == asking.subject.model
-    assert conversation(sent) == conversation(wanted)
-    assert tools_asked(sent) == tools_asked(wanted)
-    assert parameters(sent, wanted) == parameters(wanted, wanted)
+    assert sent.model == asking.subject.model, "the provider's model is `target.model`; `request.model` is the client's"
+    for read in (conversation, tools_asked, lambda one: parameters(one, wanted)):
+        asked, understood = read(wanted), read(sent)
+        assert understood == asked, f"asked was\n{asked!r}\nand the provider understands\n{understood!r}"
     # A model that only streams may be asked for a stream where JSON is wanted: either form of answer can be read.
     assert sent.stream or not wanted.stream
 

@@ -92,6 +92,25 @@ def _choices(events: tuple[StreamEvent, ...]) -> ChatCompletion:
     return ChatCompletion(whole.id, whole.model, whole.created, whole.choices)
 
 
+def test_an_event_that_is_no_json_is_not_passed_over(subject: Subject) -> None:
+    """What was in it is lost: an answer without it isn't whole."""
+    if not subject.streams_text and not subject.streams_lines:
+        return
+    completion, request = rich_answer(subject)
+    events = subject.stream(completion, request)
+    wanted = _choices(subject.events(*events))
+    for position, event in enumerate(events):
+        broken = re.sub(rb"(?m)^((?:data:)?\s*\{.*)\}\r?$", rb"\1", event)
+        if broken == event:
+            continue
+        heard = subject.events(*events[:position], broken, *events[position + 1 :])
+        if isinstance(check_ends_once(heard), Finished):
+            # After its end a choice has nothing to lose.
+            assert _choices(heard) == wanted, (
+                f"{broken!r} is no JSON and was passed over: the stream has `Failed` there"
+            )
+
+
 def test_nothing_comes_after_the_end(subject: Subject) -> None:
     parser = subject.adapter.stream_parser(subject.target)
     events = [*parser.feed(_stream(subject)), *parser.close()]

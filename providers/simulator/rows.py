@@ -49,7 +49,8 @@ class RowDialect:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.simulator.dialect.Dialect`."""
-        if not incoming.path.endswith("/chat/completions"):
+        rule = self.adapter.row.requests
+        if not incoming.path.endswith((rule.path, rule.prefill.path if rule.prefill is not None else rule.path)):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")

@@ -94,6 +94,23 @@ def test_a_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, t
     assert not (tmp_path / "dry").exists()
 
 
+def test_a_dry_run_tells_who_can_not_be_asked_and_reckons_nothing_for_them(
+    gateway: Command, folder: Path, tmp_path: Path
+) -> None:
+    """Whoever reads the estimate decides by it whether the run is worth its money."""
+    config = tmp_path / "gateway.yaml"
+    abroad = "  abroad: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}\n"
+    config.write_text(CONFIG.read_text("utf-8") + abroad, "utf-8")
+    asked = arguments(folder, "--dry-run")
+    asked[asked.index("--config") + 1] = str(config)
+    asked[asked.index("--candidates") + 1] = f"{CANDIDATES},abroad"
+    shown = gateway(*asked)
+    assert shown.status == 0, shown.err
+    assert re.search(r"^abroad: not asked: .* would leave the boundary of region 'cn'$", shown.out, re.MULTILINE)
+    assert not re.search(r"^abroad +[\d,]+ ", shown.out, re.MULTILINE)
+    assert "doubao-cn: asked under an evaluation permit, which waives: its approval" in shown.out
+
+
 def test_what_a_simulator_costs_needs_no_price_for_a_limit_in_money(
     gateway: Command, folder: Path, tmp_path: Path
 ) -> None:

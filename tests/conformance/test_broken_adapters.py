@@ -112,6 +112,14 @@ class SplittingLines(Parser):
         return super().feed(b"\n".join(line.encode() for line in data.decode("utf-8", "replace").split("\u2028")))
 
 
+class Skipping(Parser):
+    """Passes over what it can't read."""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        read = COMPATIBLE.stream_parser(Target("m", "", subject(GOOD).facts)).feed(data)
+        return () if any(isinstance(event, Failed) for event in read) else super().feed(data)
+
+
 class Raising(Parser):
     """Raises for what goes wrong, instead of saying so."""
 
@@ -401,6 +409,10 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         parsing(finished_anyway),
         streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
     ),
+    "an event that is no JSON is passed over": (
+        replace(GOOD, parser=lambda _: Skipping(lambda event: [event])),
+        streams.test_an_event_that_is_no_json_is_not_passed_over,
+    ),
     "the end comes twice": (
         parsing(lambda event: [event, event] if isinstance(event, Finished) else [event]),
         streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
@@ -609,9 +621,29 @@ def test_the_kit_sees_that_a_blank_line_is_no_json(blank: bytes, is_right: bool)
     if is_right:
         streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
         streams.test_unknown_fields_and_events_make_no_difference(one)
+        streams.test_an_event_that_is_no_json_is_not_passed_over(one)
         return
     with pytest.raises((Exception, pytest.fail.Exception)):
         streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
+
+
+class SkippingLines(Lines):
+    """Passes over a line that is no JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self._kept = b""
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        *lines, self._kept = (self._kept + data).split(b"\n")
+        return super().feed(b"".join(line + b"\n" for line in lines if line.endswith((b"}", b"]"))))
+
+
+def test_the_kit_sees_that_a_line_is_passed_over() -> None:
+    one = replace(subject(replace(GOOD, parser=lambda _: SkippingLines())), dialect=InLines("openai-compatible"))
+    streams.test_unknown_fields_and_events_make_no_difference(one)
+    with pytest.raises(AssertionError, match="is no JSON and was passed over"):
+        streams.test_an_event_that_is_no_json_is_not_passed_over(one)
 
 
 def test_the_kit_sees_that_a_stream_is_called_json() -> None:

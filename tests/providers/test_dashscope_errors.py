@@ -95,12 +95,19 @@ def test_the_client_never_sees_the_provider_s_words() -> None:
     assert failure.detail.endswith(": Incorrect key sk-1234")
 
 
-def test_a_wrong_path_is_a_wrong_request_and_names_the_catalogue() -> None:
-    """Case 54: nothing is tried again; the log says where to look."""
+def test_a_wrong_path_is_the_operator_s_mistake_and_the_log_names_the_catalogue() -> None:
+    """Case 54: nothing is tried again there; the log says where to look, and no client is blamed."""
     failure = classify(native("InvalidParameter", "url error, please check url！"), 400)
-    assert failure.kind is K.INVALID_REQUEST
-    assert failure.detail.startswith("url error, please check url！")
+    assert failure.kind is K.MODEL_NOT_FOUND
+    assert failure.detail.endswith(": url error, please check url！")
     assert "dashscope.toml" in failure.detail
+
+
+def test_a_wrong_request_has_the_provider_s_own_words_alone() -> None:
+    """They are shown to the client, who knows nothing of the catalogue."""
+    for said in ("top_p should be in (0, 1]", "the prompt says: url error, please check url！"):
+        failure = classify(native("InvalidParameter", said), 400)
+        assert (failure.kind, failure.detail) == (K.INVALID_REQUEST, said)
 
 
 def test_an_event_stream_labelled_json() -> None:

@@ -47,6 +47,7 @@ from providers.fitting import fit, needs_of
 from providers.folding import fold
 from providers.registry import load_registry
 from providers.simulator._row_rules import objections
+from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.registry import load_dialects
 from providers.simulator.rows import RowDialect, dialect_of
 
@@ -226,6 +227,17 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     )
     assert (body["temperature"], body["think"]) == (1, True)
     assert adapter.classify_error(dialect.write_error(FailureKind.QUOTA, 429)).kind is FailureKind.QUOTA
+
+
+def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
+    row = ROW.replace("[dialect.request]", '[dialect.request]\npath = "/talk"')
+    adapter, dialect = adapter_of(row), dialect_of(row)
+    wire = adapter.build_request(ASK, target(adapter, "acme-1"))
+    assert wire.path == "/v1/talk"
+    headers = {**dict(wire.headers), "x-acme-key": "any"}
+    assert dialect.read_request(IncomingRequest("POST", wire.path, "", headers, wire.body)).messages == ASK.messages
+    with pytest.raises(Refused, match="unknown path"):
+        dialect.read_request(IncomingRequest("POST", "/v1/chat/completions", "", headers, wire.body))
 
 
 def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> None:

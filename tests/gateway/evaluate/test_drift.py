@@ -69,6 +69,17 @@ def test_a_candidate_that_is_not_asked_any_more_or_given_up_is_worse(name: str) 
     assert moved(gone, report()) == {f"requirement {name}": False}
 
 
+def test_a_candidate_that_the_new_run_does_not_have_is_told() -> None:
+    two = report()
+    two["ranking"], two["candidates"] = ["one", "two"], two["candidates"] | {"two": report()["candidates"]["one"]}
+    assert moved(two, report()) == {"asked": True}
+    assert "worse: two, asked: 1 before, 0 now" in drift_in_words(drift(two, report()))
+    assert moved(report(), two) == {}
+    never_asked = dict.fromkeys(("performance", "compliance", "scalability"))
+    two["candidates"]["two"] = two["candidates"]["two"] | never_asked
+    assert moved(two, report()) == {}
+
+
 def test_what_people_asked_can_be_compared_as_well() -> None:
     def shadow(refused: int) -> dict[str, Any]:
         figures = {"answered": share(400, 400), "acceptable": None, "in_language": None, "refused": share(refused, 400)}
