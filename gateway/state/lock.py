@@ -53,7 +53,8 @@ class Lock:
 
     def tell(self, told: Mapping[str, object]) -> None:
         """Say this to who finds the directory taken, or left; raises StateError."""
-        data = json.dumps({"pid": os.getpid(), "config": self.config, **told}).encode()
+        kept = {"config": self.config} if self.config else {}
+        data = json.dumps({"pid": os.getpid(), **kept, **told}).encode()
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, data, 0)

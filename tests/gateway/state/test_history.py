@@ -100,6 +100,17 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     Lock(tmp_path).release()
 
 
+def test_which_file_was_served_last_outlives_who_served_it_and_who_only_looks(tmp_path: Path) -> None:
+    lock = Lock(tmp_path)
+    assert lock.config == ""
+    lock.tell({"config": "/etc/house.yaml", "admin": "http://127.0.0.1:8081"})
+    lock.release()
+    for _ in range(2):
+        lock = Lock(tmp_path)
+        assert (lock.config, holder_of(tmp_path)) == ("/etc/house.yaml", {"pid": os.getpid(), "config": lock.config})
+        lock.release()
+
+
 def test_what_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
     directory = tmp_path / "in" / "state"
     lock = Lock(directory)
