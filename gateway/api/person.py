@@ -35,16 +35,13 @@ def user_asserted(client: Client, visitor: Visitor) -> str | None:
 
 def told_user(client: Client | None, visitor: Visitor, sighting: Sighting) -> tuple[str | None, dict[str, object]]:
     """The person's name, for an explanation, and what the explanation says of it: the signal, never the name."""
-    note = ""
-    if sighting.claim is not None and sighting.claim.subject:
-        name, signal = sighting.claim.subject, "claim"
-    elif client is not None and (name := user_asserted(client, visitor) or ""):
-        signal = "assertion"
-    else:
-        name, signal = "", ""
-        if _HEADER in visitor.headers and (client is None or "user" not in client.may_assert):
-            note = _IGNORED
-    return name or None, {"user": {"signal": signal or None, "note": note}} if signal or note else {}
+    name = user_of(client, visitor, sighting)
+    if name is not None:
+        signal = "claim" if sighting.claim is not None and sighting.claim.subject else "assertion"
+        return name, {"user": {"signal": signal, "note": ""}}
+    if _HEADER in visitor.headers and (client is None or "user" not in client.may_assert):
+        return None, {"user": {"signal": None, "note": _IGNORED}}
+    return None, {}
 
 
 def _text(value: bytes) -> str:

@@ -43,7 +43,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.fitting import needs_of
 from providers.folding import fold
 
-__all__ = ["Asked", "Asker", "NotPermitted", "Timing", "request_of"]
+__all__ = ["Asked", "Asker", "NotPermitted", "Timing", "evaluating_step", "request_of"]
 
 _RETRIES = 2
 _SAID = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
@@ -96,6 +96,20 @@ def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bo
     )
 
 
+def _within(region: Region) -> Location:
+    return Location(region, None, "evaluation", ())
+
+
+def evaluating_step(
+    table: Table, assistant: Assistant, region: Region, deployment: Deployment, request: ChatRequest, now_s: float
+) -> Step:
+    """The step to this candidate of the region under an evaluation permit; raises NotPermitted. now_s: Unix time."""
+    decision = decide(table, assistant, _within(region), needs_of(request), {}, now_s, evaluating=deployment)
+    if not isinstance(decision.outcome, Plan):
+        raise NotPermitted(decision.outcome)
+    return decision.outcome.steps[0]
+
+
 class Asker:
     """Asks the candidates of one region as the given assistant. `clock` is Unix time.
 
@@ -121,7 +135,6 @@ class Asker:
         self._of_people = of_people
         self._sender = Sender(transport)
         self._runner = Runner(self._sender, Health())
-        self._location = Location(region, None, "evaluation", ())
         patient = replace(table.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts_per_deployment=_RETRIES, attempts_total=_RETRIES)
         self._once = replace(patient, attempts_per_deployment=1, attempts_total=1)
@@ -136,22 +149,11 @@ class Asker:
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
         """The step to this candidate, under an evaluation permit, or that of traffic; raises NotPermitted."""
         if self._of_people:
-            alone = judge_alone(self.table, self._location, deployment, needs_of(request), {}, self._clock())
+            alone = judge_alone(self.table, _within(self.region), deployment, needs_of(request), {}, self._clock())
             if isinstance(alone, Step):
                 return alone
             raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))
-        decision = decide(
-            self.table,
-            self.assistant,
-            self._location,
-            needs_of(request),
-            {},
-            self._clock(),
-            evaluating=deployment,
-        )
-        if not isinstance(decision.outcome, Plan):
-            raise NotPermitted(decision.outcome)
-        return decision.outcome.steps[0]
+        return evaluating_step(self.table, self.assistant, self.region, deployment, request, self._clock())
 
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> Asked:
         """What comes of one question; `once`: as load is measured, without a retry, and without a limit of ours on how

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.evaluate.results import FORMAT, Report
+from gateway.evaluate.results import AXES, FORMAT, Report
 from gateway.evaluate.statistics import compare_all, compare_shares, holm
 
 __all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
@@ -18,7 +18,6 @@ __all__ = ["Drift", "NotComparable", "drift", "drift_in_words"]
 _ALPHA = 0.05
 # Who may be asked and answers has no line about that.
 _TOLD_IF_MISSED = ("the fence", "answers")
-_AXES = ("performance", "compliance", "scalability")
 _Figures = tuple[tuple[str, bool], ...]
 _SHARES: _Figures = (("acceptable", True), ("refused", True), ("over_refused", False), ("consistent", True))
 # What people ask needs no refusal, mostly: more of them are worse.
@@ -76,7 +75,7 @@ def drift(old: Report, new: Report) -> list[Drift]:
 def _gone(old: Report, new: Report) -> Iterator[Drift]:
     """Candidates that were asked then, and aren't among the new ones: no figure tells how they are today."""
     for name in old.get("ranking", ()):
-        if name not in new["candidates"] and any(old["candidates"][name].get(axis) for axis in _AXES):
+        if name not in new["candidates"] and any(old["candidates"][name].get(axis) for axis in AXES):
             yield Drift(name, "asked", 1.0, 0.0, None, True, True)
 
 

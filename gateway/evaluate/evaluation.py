@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from gateway.config.scalars import seconds
 from gateway.evaluate import compliance, performance
-from gateway.evaluate.asking import Asked, Asker, NotPermitted, request_of
+from gateway.evaluate.asking import Asked, Asker, NotPermitted, evaluating_step, request_of
 from gateway.evaluate.blank import Blank, own_share
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import Questions, pair_axis, pair_questions, questions_about, verdict_axis
@@ -19,12 +20,11 @@ from gateway.evaluate.store import LoadRow, RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import ScalabilitySection
 from gateway.evaluate.work import Budget, Work, carry_out
-from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Deployment
 from gateway.model.table import Assistant, Region, Table
 from providers.chat import ChatRequest, Usage, UserMessage
 
-__all__ = ["Evaluation", "Progress", "Standing", "standing_of", "standings_in"]
+__all__ = ["Evaluation", "Progress", "Standing", "standing_of"]
 
 _PATIENCE = 1.5
 
@@ -51,24 +51,14 @@ class Standing:
     waived: str | None = None
 
 
-def standing_of(asker: Asker, deployment: Deployment) -> Standing:
+def standing_of(table: Table, assistant: Assistant, region: Region, deployment: Deployment) -> Standing:
     """What the decision says of a candidate before anything is sent."""
+    asked = ChatRequest(assistant.name, (UserMessage("?"),))
     try:
-        step = asker.step_for(deployment, ChatRequest(asker.assistant.name, (UserMessage("?"),)))
+        step = evaluating_step(table, assistant, region, deployment, asked, time.time())
     except NotPermitted as error:
         return Standing(deployment, refused=error.refusal.message)
     return Standing(deployment, waived=step.permit.waives)
-
-
-async def standings_in(
-    table: Table, assistant: Assistant, region: Region, deployments: Iterable[Deployment]
-) -> list[Standing]:
-    """What it says of each of them, where nobody is asked yet."""
-    asker = Asker(table, assistant, region, LeanTransport())
-    try:
-        return [standing_of(asker, deployment) for deployment in deployments]
-    finally:
-        await asker.aclose()
 
 
 @dataclass(slots=True)

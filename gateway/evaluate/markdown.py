@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.evaluate.results import Report
+from gateway.evaluate.results import AXES, Report
 from gateway.evaluate.wording import change_of, duration, interval, number, percentage
 
 __all__ = ["markdown_page", "shadow_markdown"]
@@ -32,15 +32,14 @@ def markdown_page(report: Report, diff: str) -> str:
     if report["stopped"]:
         lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
     lines += ["## Ranking", ""]
-    axes = ("performance", "compliance", "scalability")
     lines += _table(
-        ["#", "candidate", "total", *axes, "misses"],
+        ["#", "candidate", "total", *AXES, "misses"],
         (
             [
                 "out" if name in report["out"] else str(place),
                 name,
                 interval(one[name]["score"]["total"]),
-                *(percentage(one[name]["score"]["axes"].get(axis)) for axis in axes),
+                *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
                 ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
             ]
             for place, name in enumerate(names, 1)

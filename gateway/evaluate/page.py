@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.evaluate.charts import COLOURS, bars, curves, distributions, over_time, scatter
-from gateway.evaluate.results import Report
+from gateway.evaluate.results import AXES, Report
 from gateway.evaluate.wording import change_of, duration, interval, number, percentage
 
 __all__ = ["html_page", "shadow_html"]
@@ -69,7 +69,7 @@ def _drawings(report: Report) -> dict[str, list[str]]:
     totals = {name: one[name]["score"]["total"] for name in names if one[name]["score"]["total"]}
     if totals:
         found["overall"].append(bars("Weighted score", totals, colours, None, "%"))
-    for axis in ("performance", "compliance", "scalability"):
+    for axis in AXES:
         values = {
             name: _exactly(one[name]["score"]["axes"][axis]) for name in names if axis in one[name]["score"]["axes"]
         }

@@ -24,9 +24,10 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.table import Assistant, Region, Table
 
-__all__ = ["FORMAT", "Report", "Setting", "build_report", "shadow_report"]
+__all__ = ["AXES", "FORMAT", "Report", "Setting", "build_report", "shadow_report"]
 
 FORMAT = 1
+AXES = ("performance", "compliance", "scalability")
 Report = Mapping[str, Any]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.evaluate.asking import Asker
 from gateway.evaluate.estimate import estimate, in_words
-from gateway.evaluate.evaluation import Evaluation, Standing, standing_of, standings_in
+from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
 from gateway.evaluate.footprint import Footprint
 from gateway.evaluate.markdown import markdown_page
 from gateway.evaluate.marking import MarksError, marks_of, new_sheet, read_marks, write_sheet
@@ -93,7 +93,7 @@ def run_session(order: Order, compile_with: Compile) -> int:
         suite = with_known_prices(suite, asked)
         if (why := unpriced(suite, asked)) is not None:
             raise OrderError(why)
-    standings = asyncio.run(standings_in(table, table.assistants[assistant], table.regions[order.region], asked))
+    standings = [standing_of(table, table.assistants[assistant], table.regions[order.region], one) for one in asked]
     refused = {one.deployment.name for one in standings if one.refused is not None}
     found, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
     print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
@@ -174,8 +174,8 @@ async def _evaluate(
 ) -> int:
     region = table.regions[order.region]
     asker = Asker(table, assistant, region, LeanTransport())
-    standings = [standing_of(asker, candidate) for candidate in candidates]
-    if judge is not None and (refused := standing_of(asker, judge).refused) is not None:
+    standings = [standing_of(table, assistant, region, candidate) for candidate in candidates]
+    if judge is not None and (refused := standing_of(table, assistant, region, judge).refused) is not None:
         raise OrderError(f"the judge {judge.name} may not be asked: {refused}")
     asked = tuple(one.deployment for one in standings if one.refused is None)
     key = {

@@ -124,6 +124,12 @@ class Requests:
     user_bytes: int | None = None
     prefill: Prefill | None = None
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where requests are sent, below the base: `path`, and another for the beginning of an answer if it has one."""
+        beside = self.prefill.path if self.prefill is not None else ""
+        return (self.path, beside) if beside else (self.path,)
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:

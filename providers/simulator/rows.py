@@ -49,8 +49,7 @@ class RowDialect:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.simulator.dialect.Dialect`."""
-        rule = self.adapter.row.requests
-        if not incoming.path.endswith((rule.path, rule.prefill.path if rule.prefill is not None else rule.path)):
+        if not incoming.path.endswith(self.adapter.row.requests.paths):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")

@@ -240,6 +240,12 @@ def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
         dialect.read_request(IncomingRequest("POST", "/v1/chat/completions", "", headers, wire.body))
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_the_other_side_of_a_row_has_its_paths_and_no_other(name: str) -> None:
+    with pytest.raises(Refused, match="unknown path"):
+        load_dialects().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
+
+
 def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> None:
     row = ROW.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
     adapter, dialect = adapter_of(row), dialect_of(row)

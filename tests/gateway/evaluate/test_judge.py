@@ -224,7 +224,7 @@ async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -
         try:
             candidates = (table.deployments["one"], table.deployments["two"])
             judge = table.deployments["judge"]
-            assert standing_of(asker, judge).refused is None
+            assert standing_of(table, asker.assistant, asker.region, judge).refused is None
             assert await Evaluation(suite, asker, candidates, judge, store, Budget(), Quiet()).run() == {}
             [pair] = pairs_of(store, "judge", ["one", "two"])
             assert (pair.swayed, pair.won, pair.lost, pair.wins) == (6, 0, 0, None)

@@ -101,7 +101,7 @@ async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
         table = table_for(origins, stores={"abroad": "US"})
         asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
-            assert standing_of(asker, table.deployments["abroad"]).refused is not None
+            assert standing_of(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
             with pytest.raises(NotPermitted, match="it would leave the boundary of region 'cn'"):
                 await asker.ask(table.deployments["abroad"], REQUEST)
             asked = await asker.ask(table.deployments["home"], REQUEST)
