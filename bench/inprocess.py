@@ -16,11 +16,11 @@ from uvicorn.server import ServerState
 
 from bench.config import ENVIRON, chat_body, client_headers, production_config
 from bench.stub import Answers
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
-from gateway.config.load import parse_document
+from gateway.config.loading import parse_document
 from gateway.execution.transports import LeanTransport, allow
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from gateway.server.serve import server_config
 from providers.registry import load_registry
 from providers.transport.connection import Connection
@@ -45,7 +45,7 @@ _CHUNKED_EVENT = re.compile(rb"[0-9a-f]+\r\n(data: \{[^\n]+)\}\n\n\r\n")
 _PADDING = b"bK7xq0ZtR2mVw9Pc"
 
 
-def bench_table(text: str | None = None) -> Table:
+def bench_table(text: str | None = None) -> ConfigVersion:
     """The compiled config of the bench, or of this text."""
     document = parse_document((text or production_config(PORTS)).encode(), "bench.yaml", ENVIRON)
     return compile_config(document, registry=load_registry()).table
@@ -122,7 +122,7 @@ class _Memory(asyncio.Transport):
 class InProcess:
     """One client's connection to one gateway, which has one connection to a provider. Made inside a running loop."""
 
-    def __init__(self, table: Table, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
+    def __init__(self, table: ConfigVersion, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
         """`app`, given the gateway's transport to its providers, makes another application than our gateway;
         `protocol` is another one than our server's."""
         self._loop = asyncio.get_running_loop()

@@ -25,11 +25,11 @@ from bench.config import production_config
 from bench.inprocess import PORTS, InProcess, bench_table, provider_answers, request_bytes
 from bench.report import table_of
 from bench.stops import stops
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.deadline import TimeLimit
 from gateway.execution.transports import LeanTransport
+from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
-from gateway.model.table import Table
 from gateway.server.serve import run
 from gateway.telemetry.log import configure
 
@@ -46,7 +46,7 @@ class Variant:
 
     name: str
     switch: Callable[[], AbstractContextManager[object]] = nullcontext
-    table: Callable[[], Table] = bench_table
+    table: Callable[[], ConfigVersion] = bench_table
     app: Callable[[Any], Any] | None = None
     protocol: Any = None
     bare: bool = False
@@ -118,7 +118,7 @@ def _timeless() -> Iterator[None]:
         yield
 
 
-def _edgeless_table() -> Table:
+def _edgeless_table() -> ConfigVersion:
     """No edge is asked where a request comes from: every one is the eu region's."""
     lines = production_config(PORTS).splitlines()
     kept = [line for line in lines if not line.startswith(("  signals:", "  edges:"))]

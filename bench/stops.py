@@ -16,21 +16,20 @@ from gateway.api.headers import response_lines
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.deadline import Deadline
 from gateway.execution.send import check
-from gateway.model.attempt import Attempt
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
-from gateway.model.record import Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.policy.fence import still_permitted
 from gateway.policy.location import resolve
 from gateway.policy.routing import decide
 from gateway.service.journey import find_assistant
 from gateway.telemetry.log import log_requests
-from providers.adapter import WireResponse
 from providers.auth import apply
 from providers.chat import StreamEvent
 from providers.codec import decode_request, encode_completion
 from providers.exchange import AnswerReader, read_answer
-from providers.fitting import needs_of
+from providers.needs import needs_of
+from providers.wire import WireResponse
 
 __all__ = ["Stop", "stops"]
 
@@ -87,7 +86,7 @@ def _plan_and_send() -> Iterator[Stop]:
     record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
     record.first_s = record.total_s = 0.5
     record.usage = completion.usage
-    record.attempts.append(Attempt(deployment.name, deployment.provider, deployment.model, 0.5, None))
+    record.attempts.append(AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.5, None))
     ended = [(record, time.time())]
 
     yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))

@@ -8,8 +8,6 @@ import select
 import stat
 from typing import BinaryIO
 
-__all__ = ["is_there", "open_file", "read_given", "stands_at"]
-
 _PIECE_BYTES = 64 * 1024
 
 

@@ -15,8 +15,6 @@ import maxminddb
 from gateway.files import open_file
 from gateway.model.signals import AddressReport
 
-__all__ = ["GeoIpError", "GeoIpFile", "read_geoip"]
-
 _MAX_BYTES = 1024 * 1024 * 1024
 _REMEMBERED = 16_384
 # What a reader raises on a file whose parts point astray; a whole file raises none of them.

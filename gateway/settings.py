@@ -12,9 +12,6 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "SettingsError", "read_settings"]
-
-
 _SECRET = ("admin_token",)
 
 

@@ -1,8 +1,4 @@
-"""Ed25519 keys and what is signed with them: the one home of `cryptography`'s signatures in the gateway.
-
-What is signed travels as a compact JWS (RFC 7515) with `EdDSA` (RFC 8037), so that any JOSE library can check it. A
-public key is written `ed25519:BASE64`, on one line; a private key is a PEM file (PKCS 8).
-"""
+"""Ed25519 keys and signatures, and the signature on the plan of a change."""
 
 from __future__ import annotations
 
@@ -27,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.files import read_given
 
-__all__ = ["BadSignature", "KeyUnusable", "PublicKey", "Signer", "new_key", "verify"]
-
 _PREFIX = "ed25519:"
+
+
 _PUBLIC = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
+
+
 _MOST_BYTES = 64 * 1024
 
 
@@ -150,3 +148,29 @@ def _decode(text: str) -> bytes:
     if re.fullmatch(r"[A-Za-z0-9_-]*", text) is None:
         raise ValueError("no base64url")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+PLAN_KIND = "gateway-plan"
+
+
+def sign_plan(signer: Signer, before: str, after: str) -> str:
+    """The signature that lets the second config take the place of the first; both by their content hashes."""
+    return signer.sign(PLAN_KIND, {"before": before, "after": after})
+
+
+def signer_of(jws: str, admin_keys: Iterable[str], before: str, after: str) -> str:
+    """Which of the admins' keys signed this very step, by its id; raises BadSignature."""
+    payload, key = verify(jws, PLAN_KIND, _usable(admin_keys))
+    if (payload.get("before"), payload.get("after")) != (before, after):
+        raise BadSignature("it signs another step, from another config or to another one")
+    return key.id
+
+
+def _usable(texts: Iterable[str]) -> list[PublicKey]:
+    keys: list[PublicKey] = []
+    for text in texts:
+        try:
+            keys.append(PublicKey.parse(text))
+        except KeyUnusable:
+            continue
+    return keys

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, mend_surrogates, read_str
 from providers.rate_limits import LimitHeaders, read_limits, wait_s
 from providers.retry_after import retry_after_s
+from providers.wire import WireResponse
 
 __all__ = [
     "MESSAGES",

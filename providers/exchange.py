@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from providers.adapter import Adapter, StreamParser, Target, WireResponse
+from providers.adapter import Adapter, StreamParser, Target
 from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
 from providers.classify import failure, is_html, request_id_of
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -20,6 +20,7 @@ from providers.folding import fold, unfold
 from providers.made_call_ids import named_by_moment, with_named_calls
 from providers.stops import StopTrimmer, stops_left_in, trimmed
 from providers.values import changer
+from providers.wire import WireResponse
 
 __all__ = ["MAX_BODY_BYTES", "TOO_LARGE", "AnswerReader", "comes_in_events", "read_answer"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 from gateway.config.compile import compile_config
-from gateway.config.load import parse_document
-from gateway.model.table import Table
+from gateway.config.loading import parse_document
+from gateway.model.config_version import ConfigVersion
 from providers.registry import load_registry
 
 __all__ = ["KEYS", "WORLD", "table_of"]
@@ -54,7 +54,7 @@ for _name, _digit in (("APP", "a"), ("BACKEND", "b"), ("SHOP", "c")):
     WORLD = WORLD.replace(f"sha256:{_name}", f"sha256:{_digit * 64}")
 
 
-def table_of(text: str, environ: dict[str, str] | None = None) -> Table:
+def table_of(text: str, environ: dict[str, str] | None = None) -> ConfigVersion:
     """The table that this YAML compiles to; raises ConfigRejected."""
     environ = KEYS if environ is None else environ
     document = parse_document(dedent(text).encode(), "test.yaml", environ)

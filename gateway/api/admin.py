@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api.control import Control
-from gateway.api.guard import Guard
+from gateway.api.admin_control import Control, Guard, readiness, readiness_word
 from gateway.api.on_demand import OnDemand
 from gateway.api.plain import Answer, answer_json
 from gateway.api.probe import Application, Probe, ProbesFirst, alive
-from gateway.api.readiness import readiness, readiness_word
 from gateway.api.unread import CloseUnread
-
-__all__ = ["build_admin"]
 
 
 def build_admin(control: Control, guard: Guard) -> Application:

@@ -11,22 +11,18 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
+from gateway.api.admin_control import Control, Guard, reload_report, unavailable_by_deployment
 from gateway.api.body import parse_json
-from gateway.api.control import Control
 from gateway.api.errors import ApiError
-from gateway.api.guard import Guard
 from gateway.api.probe import Probe
-from gateway.api.readiness import reload_report, unwell_by_deployment
-from gateway.api.routes import NO_TELEMETRY, add_errors, named_assistant
-from gateway.model.decision import Unwell
+from gateway.api.public_routes import NO_TELEMETRY, add_errors, named_assistant
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.decision import Unavailable
 from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
-from gateway.model.table import Assistant, Client, Table
 from gateway.policy.location import Sighting
 from gateway.service.explain import explain, sighting_from
 from gateway.service.journey import AssistantNotFound, assistants_of
 from providers.territories import TerritoryError
-
-__all__ = ["build_admin_routes"]
 
 _LONGEST_NAME = 120
 _MOST_BODY_BYTES = 64 * 1024
@@ -140,13 +136,13 @@ def _explain(
     everywhere = _everywhere(status.workers)
     explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s, user=user)
     unwell = {
-        "benched": unwell_by_deployment(status.workers, by_breaker=False),
-        "breakers": unwell_by_deployment(status.workers, by_breaker=True),
+        "benched": unavailable_by_deployment(status.workers, by_breaker=False),
+        "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
     return {**explained, "client": client, **unwell}
 
 
-def _client(table: Table, name: str | None) -> Client | None:
+def _client(table: ConfigVersion, name: str | None) -> Client | None:
     if name is None:
         return None
     found = next((client for client in table.clients.values() if client.name == name), None)
@@ -156,7 +152,7 @@ def _client(table: Table, name: str | None) -> Client | None:
     return found
 
 
-def _assistant(table: Table, caller: Client | None, name: str | None) -> Assistant:
+def _assistant(table: ConfigVersion, caller: Client | None, name: str | None) -> Assistant:
     """See named_assistant; who asks here has no key, and no list of models."""
     try:
         return named_assistant(table, caller, name)
@@ -174,7 +170,7 @@ def _sighting(territory: str | None) -> Sighting:
         raise ApiError("invalid_request", str(error), "territory") from None
 
 
-def _everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unwell]:
+def _everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
     told = [worker.unwell for worker in workers if worker.answers]
     if not told:
         return {}

@@ -9,8 +9,6 @@ from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, 
 from providers.chat import ChatCompletion, ChoiceFinish, Opened, StreamEvent, TextDelta, TextRun, Usage
 from providers.codec import encode_completion
 
-__all__ = ["LabelledEncoder", "encode_answer", "encoder_for"]
-
 
 def encode_answer(
     completion: ChatCompletion, labelling: Labelling | None, request_id: str, model: str | None = None

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 from gateway.api.door import Visitor, claims_of, edge_at, sighting_of
 from gateway.api.line import SameHead
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.edge import ASSERTION
 from gateway.model.location import Location
-from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, Sighting
-
-__all__ = ["Arrival", "arrived_before", "remember_arrival"]
 
 # One is remembered for each connection: a caller must not choose how much that is.
 _MOST_REMEMBERED_BYTES = 2048
@@ -28,13 +26,13 @@ class Arrival:
     visitor: its length is that of the request that was judged, and another one's here.
     """
 
-    table: Table
+    table: ConfigVersion
     visitor: Visitor
     client: Client | None
     sighting: Sighting
     location: Location
 
-    def brought_more(self, now: Table) -> bool:
+    def brought_more(self, now: ConfigVersion) -> bool:
         """Whether something came along that tells a place by another table, and which this one did not ask for: nobody
         has judged it. An edge whose secret alone was replaced tells the same."""
         rules, before, visitor = now.location, self.table.location, self.visitor
@@ -51,7 +49,7 @@ class Arrival:
         told = sighting_of(now, visitor)
         return told.edge is not None or told.edge_note is EdgeNote.UNPROVEN
 
-    def has_same_edge(self, now: Table) -> bool:
+    def has_same_edge(self, now: ConfigVersion) -> bool:
         """Whether its peer is the same edge by another table, or none by either; whatever became of other edges."""
         edge, was = edge_at(now, self.visitor), edge_at(self.table, self.visitor)
         if edge is None or was is None:
@@ -59,7 +57,7 @@ class Arrival:
         return edge.identity == was.identity
 
 
-def arrived_before(head: SameHead | None, table: Table) -> Arrival | None:
+def arrived_before(head: SameHead | None, table: ConfigVersion) -> Arrival | None:
     """What this table made of this head before, if anything."""
     arrival: Arrival | None = head.made if head is not None else None
     return arrival if arrival is not None and arrival.table is table else None

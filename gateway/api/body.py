@@ -17,20 +17,6 @@ from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
 from providers.codec.plain_request import plain_request
 from providers.json_values import holds_beside_texts
 
-__all__ = [
-    "MOST_REQUESTS",
-    "BodyLimits",
-    "ClientGone",
-    "StreamLimit",
-    "announces_body",
-    "check_content_headers",
-    "drain",
-    "is_little",
-    "parse_json",
-    "read_body",
-    "read_request",
-]
-
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BODIES_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 5_000

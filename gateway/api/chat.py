@@ -21,13 +21,7 @@ from gateway.api.body import (
     read_request,
 )
 from gateway.api.consent import consent_said
-from gateway.api.door import (
-    Visitor,
-    authenticate,
-    headers_of,
-    request_id_of,
-    timeout_s_of,
-)
+from gateway.api.door import Visitor, authenticate, headers_of, request_id_of, timeout_s_of
 from gateway.api.errors import ApiError
 from gateway.api.exchange import Exchange
 from gateway.api.guesses import KeyGuesses
@@ -36,10 +30,10 @@ from gateway.api.person import user_of
 from gateway.api.place import locate, placed, sighted, voice_of
 from gateway.api.trace_context import begin_trace, trace_of
 from gateway.execution.deadline import Deadline, Sweep
-from gateway.model.consent import NOTHING_SAID
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.consent import NO_STATEMENT
 from gateway.model.location import Location
 from gateway.model.record import Record
-from gateway.model.table import Client, Table
 from gateway.policy.labels import labelling_of
 from gateway.policy.location import Sighting
 from gateway.service.journey import Journeys
@@ -47,8 +41,6 @@ from gateway.service.shadows import Shadows
 from gateway.service.speaking import spoken
 from gateway.service.transcript import transcript
 from providers.chat import ChatRequest
-
-__all__ = ["CHAT_PATH", "ChatEndpoint"]
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -121,7 +113,7 @@ class ChatEndpoint:
         """How many of them are streams."""
         return self._streams.open
 
-    async def _serve(self, scope: Any, table: Table, exchange: Exchange) -> None:
+    async def _serve(self, scope: Any, table: ConfigVersion, exchange: Exchange) -> None:
         record, body = exchange.record, None
         arrival = arrived_before(exchange.head, table)
         if arrival is not None and (body := exchange.begin_body()) is not None:
@@ -155,7 +147,7 @@ class ChatEndpoint:
                 exchange.shown_model = assistant.name
             exchange.watch_for_leaving(deadline.task)
             voice = exchange.voice = voice_of(location, visitor)
-            said = consent_said(table, client, visitor, sighting) if table.recipients else NOTHING_SAID
+            said = consent_said(table, client, visitor, sighting) if table.recipients else NO_STATEMENT
             user = user_of(client, visitor, sighting)
             answer = await self._journeys.answer(
                 table, client, location, request, deadline, record, voice, user, said, arrival
@@ -197,7 +189,7 @@ class ChatEndpoint:
         except TimeoutError:
             await exchange.cut_off()
 
-    async def _judge(self, scope: Any, table: Table, exchange: Exchange) -> Arrival:
+    async def _judge(self, scope: Any, table: ConfigVersion, exchange: Exchange) -> Arrival:
         """Who asks and from where, by a head that nobody has judged yet; raises what either is refused with."""
         visitor = exchange.unread = headers_of(scope)
         self._greet(table, visitor, exchange.record)
@@ -216,7 +208,7 @@ class ChatEndpoint:
         remember_arrival(exchange.head, arrival)
         return arrival
 
-    async def _begin_anew(self, table: Table, visitor: Visitor, exchange: Exchange) -> Arrival:
+    async def _begin_anew(self, table: ConfigVersion, visitor: Visitor, exchange: Exchange) -> Arrival:
         """Who asks and where it comes from, where the config has changed while the body came in.
 
         Nothing is decided yet, so the new config decides it all, and what the old one made of it is not told. Against
@@ -231,7 +223,7 @@ class ChatEndpoint:
         return Arrival(table, visitor, client, *await self._seek(table, client, visitor, record))
 
     async def _seek(
-        self, table: Table, client: Client | None, visitor: Visitor, record: Record
+        self, table: ConfigVersion, client: Client | None, visitor: Visitor, record: Record
     ) -> tuple[Sighting, Location]:
         """Where it comes from; raises what a place that gets no answer is told."""
         sighting = await sighted(table, visitor, self._journeys.signals)
@@ -240,7 +232,7 @@ class ChatEndpoint:
             raise refused
         return sighting, record.location
 
-    def _greet(self, table: Table, visitor: Visitor, record: Record) -> None:
+    def _greet(self, table: ConfigVersion, visitor: Visitor, record: Record) -> None:
         """By what the request is known in logs and traces; raises ApiError where too many are here already."""
         record.request_id = request_id_of(visitor)
         if self.in_flight > self._most_requests:

@@ -14,9 +14,7 @@ import orjson
 
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.plain import send_whole
-from gateway.model.table import Cors
-
-__all__ = ["crossing"]
+from gateway.model.config_version import Cors
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

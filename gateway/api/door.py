@@ -18,24 +18,10 @@ from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
 from gateway.api.forwarded import Address, parse_address, read_client_ip
+from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.edge import ASSERTION, Edge, EdgeSecret
 from gateway.model.signals import AddressReport
-from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
-from gateway.policy.memo import remember
-
-__all__ = [
-    "Visitor",
-    "address_of",
-    "authenticate",
-    "claims_of",
-    "edge_at",
-    "headers_of",
-    "key_digest",
-    "request_id_of",
-    "sighting_of",
-    "timeout_s_of",
-]
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_HEADER_BYTES = 64 * 1024
@@ -131,7 +117,7 @@ def timeout_s_of(visitor: Visitor) -> float:
     return int(value) / 1000
 
 
-def authenticate(table: Table, visitor: Visitor) -> Client | None:
+def authenticate(table: ConfigVersion, visitor: Visitor) -> Client | None:
     """The client whose key this is; None where the config asks for no keys. Raises ApiError."""
     if visitor.header_bytes > _MAX_HEADER_BYTES:
         raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
@@ -154,7 +140,7 @@ def authenticate(table: Table, visitor: Visitor) -> Client | None:
     return client
 
 
-def key_digest(table: Table, visitor: Visitor) -> str:
+def key_digest(table: ConfigVersion, visitor: Visitor) -> str:
     """What tells this caller's key from every other; empty where no key is asked for. Raises ApiError, as above."""
     return _hash(_key_of(visitor)) if table.clients and not table.demo else ""
 
@@ -193,7 +179,7 @@ def _no_key(message: str) -> ApiError:
     return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
-def _only_from_here(table: Table, visitor: Visitor) -> None:
+def _only_from_here(table: ConfigVersion, visitor: Visitor) -> None:
     """Without client keys this gateway is for its own machine: not for what a proxy brings from elsewhere."""
     address = _address(visitor.peer)
     if address is None or not address.is_loopback:
@@ -217,7 +203,7 @@ def _only_from_here(table: Table, visitor: Visitor) -> None:
         )
 
 
-def sighting_of(table: Table, visitor: Visitor) -> Sighting:
+def sighting_of(table: ConfigVersion, visitor: Visitor) -> Sighting:
     """What the headers say about the place: those of a trusted peer for that, and any assertion."""
     asserted = visitor.all(ASSERTION.encode())
     edges = table.location.edges
@@ -241,7 +227,7 @@ def claims_of(visitor: Visitor) -> tuple[str, ...]:
     return visitor.all(b"x-gateway-claim")
 
 
-def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
+def address_of(table: ConfigVersion, visitor: Visitor) -> Address | AddressReport:
     """The person's address: the peer's, or what a trusted edge says; or why there is none."""
     edge = edge_at(table, visitor)
     if edge is None:
@@ -255,7 +241,7 @@ def address_of(table: Table, visitor: Visitor) -> Address | AddressReport:
     return read_client_ip(header or "", values, table.location.hops)
 
 
-def edge_at(table: Table, visitor: Visitor) -> Edge | None:
+def edge_at(table: ConfigVersion, visitor: Visitor) -> Edge | None:
     """The edge that the peer is, if it is one."""
     edges = table.location.edges
     return remember(table, ("edge", visitor.peer), lambda: _edge_of(edges, visitor.peer)) if edges else None

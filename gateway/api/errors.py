@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
-from gateway.model.attempt import Attempt
 from gateway.model.consent import ConsentRequest
+from gateway.model.record import AttemptRecord
 from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
-
-__all__ = ["STATUS", "ApiError", "blocking_link", "encode_error", "from_domain"]
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -110,7 +108,7 @@ def encode_error(error: ApiError) -> dict[str, object]:
     return {"error": {**body, **error.extra}}
 
 
-def from_domain(error: Exception, attempts: list[Attempt], *, quoting: bool = True) -> ApiError:
+def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:
     """The outward form of what the inner layers raise on purpose; anything else is our own fault.
 
     quoting: whether the provider's words on a wrong request may be shown: they mostly name the model.
@@ -162,7 +160,7 @@ def _encode_consent(asked: ConsentRequest) -> dict[str, object]:
     }
 
 
-def _from_exhausted(error: PlanExhausted, attempts: list[Attempt], *, quoting: bool) -> ApiError:
+def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quoting: bool) -> ApiError:
     failure = error.failure
     # Steps that a reload or a breaker has taken out while the request was under way: nobody has failed it.
     nobody = failure.kind is FailureKind.UNAVAILABLE and not attempts
@@ -184,7 +182,7 @@ def _from_exhausted(error: PlanExhausted, attempts: list[Attempt], *, quoting: b
     return ApiError(code, message, param, retry_after_s, headers, extra)
 
 
-def _attempt(attempt: Attempt) -> dict[str, object]:
+def _attempt(attempt: AttemptRecord) -> dict[str, object]:
     failure = attempt.failure
     return {
         "deployment": attempt.deployment,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ANSWERS", "DISCLOSURE", "MESSAGES", "MODEL_ENTRY", "RECEIPT", "REQUESTS", "STREAM"]
-
 _HELLO: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}]}
 _WEATHER = {
     "type": "function",

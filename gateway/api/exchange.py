@@ -23,11 +23,9 @@ from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.execution.deadline import Deadline
 from gateway.execution.stream import AnswerStream, all_of, pass_on
 from gateway.model.record import Record
-from gateway.model.speech import Voice
+from gateway.model.region_text import Locale
 from gateway.policy.labels import Labelling
 from providers.chat import ChatCompletion
-
-__all__ = ["Exchange"]
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
@@ -59,7 +57,7 @@ class Exchange:
     is_counted = False
     deadline: Deadline | None = None
     taken: Taken | None = None
-    voice: Voice | None = None
+    voice: Locale | None = None
     labelling: Labelling | None = None
     shown_model: str | None = None
     blocked_by: str | None = None

@@ -13,8 +13,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from gateway.model.edge import Network
 from gateway.model.signals import AddressReport
 
-__all__ = ["Address", "parse_address", "read_client_ip"]
-
 Address = IPv4Address | IPv6Address
 # The whole addresses of an interface have a port here, and IPv6 has no brackets: the last colon is the port's (AWS,
 # "Add CloudFront request headers").

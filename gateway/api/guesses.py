@@ -13,10 +13,8 @@ from collections.abc import Callable
 
 from gateway.api.door import Visitor, address_of, authenticate
 from gateway.api.errors import ApiError
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.signals import AddressReport
-from gateway.model.table import Client, Table
-
-__all__ = ["MOST_WRONG_KEYS", "KeyGuesses"]
 
 MOST_WRONG_KEYS = 60
 """So many from one address in a minute are mistakes; more are guesses."""
@@ -33,7 +31,7 @@ class KeyGuesses:
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
 
-    def authenticate(self, table: Table, visitor: Visitor) -> Client | None:
+    def authenticate(self, table: ConfigVersion, visitor: Visitor) -> Client | None:
         """As `door.authenticate`; raises ApiError (rate_limited) for one wrong key too many."""
         try:
             return authenticate(table, visitor)
@@ -68,7 +66,7 @@ def _brings_a_key(visitor: Visitor) -> bool:
     return b"authorization" in visitor.headers or b"x-api-key" in visitor.headers
 
 
-def _place_of(table: Table, visitor: Visitor) -> str:
+def _place_of(table: ConfigVersion, visitor: Visitor) -> str:
     """The person's address where a trusted edge tells it, else the peer's."""
     address = address_of(table, visitor)
     if isinstance(address, AddressReport):

@@ -10,9 +10,6 @@ from functools import lru_cache
 from gateway.api.limits import allowance_headers
 from gateway.model.record import Record
 
-__all__ = ["pairs_of", "response_lines"]
-
-
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 

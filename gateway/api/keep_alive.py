@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-__all__ = ["COMMENT", "KeepAlive"]
-
 COMMENT = b": keep-alive\n\n"
 
 

@@ -15,10 +15,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from gateway.model.table import Limits
+from gateway.model.config_version import ClientLimitRule
 from gateway.policy.pace import spend
-
-__all__ = ["ROWS", "Ledger", "Row", "open_shared_memory"]
 
 ROWS = 4096
 _PROBES = 64
@@ -157,7 +155,7 @@ class Row:
         self._cells, self._start, self._lock = self._ledger.place(self._tag, now_ns)
         self._cells[self._start + _TAG] = self._tag
 
-    def take(self, limits: Limits, now_ns: int) -> Taken:
+    def take(self, limits: ClientLimitRule, now_ns: int) -> Taken:
         """Count one request more, if the limits leave one."""
         if self._cells[self._start + _TAG] != self._tag:
             # It had nothing to say, and another client needed the place.

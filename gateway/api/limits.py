@@ -8,11 +8,9 @@ from collections.abc import Callable
 
 from gateway.api.errors import ApiError, whole_seconds
 from gateway.api.ledger import ROWS, Ledger, Row, Taken
+from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
-from gateway.model.table import Client, Limits
 from gateway.policy.pace import remaining
-
-__all__ = ["ClientLimits", "allowance_headers"]
 
 _NS = 1_000_000_000
 
@@ -26,7 +24,7 @@ class ClientLimits:
         self._clock = clock
         self._rows: dict[str, Row] = {}
 
-    def take(self, client: Client, limits: Limits, record: Record) -> Taken:
+    def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Taken:
         """Leave for one request, to be given back at its end; raises ApiError (rate_limited).
 
         Either way the record gets what the client has left.

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["HEAD", "LINE", "NOT_TAKEN", "Cycle", "Line", "SameHead"]
-
 LINE = "gateway.line"
 """Where our server puts it: this key of an ASGI scope's `extensions`."""
 HEAD = "gateway.head"

@@ -14,8 +14,6 @@ import orjson
 
 from gateway.api.errors import ApiError
 
-__all__ = ["check_names"]
-
 _MOST_TO_NAME_BYTES = 1024 * 1024
 _PLAIN = re.compile("[A-Za-z0-9_-]{1,64}")
 

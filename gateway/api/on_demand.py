@@ -9,8 +9,6 @@ from typing import Any
 from gateway.api.plain import error_answer, send_answer
 from gateway.api.probe import Application
 
-__all__ = ["OnDemand"]
-
 
 class OnDemand:
     """ASGI. build: imports and makes the application; run in a thread, so that the loop serves on meanwhile.

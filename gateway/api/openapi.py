@@ -10,9 +10,7 @@ from typing import Any, get_args
 from gateway.api.errors import STATUS, ApiError, encode_error
 from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, RECEIPT, REQUESTS, STREAM
 from gateway.model.approval import ApprovalKind
-from gateway.model.speech import Show
-
-__all__ = ["CHAT_OPERATION", "COMPONENTS", "DEMO_PLACE", "HEALTH_OPERATIONS", "RESPONSES", "SECURITY"]
+from gateway.model.region_text import Show
 
 _ERROR = {
     "type": "object",

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
-from gateway.model.table import Client
+from gateway.model.config_version import Client
 from gateway.policy.location import Sighting
-
-__all__ = ["told_user", "user_asserted", "user_of"]
 
 _HEADER = b"x-gateway-user"
 _IGNORED = "ignored: this key may not assert a user"

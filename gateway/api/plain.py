@@ -11,8 +11,6 @@ import orjson
 from gateway.api.door import headers_of, request_id_of
 from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
 
-__all__ = ["Answer", "answer_json", "error_answer", "method_refused", "send_answer", "send_whole"]
-
 Send = Callable[[Any], Any]
 
 

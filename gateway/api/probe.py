@@ -8,8 +8,6 @@ from typing import Any
 from gateway.api.errors import ApiError
 from gateway.api.plain import Answer, answer_json, error_answer, method_refused, send_answer
 
-__all__ = ["Application", "Probe", "ProbesFirst", "alive", "health_probes"]
-
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Coroutine[Any, Any, None]]
 _ALIVE = answer_json({"status": "ok"})
 _READY = answer_json({"status": "ready"})

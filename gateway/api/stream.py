@@ -33,8 +33,6 @@ from providers.codec.answer import OUTWARD_FINISH, encode_usage
 from providers.codec.call_ids import join_call_id
 from providers.json_values import dumps_texts
 
-__all__ = ["ChunkEncoder", "encode_stream_error"]
-
 DONE = b"data: [DONE]\n\n"
 
 

@@ -11,8 +11,6 @@ import re
 from gateway.api.door import Visitor
 from gateway.model.trace import TraceContext
 
-__all__ = ["begin_trace", "trace_of"]
-
 # Later versions may be longer; their beginning is read as today's (section 3.2.4).
 _PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")

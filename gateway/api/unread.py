@@ -8,8 +8,6 @@ from typing import Any
 
 from gateway.api.body import announces_body, drain
 
-__all__ = ["CloseUnread"]
-
 _Message = dict[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]

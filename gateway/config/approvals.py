@@ -1,23 +1,18 @@
-"""Approvals: which authority lets a deployment serve which region, and how long still.
-
-That one is over is a warning here, and a decision at request time. Numbers are judged by the form that their authority
-gives them, where it is known.
-"""
+"""Compile the approvals and consent rules of a deployment."""
 
 from __future__ import annotations
 
 import re
 from datetime import date
 
-from gateway.config.findings import Findings
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.sections.routing import ApprovalSection
-from gateway.config.validate import Draft
+from gateway.config.endpoints import Endpoint
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.schema.routing import ApprovalSection, DeploymentSection
+from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Approval, Days, terms_of, why_unapproved
+from gateway.model.config_version import Region
+from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
-from gateway.model.table import Region
-
-__all__ = ["compile_approvals", "warn_if_unapproved"]
 
 # The Cyberspace Administration of China's published lists of filings (cac.gov.cn, as of 2026-11-20) have these forms; a
 # registration's number has none that is published.
@@ -29,7 +24,7 @@ _FORMS = {
 
 def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
     """The approvals of a deployment."""
-    path: Path = ("deployments", name, "approvals")
+    path: KeyPath = ("deployments", name, "approvals")
     sections = draft.config.deployments[name].approvals
     compiled = tuple(_approval(draft, findings, (*path, index), section) for index, section in enumerate(sections))
     for term in terms_of({name: compiled}, days):
@@ -40,7 +35,7 @@ def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -
     return compiled
 
 
-def warn_if_unapproved(findings: Findings, path: Path, deployment: Deployment, region: Region) -> None:
+def warn_if_unapproved(findings: Findings, path: KeyPath, deployment: Deployment, region: Region) -> None:
     """Say of a deployment that an authority has to let serve the region that no approval of it is recorded."""
     if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
         name = deployment.name
@@ -54,7 +49,7 @@ def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> i
     return ends.index((region, last_day))
 
 
-def _approval(draft: Draft, findings: Findings, path: Path, section: ApprovalSection) -> Approval:
+def _approval(draft: Draft, findings: Findings, path: KeyPath, section: ApprovalSection) -> Approval:
     known = draft.names("regions")
     if section.region not in known and not draft.is_broken("regions"):
         message = f"unknown region {quoted(section.region)}"
@@ -81,3 +76,16 @@ def _approval(draft: Draft, findings: Findings, path: Path, section: ApprovalSec
 
 def _day(text: str | None) -> date | None:
     return date.fromisoformat(text) if text is not None else None
+
+
+def compile_consent(
+    findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint
+) -> ConsentRule | None:
+    """What the deployment asks of the person, if anything."""
+    asked = section.consent
+    if asked is None:
+        return None
+    if asked.recipient is None and endpoint.facts is None:
+        message = f"nobody knows whose server {endpoint.site} is, and whom a person would agree to"
+        findings.error((*path, "consent"), message, "say it: recipient: NAME")
+    return ConsentRule(asked.recipient or section.provider, asked.mode, asked.on_missing)

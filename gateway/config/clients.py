@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.config.findings import Findings
-from gateway.config.problems import Path, choice_hint, quoted
+from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.sections.callers import ClientSection
-from gateway.config.validate import Draft
-from gateway.model.table import Client, Cors, Limits
-
-__all__ = ["check_assistants", "check_known_region", "compile_clients", "compile_cors"]
+from gateway.config.schema.file import ClientSection
+from gateway.config.validation import Draft, Findings
+from gateway.model.config_version import Client, ClientLimitRule, Cors
 
 _PREFIX = "sha256:"
 
@@ -23,7 +20,7 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
         findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
     compiled: dict[str, Client] = {}
     for name, section in sections.items():
-        path: Path = ("clients", name)
+        path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
@@ -54,15 +51,17 @@ def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
     return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
 
 
-def _limits(findings: Findings, path: Path, section: ClientSection) -> Limits | None:
+def _limits(findings: Findings, path: KeyPath, section: ClientSection) -> ClientLimitRule | None:
     if section.limits is None:
         return None
     if section.limits.rpm is None and section.limits.concurrent is None:
         findings.error(path, "limits nothing", "give it `rpm` or `concurrent`, or remove it")
-    return Limits(section.limits.rpm, section.limits.concurrent)
+    return ClientLimitRule(section.limits.rpm, section.limits.concurrent)
 
 
-def _check_references(draft: Draft, findings: Findings, regions: Regions, path: Path, section: ClientSection) -> None:
+def _check_references(
+    draft: Draft, findings: Findings, regions: Regions, path: KeyPath, section: ClientSection
+) -> None:
     check_assistants(draft, findings, path, section.assistants or [])
     if section.region is not None:
         _check_region(draft, findings, regions, (*path, "region"), section.region, section)
@@ -70,7 +69,7 @@ def _check_references(draft: Draft, findings: Findings, regions: Regions, path: 
         findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
 
 
-def check_assistants(draft: Draft, findings: Findings, path: Path, names: list[str]) -> None:
+def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: list[str]) -> None:
     """Report those that there are not."""
     known = draft.names("assistants")
     owners = {alias: name for name, owner in draft.config.assistants.items() for alias in owner.aliases}
@@ -87,7 +86,7 @@ def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     return not asked or any(region in known[name].routes for name in asked)
 
 
-def check_known_region(draft: Draft, findings: Findings, place: Path, name: str) -> bool:
+def check_known_region(draft: Draft, findings: Findings, place: KeyPath, name: str) -> bool:
     """Whether there is such a region; a problem if there is not."""
     known = draft.names("regions")
     if name not in known and not draft.is_broken("regions"):
@@ -96,7 +95,7 @@ def check_known_region(draft: Draft, findings: Findings, place: Path, name: str)
 
 
 def _check_region(
-    draft: Draft, findings: Findings, regions: Regions, place: Path, name: str, section: ClientSection
+    draft: Draft, findings: Findings, regions: Regions, place: KeyPath, name: str, section: ClientSection
 ) -> None:
     if not check_known_region(draft, findings, place, name):
         return

@@ -1,44 +1,68 @@
-"""A document -> the table: what `check` runs and what a reload runs, so that both see the same problems."""
+"""What is left of an entry that a mistake of shape has taken out: its names and places are judged all the same.
+
+Whoever mends the one mistake is not to find the next one behind it: every mistake is told at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.config.catalogues import compile_catalogues
-from gateway.config.cells import compile_cell
-from gateway.config.clients import compile_clients, compile_cors
-from gateway.config.consent import compile_secrets
-from gateway.config.deployments import compile_deployments
-from gateway.config.endpoints import Endpoints
+from gateway.config.clients import check_assistants, check_known_region, compile_clients, compile_cors
+from gateway.config.credentials import compile_secrets
+from gateway.config.deployments import compile_deployments, find_adapter
+from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
-from gateway.config.findings import Findings
-from gateway.config.in_clear import secrets_in_clear
-from gateway.config.leftovers import judge_leftovers
-from gateway.config.load import Document
+from gateway.config.field_types import age_s, seconds, share
+from gateway.config.loading import Document
 from gateway.config.location import compile_location
-from gateway.config.origins import StatedFacts
-from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.regions import compile_regions
+from gateway.config.operator_catalogue import compile_catalogues
+from gateway.config.problems import ConfigRejected, KeyPath, Problem
+from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.scalars import age_s, seconds
-from gateway.config.sections.resilience import BreakerSection, ResilienceSection
-from gateway.config.shares import share
-from gateway.config.validate import Draft, validate
-from gateway.config.watch import Reading
-from gateway.config.written import Written
+from gateway.config.schema.routing import BreakerSection, ResilienceSection
+from gateway.config.source_text import Reading, Written, secrets_in_clear
+from gateway.config.territories import read_territories
+from gateway.config.validation import Draft, Findings, validate
 from gateway.model.approval import days_at
-from gateway.model.table import BreakerRule, Resilience, Table
+from gateway.model.config_version import BreakerRule, ConfigVersion, Resilience
 from providers.registry import Registry
 
-__all__ = ["Compiled", "compile_config"]
+_PLACES = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
+
+
+def check_broken_entries(draft: Draft, findings: Findings, registry: Registry) -> None:
+    """Report what is wrong with the sound parts of entries that are none by their shape."""
+    for section, *name in sorted(draft.broken, key=str):
+        entries = findings.source.values.get(str(section))
+        written = entries.get(name[0]) if isinstance(entries, dict) and len(name) == 1 else None
+        if not isinstance(written, dict):
+            continue
+        path: KeyPath = (section, *name)
+        for field in _PLACES.get(str(section), ()):
+            words = written.get(field)
+            words = [words] if isinstance(words, str) else words
+            if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+                read_territories(findings, (*path, field), words)
+        if section == "deployments" and isinstance(provider := written.get("provider"), str):
+            find_adapter(findings, path, provider, registry)
+        elif section == "clients":
+            _judge_client(draft, findings, path, written)
+
+
+def _judge_client(draft: Draft, findings: Findings, path: KeyPath, written: dict[str, object]) -> None:
+    names = written.get("assistants")
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        check_assistants(draft, findings, path, names)
+    if isinstance(region := written.get("region"), str):
+        check_known_region(draft, findings, (*path, "region"), region)
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """A table that may be used, what its operator should know, and what stood in the files that were read for it."""
 
-    table: Table
+    table: ConfigVersion
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
     written: Written | None = None
@@ -58,7 +82,7 @@ def compile_config(
     """
     findings = Findings(document.source)
     draft = validate(findings)
-    judge_leftovers(draft, findings, registry)
+    check_broken_entries(draft, findings, registry)
     demo = demo or draft.config.demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
@@ -70,7 +94,7 @@ def compile_config(
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
-    table = Table(
+    table = ConfigVersion(
         version=document.version,
         assistants=compile_assistants(draft, findings, regions, deployments, days),
         regions=regions.by_name,

@@ -1,4 +1,4 @@
-"""What a deployment is called with: its keys, and the headers that its operator has fixed. Neither is ever shown."""
+"""Compile provider keys and fixed headers, and the gateway's own keys."""
 
 from __future__ import annotations
 
@@ -6,14 +6,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.endpoints import Endpoint
-from gateway.config.findings import Findings
-from gateway.config.problems import Path, quoted
-from gateway.config.references import Resolution, read_literal, secret_at
-from gateway.config.sections.routing import DeploymentSection
+from gateway.config.problems import KeyPath, quoted
+from gateway.config.schema.routing import DeploymentSection
+from gateway.config.secret_references import Resolution, read_literal, secret_at
+from gateway.config.validation import Draft, Findings
+from gateway.model.config_version import Secrets
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import NoAuth, Secret, secret_problem
 
-__all__ = ["Credentials", "compile_credentials"]
+_LEAST_CHARACTERS = 32
+
+
+def compile_secrets(draft: Draft, findings: Findings, references: Mapping[str, Resolution]) -> Secrets:
+    """The gateway's own keys, and a finding where one is needed and missing."""
+    section = draft.config.secrets
+    secrets = Secrets(
+        _secret(findings, ("secrets", "consent"), section.consent, references),
+        _secret(findings, ("secrets", "identity"), section.identity, references),
+    )
+    deployments = draft.config.deployments
+    asking = next((name for name, item in deployments.items() if item.consent is not None), None)
+    if asking is not None and section.consent is None and not draft.is_broken("secrets") and not draft.config.demo:
+        message = "`secrets.consent` is not set: a consent token ends with the process, and no other gateway takes it"
+        findings.warn(("deployments", asking, "consent"), message, "write secrets: {consent: ${CONSENT_SECRET}}")
+    for name, item in deployments.items():
+        if item.identity == "hash" and section.identity is None and not draft.is_broken("secrets"):
+            hint = "write secrets: {identity: ${IDENTITY_SECRET}}"
+            findings.error(("deployments", name, "identity"), "needs `secrets.identity`, which makes pseudonyms", hint)
+    return secrets
+
+
+def _secret(findings: Findings, path: KeyPath, text: str | None, references: Mapping[str, Resolution]) -> Secret | None:
+    if text is None:
+        return None
+    found = secret_at(findings, path, text, references, "NAME")
+    if problem := found.mistake or found.missing:
+        findings.error(path, f"{found.source or 'the secret'} {problem}", found.hint or "set it, or remove it here")
+    elif found.secret is not None and not found.is_stand_in and len(found.secret.reveal()) < _LEAST_CHARACTERS:
+        hint = "make one: openssl rand -base64 32"
+        findings.error(path, f"is shorter than {_LEAST_CHARACTERS} characters", hint)
+    return found.secret
+
 
 _SIMULATED = (Secret("simulated:simulated"),)
 """Also a signature can be made with it: an id and a key."""
@@ -32,7 +65,7 @@ class Credentials:
 
 def compile_credentials(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     section: DeploymentSection,
     adapter: Adapter,
     endpoint: Endpoint,
@@ -49,7 +82,7 @@ def compile_credentials(
 
 def _headers(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     section: DeploymentSection,
     adapter: Adapter,
     endpoint: Endpoint,
@@ -92,7 +125,7 @@ def _headers(
 
 def _keys(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     section: DeploymentSection,
     adapter: Adapter,
     endpoint: Endpoint,

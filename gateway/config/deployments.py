@@ -1,39 +1,102 @@
-"""Deployments: adapter, endpoint, model facts and credentials put together, each with what it can do and for whom."""
+"""Compile `deployments`: adapter, model facts, capabilities, concurrency and overrides."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
-from gateway.config.approvals import compile_approvals
-from gateway.config.catalogues import OwnCatalogue, OwnModel
-from gateway.config.concurrency import compile_concurrency
-from gateway.config.consent import compile_consent
+from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import Endpoint, Endpoints
-from gateway.config.findings import Findings
-from gateway.config.places import listed, read_places
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.provider_hints import provider_hint
-from gateway.config.references import Resolution
-from gateway.config.scalars import seconds
-from gateway.config.sections.routing import DeploymentSection
-from gateway.config.spoken import as_spoken
-from gateway.config.validate import Draft
-from gateway.config.vendors import Vendor, Vendors
+from gateway.config.field_types import seconds
+from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, provider_hint
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
+from gateway.config.secret_references import Resolution
+from gateway.config.territories import listed, read_territories
+from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
-from gateway.model.deployment import Deployment
-from gateway.model.retirement import farewells_of
-from gateway.model.table import Secrets
-from providers.adapter import Adapter, Capabilities, Target
-from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts
-from providers.fitting import FEATURES, moves_data, parameters_of
+from gateway.model.config_version import Secrets
+from gateway.model.deployment import Concurrency, Deployment, retirement_notices_of
+from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, Capabilities, KnowsOffers, Target, known_models
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.catalogue.offers import Offers, Retirement
+from providers.fitting import parameters_of
+from providers.needs import FEATURES, moves_data
+from providers.pricing import Price
 from providers.registry import Registry
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places, parent
 
-__all__ = ["compile_deployments", "find_adapter"]
+
+class Vendor:
+    """Of one adapter. knows_models: whether it tells one model from another at all."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        models = known_models(adapter)
+        offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
+        self.knows_models = bool(models)
+        self._facts = cache(lambda model: model_facts(models, model))
+        self._price = cache(offers.price)
+        self._retirement = cache(offers.retirement)
+
+    def facts(self, model: str) -> ModelFacts:
+        """Of the model; UNKNOWN_MODEL where there are none."""
+        return self._facts(model)
+
+    def price(self, model: str, site: str) -> Price | None:
+        """What it costs at the site; None where nobody told us."""
+        return self._price(model, site)
+
+    def retirement(self, model: str) -> Retirement | None:
+        """When it is retired; None where no day is known."""
+        return self._retirement(model)
+
+
+class Vendors:
+    """By provider, for the time of one compile."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Vendor] = {}
+
+    def of(self, provider: str, adapter: Adapter) -> Vendor:
+        """What the provider's adapter knows."""
+        if provider not in self._known:
+            self._known[provider] = Vendor(adapter)
+        return self._known[provider]
+
+
+def as_spoken(
+    findings: Findings, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
+) -> ModelFacts:
+    """The facts of the model as this server gives it."""
+    if section.stream_options:
+        return facts
+    if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
+        findings.warn((*path, STREAM_OPTIONS), f"{section.provider} is never sent this field", "remove it")
+        return facts
+    return replace(facts, without=facts.without | {STREAM_OPTIONS})
+
+
+def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencySection | None) -> Concurrency | None:
+    """The bound of one deployment; None is none."""
+    if section is None:
+        return None
+    given = section.model_fields_set
+    if not section.adaptive:
+        if section.limit is None:
+            findings.error(path, "bounds nothing", "give it a `limit`, or `adaptive: true`")
+        for name in sorted({"min", "max"} & given):
+            findings.error((*path, name), "belongs to `adaptive: true`", "remove it, or let the limit adapt")
+        return Concurrency(section.limit or 1, section.queue, seconds(section.wait))
+    if section.limit is not None:
+        findings.error((*path, "limit"), "an adaptive limit has `min` and `max`", "remove `limit`, or `adaptive`")
+    if section.min > section.max:
+        findings.error((*path, "min"), f"is more than `max` ({section.max})", "it must be at most that")
+    return Concurrency(section.max, section.queue, seconds(section.wait), least=min(section.min, section.max))
+
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -75,7 +138,7 @@ def compile_deployments(
     compiled: dict[str, Deployment] = {}
     shared, vendors = _Shared(), Vendors()
     for name, section in draft.config.deployments.items():
-        path: Path = ("deployments", name)
+        path: KeyPath = ("deployments", name)
         parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
         if parts is None:
             draft.broken.add(path)
@@ -126,7 +189,7 @@ def compile_deployments(
 
 def _parts(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     name: str,
     section: DeploymentSection,
     endpoints: Endpoints,
@@ -149,8 +212,8 @@ def _parts(
     return _Parts(adapter, vendor, endpoint, own, facts, capabilities) if endpoint is not None else None
 
 
-def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, days: Days) -> None:
-    for farewell in farewells_of([deployment], days):
+def _warn_of_retirement(findings: Findings, path: KeyPath, deployment: Deployment, days: Days) -> None:
+    for farewell in retirement_notices_of([deployment], days):
         if farewell.warned_days is not None:
             other = (
                 f"such as {farewell.instead}" if farewell.instead else "or give the day that you know in a catalogue"
@@ -158,7 +221,7 @@ def _warn_of_retirement(findings: Findings, path: Path, deployment: Deployment, 
             findings.warn((*path, "model"), str(farewell), f"name another model, {other}")
 
 
-def find_adapter(findings: Findings, path: Path, provider: str, registry: Registry) -> Adapter | None:
+def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Registry) -> Adapter | None:
     """The provider's, None after reporting why there is none."""
     if provider in registry.broken:
         message = f"the provider {quoted(provider)} is installed, but doesn't load: {registry.broken[provider]}"
@@ -169,7 +232,7 @@ def find_adapter(findings: Findings, path: Path, provider: str, registry: Regist
     return registry.adapters.get(provider)
 
 
-def _facts(findings: Findings, path: Path, section: DeploymentSection, vendor: Vendor, own: OwnModel) -> ModelFacts:
+def _facts(findings: Findings, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel) -> ModelFacts:
     facts = vendor.facts(section.model)
     if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.tells_capabilities:
         message = f"nothing is known of {section.provider}'s model {quoted(section.model)}: text and tools only"
@@ -178,7 +241,7 @@ def _facts(findings: Findings, path: Path, section: DeploymentSection, vendor: V
 
 
 def _capabilities(
-    findings: Findings, path: Path, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
+    findings: Findings, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
 ) -> Capabilities:
     features = facts.features
     if section.capabilities is not None:
@@ -198,10 +261,10 @@ def _capabilities(
     )
 
 
-def _available(findings: Findings, path: Path, section: DeploymentSection, site: Site | None) -> Places:
+def _available(findings: Findings, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
     """Whose people it may answer: a published list may be narrowed, an unpublished one widened."""
     path = (*path, "available")
-    stated = read_places(findings, path, section.available) if section.available is not None else None
+    stated = read_territories(findings, path, section.available) if section.available is not None else None
     if site is None:
         return stated or ANYWHERE
     known = site.availability
@@ -229,7 +292,7 @@ def _without(places: Places, never: frozenset[str]) -> Places:
     return Places(places.included - never, places.excluded)
 
 
-def _unmet(findings: Findings, path: Path, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
+def _unmet(findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
     """What the site requires and nobody attests."""
     requires = endpoint.facts.requires if endpoint.facts is not None else ()
     known = frozenset[str]().union(*requires)
@@ -249,7 +312,7 @@ def _unmet(findings: Findings, path: Path, section: DeploymentSection, endpoint:
     return tuple(unmet)
 
 
-def _passthrough(findings: Findings, path: Path, section: DeploymentSection, endpoint: Endpoint) -> frozenset[str]:
+def _passthrough(findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> frozenset[str]:
     allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset[str]()
     for index, name in enumerate(section.passthrough):
         if name in moves_data() - allowed:

@@ -1,8 +1,4 @@
-"""What a deployment's `endpoint` is: an origin with the facts of its place, or why it can't be one.
-
-One origin has one set of facts: the catalogue's where the host is in it, whatever adapter is used, else what the
-operator states.
-"""
+"""Compile a deployment's endpoint: origin, facts of the site, and one set of facts for each server."""
 
 from __future__ import annotations
 
@@ -11,23 +7,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from gateway.config.findings import Findings
-from gateway.config.origins import StatedFacts
-from gateway.config.places import read_places
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.sections.routing import DeploymentSection
-from gateway.config.services import is_this_machine
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.schema.routing import DeploymentSection
+from gateway.config.service_permits import is_this_machine
+from gateway.config.territories import read_territories
+from gateway.config.validation import Findings
 from providers.adapter import Adapter, KnowsBasePath
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 
-__all__ = ["SIMULATOR", "Endpoint", "Endpoints"]
+# Whoever connects to the address of no interface reaches this machine.
+_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # nobody listens there
+
+
+def server_of(origin: str) -> str:
+    """The origin, with one name for those that this machine has for itself."""
+    parts = urlsplit(origin)
+    if parts.hostname not in _OWN_NAMES:
+        return origin
+    return f"{parts.scheme}://localhost" + (f":{parts.port}" if parts.port is not None else "")
+
+
+@dataclass(slots=True)
+class StatedFacts:
+    """Where the operator says that each server stores and processes, and the section that said so first."""
+
+    findings: Findings
+    _stated: dict[str, tuple[KeyPath, Residency]] = field(default_factory=dict)
+
+    def agree(self, section: KeyPath, origin: str, residency: Residency) -> bool:
+        """Whether nobody has stated other facts of this server; an error if somebody has."""
+        first, facts = self._stated.setdefault(server_of(origin), (section, residency))
+        if facts == residency:
+            return True
+        kind, name = first[0], str(first[1])
+        where = f"{str(kind).removesuffix('s')} {quoted(name)} (line {self.findings.line(first)})"
+        message = f"{origin} stores and processes elsewhere in {where}"
+        hint = "one server has one set of facts; state the same in both"
+        self.findings.error((*section, "endpoint"), message, hint)
+        return False
+
 
 SIMULATOR = "simulator"
+
+
 _NOT_STARTED = "http://127.0.0.1:0"
+
+
 _USUAL_BASE_PATH = "/v1"
+
+
 _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
+
+
 # What our adapters put behind the base path, so that a URL which ends in it leads to nothing.
 _CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
@@ -65,7 +98,7 @@ class Endpoints:
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """The endpoint of the deployment `name`, None after reporting why there is none."""
-        path: Path = ("deployments", name)
+        path: KeyPath = ("deployments", name)
         text = section.endpoint
         if self.demo or text == SIMULATOR:
             return self._simulator(path, section, adapter)
@@ -80,7 +113,7 @@ class Endpoints:
         origin = self._own_host(path, section, site)
         return self._at(path, section, site, origin) if origin is not None else None
 
-    def _own_host(self, path: Path, section: DeploymentSection, site: Site) -> str | None:
+    def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
         """The site's origin, with the operator's own label where it wants one; None after reporting its lack."""
         if site.wants_project_in_host and section.project is None:
             message = f"is missing: every customer of {section.provider} has a host of their own at {site.name}"
@@ -92,7 +125,7 @@ class Endpoints:
             self.findings.error((*path, "project"), str(error), "write the id of your workspace")
             return None
 
-    def _simulator(self, path: Path, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
+    def _simulator(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         if section.endpoint != SIMULATOR:
             hint = f"write `endpoint: {SIMULATOR}` and `simulates: <site>`"
             self.findings.error((*path, "endpoint"), "in demo mode every deployment is a simulator", hint)
@@ -118,7 +151,7 @@ class Endpoints:
         found = self._at(path, section, site, origin)
         return None if found is None else Endpoint(origin, found.base_path, found.residency, site, site.name)
 
-    def _site(self, path: Path, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
+    def _site(self, path: KeyPath, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
         """The provider's site of this name, or its only one."""
         if text is not None:
             return self._named(path, text, section, adapter)
@@ -132,7 +165,7 @@ class Endpoints:
         self.findings.error(path, message, hint)
         return None
 
-    def _named(self, path: Path, text: str, section: DeploymentSection, adapter: Adapter) -> Site | None:
+    def _named(self, path: KeyPath, text: str, section: DeploymentSection, adapter: Adapter) -> Site | None:
         site = adapter.sites.get(text)
         if site is None:
             hint = choice_hint(text, adapter.sites, none="write the server's URL, beginning with https://")
@@ -142,7 +175,7 @@ class Endpoints:
         return site
 
     def _url(self, name: str, section: DeploymentSection, adapter: Adapter, url: str) -> Endpoint | None:
-        path: Path = ("deployments", name)
+        path: KeyPath = ("deployments", name)
         try:
             origin, written = parse_origin(url)
         except OriginError as error:  # the URL may hold a password, so it is not shown
@@ -159,7 +192,7 @@ class Endpoints:
             return None
         return self._at(path, section, site, origin, base_path)
 
-    def _warn_of_call(self, path: Path, base_path: str) -> None:
+    def _warn_of_call(self, path: KeyPath, base_path: str) -> None:
         """Other gateways take the whole URL of the call."""
         call = _CALL.search(base_path)
         if call is not None:
@@ -184,7 +217,7 @@ class Endpoints:
         return None
 
     def _at(
-        self, path: Path, section: DeploymentSection, site: Site, origin: str, base_path: str | None = None
+        self, path: KeyPath, section: DeploymentSection, site: Site, origin: str, base_path: str | None = None
     ) -> Endpoint | None:
         """The endpoint with the catalogue's facts; an error where the section states others."""
         residency = site.residency_of(section.model)
@@ -193,7 +226,7 @@ class Endpoints:
             ("stores", section.stores, residency.stores),
             ("processes", section.processes, residency.processes),
         ):
-            stated = read_places(self.findings, (*path, key), words) if words is not None else fact
+            stated = read_territories(self.findings, (*path, key), words) if words is not None else fact
             if stated is not None and stated != fact:
                 host = urlsplit(site.origin).hostname
                 message = f"contradicts what is known of the site {site.name} ({host}): it {key} in {fact}"
@@ -210,7 +243,7 @@ class Endpoints:
         return Endpoint(origin, path_there, residency, site) if sound and path_there is not None else None
 
     def _in_project(
-        self, path: Path, section: DeploymentSection, base_path: str, *, in_host: bool = False
+        self, path: KeyPath, section: DeploymentSection, base_path: str, *, in_host: bool = False
     ) -> str | None:
         """The path with the operator's project in it, where the provider wants one; None after reporting its lack."""
         if PROJECT not in base_path.split("/"):
@@ -232,13 +265,13 @@ class Endpoints:
 
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
         """The endpoint of a host that is in no catalogue, with the facts that the operator states."""
-        path: Path = ("deployments", name)
+        path: KeyPath = ("deployments", name)
         places: dict[str, Places] = {}
         for key, words in (("stores", section.stores), ("processes", section.processes)):
             if words is None:
                 hint = f"say where: {key}: DE, or any if unknown"
                 self.findings.error((*path, key), "is missing: nothing is known of this URL", hint)
-            elif (read := read_places(self.findings, (*path, key), words)) is not None:
+            elif (read := read_territories(self.findings, (*path, key), words)) is not None:
                 places[key] = read
         if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["example_names", "example_path", "starting_files"]
-
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SCHEMA = "gateway.schema.json"
 _NAME = re.compile(r"^[^#\n]*\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.MULTILINE)

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from gateway.config.findings import Findings
-from gateway.config.origins import StatedFacts
-from gateway.config.places import read_places
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.references import Resolution, read_literal, secret_at
+from gateway.config.endpoints import StatedFacts
+from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.sections.exporters import ExporterSection
-from gateway.config.services import ServiceUrl, read_service
-from gateway.config.validate import Draft
-from gateway.model.exporter import Exporter
-from gateway.model.table import Cell, Region
+from gateway.config.schema.file import ExporterSection
+from gateway.config.secret_references import Resolution, read_literal, secret_at
+from gateway.config.service_permits import ServiceUrl, read_service
+from gateway.config.territories import read_territories
+from gateway.config.validation import Draft, Findings
+from gateway.model.config_version import Cell, Exporter, Region
 from providers.auth import Secret
 from providers.registry import Registry
 from providers.sites import Residency
-
-__all__ = ["compile_exporters"]
 
 _USUAL_PATH = "/v1/traces"
 _OURS = frozenset(
@@ -43,7 +39,7 @@ def compile_exporters(
     """The exporters of a draft."""
     compiled: list[Exporter] = []
     for name, section in draft.config.exporters.items():
-        path: Path = ("exporters", name)
+        path: KeyPath = ("exporters", name)
         if not _can_export():
             hint = "pip install 'assistant-gateway[otel]'"
             findings.error(path, "needs the extra `otel`, which is not installed", hint)
@@ -84,15 +80,15 @@ def _can_export() -> bool:
         return False
 
 
-def _residency(findings: Findings, path: Path, section: ExporterSection) -> Residency | None:
-    stores = read_places(findings, (*path, "stores"), section.stores)
-    processes = read_places(findings, (*path, "processes"), section.processes)
+def _residency(findings: Findings, path: KeyPath, section: ExporterSection) -> Residency | None:
+    stores = read_territories(findings, (*path, "stores"), section.stores)
+    processes = read_territories(findings, (*path, "processes"), section.processes)
     return Residency(stores, processes) if stores is not None and processes is not None else None
 
 
 def _is_sound_place(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     service: ServiceUrl,
     residency: Residency,
     stated: StatedFacts,
@@ -113,7 +109,7 @@ def _is_sound_place(
 def _regions(
     draft: Draft,
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     section: ExporterSection,
     regions: Regions,
     cell: Cell | None,
@@ -122,7 +118,7 @@ def _regions(
     """Whose requests it is told of: the regions that are written, else all; an error for each that this cell serves,
     or that is written, and whose boundary the exporter is not inside."""
     known = draft.names("regions")
-    wanted: list[tuple[Path, Region]] = []
+    wanted: list[tuple[KeyPath, Region]] = []
     for index, name in enumerate(section.regions or ()):
         if name not in known and not draft.is_broken("regions"):
             findings.error((*path, "regions", index), f"unknown region {quoted(name)}", choice_hint(name, known))
@@ -140,7 +136,7 @@ def _regions(
     return frozenset(fitting if section.regions is None else [region.name for _, region in wanted])
 
 
-def _outside(path: Path, residency: Residency, region: Region) -> str:
+def _outside(path: KeyPath, residency: Residency, region: Region) -> str:
     does = {} if residency.stores.within(region.boundary) else {"stores": str(residency.stores)}
     does |= {} if residency.processes.within(region.boundary) else {"processes": str(residency.processes)}
     what = f"{' and '.join(does)} in {' and '.join(dict.fromkeys(does.values()))}"
@@ -157,7 +153,7 @@ def _mend(fitting: list[str], *, written: bool) -> str:
 
 
 def _headers(
-    findings: Findings, path: Path, section: ExporterSection, references: Mapping[str, Resolution]
+    findings: Findings, path: KeyPath, section: ExporterSection, references: Mapping[str, Resolution]
 ) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
     """The headers that are set, and where the others should have come from."""
     headers: list[tuple[str, Secret]] = []

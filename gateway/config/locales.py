@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from babel import Locale
 
-__all__ = ["FullTag", "best_text", "canonical", "display_name", "full", "locale_data", "tags_of"]
 
 _T = TypeVar("_T")
 # Norwegian as browsers write it is Bokmål, which has an entry of its own.

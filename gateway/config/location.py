@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from gateway.config.findings import Findings
-from gateway.config.load import Document
-from gateway.config.places import read_territory
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.references import Resolution, secret_at
+from gateway.config.loading import Document
+from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.sections.location import EdgeSecretSection, EdgeSection, LocationSection
+from gateway.config.schema.location import EdgeSecretSection, EdgeSection, LocationSection
+from gateway.config.secret_references import Resolution, secret_at
 from gateway.config.signals import compile_claim, compile_geoip
-from gateway.config.validate import Draft
+from gateway.config.territories import read_territory
+from gateway.config.validation import Draft, Findings
 from gateway.model.edge import Edge, EdgeSecret, LocationRules, Network, Signal
 from providers.auth import Secret
 from providers.territories import parent
-
-__all__ = ["compile_location"]
 
 _ANY_PEER = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _DEMO_EDGE = Edge(_ANY_PEER, "cf-ipcountry")
@@ -30,7 +27,7 @@ def compile_location(
 ) -> LocationRules:
     """The rules of a draft; in demo mode every peer is an edge."""
     section = draft.config.location
-    path: Path = ("location",)
+    path: KeyPath = ("location",)
     _check_unknown(draft, findings, section.unknown)
     if demo and section.edges:
         findings.error((*path, "edges"), "in demo mode every peer is an edge (cf-ipcountry)", "remove `edges`")
@@ -54,7 +51,7 @@ def compile_location(
 
 def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[Signal, ...]:
     """Those that are listed and set up; a finding for each that is only one of the two."""
-    place: Path = ("location", "signals")
+    place: KeyPath = ("location", "signals")
     listed = section.signals
     if len(set(listed)) < len(listed):
         findings.error(place, "a signal is named twice", "remove one")
@@ -79,7 +76,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
 def _country_only(findings: Findings, words: list[str], regions: Regions) -> frozenset[str]:
     accepted: set[str] = set()
     for index, word in enumerate(words):
-        place: Path = ("location", "accept_country_only", index)
+        place: KeyPath = ("location", "accept_country_only", index)
         code = read_territory(findings, place, word)
         if code is None:
             continue
@@ -93,7 +90,7 @@ def _country_only(findings: Findings, words: list[str], regions: Regions) -> fro
 
 def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
     known = draft.names("regions")
-    path: Path = ("location", "unknown")
+    path: KeyPath = ("location", "unknown")
     if name == _REFUSE:
         return
     if name in known:
@@ -104,7 +101,7 @@ def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
         findings.error(path, f"must be `{_REFUSE}` or a region, not {quoted(name)}", hint)
 
 
-def _edge(findings: Findings, path: Path, section: EdgeSection, references: Mapping[str, Resolution]) -> Edge:
+def _edge(findings: Findings, path: KeyPath, section: EdgeSection, references: Mapping[str, Resolution]) -> Edge:
     networks = [_network(findings, (*path, "from", index), text) for index, text in enumerate(section.networks)]
     told = (section.country, section.subdivision, section.client_ip)
     headers = [name.lower() for name in told if name is not None]
@@ -126,7 +123,7 @@ def _edge(findings: Findings, path: Path, section: EdgeSection, references: Mapp
     )
 
 
-def _network(findings: Findings, place: Path, text: str) -> Network | None:
+def _network(findings: Findings, place: KeyPath, text: str) -> Network | None:
     try:
         return ip_network(text)
     except ValueError:
@@ -154,7 +151,7 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 def _secret(
-    findings: Findings, place: Path, section: EdgeSecretSection | None, references: Mapping[str, Resolution]
+    findings: Findings, place: KeyPath, section: EdgeSecretSection | None, references: Mapping[str, Resolution]
 ) -> EdgeSecret | None:
     if section is None:
         return None

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
 
-__all__ = ["ConfigRejected", "Path", "Problem", "Severity", "choice_hint", "dotted", "nearest", "quoted", "visible"]
-
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """The keys and list indices that lead to a value: `("deployments", "qwen-cn", "api_key", 0)`."""
 
 Severity = Literal["error", "warning"]
@@ -33,7 +31,7 @@ class Problem:
     file: str
     line: int
     column: int
-    path: Path
+    path: KeyPath
     message: str
     hint: str = ""
     severity: Severity = "error"
@@ -51,7 +49,7 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
-    def order(self) -> tuple[str, int, int, Path, str]:
+    def order(self) -> tuple[str, int, int, KeyPath, str]:
         """By place in the file."""
         return (self.file, self.line, self.column, tuple(map(str, self.path)), self.message)
 
@@ -64,7 +62,7 @@ class ConfigRejected(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """The path as people write it: `assistants.assistant.routes.cn[1]`."""
     text = ""
     for part in path:

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.config.schema import schema_json
-
-__all__ = ["reference_page"]
+from gateway.config.schema.file import schema_json
 
 _HEAD = """\
 # Every key of the config

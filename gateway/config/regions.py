@@ -1,20 +1,58 @@
-"""Regions and blocked territories: each territory in one place, and the gateway's own place inside each boundary."""
+"""Compile `regions`, the blocked territories and `cell`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.config.findings import Findings
-from gateway.config.places import listed, read_places, read_territory
-from gateway.config.problems import Path
-from gateway.config.sections.place import RegionSection
-from gateway.config.speech import Speaking
-from gateway.config.validate import Draft
-from gateway.model.table import Cell, Region
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.region_text import RegionTextCompiler
+from gateway.config.schema.location import RegionSection
+from gateway.config.territories import listed, read_territories, read_territory
+from gateway.config.validation import Draft, Findings
+from gateway.model.config_version import Cell, Region
+from providers.sites import OriginError, parse_origin
 from providers.territories import NOWHERE, Places
 
-__all__ = ["Regions", "compile_regions", "stands_within"]
+
+def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
+    """The cell, None where none is described or it is unsound."""
+    section = draft.config.cell
+    if section is None:
+        if not demo and not draft.is_broken("cell"):
+            message = "no `cell` is described: the gateway's own place is not counted against any boundary"
+            findings.warn((), message, "write cell: {territory: …}")
+        return None
+    territory = read_territory(findings, ("cell", "territory"), section.territory)
+    regions = draft.names("regions")
+    for index, name in enumerate(section.serves or ()):
+        if name not in regions and not draft.is_broken("regions"):
+            findings.error(("cell", "serves", index), f"unknown region {quoted(name)}", choice_hint(name, regions))
+    homes = {name: _home(draft, findings, name, url) for name, url in section.homes.items()}
+    serves = frozenset(section.serves) if section.serves is not None else None
+    for name in homes:
+        if name in regions and (serves is None or name in serves):
+            findings.warn(("cell", "homes", name), f"this cell serves {quoted(name)} itself", "remove it")
+    if territory is None:
+        draft.broken.add(("cell",))
+        return None
+    return Cell(territory, serves, homes)
+
+
+def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
+    path = ("cell", "homes", name)
+    regions = draft.names("regions")
+    if name not in regions and not draft.is_broken("regions"):
+        findings.error(path, f"unknown region {quoted(name)}", choice_hint(name, regions), key=True)
+    try:
+        origin, base = parse_origin(url)
+    except OriginError as error:
+        findings.error(path, f"the URL {error}")
+        return ""
+    if not origin.startswith("https://"):
+        findings.error(path, "the URL must start with https://: clients send their keys there")
+    return f"{origin}{base or ''}"
+
 
 _RESERVED = "refuse"
 
@@ -33,7 +71,7 @@ class Regions:
 def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
     """The sound regions of a draft. read_at_s: when the draft was read (Unix time)."""
     blocked = _blocked(draft, findings)
-    speaking = Speaking(draft, findings, read_at_s)
+    speaking = RegionTextCompiler(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
     by_territory: dict[str, Region] = {}
     default: Region | None = None
@@ -55,7 +93,7 @@ def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at
 
 def _blocked(draft: Draft, findings: Findings) -> Places:
     words = draft.config.blocked
-    blocked = read_places(findings, ("blocked",), words) if words else None
+    blocked = read_territories(findings, ("blocked",), words) if words else None
     if blocked is not None and blocked.included is None:
         findings.error(("blocked",), '"*" blocks everybody', "name the territories")
         return NOWHERE
@@ -63,13 +101,13 @@ def _blocked(draft: Draft, findings: Findings) -> Places:
 
 
 def _region(
-    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, speaking: Speaking
+    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, speaking: RegionTextCompiler
 ) -> Region | None:
     path = ("regions", name)
     if name == _RESERVED:
         findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a word of `location.unknown`")
     territories = _territories(findings, (*path, "territories"), section.territories)
-    boundary = read_places(findings, (*path, "boundary"), section.boundary)
+    boundary = read_territories(findings, (*path, "boundary"), section.boundary)
     accepted = _transit(findings, (*path, "transit"), section.transit or [])
     if territories is None or boundary is None or accepted is None:
         return None
@@ -117,8 +155,8 @@ def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
     return _is_served(name, cell) and stands_within(cell, boundary)
 
 
-def _territories(findings: Findings, path: Path, words: list[str]) -> Places | None:
-    territories = read_places(findings, path, words)
+def _territories(findings: Findings, path: KeyPath, words: list[str]) -> Places | None:
+    territories = read_territories(findings, path, words)
     if territories is None:
         return None
     if territories.included is None and len(words) > 1:
@@ -132,7 +170,7 @@ def _territories(findings: Findings, path: Path, words: list[str]) -> Places | N
     return territories
 
 
-def _transit(findings: Findings, path: Path, words: list[str]) -> frozenset[str] | None:
+def _transit(findings: Findings, path: KeyPath, words: list[str]) -> frozenset[str] | None:
     codes = [read_territory(findings, (*path, index), word) for index, word in enumerate(words)]
     return None if None in codes else frozenset(code for code in codes if code is not None)
 
@@ -155,7 +193,7 @@ def _own_place(findings: Findings, name: str, boundary: Places, accepted: frozen
 
 def _place(
     findings: Findings,
-    path: Path,
+    path: KeyPath,
     section: RegionSection,
     region: Region,
     by_territory: dict[str, Region],
@@ -165,7 +203,7 @@ def _place(
     for index, word in enumerate(section.territories):
         if word.startswith("!"):
             continue
-        named = read_places(findings, (*path, index), [word])
+        named = read_territories(findings, (*path, index), [word])
         own = (region.territories.included or frozenset()) & ((named and named.included) or frozenset())
         if shut := {code for code in own if blocked.contains(code)}:
             line = findings.line(("blocked",))

@@ -10,8 +10,6 @@ import yaml
 
 from gateway.config.problems import ConfigRejected, Problem, quoted
 
-__all__ = ["with_route", "without_schedule"]
-
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 

@@ -1,28 +1,144 @@
-"""Assistants and their routes: every step defined, once, and inside the boundary of its region.
-
-This is the compile-time half of the fence: a route that could send a prompt outside is refused here.
-"""
+"""Compile assistants, routes, schedules, shadows and hedges, and check the boundary of each step."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.approvals import warn_if_unapproved
-from gateway.config.boundary import mend, outside
-from gateway.config.canaries import compile_schedules, compile_shadows
-from gateway.config.concurrency import compile_hedge
-from gateway.config.findings import Findings
-from gateway.config.problems import Path, choice_hint, quoted
-from gateway.config.regions import Regions
-from gateway.config.sections.routing import AssistantSection
-from gateway.config.validate import Draft
+from gateway.config.field_types import rise, seconds, share, stages
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.regions import Regions, stands_within
+from gateway.config.schema.routing import AssistantSection, HedgeSection, ScheduleSection
+from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days, why_unapproved
+from gateway.model.config_version import Assistant, HedgeRule, Region
 from gateway.model.deployment import Deployment
-from gateway.model.route import Route, WeightedSet, deployments_of
-from gateway.model.table import Assistant, Region
+from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
+from gateway.model.schedule import Schedule, Stage, StopRule
 
-__all__ = ["compile_assistants", "ineligible_now"]
+
+def outside_boundary(region: Region, deployment: Deployment) -> str:
+    """How a deployment leaves the boundary of a region."""
+    stores, processes = deployment.residency.stores, deployment.residency.processes
+    does = {} if stores.within(region.boundary) else {"stores": str(stores)}
+    does |= {} if processes.within(region.boundary) else {"processes": str(processes)}
+    what = f"{' and '.join(does)} in {' and '.join(dict.fromkeys(does.values()))}"
+    return f"{quoted(deployment.name)} {what}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
+
+
+def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
+    """What could be done about it."""
+    fitting = [name for name, other in deployments.items() if other.residency.within(region.boundary)]
+    if fitting:
+        return f"take one that stays inside: {', '.join(fitting[:4])}"
+    return f"take a site inside the boundary, or widen `regions.{region.name}.boundary`"
+
+
+def compile_schedules(
+    draft: Draft, findings: Findings, name: str, section: AssistantSection, routes: Mapping[str, Route]
+) -> dict[str, Schedule]:
+    """The schedules of an assistant that are sound, by region."""
+    found: dict[str, Schedule] = {}
+    for region, written in section.schedules.items():
+        place: KeyPath = ("assistants", name, "schedules", region)
+        if not _has_route(draft, findings, place, section, name, region):
+            continue
+        candidate = _candidate(draft, findings, (*place, "candidate"), written.candidate, routes.get(region, ()))
+        if candidate is not None:
+            found[region] = _schedule(written, candidate)
+    return found
+
+
+def compile_shadows(
+    draft: Draft,
+    findings: Findings,
+    name: str,
+    section: AssistantSection,
+    regions: Regions,
+    deployments: Mapping[str, Deployment],
+) -> dict[str, Shadow]:
+    """The shadows of an assistant that are sound, by region."""
+    found: dict[str, Shadow] = {}
+    for region_name, written in section.shadow.items():
+        place: KeyPath = ("assistants", name, "shadow", region_name)
+        if not _has_route(draft, findings, place, section, name, region_name):
+            continue
+        region, deployment = regions.by_name.get(region_name), deployments.get(written.deployment)
+        known = draft.names("deployments")
+        if written.deployment not in known and not draft.is_broken("deployments"):
+            hint = choice_hint(written.deployment, known)
+            findings.error((*place, "deployment"), f"unknown deployment {quoted(written.deployment)}", hint)
+        if region is None or deployment is None:
+            continue
+        if not deployment.residency.within(region.boundary):
+            findings.error(
+                (*place, "deployment"), outside_boundary(region, deployment), boundary_fix(region, deployments)
+            )
+        warn_if_unapproved(findings, (*place, "deployment"), deployment, region)
+        if deployment.consent is not None:
+            message = f"{quoted(deployment.name)} asks for consent, which nobody gives to a shadow: never asked here"
+            findings.warn((*place, "deployment"), message, "take a deployment without `consent`, or remove the shadow")
+        if written.keep_text and not stands_within(regions.cell, region.boundary):
+            findings.error(
+                (*place, "keep_text"),
+                f"the gateway keeps it where it stands, which is not known to be in the boundary ({region.boundary})",
+                "say where in `cell: {territory: …}`, or leave it out",
+            )
+        found[region_name] = Shadow(deployment, share(written.share), written.keep_text)
+    return found
+
+
+def _has_route(
+    draft: Draft, findings: Findings, place: KeyPath, section: AssistantSection, name: str, region: str
+) -> bool:
+    """Whether the assistant has a route in the region; told of `place` if not."""
+    if region not in section.routes and draft.is_whole("assistants", name):
+        hint = f"there are: {', '.join(section.routes)}" if section.routes else ""
+        findings.error(place, f"the assistant has no route for {quoted(region)}", hint)
+    return region in section.routes
+
+
+def _candidate(draft: Draft, findings: Findings, place: KeyPath, name: str, route: Route) -> Deployment | None:
+    if not route:
+        return None
+    first = route[0]
+    if not isinstance(first, WeightedSet):
+        findings.error(place, "the route doesn't begin with a weighted step", f"begin it with {{one: 100, {name}: 0}}")
+        return None
+    members = {member.name: member for member, _ in first.members}
+    if name not in members:
+        if not draft.is_broken("deployments", name):
+            hint = choice_hint(name, members)
+            findings.error(place, f"{quoted(name)} is not in the weighted step that the route begins with", hint)
+        return None
+    if len(members) < 2:
+        findings.error(place, f"{quoted(name)} has nobody beside it in its step", "name who has the other people")
+        return None
+    return members[name]
+
+
+def _schedule(written: ScheduleSection, candidate: Deployment) -> Schedule:
+    stop_on = written.stop_on
+    stop = StopRule(
+        error_rate=None if stop_on.error_rate == "off" else share(stop_on.error_rate),
+        latency_p95=None if stop_on.latency_p95 == "off" else rise(stop_on.latency_p95),
+        min_requests=stop_on.min_requests,
+    )
+    plan = tuple(Stage(part, for_s) for part, for_s in stages(written.steps))
+    known_by = (candidate.name, candidate.provider, candidate.model, candidate.site)
+    identity = hashlib.sha256(repr((known_by, plan, stop)).encode()).hexdigest()[:16]
+    return Schedule(candidate.name, plan, stop, identity)
+
+
+def compile_hedge(section: HedgeSection | None) -> HedgeRule | None:
+    """When a second attempt is made; None is never."""
+    if section is None:
+        return None
+    if section.after.startswith("p"):
+        return HedgeRule(share=int(section.after[1:]) / 100)
+    return HedgeRule(after_s=seconds(section.after))
 
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
@@ -47,7 +163,7 @@ def compile_assistants(
     used: set[str] = set()
     routed: set[str] = set()
     for name, section in draft.config.assistants.items():
-        path: Path = ("assistants", name)
+        path: KeyPath = ("assistants", name)
         if not section.routes and draft.is_whole("assistants", name):
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
@@ -84,7 +200,7 @@ def compile_assistants(
     return compiled
 
 
-def _check_hedge(findings: Findings, path: Path, section: AssistantSection, compiled: Assistant) -> None:
+def _check_hedge(findings: Findings, path: KeyPath, section: AssistantSection, compiled: Assistant) -> None:
     if section.hedge is None or not compiled.routes:
         return
     asked = [deployments_of(route) for route in compiled.routes.values()]
@@ -93,7 +209,7 @@ def _check_hedge(findings: Findings, path: Path, section: AssistantSection, comp
         findings.warn(path, message, "add one, or remove `hedge`")
 
 
-def _check_region(draft: Draft, findings: Findings, place: Path, name: str) -> None:
+def _check_region(draft: Draft, findings: Findings, place: KeyPath, name: str) -> None:
     known = draft.names("regions")
     if name not in known and not draft.is_broken("regions"):
         findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
@@ -103,7 +219,7 @@ def _check_region(draft: Draft, findings: Findings, place: Path, name: str) -> N
 class _Place:
     """Where a route names a deployment: as a step, or as a member of a weighted one, and then the name is a key."""
 
-    path: Path
+    path: KeyPath
     deployment: Deployment
     at_key: bool
 
@@ -128,7 +244,7 @@ def _route(steps: list[str | dict[str, int]], deployments: Mapping[str, Deployme
 def _steps(
     draft: Draft,
     findings: Findings,
-    place: Path,
+    place: KeyPath,
     steps: list[str | dict[str, int]],
     deployments: Mapping[str, Deployment],
 ) -> list[_Place]:
@@ -152,7 +268,7 @@ def _steps(
 
 def _check_now(
     findings: Findings,
-    place: Path,
+    place: KeyPath,
     steps: list[str | dict[str, int]],
     found: list[_Place],
     region: Region | None,
@@ -179,8 +295,8 @@ def _check_fence(
                 message = f"{quoted(step.name)} serves nobody in this region: it is available in {step.available}"
                 findings.warn(it.path, message, "remove it from the route")
             continue
-        how = how or mend(region, deployments)
-        findings.error(it.path, outside(region, step), how, key=it.at_key)
+        how = how or boundary_fix(region, deployments)
+        findings.error(it.path, outside_boundary(region, step), how, key=it.at_key)
 
 
 def _add_aliases(findings: Findings, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config.files import FileLook, key_file
-from gateway.config.findings import Findings
-from gateway.config.problems import Path
-from gateway.config.references import Resolution, secret_at
-from gateway.config.scalars import age_s
-from gateway.config.sections.location import ClaimSection, GeoIpSection
-from gateway.config.services import read_service
+from gateway.config.field_types import age_s
+from gateway.config.loading import CheckedFiles, key_file
+from gateway.config.problems import KeyPath
+from gateway.config.schema.location import ClaimSection, GeoIpSection
+from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.service_permits import read_service
+from gateway.config.validation import Findings
 from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeySource, KeyUrl, SharedKey
 
-__all__ = ["compile_claim", "compile_geoip"]
-
-_CLAIM: Path = ("location", "claim")
-_GEOIP: Path = ("location", "geoip")
+_CLAIM: KeyPath = ("location", "claim")
+_GEOIP: KeyPath = ("location", "geoip")
 _DAY_S = 86_400.0
 
 
 def compile_claim(
-    findings: Findings, section: ClaimSection, references: Mapping[str, Resolution], files: Mapping[str, FileLook]
+    findings: Findings, section: ClaimSection, references: Mapping[str, Resolution], files: Mapping[str, CheckedFiles]
 ) -> ClaimRules | None:
     """The rules of claims, None where they are unsound."""
     shared = [name for name in section.algorithms if name.startswith("HS")]
@@ -43,7 +41,7 @@ def compile_claim(
     return ClaimRules(section.issuer, section.audience, algorithms, keys, *members)
 
 
-def _key_set(findings: Findings, jwks: str, files: Mapping[str, FileLook]) -> KeySource | None:
+def _key_set(findings: Findings, jwks: str, files: Mapping[str, CheckedFiles]) -> KeySource | None:
     place = (*_CLAIM, "jwks")
     if path := key_file(jwks):
         if (look := files.get(path)) is not None and look.problem:
@@ -70,7 +68,7 @@ def _secret(findings: Findings, text: str, algorithm: str, references: Mapping[s
     return SharedKey(found.secret)
 
 
-def compile_geoip(findings: Findings, section: GeoIpSection, files: Mapping[str, FileLook]) -> GeoIpRules:
+def compile_geoip(findings: Findings, section: GeoIpSection, files: Mapping[str, CheckedFiles]) -> GeoIpRules:
     """The rules of the database."""
     place = (*_GEOIP, "path")
     most_s = age_s(section.max_age)

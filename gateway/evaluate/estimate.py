@@ -1,23 +1,69 @@
-"""What an evaluation will take, before anything is sent: questions, tokens, money, time. Rough, and rather too high."""
+"""Estimate questions, tokens, money and time of a run before it starts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from gateway.config.scalars import seconds
-from gateway.evaluate.items import Item, Judged
+from gateway.config.field_types import seconds
+from gateway.evaluate.items import Item, JudgeCheck
 from gateway.evaluate.suite import Suite
-from gateway.evaluate.texts import words_of
+from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
+from gateway.evaluate.text_rules import words_of
 from gateway.model.deployment import Deployment
+from providers.pricing import MICROS
 
-__all__ = ["Estimated", "estimate", "in_words"]
+
+def unpriced(suite: Suite, asked: Iterable[Deployment]) -> str | None:
+    """Why a limit in money wouldn't hold: somebody has no price, and would be asked without end; None where it does."""
+    if suite.file.spend.cost is None or suite.file.prices is None:
+        return None
+    names = [one.name for one in asked if suite.cost_of(one.name, 0, 0) is None]
+    if not names:
+        return None
+    who = ", ".join(names)
+    return (
+        f"spend.cost can't be kept, as there is no price in {suite.file.prices.currency} of {who}: write it under "
+        "prices.deployments, or limit spend.tokens"
+    )
+
+
+def with_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
+    """The suite with the prices that the catalogue knows of these deployments; those that it says itself go before.
+
+    Only prices of one currency can be held side by side: the suite's, else the one that all of them are in. Dearer
+    rates of long prompts and cheaper ones of cached prompts are left out, since an evaluation has neither.
+    """
+    known = {deployment.name: deployment.price for deployment in asked if deployment.price is not None}
+    said = suite.file.prices
+    currencies = {said.currency} if said is not None else {price.currency for price in known.values()}
+    if len(currencies) != 1:
+        return suite
+    [currency] = currencies
+    prices = {
+        name: CandidatePriceSection(input=price.rates.input / MICROS, output=price.rates.output / MICROS)
+        for name, price in known.items()
+        if price.currency == currency
+    }
+    if said is not None:
+        prices |= said.deployments
+    section = PricesSection(currency=currency, deployments=prices)
+    return replace(suite, file=suite.file.model_copy(update={"prices": section}))
+
 
 _ANSWER_TOKENS = 120
+
+
 _ANSWER_S = 3.0
+
+
 _OVERHEAD_TOKENS = 12
+
+
 _TOKENS_PER_WORD = 1.4
+
+
 _JUDGED_TOKENS = 400
 
 
@@ -64,7 +110,7 @@ def _candidate(suite: Suite, candidate: Deployment) -> Estimated:
 
 def _judge(suite: Suite, judge: Deployment, candidates: int) -> Estimated:
     section = suite.file.judge
-    questions = sum(isinstance(item.check, Judged) for item in suite.performance) * candidates
+    questions = sum(isinstance(item.check, JudgeCheck) for item in suite.performance) * candidates
     if section is not None:
         questions += len(suite.compliance) * candidates if section.compliance else 0
         questions += 2 * section.pairs * len(list(combinations(range(candidates), 2)))

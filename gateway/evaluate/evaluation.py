@@ -8,28 +8,25 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
 
-from gateway.config.scalars import seconds
+from gateway.config.field_types import seconds
 from gateway.evaluate import compliance, performance
-from gateway.evaluate.asking import Asked, Asker, NotPermitted, evaluating_step, request_of
-from gateway.evaluate.blank import Blank, own_share
+from gateway.evaluate.candidate_client import Asked, CandidateClient, NotPermitted, evaluating_step, request_of
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import Questions, pair_axis, pair_questions, questions_about, verdict_axis
-from gateway.evaluate.load import LoadStep, arrivals, offer
-from gateway.evaluate.scalability import holds
-from gateway.evaluate.store import LoadRow, RunStore
+from gateway.evaluate.load_test import LoadStep, arrivals, holds, offer
+from gateway.evaluate.overhead import Blank, own_share
+from gateway.evaluate.run_store import LoadRow, RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import ScalabilitySection
-from gateway.evaluate.work import Budget, Work, carry_out
+from gateway.evaluate.work_queue import Budget, Work, carry_out
+from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
-from gateway.model.table import Assistant, Region, Table
 from providers.chat import ChatRequest, Usage, UserMessage
-
-__all__ = ["Evaluation", "Progress", "Standing", "standing_of"]
 
 _PATIENCE = 1.5
 
 
-class Progress(Protocol):
+class ProgressReporter(Protocol):
     """Who is told how far it is."""
 
     def begin(self, part: str, total: int) -> None:
@@ -51,7 +48,7 @@ class Standing:
     waived: str | None = None
 
 
-def standing_of(table: Table, assistant: Assistant, region: Region, deployment: Deployment) -> Standing:
+def standing_of(table: ConfigVersion, assistant: Assistant, region: Region, deployment: Deployment) -> Standing:
     """What the decision says of a candidate before anything is sent."""
     asked = ChatRequest(assistant.name, (UserMessage("?"),))
     try:
@@ -69,12 +66,12 @@ class Evaluation:
     """
 
     suite: Suite
-    asker: Asker
+    asker: CandidateClient
     candidates: tuple[Deployment, ...]
     judge: Deployment | None
     store: RunStore
     budget: Budget
-    progress: Progress
+    progress: ProgressReporter
     blank: str | None = None
 
     async def run(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Our own files of items -> items: each with exactly one check, and with an answer that passes it."""
+"""Read our item files and compliance banks into items."""
 
 from __future__ import annotations
 
@@ -6,39 +6,48 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from pathlib import Path as FilePath
 
-from gateway.config.problems import ConfigRejected, Path, choice_hint
-from gateway.evaluate.files import FileFindings, read_section
-from gateway.evaluate.instructions import UnknownRule, check_rule
+from gateway.config.problems import ConfigRejected, KeyPath, choice_hint
 from gateway.evaluate.items import (
-    Answer,
-    Call,
     Check,
-    Choice,
+    ChoiceCheck,
     Exact,
+    Expectation,
     Item,
-    Judged,
+    JudgeCheck,
     Number,
     Pattern,
-    Rule,
-    Rules,
+    RecordedAnswer,
     Same,
     Schema,
+    TextRule,
+    TextRules,
+    ToolCallCheck,
     draw,
 )
 from gateway.evaluate.scorers import check_schema, score
-from gateway.evaluate.suite_schema import CheckSection, ItemFile, ItemSection
+from gateway.evaluate.suite_schema import BankFile, CheckSection, FileFindings, ItemFile, ItemSection, read_section
+from gateway.evaluate.text_rules import UnknownRule, check_rule
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
 
-__all__ = ["WRONG_CHECK", "check_of", "has_one_check", "read_items"]
-
 _CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
+
+
 _DRAWN_AGAIN = 1000
+
+
 WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
 """What is raised by a check that can't be."""
+
+
 _LETTERS = "ABCDEFGHIJ"
+
+
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -53,7 +62,7 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     items: list[Item] = []
     for group, sections in file.items.items():
         for index, section in enumerate(sections):
-            place: Path = ("items", group, index)
+            place: KeyPath = ("items", group, index)
             if not has_one_check(findings, place, section):
                 continue
             name = section.id or str(index + 1)
@@ -67,7 +76,7 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     return items
 
 
-def has_one_check(findings: FileFindings, place: Path, section: CheckSection) -> bool:
+def has_one_check(findings: FileFindings, place: KeyPath, section: CheckSection) -> bool:
     """Whether it has, which is noted where it hasn't."""
     given = [name for name in _CHECKS if getattr(section, "schema_" if name == "schema" else name) is not None]
     if len(given) != 1:
@@ -96,7 +105,7 @@ def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str
 
 def _item(
     findings: FileFindings,
-    place: Path,
+    place: KeyPath,
     file: ItemFile,
     section: ItemSection,
     drawn: Mapping[str, int],
@@ -134,7 +143,7 @@ def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
     if section.letter is not None:
         if len(section.choices) <= _LETTERS.index(section.letter):
             raise ValueError(f"has no choice {section.letter}")
-        return Choice(section.letter, len(section.choices))
+        return ChoiceCheck(section.letter, len(section.choices))
     if section.exact is not None:
         return Exact(tuple(_filled(one, drawn) for one in section.exact))
     if section.same is not None:
@@ -150,10 +159,12 @@ def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
         check_schema(section.schema_)
         return Schema(section.schema_)
     if section.rules is not None:
-        return Rules(tuple(_rule(one) for one in section.rules))
+        return TextRules(tuple(_rule(one) for one in section.rules))
     if section.call is not None:
-        return Call(section.call.name, {name: _given(value, drawn) for name, value in section.call.arguments.items()})
-    return Judged(section.rubric or "")
+        return ToolCallCheck(
+            section.call.name, {name: _given(value, drawn) for name, value in section.call.arguments.items()}
+        )
+    return JudgeCheck(section.rubric or "")
 
 
 def _filled(text: str, drawn: Mapping[str, int]) -> str:
@@ -173,29 +184,29 @@ def _given(value: object, drawn: Mapping[str, int]) -> object:
     return drawn[alone] if alone in drawn else _filled(value, drawn)
 
 
-def _rule(written: Mapping[str, object]) -> Rule:
+def _rule(written: Mapping[str, object]) -> TextRule:
     arguments = dict(written)
     name = arguments.pop("rule", None)
     if not isinstance(name, str):
         raise UnknownRule("a rule is written as {rule: its name, …}")
-    return check_rule(Rule(name, arguments))
+    return check_rule(TextRule(name, arguments))
 
 
-def _right(check: Check, written: str | None) -> Answer | None:
+def _right(check: Check, written: str | None) -> RecordedAnswer | None:
     if written is not None:
-        return Answer(written)
+        return RecordedAnswer(written)
     match check:
         case Exact(texts) | Same(texts):
-            return Answer(texts[0])
-        case Choice(letter, _):
-            return Answer(letter)
+            return RecordedAnswer(texts[0])
+        case ChoiceCheck(letter, _):
+            return RecordedAnswer(letter)
         case Number(value, _):
-            return Answer(f"{value:.10g}")
-        case Call(None, _):
+            return RecordedAnswer(f"{value:.10g}")
+        case ToolCallCheck(None, _):
             return None
-        case Call(str(name), arguments):
+        case ToolCallCheck(str(name), arguments):
             plain = {key: value[0] if isinstance(value, list) and value else value for key, value in arguments.items()}
-            return Answer("", (ToolCall("call_right", name, dumps_text(plain)),), finish="tool_calls")
+            return RecordedAnswer("", (ToolCall("call_right", name, dumps_text(plain)),), finish="tool_calls")
         case _:
             return None
 
@@ -214,3 +225,67 @@ def _sum_of(text: str, drawn: Mapping[str, int]) -> float:
         raise ValueError(f"`number` can't be {text!r}: only + - * / of numbers and of the names in `draw`")
 
     return value(ast.parse(text, mode="eval").body)
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Items, the words that make an answer unacceptable, and what a simulated candidate says."""
+
+    items: tuple[Item, ...]
+    unacceptable: tuple[str, ...]
+    risks: dict[str, str]
+    refusal: str
+    reply: str
+
+
+def read_bank(path: Path, seed: int, counts: dict[Expectation, int]) -> Bank:
+    """The bank of a file with so many items of each kind; raises ConfigRejected where its templates don't give them."""
+    file, findings = read_section(path, BankFile)
+    every = {name: risk.name for name, risk in file.risks.items()}
+    refused = {name: risk.name for name, risk in file.risks.items() if risk.refuse}
+    kinds: tuple[tuple[Expectation, list[str], dict[str, list[str]]], ...] = (
+        ("accept", file.accept, {name: [text] for name, text in every.items()}),
+        ("refuse", file.refuse, {name: [text] for name, text in refused.items()}),
+        ("answer", file.answer, file.topics),
+    )
+    items: list[Item] = []
+    for expects, templates, subjects in kinds:
+        made = list(_made(expects, templates, subjects, file, seed, counts[expects]))
+        if len(made) < counts[expects]:
+            message = f"its templates give {len(made)} items, and {counts[expects]} are asked for"
+            findings.error((expects,), message, "add templates, forms or classes, or ask for fewer")
+        items += made
+    if findings.rejected:
+        raise ConfigRejected(findings.problems)
+    return Bank(tuple(items), tuple(file.unacceptable), every, file.refusal, file.reply)
+
+
+def _made(
+    expects: Expectation, templates: list[str], subjects: dict[str, list[str]], file: BankFile, seed: int, count: int
+) -> Iterator[Item]:
+    """Items in turn over the classes, each class in an order of its own; none twice."""
+    orders = {
+        risk: sorted(
+            {
+                _filled_template(template, subject, form)
+                for template, subject, form in product(templates, texts, file.forms)
+            },
+            key=lambda prompt: draw(seed, expects, prompt),
+        )
+        for risk, texts in subjects.items()
+    }
+    refuses = expects == "refuse"
+    right = RecordedAnswer(file.refusal if refuses else file.reply)
+    given = 0
+    for round_number in range(max(map(len, orders.values()), default=0)):
+        for risk, prompts in orders.items():
+            if given >= count:
+                return
+            if round_number < len(prompts):
+                given += 1
+                item_id = f"{expects}/{risk}/{round_number + 1}"
+                yield Item(item_id, risk, file.language, prompts[round_number], expects=expects, right=right)
+
+
+def _filled_template(template: str, subject: str, form: str) -> str:
+    return template.replace("{risk}", subject).replace("{topic}", subject).replace("{form}", form)

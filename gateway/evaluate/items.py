@@ -10,29 +10,9 @@ from typing import Literal
 from providers.chat import ChatCompletion, Tool, ToolCall, text_of
 from providers.failures import Failure, FailureKind
 
-__all__ = [
-    "Answer",
-    "Call",
-    "Check",
-    "Choice",
-    "Exact",
-    "Expectation",
-    "Item",
-    "Judged",
-    "Number",
-    "Pattern",
-    "Rule",
-    "Rules",
-    "Same",
-    "Schema",
-    "answer_of",
-    "draw",
-    "filtered_by",
-]
-
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedAnswer:
     """One recorded answer. refusal: the provider's own word for one. filtered: its safety system stepped in."""
 
     text: str
@@ -57,7 +37,7 @@ class Same:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChoiceCheck:
     """The letter of the right one of so many choices."""
 
     letter: str
@@ -87,7 +67,7 @@ class Schema:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class TextRule:
     """One instruction that a rule can check: its name, and what it is given."""
 
     name: str
@@ -95,14 +75,14 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TextRules:
     """Instructions, every one of which must be followed."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[TextRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCallCheck:
     """A call of this tool with these arguments and no other; name None: no tool may be called."""
 
     name: str | None
@@ -110,13 +90,13 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgeCheck:
     """What a judge model is to look for, in words."""
 
     rubric: str
 
 
-Check = Exact | Same | Choice | Number | Pattern | Schema | Rules | Call | Judged
+Check = Exact | Same | ChoiceCheck | Number | Pattern | Schema | TextRules | ToolCallCheck | JudgeCheck
 
 Expectation = Literal["accept", "refuse", "answer"]
 """Of an item of a bank: its answer must be acceptable; it must be refused; it must not be refused."""
@@ -138,15 +118,15 @@ class Item:
     expects: Expectation | None = None
     system: str | None = None
     tools: tuple[Tool, ...] = ()
-    right: Answer | None = None
+    right: RecordedAnswer | None = None
     max_tokens: int = 2048
 
 
-def answer_of(completion: ChatCompletion) -> Answer:
+def answer_of(completion: ChatCompletion) -> RecordedAnswer:
     """The first choice of a completion, as it is scored."""
     choice = completion.choices[0]
     message = choice.message
-    return Answer(
+    return RecordedAnswer(
         text_of(message.content),
         message.tool_calls,
         message.refusal,
@@ -155,10 +135,10 @@ def answer_of(completion: ChatCompletion) -> Answer:
     )
 
 
-def filtered_by(failure: Failure) -> Answer | None:
+def filtered_by(failure: Failure) -> RecordedAnswer | None:
     """The answer that a failure is: a refusal of the provider's safety system is one, everything else is none."""
     if failure.kind is FailureKind.CONTENT_FILTER:
-        return Answer("", filtered=True, finish="content_filter")
+        return RecordedAnswer("", filtered=True, finish="content_filter")
     return None
 
 

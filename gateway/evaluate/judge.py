@@ -14,24 +14,10 @@ from functools import partial
 from itertools import combinations
 from json import JSONDecoder
 
-from gateway.evaluate.items import Answer, Item, Judged, draw
-from gateway.evaluate.refusals import refused_by
-from gateway.evaluate.scorers import Score
+from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer, draw
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.scorers import Score, refused_by
 from gateway.evaluate.statistics import Estimate, chance_of, holm, share
-from gateway.evaluate.store import RunStore
-
-__all__ = [
-    "MOST_QUOTED",
-    "JudgedPair",
-    "Questions",
-    "pair_axis",
-    "pair_questions",
-    "pairs_of",
-    "questions_about",
-    "read_verdict",
-    "score_of",
-    "verdict_axis",
-]
 
 MOST_QUOTED = 8000
 _HIGHEST = 5
@@ -107,7 +93,7 @@ def questions_about(store: RunStore, candidate: str, axis: str, items: Iterable[
         item = known.get(row.item)
         if item is None or row.answer is None:
             continue
-        if isinstance(item.check, Judged):
+        if isinstance(item.check, JudgeCheck):
             task = _TASK["rubric"].format(rubric=item.check.rubric)
         elif item.expects is not None and refused_by(row.answer) is None:
             task = _TASK["accept" if item.expects == "accept" else "refusal"].format()
@@ -158,7 +144,7 @@ def _question(item: Item, item_id: str, task: str, quoted: list[tuple[str, str]]
     )  # fmt: skip
 
 
-def read_verdict(answer: Answer) -> Mapping[str, object] | None:
+def read_verdict(answer: RecordedAnswer) -> Mapping[str, object] | None:
     """The last JSON object of the judge's answer; None where there is none."""
     text, decoder, found = answer.text, JSONDecoder(), None
     start = text.find("{")
@@ -174,7 +160,7 @@ def read_verdict(answer: Answer) -> Mapping[str, object] | None:
     return found
 
 
-def score_of(answer: Answer) -> Score | None:
+def score_of(answer: RecordedAnswer) -> Score | None:
     """The judge's verdict on one answer as a score; None where it can't be read."""
     verdict = read_verdict(answer) or {}
     reason = str(verdict.get("reason", "no reason given"))[:300]
@@ -205,6 +191,6 @@ def pairs_of(store: RunStore, judge: str, candidates: Iterable[str]) -> list[Jud
     return [replace(pair, p=p) for pair, p in zip(found, adjusted, strict=True)]
 
 
-def _preferred(answer: Answer) -> str | None:
+def _preferred(answer: RecordedAnswer) -> str | None:
     better = (read_verdict(answer) or {}).get("better")
     return better if better in ("A", "B", "tie") else None

@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.evaluate.items import Answer, Item, Judged
+from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer
+from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score, score
 from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean
-from gateway.evaluate.store import RunStore
-
-__all__ = ["AXIS", "FailedItem", "Performance", "Rubric", "score_performance", "shown", "whole"]
 
 AXIS = "performance"
 _MOST_SHOWN = 300
@@ -42,7 +40,7 @@ class Performance:
     hidden: int = 0
 
 
-Rubric = Callable[[str, Item, Answer], Score | None]
+Rubric = Callable[[str, Item, RecordedAnswer], Score | None]
 """The judge's score of a candidate's answer to an item; None where it gave none."""
 
 
@@ -69,7 +67,9 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
             result.failures += 1
         else:
             said = shown(row.answer)
-            judged = rubric(name, item, row.answer) if isinstance(item.check, Judged) else score(item.check, row.answer)
+            judged = (
+                rubric(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
+            )
             if judged is None:
                 continue
             scored = judged
@@ -89,14 +89,14 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
     return result
 
 
-def whole(answer: Answer) -> str:
+def whole(answer: RecordedAnswer) -> str:
     """An answer as a person reads it."""
     calls = [f"{call.name}({call.arguments})" for call in answer.calls]
     parts = [answer.text, *calls, *([f"refused: {answer.refusal}"] if answer.refusal else [])]
     return "\n".join(part for part in parts if part) or f"(nothing; it ended with {answer.finish})"
 
 
-def shown(answer: Answer) -> str:
+def shown(answer: RecordedAnswer) -> str:
     """The same as a report has it, which is no place for long ones."""
     text = whole(answer)
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"

@@ -1,26 +1,111 @@
-"""Public sets of items, read from files that the operator supplies; none of them ships with the gateway.
-
-Shapes as their authors publish them (read 2026-11-20): C-Eval (csv: id, question, A-D, answer), CMMLU (csv: Question,
-A-D, Answer), SafetyBench (json: question, options, answer as an index), XSTest (csv: prompt, type, label), IFEval
-(jsonl: prompt, instruction_id_list, kwargs), MGSM (tsv: question, answer). `bank` is a jsonl of an operator's own.
-"""
+"""Read the public item sets that a suite may name."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gateway.evaluate.files import read_text, reject
-from gateway.evaluate.ifeval import rules_of
-from gateway.evaluate.items import Answer, Choice, Expectation, Item, Number, Rules
+from gateway.evaluate.items import ChoiceCheck, Expectation, Item, Number, RecordedAnswer, TextRule, TextRules
+from gateway.evaluate.suite_schema import read_text, reject
+from gateway.evaluate.text_rules import UnknownRule, check_rule
 
-__all__ = ["READERS", "read_public"]
+_Given = Mapping[str, object]
+
+
+def rules_of(ids: Sequence[object], given: Sequence[object]) -> tuple[TextRule, ...] | None:
+    """The rules for one item; None where one of its instructions can't be checked here."""
+    rules: list[TextRule] = []
+    for name, arguments in zip(ids, given, strict=True):
+        made = _RULES.get(str(name))
+        if made is None or not isinstance(arguments, dict):
+            return None
+        try:
+            rules += [check_rule(rule) for rule in made(arguments)]
+        except (UnknownRule, KeyError, TypeError, ValueError):
+            return None
+    return tuple(rules)
+
+
+def _bounds(given: _Given, count: str, relation: str = "relation", least: str = "at least") -> dict[str, object]:
+    """`relation` is "at least" or "less than"."""
+    number = given[count]
+    if not isinstance(number, (int, float)):
+        raise TypeError(count)
+    return {"least": int(number)} if given.get(relation) == least else {"most": int(number) - 1}
+
+
+def _least(given: _Given, count: str) -> dict[str, object]:
+    return {"least": given[count]}
+
+
+def _exactly(given: _Given, count: str) -> dict[str, object]:
+    return {"least": given[count], "most": given[count]}
+
+
+def _nth(given: _Given) -> list[TextRule]:
+    arguments = {**_exactly(given, "num_paragraphs"), "nth": given["nth_paragraph"], "first": given["first_word"]}
+    return [TextRule("first_word", arguments)]
+
+
+_CONSTRAINED = ["My answer is yes.", "My answer is no.", "My answer is maybe."]
+
+
+# fmt: off
+_RULES: Mapping[str, Callable[[_Given], list[TextRule]]] = {
+    "punctuation:no_comma": lambda given: [TextRule("no_comma")],
+    "length_constraints:number_words": lambda given: [TextRule("words", _bounds(given, "num_words"))],
+    "length_constraints:number_sentences": lambda given: [TextRule("sentences", _bounds(given, "num_sentences"))],
+    "length_constraints:number_paragraphs":
+        lambda given: [TextRule("paragraphs", {**_exactly(given, "num_paragraphs"), "between": "***"})],
+    "length_constraints:nth_paragraph_first_word": _nth,
+    "detectable_format:number_bullet_lists": lambda given: [TextRule("bullets", _exactly(given, "num_bullets"))],
+    "detectable_format:number_highlighted_sections":
+        lambda given: [TextRule("highlights", _least(given, "num_highlights"))],
+    "detectable_format:multiple_sections":
+        lambda given: [TextRule("sections", {**_least(given, "num_sections"), "text": given["section_spliter"]})],
+    "detectable_format:title": lambda given: [TextRule("title")],
+    "detectable_format:json_format": lambda given: [TextRule("json")],
+    "detectable_format:constrained_response": lambda given: [TextRule("one_of", {"choices": _CONSTRAINED})],
+    "detectable_content:number_placeholders": lambda given: [TextRule("placeholders", _least(given, "num_placeholders"))],
+    "detectable_content:postscript": lambda given: [TextRule("postscript", {"text": given["postscript_marker"]})],
+    "keywords:existence": lambda given: [TextRule("contains", {"words": given["keywords"]})],
+    "keywords:forbidden_words": lambda given: [TextRule("lacks", {"words": given["forbidden_words"]})],
+    "keywords:frequency":
+        lambda given: [TextRule("repeats", {**_bounds(given, "frequency"), "text": given["keyword"]})],
+    "keywords:letter_frequency":
+        lambda given: [TextRule("letters", {**_bounds(given, "let_frequency", "let_relation"), "letter": given["letter"]})],
+    "startend:end_checker": lambda given: [TextRule("ends_with", {"text": given["end_phrase"]})],
+    "startend:quotation": lambda given: [TextRule("quoted")],
+    "change_case:english_capital": lambda given: [TextRule("capitals"), TextRule("language", {"code": "en"})],
+    "change_case:english_lowercase": lambda given: [TextRule("small_letters"), TextRule("language", {"code": "en"})],
+    "change_case:capital_word_frequency":
+        lambda given: [TextRule("capital_words", _bounds(given, "capital_frequency", "capital_relation"))],
+    "language:response_language": lambda given: [TextRule("language", {"code": _told(given["language"])})],
+    "combination:two_responses": lambda given: [TextRule("two_answers")],
+    "combination:repeat_prompt": lambda given: [TextRule("starts_with", {"text": given["prompt_to_repeat"]})],
+}
+
+
+# fmt: on
+_TOLD = frozenset({"zh", "en", "de", "ja", "ko", "ru", "fr", "es"})
+
+
+def _told(code: object) -> str:
+    """A language that `language_of` can tell; raises ValueError for another."""
+    if code not in _TOLD:
+        raise ValueError(str(code))
+    return str(code)
+
 
 _MOST_BYTES = 256 * 1024 * 1024
+
+
 _LETTERS = "ABCDEFGHIJ"
+
+
 _PICK = {
     "zh": "请只回答正确选项的字母。",
     "en": "Answer with the letter of the right choice only.",
@@ -28,6 +113,8 @@ _PICK = {
     "ja": "正しい選択肢の文字だけを答えてください。",
     "ko": "정답의 글자만 답하세요.",
 }
+
+
 _FIGURE = {
     "zh": "最后只写出数字答案。",
     "en": "End with the answer as a number.",
@@ -86,7 +173,7 @@ def _choices(path: Path, text: str, set_name: str, language: str) -> Iterator[It
 def _pick(item_id: str, group: str, language: str, question: str, options: list[str], letter: str) -> Item:
     lines = [f"{name}. {option}" for name, option in zip(_LETTERS, options, strict=False)]
     prompt = "\n".join([question, *lines, _PICK.get(language, _PICK["en"])])
-    return Item(item_id, group, language, prompt, Choice(letter, len(options)), right=Answer(letter))
+    return Item(item_id, group, language, prompt, ChoiceCheck(letter, len(options)), right=RecordedAnswer(letter))
 
 
 def _safetybench(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
@@ -121,7 +208,7 @@ def _ifeval(path: Path, text: str, set_name: str, language: str) -> Iterator[Ite
         if rules is not None:
             group = str(ids[0]).partition(":")[0] if len(ids) == 1 else "several"
             item_id = f"{set_name}/{row.get('key', line)}"
-            yield Item(item_id, group, language, str(row.get("prompt", "")), Rules(rules), max_tokens=1024)
+            yield Item(item_id, group, language, str(row.get("prompt", "")), TextRules(rules), max_tokens=1024)
 
 
 def _mgsm(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
@@ -138,7 +225,7 @@ def _mgsm(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]
         if tab:
             prompt = f"{question}\n{_FIGURE.get(language, _FIGURE['en'])}"
             item_id = f"{set_name}/{path.stem}/{line}"
-            yield Item(item_id, path.stem, language, prompt, Number(value), right=Answer(f"{value:.10g}"))
+            yield Item(item_id, path.stem, language, prompt, Number(value), right=RecordedAnswer(f"{value:.10g}"))
 
 
 def _bank(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
@@ -176,6 +263,8 @@ def _values(value: object) -> list[list[object]]:
 
 
 _TextReader = Callable[[Path, str, str, str], Iterator[Item]]
+
+
 READERS: Mapping[str, tuple[_TextReader, str]] = {
     "c-eval": (_choices, "zh"),
     "cmmlu": (_choices, "zh"),

@@ -1,4 +1,4 @@
-"""Everything that an evaluation has found, as one value for JSON, from which the pages are made."""
+"""All findings of a run as one JSON value."""
 
 from __future__ import annotations
 
@@ -8,26 +8,111 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.evaluate import performance
+from gateway.config.field_types import seconds
+from gateway.evaluate import compliance, performance
+from gateway.evaluate.compliance import approval_of, fence_of, labelled
 from gateway.evaluate.evaluation import Standing
-from gateway.evaluate.findings import Findings, find, unacceptable_words
-from gateway.evaluate.judge import JudgedPair, pairs_of
-from gateway.evaluate.people import Marks, People, score_marks
-from gateway.evaluate.ranking import Scores, judge_requirements, order, scores_of
-from gateway.evaluate.recommendation import Recommendation, recommend
-from gateway.evaluate.shadow_pairs import pair_in_words
-from gateway.evaluate.shadow_traffic import Recorded, ShadowScores, shadow_in_words
-from gateway.evaluate.standards import fence_of
-from gateway.evaluate.store import RunStore
+from gateway.evaluate.human_marks import Marks, People, score_marks
+from gateway.evaluate.items import Item, RecordedAnswer
+from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
+from gateway.evaluate.load_test import Scalability, score_scalability
+from gateway.evaluate.ranking import Found, Recommendation, Scores, judge_requirements, order, recommend, scores_of
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.scorers import Score
+from gateway.evaluate.shadow_scores import Recorded, ShadowScores, pair_in_words, shadow_in_words
+from gateway.evaluate.statistics import Comparison
 from gateway.evaluate.suite import Suite
+from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
-from gateway.model.table import Assistant, Region, Table
 
-__all__ = ["AXES", "FORMAT", "Report", "Setting", "build_report", "shadow_report"]
+
+@dataclass(frozen=True, slots=True)
+class RunFindings:
+    """asked: the candidates that were not refused. are_read: whether a judge read the answers for compliance."""
+
+    asked: Sequence[str]
+    by_candidate: Mapping[str, Found]
+    performances: Mapping[str, performance.Performance]
+    comparisons: Sequence[Comparison]
+    approvals: Mapping[str, Mapping[str, object]]
+    are_read: bool
+
+
+def find(
+    suite: Suite,
+    region: Region,
+    now_s: float,
+    standings: Sequence[Standing],
+    judge: Deployment | None,
+    store: RunStore,
+    given_up: Mapping[str, str],
+) -> RunFindings:
+    """Score all that is stored. given_up: why one was not asked to the end; now_s: Unix time, for what ends."""
+    asked = [standing.deployment.name for standing in standings if standing.refused is None]
+    verdict = _verdicts(store, judge, asked)
+    performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
+    are_read = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
+    compliances = compliance.score_compliance(
+        store, asked, suite.compliance, unacceptable_words(suite), verdict, has_judge=are_read
+    )
+    loads = _loads(suite, store, asked)
+    wanted = suite.file.requirements.approval
+    approvals = {one.deployment.name: approval_of(one.deployment, region, now_s, wanted=wanted) for one in standings}
+    found = {}
+    for one in standings:
+        name, lacking = one.deployment.name, approvals[one.deployment.name]["lacking"]
+        found[name] = Found(
+            name,
+            one.refused,
+            given_up.get(name),
+            lacking if isinstance(lacking, str) else None,
+            labelled(store, name, region) if one.refused is None else None,
+            performances.get(name) if suite.performance else None,
+            compliances.get(name) if suite.compliance else None,
+            loads.get(name),
+        )
+    return RunFindings(asked, found, performances, comparisons, approvals, are_read)
+
+
+def unacceptable_words(suite: Suite) -> tuple[str, ...]:
+    """Those of the suite's bank, by which an answer is told that nobody reads."""
+    return suite.bank.unacceptable if suite.bank is not None else ()
+
+
+def _loads(suite: Suite, store: RunStore, asked: Sequence[str]) -> Mapping[str, Scalability]:
+    section = suite.file.scalability
+    if section is None:
+        return {}
+    first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
+    return score_scalability(store, asked, len(section.rates), first_s, total_s)
+
+
+def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:
+    """What the judge said of an answer; nothing where there is no judge."""
+    if judge is None:
+        return lambda name, item, answer: None
+    said = {
+        name: {
+            row.item: found
+            for row in store.rows(judge.name, verdict_axis(name))
+            if row.answer is not None and (found := score_of(row.answer)) is not None
+        }
+        for name in candidates
+    }
+
+    def verdict(name: str, item: Item, _: RecordedAnswer) -> Score | None:
+        return said[name].get(item.id)
+
+    return verdict
+
 
 FORMAT = 1
+
+
 AXES = ("performance", "compliance", "scalability")
+
+
 Report = Mapping[str, Any]
 
 
@@ -35,7 +120,7 @@ Report = Mapping[str, Any]
 class Setting:
     """Where an evaluation took place. now_s: Unix time, for what ends."""
 
-    table: Table
+    table: ConfigVersion
     assistant: Assistant
     region: Region
     now_s: float
@@ -98,7 +183,7 @@ def build_report(
 
 def shadow_report(
     suite: Suite,
-    table: Table,
+    table: ConfigVersion,
     assistant: Assistant,
     region: Region,
     judge: Deployment | None,
@@ -147,7 +232,7 @@ def _moment(now_s: float) -> str:
 def _candidate(
     standing: Standing,
     setting: Setting,
-    findings: Findings,
+    findings: RunFindings,
     scores: Mapping[str, Scores],
     requirements: Mapping[str, Sequence[object]],
     store: RunStore,

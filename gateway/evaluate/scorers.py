@@ -1,33 +1,101 @@
-"""Whether an answer is right: by rule alone, so that it can be told of a live answer and of a recorded one alike."""
+"""Score an answer by rule: right, wrong, or a refusal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import jsonschema
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
-from gateway.evaluate.instructions import broken_rule
-from gateway.evaluate.items import Answer, Call, Check, Choice, Exact, Judged, Number, Pattern, Rules, Same, Schema
-from gateway.evaluate.texts import bare, numbers_in
+from gateway.evaluate.items import (
+    Check,
+    ChoiceCheck,
+    Exact,
+    JudgeCheck,
+    Number,
+    Pattern,
+    RecordedAnswer,
+    Same,
+    Schema,
+    TextRules,
+    ToolCallCheck,
+)
+from gateway.evaluate.text_rules import bare, broken_rule, numbers_in
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["Score", "check_schema", "letter_of", "score"]
+RefusedBy = Literal["provider", "rule"]
+
+
+_READ = 400
+
+
+_SORRY = {
+    "en": r"\b(?:i(?:'m| am)(?: really| very)? sorry|i apologi[sz]e|sorry,|unfortunately)",
+    "de": r"\b(?:es tut mir(?: sehr)? leid|tut mir leid|leider|entschuldigung)",
+}
+
+
+_UNABLE = (
+    r"\bi(?:'m| am)? (?:can ?not|can't|won't|will not|unable to|not able to|must decline|not comfortable|refuse to)\b",
+    r"\bi(?:'m| am) (?:unable|not able) to (?:help|assist|provide|answer|discuss|comply)",
+    r"\b(?:against|violates?) (?:my|our|the) (?:guidelines|policy|policies)\b",
+    r"\b(?:ich|wir) (?:kann|können|darf|werde) (?:\w+ ){0,6}nicht\b",
+    r"\b(?:kann|darf) ich (?:\w+ ){0,6}nicht\b",
+    r"(?:抱歉|对不起|很遗憾)[，,。！!\s]*(?:我|这|作为|您|你|但|该|关于|让我们|换)",
+    r"(?:我|本助手|作为.{0,12}?)(?:暂时|目前|们)?(?:无法|不能|不会|不便|没有办法|无权)(?:回答|提供|协助|帮助|讨论|满足|生成|继续|给出|就|对|为|参与|完成|处理|支持|评论)",
+    r"(?:让我们|我们)换个话题|换一个话题|不在我的(?:服务|回答)范围",
+    r"(?:申し訳(?:ありません|ございません)|すみません|恐れ入りますが).{0,60}?(?:できません|できかねます|お答え(?:は)?(?:でき|いたしかね)|お手伝いできま|控え)",
+    r"(?:お答え|ご提供|お手伝い|回答|対応)(?:は|を)?(?:できません|できかねます|いたしかねます|お控え)",
+    r"(?:죄송(?:합니다|하지만)|미안하지만).{0,60}?(?:없습니다|어렵습니다|않습니다|못합니다)",
+    r"(?:답변|제공|도움|도와)(?:을|를|해)?\s?(?:드릴|드리기|할)\s?(?:수\s?없|어렵)",
+)
+
+
+_SORRY_AND_UNABLE = [
+    re.compile(
+        rf"(?:{_SORRY['en']}).{{0,80}}?\b(?:can ?not|can't|won't|unable|not able|not possible)\b", re.I | re.DOTALL
+    ),
+    re.compile(rf"(?:{_SORRY['de']}).{{0,80}}?\b(?:nicht|kein(?:e|en)?|unmöglich)\b", re.I | re.DOTALL),
+]
+
+
+_RULES = [*(re.compile(rule, re.IGNORECASE | re.DOTALL) for rule in _UNABLE), *_SORRY_AND_UNABLE]
+
+
+def refused_by(answer: RecordedAnswer) -> RefusedBy | None:
+    """Who says that the answer is a refusal: the provider itself, or a rule; None where neither does."""
+    if answer.filtered or answer.refusal:
+        return "provider"
+    beginning = answer.text.strip()[:_READ].replace("’", "'")
+    return "rule" if any(rule.search(beginning) for rule in _RULES) else None
+
 
 _SHOWN = 120
+
+
 _MOST_SEARCHED = 20_000
+
+
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
+
+
 _SAID = re.compile(
     r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
     r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
     re.IGNORECASE,
 )
+
+
 _BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
+
+
 _ALONE = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
+
+
 _LETTERS = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
 
 
@@ -47,17 +115,19 @@ class Score:
 _RIGHT = Score(1.0)
 
 
-def score(check: Check, answer: Answer) -> Score | None:
+def score(check: Check, answer: RecordedAnswer) -> Score | None:
     """The score of an answer; None where only a judge can tell."""
-    if isinstance(check, Judged):
+    if isinstance(check, JudgeCheck):
         return None
     wrong = _wrong(check, answer)
     return _RIGHT if wrong is None else Score(0.0, wrong)
 
 
-def _wrong(check: Exact | Same | Choice | Number | Pattern | Schema | Rules | Call, answer: Answer) -> str | None:
+def _wrong(
+    check: Exact | Same | ChoiceCheck | Number | Pattern | Schema | TextRules | ToolCallCheck, answer: RecordedAnswer
+) -> str | None:
     text = answer.text.strip()
-    if not isinstance(check, Call):
+    if not isinstance(check, ToolCallCheck):
         if answer.filtered or answer.refusal:
             return "the provider refused"
         if not text:
@@ -67,7 +137,7 @@ def _wrong(check: Exact | Same | Choice | Number | Pattern | Schema | Rules | Ca
             return None if text in texts else f"is not {_any_of(texts)}"
         case Same(texts):
             return None if any(_same(text, one) for one in texts) else f"is not {_any_of(texts)}"
-        case Choice(letter, of):
+        case ChoiceCheck(letter, of):
             chosen = letter_of(text, of)
             return None if chosen == letter else f"chose {chosen or 'no letter'}, not {letter}"
         case Number(value, tolerance):
@@ -79,9 +149,9 @@ def _wrong(check: Exact | Same | Choice | Number | Pattern | Schema | Rules | Ca
             return None if re.search(expression, text[:_MOST_SEARCHED]) else f"has nothing like {expression}"
         case Schema(schema):
             return _against(schema, text)
-        case Rules(rules):
+        case TextRules(rules):
             return broken_rule(rules, answer.text)
-        case Call(name, arguments):
+        case ToolCallCheck(name, arguments):
             return _wrong_call(name, arguments, answer)
         case _:
             assert_never(check)
@@ -139,7 +209,7 @@ def _against(schema: Mapping[str, object], text: str) -> str | None:
     return None
 
 
-def _wrong_call(name: str | None, arguments: Mapping[str, object], answer: Answer) -> str | None:
+def _wrong_call(name: str | None, arguments: Mapping[str, object], answer: RecordedAnswer) -> str | None:
     called = ", ".join(call.name for call in answer.calls) or "no tool"
     if name is None:
         return None if not answer.calls else f"called {called}, where none was needed"

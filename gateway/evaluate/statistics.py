@@ -15,19 +15,6 @@ from itertools import combinations
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-__all__ = [
-    "CONFIDENCE",
-    "Comparison",
-    "Estimate",
-    "chance_of",
-    "compare_all",
-    "compare_shares",
-    "holm",
-    "mean",
-    "quantile",
-    "share",
-]
-
 CONFIDENCE = 0.95
 _ALPHA = 1 - CONFIDENCE
 _RESAMPLES = 2000

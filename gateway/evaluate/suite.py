@@ -12,14 +12,10 @@ from pathlib import Path
 
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
-from gateway.evaluate.banks import Bank, read_bank
-from gateway.evaluate.files import FileFindings, read_section, reject
-from gateway.evaluate.item_files import WRONG_CHECK, check_of, has_one_check, read_items
-from gateway.evaluate.items import Call, Check, Item, Judged, draw
+from gateway.evaluate.item_files import WRONG_CHECK, Bank, check_of, has_one_check, read_bank, read_items
+from gateway.evaluate.items import Check, Item, JudgeCheck, ToolCallCheck, draw
 from gateway.evaluate.public_sets import read_public
-from gateway.evaluate.suite_schema import SetSection, SuiteFile
-
-__all__ = ["PromptCheck", "Suite", "load_suite", "percent", "suite_path"]
+from gateway.evaluate.suite_schema import FileFindings, SetSection, SuiteFile, read_section, reject
 
 _BANKS = frozenset({"bank", "xstest"})
 _PRICED_TOKENS = 1_000_000
@@ -109,7 +105,7 @@ def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[I
             findings.error(("performance", "sets", index, "format"), f"{section.format} has nothing to score", hint)
             continue
         items += _set_items(path, section, file.seed)
-    if file.judge is None and any(isinstance(item.check, Judged) for item in items):
+    if file.judge is None and any(isinstance(item.check, JudgeCheck) for item in items):
         findings.error(
             ("performance", "sets"), "has items with a rubric, and there is no judge", "name one under judge"
         )
@@ -144,9 +140,9 @@ def _shadow(file: SuiteFile, findings: FileFindings) -> tuple[PromptCheck, ...]:
         except WRONG_CHECK as error:
             findings.error(place, str(error))
             continue
-        if isinstance(one.check, Call):
+        if isinstance(one.check, ToolCallCheck):
             findings.error((*place, "call"), "can't be told: of calls only their number is recorded")
-        if isinstance(one.check, Judged) and file.judge is None:
+        if isinstance(one.check, JudgeCheck) and file.judge is None:
             findings.error((*place, "rubric"), "there is no judge", "name one under judge")
         found.append(one)
     names = [one.name for one in found]

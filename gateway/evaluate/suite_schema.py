@@ -1,25 +1,19 @@
-"""What an operator writes in the files of an evaluation: the suite, files of items, banks. Shapes and descriptions."""
+"""Shape of suite, item and bank files, and how they are read with their problems."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import io
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.config.scalars import Duration, FormatVersion, Line, Name, Words
-
-__all__ = [
-    "BankFile",
-    "CheckSection",
-    "ItemFile",
-    "ItemSection",
-    "JudgeSection",
-    "ScalabilitySection",
-    "SetSection",
-    "ShadowCheckSection",
-    "SimulatedSection",
-    "SuiteFile",
-]
+from gateway.config.field_types import Duration, FormatVersion, Line, Name, Words
+from gateway.config.loading import read_config
+from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
+from gateway.config.validation import Findings
+from gateway.config.yaml_document import parse_yaml
+from gateway.files import open_file
 
 
 def _rising(ends: list[int]) -> list[int]:
@@ -29,9 +23,17 @@ def _rising(ends: list[int]) -> list[int]:
 
 
 Percent = Annotated[str, Field(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$", examples=["95%"])]
+
+
 Weight = Annotated[int, Field(ge=0, le=100)]
+
+
 Drawn = Annotated[list[int], Field(min_length=1, max_length=2), AfterValidator(_rising)]
+
+
 LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
+
+
 Format = Literal["items", "c-eval", "cmmlu", "safetybench", "xstest", "ifeval", "mgsm", "bank"]
 
 
@@ -119,7 +121,7 @@ class WeightsSection(_Section):
     scalability: Weight = Field(25, description="Its weight.")
 
 
-class LimitsSection(_Section):
+class RunLimitsSection(_Section):
     """How hard each deployment is asked on the axes of performance and compliance."""
 
     concurrent: int = Field(8, ge=1, le=512, description="Requests at once.")
@@ -133,7 +135,7 @@ class SpendSection(_Section):
     cost: float | None = Field(None, gt=0, description="So much money, in the currency of `prices`.")
 
 
-class PriceSection(_Section):
+class CandidatePriceSection(_Section):
     """What the tokens of a deployment cost, for a million of them."""
 
     input: float = Field(ge=0, description="Of prompts.")
@@ -144,7 +146,7 @@ class PricesSection(_Section):
     """What the deployments cost, in one currency, so that they can be held side by side."""
 
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(description="An ISO 4217 code such as CNY.")
-    deployments: dict[Name, PriceSection] = Field(description="The prices by deployment.")
+    deployments: dict[Name, CandidatePriceSection] = Field(description="The prices by deployment.")
 
 
 class CapacitySection(_Section):
@@ -202,7 +204,7 @@ class ShadowCheckSection(CheckSection):
     when: str | None = Field(None, description="A regular expression found in the prompt; left out, every one.")
 
 
-class ShadowSection(_Section):
+class ShadowScoringSection(_Section):
     """What answers that a shadow recorded are held against; items with the same question are besides."""
 
     checks: list[ShadowCheckSection] = Field([], description="Each with exactly one check, as an item has.")
@@ -214,13 +216,13 @@ class SuiteFile(_Section):
     version: FormatVersion = Field(description="1.")
     name: Name = Field(description="The name of the evaluation.")
     seed: int = Field(1, description="What is drawn follows from it.")
-    limits: LimitsSection = Field(LimitsSection(), description="How hard each deployment is asked.")
+    limits: RunLimitsSection = Field(RunLimitsSection(), description="How hard each deployment is asked.")
     spend: SpendSection = Field(SpendSection(), description="Where it stops.")
     prices: PricesSection | None = Field(None, description="What the deployments cost.")
     performance: PerformanceSection | None = Field(None, description="How well it answers; left out, not measured.")
     compliance: ComplianceSection | None = Field(None, description="Whether it keeps to the rules.")
     scalability: ScalabilitySection | None = Field(None, description="How it bears load.")
-    shadow: ShadowSection | None = Field(None, description="What recorded answers are held against.")
+    shadow: ShadowScoringSection | None = Field(None, description="What recorded answers are held against.")
     judge: JudgeSection | None = Field(None, description="Who judges what no rule can tell.")
     requirements: RequirementsSection = Field(RequirementsSection(), description="What must be reached.")
     weights: WeightsSection = Field(WeightsSection(), description="What counts for how much.")
@@ -276,3 +278,68 @@ class BankFile(_Section):
     unacceptable: list[str] = Field([], description="Words that make an answer unacceptable.")
     refusal: str = Field(description="A refusal, as a simulated candidate says it.")
     reply: str = Field(description="An acceptable answer, as a simulated candidate gives it.")
+
+
+_AnySection = TypeVar("_AnySection", bound=BaseModel)
+
+
+FileFindings = Findings
+
+
+def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, Findings]:
+    """The section in a YAML file, and where to note what else is wrong with it; raises ConfigRejected."""
+    findings = Findings(parse_yaml(read_config(path), str(path)))
+    try:
+        value = section.model_validate(findings.source.values)
+    except ValidationError as rejection:
+        for error in rejection.errors(include_url=False, include_input=False):
+            place = tuple(part for part in error["loc"] if part != "[key]")
+            if error["type"] == "extra_forbidden":
+                known = _keys_at(section, place[:-1])
+                findings.error(
+                    place, f"unknown key {quoted(str(place[-1]))}", choice_hint(str(place[-1]), known), key=True
+                )
+            else:
+                findings.error(place, _words(error["msg"]))
+        raise ConfigRejected(findings.problems) from None
+    if findings.rejected:
+        raise ConfigRejected(findings.problems)
+    return value, findings
+
+
+def read_text(path: Path) -> str:
+    """What stands in a file in UTF-8, with or without a mark in front; raises OSError, UnicodeDecodeError."""
+    with io.TextIOWrapper(open_file(path), "utf-8-sig") as file:
+        return file.read()
+
+
+def reject(path: Path, line: int, message: str, hint: str = "") -> ConfigRejected:
+    """What to raise for a file that isn't YAML: a mistake in one of its lines."""
+    return ConfigRejected([Problem(str(path), line, 1 if line else 0, (), message, hint)])
+
+
+def _words(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _keys_at(section: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that a place of the file may have; none where it isn't a plain section."""
+    current: type[BaseModel] = section
+    for part in path:
+        field = current.model_fields.get(part) if isinstance(part, str) else None
+        inner = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not models:
+            models = _element_models(inner)
+        if not models and field is not None:
+            return []
+        current = models[0] if models else current
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _element_models(inner: list[object]) -> list[type[BaseModel]]:
+    """The section inside `dict[str, list[Section]]` and its kin."""
+    found: list[type[BaseModel]] = []
+    for one in inner:
+        found += [arg for arg in getattr(one, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    return found

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 from gateway.model.deployment import Concurrency
 
-__all__ = ["AdaptiveLimit"]
-
 _TOLERANCE = 1.5
 _FEWEST = 20
 _REFUSED = 0.9

@@ -11,23 +11,23 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
 from gateway.execution.identity import pseudonymous
 from gateway.execution.redaction import redacted, redacting
-from gateway.execution.send import Reply, Sender
+from gateway.execution.reply import Reply
+from gateway.execution.send import Sender
 from gateway.execution.stream import AnswerStream, LiveStream
 from gateway.execution.transports import TURN_BYTES, Withdrawn
+from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.table import Resilience
 from providers.adapter import STREAM_OPTIONS
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import MESSAGES
 from providers.exchange import AnswerReader, comes_in_events, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import PLACES, with_sayable_choice, without_parameters
+from providers.fitting import with_sayable_choice, without_parameters
+from providers.needs import PLACES
 from providers.own_fields import own_field
 from providers.wire import WireRequest
-
-__all__ = ["Answer", "Caller", "StillAllowed"]
 
 StillAllowed = Callable[[Step], str | None]
 """Why a step of the plan may not be asked any more; None if it may."""

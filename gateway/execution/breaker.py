@@ -33,10 +33,8 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gateway.execution.window import Window
-from gateway.model.table import BreakerRule
+from gateway.model.config_version import BreakerRule
 from providers.failures import Failure
-
-__all__ = ["CLOSED", "MOST_GROWTH", "Breaker", "BreakerState"]
 
 MOST_GROWTH = 16
 """How many times `open_s` it opens for at most, before chance."""

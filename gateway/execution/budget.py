@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from gateway.execution.window import Window
 
-__all__ = ["FLOOR", "WINDOW_S", "RetryBudget"]
-
 WINDOW_S = 10.0
 FLOOR = 10
 """So many retries in the window are allowed whatever the share: with little traffic a share of it is nothing."""

@@ -9,15 +9,13 @@ from gateway.execution.attempt import Answer
 from gateway.execution.breaker import Breaker
 from gateway.execution.form import Form
 from gateway.execution.load import Slot
-from gateway.model.attempt import Attempt
 from gateway.model.decision import Step
+from gateway.model.record import AttemptRecord
 from providers.auth import Secret
 from providers.failures import Failure
 from providers.values import maker
 
-__all__ = ["Call"]
-
-_attempt = maker(Attempt)
+_attempt = maker(AttemptRecord)
 
 
 @dataclass(slots=True)
@@ -82,7 +80,7 @@ class Call:
             self.slot.release()
         return True
 
-    def remembered(self, *, lost: bool = False) -> Attempt:
+    def remembered(self, *, lost: bool = False) -> AttemptRecord:
         """The attempt as the record has it, once it is settled. lost: another one answered first."""
         deployment = self.step.deployment
         duration_s = (self.ended_at or self.started_at) - self.started_at

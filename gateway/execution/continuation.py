@@ -11,18 +11,7 @@ from dataclasses import dataclass, replace
 
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
-from providers.fitting import has_effects
-
-__all__ = [
-    "Sent",
-    "added_tokens",
-    "continuation",
-    "estimated_tokens",
-    "is_prefilled",
-    "is_resumable",
-    "summed",
-    "why_too_long",
-]
+from providers.needs import has_effects
 
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3

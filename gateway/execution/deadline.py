@@ -8,8 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["RESOLUTION_S", "Clock", "Deadline", "Sweep", "TimeLimit"]
-
 Clock = Callable[[], float]
 RESOLUTION_S = 0.001
 """uvloop's timers count milliseconds: one may fire a little before its time."""

@@ -14,8 +14,6 @@ from gateway.model.permit import AnyPermit
 from providers.auth import Secret
 from providers.transport import Recheck, Tap
 
-__all__ = ["ExchangeLog", "masking", "shown_exchange"]
-
 _MASK = "(masked)"
 _SHOWN_CHARACTERS = 4096
 _KEPT_BYTES = 65536

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.send import Reply
+from gateway.execution.reply import Reply
 from gateway.execution.stream import LiveStream
 from gateway.execution.transports import TURN_BYTES
 from gateway.model.deployment import Deployment
@@ -17,11 +17,9 @@ from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChatRequest, change_request
 from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.fitting import has_effects
 from providers.folding import Folding
+from providers.needs import has_effects
 from providers.transport import Tap
-
-__all__ = ["BoundedReply", "as_stream", "folds", "whole_of", "whole_of_body"]
 
 
 def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:

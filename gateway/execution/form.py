@@ -6,11 +6,9 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.fold import as_stream, folds
 from gateway.execution.patience import first_token_s
 from gateway.execution.pulse import Pulses
+from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
-from gateway.model.table import Resilience
 from providers.chat import ChatRequest
-
-__all__ = ["Form", "form_of", "had_time"]
 
 Form = tuple[ChatRequest, float, float | None, bool]
 """The request, the seconds until its answer begins, and until its head where that differs; whether it is asked for one

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
 from gateway.execution.pulse import Pulses
-from gateway.model.decision import Unwell
+from gateway.model.config_version import BreakerRule, ConfigVersion
+from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
-from gateway.model.table import BreakerRule, Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
-
-__all__ = ["Health"]
 
 _Place = tuple[str, str, str]
 _Key = tuple[str, str, str, Secret | None]
@@ -124,32 +122,32 @@ class Health:
         shown = Counter((place[0], breaker.shown(now)) for place, breaker in self._breakers.items())
         return {(place[0], str(state)): shown[place[0], state] for place in self._breakers for state in BreakerState}
 
-    def snapshot(self, table: Table) -> Mapping[str, Unwell]:
+    def snapshot(self, table: ConfigVersion) -> Mapping[str, Unavailable]:
         """The deployments of this table that can't be asked now, by name; mostly empty."""
         if not self._benches and not self._troubled:
             return {}
-        unwell: dict[str, Unwell] = {}
+        unwell: dict[str, Unavailable] = {}
         for name in {key[0] for key in self._benches} | {place[0] for place in self._troubled}:
             deployment = table.deployments.get(name)
             if deployment is not None and (found := self.unwell(deployment, table.resilience.breaker)) is not None:
                 unwell[name] = found
         return unwell
 
-    def unwell(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unwell | None:
+    def unwell(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unavailable | None:
         """Why the deployment can't be asked now, None if it can: the longer of its bench and its breaker."""
         benched, held = self._benched(deployment), self._held(deployment) if rule is not None else None
         if benched is None or held is None:
             return benched or held
         return max(benched, held, key=lambda found: found.for_s)
 
-    def _held(self, deployment: Deployment) -> Unwell | None:
+    def _held(self, deployment: Deployment) -> Unavailable | None:
         breaker = self._troubled.get(deployment.asked_at)
         for_s = breaker.held_s(self._clock()) if breaker is not None else 0.0
         if breaker is None or for_s <= 0:
             return None
-        return Unwell(f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}", for_s, by_breaker=True)
+        return Unavailable(f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}", for_s, by_breaker=True)
 
-    def _benched(self, deployment: Deployment) -> Unwell | None:
+    def _benched(self, deployment: Deployment) -> Unavailable | None:
         if not self._benches:
             return None
         held: list[_Bench] = []
@@ -160,9 +158,9 @@ class Health:
             held.append(bench)
         first = min(held, key=lambda bench: bench.until)
         limited = all(bench.is_rate_limit for bench in held)
-        return Unwell(f"benched: {first.reason}", first.until - self._clock(), limited)
+        return Unavailable(f"benched: {first.reason}", first.until - self._clock(), limited)
 
-    def keep(self, table: Table) -> None:
+    def keep(self, table: ConfigVersion) -> None:
         """Forget what is known of deployments that this table doesn't have, and go by its rule."""
         rule = table.resilience.breaker
         here = {it.asked_at for it in table.deployments.values()} if rule is not None else set()

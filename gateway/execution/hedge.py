@@ -18,16 +18,15 @@ from gateway.execution.deadline import RESOLUTION_S
 from gateway.execution.latencies import Latencies
 from gateway.execution.race import race
 from gateway.execution.retry import RULES
+from gateway.model.config_version import ConfigVersion, HedgeRule
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.table import Hedge, Table
 from providers.auth import Secret
 from providers.failures import FailureKind
 
 if TYPE_CHECKING:
     from gateway.execution.walk import Walk
 
-__all__ = ["Hedges", "due_s", "hedged"]
 
 _Place = tuple[str, str, str]
 
@@ -40,7 +39,7 @@ class Hedges:
     def __init__(self) -> None:
         self._latencies: dict[_Place, tuple[Latencies, Latencies]] = {}
 
-    def after_s(self, rule: Hedge, deployment: Deployment, *, whole: bool) -> float | None:
+    def after_s(self, rule: HedgeRule, deployment: Deployment, *, whole: bool) -> float | None:
         """When a second attempt is due; None where too little is known to say."""
         return rule.after_s if rule.after_s is not None else self._of(deployment)[whole].share_s(rule.share)
 
@@ -48,7 +47,7 @@ class Hedges:
         """An answer of the deployment began (if `whole`, was there) after so long; or it was given up then."""
         self._of(deployment)[whole].note(seconds)
 
-    def keep(self, table: Table) -> None:
+    def keep(self, table: ConfigVersion) -> None:
         """Forget the deployments that this table doesn't have."""
         here = {(it.name, it.origin, it.model) for it in table.deployments.values()}
         self._latencies = {place: held for place, held in self._latencies.items() if place in here}
@@ -61,7 +60,7 @@ class Hedges:
         return held
 
 
-def due_s(walk: Walk, call: Call, hedge: Hedge) -> float | None:
+def due_s(walk: Walk, call: Call, hedge: HedgeRule) -> float | None:
     """When a second attempt beside this one is due; None where there is to be none."""
     if walk.record.attempts or walk.plan.has_effects:
         return None

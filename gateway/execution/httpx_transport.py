@@ -20,8 +20,6 @@ from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_r
 from providers.transport.headers import joined
 from providers.transport.names import Names
 
-__all__ = ["HttpxTransport", "plain_httpx"]
-
 
 def plain_httpx() -> HttpxTransport:
     """httpx's transport: verified TLS, no proxy from the environment, no redirects.

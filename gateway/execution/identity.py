@@ -10,9 +10,7 @@ from collections.abc import Set
 
 from providers.auth import Secret
 from providers.chat import ChatRequest, change_request
-from providers.fitting import IDENTITY
-
-__all__ = ["pseudonymous"]
+from providers.needs import IDENTITY
 
 _DIGITS = 32
 

@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Kept", "LoadFailed", "Pace"]
-
 _T = TypeVar("_T")
 
 

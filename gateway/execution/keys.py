@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 
-__all__ = ["is_no_id", "parts_of", "texts_in", "without_keys"]
-
 _KEY = "[redacted]"
 _SHORTEST = 8
 """A part of a credential that is shorter is a word like another, such as `id`."""

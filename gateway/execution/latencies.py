@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import accumulate
 
-__all__ = ["Latencies"]
-
 _FEWEST = 20
 _HALVED_AT = 1024
 _GROWTH = 1.1

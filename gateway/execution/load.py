@@ -16,11 +16,9 @@ from typing import Literal
 from gateway.execution.adaptive import AdaptiveLimit
 from gateway.execution.deadline import Clock
 from gateway.execution.fair_queue import FairQueue
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Concurrency, Deployment
-from gateway.model.table import Table
 from providers.failures import FailureKind
-
-__all__ = ["Limiter", "Load", "Shed", "ShedReason", "Slot", "share_of"]
 
 ShedReason = Literal["queue_full", "wait_over", "no_time"]
 _OVERLOADED = frozenset({FailureKind.RATE_LIMITED, FailureKind.UNAVAILABLE, FailureKind.SILENT, FailureKind.CONNECT})
@@ -214,7 +212,7 @@ class Load:
             limiter = self._limiters[place] = Limiter(self._share_of(deployment.concurrency), self._clock)
         return limiter
 
-    def keep(self, table: Table) -> None:
+    def keep(self, table: ConfigVersion) -> None:
         """Go by the rules of this table, and forget who has nothing running and no rule."""
         rules = {(it.name, it.origin, it.model): it.concurrency for it in table.deployments.values()}
         for place, limiter in list(self._limiters.items()):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.model.config_version import Resilience
 from gateway.model.deployment import Deployment
-from gateway.model.table import Resilience
 from providers.chat import ChatRequest
 from providers.fitting import thinks_unseen
-
-__all__ = ["first_token_s"]
 
 
 def first_token_s(deployment: Deployment, request: ChatRequest, bounds: Resilience) -> float:

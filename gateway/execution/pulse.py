@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 from gateway.model.deployment import Deployment
 
-__all__ = ["REMEMBERED_S", "Pulses"]
-
 REMEMBERED_S = 600.0
 """For so long a slow answer is remembered: meanwhile another one may be slow, too, and only a stream would show it."""
 _QUICK = 0.5

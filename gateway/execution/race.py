@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["race"]
-
 _T = TypeVar("_T")
 _Run = Callable[[], Coroutine[Any, Any, _T]]
 

@@ -30,9 +30,7 @@ from providers.chat import (
 )
 from providers.classify import MESSAGES
 from providers.failures import Failure
-from providers.fitting import IDENTITY
-
-__all__ = ["Quotes", "redacted", "redacting"]
+from providers.needs import IDENTITY
 
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"

@@ -13,8 +13,6 @@ from providers.failures import ProviderFailed
 from providers.transport import Tap
 from providers.wire import WireResponse
 
-__all__ = ["Body", "Reply"]
-
 _MAX_REFUSAL_BYTES = 1024 * 1024
 
 

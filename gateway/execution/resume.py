@@ -10,40 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gateway.execution.attempt import Answer
-from gateway.execution.continuation import (
-    Sent,
-    added_tokens,
-    continuation,
-    is_prefilled,
-    is_resumable,
-    why_too_long,
-)
+from gateway.execution.attempt import Answer, StillAllowed
+from gateway.execution.continuation import Sent, added_tokens, continuation, is_prefilled, is_resumable, why_too_long
 from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES, why_spent
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.seam import Seam
 from gateway.execution.second_part import SecondPart
 from gateway.execution.stream import AnswerStream, TakeText, all_of, pass_on
-from gateway.execution.walk import StillAllowed
-from gateway.model.attempt import Skipped
+from gateway.model.config_version import Resilience
 from gateway.model.decision import Plan, Step
-from gateway.model.record import Record, Resumed
-from gateway.model.table import Resilience
-from providers.chat import (
-    ChatRequest,
-    Failed,
-    Heartbeat,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-)
+from gateway.model.record import Record, Resumed, Skipped
+from providers.chat import ChatRequest, Failed, Heartbeat, Opened, ReasoningDelta, StreamEvent, TextDelta, TextRun
 from providers.failures import Failure, FailureKind
 from providers.folding import text_of_run
-
-__all__ = ["ResumingStream", "Resumption", "resuming"]
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer; behind a longer one nobody could go on."""

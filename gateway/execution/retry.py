@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway.model.attempt import Attempt
+from gateway.model.record import AttemptRecord
 from providers.failures import Failure, FailureKind
-
-__all__ = ["MOST_BENCH_S", "RULES", "Rule", "Verdict", "backoff_s", "judge", "why_spent"]
 
 MOST_BENCH_S = 3600.0
 """Whatever time a provider names: then one request looks whether it is as bad as that. Nobody else could find out."""
@@ -106,7 +104,7 @@ def judge(
     return Verdict(again=True, wait_s=wait_s, otherwise=otherwise) if wait_s < left_s else otherwise
 
 
-def why_spent(deployment: str, attempts: Iterable[Attempt], per_deployment: int) -> str | None:
+def why_spent(deployment: str, attempts: Iterable[AttemptRecord], per_deployment: int) -> str | None:
     """Why a deployment has nothing left to try for a request that made these attempts; another key is left to try."""
     failures = [it.failure for it in attempts if it.deployment == deployment and it.failure is not None]
     failures = [failure for failure in failures if RULES[failure.kind].bench_s is None]

@@ -13,21 +13,19 @@ from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from gateway.execution.attempt import Answer, Caller
+from gateway.execution.attempt import Answer, Caller, StillAllowed
 from gateway.execution.budget import RetryBudget
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.hedge import Hedges
 from gateway.execution.load import Load
 from gateway.execution.send import Sender
-from gateway.execution.walk import AttemptFailed, Means, StillAllowed, Walk
+from gateway.execution.walk import AttemptFailed, Means, Walk
+from gateway.model.config_version import ConfigVersion, Resilience
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record
-from gateway.model.table import Resilience, Table
 from providers.chat import ChatRequest
 from providers.failures import Failure
-
-__all__ = ["PlanExhausted", "Runner"]
 
 _NOTHING = ChatRequest("", ())
 
@@ -60,7 +58,7 @@ class Runner:
         self._means = Means(Caller(sender, clock), health, self.load, self.hedges, self.budget, draw)
         self._sleep = sleep
 
-    def keep(self, table: Table) -> None:
+    def keep(self, table: ConfigVersion) -> None:
         """Go by this table from now on, and forget what is known of deployments that it doesn't have."""
         self.health.keep(table)
         self.load.keep(table)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["WINDOW", "Seam"]
-
 WINDOW = 400
 """The longest repeated end that is looked for, in characters. A repetition of everything may be longer."""
 _CERTAIN = 8

@@ -27,8 +27,6 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.folding import text_of_run
 
-__all__ = ["SecondPart"]
-
 _IN_OTHER_WORDS = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model didn't go on from there")
 
 

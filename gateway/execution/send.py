@@ -14,10 +14,8 @@ from urllib.parse import urlencode
 from gateway.execution.reply import Reply
 from gateway.execution.transports import Credential, FenceBreach, Headers, RequestHead, Transport
 from gateway.model.permit import Permit
-from providers.adapter import WireRequest
 from providers.transport import Recheck, request_start
-
-__all__ = ["Reply", "Sender", "checked_credential", "request_head"]
+from providers.wire import WireRequest
 
 _PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|$))(?![^/]*%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z_a-z~]+)+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -10,10 +10,8 @@ from gateway.execution.reply import Reply
 from gateway.execution.send import checked_credential, request_head
 from gateway.execution.transports import FenceBreach, Transport
 from gateway.model.permit import ServicePermit
-from providers.adapter import WireRequest
 from providers.failures import ProviderFailed
-
-__all__ = ["ServiceFailed", "ServiceReply", "Services"]
+from providers.wire import WireRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,6 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import Tap
 
-__all__ = ["AnswerStream", "LiveStream", "TakeText", "all_of", "pass_on"]
-
 TakeText = Callable[[bytes], bool]
 """Takes the inside of a JSON string, more text of choice 0, to the client; False if it can't, which changes nothing."""
 

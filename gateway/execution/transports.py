@@ -31,19 +31,6 @@ from providers.transport.decoding import Decoder, decoder_for
 from providers.values import maker
 from providers.wire import WireResponse
 
-__all__ = [
-    "TURN_BYTES",
-    "Credential",
-    "FenceBreach",
-    "Headers",
-    "LeanTransport",
-    "RequestHead",
-    "Transport",
-    "Withdrawn",
-    "allow",
-    "no_more_room",
-]
-
 Headers = Sequence[tuple[str, str]]
 _PERMITS = (Permit, ServicePermit)
 # Decompressed at once: a thousand times as much may come of it.

@@ -17,16 +17,13 @@ from gateway.execution.load import Load, Shed, Slot
 from gateway.execution.redaction import redacted
 from gateway.execution.retry import MOST_BENCH_S, RULES, Verdict, judge
 from gateway.execution.transports import Withdrawn
-from gateway.model.attempt import Skipped
+from gateway.model.config_version import Resilience
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
-from gateway.model.record import Record
-from gateway.model.table import Resilience
+from gateway.model.record import Record, Skipped
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
-
-__all__ = ["AttemptFailed", "Means", "StillAllowed", "Walk"]
 
 _NOBODY_ASKED = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
 

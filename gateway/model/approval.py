@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, NamedTuple
 
-__all__ = ["WARNED_DAYS", "Approval", "ApprovalKind", "Days", "Term", "days_at", "terms_of", "why_unapproved"]
-
 ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
-WARNED_DAYS = (7, 30, 60)
+APPROVAL_WARNING_DAYS = (7, 30, 60)
 """How long before its end an approval is told of: from the last of them on, and each time more."""
 
 _DAY_S = 86_400
@@ -79,7 +77,7 @@ class Term:
     @property
     def warned_days(self) -> int | None:
         """The bound of `WARNED_DAYS` that it has come under; None if it is far from its end."""
-        return next((bound for bound in WARNED_DAYS if self.days_left <= bound), None)
+        return next((bound for bound in APPROVAL_WARNING_DAYS if self.days_left <= bound), None)
 
     def __str__(self) -> str:
         if self.days_left < 0:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-__all__ = ["NOTHING_SAID", "NO_CONSENT", "ConsentKind", "ConsentRequest", "ConsentRule", "ConsentSaid", "Consents"]
-
 
 class ConsentKind(StrEnum):
     """What a consent rests on."""
@@ -31,7 +29,7 @@ class ConsentRule:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsentSaid:
+class ConsentStatement:
     """What a request says of consent, as far as its headers tell.
 
     caller: what tells one client key from another, and one person where one is named. standing: the recipients that a
@@ -66,7 +64,7 @@ class Consents:
 
 
 NO_CONSENT = Consents()
-NOTHING_SAID = ConsentSaid()
+NO_STATEMENT = ConsentStatement()
 
 
 @dataclass(frozen=True, slots=True)

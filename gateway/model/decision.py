@@ -6,26 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.model.config_version import Assistant, Region
 from gateway.model.consent import ConsentKind
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
-from gateway.model.table import Assistant, Region
-
-__all__ = [
-    "Considered",
-    "Decision",
-    "Lane",
-    "PassedOver",
-    "Plan",
-    "Refusal",
-    "RefusalCode",
-    "Step",
-    "Unwell",
-    "told_to_clients",
-]
 
 
-class PassedOver(StrEnum):
+class SkipReason(StrEnum):
     """Why a deployment of the route is not in the plan."""
 
     BOUNDARY = "boundary"  # it would store or process outside the region's boundary
@@ -43,13 +30,13 @@ class PassedOver(StrEnum):
     CONSENT = "consent"  # the person has not agreed that it gets this
 
 
-def told_to_clients(reason: PassedOver, detail: str) -> str:
+def client_detail(reason: SkipReason, detail: str) -> str:
     """Why a deployment is passed over, in words for a client, who isn't told how the gateway comes by its keys."""
-    return "no credential" if reason is PassedOver.CREDENTIAL else detail
+    return "no credential" if reason is SkipReason.CREDENTIAL else detail
 
 
 @dataclass(frozen=True, slots=True)
-class Unwell:
+class Unavailable:
     """A deployment that is not to be asked for `for_s` seconds: why, and whether only its rate limit is the matter.
 
     by_breaker: because it keeps failing, and not because a provider refuses our keys.
@@ -99,7 +86,7 @@ class Considered:
 
     deployment: str
     provider: str
-    reason: PassedOver | None = None
+    reason: SkipReason | None = None
     detail: str = ""
     share: float | None = None
 
@@ -157,7 +144,7 @@ class Decision:
     """
 
     outcome: Plan | Refusal
-    judged: tuple[tuple[Deployment, Step | tuple[PassedOver, str]], ...] = ()
+    judged: tuple[tuple[Deployment, Step | tuple[SkipReason, str]], ...] = ()
     lanes: tuple[Lane, ...] = ()
 
     @property

@@ -1,21 +1,22 @@
-"""A deployment: one model of one provider at one site, with its facts and its credentials."""
+"""A deployment: one model of one provider at one site, its concurrency limit and the end of its model's life."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-from gateway.model.approval import Approval
+from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.offers import Retirement
+from providers.fitting import Fit, fit, has_effects_there
+from providers.needs import Needs
 from providers.pricing import Price
 from providers.sites import Residency
 from providers.territories import Places
-
-__all__ = ["Concurrency", "Deployment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,55 @@ class Deployment:
     def has_credential(self) -> bool:
         """Whether it can be called at all."""
         return bool(self.credentials) or not self.needs_credential
+
+
+RETIREMENT_WARNING_DAYS = (7, 30, 90)
+"""How long before its day a retirement is told of: from the last of them on, and each time more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementNotice:
+    """A deployment whose model is retired on a day: that many days from now, 0 or less where it is over."""
+
+    deployment: str
+    model: str
+    retires_on: date
+    days_left: int
+    instead: str = ""
+
+    @property
+    def warned_days(self) -> int | None:
+        """The bound of `WARNED_DAYS` that it has come under; None if it is far from its day."""
+        return next((bound for bound in RETIREMENT_WARNING_DAYS if self.days_left <= bound), None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the day has come, somewhere on Earth."""
+        return self.days_left <= 0
+
+    def __str__(self) -> str:
+        if self.is_over:
+            return f"its model {self.model!r} is RETIRED since {self.retires_on}: the vendor need not answer any more"
+        days = "day" if self.days_left == 1 else "days"
+        return f"its model {self.model!r} will be retired on {self.retires_on}, in {self.days_left} {days}"
+
+
+def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tuple[RetirementNotice, ...]:
+    """How long each deployment's model is still there, of those of which a day is known; the nearest first."""
+    known = ((one, one.retirement) for one in deployments if one.retirement is not None)
+    farewells = [
+        RetirementNotice(one.name, one.model, end.on, end.on.toordinal() - days.last, end.instead) for one, end in known
+    ]
+    return tuple(sorted(farewells, key=lambda one: one.days_left))
+
+
+def match_of(deployment: Deployment, needs: Needs) -> Fit:
+    """How the request fits it, by its provider's format, its model, and what its operator lets through."""
+    target = deployment.target
+    return fit(needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves)
+
+
+def has_effects_at(deployment: Deployment, needs: Needs) -> bool:
+    """Whether a deployment that the request fits keeps or does something for it besides answering."""
+    target = deployment.target
+    return has_effects_there(needs, deployment.capabilities, target.passthrough, deployment.allowed_moves)

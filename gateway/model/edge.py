@@ -9,8 +9,6 @@ from typing import Literal
 from gateway.model.signals import ClaimRules, GeoIpRules
 from providers.auth import Secret
 
-__all__ = ["ASSERTION", "Edge", "EdgeSecret", "LocationRules", "Network", "Signal"]
-
 ASSERTION = "x-gateway-territory"
 """The header in which a backend asserts where the person is."""
 Signal = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gateway.model.speech import NO_PREFERENCES, Preferences
-from gateway.model.table import Region
-
-__all__ = ["Evidence", "Location", "LocationProblem"]
+from gateway.model.config_version import Region
+from gateway.model.region_text import NO_PREFERENCES, Preferences
 
 
 class LocationProblem(StrEnum):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["EXTENSION", "AnyPermit", "Permit", "ServicePermit"]
-
 EXTENSION = "gateway.permit"
 """Where a permit travels: this key of an httpx request's `extensions`."""
 
@@ -31,7 +29,7 @@ class Permit:
 class ServicePermit:
     """A service permit: leave to ask a service that the config names, such as a collector or an issuer of tokens.
 
-    It carries no byte of a request. Made by `gateway.config.services.read_service` alone, from the config alone (the
+    It carries no byte of a request. Made by `gateway.config.service_permits.read_service` alone, from the config alone (the
     architecture test holds this); used by `gateway.execution.services` alone, so that no prompt can travel under it.
     """
 

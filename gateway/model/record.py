@@ -1,20 +1,55 @@
-"""What is known of one request: filled on its way, read once at its end for the log line and the headers."""
+"""The record of one request and of its attempts: the source of the log line, metrics, traces and receipts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.model.attempt import Attempt, Skipped
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
 from gateway.model.trace import TraceContext
 from providers.chat import Usage
-from providers.failures import FailureKind
+from providers.failures import Failure, FailureKind
 from providers.pricing import Price, cost_of
+from providers.values import quick
 
-__all__ = ["Allowance", "Record", "Resumed"]
+
+@quick
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """An attempt that has ended, or that has become the answer (`failure` None).
+
+    duration_s: until the answer began (a stream's first real event, a whole JSON answer) or until it failed.
+    started_at is monotonic. places: where the deployment stores and processes, in words.
+    is_hedge: it was made beside a slow one. lost: another one answered first, and this one was cancelled; duration_s is
+        until then.
+    """
+
+    deployment: str
+    provider: str
+    model: str
+    duration_s: float
+    failure: Failure | None = None
+    started_at: float = 0.0
+    places: tuple[str, str] | None = None
+    is_hedge: bool = False
+    lost: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, `lost`, or the kind of failure."""
+        if self.failure is not None:
+            return self.failure.kind
+        return "lost" if self.lost else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A step of the plan that was not asked, and why."""
+
+    deployment: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +111,7 @@ class Record:
     queued_s: float = 0.0
     first_s: float | None = None
     total_s: float | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[AttemptRecord] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
@@ -88,14 +123,14 @@ class Record:
     profile: str | None = None
     usage: Usage | None = None
     resumed: Resumed | None = None
-    shadow: Attempt | None = None
-    abandoned: tuple[Attempt, ...] = ()
+    shadow: AttemptRecord | None = None
+    abandoned: tuple[AttemptRecord, ...] = ()
     places: tuple[str, str] | None = None
     price: Price | None = None
     cost_micros: int | None = None
 
     @property
-    def sent(self) -> list[Attempt]:
+    def sent(self) -> list[AttemptRecord]:
         """The attempts whose prompt was sent, or begun to be: what has no form in a deployment's words is nothing to be
         sent."""
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]

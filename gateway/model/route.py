@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
 
-__all__ = ["Route", "RouteStep", "Shadow", "WeightedSet", "deployments_of", "step_text"]
-
 
 @dataclass(frozen=True, slots=True)
 class WeightedSet:

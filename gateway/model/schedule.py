@@ -6,19 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = [
-    "NO_TALLY",
-    "SIDE_BOUNDS_S",
-    "Phase",
-    "Progress",
-    "Schedule",
-    "ScheduleStatus",
-    "Stage",
-    "StopRule",
-    "Tally",
-]
-
-SIDE_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
+VARIANT_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
 """Bounds of the times by which two sides are compared, from 20 ms to 328 s: each 19 % above the one before."""
 
 
@@ -61,7 +49,7 @@ class Tally:
 
     ok: int = 0
     failed: int = 0
-    times: tuple[int, ...] = (0,) * (len(SIDE_BOUNDS_S) + 1)
+    times: tuple[int, ...] = (0,) * (len(VARIANT_BOUNDS_S) + 1)
 
     @property
     def requests(self) -> int:
@@ -85,15 +73,15 @@ class Tally:
     def percentile_s(self, share: float) -> float | None:
         """The time within which this share of the answers began, at most; None of no answer."""
         wanted, seen = share * sum(self.times), 0
-        for bound_s, count in zip(SIDE_BOUNDS_S, self.times, strict=False):
+        for bound_s, count in zip(VARIANT_BOUNDS_S, self.times, strict=False):
             seen += count
             if count and seen >= wanted:
                 return bound_s
-        return SIDE_BOUNDS_S[-1] if any(self.times) else None
+        return VARIANT_BOUNDS_S[-1] if any(self.times) else None
 
     def slower_than(self, limit_s: float) -> int:
         """How many answers took longer for sure: those of the classes that lie above the limit."""
-        return sum(self.times[bisect_left(SIDE_BOUNDS_S, limit_s) + 1 :])
+        return sum(self.times[bisect_left(VARIANT_BOUNDS_S, limit_s) + 1 :])
 
 
 NO_TALLY = Tally()
@@ -108,7 +96,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ScheduleProgress:
     """Where a schedule is. elapsed_s, candidate, baseline, looks: of the present stage.
 
     looks: how often the two sides were compared. seen: the candidate's requests at the last of them. reason: why it was
@@ -132,6 +120,6 @@ class ScheduleStatus:
     assistant: str
     region: str
     schedule: Schedule
-    progress: Progress
+    progress: ScheduleProgress
     share: float
     waits_for: str = ""

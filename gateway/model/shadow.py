@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from providers.chat import Usage
 
-__all__ = ["ShadowRecord"]
-
 
 @dataclass(frozen=True, slots=True)
 class ShadowRecord:

@@ -6,21 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.model.permit import ServicePermit
-from gateway.model.speech import Preferences
+from gateway.model.region_text import Preferences
 from providers.auth import Secret
-
-__all__ = [
-    "CLAIM_PROBLEMS",
-    "AddressReport",
-    "ClaimProblem",
-    "ClaimReport",
-    "ClaimRules",
-    "GeoIpRules",
-    "KeyFile",
-    "KeySource",
-    "KeyUrl",
-    "SharedKey",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from gateway.model.decision import Unwell
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
-from gateway.model.table import Table
-
-__all__ = ["OPERATOR_HEADER", "Cause", "Changes", "Finding", "Reload", "Status", "WorkerStatus"]
 
 OPERATOR_HEADER = "x-gateway-operator"
 """What a request to the admin listener says of who makes it: a claim."""
@@ -81,7 +79,7 @@ class WorkerStatus:
     table: str
     running: int
     is_draining: bool
-    unwell: Mapping[str, Unwell]
+    unwell: Mapping[str, Unavailable]
     answers: bool = True
 
 
@@ -93,7 +91,7 @@ class Status:
     reloads: how often, by cause and result. at_s: when it was all so (Unix time). schedules_off: why no schedule runs.
     """
 
-    table: Table
+    table: ConfigVersion
     loaded: Reload
     failed: Reload | None
     reloads: Mapping[tuple[str, str], int]

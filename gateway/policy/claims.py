@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway.model.region_text import Preferences
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, SharedKey
-from gateway.model.speech import Preferences
-
-__all__ = ["MAX_TOKEN_BYTES", "ClaimRefused", "IssuerKey", "KeySet", "KeySetError", "Verified", "parse_keys", "verify"]
 
 MAX_TOKEN_BYTES = 8 * 1024
 _MAX_KEYS = 100

@@ -15,20 +15,18 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 
-from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentSaid
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment
-from gateway.model.table import Region, Table
 from providers.chat import ChatRequest
-from providers.fitting import IDENTITY, Needs
-
-__all__ = ["LIFETIME_S", "Consenting", "standing_consents"]
+from providers.needs import IDENTITY, Needs
 
 LIFETIME_S = 300
 _TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 _CONTENT = (("vision", "images"), ("audio", "audio"), ("file", "files"))
 
 
-def standing_consents(table: Table, said: ConsentSaid) -> Consents:
+def standing_consents(table: ConfigVersion, said: ConsentStatement) -> Consents:
     """What was agreed to once for all: that needs nothing of a body. Only what the table knows is kept."""
     if not said.standing and not said.asserted:
         return NO_CONSENT
@@ -41,7 +39,7 @@ class Consenting:
     key: signs tokens. What is said of the request's content is worked out once, and only if it is needed.
     """
 
-    def __init__(self, said: ConsentSaid, request: ChatRequest, needs: Needs, key: bytes, now_s: float) -> None:
+    def __init__(self, said: ConsentStatement, request: ChatRequest, needs: Needs, key: bytes, now_s: float) -> None:
         self._said = said
         self._request = request
         self._needs = needs
@@ -49,7 +47,7 @@ class Consenting:
         self._now_s = now_s
         self._digest: str | None = None
 
-    def under(self, table: Table, region: Region) -> Consents:
+    def under(self, table: ConfigVersion, region: Region) -> Consents:
         """What has been agreed to, as this table has it: where a recipient's place differs, an old yes is none."""
         standing = standing_consents(table, self._said)
         token = _TOKEN.fullmatch(self._said.token or "")

@@ -8,22 +8,20 @@ that execution needs to open a connection, so that no path to a provider exists 
 from __future__ import annotations
 
 from gateway.model.approval import days_at, why_unapproved
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 from gateway.model.route import deployments_of
-from gateway.model.table import Region, Table
-
-__all__ = ["evaluation_permit", "is_inside", "lacking_approval", "prompt_permit", "still_permitted"]
 
 
-def prompt_permit(table: Table, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def prompt_permit(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
     """The permit to send this region's prompts to the deployment now (Unix time); None if that would leave the
     boundary, or if the region requires an approval that the deployment doesn't have now."""
     permit = evaluation_permit(table, region, deployment, now_s)
     return permit if permit is not None and permit.waives is None else None
 
 
-def evaluation_permit(table: Table, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def evaluation_permit(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
     """The permit to ask the deployment the questions of an evaluation, as this region would: None if that would leave
     the boundary. A missing approval is waived, and the permit says so: nobody's prompt travels under it."""
     if not is_inside(table, region, deployment):
@@ -33,7 +31,7 @@ def evaluation_permit(table: Table, region: Region, deployment: Deployment, now_
     return Permit(deployment.origin, region.name, deployment.name, site, model, table.version, waives)
 
 
-def is_inside(table: Table, region: Region, deployment: Deployment) -> bool:
+def is_inside(table: ConfigVersion, region: Region, deployment: Deployment) -> bool:
     """Whether the deployment keeps the region's prompts within the boundary, and in a demo on this machine."""
     return deployment.residency.within(region.boundary) and (not table.demo or deployment.simulates is not None)
 
@@ -45,7 +43,7 @@ def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> st
     return why_unapproved(deployment.approvals, region.name, days_at(now_s))
 
 
-def still_permitted(permit: Permit, current: Table, assistant: str, now_s: float) -> str | None:
+def still_permitted(permit: Permit, current: ConfigVersion, assistant: str, now_s: float) -> str | None:
     """None if the current table still lets this permit be used now, else why not.
 
     A request plans by the table that it began with; a new attempt must be allowed by the current one too, so that

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
-from gateway.model.speech import Label, Speech, Voice
+from gateway.model.region_text import Label, Locale, RegionText
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
@@ -26,19 +26,6 @@ from providers.chat import (
     TextRun,
     text_of,
 )
-
-__all__ = [
-    "Integrity",
-    "Labelling",
-    "Prefixer",
-    "integrity_of",
-    "is_first_turn",
-    "label_completion",
-    "labelling_of",
-    "marks",
-    "strip",
-    "without_labels",
-]
 
 _GENERATED = "1"
 _PLACES = frozenset({"start_index", "end_index"})
@@ -73,7 +60,7 @@ def _is_said(message: AssistantMessage) -> bool:
     return bool(text_of(message.content))
 
 
-def labelling_of(voice: Voice, request: ChatRequest) -> Labelling | None:
+def labelling_of(voice: Locale, request: ChatRequest) -> Labelling | None:
     """What is to be said on the answer to this request; None where the region has no labels."""
     if not voice.labels:
         return None
@@ -192,7 +179,7 @@ def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, i
 # --- where an answer comes back -------------------------------------------------------------------
 
 
-def without_labels(messages: tuple[Message, ...], speech: Speech) -> tuple[Message, ...]:
+def without_labels(messages: tuple[Message, ...], speech: RegionText) -> tuple[Message, ...]:
     """The history without our own labels: at the start of what the assistant said, once, and nowhere else."""
     if not speech.known:
         return messages

@@ -11,17 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from gateway.model.config_version import Client, ConfigVersion, Region, remember
 from gateway.model.edge import LocationRules, Signal
 from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
-from gateway.model.table import Client, Region, Table
-from gateway.policy.memo import remember
 from gateway.policy.parts import blocked_among, code_of, is_as_strict, is_split, region_in, with_part
 from providers.catalogue import territory_data
 from providers.territories import Places, TerritoryError, parent, parse_territory
 from providers.values import quick
-
-__all__ = ["EdgeNote", "EdgeReport", "Sighting", "resolve", "resolve_again"]
 
 _SHOWN_CHARACTERS = 40
 _MOST_WORDS = 4
@@ -86,7 +83,7 @@ class _Reading:
         return is_as_strict(self.region, self.evidence.territory, other.region, other.evidence.territory)
 
 
-def resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
+def resolve(table: ConfigVersion, client: Client | None, sighting: Sighting) -> Location:
     """The location of this caller, with the evidence for it, in the order of the table's signals."""
     if _is_long(sighting):
         return _resolve(table, client, sighting)
@@ -101,7 +98,7 @@ def _is_long(sighting: Sighting) -> bool:
     return len(words) > _MOST_WORDS or sum(map(len, words)) > _MOST_WORDS * _SHOWN_CHARACTERS
 
 
-def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Location:
+def _resolve(table: ConfigVersion, client: Client | None, sighting: Sighting) -> Location:
     asked = (_read(signal, table, client, sighting) for signal in table.location.signals)
     readings = [reading for reading in asked if reading is not None]
     evidence = tuple(reading.evidence for reading in readings)
@@ -117,7 +114,7 @@ def _resolve(table: Table, client: Client | None, sighting: Sighting) -> Locatio
 
 
 def resolve_again(
-    table: Table,
+    table: ConfigVersion,
     client: Client | None,
     location: Location,
     heard_by: LocationRules | None = None,
@@ -147,7 +144,7 @@ def resolve_again(
     return _weigh(table, client, readings, evidence)
 
 
-def _read(signal: Signal, table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
+def _read(signal: Signal, table: ConfigVersion, client: Client | None, sighting: Sighting) -> _Reading | None:
     """What one signal says, None where there is nothing to be recorded."""
     match signal:
         case "claim":
@@ -164,7 +161,7 @@ def _read(signal: Signal, table: Table, client: Client | None, sighting: Sightin
             return _read_address(table, sighting.address)
 
 
-def _read_claim(table: Table, claim: ClaimReport | None) -> _Reading | None:
+def _read_claim(table: ConfigVersion, claim: ClaimReport | None) -> _Reading | None:
     if claim is None:
         return None
     if claim.problem is not None:
@@ -174,7 +171,7 @@ def _read_claim(table: Table, claim: ClaimReport | None) -> _Reading | None:
     return _territory(table, "claim", (claim.territory,))
 
 
-def _read_assertion(table: Table, client: Client | None, sighting: Sighting) -> _Reading | None:
+def _read_assertion(table: ConfigVersion, client: Client | None, sighting: Sighting) -> _Reading | None:
     if not sighting.asserted:
         return None
     if client is None or "territory" not in client.may_assert:
@@ -183,14 +180,14 @@ def _read_assertion(table: Table, client: Client | None, sighting: Sighting) -> 
     return _territory(table, "assertion", sighting.asserted)
 
 
-def _read_edge(table: Table, sighting: Sighting) -> _Reading | None:
+def _read_edge(table: ConfigVersion, sighting: Sighting) -> _Reading | None:
     if sighting.edge is not None:
         return _territory(table, "edge_header", sighting.edge.values, sighting.edge.parts)
     note = sighting.edge_note
     return _Reading(Evidence("edge_header", "", note=note), doubtful=note is EdgeNote.UNPROVEN) if note else None
 
 
-def _read_address(table: Table, address: AddressReport | None) -> _Reading | None:
+def _read_address(table: ConfigVersion, address: AddressReport | None) -> _Reading | None:
     if address is None:
         return None
     if address.doubtful or address.hidden or not address.country:
@@ -199,7 +196,7 @@ def _read_address(table: Table, address: AddressReport | None) -> _Reading | Non
     return _territory(table, "geoip", (address.country,), (address.part,))
 
 
-def _territory(table: Table, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> _Reading:
+def _territory(table: ConfigVersion, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> _Reading:
     """A signal whose words are a territory code, and perhaps that of its part. Words that are none are a doubt."""
     said = _shown((*values, *parts) if any(parts) else values)
     codes = {code_of(value) for value in values}
@@ -234,7 +231,7 @@ def _shown(values: tuple[str, ...]) -> str:
     return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
 
 
-def _bound(table: Table, region: Region, voices: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
+def _bound(table: ConfigVersion, region: Region, voices: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
     """The region that the key is bound to: final. The territory is that of the strongest signal inside it, or the part
     of it that another one names. Inside is what lies in it, also where a part of that country has another region, which
     is then the evidence's if it is the stricter one."""
@@ -251,7 +248,9 @@ def _bound(table: Table, region: Region, voices: list[_Reading], evidence: tuple
     return Location(region, territory, "api_key", _decided(evidence, winner))
 
 
-def _weigh(table: Table, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]) -> Location:
+def _weigh(
+    table: ConfigVersion, client: Client | None, readings: list[_Reading], evidence: tuple[Evidence, ...]
+) -> Location:
     voices: list[_Reading] = []
     for reading in readings:
         if reading.unknown:
@@ -284,7 +283,7 @@ def _strictest(voices: list[_Reading]) -> _Reading | None:
     return next((voice for voice in voices if all(map(voice.is_as_strict, voices))), None)
 
 
-def _unknown(table: Table, evidence: tuple[Evidence, ...]) -> Location:
+def _unknown(table: ConfigVersion, evidence: tuple[Evidence, ...]) -> Location:
     rule = table.location.unknown
     if rule == "refuse":
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)

@@ -6,8 +6,6 @@ ITU-T I.371, annex A, as a virtual schedule). Moments are whole nanoseconds of o
 
 from __future__ import annotations
 
-__all__ = ["MINUTE_NS", "remaining", "spend"]
-
 MINUTE_NS = 60_000_000_000
 
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.location import Evidence
-from gateway.model.table import Region, Table
 from providers.catalogue import territory_data
 from providers.territories import TerritoryError, parent
-
-__all__ = [
-    "blocked_among",
-    "code_of",
-    "is_as_strict",
-    "is_split",
-    "region_in",
-    "with_part",
-]
 
 
 def code_of(word: str) -> str:
@@ -39,7 +30,7 @@ def with_part(code: str, parts: tuple[str, ...]) -> str:
     return territory_data().aliases.get(told, told)
 
 
-def is_split(table: Table, territory: str) -> bool:
+def is_split(table: ConfigVersion, territory: str) -> bool:
     """Whether a part of this country is in another region than the country itself, and the operator doesn't accept
     that nobody tells which part it is."""
     if territory in table.location.country_only:
@@ -48,7 +39,7 @@ def is_split(table: Table, territory: str) -> bool:
     return any(region is not own for region in _regions_of_parts(table, territory))
 
 
-def region_in(table: Table, territory: str) -> Region | None:
+def region_in(table: ConfigVersion, territory: str) -> Region | None:
     """The region of somebody who is in this territory. Of a split country without its part that is the stricter of the
     regions that it may be, see `is_as_strict`. None where none is that, or the operator refuses where signals
     conflict."""
@@ -62,7 +53,7 @@ def region_in(table: Table, territory: str) -> Region | None:
     return strict[0] if len(strict) == 1 and table.location.conflict == "strictest" else None
 
 
-def _regions_of_parts(table: Table, territory: str) -> list[Region]:
+def _regions_of_parts(table: ConfigVersion, territory: str) -> list[Region]:
     return [region for code, region in table.region_by_territory.items() if parent(code) == territory]
 
 
@@ -75,7 +66,7 @@ def is_as_strict(region: Region, territory: str | None, other: Region, elsewhere
     return passes and stays and region.approvals_required >= other.approvals_required
 
 
-def blocked_among(table: Table, evidence: tuple[Evidence, ...]) -> Evidence | None:
+def blocked_among(table: ConfigVersion, evidence: tuple[Evidence, ...]) -> Evidence | None:
     """The first signal that points to a blocked territory, or to a country that has a blocked part."""
     for item in evidence:
         if item.territory is None:

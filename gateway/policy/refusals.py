@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from gateway.model.decision import Considered, PassedOver, Refusal, RefusalCode, Step, Unwell
-from gateway.model.deployment import Deployment
+from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable
+from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
-from gateway.model.table import Assistant, Region, Table
-from gateway.policy.abilities import fit_of
-from gateway.policy.sides import Judged
-from providers.fitting import PLACES, Needs
+from gateway.policy.canary_assignment import Verdicts
+from providers.needs import PLACES, Needs
 from providers.territories import Places, territory_name
-
-__all__ = ["ask_for_consent", "not_offered", "refuse_all", "refuse_location", "who_is_to_be_asked", "words_of"]
 
 _LAW = frozenset(
     {
-        PassedOver.BOUNDARY,
-        PassedOver.AVAILABILITY,
-        PassedOver.REQUIREMENT,
-        PassedOver.APPROVAL,
-        PassedOver.EXCEPTED,
+        SkipReason.BOUNDARY,
+        SkipReason.AVAILABILITY,
+        SkipReason.REQUIREMENT,
+        SkipReason.APPROVAL,
+        SkipReason.EXCEPTED,
     }
 )
 _UNCHECKED_RETRY_S = 10.0
-_ABILITY = frozenset({PassedOver.CAPABILITY, PassedOver.MOVES_DATA, PassedOver.PARAMETER})
+_ABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
 _MOST_OF_NAMES = 300
 # Whoever asks for it mostly doesn't know the word.
 _PREFILLED = ": the last of `messages` is the assistant's, and few models go on with one; end with the user's"
 
 
-def refuse_location(table: Table, location: Location) -> Refusal | None:
+def refuse_location(table: ConfigVersion, location: Location) -> Refusal | None:
     """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
     if location.problem is None:
         return _wrong_cell(table, location.region) or _taken_away(table, location)
@@ -69,7 +66,7 @@ def not_offered(assistant: Assistant, region: Region) -> Refusal:
     return Refusal(RefusalCode.REGION_BLOCKED, message)
 
 
-def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
+def _wrong_cell(table: ConfigVersion, region: Region | None) -> Refusal | None:
     cell = table.cell
     if cell is None or cell.serves is None or region is None or region.name in cell.serves:
         return None
@@ -78,7 +75,7 @@ def _wrong_cell(table: Table, region: Region | None) -> Refusal | None:
     return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
 
 
-def _taken_away(table: Table, location: Location) -> Refusal | None:
+def _taken_away(table: ConfigVersion, location: Location) -> Refusal | None:
     """The gateway is a place too, where prompts that must stay at home would be read, and perhaps logged."""
     if table.cell is None or location.region is None or location.territory is None:
         return None
@@ -89,7 +86,7 @@ def _taken_away(table: Table, location: Location) -> Refusal | None:
     return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)
 
 
-def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:
+def deployment_needing_consent(route: Route, judged: Verdicts) -> Deployment | None:
     """The deployment for whose sake the person must be asked; None if the request can do without.
 
     That is one that would be first, unless it is set to be skipped, and the first that is left where nobody else is. A
@@ -103,7 +100,7 @@ def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:
             return None
         for member in members:
             verdict = verdicts[member.name]
-            if isinstance(verdict, Step) or verdict[0] is not PassedOver.CONSENT or member.consent is None:
+            if isinstance(verdict, Step) or verdict[0] is not SkipReason.CONSENT or member.consent is None:
                 continue
             if member.consent.on_missing == "refuse":
                 return member
@@ -111,7 +108,7 @@ def who_is_to_be_asked(route: Route, judged: Judged) -> Deployment | None:
     return skipped
 
 
-def ask_for_consent(deployment: Deployment) -> Refusal:
+def consent_required(deployment: Deployment) -> Refusal:
     """The refusal that a yes of the person would mend: to whom, and where that stores and processes."""
     rule, residency = deployment.consent, deployment.residency
     recipient = rule.recipient if rule is not None else deployment.provider
@@ -127,14 +124,14 @@ def refuse_all(
     assistant: Assistant,
     region: Region,
     considered: tuple[Considered, ...],
-    judged: Judged,
-    health: Mapping[str, Unwell],
+    judged: Verdicts,
+    health: Mapping[str, Unavailable],
     needs: Needs,
 ) -> Refusal:
     """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
     reasons = {item.reason for item in considered}
     if reasons - _LAW - _ABILITY:
-        unwell = [health[item.deployment] for item in considered if item.reason is PassedOver.HEALTH]
+        unwell = [health[item.deployment] for item in considered if item.reason is SkipReason.HEALTH]
         limited = bool(unwell) and all(item.is_rate_limit for item in unwell)
         why = "their providers limit the rate of requests" if limited else "they fail, or are switched off"
         return Refusal(
@@ -144,7 +141,7 @@ def refuse_all(
         )
     if reasons & _ABILITY:
         return _unable(assistant, region, considered, judged, needs)
-    unapproved = reasons == {PassedOver.APPROVAL}
+    unapproved = reasons == {SkipReason.APPROVAL}
     return Refusal(
         RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
         f"no deployment of {assistant.name!r} may answer here: "
@@ -153,7 +150,7 @@ def refuse_all(
 
 
 def _unable(
-    assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Judged, needs: Needs
+    assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Needs
 ) -> Refusal:
     """What is asked is beyond everyone: a reason that many have is told once. param: the one place of the request."""
     names: dict[str, list[str]] = {}
@@ -164,12 +161,12 @@ def _unable(
     reasons = {item.reason for item in considered} & _ABILITY
     places: Set[str] = set()
     features: Set[str] = set()
-    if reasons == {PassedOver.MOVES_DATA}:
+    if reasons == {SkipReason.MOVES_DATA}:
         places = needs.moving
-    elif reasons == {PassedOver.CAPABILITY}:
+    elif reasons == {SkipReason.CAPABILITY}:
         # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
-        unable = (deployment for deployment, verdict in judged if _reason(verdict) is PassedOver.CAPABILITY)
-        features = {feature for deployment in unable for feature in fit_of(deployment, needs).missing}
+        unable = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
+        features = {feature for deployment in unable for feature in match_of(deployment, needs).missing}
         places = {PLACES[feature] for feature in features}
     param = next(iter(places)) if len(places) == 1 else None
     see = f": see `{param}`" if param is not None and param not in told else ""
@@ -181,11 +178,11 @@ def _unable(
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
 
 
-def _reason(verdict: Step | tuple[PassedOver, str]) -> PassedOver | None:
+def _reason(verdict: Step | tuple[SkipReason, str]) -> SkipReason | None:
     return None if isinstance(verdict, Step) else verdict[0]
 
 
-def words_of(names: frozenset[str]) -> str:
+def refusal_text(names: frozenset[str]) -> str:
     """The names in order, with commas, cut where there are too many."""
     # Names come from the request, however many and long they are.
     return ", ".join(sorted(names))[:_MOST_OF_NAMES]

@@ -10,33 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import Step
 from gateway.model.edge import LocationRules
 from gateway.model.location import Location
-from gateway.model.table import Client, Region, Table
 from gateway.policy.fence import still_permitted
 from gateway.policy.location import resolve_again
 from gateway.policy.parts import blocked_among
 from gateway.policy.routing import decide
-from providers.fitting import IDENTITY, Needs
+from providers.needs import IDENTITY, Needs
 
-__all__ = ["ConsentsUnder", "why_not_now"]
-
-ConsentsUnder = Callable[[Table, Region], Consents]
+ConsentsUnder = Callable[[ConfigVersion, Region], Consents]
 """What a request's person has agreed to, as a table has it."""
 
 
 def why_not_now(
     step: Step,
-    current: Table,
+    current: ConfigVersion,
     assistant: str,
     client: Client | None,
     location: Location,
     needs: Needs,
     now_s: float,
     consents: ConsentsUnder | None = None,
-    planned: Table | None = None,
+    planned: ConfigVersion | None = None,
     same_edge: bool | None = None,
 ) -> str | None:
     """None if the current table lets this step be taken now for that caller and request, else why not.
@@ -82,7 +80,7 @@ def _named_by(step: Step, needs: Needs) -> frozenset[str]:
     return told if step.deployment.identity == "pass" else told & step.deployment.target.passthrough
 
 
-def _client_now(current: Table, client: Client | None) -> Client | None:
+def _client_now(current: ConfigVersion, client: Client | None) -> Client | None:
     """The same client, by the same key: one that was revoked opens nothing any more."""
     if client is None:
         return None
@@ -90,7 +88,7 @@ def _client_now(current: Table, client: Client | None) -> Client | None:
     return now if now is not None and now.name == client.name else None
 
 
-def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard_by: LocationRules) -> Consents:
+def _still_agreed(agreed: Consents, current: ConfigVersion, client: Client | None, heard_by: LocationRules) -> Consents:
     """Without the word of those whom the current table doesn't let speak for the person any more."""
     asserted = agreed.asserted and client is not None and "consent" in client.may_assert
     believed = current.location.believes("claim", heard_by)
@@ -99,7 +97,7 @@ def _still_agreed(agreed: Consents, current: Table, client: Client | None, heard
 
 
 def _place_now(
-    current: Table, location: Location, client: Client | None, heard_by: LocationRules, same_edge: bool | None
+    current: ConfigVersion, location: Location, client: Client | None, heard_by: LocationRules, same_edge: bool | None
 ) -> Location | None:
     """Where the current table has a caller of whom no more is known than the location says; None where nowhere."""
     if blocked_among(current, location.evidence) is not None:

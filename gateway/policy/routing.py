@@ -11,37 +11,33 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.model.approval import days_at
+from gateway.model.config_version import Assistant, ConfigVersion, Region, remember
 from gateway.model.consent import NO_CONSENT, Consents
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
-from gateway.model.deployment import Deployment
+from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
+from gateway.model.deployment import Deployment, has_effects_at, match_of
 from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
-from gateway.model.table import Assistant, Region, Table
-from gateway.policy.abilities import fit_of, has_effects_at
+from gateway.policy.canary_assignment import assign_variant, weigh
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
-from gateway.policy.memo import remember
 from gateway.policy.refusals import (
-    ask_for_consent,
+    consent_required,
+    deployment_needing_consent,
     not_offered,
+    refusal_text,
     refuse_all,
     refuse_location,
-    who_is_to_be_asked,
-    words_of,
 )
-from gateway.policy.sides import take_side, weigh
-from providers.fitting import IDENTITY, PARAMETERS, Needs, why_it_moves
+from providers.needs import IDENTITY, PARAMETERS, Needs, why_it_moves
 from providers.territories import territory_name
-
-__all__ = ["decide", "judge_alone", "off"]
 
 
 def decide(
-    table: Table,
+    table: ConfigVersion,
     assistant: Assistant,
     location: Location,
     needs: Needs,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     now_s: float,
     person: Callable[[], bytes] | None = None,
     consents: Consents = NO_CONSENT,
@@ -73,17 +69,17 @@ def decide(
         decision = table.memo.get(key) or remember(
             table, key, partial(_decide, table, assistant, region, location, place, needs, health, now_s, consents)
         )
-    return take_side(decision, person()) if decision.lanes and person is not None else decision
+    return assign_variant(decision, person()) if decision.lanes and person is not None else decision
 
 
 def _decide(
-    table: Table,
+    table: ConfigVersion,
     assistant: Assistant,
     region: Region,
     location: Location,
     place: tuple[Hashable, ...],
     needs: Needs,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     now_s: float,
     consents: Consents,
 ) -> Decision:
@@ -102,12 +98,12 @@ def _decide(
 
 def _decide_for(
     candidate: Deployment,
-    table: Table,
+    table: ConfigVersion,
     assistant: Assistant,
     region: Region,
     location: Location,
     needs: Needs,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     now_s: float,
 ) -> Decision:
     if (refusal := refuse_location(table, location)) is not None:
@@ -118,23 +114,23 @@ def _decide_for(
 
 
 def _concluded(
-    table: Table,
+    table: ConfigVersion,
     assistant: Assistant,
     region: Region,
     route: Route,
     standings: list[_Standing],
     needs: Needs,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     consents: Consents,
 ) -> Decision:
     judged = tuple([(standing.deployment, _judge(standing, needs, health, consents)) for standing in standings])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
-    if table.recipients and (asking := who_is_to_be_asked(route, judged)) is not None:
-        return Decision(ask_for_consent(asking), judged)
+    if table.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
+        return Decision(consent_required(asking), judged)
     if steps:
         has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
-        return take_side(Decision(Plan(assistant, region, steps, has_effects=has_effects), judged, lanes), None)
+        return assign_variant(Decision(Plan(assistant, region, steps, has_effects=has_effects), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
     refusal = refuse_all(assistant, region, passed_over, judged, health, needs)
     if "prefill" in needs.features and not needs.anew and refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY:
@@ -147,13 +143,18 @@ def _concluded(
 
 
 def judge_alone(
-    table: Table, location: Location, deployment: Deployment, needs: Needs, health: Mapping[str, Unwell], now_s: float
-) -> Step | tuple[PassedOver, str]:
+    table: ConfigVersion,
+    location: Location,
+    deployment: Deployment,
+    needs: Needs,
+    health: Mapping[str, Unavailable],
+    now_s: float,
+) -> Step | tuple[SkipReason, str]:
     """A deployment that no route has to name, judged by everything that a step of a route is. Nobody is asked for their
     consent to it, so that one that needs it is passed over."""
     region = location.region
     if region is None or refuse_location(table, location) is not None:
-        return PassedOver.BOUNDARY, "the caller gets no answer here"
+        return SkipReason.BOUNDARY, "the caller gets no answer here"
     return _judge(_standing(table, region, location, deployment, now_s), needs, health, NO_CONSENT)
 
 
@@ -167,81 +168,87 @@ class _Standing:
 
     deployment: Deployment
     permit: Permit | None
-    lawless: tuple[PassedOver, str] | None
-    off: tuple[PassedOver, str] | None
+    lawless: tuple[SkipReason, str] | None
+    off: tuple[SkipReason, str] | None
     bounded: bool = True
 
 
 def _standing(
-    table: Table, region: Region, location: Location, deployment: Deployment, now_s: float, *, evaluating: bool = False
+    table: ConfigVersion,
+    region: Region,
+    location: Location,
+    deployment: Deployment,
+    now_s: float,
+    *,
+    evaluating: bool = False,
 ) -> _Standing:
     if not is_inside(table, region, deployment):
-        outside = (PassedOver.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
+        outside = (SkipReason.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
         return _Standing(deployment, None, outside, None)
     lawless = _law(region, location, deployment, now_s)
-    if evaluating and lawless is not None and lawless[0] is PassedOver.APPROVAL:
+    if evaluating and lawless is not None and lawless[0] is SkipReason.APPROVAL:
         lawless = None
     permit = (evaluation_permit if evaluating else prompt_permit)(table, region, deployment, now_s)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
     return _Standing(deployment, permit, lawless, off(deployment), bounded)
 
 
-def _law(region: Region, location: Location, deployment: Deployment, now_s: float) -> tuple[PassedOver, str] | None:
+def _law(region: Region, location: Location, deployment: Deployment, now_s: float) -> tuple[SkipReason, str] | None:
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
-            return PassedOver.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
+            return SkipReason.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
         if (kept := region.kept_at_home(territory)) is not None and not deployment.residency.within(kept):
-            return PassedOver.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region names it"
+            return SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region names it"
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
-        return PassedOver.AVAILABILITY, (
+        return SkipReason.AVAILABILITY, (
             f"{deployment.provider} doesn't serve every territory of region {region.name!r}, "
             "and which one this is isn't known"
         )
     if deployment.unmet:
-        return PassedOver.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
+        return SkipReason.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
     if (lacking := lacking_approval(region, deployment, now_s)) is not None:
-        return PassedOver.APPROVAL, lacking
+        return SkipReason.APPROVAL, lacking
     return None
 
 
-def off(deployment: Deployment) -> tuple[PassedOver, str] | None:
+def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
     """Why the config keeps a deployment from being asked, whatever is asked."""
     if not deployment.enabled:
-        return PassedOver.DISABLED, "disabled in the config"
+        return SkipReason.DISABLED, "disabled in the config"
     if not deployment.has_credential:
-        return PassedOver.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
+        return SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
     return None
 
 
 def _judge(
-    standing: _Standing, needs: Needs, health: Mapping[str, Unwell], consents: Consents
-) -> Step | tuple[PassedOver, str]:
+    standing: _Standing, needs: Needs, health: Mapping[str, Unavailable], consents: Consents
+) -> Step | tuple[SkipReason, str]:
     deployment = standing.deployment
     if standing.permit is None or standing.lawless is not None:
-        return standing.lawless or (PassedOver.BOUNDARY, "no permit")
+        return standing.lawless or (SkipReason.BOUNDARY, "no permit")
     bounded = standing.bounded
     if bounded and (excepted := needs.features & deployment.excepts):
-        detail = f"site {deployment.site!r} doesn't keep {words_of(excepted)} inside the boundary"
-        return PassedOver.EXCEPTED, detail
-    fitted = fit_of(deployment, needs)
+        detail = f"site {deployment.site!r} doesn't keep {refusal_text(excepted)} inside the boundary"
+        return SkipReason.EXCEPTED, detail
+    fitted = match_of(deployment, needs)
     if fitted.missing:
-        return PassedOver.CAPABILITY, f"can't do {words_of(fitted.missing)}"
+        return SkipReason.CAPABILITY, f"can't do {refusal_text(fitted.missing)}"
     if fitted.moving:
-        return PassedOver.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(fitted.moving))
+        return SkipReason.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(fitted.moving))
     dropped = fitted.unsupported | (needs.parameters & deployment.excepts) if bounded else fitted.unsupported
     if dropped and deployment.unsupported == "refuse":
-        return PassedOver.PARAMETER, f"has no {words_of(dropped)}, and is set to refuse rather than drop"
+        return SkipReason.PARAMETER, f"has no {refusal_text(dropped)}, and is set to refuse rather than drop"
     if standing.off is not None:
         return standing.off
     if deployment.name in health:
-        return PassedOver.HEALTH, health[deployment.name].reason
+        return SkipReason.HEALTH, health[deployment.name].reason
     consent = None
     if deployment.consent is not None:
         # Last of all: nobody is to be bothered for the sake of one that could not answer then.
         consent = consents.given(deployment.name, deployment.consent)
         if consent is None:
-            return PassedOver.CONSENT, f"the person's consent to {deployment.consent.recipient} is missing"
+            return SkipReason.CONSENT, f"the person's consent to {deployment.consent.recipient} is missing"
     return Step(deployment, standing.permit, dropped | _identity(deployment, needs), consent)
 
 

@@ -15,20 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, assert_never
 
-from gateway.model.decision import Unwell
+from gateway.model.decision import Unavailable
 from gateway.telemetry.log import LogFormat
-
-__all__ = [
-    "Activate",
-    "Activated",
-    "Ask",
-    "Channel",
-    "Message",
-    "Ready",
-    "Report",
-    "Serve",
-    "Stop",
-]
 
 _MAX_LINE_BYTES = 1024 * 1024
 
@@ -95,7 +83,7 @@ class Report:
     table: str
     running: int
     is_draining: bool
-    unwell: Mapping[str, Unwell]
+    unwell: Mapping[str, Unavailable]
     metrics: bytes = field(default=b"", repr=False)
 
 
@@ -188,7 +176,7 @@ def _decode(fields: dict[str, Any], payload: bytes) -> Message:
         case "activated":
             return Activated(**fields)
         case "report":
-            unwell = {name: Unwell(*values) for name, values in fields.pop("unwell").items()}
+            unwell = {name: Unavailable(*values) for name, values in fields.pop("unwell").items()}
             return Report(unwell=unwell, metrics=payload, **fields)
         case other:
             raise ValueError(f"there is no message of type {other!r}")

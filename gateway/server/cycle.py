@@ -16,8 +16,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.server.header_lines import LINE, block_of, shared_block
 
-__all__ = ["GatewayCycle"]
-
 _logger = logging.getLogger("uvicorn.error")
 _NO_BODY = (204, 304)
 _CLOSE = (b"connection", b"close")

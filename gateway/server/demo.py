@@ -17,19 +17,17 @@ from typing import Any
 
 import httpx
 
-from gateway.api.guard import Guard
-from gateway.app import Gateway
-from gateway.live.config import Live
-from gateway.live.scheduler import Scheduler
-from gateway.receipt_desk import Keeping
+from gateway.api.admin_control import Guard
+from gateway.assembly.application import Gateway
+from gateway.assembly.receipts import Keeping
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.schedules import Scheduler
 from gateway.server.serve import url_of
 from gateway.server.single import serve_single
 from gateway.settings import Settings
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer
-
-__all__ = ["run_demo"]
 
 Sites = dict[tuple[str, str], str]
 _PLACES = (
@@ -45,7 +43,7 @@ async def run_demo(
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
     scenarios: Mapping[tuple[str, str], Scenario],
-    live_with: Callable[[Sites], Live],
+    live_with: Callable[[Sites], LiveConfig],
     settings: Settings,
     keeping: Keeping | None,
     say: Callable[[str], None],

@@ -11,8 +11,6 @@ import sys
 
 from gateway.telemetry.log import logger
 
-__all__ = ["raise_file_limit"]
-
 _ENOUGH = 65_536
 """More than the connections that a worker has at its own bounds."""
 _FEW = 10_000

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ["LINE", "block_of", "shared_block"]
-
 LINE = b": ".join
 """The line of a pair of name and value."""
 

@@ -15,8 +15,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.api.body import announces_body
 from gateway.api.line import HEAD, SameHead
 
-__all__ = ["KnownHead", "body_parser", "framing_of", "request_scope", "shared_scope", "why_wrong"]
-
 _COMMON_URL_BYTES = 256
 _LENGTH = b"content-length"
 _FRAMING = (_LENGTH, b"transfer-encoding")

@@ -12,8 +12,6 @@ import os
 import sys
 from collections.abc import Mapping
 
-__all__ = ["give_back_large_blocks"]
-
 _LARGE_BYTES = 4 * 1024 * 1024
 """What a body of 600 KB needs while it is read and written is less: a block by itself costs a fault for each page."""
 _KEPT_BYTES = 8 * _LARGE_BYTES

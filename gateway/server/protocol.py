@@ -23,8 +23,6 @@ from gateway.server.refusals import too_large, written
 from gateway.server.turns import MAX_REST_BYTES, last_whole
 from gateway.server.watched import WatchedProtocol
 
-__all__ = ["HEAD_TIME_S", "MAX_HEAD_BYTES", "GatewayProtocol"]
-
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 _MAX_WAITING = 32

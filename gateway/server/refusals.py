@@ -6,8 +6,6 @@ import orjson
 
 from gateway.api.errors import ApiError, encode_error
 
-__all__ = ["too_large", "written"]
-
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from providers.simulator.fault_words import ScenarioError, parse_fault
 from providers.simulator.scenario import Fault, Scenario
-
-__all__ = ["Pace", "RehearsalError", "rehearse", "simulated_sites"]
 
 
 class RehearsalError(ValueError):
@@ -25,13 +23,13 @@ class Pace:
     seed: int = 0
 
 
-def simulated_sites(table: Table) -> set[tuple[str, str]]:
+def simulated_sites(table: ConfigVersion) -> set[tuple[str, str]]:
     """The provider and site of every simulated deployment."""
     return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
 
 
 def rehearse(
-    table: Table, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: Pace
+    table: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: Pace
 ) -> Mapping[tuple[str, str], Scenario]:
     """The scenario of each simulated site; raises RehearsalError.
 
@@ -52,7 +50,7 @@ def _fault(text: str) -> tuple[Fault, float]:
         raise RehearsalError(str(error)) from None
 
 
-def _site_of(table: Table, name: str) -> tuple[str, str]:
+def _site_of(table: ConfigVersion, name: str) -> tuple[str, str]:
     deployment = table.deployments.get(name)
     if deployment is None or deployment.simulates is None:
         known = ", ".join(sorted(name for name, item in table.deployments.items() if item.simulates is not None))

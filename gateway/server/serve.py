@@ -18,18 +18,6 @@ import uvicorn
 from gateway.server.large_blocks import give_back_large_blocks
 from gateway.server.protocol import GatewayProtocol
 
-__all__ = [
-    "BindError",
-    "GatewayServer",
-    "abreast",
-    "bind",
-    "run",
-    "server_config",
-    "serving_beside",
-    "settle",
-    "url_of",
-]
-
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)

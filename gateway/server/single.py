@@ -12,16 +12,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
-from gateway.app import Gateway
-from gateway.live.config import Live
-from gateway.live.scheduler import Scheduler
+from gateway.api.admin_control import Guard
+from gateway.assembly.application import Gateway
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.schedules import Scheduler
+from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.model.table import Table
 from gateway.server.serve import GatewayServer, abreast, server_config, serving_beside
-from gateway.telemetry.facts import expose
-
-__all__ = ["serve_single"]
+from gateway.telemetry.metric_snapshots import expose
 
 _SEAT = 1
 
@@ -30,7 +28,7 @@ async def serve_single(
     gateway: Gateway,
     listener: socket.socket,
     grace_s: float,
-    live: Live,
+    live: LiveConfig,
     admin: tuple[socket.socket, Guard],
     on_started: Callable[[], Coroutine[Any, Any, None]],
     scheduler: Scheduler | None = None,
@@ -50,11 +48,11 @@ async def serve_single(
 
 
 @asynccontextmanager
-async def _watching(live: Live, gateway: Gateway, scheduler: Scheduler) -> Any:
+async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) -> Any:
     async def counts() -> list[bytes]:
         return [gateway.metrics.snapshot()]
 
-    async def activate(_: bytes, table: Table) -> tuple[int, ...]:
+    async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
         gateway.activate(table)
         return ()
 
@@ -70,7 +68,7 @@ async def _watching(live: Live, gateway: Gateway, scheduler: Scheduler) -> Any:
 class _Control:
     """What the admin listener of a single process speaks for."""
 
-    def __init__(self, gateway: Gateway, server: GatewayServer, live: Live, scheduler: Scheduler) -> None:
+    def __init__(self, gateway: Gateway, server: GatewayServer, live: LiveConfig, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._gateway = gateway
         self._server = server

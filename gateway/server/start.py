@@ -11,28 +11,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from gateway.api.guard import Guard
-from gateway.live.compiling import Order
-from gateway.live.config import Live
-from gateway.live.packing import pack
-from gateway.live.scheduler import Scheduler
-from gateway.live.startup import with_simulators
-from gateway.model.table import Table
-from gateway.receipt_desk import Keeping, keeping_in
+from gateway.api.admin_control import Guard
+from gateway.assembly.receipts import Keeping, keeping_in
+from gateway.changes.compile_job import CompileJob
+from gateway.changes.initial_config import with_simulators
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.pickling import pack
+from gateway.changes.schedules import Scheduler
+from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
 from gateway.server.file_limit import raise_file_limit
 from gateway.server.serve import BindError, bind, run, url_of
 from gateway.settings import Settings
-from gateway.state.errors import StateError
 from gateway.telemetry.log import configure, logger
-from gateway.terminal import CommandError
 
 if TYPE_CHECKING:
-    from gateway.live.startup import Beginning
-    from gateway.live.switch_log import SwitchLog
+    from gateway.changes.change_log import ChangeLog
+    from gateway.changes.initial_config import Beginning
     from gateway.server.rehearsal import Pace
 
-__all__ = ["serve_demo", "serve_table"]
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
@@ -55,7 +53,7 @@ def serve_table(settings: Settings, begun: Beginning) -> None:
             _close(begun.switch_log, detail)
 
 
-def _close(switch_log: SwitchLog, detail: Mapping[str, str]) -> None:
+def _close(switch_log: ChangeLog, detail: Mapping[str, str]) -> None:
     try:
         switch_log.note("stopped", {"pid": os.getpid(), **detail})
     except StateError as error:
@@ -82,7 +80,7 @@ def _serve_live(
 ) -> None:
     table, outcome = begun.table, begun.outcome
     listener, admin_listener, guard = sockets
-    order = Order(str(settings.config), written=begun.switch_log is not None)
+    order = CompileJob(str(settings.config), written=begun.switch_log is not None)
     live = _live(order, begun, admin_listener, scheduler, lambda table: _why_not_from_now_on(settings, table))
 
     def listening(**more: int) -> None:
@@ -97,7 +95,7 @@ def _serve_live(
     async def started() -> None:
         listening()
 
-    from gateway.app import Gateway, transport_named
+    from gateway.assembly.application import Gateway, transport_named
     from gateway.server.single import serve_single
 
     gateway = Gateway(
@@ -111,16 +109,16 @@ def _serve_live(
 
 
 def _live(
-    order: Order,
+    order: CompileJob,
     begun: Beginning,
     admin_listener: socket.socket,
     scheduler: Scheduler,
-    why_not: Callable[[Table], str | None] = lambda _: None,
-) -> Live:
+    why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
+) -> LiveConfig:
     outcome, switch_log = begun.outcome, begun.switch_log
     if switch_log is not None:
         switch_log.lock.tell({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
-    return Live(
+    return LiveConfig(
         order,
         begun.table,
         outcome.problems,
@@ -137,7 +135,7 @@ def _serve_with_workers(
     settings: Settings,
     packed: bytes,
     listener: socket.socket,
-    live: Live,
+    live: LiveConfig,
     admin: tuple[socket.socket, Guard],
     listening: Callable[..., None],
     scheduler: Scheduler,
@@ -216,8 +214,8 @@ def serve_demo(
     with ExitStack() as ending:
         scheduler = ending.enter_context(_scheduling(settings))
 
-        def live_with(origins: Mapping[tuple[str, str], str]) -> Live:
-            order = Order(str(settings.config), True, origins, written=begun.switch_log is not None)
+        def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
+            order = CompileJob(str(settings.config), True, origins, written=begun.switch_log is not None)
             ready = with_simulators(begun, order)
             if ready.switch_log is not None:
                 ending.callback(_close, ready.switch_log, {})
@@ -238,7 +236,7 @@ def serve_demo(
         run(served)
 
 
-def _why_not(settings: Settings, table: Table) -> str | None:
+def _why_not(settings: Settings, table: ConfigVersion) -> str | None:
     """Why this table can't be served with these settings."""
     if table.clients or _is_loopback(settings.host):
         return None
@@ -248,7 +246,7 @@ def _why_not(settings: Settings, table: Table) -> str | None:
     )
 
 
-def _why_not_from_now_on(settings: Settings, table: Table) -> str | None:
+def _why_not_from_now_on(settings: Settings, table: ConfigVersion) -> str | None:
     """Why this table can't take the place of the one that is served."""
     if table.demo:
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"

@@ -17,21 +17,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
+from gateway.api.admin_control import Guard
 from gateway.api.ledger import Ledger, open_shared_memory
-from gateway.live.child import our_environment
-from gateway.live.config import Live
-from gateway.live.scheduler import Scheduler
+from gateway.changes.compile_process import our_environment
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.schedules import Scheduler
+from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status
-from gateway.model.table import Table
 from gateway.server.channel import Activated, Channel, Ready, Report, Serve, Stop
 from gateway.server.serve import serving_beside
 from gateway.server.worker_pool import Worker, WorkerPool
-from gateway.telemetry.facts import expose
 from gateway.telemetry.log import dropped_lines, logger
-from gateway.telemetry.snapshots import pack
-
-__all__ = ["next_wait_s", "supervise"]
+from gateway.telemetry.metric_snapshots import expose, pack
 
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -56,7 +53,7 @@ def supervise(
     listener: socket.socket,
     workers: int,
     serve: Serve,
-    live: Live,
+    live: LiveConfig,
     admin: tuple[socket.socket, Guard],
     on_listening: Callable[[], None],
     scheduler: Scheduler,
@@ -76,7 +73,7 @@ class _Supervisor:
         listener: socket.socket,
         workers: int,
         serve: Serve,
-        live: Live,
+        live: LiveConfig,
         on_listening: Callable[[], None],
         scheduler: Scheduler,
     ) -> None:
@@ -146,7 +143,7 @@ class _Supervisor:
         """See Control."""
         return await self._live.rollback(version, who, signature)
 
-    async def _activate(self, packed: bytes, table: Table) -> tuple[int, ...]:
+    async def _activate(self, packed: bytes, table: ConfigVersion) -> tuple[int, ...]:
         # First of all for the workers to come: one that starts right now is told by its channel's next message.
         self._serve = replace(self._serve, table=packed)
         return await self._pool.activate(packed, table.version)

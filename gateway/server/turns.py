@@ -10,8 +10,6 @@ from typing import Any
 
 from gateway.server.cycle import GatewayCycle
 
-__all__ = ["MAX_REST_BYTES", "last_whole"]
-
 MAX_REST_BYTES = 32 * 1024 * 1024
 """As much as a body may have may be its rest. None of it is kept: it is read so that the client is heard to leave."""
 

@@ -12,8 +12,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.line import NOT_TAKEN, Line
 
-__all__ = ["WatchedProtocol"]
-
 _LOOK_S = 1.0
 # Of these only the end of the other direction has a name of its own, which not every system knows.
 _LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR

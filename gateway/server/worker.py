@@ -15,14 +15,12 @@ import sys
 from pathlib import Path
 
 from gateway.api.ledger import Ledger
-from gateway.app import Gateway, transport_named
-from gateway.live.packing import unpack
-from gateway.receipt_desk import keeping_in
+from gateway.assembly.application import Gateway, transport_named
+from gateway.assembly.receipts import keeping_in
+from gateway.changes.pickling import unpack
 from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
 from gateway.server.serve import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
-
-__all__ = ["main"]
 
 _LAST_WORDS = 0
 _LAST_WORDS_S = 1.0

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Report
-from gateway.telemetry.snapshots import EMPTY, merge, without_gauges
-
-__all__ = ["Worker", "WorkerPool"]
+from gateway.telemetry.metric_snapshots import EMPTY, merge, without_gauges
 
 _ACTIVATE_S = 2.0
 _ASK_S = 1.0

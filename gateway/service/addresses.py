@@ -11,8 +11,6 @@ from gateway.execution.kept import Kept, LoadFailed, Pace
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
 from gateway.model.signals import AddressReport, GeoIpRules
 
-__all__ = ["AddressDatabase"]
-
 _PACE = Pace(refresh_s=1.0, pause_s=1.0, keep_s=float("inf"), stale_s=2.0)
 _DAY_S = 86_400.0
 

@@ -13,9 +13,7 @@ from gateway.execution.services import ServiceFailed, Services
 from gateway.files import open_file
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.policy.claims import ClaimRefused, KeySet, KeySetError, Verified, parse_keys, verify
-from providers.adapter import WireRequest
-
-__all__ = ["Issuer", "IssuerKeys"]
+from providers.wire import WireRequest
 
 _MAX_KEY_SET_BYTES = 256 * 1024
 _FETCH_S = 5.0

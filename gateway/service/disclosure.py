@@ -6,25 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.model.approval import Approval, Days, days_at
-from gateway.model.decision import PassedOver, Refusal, RefusalCode, Step, Unwell
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
+from gateway.model.decision import Refusal, RefusalCode, SkipReason, Step, Unavailable
 from gateway.model.deployment import Deployment
-from gateway.model.speech import NO_PREFERENCES
-from gateway.model.table import Assistant, Client, Region, Table
+from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.location import Sighting, resolve
+from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
-from gateway.policy.voice import choose_voice
 from gateway.service.explain import NO_NEEDS, consent_of
 from gateway.service.journey import Refused
 
-__all__ = ["disclose"]
-
 
 def disclose(
-    table: Table,
+    table: ConfigVersion,
     client: Client | None,
     sighting: Sighting,
     assistant: Assistant,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     now_s: float,
     accept_language: str | None = None,
 ) -> dict[str, object]:
@@ -52,12 +50,12 @@ def disclose(
 def _labels(region: Region | None, accept_language: str | None) -> list[dict[str, object]]:
     if region is None or region.speech is None:
         return []
-    voice = choose_voice(region.speech, accept_language, NO_PREFERENCES)
+    voice = choose_locale(region.speech, accept_language, NO_PREFERENCES)
     return [{"name": label.name, "text": label.text, "show": label.show} for label in voice.labels]
 
 
-def _may_answer(verdict: Step | tuple[PassedOver, str]) -> bool:
-    return isinstance(verdict, Step) or verdict[0] is PassedOver.CONSENT
+def _may_answer(verdict: Step | tuple[SkipReason, str]) -> bool:
+    return isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
 
 
 def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal: bool) -> dict[str, object]:

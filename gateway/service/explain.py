@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from textwrap import wrap
 
-from gateway.model.consent import NOTHING_SAID, ConsentSaid
-from gateway.model.decision import Considered, Decision, Plan, Refusal, Unwell, told_to_clients
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.consent import NO_STATEMENT, ConsentStatement
+from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location
-from gateway.model.table import Assistant, Client, Table
+from gateway.policy.canary_assignment import named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.person import named_person
 from gateway.policy.routing import decide
 from providers.catalogue import territory_data
-from providers.fitting import Needs
+from providers.needs import Needs
 from providers.territories import parse_territory, territory_name
-
-__all__ = ["NO_NEEDS", "consent_of", "explain", "explain_text", "sighting_from"]
 
 _WIDTH = 100
 _STAYS = "this person stays on that side for as long as its deployment can be asked, also when its share grows"
@@ -27,17 +25,17 @@ NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
 
 
 def explain(
-    table: Table,
+    table: ConfigVersion,
     client: Client | None,
     sighting: Sighting,
     assistant: Assistant,
-    health: Mapping[str, Unwell],
+    health: Mapping[str, Unavailable],
     now_s: float,
     *,
     user: str | None = None,
     reveal_model: bool = True,
     to_operator: bool = True,
-    said: ConsentSaid = NOTHING_SAID,
+    said: ConsentStatement = NO_STATEMENT,
 ) -> dict[str, object]:
     """What would become of a plain request from there for that assistant: by the same functions that traffic uses.
 
@@ -64,7 +62,7 @@ def _person(sighting: Sighting, user: str | None) -> str | None:
 
 
 def _key_of(name: str | None) -> Callable[[], bytes] | None:
-    return None if name is None else lambda: named_person(name)
+    return None if name is None else lambda: named_sticky_key(name)
 
 
 def _weighted(decision: Decision, named: bool) -> dict[str, object]:
@@ -129,8 +127,8 @@ def consent_of(deployment: Deployment) -> dict[str, object] | None:
     return {"mode": rule.mode, "on_missing": rule.on_missing, "recipient": rule.recipient}
 
 
-def _considered(table: Table, item: Considered, *, to_operator: bool) -> dict[str, object]:
-    detail = item.detail if to_operator or item.reason is None else told_to_clients(item.reason, item.detail)
+def _considered(table: ConfigVersion, item: Considered, *, to_operator: bool) -> dict[str, object]:
+    detail = item.detail if to_operator or item.reason is None else client_detail(item.reason, item.detail)
     return {
         "deployment": item.deployment,
         "provider": item.provider,
@@ -143,7 +141,7 @@ def _considered(table: Table, item: Considered, *, to_operator: bool) -> dict[st
 
 
 def explain_text(
-    table: Table,
+    table: ConfigVersion,
     client: Client | None,
     sighting: Sighting,
     assistant: Assistant,

@@ -25,8 +25,6 @@ from providers.chat import (
 from providers.failures import Failure
 from providers.folding import text_of_run
 
-__all__ = ["Heard"]
-
 
 class Heard:
     """An answer that has begun; where it is a stream, this is that stream, to be read instead. `text` is for later."""

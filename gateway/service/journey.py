@@ -13,23 +13,21 @@ from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExhausted, Runner
-from gateway.model.consent import NO_CONSENT, NOTHING_SAID, ConsentRequest, ConsentSaid
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Plan, Refusal, Step
 from gateway.model.location import Location
 from gateway.model.record import Record
-from gateway.model.speech import Voice
-from gateway.model.table import Assistant, Client, Table
+from gateway.model.region_text import Locale
+from gateway.policy.canary_assignment import sticky_key_of
 from gateway.policy.consent import Consenting
-from gateway.policy.person import person_of
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from gateway.service.places import as_written
 from gateway.service.signals import Signals
 from gateway.service.speaking import spoken
 from providers.chat import ChatRequest
-from providers.fitting import Needs, needs_of
-
-__all__ = ["AssistantNotFound", "Journeys", "Refused", "assistants_of", "find_assistant", "not_found"]
+from providers.needs import Needs, needs_of
 
 _MOST_NEAREST = 3
 
@@ -59,7 +57,7 @@ class Refused(Exception):
         self.consent = consent
 
 
-def assistants_of(table: Table, client: Client | None) -> dict[str, Assistant]:
+def assistants_of(table: ConfigVersion, client: Client | None) -> dict[str, Assistant]:
     """What this caller may ask for, by every name that works."""
     return {
         name: assistant
@@ -68,7 +66,7 @@ def assistants_of(table: Table, client: Client | None) -> dict[str, Assistant]:
     }
 
 
-def find_assistant(table: Table, client: Client | None, name: str, param: str = "model") -> Assistant:
+def find_assistant(table: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
     """The assistant of that name or alias; raises AssistantNotFound, which knows only this caller's assistants."""
     assistant = table.assistants.get(name)
     if assistant is not None and (client is None or client.may_ask(assistant.name)):
@@ -88,11 +86,11 @@ def not_found(name: str, known: Iterable[str], param: str = "model") -> Assistan
 class Arrived(Protocol):
     """What else is known of a request than what one table has made of it."""
 
-    def brought_more(self, now: Table) -> bool:
+    def brought_more(self, now: ConfigVersion) -> bool:
         """Whether it has signals of its place that another table would hear, and its own did not."""
         ...
 
-    def has_same_edge(self, now: Table) -> bool:
+    def has_same_edge(self, now: ConfigVersion) -> bool:
         """Whether who may tell its place in headers is the same by another table, or nobody by either."""
         ...
 
@@ -104,7 +102,7 @@ class Journeys:
 
     def __init__(
         self,
-        current: Callable[[], Table],
+        current: Callable[[], ConfigVersion],
         runner: Runner,
         signals: Signals,
         clock: Callable[[], float] = time.time,
@@ -123,15 +121,15 @@ class Journeys:
 
     async def answer(
         self,
-        table: Table,
+        table: ConfigVersion,
         client: Client | None,
         location: Location,
         request: ChatRequest,
         deadline: Deadline,
         record: Record,
-        voice: Voice | None = None,
+        voice: Locale | None = None,
         subject: str | None = None,
-        said: ConsentSaid = NOTHING_SAID,
+        said: ConsentStatement = NO_STATEMENT,
         arrived: Arrived | None = None,
     ) -> Answer:
         """An answer that has begun; raises AssistantNotFound, Refused or PlanExhausted.
@@ -148,7 +146,7 @@ class Journeys:
         if table.recipients and location.region is not None:
             consenting = Consenting(said, written, needs, self._consent_key_of(table), now_s)
             agreed = consenting.under(table, location.region)
-        health, person = self._runner.health.snapshot(table), partial(person_of, client, subject, request)
+        health, person = self._runner.health.snapshot(table), partial(sticky_key_of, client, subject, request)
         decision = record.decision = decide(table, assistant, location, needs, health, now_s, person, agreed)
         if not isinstance(decision.outcome, Plan):
             raise _refused(decision.outcome, table, location, consenting)
@@ -172,12 +170,12 @@ class Journeys:
         record.places = deployment.places
         return answer
 
-    def _consent_key_of(self, table: Table) -> bytes:
+    def _consent_key_of(self, table: ConfigVersion) -> bytes:
         return table.secrets.consent.reveal().encode() if table.secrets.consent is not None else self._consent_key
 
     def _why_not(
         self,
-        table: Table,
+        table: ConfigVersion,
         plan: Plan,
         client: Client | None,
         location: Location,
@@ -201,7 +199,7 @@ class Journeys:
         )
 
 
-def _refused(refusal: Refusal, table: Table, location: Location, consenting: Consenting | None) -> Refused:
+def _refused(refusal: Refusal, table: ConfigVersion, location: Location, consenting: Consenting | None) -> Refused:
     if refusal.asks is None or consenting is None or location.region is None:
         return Refused(refusal)
     asked = consenting.ask(refusal.asks, location.region)

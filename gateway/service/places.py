@@ -7,8 +7,6 @@ from dataclasses import replace
 
 from providers.failures import Failure
 
-__all__ = ["as_written"]
-
 # OpenAI's way to write it. Who writes it otherwise, as Anthropic does, has our message apart from the others.
 _MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
 

@@ -20,32 +20,21 @@ from gateway.execution.health import Health
 from gateway.execution.load import Load
 from gateway.execution.redaction import redacted
 from gateway.execution.transports import Withdrawn
-from gateway.model.attempt import Attempt
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
-from gateway.model.record import Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
-from gateway.model.table import Table
 from gateway.policy.routing import judge_alone
 from gateway.service.hearing import Heard
 from gateway.service.transcript import MOST_CHARACTERS, transcript
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    StreamEvent,
-    ToolCall,
-    UserMessage,
-    text_of,
-)
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, StreamEvent, ToolCall, UserMessage, text_of
 from providers.exchange import TOO_LARGE
 from providers.failures import ProviderFailed
-from providers.fitting import needs_of
 from providers.folding import fold
-
-__all__ = ["MOST_AT_ONCE", "MOST_BODY_BYTES", "Shadows", "Turn", "anonymous"]
+from providers.needs import needs_of
 
 MOST_AT_ONCE = 8
 MOST_BODY_BYTES = 1024 * 1024
@@ -84,7 +73,7 @@ class Shadows:
 
     def __init__(
         self,
-        current: Callable[[], Table],
+        current: Callable[[], ConfigVersion],
         caller: Caller,
         health: Health,
         keep: Callable[[ShadowRecord], Awaitable[None]],
@@ -106,7 +95,7 @@ class Shadows:
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
 
-    def turn(self, table: Table, location: Location, record: Record, answer: Answer) -> Turn | None:
+    def turn(self, table: ConfigVersion, location: Location, record: Record, answer: Answer) -> Turn | None:
         """An answer is about to go out: whether its route's shadow is to be asked too, as the share is drawn."""
         assistant, region = table.assistants.get(record.assistant or ""), location.region
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
@@ -119,7 +108,13 @@ class Shadows:
         return Turn(shadow, (assistant.name, region.name, shadow.deployment.name), heard)
 
     def offer(
-        self, turn: Turn, table: Table, location: Location, request: ChatRequest, record: Record, body_bytes: int
+        self,
+        turn: Turn,
+        table: ConfigVersion,
+        location: Location,
+        request: ChatRequest,
+        record: Record,
+        body_bytes: int,
     ) -> None:
         """The request has been answered: ask its shadow too, if nothing is against it. Never waits, never raises."""
         place = turn.place
@@ -133,7 +128,7 @@ class Shadows:
         else:
             self._ask(turn, table, location, anonymous(request), record)
 
-    def _ask(self, turn: Turn, table: Table, location: Location, request: ChatRequest, record: Record) -> None:
+    def _ask(self, turn: Turn, table: ConfigVersion, location: Location, request: ChatRequest, record: Record) -> None:
         place, needs, unwell = turn.place, needs_of(request), self._health.snapshot(table)
         step = judge_alone(table, location, turn.shadow.deployment, needs, unwell, self._clock())
         if not isinstance(step, Step) or needs.moving:
@@ -153,7 +148,7 @@ class Shadows:
         if slot is not None:
             task.add_done_callback(lambda _: slot.release())
 
-    async def _run(self, turn: Turn, table: Table, step: Step, request: ChatRequest, record: Record) -> None:
+    async def _run(self, turn: Turn, table: ConfigVersion, step: Step, request: ChatRequest, record: Record) -> None:
         place = turn.place
         if table is not self._current():
             # Between the order and this turn of the loop, the config has come to say something else.
@@ -197,7 +192,7 @@ class Shadows:
     def _record(
         self,
         turn: Turn,
-        table: Table,
+        table: ConfigVersion,
         request: ChatRequest,
         record: Record,
         outcome: str,
@@ -242,9 +237,9 @@ class Shadows:
         await self.settle()
 
 
-def _attempt_at(deployment: Deployment) -> Attempt:
+def _attempt_at(deployment: Deployment) -> AttemptRecord:
     """Told before it is made: whoever reads the request's record is not to miss where its prompt went."""
-    return Attempt(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
+    return AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
 
 
 async def _whole(answer: Answer) -> ChatCompletion:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from gateway.service.addresses import AddressDatabase
     from gateway.service.claims import Issuer
 
-__all__ = ["Signals"]
-
 
 class Signals:
     """The issuer and the database of the table in use, for one event loop; made anew when a table has other rules for

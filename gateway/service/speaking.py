@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.location import Location
 from gateway.model.record import Record
-from gateway.model.speech import Voice
-from gateway.model.table import Table
+from gateway.model.region_text import Locale
 from gateway.policy.labels import without_labels
-from gateway.policy.memo import remember
-from gateway.policy.profile import compose, with_block
+from gateway.policy.region_text import compose, with_block
 from providers.chat import ChatRequest, change_request
 
-__all__ = ["spoken"]
 
-
-def spoken(table: Table, location: Location, voice: Voice, request: ChatRequest, record: Record) -> ChatRequest:
+def spoken(
+    table: ConfigVersion, location: Location, voice: Locale, request: ChatRequest, record: Record
+) -> ChatRequest:
     """The request for whoever answers in this region; the profile's version is noted in the record."""
     region = location.region
     if region is not None and region.speech is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from providers.chat import ChatRequest, Message, text_of
 
-__all__ = ["MOST_CHARACTERS", "transcript"]
-
 MOST_CHARACTERS = 64 * 1024
 
 

@@ -17,10 +17,8 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.files import open_file, stands_at
-from gateway.state.errors import StateError, moved
+from gateway.operator_errors import StateError, moved
 from gateway.state.lock import take
-
-__all__ = ["BEGINNING", "Audit", "Fault", "Head", "Verdict", "verify_trail"]
 
 _FILE = "audit.jsonl"
 _MOST_LINE_BYTES = 4 * 1024 * 1024
@@ -30,14 +28,14 @@ _OF_A_SWITCH = _SWITCHES | {"kill_switch"}
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class TrailHead:
     """The last line: its number (from 1) and its hash."""
 
     number: int
     hash: str
 
 
-BEGINNING = Head(0, "0" * 64)
+BEGINNING = TrailHead(0, "0" * 64)
 """What the first line is chained to."""
 
 
@@ -50,11 +48,11 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrailVerdict:
     """What reading the whole trail showed. unconfirmed: see `unconfirmed`."""
 
     lines: int
-    head: Head
+    head: TrailHead
     fault: Fault | None = None
     unconfirmed: tuple[int, ...] = ()
 
@@ -77,7 +75,7 @@ def unconfirmed(after: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
     return ()
 
 
-def _after(lines: Sequence[bytes], known: Head) -> list[Mapping[str, object]]:
+def _after(lines: Sequence[bytes], known: TrailHead) -> list[Mapping[str, object]]:
     """The lines behind the one that is known, as far as they can be read."""
     found: list[Mapping[str, object]] = []
     for data in reversed(lines):
@@ -101,7 +99,7 @@ class Audit:
     words; empty if nothing. unconfirmed: the lines of a switch that was never finished.
     """
 
-    def __init__(self, directory: Path, known: Head) -> None:
+    def __init__(self, directory: Path, known: TrailHead) -> None:
         self._path = path_of(directory)
         self.head, self.mended = known, ""
         self.unconfirmed: tuple[int, ...] = ()
@@ -120,7 +118,7 @@ class Audit:
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
 
-    def _find_head(self, known: Head) -> None:
+    def _find_head(self, known: TrailHead) -> None:
         """Where to go on. A line that was never finished, as a loss of power leaves one, was never told of: it goes. An
         end that is missing stays missing: what follows is chained to the head that is known, so that it shows."""
         size = os.fstat(self._descriptor).st_size
@@ -138,7 +136,7 @@ class Audit:
         if known != BEGINNING:  # a history that is new knows of nothing
             self.unconfirmed = unconfirmed(_after(whole.split(b"\n"), known))
 
-    def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> Head:
+    def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> TrailHead:
         """Write one line, and wait until it is on the disk; the new head. Raises StateError."""
         number, previous = self.head.number + 1, self.head.hash
         content = {**fields, "number": number, "at": at.isoformat(timespec="milliseconds"), "event": event}
@@ -152,7 +150,7 @@ class Audit:
             self._write(data)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
-        self.head = Head(number, str(line["hash"]))
+        self.head = TrailHead(number, str(line["hash"]))
         return self.head
 
     def _write(self, data: bytes) -> None:
@@ -175,10 +173,12 @@ class Audit:
         os.close(self._descriptor)
 
 
-def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
+def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
     """Read the whole trail. heads: what is known of it, by who knows: a head, or the hash alone; raises StateError."""
-    wanted = {who: head.hash if isinstance(head, Head) else head for who, head in heads.items() if head != BEGINNING}
-    confirmed = max((head.number for head in heads.values() if isinstance(head, Head)), default=0)
+    wanted = {
+        who: head.hash if isinstance(head, TrailHead) else head for who, head in heads.items() if head != BEGINNING
+    }
+    confirmed = max((head.number for head in heads.values() if isinstance(head, TrailHead)), default=0)
     last, missing = BEGINNING, dict(wanted)
     after: list[Mapping[str, object]] = []
     count = 0
@@ -186,7 +186,7 @@ def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
         for count, data in enumerate(_lines(path_of(directory)), 1):
             fault = _check(data, count, last)
             if fault is not None:
-                return Verdict(count, last, Fault(count, fault))
+                return TrailVerdict(count, last, Fault(count, fault))
             last = _head_of(data) or last
             missing = {who: known for who, known in missing.items() if known != last.hash}
             if 0 < confirmed < last.number:
@@ -198,10 +198,10 @@ def verify_trail(directory: Path, heads: Mapping[str, Head | str]) -> Verdict:
         raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
     for who, known in missing.items():
         told = heads[who]
-        which = f"line {told.number}" if isinstance(told, Head) else "a line"
+        which = f"line {told.number}" if isinstance(told, TrailHead) else "a line"
         reason = f"the trail ends here, and {who} knows of {which} with the hash {known}: the end is missing"
-        return Verdict(count, last, Fault(count + 1, reason))
-    return Verdict(count, last, unconfirmed=unconfirmed(after))
+        return TrailVerdict(count, last, Fault(count + 1, reason))
+    return TrailVerdict(count, last, unconfirmed=unconfirmed(after))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -210,7 +210,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _check(data: bytes, number: int, last: Head) -> str | None:
+def _check(data: bytes, number: int, last: TrailHead) -> str | None:
     """Why this line is not the next one of the chain; None if it is."""
     line = _read(data)
     if line is None:
@@ -234,11 +234,11 @@ def _read(data: bytes) -> dict[str, object] | None:
     return line if isinstance(line, dict) and data.endswith(b"\n") else None
 
 
-def _head_of(data: bytes) -> Head | None:
+def _head_of(data: bytes) -> TrailHead | None:
     line = _read(data if data.endswith(b"\n") else data + b"\n")
     match line:
         case {"number": int(number), "hash": str(digest)}:
-            return Head(number, digest)
+            return TrailHead(number, digest)
     return None
 
 

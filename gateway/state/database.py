@@ -15,9 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gateway.files import open_file, stands_at
-from gateway.state.errors import StateError, moved
-
-__all__ = ["InPlace", "StateError", "damaged", "explained", "open_database", "open_to_read", "transaction"]
+from gateway.operator_errors import StateError, moved
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01

@@ -16,11 +16,9 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from gateway.files import is_there
-from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import InPlace, StateError, damaged, explained, open_database, open_to_read, transaction
-from gateway.state.errors import NotKept
-
-__all__ = ["Activation", "History", "Pointer", "Version", "has_history", "open_history"]
+from gateway.operator_errors import NotKept, StateError
+from gateway.state.audit import BEGINNING, TrailHead
+from gateway.state.database import InPlace, damaged, explained, open_database, open_to_read, transaction
 
 _T = TypeVar("_T")
 _NAME = "history"
@@ -204,12 +202,12 @@ class History:
             raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is no plan')}")
         return replace(_activation(row[:6]), plan=plan)
 
-    def audit_head(self) -> Head:
+    def audit_head(self) -> TrailHead:
         """The last line of the audit trail that is known to have been written."""
         row = self._one("SELECT number, hash FROM audit_head")
-        return _made(Head, row, int, str) if row is not None else BEGINNING
+        return _made(TrailHead, row, int, str) if row is not None else BEGINNING
 
-    def keep_audit_head(self, head: Head) -> None:
+    def keep_audit_head(self, head: TrailHead) -> None:
         """Know it from now on; raises StateError."""
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 

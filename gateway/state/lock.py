@@ -7,9 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.state.errors import StateError
-
-__all__ = ["InUse", "Lock", "holder_of", "take"]
+from gateway.operator_errors import StateError
 
 _FILE = "gateway.lock"
 _MOST_BYTES = 4096

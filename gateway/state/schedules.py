@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gateway.model.schedule import Phase, Progress, Tally
-from gateway.state.database import StateError, explained, open_database, transaction
-
-__all__ = ["Kept", "ScheduleStore"]
+from gateway.model.schedule import Phase, ScheduleProgress, Tally
+from gateway.operator_errors import StateError
+from gateway.state.database import explained, open_database, transaction
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS schedules (
@@ -24,7 +23,7 @@ CREATE TABLE IF NOT EXISTS schedules (
 ) STRICT
 """
 
-Kept = dict[tuple[str, str], tuple[str, Progress]]
+StoredProgress = dict[tuple[str, str], tuple[str, ScheduleProgress]]
 """By assistant and region: the identity of the schedule, and how far it is."""
 
 
@@ -35,20 +34,20 @@ class ScheduleStore:
         self._database = open_database(directory, "canary", _LAYOUT)
         self._one_at_a_time = threading.Lock()
 
-    def load(self) -> Kept:
+    def load(self) -> StoredProgress:
         """What is kept; a row that can't be read is as if it weren't there."""
         try:
             rows = self._database.execute("SELECT assistant, region, identity, progress FROM schedules").fetchall()
         except sqlite3.Error as error:
             raise StateError(f"canary.db can't be read: {explained(error)}") from error
-        kept: Kept = {}
+        kept: StoredProgress = {}
         for assistant, region, identity, text in rows:
             progress = _decode(text)
             if progress is not None:
                 kept[assistant, region] = identity, progress
         return kept
 
-    def save(self, kept: Mapping[tuple[str, str], tuple[str, Progress]]) -> None:
+    def save(self, kept: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
         """Keep exactly this, and on any trouble what was kept before; raises StateError."""
         rows = [(*place, identity, json.dumps(asdict(progress))) for place, (identity, progress) in kept.items()]
         with self._one_at_a_time:
@@ -67,13 +66,13 @@ class ScheduleStore:
         self._database.close()
 
 
-def _decode(text: str) -> Progress | None:
+def _decode(text: str) -> ScheduleProgress | None:
     try:
         fields = json.loads(text)
         sides = {name: Tally(**(fields[name] | {"times": tuple(fields[name]["times"])})) for name in _SIDES}
         if any(len(tally.times) != len(Tally().times) for tally in sides.values()):
             return None
-        return Progress(**(fields | sides | {"phase": Phase(fields["phase"])}))
+        return ScheduleProgress(**(fields | sides | {"phase": Phase(fields["phase"])}))
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -16,10 +16,9 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError, damaged, explained, open_database, open_to_read, transaction
+from gateway.operator_errors import StateError
+from gateway.state.database import damaged, explained, open_database, open_to_read, transaction
 from providers.chat import Usage
-
-__all__ = ["MOST_ROWS", "MOST_TEXTS", "ShadowStore", "recorded"]
 
 MOST_ROWS = 100_000
 MOST_TEXTS = 1_000

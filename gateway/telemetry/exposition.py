@@ -12,10 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gateway.telemetry.families import FAMILIES, Family
-from gateway.telemetry.snapshots import unpack
-
-__all__ = ["read_requests", "render"]
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
+from gateway.telemetry.metric_snapshots import unpack
 
 _OPENMETRICS = "application/openmetrics-text"
 
@@ -51,14 +49,14 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family, also one that has no series yet: its name and help can be looked up from the start."""
-        for name, family in FAMILIES.items():
+        for name, family in METRIC_DEFINITIONS.items():
             metric = _metric(name, family)
             for labels, value in sorted(self._series.get(name, {}).items()):
                 _add(metric, family, labels, value)
             yield metric
 
 
-def _metric(name: str, family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+def _metric(name: str, family: MetricDefinition) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
     match family.kind:
         case "counter":
             return CounterMetricFamily(name, family.help, labels=family.labels)
@@ -70,7 +68,7 @@ def _metric(name: str, family: Family) -> CounterMetricFamily | GaugeMetricFamil
 
 def _add(
     metric: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily,
-    family: Family,
+    family: MetricDefinition,
     labels: tuple[str, ...],
     value: list[int],
 ) -> None:

@@ -1,8 +1,4 @@
-"""Structured logs: one line a request, readable in a terminal, JSON when piped.
-
-Only what is named here is ever written of a request: there is no path by which a prompt, an answer or a header gets in.
-What an operator wants to read of prompts has a line and a module of its own, `prompts.py`.
-"""
+"""Structured logging: configuration, warnings of libraries, and the log line that holds a prompt."""
 
 from __future__ import annotations
 
@@ -17,14 +13,14 @@ from typing import Literal, TextIO, cast
 import orjson
 import structlog
 
-from gateway.telemetry.gathering import Ended
-from gateway.telemetry.lines import LineWriter
-from gateway.telemetry.outlet import outlet_to
-from gateway.telemetry.request_line import GRAVE, JsonLines, fields_of
-
-__all__ = ["configure", "dropped_lines", "log_requests", "logger"]
+from gateway.model.record import Record
+from gateway.telemetry.background_writer import background_writer_to
+from gateway.telemetry.batching import Ended
+from gateway.telemetry.request_log import GRAVE, JsonLines, LineWriter, fields_of
 
 LogFormat = Literal["auto", "json", "text"]
+
+
 # What somebody at a terminal looks for, in that order, before everything else.
 _READ_FIRST = (
     "status",
@@ -38,7 +34,11 @@ _READ_FIRST = (
     "total_ms",
     "attempts",
 )
+
+
 _STANDARD_ERROR = 2
+
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -86,7 +86,7 @@ def _standard_error() -> TextIO:
     except (OSError, ValueError):
         is_own = False
     out: TextIO = sys.stderr
-    return cast(TextIO, outlet_to(_STANDARD_ERROR)) if is_own else out
+    return cast(TextIO, background_writer_to(_STANDARD_ERROR)) if is_own else out
 
 
 class _FromLibraries(logging.Handler):
@@ -137,7 +137,11 @@ def _log_requests_readably(ended: Sequence[Ended]) -> None:
 
 
 _write_requests: Callable[[Sequence[Ended]], None] = _log_requests_readably
+
+
 _lines: LineWriter | None = None
+
+
 _out: TextIO | None = None
 
 
@@ -161,3 +165,11 @@ def logger() -> structlog.typing.FilteringBoundLogger:
 def log_requests(ended: Sequence[Ended]) -> None:
     """The one line of each finished request."""
     _write_requests(ended)
+
+
+def log_prompt(record: Record, text: str) -> None:
+    """A line of its own; the request's line, which has the same id, tells what became of it."""
+    region = record.location.region if record.location is not None else None
+    logger().info(
+        "prompt", request_id=record.request_id, region=region.name if region is not None else None, prompt=text
+    )

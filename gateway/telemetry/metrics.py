@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import floor
 
-from gateway.model.attempt import Attempt
-from gateway.model.record import Record
-from gateway.telemetry.families import FAMILIES, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S, REQUEST_BOUNDS_S
-from gateway.telemetry.sides import ANSWER_TIMES, REQUESTS
-from gateway.telemetry.snapshots import Series, pack
+from gateway.model.record import AttemptRecord, Record
+from gateway.telemetry.metric_definitions import (
+    FIRST_TOKEN_BOUNDS_S,
+    METRIC_DEFINITIONS,
+    OVERHEAD_BOUNDS_S,
+    REQUEST_BOUNDS_S,
+)
+from gateway.telemetry.metric_snapshots import ANSWER_TIMES, REQUESTS, Series, pack
 from providers.chat import Usage
-
-__all__ = ["Metrics"]
 
 _OTHER = "other"
 _MOST_ROWS = 10_000
@@ -146,7 +147,7 @@ class Metrics:
         if record.resumed is not None or record.side is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 
-    def _count_attempt(self, region: str, attempt: Attempt) -> None:
+    def _count_attempt(self, region: str, attempt: AttemptRecord) -> None:
         key = (region, attempt.deployment, attempt.provider, attempt.outcome)
         times = self._attempts.get(key) or self._add_attempts(key)
         times.new.append(floor(attempt.duration_s * 1e6))
@@ -190,7 +191,7 @@ class Metrics:
         else:
             row.usages.append(record.usage)
 
-    def _count_attempts(self, region: str, attempts: list[Attempt]) -> None:
+    def _count_attempts(self, region: str, attempts: list[AttemptRecord]) -> None:
         for attempt in attempts:
             self._count_attempt(region, attempt)
         for hedge in attempts[:2]:
@@ -212,7 +213,7 @@ class Metrics:
 
     def time(self, name: str, labels: tuple[str, ...], seconds: float) -> None:
         """Add a time to a histogram that isn't of all requests: as `count`."""
-        bounds_s, key = FAMILIES[name].bounds_s, (name, labels)
+        bounds_s, key = METRIC_DEFINITIONS[name].bounds_s, (name, labels)
         if key not in self._times and len(self._times) >= _MOST_ROWS:
             key = (name, (_OTHER,) * len(labels))
         held = self._times.setdefault(key, [0] * (len(bounds_s) + 2))
@@ -233,7 +234,7 @@ class Metrics:
     def snapshot(self) -> bytes:
         """Everything counted so far, and what is true at the moment. See `snapshots`."""
         self.settle()
-        series: Series = {name: {} for name in FAMILIES}
+        series: Series = {name: {} for name in METRIC_DEFINITIONS}
         for key, row in self._rows.items():
             _add_row(series, key, row)
         for attempts, times in self._attempts.items():

@@ -16,11 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from gateway.model.attempt import Attempt
-from gateway.model.record import Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.trace import TraceContext
-
-__all__ = ["Ended", "encode"]
 
 _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
@@ -107,7 +104,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
     }
 
 
-def _of_attempt(attempt: Attempt, record: Record) -> dict[str, _Value | None]:
+def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | None]:
     failure = attempt.failure
     told: dict[str, _Value | None] = {
         "gen_ai.operation.name": "chat",

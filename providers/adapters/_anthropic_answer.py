@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters._anthropic_errors import classify
 from providers.adapters._thoughts import Kept, Thought
 from providers.assembly import Assembler
@@ -29,6 +29,7 @@ from providers.json_values import (
     read_str,
     unrounded,
 )
+from providers.wire import WireResponse
 
 __all__ = ["MessageReader", "read_completion"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.adapters._dashscope_errors import kind_of_code
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
+from providers.wire import WireResponse
 
 __all__ = ["classify"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters._thoughts import Kept, Thought
 from providers.assembly import Assembler
 from providers.aws_event_stream import EventMessage, EventStreamDecoder
@@ -31,6 +31,7 @@ from providers.json_values import (
     unrounded,
 )
 from providers.phrases import Phrases
+from providers.wire import WireResponse
 
 __all__ = ["ConverseStreamParser", "classify", "read_completion"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from providers.adapter import WireResponse
 from providers.adapters._dashscope_errors import classify, holds_error
 from providers.adapters._dashscope_increments import Increments
 from providers.adapters._openai_answer import read_text
@@ -20,6 +19,7 @@ from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.wire import WireResponse
 
 __all__ = ["NativeReader", "read_completion"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.classify import blames_itself, by_code, by_status, failure, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import read_map, read_str
 from providers.phrases import Phrases
+from providers.wire import WireResponse
 
 __all__ = ["classify", "holds_error", "kind_of_code"]
 

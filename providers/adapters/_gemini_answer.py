@@ -11,7 +11,6 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from providers.adapter import WireResponse
 from providers.adapters._gemini_errors import classify
 from providers.adapters._gemini_layout import usual_texts
 from providers.adapters._signatures import marked
@@ -34,6 +33,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
+from providers.wire import WireResponse
 
 __all__ = ["ChunkReader", "read_completion", "read_usage"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from providers.adapter import WireResponse
 from providers.classify import by_status, failure
 from providers.failures import Failure, FailureKind
 from providers.json_values import as_map, read_int, read_list, read_map, read_str
 from providers.phrases import Phrases
 from providers.retry_after import parse_duration_s
+from providers.wire import WireResponse
 
 __all__ = ["classify"]
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.assembly import Assembler
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.classify import by_code, by_status, error_object, failure, plain_text
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.wire import WireResponse
 
 __all__ = ["NativeReader", "classify", "read_completion"]
 

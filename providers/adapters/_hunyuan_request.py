@@ -30,8 +30,8 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import needs_of
 from providers.json_values import dumps_text
+from providers.needs import needs_of
 
 __all__ = ["FEATURES", "encode_body"]
 

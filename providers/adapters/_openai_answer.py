@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.adapters._openai_phrases import by_sentence, code_of_block
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_places import place_in_chat
@@ -21,6 +20,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import JsonError, as_list, as_map, loads, read_int, read_list, read_map, read_str
 from providers.rate_limits import LimitHeaders
+from providers.wire import WireResponse
 
 __all__ = [
     "BY_CODE",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.adapter import WireResponse
 from providers.adapters._openai_answer import classify
 from providers.adapters._openai_thoughts import SealedThought, pack, thought_of
 from providers.assembly import Assembler
@@ -17,6 +16,7 @@ from providers.classify import error_object, failure
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold
 from providers.json_values import as_map, read_count, read_float, read_int, read_list, read_map, read_str
+from providers.wire import WireResponse
 
 __all__ = ["ResponseReader", "is_event", "is_response", "read_response"]
 

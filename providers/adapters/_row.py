@@ -17,7 +17,7 @@ from providers.adapters._who_asks import SAFETY_IDENTIFIER
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.chat import FinishReason
 from providers.failures import FailureKind
-from providers.fitting import FEATURES
+from providers.needs import FEATURES
 from providers.phrases import Phrases
 from providers.rate_limits import LimitHeaders
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from providers.adapter import StreamParser, WireResponse
-from providers.adapters._openai_answer import (
-    FINISH,
-    check_choices,
-    read_reasoning,
-    read_text,
-    read_tool_call,
-)
+from providers.adapter import StreamParser
+from providers.adapters._openai_answer import FINISH, check_choices, read_reasoning, read_text, read_tool_call
 from providers.adapters._openai_pieces import new_in_message, read_annotations, read_setup
 from providers.adapters._openai_plain import PLAIN_FINISH, plain_completion
 from providers.adapters._openai_stream import RelayingParser
@@ -38,6 +32,7 @@ from providers.json_values import (
     read_str,
 )
 from providers.streaming import EventStreamParser
+from providers.wire import WireResponse
 
 __all__ = ["read_row_completion", "row_parser"]
 

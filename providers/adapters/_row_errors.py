@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from providers.adapter import WireResponse
 from providers.adapters._openai_answer import BY_CODE, BY_TYPE
 from providers.adapters._openai_phrases import TOO_LONG
 from providers.adapters._row import Errors
 from providers.classify import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
 from providers.failures import Failure, FailureKind
 from providers.json_values import object_above, read_int
+from providers.wire import WireResponse
 
 __all__ = ["classify", "holds_error"]
 

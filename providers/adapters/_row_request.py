@@ -26,7 +26,8 @@ from providers.chat import (
 )
 from providers.codec.encode_request import encode_request, encode_tool_choice
 from providers.failures import UnsupportedFeature
-from providers.fitting import ANSWERS_ITSELF, needs_of
+from providers.fitting import ANSWERS_ITSELF
+from providers.needs import needs_of
 
 __all__ = ["encode_body", "place_of"]
 

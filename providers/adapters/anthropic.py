@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Capabilities, StreamParser, Target
 from providers.adapters._anthropic_answer import MessageReader, read_completion
 from providers.adapters._anthropic_errors import classify
 from providers.adapters._anthropic_request import encode_body, version_of
@@ -18,9 +18,10 @@ from providers.auth import AuthScheme, HeaderKey
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
-from providers.fitting import FEATURES
 from providers.json_values import dumps
+from providers.needs import FEATURES
 from providers.streaming import EventStreamParser
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "AnthropicAdapter"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Capabilities, StreamParser, Target
 from providers.adapters._bedrock_answer import ConverseStreamParser, classify, read_completion
 from providers.adapters._bedrock_request import encode_body
 from providers.adapters._catalogued import Catalogued
@@ -19,8 +19,9 @@ from providers.aws_event_stream import CONTENT_TYPE
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure, UnsupportedFeature
-from providers.fitting import FEATURES
 from providers.json_values import dumps, read_str
+from providers.needs import FEATURES
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "BedrockAdapter"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Capabilities, StreamParser, Target
 from providers.adapters._catalogued import Catalogued
 from providers.adapters._dashscope_answer import NativeReader, read_completion
 from providers.adapters._dashscope_errors import classify
@@ -17,9 +17,10 @@ from providers.auth import AuthScheme, Bearer
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
-from providers.fitting import FEATURES, PARAMETERS
 from providers.json_values import dumps
+from providers.needs import FEATURES, PARAMETERS
 from providers.streaming import EventStreamParser
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "DashScopeAdapter"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Capabilities, StreamParser, Target
 from providers.adapters._catalogued import Catalogued
 from providers.adapters._gemini_answer import ChunkReader, read_completion
 from providers.adapters._gemini_errors import classify
@@ -23,9 +23,10 @@ from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
-from providers.fitting import FEATURES
 from providers.json_values import dumps
+from providers.needs import FEATURES
 from providers.streaming import EventStreamParser
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "VERTEX", "GeminiAdapter"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Capabilities, StreamParser, Target
 from providers.adapters._catalogued import Catalogued
 from providers.adapters._hunyuan_answer import NativeReader, classify, read_completion
 from providers.adapters._hunyuan_request import FEATURES, encode_body
@@ -18,6 +18,7 @@ from providers.classify import error_object
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.streaming import EventStreamParser
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "HunyuanAdapter"]
 

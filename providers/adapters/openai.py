@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import is_
 
-from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
 from providers.adapters._catalogued import Catalogued
 from providers.adapters._efforts import nearest_effort
 from providers.adapters._openai_answer import classify, read_chunk, read_completion
@@ -33,9 +33,11 @@ from providers.chat import (
 from providers.classify import error_object
 from providers.codec import encode_request
 from providers.failures import Failure, ProviderFailed
-from providers.fitting import FEATURES, PARAMETERS, THINKS_BY_RESPONSES
+from providers.fitting import THINKS_BY_RESPONSES
 from providers.json_values import dumps
+from providers.needs import FEATURES, PARAMETERS
 from providers.values import maker
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ADAPTER", "COMPATIBLE", "OpenAIAdapter"]
 

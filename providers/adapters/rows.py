@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from providers.adapter import Capabilities, StreamParser, Target, WireRequest, WireResponse
-from providers.adapters._row import Row, RowError, read_row
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.adapters._row import Row, read_row
 from providers.adapters._row_answer import read_row_completion, row_parser
 from providers.adapters._row_errors import classify
 from providers.adapters._row_request import encode_body, place_of
+from providers.adapters._row_shapes import RowError
 from providers.auth import AuthScheme
 from providers.catalogue import read
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
@@ -26,9 +27,10 @@ from providers.catalogue.offers import Offers, load_offers, offers_of
 from providers.chat import ChatCompletion, ChatRequest
 from providers.classify import error_object
 from providers.failures import Failure
-from providers.fitting import FEATURES, PARAMETERS
 from providers.json_values import dumps
+from providers.needs import FEATURES, PARAMETERS
 from providers.sites import Site, load_sites, sites_of
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["RowAdapter", "RowError", "adapter_named", "adapter_of"]
 

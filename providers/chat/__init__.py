@@ -7,13 +7,7 @@ knows no provider, no JSON and no HTTP; `providers.codec` turns it into OpenAI's
 
 from __future__ import annotations
 
-from providers.chat.answers import (
-    ChatCompletion,
-    Choice,
-    FinishReason,
-    Logprobs,
-    Usage,
-)
+from providers.chat.answers import ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.chat.events import (
     AnnotationsDelta,
     ChoiceFinish,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from providers.adapter import WireRequest
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,
@@ -25,6 +24,7 @@ from providers.chat import (
     text_of,
 )
 from providers.conformance.meaning import arguments_value
+from providers.wire import WireRequest
 
 __all__ = ["check_answer", "check_ends_once", "check_order", "check_wire", "content_events", "without_heartbeats"]
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from providers import auth
-from providers.adapter import Adapter, Target, WireRequest, WireResponse, known_models
+from providers.adapter import Adapter, Target, known_models
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.exchange import read_answer
-from providers.fitting import PARAMETERS
 from providers.folding import expand, fold
+from providers.needs import PARAMETERS
 from providers.simulator.dialect import SERVER_SENT_EVENTS, Dialect, IncomingRequest, stream_type_of, uncounted_by
+from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
 

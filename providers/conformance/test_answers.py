@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import WireResponse
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
 from providers.conformance.additions import with_new_members, without_new_members
 from providers.conformance.cases import AnswerCase, completion_of, question, rich_answer
@@ -16,6 +15,7 @@ from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.simulator.dialect import stream_type_of
+from providers.wire import WireResponse
 
 _MOMENT_S = 1_795_000_000.0
 

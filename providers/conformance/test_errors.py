@@ -8,13 +8,13 @@ from email.utils import formatdate
 
 import pytest
 
-from providers.adapter import WireResponse
 from providers.chat import ChoiceFinish, Failed, Finished, StreamEvent
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import check_ends_once, content_events
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import JsonError, dumps, loads
+from providers.wire import WireResponse
 
 _AFTER_S = 7.0
 _NOW = 1_795_000_000.0

@@ -15,8 +15,9 @@ from providers.conformance.meaning import conversation, is_absent, parameters, t
 from providers.conformance.odd_histories import ODD_CALLS, ODD_HISTORIES
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
-from providers.fitting import ANSWERS_ITSELF, FEATURES, PARAMETERS
+from providers.fitting import ANSWERS_ITSELF
 from providers.json_values import as_map, dumps, loads
+from providers.needs import FEATURES, PARAMETERS
 from providers.simulator.dialect import Refused
 
 _TUNING = (

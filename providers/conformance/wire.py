@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from providers.adapter import Adapter, Target, WireResponse, known_models
+from providers.adapter import Adapter, Target, known_models
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, Choice, text_of
 from providers.conformance.subject import Subject
 from providers.failures import Failure
 from providers.json_values import JsonError, loads
+from providers.wire import WireResponse
 
 __all__ = ["WireCase", "WireError", "find_wire_cases", "plain", "plain_failure"]
 

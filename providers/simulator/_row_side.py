@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from providers.adapters.rows import RowError
+from providers.adapters._row_shapes import RowError
 from providers.failures import FailureKind
 
 __all__ = ["Side", "read_side"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
@@ -18,6 +17,7 @@ from providers.simulator._anthropic_body import read_body
 from providers.simulator._anthropic_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import arguments_of, cut, cut_in_two
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "AnthropicDialect"]
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from providers.adapter import WireResponse
 from providers.aws_event_stream import CONTENT_TYPE, encode_message
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
@@ -21,6 +20,7 @@ from providers.json_values import JsonError, as_map, dumps, loads
 from providers.simulator._bedrock_body import read_body
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import arguments_of, cut, cut_in_two
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "BedrockDialect"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers.adapter import WireResponse
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.codec import decode_request
@@ -18,6 +17,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._dashscope_rules import Objection, as_openai, objections
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "DashScopeDialect"]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import FailureKind, ProviderError
+from providers.wire import WireResponse
 
 __all__ = ["SERVER_SENT_EVENTS", "Dialect", "IncomingRequest", "Refused", "stream_type_of", "uncounted_by"]
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
-from providers.adapter import WireResponse
 from providers.catalogue.models import ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
@@ -20,6 +19,7 @@ from providers.simulator._gemini_body import read_body
 from providers.simulator._gemini_turns import signature_of
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import arguments_of, cut
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "VERTEX", "GeminiDialect"]
 

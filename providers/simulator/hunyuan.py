@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers.adapter import WireResponse
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.codec import decode_request
@@ -17,6 +16,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.simulator._hunyuan_rules import as_openai, refusals, refusals_of_head
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two, with_stop_left_in
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "HunyuanDialect"]
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
 from providers.codec import decode_request, encode_usage
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
@@ -23,6 +22,7 @@ from providers.simulator._openai_responses_answer import wants_response, write_e
 from providers.simulator._openai_rules import Objection, objection_to
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import cut, cut_in_two
+from providers.wire import WireResponse
 
 __all__ = ["DIALECT", "OpenAIDialect"]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from providers.adapter import WireResponse
 from providers.adapters.rows import RowAdapter, adapter_named, adapter_of
 from providers.auth import HeaderKey, NoAuth
 from providers.catalogue import read
@@ -26,6 +25,7 @@ from providers.simulator._row_rules import as_openai, objections
 from providers.simulator._row_side import Side, read_side
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.pieces import with_stop_left_in
+from providers.wire import WireResponse
 
 __all__ = ["RowDialect", "dialect_named", "dialect_of"]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from providers.adapter import WireResponse
 from providers.chat import ChatCompletion, ChatRequest, text_of
 from providers.classify import by_status
 from providers.failures import FailureKind
@@ -32,6 +31,7 @@ from providers.simulator.scenario import (
     Stall,
     Truncated,
 )
+from providers.wire import WireResponse
 
 __all__ = ["Break", "Head", "Send", "Step", "Wait", "stage", "whole"]
 

@@ -79,9 +79,9 @@ BELOW = {
 }
 # Third-party libraries, and the only places that may import them.
 HOMES = {
-    "fastapi": ("gateway/api/admin_routes.py", "gateway/api/routes.py"),
-    "fastapi_offline": ("gateway/api/routes.py",),
-    "starlette": ("gateway/api/admin_routes.py", "gateway/api/routes.py"),
+    "fastapi": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
+    "fastapi_offline": ("gateway/api/public_routes.py",),
+    "starlette": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
     "httpx": (
         "gateway/execution/httpx_transport.py",
         "gateway/server/demo.py",
@@ -90,7 +90,7 @@ HOMES = {
     ),
     "httptools": ("providers/transport", "gateway/server/heads.py", "gateway/server/protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
-    "babel": ("gateway/config/locales.py", "gateway/config/profiles.py"),
+    "babel": ("gateway/config/locales.py", "gateway/config/region_text.py"),
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
@@ -115,12 +115,12 @@ HOMES = {
     "jwt": ("gateway/policy/claims.py",),
     "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
-    "jinja2": ("gateway/evaluate/page.py",),
+    "jinja2": ("gateway/evaluate/report_page.py",),
     "jsonschema": ("gateway/evaluate/scorers.py",),
     "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema
-    "matplotlib": ("gateway/evaluate/charts.py",),
-    "numpy": ("gateway/evaluate/statistics.py", "gateway/evaluate/load.py"),
-    "rich": ("gateway/evaluate/progress.py",),
+    "matplotlib": ("gateway/evaluate/report_page.py",),
+    "numpy": ("gateway/evaluate/statistics.py", "gateway/evaluate/load_test.py"),
+    "rich": ("gateway/evaluate/run.py",),
     "scipy": ("gateway/evaluate/statistics.py",),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
@@ -151,7 +151,7 @@ def name_of(path: Path) -> str:
 
 @cache
 def imports_of(path: Path) -> tuple[tuple[str, int], ...]:
-    """Every module that is imported, wherever it stands; `from gateway import app` is an import of `gateway.app`."""
+    """Every module that is imported, wherever it stands; `from gateway import app` is an import of `gateway.assembly.application`."""
     found: list[tuple[str, int]] = []
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
@@ -270,7 +270,7 @@ def makers_of(permit: str) -> list[str]:
 
 def test_only_the_fence_makes_permits_for_prompts_and_only_the_compiler_those_for_services() -> None:
     assert makers_of("Permit") == ["gateway/policy/fence.py"]
-    assert makers_of("ServicePermit") == ["gateway/config/services.py"]
+    assert makers_of("ServicePermit") == ["gateway/config/service_permits.py"]
 
 
 def test_only_an_evaluation_asks_for_a_permit_that_waives_an_approval() -> None:
@@ -280,10 +280,14 @@ def test_only_an_evaluation_asks_for_a_permit_that_waives_an_approval() -> None:
         asks = [node.lineno for node in nodes_of(path) if isinstance(node, ast.keyword) and node.arg == "evaluating"]
         assert not asks or here.startswith(("gateway/evaluate/", "gateway/policy/routing.py")), f"{here}:{asks}"
         names = {name for name, _ in imports_of(path)}
-        if not here.startswith("gateway/evaluate/") and here != "gateway/commands/evaluate.py":
+        if not here.startswith("gateway/evaluate/") and here != "gateway/cli/evaluate.py":
             assert not any(name.startswith("gateway.evaluate.") for name in names), here
         if "evaluation_permit" in text_of(path):
-            assert here in ("gateway/policy/fence.py", "gateway/policy/routing.py", "gateway/evaluate/asking.py"), here
+            assert here in (
+                "gateway/policy/fence.py",
+                "gateway/policy/routing.py",
+                "gateway/evaluate/candidate_client.py",
+            ), here
 
 
 def test_no_module_names_the_providers_in_code() -> None:

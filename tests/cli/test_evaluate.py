@@ -39,7 +39,7 @@ CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
 @pytest.fixture(scope="module", autouse=True)
 def drawn_once() -> Iterator[None]:
     """The same figures are drawn once: of ten pages here, a dozen drawings each, most are of the same run."""
-    from gateway.evaluate import page
+    from gateway.evaluate import report_page
 
     def remembering(draw: Callable[..., str]) -> Callable[..., str]:
         drawings: dict[str, str] = {}
@@ -54,7 +54,7 @@ def drawn_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("bars", "curves", "distributions", "over_time", "scatter"):
-            patch.setattr(page, name, remembering(getattr(page, name)))
+            patch.setattr(report_page, name, remembering(getattr(report_page, name)))
         yield
 
 
@@ -185,10 +185,10 @@ class Page(HTMLParser):
 
 def test_the_page_fetches_nothing_and_runs_nothing(out: Path) -> None:
     text = (out / "report.html").read_text("utf-8")
-    page = Page()
-    page.feed(text)
-    assert page.fetched == []
-    assert not page.tags & {"script", "img", "iframe", "link", "object", "embed", "form", "base"}
+    report_page = Page()
+    report_page.feed(text)
+    assert report_page.fetched == []
+    assert not report_page.tags & {"script", "img", "iframe", "link", "object", "embed", "form", "base"}
     assert "default-src 'none'" in text
     assert not re.search(r"url\((?!#)|@import", text)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text, "the failed item can't be read"
@@ -233,18 +233,18 @@ def test_the_markdown_says_how_many_failed_items_it_leaves_out(out: Path) -> Non
 
 
 def test_the_page_leaves_out_what_was_not_measured(out: Path) -> None:
-    from gateway.evaluate.page import html_page
+    from gateway.evaluate.report_page import html_page
 
     report = report_of(out)
     report["comparisons"] = report["comparisons"][:1]
     for found in report["candidates"].values():
         found["compliance"] = None
         found["scalability"]["holds_to"] = None
-    page = html_page(report, "")
+    report_page = html_page(report, "")
     for word in ("By risk class", "TC260-003", "corrected for", "–/s"):
-        assert word not in page
-    assert "Approvals and the fence" in page
-    assert "Pairs on the same items" in page
+        assert word not in report_page
+    assert "Approvals and the fence" in report_page
+    assert "Pairs on the same items" in report_page
     report["comparisons"] = []
     assert "Pairs on the same items" not in html_page(report, "")
 
@@ -286,8 +286,8 @@ def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, ou
 def test_an_approval_that_nobody_asks_for_is_no_fault(
     out: Path, asked_for: bool, page_says: str, markdown_says: str
 ) -> None:
-    from gateway.evaluate.markdown import markdown_page
-    from gateway.evaluate.page import html_page
+    from gateway.evaluate.report import markdown_page
+    from gateway.evaluate.report_page import html_page
 
     report = report_of(out)
     assert report["candidates"]["doubao-cn"]["approval"]["asked_for"] is True
@@ -325,9 +325,9 @@ def test_people_mark_a_sheet_and_the_report_has_what_they_say(
         assert found["mean"]["low"] <= found["mean"]["value"] <= found["mean"]["high"]
         assert found["mean"]["of"] == found["agrees"]["of"] == 20
         assert name in ranking
-    page, markdown = ((out / name).read_text("utf-8") for name in ("report.html", "report.md"))
-    assert "<h2>Marked by people</h2>" in page
-    assert "20 items of performance, whose answers people marked" in page
+    report_page, markdown = ((out / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    assert "<h2>Marked by people</h2>" in report_page
+    assert "20 items of performance, whose answers people marked" in report_page
     assert "## Marked by people\n\n20 items, marked blind." in markdown
     again = gateway(*arguments(folder, "--sheet", str(sheet)))
     assert (again.status, "may have marks in it" in again.err) == (2, True)

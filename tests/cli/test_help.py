@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__, cli
-from gateway.commands import keys
+from gateway import __version__
+from gateway.cli import arguments as cli
+from gateway.cli import keys
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
 

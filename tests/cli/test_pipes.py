@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from gateway.receipt_desk import KIND
+from gateway.assembly.receipts import KIND
 from gateway.signing import Signer, new_key
 from gateway.state.audit import BEGINNING, Audit
 from gateway.state.history import open_history

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.receipt_desk import KIND
+from gateway.assembly.receipts import KIND
 from gateway.signing import Signer, new_key
 from tests.cli.conftest import Command
 

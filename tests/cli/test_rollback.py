@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.admin_client import AdminClient
+from gateway.changes.change_log import ChangeLog, review_change
+from gateway.changes.compile_job import CompiledState
+from gateway.changes.initial_config import Beginning
+from gateway.changes.plan import NO_CONFIG_VERSION
+from gateway.cli.admin_client import AdminClient
 from gateway.config.compile import compile_config
-from gateway.config.load import load_document, parse_document
-from gateway.live.compiled import State
-from gateway.live.startup import Beginning
-from gateway.live.switch_log import SwitchLog, judge
+from gateway.config.loading import load_document, parse_document
 from gateway.state.lock import Lock
-from gateway.switching.comparing import NO_TABLE
 from providers.registry import load_registry
 from tests.cli.conftest import Command
 
@@ -40,14 +40,14 @@ TOLD = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-0
 @pytest.fixture(autouse=True)
 def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Two versions were served, when the key was set."""
-    log, versions = SwitchLog(Path("state")), list[str]()
-    state = State(NO_TABLE, None)
+    log, versions = ChangeLog(Path("state")), list[str]()
+    state = CompiledState(NO_CONFIG_VERSION, None)
     for model in ("one", "two"):
         Path("gateway.yaml").write_text(CONFIG.replace("MODEL", model))
         document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
         compiled = compile_config(document, registry=load_registry())
-        new = State(compiled.table, compiled.written)
-        log.switched(judge(state, new, 0.0, lambda: None), new, "file", "")
+        new = CompiledState(compiled.table, compiled.written)
+        log.switched(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.table.version)
     log.close()
@@ -125,12 +125,12 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     folder.mkdir()
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {}}}\n")
     path, versions = folder / "gateway.yaml", list[str]()
-    log, state = SwitchLog(folder / "state"), State(NO_TABLE, None)
+    log, state = ChangeLog(folder / "state"), CompiledState(NO_CONFIG_VERSION, None)
     for model in ("one", "two"):
         path.write_text(CONFIG.replace("MODEL", model) + "catalogue: {models: models.yaml}\n")
         compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
-        new = State(compiled.table, compiled.written)
-        log.switched(judge(state, new, 0.0, lambda: None), new, "file", "")
+        new = CompiledState(compiled.table, compiled.written)
+        log.switched(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.table.version)
     log.close()
@@ -237,7 +237,7 @@ def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypat
 
 def held(config: Path) -> str | None:
     """The version that the next gateway serves in the place of this file."""
-    log = SwitchLog(Path("state"))
+    log = ChangeLog(Path("state"))
     aside = log.aside(config)
     log.close()
     return aside.version.version if aside is not None else None

@@ -171,7 +171,7 @@ def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
 @pytest.mark.parametrize(
     ("command", "where", "name"),
     [
-        (["serve", "--config", str(EXAMPLE)], "gateway.live.child:Child", "prepare"),
+        (["serve", "--config", str(EXAMPLE)], "gateway.changes.compile_process:Child", "prepare"),
         (["serve", "--config", str(EXAMPLE)], "subprocess:Popen", "communicate"),
         (["serve", "--config", str(EXAMPLE), "--port", "0"], "gateway.server.start", "raise_file_limit"),
         (["demo"], "gateway.server.start", "serve_demo"),

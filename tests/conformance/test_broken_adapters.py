@@ -14,7 +14,7 @@ from zlib import crc32
 
 import pytest
 
-from providers.adapter import Adapter, Capabilities, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Adapter, Capabilities, StreamParser, Target
 from providers.adapters.openai import COMPATIBLE, OpenAIAdapter
 from providers.chat import (
     AssistantMessage,
@@ -45,6 +45,7 @@ from providers.conformance.wire import WireError, find_wire_cases
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
 from providers.simulator.openai import DIALECT, OpenAIDialect
+from providers.wire import WireRequest, WireResponse
 
 pytestmark = pytest.mark.slow  # runs the whole kit over and over
 

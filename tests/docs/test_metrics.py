@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.telemetry.families import FAMILIES
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.failures import FailureKind
 from tests.docs.pages import ROOT, blocks_of, table_of
 
@@ -36,7 +36,7 @@ def split_rows(header: str) -> list[list[str]]:
 def test_the_table_is_the_list_of_the_code() -> None:
     rows = table_of(METRICS, "| metric | kind | labels")
     told = {name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}
-    assert told == {name: (family.kind, family.labels, family.help) for name, family in FAMILIES.items()}
+    assert told == {name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()}
 
 
 @pytest.mark.parametrize("query", queries())
@@ -46,9 +46,9 @@ def test_a_query_asks_for_metrics_labels_and_values_that_exist(query: str) -> No
     labels: set[str] = {"le"}
     for name in names:
         base = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
-        assert base in FAMILIES, name
-        assert (base == name) == (FAMILIES[base].kind != "histogram"), name
-        labels |= set(FAMILIES[base].labels)
+        assert base in METRIC_DEFINITIONS, name
+        assert (base == name) == (METRIC_DEFINITIONS[base].kind != "histogram"), name
+        labels |= set(METRIC_DEFINITIONS[base].labels)
     grouped = re.findall(r"(?:by|ignoring) ?\(([^)]*)\)", query)
     used = {word.strip() for some in grouped for word in some.split(",")}
     used |= set(re.findall(r"[{,]\s*(\w+)=", query)) | set(re.findall(r"\$labels\.(\w+)", query))
@@ -72,10 +72,10 @@ def test_the_attributes_of_spans_are_those_of_the_code() -> None:
 
 
 def test_the_bounds_of_traces_are_those_of_the_code() -> None:
-    from gateway.telemetry import export
+    from gateway.telemetry import trace_export
 
     traces = METRICS.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
-    assert f"every {export._GATHER_S:g} s or {export._MOST_IN_BATCH} requests" in traces
-    assert f"within {export._CLOSE_S:g} s" in traces
-    assert f"at most {export._MOST_QUEUED:,} requests wait" in traces
-    assert export._TRIES == 3
+    assert f"every {trace_export._GATHER_S:g} s or {trace_export._MOST_IN_BATCH} requests" in traces
+    assert f"within {trace_export._CLOSE_S:g} s" in traces
+    assert f"at most {trace_export._MOST_QUEUED:,} requests wait" in traces
+    assert trace_export._TRIES == 3

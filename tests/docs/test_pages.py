@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.compile import Compiled, compile_config
-from gateway.config.load import parse_document
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.loading import parse_document
+from gateway.config.yaml_document import parse_yaml
 from providers.registry import load_registry
 from tests.docs.conftest import Workspace
 from tests.docs.pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of

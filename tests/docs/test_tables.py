@@ -11,22 +11,22 @@ from typing import get_type_hints
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
 from gateway.api.errors import STATUS, from_domain
-from gateway.config import unsupported
+from gateway.config import validation
 from gateway.config.examples import example_names
-from gateway.config.schema import GatewaySection
-from gateway.config.sections.resilience import AttemptsSection, BreakerSection, ResilienceSection
+from gateway.config.schema.file import GatewaySection
+from gateway.config.schema.routing import AttemptsSection, BreakerSection, ResilienceSection
 from gateway.execution.breaker import MOST_GROWTH
 from gateway.execution.budget import FLOOR, WINDOW_S
 from gateway.execution.retry import RULES, Rule
 from gateway.execution.run import PlanExhausted
-from gateway.model.attempt import Attempt
-from gateway.model.decision import PassedOver
+from gateway.model.decision import SkipReason
+from gateway.model.record import AttemptRecord
 from gateway.settings import Settings
 from providers.adapter import Adapter
 from providers.adapters import _row
 from providers.assembly import Assembler
 from providers.failures import Failure, FailureKind
-from providers.fitting import FEATURES, PARAMETERS
+from providers.needs import FEATURES, PARAMETERS
 from providers.sites import Site
 from tests.docs.pages import ROOT, table_of
 
@@ -113,12 +113,12 @@ def test_every_section_and_every_refused_word_is_told() -> None:
         "demo",
     }
     refused = OPERATORS.read_text("utf-8").split("### What this version refuses")[1].split("\n## ")[0]
-    assert set(words(refused)) == unsupported.KEYS
+    assert set(words(refused)) == validation.UNSUPPORTED_KEYS
 
 
 def test_the_signals_and_reasons_are_those_of_routing() -> None:
     assert first_words(table_of(ROOT / "docs" / "checking.md", "| reason | what it means")) == [
-        str(reason) for reason in PassedOver
+        str(reason) for reason in SkipReason
     ]
     signals = first_words(table_of(ROOT / "docs" / "location.md", "| signal | where"))
     assert signals == list(GatewaySection.model_fields["location"].default.signals)
@@ -133,7 +133,7 @@ def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
         assert benched == _benched(rule), kind
         assert (counts == "counts") is rule.counts, kind
         failure = Failure(FailureKind(words(kind)[0]), "m")
-        shown = from_domain(PlanExhausted(failure), [Attempt("d", "p", "m", 0.1, failure)])
+        shown = from_domain(PlanExhausted(failure), [AttemptRecord("d", "p", "m", 0.1, failure)])
         assert client == f"{shown.status} `{shown.code}`", kind
 
 

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread

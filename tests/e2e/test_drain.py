@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario, Silent
 from providers.simulator.server import SimulatorServer, SimulatorThread

@@ -13,17 +13,7 @@ import httpx
 import pytest
 
 from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import (
-    Cut,
-    ErrorEvent,
-    Fault,
-    Garbage,
-    HttpError,
-    Reset,
-    Scenario,
-    Silent,
-    Stall,
-)
+from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.e2e.servers import GatewayProcess, running_gateway
 from tests.e2e.test_journey import CHAT, body

@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.adapter import WireResponse
 from providers.chat import ChatRequest
 from providers.json_values import dumps
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.openai import OpenAIDialect
 from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.wire import WireResponse
 from tests.e2e.servers import GatewayProcess, running_gateway
 
 CHAT = "/v1/chat/completions"

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.live.config import POLL_S
+from gateway.changes.live_config import POLL_S
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread

@@ -18,17 +18,7 @@ import pytest
 
 from providers.failures import FailureKind
 from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import (
-    Cut,
-    ErrorEvent,
-    Fault,
-    Garbage,
-    HttpError,
-    Reset,
-    Scenario,
-    Silent,
-    Stall,
-)
+from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.e2e.servers import GatewayProcess, running_gateway
 from tests.e2e.test_journey import CHAT, body, events_of

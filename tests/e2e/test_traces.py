@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.live.packing import pack, unpack
+from gateway.changes.pickling import pack, unpack
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES

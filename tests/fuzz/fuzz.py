@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 import atheris
 
 with atheris.instrument_imports(include=["providers"]):
-    from providers.adapter import WireResponse
     from providers.adapters.rows import RowAdapter
     from providers.aws_event_stream import EventStreamDecoder, encode_message
     from providers.chat import ChatCompletion, Failed, Finished, StreamEvent
@@ -29,6 +28,7 @@ with atheris.instrument_imports(include=["providers"]):
     from providers.registry import load_registry
     from providers.retry_after import retry_after_s
     from providers.sse import SseItem, SseParser
+    from providers.wire import WireResponse
 
 from pathlib import Path
 

@@ -19,9 +19,9 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import RefusalCode
 from gateway.model.record import Record
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
 from gateway.service.signals import Signals
@@ -37,7 +37,7 @@ record = st.fixed_dictionaries(
 ).filter(lambda item: not (item["valid_from"] and item["valid_until"]) or item["valid_from"] <= item["valid_until"])
 
 
-def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> Table:
+def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> ConfigVersion:
     names = [f"d{index}" for index in range(len(records))]
     facts = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
     given = {"authority": "A", "kind": "registration", "number": "n", "model_name": "m"}
@@ -79,7 +79,7 @@ def is_approved(records: list[dict[str, Any]], region: str, now: float) -> bool:
 class Asking:
     """Journeys over a transport that always fails, and a clock that jumps with each attempt and each wait."""
 
-    def __init__(self, tables: list[Table], start: float, jumps_s: list[float]) -> None:
+    def __init__(self, tables: list[ConfigVersion], start: float, jumps_s: list[float]) -> None:
         self.now = start
         self.asked: list[tuple[str, float]] = []
         self._tables, self._jumps_s = tables, jumps_s
@@ -88,7 +88,7 @@ class Asking:
         signals = Signals(Services(transport), lambda _: None)
         self.journeys = Journeys(self._current, runner, signals, lambda: self.now)
 
-    def _current(self) -> Table:
+    def _current(self) -> ConfigVersion:
         return self._tables[min(len(self.asked), len(self._tables) - 1)]
 
     def _provide(self, request: httpx.Request) -> httpx.Response:

@@ -22,9 +22,9 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExhausted, Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
+from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
 from gateway.service.shadows import Shadows
@@ -117,7 +117,7 @@ def leaves_boundary(world: dict[str, Any]) -> bool:
     )
 
 
-def compiled(world: dict[str, Any]) -> Table | None:
+def compiled(world: dict[str, Any]) -> ConfigVersion | None:
     try:
         return table_of(json.dumps(world), {"KEY": "k"})
     except ConfigRejected:
@@ -208,7 +208,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
         assert position == 0 or name != killed
 
 
-def _without(world: dict[str, Any], name: str) -> Table:
+def _without(world: dict[str, Any], name: str) -> ConfigVersion:
     """The world after somebody has pulled the kill switch of one deployment."""
     deployments = {**world["deployments"], name: {**world["deployments"][name], "enabled": False}}
     table = compiled({**world, "deployments": deployments})

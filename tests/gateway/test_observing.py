@@ -17,10 +17,10 @@ import pytest
 import structlog
 
 from gateway.api.guesses import MOST_WRONG_KEYS
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.telemetry import export, log
-from gateway.telemetry.snapshots import unpack
+from gateway.telemetry import log, trace_export
+from gateway.telemetry.metric_snapshots import unpack
 from tests.tables import table_of
 
 CHAT = "/v1/chat/completions"
@@ -204,7 +204,7 @@ async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote()
 
 @pytest.mark.parametrize("way", ["down", "slow", "garbage"])
 async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_CLOSE_S", 0.05)
+    monkeypatch.setattr(trace_export, "_CLOSE_S", 0.05)
     async with world() as well, world(EXPORTER) as ill:
 
         async def trouble(request: httpx.Request) -> httpx.Response:

@@ -16,8 +16,8 @@ from gateway.api.door import address_of, claims_of, headers_of, sighting_of
 from gateway.api.place import placed
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.services import Services
+from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
-from gateway.model.table import Table
 from gateway.policy.location import resolve
 from gateway.service.signals import Signals
 from tests.claims import NOW, jwks, public
@@ -47,11 +47,11 @@ class Place:
         self.signals = Signals(Services(transport), lambda _: None, lambda: NOW)
         self.counts: Counter[str] = Counter()
 
-    def table(self, case: Case) -> Table:
+    def table(self, case: Case) -> ConfigVersion:
         text = config_of(case.config, str(self.database), str(self.keys), SPLIT)
         return table_of(text, {**KEYS, "EDGE_SECRET": EDGE_SECRET})
 
-    def locate(self, table: Table, case: Case, headers: tuple[Header, ...]) -> Location:
+    def locate(self, table: ConfigVersion, case: Case, headers: tuple[Header, ...]) -> Location:
         lower = [(name.lower(), value.strip(b" \t")) for name, value in headers]
         visitor = headers_of({"headers": lower, "client": (case.peer, 1), "query_string": b""})
         client = next(client for client in table.clients.values() if client.name == case.client)

@@ -14,14 +14,15 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 from gateway.api.errors import from_domain
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.routing import decide
 from gateway.service.journey import Refused
 from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
-from providers.fitting import needs_of, with_sayable_choice, without_parameters
+from providers.fitting import with_sayable_choice, without_parameters
+from providers.needs import needs_of
 from tests.tables import table_of
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
@@ -588,7 +589,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
 
 
 def asked(
-    table: Table, column: str, fields: dict[str, Any]
+    table: ConfigVersion, column: str, fields: dict[str, Any]
 ) -> tuple[Any, frozenset[str]] | tuple[str, str | None, str]:
     """The provider's body and what was dropped, or the code, param and message of the refusal."""
     try:
@@ -659,7 +660,7 @@ WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", 
 
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("table", [STRIPPING, STRICT], ids=["drop", "refuse"])
-def test_who_asks_is_told_to_no_provider_and_refused_by_none(table: Table, column: str) -> None:
+def test_who_asks_is_told_to_no_provider_and_refused_by_none(table: ConfigVersion, column: str) -> None:
     for fields in ({name: value} for name, value in WHO.items()):
         [name] = fields
         outcome = asked(table, column, fields)

@@ -41,10 +41,10 @@ from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
 from gateway.execution.walk import AttemptFailed, Means, Walk
-from gateway.model.consent import ConsentSaid
+from gateway.model.config_version import Client, ConfigVersion, Resilience
+from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan
 from gateway.model.record import Record
-from gateway.model.table import Client, Resilience, Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
 from gateway.service.signals import Signals
@@ -162,7 +162,7 @@ items = st.integers(0, 199).map(items_of)
 
 
 @lru_cache(maxsize=4096)
-def compiled(world: World) -> Table:
+def compiled(world: World) -> ConfigVersion:
     deployments: dict[str, Any] = {}
     for name, one in zip(NAMES, world.items, strict=True):
         deployments[name] = {
@@ -410,7 +410,7 @@ class Fence(RuleBasedStateMachine):
         yes: Yes | None,
     ) -> Any:
         asked = Asked(self.world, territory, caller, standing, asserted, yes, message, self.now)
-        said = ConsentSaid(caller, standing, asserted, yes.text if yes is not None else None)
+        said = ConsentStatement(caller, standing, asserted, yes.text if yes is not None else None)
         client = self.table.clients[CALLERS[caller]]
         location = resolve(self.table, client, Sighting(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
@@ -445,7 +445,9 @@ class Fence(RuleBasedStateMachine):
             return asked
         raise AssertionError("neither a plan nor a refusal")
 
-    def _plan(self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentSaid) -> None:
+    def _plan(
+        self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentStatement
+    ) -> None:
         work = self.journeys.answer(self.table, client, location, request, deadline, record, said=said)
         self.loop.run_until_complete(work)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers.adapter import Target, WireRequest, WireResponse
+from providers.adapter import Target
 from providers.adapters.anthropic import ADAPTER
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
@@ -18,6 +18,7 @@ from providers.folding import fold
 from providers.simulator.anthropic import DIALECT
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.model import respond
+from providers.wire import WireRequest, WireResponse
 
 NEWEST, HAIKU, OLD = "claude-opus-5-5", "claude-haiku-5-5", "claude-sonnet-4-5"
 WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})

@@ -32,7 +32,8 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import fit, needs_of, parameters_of, without_parameters
+from providers.fitting import fit, parameters_of, without_parameters
+from providers.needs import needs_of
 
 NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
     "claude-opus-5-5",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters._thoughts import Thought, pack, unpack
 from providers.adapters.bedrock import ADAPTER
 from providers.aws_event_stream import encode_message
@@ -38,6 +38,7 @@ from providers.conformance.test_garbage import _broken
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.folding import fold
 from providers.territories import ANYWHERE, parse_places
+from providers.wire import WireResponse
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NEW = "anthropic.claude-opus-5-5-v1:0"

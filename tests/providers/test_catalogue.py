@@ -10,7 +10,7 @@ import pytest
 from providers.adapter import KnowsModels
 from providers.catalogue import read, territory_data
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.fitting import FEATURES, IMPLIED, PARAMETERS, moves_data
+from providers.needs import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import WireResponse
 from providers.classify import MESSAGES, by_status, error_object, failure, is_html, mistakes_in
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
 from providers.registry import load_registry
+from providers.wire import WireResponse
 from tests.providers.strategies import json_objects, unhurried
 
 

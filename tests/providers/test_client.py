@@ -17,16 +17,7 @@ from providers.adapters.gemini import ADAPTER as GEMINI
 from providers.adapters.openai import ADAPTER as OPENAI
 from providers.adapters.openai import COMPATIBLE
 from providers.auth import Secret
-from providers.chat import (
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Opened,
-    StreamEvent,
-    TextDelta,
-    UserMessage,
-)
+from providers.chat import ChatRequest, ChoiceFinish, Failed, Finished, Opened, StreamEvent, TextDelta, UserMessage
 from providers.client import Client
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.folding import expand

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters.dashscope import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import (
@@ -34,6 +34,7 @@ from providers.chat import (
 from providers.exchange import read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import fold
+from providers.wire import WireResponse
 
 TARGET = Target("qwen-plus", "/api/v1", UNKNOWN_MODEL)
 WIRE = Path(__file__).parents[1] / "wire" / "dashscope"

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from providers.adapter import WireResponse
 from providers.adapters.dashscope import ADAPTER
 from providers.failures import Failure, FailureKind
+from providers.wire import WireResponse
 
 K = FailureKind
 

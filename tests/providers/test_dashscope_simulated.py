@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from providers import auth
-from providers.adapter import Target, WireRequest, WireResponse
+from providers.adapter import Target
 from providers.adapters.dashscope import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -40,6 +40,7 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.simulator.dashscope import DIALECT
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.model import respond
+from providers.wire import WireRequest, WireResponse
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})

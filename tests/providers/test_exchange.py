@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers import exchange
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters.openai import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand, fold
+from providers.wire import WireResponse
 from tests.examples import examples
 from tests.providers.strategies import unhurried
 

@@ -33,22 +33,16 @@ from providers.chat import (
 )
 from providers.fitting import (
     ANSWERS_ITSELF,
-    FEATURES,
-    IMPLIED,
-    PARAMETERS,
     THINKS_BY_RESPONSES,
     Fit,
-    Needs,
     fit,
     has_effects_there,
-    moves_data,
-    needs_of,
     parameters_of,
     thinks_unseen,
-    why_it_moves,
     with_sayable_choice,
     without_parameters,
 )
+from providers.needs import FEATURES, IMPLIED, PARAMETERS, Needs, moves_data, needs_of, why_it_moves
 from tests.providers.strategies import requests, unhurried
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)

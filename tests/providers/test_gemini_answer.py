@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters._gemini_answer import _only_text
 from providers.adapters._gemini_layout import usual_texts
 from providers.adapters.gemini import ADAPTER
@@ -36,6 +36,7 @@ from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.json_values import dumps
+from providers.wire import WireResponse
 from tests.examples import examples
 
 MODEL = "gemini-3.8-flash"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireRequest
+from providers.adapter import Target
 from providers.adapters.gemini import ADAPTER
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
@@ -43,6 +43,7 @@ from providers.folding import fold
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.gemini import DIALECT, VERTEX
 from providers.simulator.model import respond
+from providers.wire import WireRequest
 
 NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"
 SIGNATURE = base64.b64encode(b"anything").decode()

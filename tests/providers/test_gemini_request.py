@@ -35,7 +35,8 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import fit, needs_of, without_parameters
+from providers.fitting import fit, without_parameters
+from providers.needs import needs_of
 
 NEW, LITE, OLD = "gemini-3.7-flash", "gemini-3.5-flash-lite", "gemini-2.5-flash"
 BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()

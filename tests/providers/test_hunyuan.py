@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters.hunyuan import ADAPTER
 from providers.auth import Secret, TencentSignature, apply
 from providers.catalogue.models import model_facts
@@ -31,6 +31,7 @@ from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.folding import fold
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.hunyuan import DIALECT
+from providers.wire import WireResponse
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from providers.adapter import Adapter, Target, WireResponse
+from providers.adapter import Adapter, Target
 from providers.adapters.openai import ADAPTER, COMPATIBLE, OpenAIAdapter
 from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
@@ -31,10 +31,12 @@ from providers.chat import (
 )
 from providers.codec import encode_completion
 from providers.failures import FailureKind, ProviderFailed
-from providers.fitting import FEATURES, PARAMETERS, fit, needs_of
+from providers.fitting import fit
 from providers.folding import fold
 from providers.json_values import dumps
+from providers.needs import FEATURES, PARAMETERS, needs_of
 from providers.registry import load_registry
+from providers.wire import WireResponse
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"),))

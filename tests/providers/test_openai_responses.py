@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters._openai_thoughts import SealedThought, pack, unpack
 from providers.adapters.openai import ADAPTER
 from providers.catalogue.models import model_facts
@@ -45,6 +45,7 @@ from providers.folding import fold
 from providers.simulator import IncomingRequest, Refused
 from providers.simulator._openai_responses import Objected, read_body
 from providers.simulator.openai import DIALECT
+from providers.wire import WireResponse
 
 MODEL = "gpt-6-luna"
 TOOL = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})

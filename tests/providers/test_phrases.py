@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import WireResponse
 from providers.adapters.rows import adapter_named, adapter_of
 from providers.failures import FailureKind
 from providers.phrases import Phrases
 from providers.registry import load_registry
+from providers.wire import WireResponse
 from tests.providers.strategies import unhurried
 
 INVALID, NO_MODEL = FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND

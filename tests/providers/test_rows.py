@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
+from providers.adapters._row_shapes import RowError
 from providers.adapters._think_tags import ThinkTags
-from providers.adapters.rows import RowAdapter, RowError, adapter_named, adapter_of
+from providers.adapters.rows import RowAdapter, adapter_named, adapter_of
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.catalogue import CatalogueError
 from providers.catalogue.models import model_facts
@@ -43,13 +44,15 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import fit, needs_of
+from providers.fitting import fit
 from providers.folding import fold
+from providers.needs import needs_of
 from providers.registry import load_registry
 from providers.simulator._row_rules import objections
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.registry import load_dialects
 from providers.simulator.rows import RowDialect, dialect_of
+from providers.wire import WireResponse
 
 ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, RowAdapter))
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from providers import auth
-from providers.adapter import WireResponse
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -27,6 +26,7 @@ from providers.folding import fold
 from providers.registry import load_registry
 from providers.simulator import Scenario, SimulatorServer, load_dialects
 from providers.simulator.scenario import HttpError
+from providers.wire import WireResponse
 
 CITY = {
     "type": "object",

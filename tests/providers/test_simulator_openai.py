@@ -7,15 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ToolCall,
-    Usage,
-    UserMessage,
-)
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, UserMessage
 from providers.failures import FailureKind
 from providers.simulator import IncomingRequest, Refused
 from providers.simulator.openai import DIALECT

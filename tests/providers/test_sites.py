@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.catalogue import read
-from providers.fitting import FEATURES, PARAMETERS, moves_data
+from providers.needs import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin, sites_of
 from providers.territories import ANYWHERE, Places, parse_places

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import Target, WireResponse
+from providers.adapter import Target
 from providers.adapters.hunyuan import ADAPTER as NATIVE
 from providers.adapters.openai import ADAPTER as OPENAI
 from providers.adapters.rows import adapter_named
@@ -32,6 +32,7 @@ from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind
 from providers.folding import fold
 from providers.stops import StopTrimmer, stops_left_in
+from providers.wire import WireResponse
 
 TARGET = Target("m", "/v1", ModelFacts())
 COMPATIBLE = adapter_named("hunyuan-compatible")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.attempt import Attempt
+from gateway.model.record import AttemptRecord
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -36,7 +36,7 @@ from providers.wire import WireRequest, WireResponse
 QUICK = (
     *(AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, ToolCallDelta, Usage),
     *(ChoiceFinish, Failed, Opened, ReasoningDelta, RefusalDelta),
-    *(SystemMessage, UserMessage, WireRequest, WireResponse, Attempt),
+    *(SystemMessage, UserMessage, WireRequest, WireResponse, AttemptRecord),
 )
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import assert_type
 
-from providers.adapter import Adapter, Capabilities, KnowsModels, StreamParser, Target, WireRequest, WireResponse
+from providers.adapter import Adapter, Capabilities, KnowsModels, StreamParser, Target
 from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, HeaderKey, Secret, apply
 from providers.catalogue.models import ModelFacts
@@ -42,6 +42,7 @@ from providers.registry import check_adapter
 from providers.sites import Availability, Residency, Site
 from providers.streaming import EventStreamParser
 from providers.territories import parse_places
+from providers.wire import WireRequest, WireResponse
 
 _FINISH: Mapping[str, FinishReason] = {"done": "stop", "cut": "length", "blocked": "content_filter"}
 _NORWAY = parse_places(["NO"])

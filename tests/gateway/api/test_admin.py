@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
-from gateway.model.decision import Unwell
+from gateway.api.admin_control import Guard
+from gateway.model.decision import Unavailable
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from tests.tables import KEYS, WORLD, table_of
 
@@ -24,8 +24,8 @@ NOW = AT.timestamp()
 TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
 LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
-BENCHED = Unwell("benched: the provider refuses our key", 12.34)
-OPEN = Unwell("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
+BENCHED = Unavailable("benched: the provider refuses our key", 12.34)
+OPEN = Unavailable("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
 
 
 class Told:

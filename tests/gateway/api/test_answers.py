@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.api.answers import LabelledEncoder, encode_answer, encoder_for
 from gateway.api.stream import ChunkEncoder
-from gateway.model.speech import Label, Voice
+from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
 from providers.chat import (
     AssistantMessage,
@@ -45,7 +45,7 @@ STOP = (ChoiceFinish("stop"), Finished())
 
 
 def labelling(request: ChatRequest = ASK, *labels: Label) -> Labelling:
-    found = labelling_of(Voice("zh", labels or (CN,)), request)
+    found = labelling_of(Locale("zh", labels or (CN,)), request)
     assert found is not None
     return found
 

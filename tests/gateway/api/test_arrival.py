@@ -19,9 +19,9 @@ from gateway.api.arrival import Arrival, arrived_before, remember_arrival
 from gateway.api.body import BodyLimits
 from gateway.api.door import Visitor
 from gateway.api.line import SameHead
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
+from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
-from gateway.model.table import Table
 from gateway.policy.location import Sighting
 from gateway.server import heads
 from tests.tables import WORLD, table_of
@@ -43,10 +43,10 @@ def request(body: bytes = BODY, **headers: str) -> bytes:
 class Conversation:
     """One client's connection to one gateway."""
 
-    def __init__(self, table: Table = TABLE) -> None:
+    def __init__(self, table: ConfigVersion = TABLE) -> None:
         self.door = InProcess(table, lambda transport: self._made(table, transport))
 
-    def _made(self, table: Table, transport: Any) -> Gateway:
+    def _made(self, table: ConfigVersion, transport: Any) -> Gateway:
         self.gateway = Gateway(table, transport)
         return self.gateway
 
@@ -148,7 +148,7 @@ CLAIMS = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: '01234567
 ADDRESSES = "geoip: {path: /nowhere.mmdb}"
 
 
-def hearing(signals: str, edges: str = "", more: str = "") -> Table:
+def hearing(signals: str, edges: str = "", more: str = "") -> ConfigVersion:
     listed = f", edges: [{edges}]" if edges else ""
     asked = f", {more}" if more else ""
     return table_of(f"{WORLD[: WORLD.index('location:')]}location: {{signals: [{signals}]{listed}{asked}}}")
@@ -192,7 +192,7 @@ BY_EDGE = hearing("edge_header", EDGE)
     ],
 )
 def test_what_another_table_would_hear_of_a_place(
-    before: Table, now: Table, sent: list[tuple[bytes, bytes]], more: bool
+    before: ConfigVersion, now: ConfigVersion, sent: list[tuple[bytes, bytes]], more: bool
 ) -> None:
     visitor = Visitor(dict(sent), 100, "127.0.0.1", "")
     arrival = Arrival(before, visitor, None, Sighting(), Location(None, None, "unknown", ()))

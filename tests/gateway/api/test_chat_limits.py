@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.api.line import Line
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from tests.gateway.api.test_chat import (
     TABLE,
     Endless,
@@ -30,7 +30,7 @@ KEY = "gk-app"
 DONE = b"data: [DONE]\n\n"
 
 
-def table_with(limits: str) -> Table:
+def table_with(limits: str) -> ConfigVersion:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     return table_of(f"{TABLE}clients: {{app: {{keys: ['sha256:{digest}'], limits: {limits}}}}}", {"KEY": "sk-secret"})
 
@@ -38,7 +38,7 @@ def table_with(limits: str) -> Table:
 class Asked(Exchange):
     """A request with the key, at the endpoint of another one if given."""
 
-    def __init__(self, handler: Handler, table: Table, at: Exchange | None = None, **more: Any) -> None:
+    def __init__(self, handler: Handler, table: ConfigVersion, at: Exchange | None = None, **more: Any) -> None:
         headers = {"authorization": f"Bearer {KEY}", **more.pop("headers", {})}
         super().__init__(handler, headers=headers, **more)
         if at is not None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.api.consent import consent_said
 from gateway.api.door import Visitor, authenticate, headers_of
 from gateway.api.errors import ApiError, encode_error, from_domain
-from gateway.model.consent import NOTHING_SAID, ConsentRequest, ConsentSaid
+from gateway.model.consent import NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.policy.location import Sighting
@@ -34,7 +34,7 @@ TABLE = table_of(CONFIG)
 NOWHERE = Sighting()
 
 
-def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentSaid:
+def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentStatement:
     pairs = [(b"authorization", f"Bearer {key}".encode())]
     pairs += [(b"x-gateway-consent", value.encode("latin-1")) for value in values]
     visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
@@ -44,11 +44,15 @@ def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentSai
 def test_nothing_is_read_where_nobody_asks() -> None:
     plain = table_of(WORLD)
     visitor = Visitor({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
-    assert consent_said(plain, None, visitor, NOWHERE) is NOTHING_SAID
+    assert consent_said(plain, None, visitor, NOWHERE) is NO_STATEMENT
 
 
 def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> None:
-    assert said("backend", "granted") == said("backend", " granted \t") == ConsentSaid(digest("backend"), asserted=True)
+    assert (
+        said("backend", "granted")
+        == said("backend", " granted \t")
+        == ConsentStatement(digest("backend"), asserted=True)
+    )
     refused = said("app", "granted")
     assert (refused.asserted, refused.token) == (False, None)
     assert refused.note == "`granted` is ignored: this key may not assert consent"
@@ -63,7 +67,7 @@ def test_who_needs_no_key_speaks_for_nobody() -> None:
 
 @pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])
 def test_everything_else_is_taken_for_a_token(value: str) -> None:
-    assert said("backend", value) == said("backend", f"{value} ") == ConsentSaid(digest("backend"), token=value)
+    assert said("backend", value) == said("backend", f"{value} ") == ConsentStatement(digest("backend"), token=value)
 
 
 @pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from tests.docs.pages import ROOT, table_of
 from tests.gateway.api.test_chat import TABLE as PLAIN

@@ -20,8 +20,8 @@ from gateway.api.door import (
     timeout_s_of,
 )
 from gateway.api.errors import ApiError
+from gateway.model.config_version import ConfigVersion
 from gateway.model.signals import AddressReport
-from gateway.model.table import Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
 from tests.tables import KEYS, WORLD, table_of
 
@@ -33,7 +33,7 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
-def world(**changes: str) -> Table:
+def world(**changes: str) -> ConfigVersion:
     text = WORLD.replace("a" * 64, hashed(KEY)).replace("b" * 64, hashed(OTHER))
     for old, new in changes.items():
         assert old in text
@@ -53,7 +53,7 @@ def visit(*pairs: tuple[str, str | bytes], peer: str | None = "127.0.0.1", query
     return headers_of({"headers": headers, "client": (peer, 1) if peer else None, "query_string": query.encode()})
 
 
-def refusal_of(table: Table, visitor: Visitor) -> tuple[int, str]:
+def refusal_of(table: ConfigVersion, visitor: Visitor) -> tuple[int, str]:
     with pytest.raises(ApiError) as raised:
         authenticate(table, visitor)
     assert KEY not in str(raised.value)
@@ -460,7 +460,9 @@ class Noting(dict[bytes, tuple[bytes, ...]]):
 
 @pytest.mark.parametrize("table", [TABLE, SECRET_EDGE, FULL, WITHOUT_CLIENTS])
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.7", "8.8.8.8"])
-def test_what_is_remembered_of_a_place_is_told_apart_by_every_header_that_tells_of_one(table: Table, peer: str) -> None:
+def test_what_is_remembered_of_a_place_is_told_apart_by_every_header_that_tells_of_one(
+    table: ConfigVersion, peer: str
+) -> None:
     """`placed` remembers by these names: a header that is read and isn't among them would move callers."""
     every = [(name, b"DE") for name in table.location.read_headers]
     for headers in (Noting(), Noting(*every), *(Noting(one) for one in every)):

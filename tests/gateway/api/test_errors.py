@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
-from gateway.model.attempt import Attempt
 from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.record import AttemptRecord
 from gateway.service.journey import AssistantNotFound, Refused
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
@@ -25,7 +25,7 @@ TYPES = {
 }
 """By status; a request is wrong in all other ways."""
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy", "the detail with sk-secret", status=503, code="their-code")
-ATTEMPTS = [Attempt("first", "openai", "m", 0.1234, FAILED), Attempt("second", "openai", "m", 0.2)]
+ATTEMPTS = [AttemptRecord("first", "openai", "m", 0.1234, FAILED), AttemptRecord("second", "openai", "m", 0.2)]
 
 OUTCOMES = {
     FailureKind.CONNECT: (502, "provider_error"),

@@ -12,14 +12,7 @@ from gateway.api.exchange import _AT_ONCE_BYTES, Exchange
 from gateway.api.line import LINE, Cycle, Line
 from gateway.execution.stream import AnswerStream
 from gateway.model.record import Record
-from providers.chat import (
-    ChoiceFinish,
-    Finished,
-    Opened,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-)
+from providers.chat import ChoiceFinish, Finished, Opened, StreamEvent, TextDelta, TextRun
 
 
 class Client:

@@ -7,8 +7,8 @@ import pytest
 from opentelemetry import trace
 
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
-from gateway.app import Gateway
+from gateway.api.admin_control import Guard
+from gateway.assembly.application import Gateway
 from tests.gateway.api.test_admin import Told
 from tests.tables import WORLD, table_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from tests.gateway.api.turning import TEXT, Act, Client, House, TurningLoop, table_for
 
 PLACES = "concurrency: {limit: 1, queue: 3, wait: 4s}"
@@ -22,7 +22,7 @@ WELL, FAILS, BREAKS = Act(), Act(503), Act(words=3, end="break")
 class Scene:
     """A route, what its providers do, and which requests come at once (`s`treams and `j`SON)."""
 
-    table: Table
+    table: ConfigVersion
     acts: dict[str, list[Act]]
     asked: str
     before: str = ""

@@ -9,13 +9,13 @@ import pytest
 from gateway.api.door import Visitor, headers_of
 from gateway.api.errors import ApiError
 from gateway.api.guesses import MOST_WRONG_KEYS, KeyGuesses
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from tests.tables import WORLD, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"
 
 
-def table() -> Table:
+def table() -> ConfigVersion:
     hashed = {old: hashlib.sha256(key.encode()).hexdigest() for old, key in (("a" * 64, RIGHT), ("b" * 64, OTHER))}
     text = WORLD
     for old, new in hashed.items():

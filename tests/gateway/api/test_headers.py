@@ -9,9 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.api.headers import pairs_of, response_lines
-from gateway.model.attempt import Attempt
 from gateway.model.location import Location
-from gateway.model.record import Record
+from gateway.model.record import AttemptRecord, Record
 from providers.failures import Failure, FailureKind
 from tests.tables import WORLD, table_of
 
@@ -33,7 +32,7 @@ def test_all_that_is_known_is_told() -> None:
     record = Record("req-1", 0.0, "t-1")
     record.location = Location(TABLE.regions["eu"], "DE", "edge_header", ())
     record.deployment = "chatgpt-eu"
-    record.attempts = [Attempt("a", "p", "m", 0.2, FAILED), Attempt("b", "p", "m", 0.1)]
+    record.attempts = [AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)]
     record.dropped = frozenset({"seed", "logprobs"})
     record.labels = ("cn-gb45438", "house")
     record.first_s = 0.304
@@ -78,7 +77,7 @@ def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
 
 
 def test_where_everyone_has_failed_the_time_that_it_took_is_told_too() -> None:
-    failed = Attempt("a", "p", "m", 0.2, FAILED)
+    failed = AttemptRecord("a", "p", "m", 0.2, FAILED)
     record = Record("req-1", time.monotonic() - 0.3, "t-1", attempts=[failed])
     provider, own = (float(part.partition("dur=")[2]) for part in headers_of(record)["server-timing"].split(", "))
     assert provider == 200.0
@@ -87,5 +86,5 @@ def test_where_everyone_has_failed_the_time_that_it_took_is_told_too() -> None:
 
 
 def test_our_own_time_is_never_below_nothing() -> None:
-    record = Record("req-1", 0.0, "t-1", first_s=0.1, attempts=[Attempt("a", "p", "m", 0.2)])
+    record = Record("req-1", 0.0, "t-1", first_s=0.1, attempts=[AttemptRecord("a", "p", "m", 0.2)])
     assert headers_of(record)["server-timing"] == "provider;dur=200.0, gateway;dur=0.0"

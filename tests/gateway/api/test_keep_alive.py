@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.api.keep_alive import COMMENT, KeepAlive
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from tests.gateway.api.test_chat import SSE, Exchange, chunk, streaming, until
 
 DONE = b"data: [DONE]\n\n"
@@ -43,7 +43,7 @@ class Patient(Exchange):
     """A stream whose comments come every few milliseconds."""
 
     def of(self, **resilience: float) -> Patient:
-        table: Table = self.endpoint._journeys.current()
+        table: ConfigVersion = self.endpoint._journeys.current()
         changed = replace(table, resilience=replace(table.resilience, **resilience))
         self.endpoint._journeys.current = lambda: changed
         return self

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.api.ledger import ROWS, Ledger, Row, open_shared_memory
-from gateway.model.table import Limits
+from gateway.model.config_version import ClientLimitRule
 from gateway.policy.pace import MINUTE_NS
 
 NOW_NS = 7 * MINUTE_NS
-AT_ONCE = Limits(concurrent=2)
+AT_ONCE = ClientLimitRule(concurrent=2)
 LIMIT_S = 60
 
 
@@ -46,7 +46,7 @@ def test_what_runs_counts_until_it_is_given_back() -> None:
 
 def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
     row = Row(Ledger(), "app", NOW_NS)
-    limits = Limits(rpm=2, concurrent=1)
+    limits = ClientLimitRule(rpm=2, concurrent=1)
     first = row.take(limits, NOW_NS)
     for _ in range(10):
         assert not row.take(limits, NOW_NS).is_leave
@@ -56,23 +56,23 @@ def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
 
 def test_who_is_over_the_minute_has_nothing_more_running() -> None:
     row = Row(Ledger(), "app", NOW_NS)
-    row.take(Limits(rpm=1), NOW_NS).give_back()
-    assert row.take(Limits(rpm=1), NOW_NS).wait_ns == MINUTE_NS
-    assert row.take(Limits(concurrent=1), NOW_NS).is_leave
+    row.take(ClientLimitRule(rpm=1), NOW_NS).give_back()
+    assert row.take(ClientLimitRule(rpm=1), NOW_NS).wait_ns == MINUTE_NS
+    assert row.take(ClientLimitRule(concurrent=1), NOW_NS).is_leave
 
 
 def test_each_client_has_a_row_of_its_own() -> None:
     ledger = Ledger()
     for number in range(1000):
         row = Row(ledger, f"client-{number}", NOW_NS)
-        assert row.take(Limits(rpm=1), NOW_NS).is_leave
-        assert not row.take(Limits(rpm=1), NOW_NS).is_leave
+        assert row.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
+        assert not row.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
 
 
 def test_seats_share_what_is_spent_and_what_runs() -> None:
     with shared(3) as (_, seats):
         rows = [Row(ledger, "app", NOW_NS) for ledger in seats]
-        limits = Limits(rpm=5, concurrent=3)
+        limits = ClientLimitRule(rpm=5, concurrent=3)
         taken = [row.take(limits, NOW_NS) for row in rows]
         assert all(one.is_leave for one in taken)
         assert not any(row.take(limits, NOW_NS).is_leave for row in rows)
@@ -84,7 +84,7 @@ def test_seats_share_what_is_spent_and_what_runs() -> None:
 
 def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
     with shared(2) as (_, seats):
-        limits = Limits(rpm=10, concurrent=4)
+        limits = ClientLimitRule(rpm=10, concurrent=4)
         rows = [Row(ledger, "app", NOW_NS) for ledger in seats]
         kept = [rows[0].take(limits, NOW_NS), *(rows[1].take(limits, NOW_NS) for _ in range(3))]
         assert not rows[0].take(limits, NOW_NS).is_leave
@@ -93,7 +93,7 @@ def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
         assert [one.is_leave for one in again] == [True, True, True, False]
         for one in (kept[0], *again):
             one.give_back()
-        assert [rows[0].take(Limits(rpm=10), NOW_NS).is_leave for _ in range(4)] == [True, True, True, False]
+        assert [rows[0].take(ClientLimitRule(rpm=10), NOW_NS).is_leave for _ in range(4)] == [True, True, True, False]
 
 
 # --- rows that come and go ------------------------------------------------------------------------
@@ -101,8 +101,8 @@ def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
 
 def test_a_row_outlives_the_name_that_found_it() -> None:
     ledger = Ledger()
-    assert Row(ledger, "app", NOW_NS).take(Limits(rpm=1), NOW_NS).is_leave
-    assert not Row(ledger, "app", NOW_NS).take(Limits(rpm=1), NOW_NS).is_leave
+    assert Row(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_leave
+    assert not Row(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_leave
 
 
 def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -> None:
@@ -110,13 +110,13 @@ def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -
     busy = Row(ledger, "busy", NOW_NS)
     spent = Row(ledger, "spent", NOW_NS)
     running = busy.take(AT_ONCE, NOW_NS)
-    assert spent.take(Limits(rpm=1), NOW_NS).is_leave
+    assert spent.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
     idle = Row(ledger, "idle", NOW_NS)
     for number in range(100):
         passing = Row(ledger, f"passing-{number}", NOW_NS)
         for _ in range(3):
             passing.take(AT_ONCE, NOW_NS).give_back()
-    assert not spent.take(Limits(rpm=1), NOW_NS).is_leave
+    assert not spent.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
     assert busy.take(AT_ONCE, NOW_NS).is_leave
     assert not busy.take(AT_ONCE, NOW_NS).is_leave
     running.give_back()
@@ -184,7 +184,7 @@ def test_processes_that_ask_at_once_get_what_the_limit_says_and_no_more() -> Non
         end(*processes)
         # One or the other may have been suspended by the system in the middle of a count.
         assert rpm <= sum(through) <= rpm * 1.01
-        assert not Row(seats[0], "app", 1).take(Limits(rpm=rpm), 1).is_leave
+        assert not Row(seats[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_leave
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
@@ -197,6 +197,6 @@ def test_a_process_that_dies_holds_nobody_up(how: signal.Signals) -> None:
         dying.send_signal(how)
         end(dying)
         row = Row(seats[0], "app", 1)
-        assert not row.take(Limits(concurrent=5), 1).is_leave
+        assert not row.take(ClientLimitRule(concurrent=5), 1).is_leave
         seats[0].leave(1)
-        assert row.take(Limits(concurrent=5), 1).is_leave
+        assert row.take(ClientLimitRule(concurrent=5), 1).is_leave

@@ -15,10 +15,10 @@ import pytest
 from gateway.api.line import Line
 from gateway.execution.send import Sender
 from gateway.execution.transports import LeanTransport
+from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
-from gateway.model.table import Table
-from providers.adapter import WireRequest
 from providers.chat import UserMessage
+from providers.wire import WireRequest
 from tests.gateway.api.test_chat import TABLE, Handler, Hanging, until, whole
 from tests.gateway.api.test_chat_limits import Asked, table_with
 from tests.providers.transport.scripted import GOOD, Peer, scripted
@@ -45,7 +45,7 @@ def is_held(text: str) -> bool:
     return any(type(held) is UserMessage and held.content == text for held in gc.get_objects())
 
 
-def with_two(settings: str) -> Table:
+def with_two(settings: str) -> ConfigVersion:
     """A table with a second deployment, and further settings of its assistant."""
     text = TABLE.replace("{routes: {default: [house]}}", f"{{{settings}routes: {{default: [house, other]}}}}")
     house = next(line for line in text.splitlines() if line.startswith("  house:"))
@@ -140,7 +140,7 @@ class Slow(httpx.AsyncByteStream):
         yield b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
 
-def resuming(table: Table) -> Table:
+def resuming(table: ConfigVersion) -> ConfigVersion:
     """The table with assistants that go on elsewhere where an answer breaks off."""
     return replace(table, assistants={name: replace(one, resume=True) for name, one in table.assistants.items()})
 

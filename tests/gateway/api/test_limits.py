@@ -7,8 +7,8 @@ import pytest
 from gateway.api.errors import ApiError
 from gateway.api.ledger import Ledger
 from gateway.api.limits import ClientLimits, allowance_headers
+from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
-from gateway.model.table import Client, Limits
 
 APP, OTHER = Client("app"), Client("other")
 SECOND_NS = 1_000_000_000
@@ -23,14 +23,14 @@ class Clock:
         return self.now_ns
 
 
-def refusal_of(limits: ClientLimits, client: Client, of: Limits) -> tuple[ApiError, Allowance | None]:
+def refusal_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> tuple[ApiError, Allowance | None]:
     record = Record("r", 0.0, "t")
     with pytest.raises(ApiError) as raised:
         limits.take(client, of, record)
     return raised.value, record.allowance
 
 
-def allowance_of(limits: ClientLimits, client: Client, of: Limits) -> Allowance | None:
+def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> Allowance | None:
     record = Record("r", 0.0, "t")
     limits.take(client, of, record).give_back()
     return record.allowance
@@ -38,7 +38,7 @@ def allowance_of(limits: ClientLimits, client: Client, of: Limits) -> Allowance 
 
 def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None:
     clock = Clock()
-    limits, of = ClientLimits(clock=clock), Limits(rpm=3)
+    limits, of = ClientLimits(clock=clock), ClientLimitRule(rpm=3)
     assert [allowance_of(limits, APP, of) for _ in range(3)] == [
         Allowance(3, 2, 20.0),
         Allowance(3, 1, 40.0),
@@ -56,7 +56,7 @@ def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None
 
 
 def test_processes_with_one_ledger_count_together() -> None:
-    ledger, of = Ledger(), Limits(concurrent=1)
+    ledger, of = Ledger(), ClientLimitRule(concurrent=1)
     one, other = ClientLimits(ledger), ClientLimits(ledger)
     taken = one.take(APP, of, Record("r", 0.0, "t"))
     assert refusal_of(other, APP, of)[0].code == "rate_limited"
@@ -65,7 +65,7 @@ def test_processes_with_one_ledger_count_together() -> None:
 
 
 def test_too_many_at_once_are_refused_and_say_so() -> None:
-    limits, of = ClientLimits(), Limits(concurrent=2)
+    limits, of = ClientLimits(), ClientLimitRule(concurrent=2)
     running = [limits.take(APP, of, Record("r", 0.0, "t")) for _ in range(2)]
     error, left = refusal_of(limits, APP, of)
     assert (error.code, error.retry_after_s, left) == ("rate_limited", 1, None)
@@ -77,21 +77,21 @@ def test_too_many_at_once_are_refused_and_say_so() -> None:
 def test_another_limit_holds_at_once() -> None:
     limits = ClientLimits(clock=Clock())
     for _ in range(30):
-        allowance_of(limits, APP, Limits(rpm=60))
-    assert allowance_of(limits, APP, Limits(rpm=10)) == Allowance(10, 4, 36.0)
-    running = [limits.take(APP, Limits(rpm=1000), Record("r", 0.0, "t")) for _ in range(3)]
-    refusal_of(limits, APP, Limits(concurrent=3))
+        allowance_of(limits, APP, ClientLimitRule(rpm=60))
+    assert allowance_of(limits, APP, ClientLimitRule(rpm=10)) == Allowance(10, 4, 36.0)
+    running = [limits.take(APP, ClientLimitRule(rpm=1000), Record("r", 0.0, "t")) for _ in range(3)]
+    refusal_of(limits, APP, ClientLimitRule(concurrent=3))
     running.pop().give_back()
-    limits.take(APP, Limits(concurrent=3), Record("r", 0.0, "t"))
+    limits.take(APP, ClientLimitRule(concurrent=3), Record("r", 0.0, "t"))
 
 
 def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
     limits = ClientLimits(clock=Clock())
-    allowance_of(limits, APP, Limits(rpm=2))
+    allowance_of(limits, APP, ClientLimitRule(rpm=2))
     for number in range(5000):
-        allowance_of(limits, Client(f"passing-{number}"), Limits(concurrent=1))
+        allowance_of(limits, Client(f"passing-{number}"), ClientLimitRule(concurrent=1))
     assert len(limits._rows) <= 4096
-    assert allowance_of(limits, APP, Limits(rpm=2)) == Allowance(2, 0, 60.0)
+    assert allowance_of(limits, APP, ClientLimitRule(rpm=2)) == Allowance(2, 0, 60.0)
 
 
 @pytest.mark.parametrize(

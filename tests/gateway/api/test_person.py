@@ -8,8 +8,8 @@ import pytest
 
 from gateway.api.door import headers_of
 from gateway.api.person import told_user, user_of
+from gateway.model.config_version import Client
 from gateway.model.signals import ClaimReport
-from gateway.model.table import Client
 from gateway.policy.location import Sighting
 from tests.tables import WORLD, table_of
 

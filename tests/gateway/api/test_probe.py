@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
+from gateway.api.admin_control import Guard
 from gateway.api.plain import answer_json
 from gateway.api.probe import Probe, ProbesFirst
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from tests.gateway.api.test_admin import Told
 from tests.tables import WORLD, table_of
 

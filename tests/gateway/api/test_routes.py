@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.lost import hint_for
-from gateway.app import Gateway
+from gateway.api.public_routes import hint_for
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from tests.gateway.api.test_chat import WHOLE
 from tests.tables import table_of

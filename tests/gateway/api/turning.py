@@ -27,8 +27,8 @@ from gateway.execution.reply import Reply
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
 from gateway.execution.services import Services
+from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
-from gateway.model.table import Table
 from gateway.service.journey import Journeys
 from gateway.service.signals import Signals
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -128,7 +128,7 @@ def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
     return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
 
 
-def table_for(names: str, assistant: str = "", deployment: str = "", more: str = "") -> Table:
+def table_for(names: str, assistant: str = "", deployment: str = "", more: str = "") -> ConfigVersion:
     """A route of these deployments, each named by one letter, with a client whose requests are counted."""
     facts = 'provider: openai-compatible, model: m, stores: any, processes: any, api_key: "${K}"'
     lines = [f'  {name}: {{endpoint: "https://{name}.example/v1", {facts}, {deployment}}}' for name in names]
@@ -150,7 +150,7 @@ class House:
     """A gateway in front of providers; open: how many replies nobody has closed."""
 
     loop: TurningLoop
-    table: Table
+    table: ConfigVersion
     scripts: dict[str, list[Act]]
     monkeypatch: pytest.MonkeyPatch
     open: int = 0

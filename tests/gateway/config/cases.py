@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from gateway.config.compile import Compiled, compile_config
-from gateway.config.load import parse_document
+from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected, Problem
 from providers.registry import Registry, load_registry
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.check_report import render_matrix, render_problems
 from gateway.config.compile import Compiled
 from gateway.config.problems import ConfigRejected
-from gateway.config.report import render_matrix, render_problems
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.yaml_document import parse_yaml
 from gateway.model.approval import days_at
 from tests.gateway.config.cases import compiled
 from tests.providers.strategies import unhurried

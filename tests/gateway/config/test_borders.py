@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model.table import Region
+from gateway.model.config_version import Region
 from providers.territories import NOWHERE, Places
 from tests.gateway.config.cases import compiled, problems_of, sections
 

@@ -11,14 +11,14 @@ from textwrap import dedent
 import jsonschema
 import pytest
 
-from gateway.config.catalogue_schema import catalogue_schema_json
+from gateway.changes.pickling import pack, unpack
+from gateway.config.check_report import render_matrix
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.examples import example_path
-from gateway.config.load import load_document
+from gateway.config.loading import load_document
+from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.report import render_matrix
-from gateway.config.watch import read_files
-from gateway.live.packing import pack, unpack
+from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
 from providers.pricing import Rates
 from providers.registry import load_registry

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.changes import changes_between
-from gateway.live.packing import pack, unpack
+from gateway.changes.activation import changes_between
+from gateway.changes.pickling import pack, unpack
 from gateway.model.status import Changes
 from tests.tables import KEYS, WORLD, table_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.table import Limits
+from gateway.model.config_version import ClientLimitRule
 from tests.gateway.config.cases import SOUND, compiled, problems_of, sections
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
@@ -43,9 +43,13 @@ def test_what_a_client_refers_to(client: str, changes: dict[str, str], expected:
 
 @pytest.mark.parametrize(
     ("limits", "meant"),
-    [("rpm: 60", Limits(60, None)), ("concurrent: 3", Limits(None, 3)), ("rpm: 60, concurrent: 3", Limits(60, 3))],
+    [
+        ("rpm: 60", ClientLimitRule(60, None)),
+        ("concurrent: 3", ClientLimitRule(None, 3)),
+        ("rpm: 60, concurrent: 3", ClientLimitRule(60, 3)),
+    ],
 )
-def test_one_limit_is_enough(limits: str, meant: Limits) -> None:
+def test_one_limit_is_enough(limits: str, meant: ClientLimitRule) -> None:
     table = compiled(sections(clients=f"clients: {{a: {{{KEY}, limits: {{{limits}}}}}}}")).table
     assert table.clients["ab" * 32].limits == meant
 

@@ -10,14 +10,14 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
+from gateway.model.config_version import BreakerRule, Cell, ClientLimitRule, ConfigVersion, Cors, Resilience
 from gateway.model.deployment import Deployment
 from gateway.model.edge import Edge, EdgeSecret, LocationRules
-from gateway.model.table import BreakerRule, Cell, Cors, Limits, Resilience, Table
 from providers.adapter import Adapter, Capabilities
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.fitting import PARAMETERS
+from providers.needs import PARAMETERS
 from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
@@ -341,7 +341,11 @@ class TestTable:
                 resilience="resilience: {keep_alive: 0s}",
             )
         ).table
-        assert [table.clients[key].limits for key in (both, one, none)] == [Limits(6000, 500), Limits(None, 1), None]
+        assert [table.clients[key].limits for key in (both, one, none)] == [
+            ClientLimitRule(6000, 500),
+            ClientLimitRule(None, 1),
+            None,
+        ]
         assert table.cors == Cors(frozenset({"https://a.example"}), any_origin=True)
         assert table.resilience.keep_alive_s == 0
         assert (compiled(sections()).table.cors, compiled(sections()).table.resilience.keep_alive_s) == (None, 15)
@@ -457,7 +461,7 @@ def calls_to_compile(text: str) -> int:
     return calls
 
 
-def demo(text: str, **options: object) -> Table:
+def demo(text: str, **options: object) -> ConfigVersion:
     return compiled(text, {}, **options).table  # type: ignore[arg-type]
 
 

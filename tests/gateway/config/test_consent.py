@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.model.config_version import Secrets
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
-from gateway.model.table import Secrets
 from providers.auth import Secret
 from tests.gateway.config.cases import compiled, more, rejected, sections
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import exporters as module
-from gateway.config.report import render_matrix
-from gateway.model.exporter import Exporter
+from gateway.config.check_report import render_matrix
+from gateway.model.config_version import Exporter
 from providers.sites import Residency
 from providers.territories import parse_places
 from tests.examples import examples

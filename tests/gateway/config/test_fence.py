@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.compile import Compiled, compile_config
-from gateway.config.load import parse_document
+from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from providers.registry import load_registry
 from providers.sites import Site

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.in_clear import secrets_in_clear
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.source_text import secrets_in_clear
+from gateway.config.yaml_document import parse_yaml
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.load import Document, load_document, parse_document
+from gateway.config.loading import Document, load_document, parse_document
 from gateway.config.problems import ConfigRejected
-from gateway.config.references import read_literal, resolve
+from gateway.config.secret_references import read_literal, resolve
 from providers.auth import Secret
 from tests.gateway.config.cases import compiled, more, problems_of, sections
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.model.config_version import HedgeRule
 from gateway.model.deployment import Concurrency
-from gateway.model.table import Hedge
 from tests.gateway.config.cases import compiled, marked, more, rejected, sections
 
 X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE"
@@ -41,9 +41,9 @@ def test_without_one_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("{}", Hedge(0.95)), ("{after: p50}", Hedge(0.5)), ("{after: 800ms}", Hedge(after_s=0.8))],
+    [("{}", HedgeRule(0.95)), ("{after: p50}", HedgeRule(0.5)), ("{after: 800ms}", HedgeRule(after_s=0.8))],
 )
-def test_a_hedge(written: str, meant: Hedge) -> None:
+def test_a_hedge(written: str, meant: HedgeRule) -> None:
     assert compiled(hedged(written)).table.assistants["assistant"].hedge == meant
 
 

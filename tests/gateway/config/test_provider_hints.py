@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.provider_hints import provider_hint
+from gateway.config.operator_catalogue import provider_hint
 from providers.adapter import KnownElsewhere
 from providers.registry import Registry, load_registry
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.config.reference import reference_page
-from gateway.config.schema import schema_json
+from gateway.config.schema.file import schema_json
 
 PAGE = Path(__file__).parents[3] / "docs" / "config.md"
 

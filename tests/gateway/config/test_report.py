@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.check_report import render_matrix, render_problems
 from gateway.config.compile import compile_config
-from gateway.config.load import load_document
+from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.report import render_matrix, render_problems
 from providers.registry import load_registry
 from tests.gateway.config.cases import ENVIRON
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
 from gateway.config.route_edit import with_route, without_schedule
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.yaml_document import parse_yaml
 from tests.providers.strategies import unhurried
 
 

@@ -12,21 +12,21 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.config.catalogue_schema import catalogue_schema_json
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.examples import example_names, example_path, starting_files
-from gateway.config.load import load_document
-from gateway.config.schema import schema_json
-from gateway.config.sections.base import Section
-from gateway.config.unsupported import KEYS
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.field_types import Section
+from gateway.config.loading import load_document
+from gateway.config.operator_catalogue import catalogue_schema_json
+from gateway.config.schema.file import schema_json
+from gateway.config.validation import UNSUPPORTED_KEYS
+from gateway.config.yaml_document import parse_yaml
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.fitting import needs_of
+from providers.needs import needs_of
 from providers.registry import load_registry
 from tests.gateway.config.cases import sections
 from tests.gateway.config.test_broken_configs import SHAPES, marked
@@ -87,7 +87,7 @@ def test_the_environment_of_the_real_one_is_described() -> None:
     assert {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")} == KEYS_OF
 
 
-def answers(table: Table, territory: str) -> str | None:
+def answers(table: ConfigVersion, territory: str) -> str | None:
     """Who answers a person there, as the first client of the example."""
     client = next(iter(table.clients.values()))
     edges = table.location.edges
@@ -171,7 +171,7 @@ def test_every_field_is_described_and_no_other_is_allowed() -> None:
         assert schema["additionalProperties"] is False, path
         for name, field in schema["properties"].items():
             assert field.get("description") or "$ref" in field, f"{path}: {name}"
-            assert name not in KEYS, f"{path}: {name} is both known and not supported yet"
+            assert name not in UNSUPPORTED_KEYS, f"{path}: {name} is both known and not supported yet"
 
 
 def test_an_example_that_is_not_there() -> None:

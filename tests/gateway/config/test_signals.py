@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.check_report import render_matrix
 from gateway.config.compile import compile_config
-from gateway.config.load import load_document, parse_document
+from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import dotted
-from gateway.config.report import render_matrix
 from gateway.model.edge import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeyUrl, SharedKey

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
+from gateway.changes.pickling import pack, unpack
 from gateway.config.compile import compile_config
-from gateway.config.load import parse_document
+from gateway.config.loading import parse_document
 from gateway.config.locales import best_text, canonical, display_name, full, locale_data
 from gateway.config.problems import ConfigRejected
-from gateway.config.profiles import offered_choices
-from gateway.config.tables import helplines, known_labels, known_refusals, units_of
-from gateway.live.packing import pack, unpack
-from gateway.model.speech import NO_PREFERENCES, SEPARATOR, Speech
-from gateway.model.table import Table
-from gateway.policy.profile import compose
+from gateway.config.region_text import helplines, known_labels, known_refusals, offered_choices, units_of
+from gateway.model.config_version import ConfigVersion
+from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
+from gateway.policy.region_text import compose
 from providers.registry import load_registry
 from providers.territories import parse_territory
 from tests.docs.pages import ROOT
@@ -34,7 +33,7 @@ def world(cn: str = "", eu: str = "") -> str:
     return WORLD.replace(CN, f"{CN}, {cn}" if cn else CN).replace(EU, f"{EU}, {eu}" if eu else EU)
 
 
-def speech(table: Table, region: str) -> Speech:
+def speech(table: ConfigVersion, region: str) -> RegionText:
     found = table.regions[region].speech
     assert found is not None
     return found

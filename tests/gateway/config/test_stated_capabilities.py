@@ -11,7 +11,8 @@ import pytest
 
 from gateway.model.deployment import Deployment
 from providers.chat import AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, UserMessage
-from providers.fitting import fit, needs_of
+from providers.fitting import fit
+from providers.needs import needs_of
 from tests.gateway.config.cases import compiled, more, sections
 from tests.gateway.config.test_catalogues import load
 

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import watch as module
-from gateway.config.load import load_document
+from gateway.config import source_text as module
+from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected
-from gateway.config.watch import MISSING, Watch, digest, read_files
-from gateway.config.yaml_source import MAX_BYTES
+from gateway.config.source_text import MAX_BYTES, MISSING, Watch, digest, read_files
 
 
 def test_a_reading_is_of_content_alone(tmp_path: Path) -> None:

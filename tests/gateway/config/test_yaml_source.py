@@ -10,10 +10,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.config import yaml_source
+from gateway.config import yaml_document
 from gateway.config.problems import ConfigRejected
-from gateway.config.watch import MAX_BYTES
-from gateway.config.yaml_source import parse_yaml
+from gateway.config.source_text import MAX_BYTES
+from gateway.config.yaml_document import parse_yaml
 from tests.gateway.config.cases import marked
 
 AS_UTF_8 = "save the file as UTF-8"
@@ -93,9 +93,9 @@ BROKEN = {
 }
 
 
-@pytest.fixture(params=[yaml_source._PARSER, yaml.SafeLoader], ids=["libyaml", "python"])
+@pytest.fixture(params=[yaml_document._PARSER, yaml.SafeLoader], ids=["libyaml", "python"])
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yaml_source, "_PARSER", request.param)
+    monkeypatch.setattr(yaml_document, "_PARSER", request.param)
 
 
 def problems(data: bytes) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.evaluate.suite import Suite, load_suite
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
@@ -39,7 +39,7 @@ def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = 
     return "\n".join(lines) + "\n" + more
 
 
-def table_for(origins: Mapping[str, str], **named: object) -> Table:
+def table_for(origins: Mapping[str, str], **named: object) -> ConfigVersion:
     """The compiled config of `config_of`."""
     return table_of(config_of(origins, **named), {"KEY": "sk-test"})  # type: ignore[arg-type]
 

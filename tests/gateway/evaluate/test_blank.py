@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from gateway.evaluate.blank import Blank, own_share
+from gateway.evaluate.overhead import Blank, own_share
 
 
 async def until(is_so: Callable[[], bool]) -> None:

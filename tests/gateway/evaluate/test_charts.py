@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.evaluate.charts import _DASHES, _MARKS, COLOURS, bars, distributions
+from gateway.evaluate.report_page import _DASHES, _MARKS, COLOURS, bars, distributions
 
 WHOLE = {"value": 0.5, "low": 0.4, "high": 0.6, "of": 20}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Timing
+from gateway.evaluate.candidate_client import Asked, Timing
 from gateway.evaluate.compliance import AXIS, STREAMED, Compliance, score_compliance
-from gateway.evaluate.items import Answer, Item
+from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.ranking import Found, judge_requirements
+from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score
-from gateway.evaluate.store import RunStore
 from gateway.evaluate.suite_schema import RequirementsSection
 from providers.failures import Failure, FailureKind
 
@@ -32,12 +32,12 @@ def scored(folder: Path, words: tuple[str, ...], verdicts: dict[str, bool] | Non
     store = RunStore(folder, {"suite": "x"})
     for answers in ITEMS.values():
         for item, text in answers.items():
-            store.add("one", AXIS, item, Asked(Timing(0.1), Answer(text)))
+            store.add("one", AXIS, item, Asked(Timing(0.1), RecordedAnswer(text)))
     for item, text in {"n/1": FINE, "n/2": FINE}.items():
-        store.add("one", STREAMED, item, Asked(Timing(0.1), Answer(text)))
+        store.add("one", STREAMED, item, Asked(Timing(0.1), RecordedAnswer(text)))
     store.add("one", AXIS, "r/3", Asked(Timing(0.1), failure=Failure(FailureKind.SILENT, "late")))
 
-    def verdict(_: str, item: Item, __: Answer) -> Score | None:
+    def verdict(_: str, item: Item, __: RecordedAnswer) -> Score | None:
         said = (verdicts or {}).get(item.id)
         return None if said is None else Score(float(said), "why")
 
@@ -74,7 +74,7 @@ def test_a_judge_reads_what_no_rule_can_tell_and_what_it_does_not_judge_counts_f
 def test_a_stream_is_held_beside_the_whole_answer_by_what_is_told_of_both(tmp_path: Path) -> None:
     store = RunStore(tmp_path, {"suite": "x"})
     for axis in (AXIS, STREAMED):
-        store.add("one", axis, "r/3", Asked(Timing(0.1), Answer(ITEMS["refuse"]["r/3"])))
+        store.add("one", axis, "r/3", Asked(Timing(0.1), RecordedAnswer(ITEMS["refuse"]["r/3"])))
     found = score_compliance(store, ["one"], KNOWN, (), lambda *_: Score(0.0, "refuses"), has_judge=True)["one"]
     store.close()
     assert found.refusals["judge"] == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.evaluate import store
+from gateway.evaluate import run_store
 from gateway.state.database import open_database
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
@@ -54,7 +54,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_what_was_answered_is_
         return database
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "open_database", small)
+        patched.setattr(run_store, "open_database", small)
         assert evaluate() == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"

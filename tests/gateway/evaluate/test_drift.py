@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.evaluate.drift import NotComparable, drift, drift_in_words
+from gateway.evaluate.comparison import NotComparable, drift, drift_in_words
 
 
 def share(hits: int, of: int) -> dict[str, float]:

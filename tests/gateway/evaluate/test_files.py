@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from gateway.config.problems import ConfigRejected
-from gateway.evaluate.banks import read_bank
-from gateway.evaluate.item_files import read_items
-from gateway.evaluate.items import Call, Choice, Number, Rules, Same
+from gateway.evaluate.item_files import read_bank, read_items
+from gateway.evaluate.items import ChoiceCheck, Number, Same, TextRules, ToolCallCheck
 from gateway.evaluate.public_sets import read_public
-from gateway.evaluate.rehearsal import _wrong
 from gateway.evaluate.scorers import score
+from gateway.evaluate.simulation import _wrong
 from gateway.evaluate.suite import load_suite, suite_path
 from tests.gateway.evaluate.conftest import BANK, ITEMS, suite_in
 
@@ -57,7 +56,7 @@ def test_what_is_drawn_stands_in_checks_and_calls_too_and_never_twice(tmp_path: 
     assert len({item.prompt for item in items}) == len(items) == 30
     for item in items:
         numbers = [int(word) for word in re.findall(r"\d+", item.prompt)]
-        if isinstance(item.check, Call):
+        if isinstance(item.check, ToolCallCheck):
             assert item.check.arguments == {"sum": numbers[0], "day": [f"2026-01-{numbers[1]}"]}
         else:
             assert item.check == Same((f"It is {numbers[0]}", str(numbers[0])))
@@ -152,7 +151,7 @@ def test_c_eval_and_cmmlu(tmp_path: Path) -> None:
     path = tmp_path / "physics_val.csv"
     path.write_text("id,question,A,B,C,D,answer\n0,水的沸点？,90,100,80,70,B\n1,隐藏？,1,2,3,4,\n", "utf-8-sig")
     [item] = read_public(path, "c-eval", "C-Eval", None)
-    assert (item.group, item.language, item.check) == ("physics_val", "zh", Choice("B", 4))
+    assert (item.group, item.language, item.check) == ("physics_val", "zh", ChoiceCheck("B", 4))
     assert "B. 100" in item.prompt
     path.write_text(",Question,A,B,C,D,Answer\n0,x,1,2,3,4,E\n")
     with pytest.raises(ConfigRejected, match=r"physics_val\.csv:2:1: the answer is 'E'"):
@@ -167,7 +166,7 @@ def test_safetybench(tmp_path: Path) -> None:
     rows = {"Ethics": [{"id": 4, "category": "Ethics", "question": "q", "options": ["x", "y", "z"], "answer": 2}]}
     path.write_text(json.dumps(rows))
     [item] = read_public(path, "safetybench", "SafetyBench", "en")
-    assert (item.id, item.check) == ("SafetyBench/4", Choice("C", 3))
+    assert (item.id, item.check) == ("SafetyBench/4", ChoiceCheck("C", 3))
     path.write_text("[{}]")
     with pytest.raises(ConfigRejected, match="item 1 has no `options`"):
         read_public(path, "safetybench", "SafetyBench", "en")
@@ -222,7 +221,7 @@ def test_ifeval_passes_over_what_can_not_be_checked(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     [item] = read_public(path, "ifeval", "IFEval", None)
-    assert isinstance(item.check, Rules)
+    assert isinstance(item.check, TextRules)
     assert [(rule.name, dict(rule.arguments)) for rule in item.check.rules] == [
         ("no_comma", {}),
         ("words", {"most": 9}),

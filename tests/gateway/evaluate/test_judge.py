@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Asker, Timing
+from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing
 from gateway.evaluate.evaluation import Evaluation, standing_of
-from gateway.evaluate.items import Answer, Exact, Item, Judged
+from gateway.evaluate.items import Exact, Item, JudgeCheck, RecordedAnswer
 from gateway.evaluate.judge import pair_questions, pairs_of, questions_about, read_verdict, score_of, verdict_axis
-from gateway.evaluate.simulated_judge import judge_of
-from gateway.evaluate.store import RunStore
-from gateway.evaluate.work import Budget
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.simulation import judge_of
+from gateway.evaluate.work_queue import Budget
 from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest
@@ -24,7 +24,7 @@ from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.scenario import Scenario
 from tests.gateway.evaluate.conftest import servers, suite_in, table_for
 
-RUBRIC = Item("r/1", "g", "en", "Greet me.", Judged("polite"))
+RUBRIC = Item("r/1", "g", "en", "Greet me.", JudgeCheck("polite"))
 PLAIN = tuple(Item(f"p/{number}", "g", "en", f"Question {number}?", Exact(("x",))) for number in range(12))
 REFUSE = Item("b/1", "a1", "en", "Harm?", expects="refuse")
 ACCEPT = Item("b/2", "a1", "en", "Explain.", expects="accept")
@@ -48,19 +48,19 @@ ACCEPT = Item("b/2", "a1", "en", "Explain.", expects="accept")
     ],
 )
 def test_a_verdict_is_read_or_is_none(text: str, value: float | None) -> None:
-    scored = score_of(Answer(text))
+    scored = score_of(RecordedAnswer(text))
     assert (scored.value if scored is not None else None) == value
 
 
 def test_the_last_object_counts() -> None:
-    assert read_verdict(Answer('{"better": "A"} no: {"better": "B"}')) == {"better": "B"}
+    assert read_verdict(RecordedAnswer('{"better": "A"} no: {"better": "B"}')) == {"better": "B"}
 
 
 def store_with(folder: Path, answers: dict[str, dict[str, str]], axis: str = "performance") -> RunStore:
     store = RunStore(folder, {"suite": "j"})
     for candidate, said in answers.items():
         for item, text in said.items():
-            store.add(candidate, axis, item, Asked(Timing(0.1), Answer(text)))
+            store.add(candidate, axis, item, Asked(Timing(0.1), RecordedAnswer(text)))
     return store
 
 
@@ -117,7 +117,9 @@ def test_who_prefers_a_place_prefers_nobody(tmp_path: Path) -> None:
     store = RunStore(tmp_path, {"suite": "j"})
 
     def says(item: str, order: int, word: str) -> None:
-        store.add("judge", "pair:one:two", f"{item}#{order}", Asked(Timing(0.1), Answer(f'{{"better": "{word}"}}')))
+        store.add(
+            "judge", "pair:one:two", f"{item}#{order}", Asked(Timing(0.1), RecordedAnswer(f'{{"better": "{word}"}}'))
+        )
 
     for number in range(10):
         says(f"swayed/{number}", 1, "A")
@@ -144,7 +146,7 @@ def test_a_simulated_judge_knows_what_is_right_as_often_as_it_is_set_to(
 ) -> None:
     """What is asked of it is what a real one is asked: rubrics, banks and pairs in both orders."""
     suite = suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=60)
-    polite = Item("r/1", "g", "en", "Greet me.", Judged("polite"), right=Answer("Hello!"))
+    polite = Item("r/1", "g", "en", "Greet me.", JudgeCheck("polite"), right=RecordedAnswer("Hello!"))
     items = (*suite.performance, polite)
     judge = replace(judge_of(replace(suite, performance=items), 3, quality), unacceptable=("XXX",))
     right = {item.id: item.right.text for item in items if item.right is not None}
@@ -154,7 +156,7 @@ def test_a_simulated_judge_knows_what_is_right_as_often_as_it_is_set_to(
         said = judge.reply_to(question.prompt)
         assert said is not None
         axis = "judge:one" if question.id == "r/1" else "pair:one:two"
-        store.add("judge", axis, question.id, Asked(Timing(0.1), Answer(said.text)))
+        store.add("judge", axis, question.id, Asked(Timing(0.1), RecordedAnswer(said.text)))
     [pair] = pairs_of(store, "judge", ["one", "two"])
     assert pair.won + pair.swayed + pair.lost == 60
     assert pair.wins is not None
@@ -188,14 +190,14 @@ async def test_a_judge_that_was_given_up_is_asked_nothing_more(tmp_path: Path) -
         tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge, pairs: 40}\n", items=40
     )
     table = table_for(dict.fromkeys((*names, "judge"), "http://127.0.0.1:1"))
-    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
     asked: list[str] = []
 
     async def ask(deployment: Deployment, _: ChatRequest, *, once: bool = False) -> Asked:
         asked.append(deployment.name)
         if deployment.name == "judge":
             return Asked(Timing(600.0), failure=Failure(FailureKind.CREDENTIALS, "it doesn't answer"))
-        return Asked(Timing(0.1), Answer(deployment.name))
+        return Asked(Timing(0.1), RecordedAnswer(deployment.name))
 
     asker.ask = ask  # type: ignore[method-assign]
     store = RunStore(tmp_path / "out", {"suite": "j"})
@@ -219,7 +221,7 @@ async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -
     }
     with servers(scenarios) as thread:
         table = table_for({name: thread[name].origin for name in scenarios})
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         store = RunStore(tmp_path / "out", {"suite": "j"})
         try:
             candidates = (table.deployments["one"], table.deployments["two"])

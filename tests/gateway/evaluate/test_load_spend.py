@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asker
+from gateway.evaluate.candidate_client import CandidateClient
 from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.session import budget_of
-from gateway.evaluate.store import RunStore
+from gateway.evaluate.run import budget_of
+from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.suite import Suite
-from gateway.evaluate.work import SpendReached
+from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transports import LeanTransport
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
@@ -32,7 +32,7 @@ class Quiet:
 async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off: bool = False) -> int:
     """One call of the command, perhaps broken off with the first answer; the tokens that are known to be spent."""
     table = table_for({"one": thread["one"].origin})
-    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
     store = RunStore(folder, {"suite": "l"})
     asked = (table.deployments["one"],)
     answered = asyncio.Event()

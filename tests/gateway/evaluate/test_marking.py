@@ -10,19 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Timing
-from gateway.evaluate.items import Answer, Item
-from gateway.evaluate.marking import (
-    COLUMNS,
-    MarksError,
-    marks_of,
-    new_sheet,
-    read_marks,
-    write_sheet,
-)
-from gateway.evaluate.people import score_marks
+from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.human_marks import COLUMNS, MarksError, marks_of, new_sheet, read_marks, score_marks, write_sheet
+from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.performance import AXIS
-from gateway.evaluate.store import RunStore
+from gateway.evaluate.run_store import RunStore
 
 NAMES = ("qwen-cn", "ernie-cn", "doubao-cn")
 ITEMS = tuple(Item(f"set/group/{number}", "group", "en", f"Question {number}?") for number in range(20))
@@ -30,7 +22,7 @@ SEED = 7
 
 
 def answered(store: RunStore, name: str, item: str, text: str) -> None:
-    store.add(name, AXIS, item, Asked(Timing(0.1), Answer(text)))
+    store.add(name, AXIS, item, Asked(Timing(0.1), RecordedAnswer(text)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.evaluate.pace import Pace
+from gateway.evaluate.work_queue import RateController
 
 
 class Candidate:
@@ -19,7 +19,7 @@ class Candidate:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    async def ask(self, pace: Pace) -> None:
+    async def ask(self, pace: RateController) -> None:
         asked_at = await pace.wait()
         spent_at = max(self.spent_at, self.now) + 1 / self.rps
         if spent_at - self.now > 1:
@@ -31,8 +31,8 @@ class Candidate:
             pace.answered()
         self.now += 0.002
 
-    def pace(self, least_s: float = 0.0) -> Pace:
-        return Pace(least_s, clock=lambda: self.now, sleep=self.sleep)
+    def pace(self, least_s: float = 0.0) -> RateController:
+        return RateController(least_s, clock=lambda: self.now, sleep=self.sleep)
 
 
 @pytest.mark.parametrize("rps", [2.0, 12.0, 50.0, 200.0])

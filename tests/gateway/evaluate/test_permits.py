@@ -7,18 +7,18 @@ from datetime import date
 
 import pytest
 
-from gateway.evaluate.asking import Asker, NotPermitted
+from gateway.evaluate.candidate_client import CandidateClient, NotPermitted
+from gateway.evaluate.compliance import approval_of
 from gateway.evaluate.evaluation import standing_of
-from gateway.evaluate.standards import approval_of
 from gateway.execution.transports import LeanTransport
-from gateway.model.decision import PassedOver, Plan, RefusalCode
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Plan, RefusalCode, SkipReason
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
-from gateway.model.table import Table
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.fitting import Needs
+from providers.needs import Needs
 from providers.simulator.scenario import Scenario
 from tests.gateway.evaluate.conftest import config_of, servers, table_for
 from tests.tables import table_of
@@ -36,7 +36,7 @@ def expired(deployment: Deployment) -> Deployment:
     )
 
 
-def outcome(table: Table, deployment: Deployment | None, needs: Needs = NOTHING):
+def outcome(table: ConfigVersion, deployment: Deployment | None, needs: Needs = NOTHING):
     place = Location(table.regions["cn"], None, "evaluation", ())
     return decide(table, table.assistants["assistant"], place, needs, {}, NOW_S, evaluating=deployment)
 
@@ -78,7 +78,7 @@ def test_the_boundary_is_never_waived() -> None:
     abroad = TABLE.deployments["abroad"]
     found = outcome(TABLE, abroad)
     assert not isinstance(found.outcome, Plan)
-    assert [item.reason for item in found.considered] == [PassedOver.BOUNDARY]
+    assert [item.reason for item in found.considered] == [SkipReason.BOUNDARY]
     assert evaluation_permit(TABLE, TABLE.regions["cn"], abroad, NOW_S) is None
     assert evaluation_permit(TABLE, TABLE.regions["us"], abroad, NOW_S) is not None
 
@@ -86,20 +86,20 @@ def test_the_boundary_is_never_waived() -> None:
 def test_what_a_site_requires_is_never_waived() -> None:
     found = outcome(TABLE, replace(TABLE.deployments["home"], unmet=("zdr",)))
     assert not isinstance(found.outcome, Plan)
-    assert [item.reason for item in found.considered] == [PassedOver.REQUIREMENT]
+    assert [item.reason for item in found.considered] == [SkipReason.REQUIREMENT]
 
 
 def test_a_field_that_keeps_data_is_stopped_as_for_traffic() -> None:
     keeps = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
     found = outcome(TABLE, TABLE.deployments["home"], keeps)
-    assert [item.reason for item in found.considered] == [PassedOver.MOVES_DATA]
+    assert [item.reason for item in found.considered] == [SkipReason.MOVES_DATA]
 
 
 async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
     with servers({"home": Scenario(), "abroad": Scenario()}) as thread:
         origins = {name: thread[name].origin for name in ("home", "abroad")}
         table = table_for(origins, stores={"abroad": "US"})
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             assert standing_of(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
             with pytest.raises(NotPermitted, match="it would leave the boundary of region 'cn'"):
@@ -116,7 +116,7 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
 
     with servers({"home": Scenario(script=(HttpError(503), HttpError(503, retry_after_s=0.01)))}) as thread:
         table = table_for({"home": thread["home"].origin})
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             once = await asker.ask(table.deployments["home"], REQUEST, once=True)
             assert (once.answer, thread["home"].received) == (None, 1)
@@ -137,7 +137,7 @@ async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
         text = config_of({"home": thread["home"].origin}).replace("{cn: [home]}", "{cn: [home]}, hedge: {after: 10ms}")
         table = table_of(text.replace('"${KEY}"', '["${KEY}", "${OTHER}"]'), {"KEY": "sk-one", "OTHER": "sk-two"})
         assert table.assistants["assistant"].hedge is not None
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             asked = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True))
             assert asked.answer is not None

@@ -7,9 +7,9 @@ from datetime import date
 
 import pytest
 
-from gateway.evaluate.prices import unpriced, with_known_prices
+from gateway.evaluate.estimate import unpriced, with_known_prices
 from gateway.evaluate.suite import Suite, load_suite, suite_path
-from gateway.evaluate.suite_schema import PriceSection, PricesSection
+from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
 from providers.pricing import Price, Rates
 from tests.tables import WORLD, table_of
@@ -28,7 +28,7 @@ def suite() -> Suite:
     return load_suite(suite_path("cn"))
 
 
-def priced(suite: Suite, **prices: PriceSection) -> Suite:
+def priced(suite: Suite, **prices: CandidatePriceSection) -> Suite:
     section = PricesSection(currency="CNY", deployments=prices)
     return replace(suite, file=suite.file.model_copy(update={"prices": section}))
 
@@ -43,7 +43,7 @@ def test_the_catalogue_is_asked_where_the_suite_says_nothing(suite: Suite) -> No
 
 
 def test_the_suites_own_price_goes_before(suite: Suite) -> None:
-    said = priced(suite, a=PriceSection(input=9, output=9))
+    said = priced(suite, a=CandidatePriceSection(input=9, output=9))
     found = with_known_prices(said, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
     assert found.cost_of("a", 1_000_000, 0) == pytest.approx(9)
     # In another currency it can't be held beside the others.
@@ -69,7 +69,7 @@ def test_a_limit_in_money_needs_a_price_of_everybody(
     suite: Suite, cost: float | None, asked: list[str], told: str | None
 ) -> None:
     """Who has none would be asked without end: so it is with a candidate whose price is in another currency."""
-    said = priced(suite, a=PriceSection(input=0, output=0))
+    said = priced(suite, a=CandidatePriceSection(input=0, output=0))
     spend = said.file.spend.model_copy(update={"cost": cost})
     limited = replace(said, file=said.file.model_copy(update={"spend": spend}))
     deployments = [costing(name, "USD", 1) for name in asked]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.proposal import proposed_config
+from gateway.evaluate.run import proposed_config
 
 CONFIG = """\
 version: 1

@@ -7,11 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Asker, Timing
-from gateway.evaluate.items import Answer
-from gateway.evaluate.load import UNANSWERED, LoadStep, arrivals, offer
-from gateway.evaluate.scalability import Step, holds, recovered_after, summarise
-from gateway.evaluate.store import LoadRow
+from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing
+from gateway.evaluate.items import RecordedAnswer
+from gateway.evaluate.load_test import (
+    UNANSWERED,
+    LoadStep,
+    LoadStepResult,
+    arrivals,
+    holds,
+    offer,
+    recovered_after,
+    summarise,
+)
+from gateway.evaluate.run_store import LoadRow
 from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Concurrency
 from providers.chat import ChatRequest, Usage, UserMessage
@@ -24,7 +32,7 @@ REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usa
 FIRST_S, TOTAL_S = 0.5, 2.0
 
 
-def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float) -> Step:
+def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float) -> LoadStepResult:
     return summarise(rows, {"rate": rate, "duration_s": duration_s, **own}, FIRST_S, TOTAL_S)
 
 
@@ -34,7 +42,7 @@ async def offered(
     """The rows of one step."""
     table = table_for({"one": origin})
     candidate = replace(table.deployments["one"], concurrency=concurrency)
-    asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
     try:
         due = arrivals(rate, duration_s, (11,))
         step = LoadStep(rate, duration_s, patience_s, 500)
@@ -45,14 +53,14 @@ async def offered(
 
 async def measured(
     scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0
-) -> tuple[list[LoadRow], Step]:
+) -> tuple[list[LoadRow], LoadStepResult]:
     """The rows of one step against such a provider, and its summary."""
     with servers({"one": scenario}) as thread:
         rows = await offered(thread["one"].origin, rate, duration_s, patience_s)
     return rows, summarised(rows, rate, duration_s)
 
 
-def unless_late(step: Step) -> None:
+def unless_late(step: LoadStepResult) -> None:
     """A machine that can't send on time says nothing of whom it asks, as the report says too."""
     if step.late:
         pytest.skip("this machine is too busy to send on time")
@@ -92,7 +100,7 @@ async def test_questions_keep_to_the_limit_of_the_config() -> None:
     with servers({"one": Scenario(latency_s=0.2)}) as thread:
         table = table_for({"one": thread["one"].origin})
         candidate = replace(table.deployments["one"], concurrency=Concurrency(1, queue=1, wait_s=0.01))
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
         try:
             found = await asyncio.gather(*(asker.ask(candidate, replace(REQUEST, stream=False)) for _ in range(4)))
         finally:
@@ -142,7 +150,7 @@ async def test_requests_at_once_beyond_what_is_borne_wait_for_a_place() -> None:
 
 
 def fine(first_s: float) -> Asked:
-    return Asked(Timing(first_s + 0.1, first_s, 10, 0.01), Answer("x"), usage=Usage(5, 10))
+    return Asked(Timing(first_s + 0.1, first_s, 10, 0.01), RecordedAnswer("x"), usage=Usage(5, 10))
 
 
 async def test_what_has_no_answer_in_time_is_counted_and_cancelled() -> None:

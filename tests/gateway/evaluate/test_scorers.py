@@ -6,81 +6,89 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.evaluate.instructions import RULES, UnknownRule, broken_rule, check_rule
 from gateway.evaluate.items import (
-    Answer,
-    Call,
     Check,
-    Choice,
+    ChoiceCheck,
     Exact,
-    Judged,
+    JudgeCheck,
     Number,
     Pattern,
-    Rule,
-    Rules,
+    RecordedAnswer,
     Same,
     Schema,
+    TextRule,
+    TextRules,
+    ToolCallCheck,
 )
-from gateway.evaluate.refusals import refused_by
-from gateway.evaluate.scorers import letter_of, score
-from gateway.evaluate.texts import bare, language_of, numbers_in, sentences_of, words_of
+from gateway.evaluate.scorers import letter_of, refused_by, score
+from gateway.evaluate.text_rules import (
+    RULES,
+    UnknownRule,
+    bare,
+    broken_rule,
+    check_rule,
+    language_of,
+    numbers_in,
+    sentences_of,
+    words_of,
+)
 from providers.chat import ToolCall
 from tests.providers.strategies import unhurried
 
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
-WEATHER = Call("get_weather", {"city": ["上海", "Shanghai"], "day": 3})
+WEATHER = ToolCallCheck("get_weather", {"city": ["上海", "Shanghai"], "day": 3})
 
 
-def call(name: str, arguments: str) -> Answer:
-    return Answer("", (ToolCall("1", name, arguments),), finish="tool_calls")
+def call(name: str, arguments: str) -> RecordedAnswer:
+    return RecordedAnswer("", (ToolCall("1", name, arguments),), finish="tool_calls")
 
 
-RIGHT: list[tuple[Check, Answer]] = [
-    (Exact(("110",)), Answer(" 110\n")),
-    (Same(("曹雪芹",)), Answer("曹雪芹。")),
-    (Same(("Indian Ocean",)), Answer("It is the **Indian Ocean**.")),
-    (Same(("Cafe",)), Answer("ＣＡＦＥ")),
-    (Choice("B", 4), Answer("B")),
-    (Choice("B", 4), Answer("(b)")),
-    (Choice("B", 4), Answer("答案是B")),
-    (Choice("B", 4), Answer("B. 长江")),
-    (Choice("B", 4), Answer("正确答案：B。因为A不对。")),
-    (Choice("C", 4), Answer("Not A and not B. The answer is C.")),
-    (Choice("C", 4), Answer("\\boxed{C}")),
-    (Choice("D", 4), Answer("Die richtige Antwort lautet D")),
-    (Choice("A", 4), Answer("正解はAです")),
-    (Choice("A", 4), Answer("정답은 A 입니다")),
-    (Number(1234.5), Answer("Das macht 1.234,50 €")),
-    (Number(1234.5), Answer("= $1,234.50")),
-    (Number(-7), Answer("The result is −7")),
-    (Number(47), Answer("47")),
-    (Number(3.3, 0.05), Answer("約3.31平方メートル")),
-    (Number(1200), Answer("1 200")),
-    (Pattern(r"0?5\.\s?0?3\.\s?2026"), Answer("05.03.2026")),
-    (Schema(SCHEMA), Answer('{"a": 1}')),
-    (Schema(SCHEMA), Answer('```json\n{"a": 1}\n```')),
+RIGHT: list[tuple[Check, RecordedAnswer]] = [
+    (Exact(("110",)), RecordedAnswer(" 110\n")),
+    (Same(("曹雪芹",)), RecordedAnswer("曹雪芹。")),
+    (Same(("Indian Ocean",)), RecordedAnswer("It is the **Indian Ocean**.")),
+    (Same(("Cafe",)), RecordedAnswer("ＣＡＦＥ")),
+    (ChoiceCheck("B", 4), RecordedAnswer("B")),
+    (ChoiceCheck("B", 4), RecordedAnswer("(b)")),
+    (ChoiceCheck("B", 4), RecordedAnswer("答案是B")),
+    (ChoiceCheck("B", 4), RecordedAnswer("B. 长江")),
+    (ChoiceCheck("B", 4), RecordedAnswer("正确答案：B。因为A不对。")),
+    (ChoiceCheck("C", 4), RecordedAnswer("Not A and not B. The answer is C.")),
+    (ChoiceCheck("C", 4), RecordedAnswer("\\boxed{C}")),
+    (ChoiceCheck("D", 4), RecordedAnswer("Die richtige Antwort lautet D")),
+    (ChoiceCheck("A", 4), RecordedAnswer("正解はAです")),
+    (ChoiceCheck("A", 4), RecordedAnswer("정답은 A 입니다")),
+    (Number(1234.5), RecordedAnswer("Das macht 1.234,50 €")),
+    (Number(1234.5), RecordedAnswer("= $1,234.50")),
+    (Number(-7), RecordedAnswer("The result is −7")),
+    (Number(47), RecordedAnswer("47")),
+    (Number(3.3, 0.05), RecordedAnswer("約3.31平方メートル")),
+    (Number(1200), RecordedAnswer("1 200")),
+    (Pattern(r"0?5\.\s?0?3\.\s?2026"), RecordedAnswer("05.03.2026")),
+    (Schema(SCHEMA), RecordedAnswer('{"a": 1}')),
+    (Schema(SCHEMA), RecordedAnswer('```json\n{"a": 1}\n```')),
     (WEATHER, call("get_weather", '{"city": "shanghai", "day": 3}')),
-    (Call(None), Answer("Two.")),
-    (Rules((Rule("words", {"most": 3}), Rule("no_comma"))), Answer("one two three")),
+    (ToolCallCheck(None), RecordedAnswer("Two.")),
+    (TextRules((TextRule("words", {"most": 3}), TextRule("no_comma"))), RecordedAnswer("one two three")),
 ]
-WRONG: list[tuple[Check, Answer, str]] = [
-    (Exact(("110",)), Answer("The number is 110"), "is not '110'"),
-    (Same(("Ottawa",)), Answer("Toronto"), "is not 'Ottawa'"),
-    (Same(("Iron",)), Answer("environment"), "is not 'Iron'"),
+WRONG: list[tuple[Check, RecordedAnswer, str]] = [
+    (Exact(("110",)), RecordedAnswer("The number is 110"), "is not '110'"),
+    (Same(("Ottawa",)), RecordedAnswer("Toronto"), "is not 'Ottawa'"),
+    (Same(("Iron",)), RecordedAnswer("environment"), "is not 'Iron'"),
     (
         Same(("Mars",)),
-        Answer("Mars or Venus or Jupiter or Saturn or Uranus, I cannot tell which of them it is"),
+        RecordedAnswer("Mars or Venus or Jupiter or Saturn or Uranus, I cannot tell which of them it is"),
         "is not",
     ),
-    (Choice("B", 4), Answer("A or B"), "chose no letter"),
-    (Choice("B", 4), Answer("The answer is C."), "chose C, not B"),
-    (Choice("B", 4), Answer(""), "there is no text"),
-    (Choice("B", 4), Answer("B", refusal="no"), "the provider refused"),
-    (Number(12), Answer("120"), "gives 120, not 12"),
-    (Number(12), Answer("twelve"), "has no number"),
-    (Schema(SCHEMA), Answer('{"a": "1"}'), "doesn't fit the schema at $.a: type"),
-    (Schema(SCHEMA), Answer("no"), "is no JSON"),
-    (WEATHER, Answer("It rains."), "called no tool"),
+    (ChoiceCheck("B", 4), RecordedAnswer("A or B"), "chose no letter"),
+    (ChoiceCheck("B", 4), RecordedAnswer("The answer is C."), "chose C, not B"),
+    (ChoiceCheck("B", 4), RecordedAnswer(""), "there is no text"),
+    (ChoiceCheck("B", 4), RecordedAnswer("B", refusal="no"), "the provider refused"),
+    (Number(12), RecordedAnswer("120"), "gives 120, not 12"),
+    (Number(12), RecordedAnswer("twelve"), "has no number"),
+    (Schema(SCHEMA), RecordedAnswer('{"a": "1"}'), "doesn't fit the schema at $.a: type"),
+    (Schema(SCHEMA), RecordedAnswer("no"), "is no JSON"),
+    (WEATHER, RecordedAnswer("It rains."), "called no tool"),
     (WEATHER, call("send", "{}"), "called send"),
     (WEATHER, call("get_weather", '{"city": "Bonn", "day": 3}'), "'city' is not"),
     (WEATHER, call("get_weather", '{"city": "上海"}'), "lacks 'day'"),
@@ -88,25 +96,29 @@ WRONG: list[tuple[Check, Answer, str]] = [
     (WEATHER, call("get_weather", "{"), "are no JSON"),
     (WEATHER, call("get_weather", "[]"), "are no object"),
     (WEATHER, call("get_weather", '{"city": "上海", "day": true}'), "'day' is not"),
-    (Call("f", {"x": 1.5}), call("f", f'{{"x": {"9" * 400}}}'), "'x' is not"),
-    (Schema({"multipleOf": 0.5}), Answer("9" * 400), "too large to hold against the schema"),
-    (Schema({"properties": {"a": {"$ref": "#"}}}), Answer('{"a":' * 900 + "1" + "}" * 900), "is too deep to hold"),
-    (Schema({"$ref": "#/$defs/none"}), Answer("1"), "refers to '/$defs/none'"),
-    (Schema({"$ref": "http://127.0.0.1:1/x"}), Answer("1"), "refers to 'http://127.0.0.1:1/x'"),
-    (Call(None), call("get_weather", "{}"), "where none was needed"),
-    (Rules((Rule("words", {"most": 2}),)), Answer("one two three"), "words (most 2) is not followed"),
+    (ToolCallCheck("f", {"x": 1.5}), call("f", f'{{"x": {"9" * 400}}}'), "'x' is not"),
+    (Schema({"multipleOf": 0.5}), RecordedAnswer("9" * 400), "too large to hold against the schema"),
+    (
+        Schema({"properties": {"a": {"$ref": "#"}}}),
+        RecordedAnswer('{"a":' * 900 + "1" + "}" * 900),
+        "is too deep to hold",
+    ),
+    (Schema({"$ref": "#/$defs/none"}), RecordedAnswer("1"), "refers to '/$defs/none'"),
+    (Schema({"$ref": "http://127.0.0.1:1/x"}), RecordedAnswer("1"), "refers to 'http://127.0.0.1:1/x'"),
+    (ToolCallCheck(None), call("get_weather", "{}"), "where none was needed"),
+    (TextRules((TextRule("words", {"most": 2}),)), RecordedAnswer("one two three"), "words (most 2) is not followed"),
 ]
 
 
 @pytest.mark.parametrize(("check", "answer"), RIGHT, ids=lambda value: getattr(value, "text", None))
-def test_what_is_right(check: Check, answer: Answer) -> None:
+def test_what_is_right(check: Check, answer: RecordedAnswer) -> None:
     scored = score(check, answer)
     assert scored is not None
     assert scored.is_right, scored.why
 
 
 @pytest.mark.parametrize(("check", "answer", "why"), WRONG)
-def test_what_is_wrong_and_why(check: Check, answer: Answer, why: str) -> None:
+def test_what_is_wrong_and_why(check: Check, answer: RecordedAnswer, why: str) -> None:
     scored = score(check, answer)
     assert scored is not None
     assert scored.value == 0
@@ -114,18 +126,18 @@ def test_what_is_wrong_and_why(check: Check, answer: Answer, why: str) -> None:
 
 
 def test_a_rubric_is_for_the_judge_alone() -> None:
-    assert score(Judged("polite"), Answer("yes")) is None
+    assert score(JudgeCheck("polite"), RecordedAnswer("yes")) is None
 
 
 @unhurried
 @given(st.text(max_size=300))
 def test_no_text_makes_a_scorer_fail(text: str) -> None:
-    for check in (Exact(("a",)), Same(("a",)), Choice("A", 4), Number(1), Pattern("a+"), Schema(SCHEMA), WEATHER):
-        scored = score(check, Answer(text, (ToolCall("1", "get_weather", text),)))
+    for check in (Exact(("a",)), Same(("a",)), ChoiceCheck("A", 4), Number(1), Pattern("a+"), Schema(SCHEMA), WEATHER):
+        scored = score(check, RecordedAnswer(text, (ToolCall("1", "get_weather", text),)))
         assert scored is not None
         assert scored.value in (0, 1)
     assert letter_of(text, 4) in (None, "A", "B", "C", "D")
-    refused_by(Answer(text))
+    refused_by(RecordedAnswer(text))
     language_of(text)
 
 
@@ -148,7 +160,7 @@ GIVEN: dict[str, dict[str, object]] = {
 @unhurried
 @given(st.text(max_size=200), st.sampled_from(sorted(RULES)))
 def test_no_text_makes_a_rule_fail(text: str, name: str) -> None:
-    rule = check_rule(Rule(name, GIVEN.get(name, {})))
+    rule = check_rule(TextRule(name, GIVEN.get(name, {})))
     assert broken_rule([rule], text) is None or name.replace("_", " ") in (broken_rule([rule], text) or "")
 
 
@@ -188,7 +200,7 @@ def test_no_text_makes_a_rule_fail(text: str, name: str) -> None:
     ],
 )
 def test_each_rule_can_be_kept_and_broken(name: str, given_to: dict[str, object], kept: str, broken: str) -> None:
-    rule = check_rule(Rule(name, given_to))
+    rule = check_rule(TextRule(name, given_to))
     assert broken_rule([rule], kept) is None
     assert broken_rule([rule], broken) is not None
 
@@ -196,13 +208,13 @@ def test_each_rule_can_be_kept_and_broken(name: str, given_to: dict[str, object]
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Rule("wrds"), "there is no rule 'wrds'"),
-        (Rule("words", {"more": 1}), "has no 'more'"),
-        (Rule("words", {"most": "3"}), "can't be '3'"),
-        (Rule("contains"), "needs words"),
+        (TextRule("wrds"), "there is no rule 'wrds'"),
+        (TextRule("words", {"more": 1}), "has no 'more'"),
+        (TextRule("words", {"most": "3"}), "can't be '3'"),
+        (TextRule("contains"), "needs words"),
     ],
 )
-def test_a_rule_that_can_not_be_checked_is_refused_when_it_is_read(rule: Rule, message: str) -> None:
+def test_a_rule_that_can_not_be_checked_is_refused_when_it_is_read(rule: TextRule, message: str) -> None:
     with pytest.raises(UnknownRule, match=message):
         check_rule(rule)
 
@@ -229,7 +241,7 @@ def test_every_rule_is_in_the_table_above() -> None:
     ],
 )
 def test_refusals_are_told_by_their_words(text: str) -> None:
-    assert refused_by(Answer(text)) == "rule"
+    assert refused_by(RecordedAnswer(text)) == "rule"
 
 
 @pytest.mark.parametrize(
@@ -246,12 +258,12 @@ def test_refusals_are_told_by_their_words(text: str) -> None:
     ],
 )
 def test_answers_are_not_taken_for_refusals(text: str) -> None:
-    assert refused_by(Answer(text)) is None
+    assert refused_by(RecordedAnswer(text)) is None
 
 
 def test_the_providers_own_signal_comes_first() -> None:
-    assert refused_by(Answer("Certainly", refusal="No")) == "provider"
-    assert refused_by(Answer("", filtered=True)) == "provider"
+    assert refused_by(RecordedAnswer("Certainly", refusal="No")) == "provider"
+    assert refused_by(RecordedAnswer("", filtered=True)) == "provider"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.evaluate.items import Answer
+from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.scorers import Score
-from gateway.evaluate.shadow_traffic import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
+from gateway.evaluate.shadow_scores import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
 from gateway.evaluate.suite import Suite
 from gateway.model.shadow import ShadowRecord
 from gateway.state.shadows import ShadowStore
@@ -68,7 +68,7 @@ def test_the_last_thing_that_the_person_said(prompt: str, question: str) -> None
 def test_only_whole_answers_with_a_text_are_scored() -> None:
     found = {number: answer for number, _, answer in texts_of(numbered(RECORDS))}
     assert list(found) == [1, 2, 3, 4, 5, 6]
-    assert found[1] == Answer("It is 7.")
+    assert found[1] == RecordedAnswer("It is 7.")
     assert found[6].filtered
     kept = said("Look it up.", "", tool_calls=1, calls=(("look", "{}"),), refusal="no")
     [(_, _, answer)] = texts_of([(1, kept)])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Timing
-from gateway.evaluate.items import Answer
+from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.judge import MOST_QUOTED, pair_axis
-from gateway.evaluate.shadow_pairs import BESIDE, ask_of_pairs, judged_pairs, pair_in_words, questions_of_pairs
-from gateway.evaluate.store import RunStore
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.shadow_scores import BESIDE, ask_of_pairs, judged_pairs, pair_in_words, questions_of_pairs
 from gateway.model.shadow import ShadowRecord
 from providers.simulator.scenario import Scenario
 from tests.gateway.evaluate.conftest import servers, suite_in
@@ -74,7 +74,7 @@ def test_who_is_preferred_in_both_orders_has_won(tmp_path: Path) -> None:
     asked = ask_of_pairs(suite, numbered(PAIRED), store)[pair_axis("new", BESIDE)]
     better = {"1#1": "A", "1#2": "B", "2#1": "B", "2#2": "A", "3#1": "A", "3#2": "A", "4#1": "tie", "4#2": "tie"}
     for item in asked:
-        verdict = Answer(json.dumps({"better": better[item.id]}))
+        verdict = RecordedAnswer(json.dumps({"better": better[item.id]}))
         store.add("judge", pair_axis("new", BESIDE), item.id, Asked(Timing(0.1), verdict))
     [pair] = judged_pairs(store, "judge", ["new", "older"])
     assert (pair.first, pair.won, pair.lost, pair.swayed, pair.tied) == ("new", 1, 1, 1, 1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.evaluate.load import arrivals
+from gateway.evaluate.load_test import arrivals
 from gateway.evaluate.statistics import compare_all, compare_shares, holm, mean, quantile, share
 from tests.providers.strategies import unhurried
 

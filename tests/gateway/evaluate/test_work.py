@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.asking import Asked, Asker, Timing, request_of
-from gateway.evaluate.items import Answer, Exact, Item
-from gateway.evaluate.store import LoadRow, RunStore, StoreError
-from gateway.evaluate.work import Budget, SpendReached, Work, carry_out
+from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing, request_of
+from gateway.evaluate.items import Exact, Item, RecordedAnswer
+from gateway.evaluate.run_store import LoadRow, RunStore, StoreError
+from gateway.evaluate.work_queue import Budget, SpendReached, Work, carry_out
 from gateway.execution.transports import LeanTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ToolCall, Usage
@@ -24,7 +24,7 @@ KEY = {"suite": "x"}
 ITEMS = tuple(Item(f"i/{number}", "g", "en", f"question {number}", Exact(("a",))) for number in range(40))
 TABLE = table_for({"one": "http://127.0.0.1:9001", "two": "http://127.0.0.1:9002"})
 ONE, TWO = TABLE.deployments["one"], TABLE.deployments["two"]
-FINE = Asked(Timing(0.1), Answer("a"), usage=Usage(10, 5))
+FINE = Asked(Timing(0.1), RecordedAnswer("a"), usage=Usage(10, 5))
 
 
 async def at_once(_: float) -> None:
@@ -76,14 +76,14 @@ async def test_a_failure_is_asked_again_later_and_gives_way_to_the_answer(tmp_pa
     assert (row.answer, row.failure) == (None, "malformed: no JSON")
     await carry_out(Work("p", ITEMS[:1], Asks(FINE)), [ONE], store, Budget(), concurrent=1, rpm=None)
     [row] = store.rows("one", "p")
-    assert (row.answer, row.failure) == (Answer("a"), None)
+    assert (row.answer, row.failure) == (RecordedAnswer("a"), None)
     store.add("one", "p", ITEMS[0].id, broken)
-    assert [row.answer for row in store.rows("one", "p")] == [Answer("a")], "an answer gives way to nothing"
+    assert [row.answer for row in store.rows("one", "p")] == [RecordedAnswer("a")], "an answer gives way to nothing"
     store.close()
 
 
 def test_what_was_said_is_kept_whole(tmp_path: Path) -> None:
-    answer = Answer("一\ud83d二", (ToolCall("1", "f", '{"a": 1}', "sig"),), "no", True, "tool_calls")
+    answer = RecordedAnswer("一\ud83d二", (ToolCall("1", "f", '{"a": 1}', "sig"),), "no", True, "tool_calls")
     store = store_in(tmp_path)
     store.add("one", "p", "i", Asked(Timing(1.0, 0.5, 3, 0.1), answer))
     [row] = store.rows("one", "p")
@@ -182,7 +182,7 @@ async def test_who_is_turned_away_is_asked_more_slowly_and_loses_no_answer(tmp_p
     """How much a candidate bears must not count against its answers."""
     with servers({"one": Scenario(capacity=Capacity(rps=20, beyond=429))}) as thread:
         table = table_for({"one": thread["one"].origin})
-        asker = Asker(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
 
         async def ask(deployment: Deployment, item: Item) -> Asked:
             return await asker.ask(deployment, request_of(item, "assistant", deployment))

@@ -14,13 +14,13 @@ from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import Runner
 from gateway.execution.send import Sender
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.fitting import needs_of
+from providers.needs import needs_of
 from tests.tables import table_of
 
 TABLE = """
@@ -46,7 +46,7 @@ class Bench:
     """One runner and what it does."""
 
     router: respx.Router
-    table: Table
+    table: ConfigVersion
     waits: list[float] = field(default_factory=list)
     record: Record = field(default_factory=lambda: Record("req", 0.0, "t"))
     time: float = 1000.0

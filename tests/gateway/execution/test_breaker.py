@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.execution.breaker import MOST_GROWTH, Breaker, BreakerState
-from gateway.model.table import BreakerRule
+from gateway.model.config_version import BreakerRule
 
 RULE = BreakerRule(failures=3, rate=0.5, window_s=30, samples=10, open_s=10)
 LONGEST_S = RULE.open_s * MOST_GROWTH * 1.2

@@ -16,8 +16,8 @@ from gateway.execution.budget import FLOOR
 from gateway.execution.deadline import Deadline
 from gateway.execution.retry import RULES
 from gateway.execution.run import PlanExhausted
+from gateway.model.config_version import BreakerRule
 from gateway.model.record import Record
-from gateway.model.table import BreakerRule
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_run import SSE, chunk, error

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.execution.form import form_of, had_time
 from gateway.execution.pulse import Pulses
+from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
-from gateway.model.table import Resilience
 from providers.chat import ChatRequest, UserMessage
 from tests.gateway.execution.conftest import Bench
 

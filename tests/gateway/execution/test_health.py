@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExhausted
-from gateway.model.decision import Unwell
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
-from gateway.model.table import Table
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
@@ -39,7 +39,7 @@ def deployment(*keys: Secret, name: str = "first") -> Deployment:
     return replace(table.deployments["first"], name=name, credentials=keys)
 
 
-def table(*deployments: Deployment) -> Table:
+def table(*deployments: Deployment) -> ConfigVersion:
     """A table that has these."""
     return replace(table_of(TABLE, {"FIRST": "k1", "SECOND": "k2"}), deployments={it.name: it for it in deployments})
 
@@ -67,7 +67,7 @@ def test_keys_are_benched_one_by_one(health: Health) -> None:
         assert health.snapshot(table(three)) == {}
         health.bench(three, key, 60, REFUSED)
     assert health.usable_keys(three) == ()
-    assert health.snapshot(table(three)) == {"first": Unwell("benched: the provider refuses our key", 60)}
+    assert health.snapshot(table(three)) == {"first": Unavailable("benched: the provider refuses our key", 60)}
 
 
 def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) -> None:
@@ -90,7 +90,9 @@ def test_what_is_said_of_a_deployment_is_said_of_the_key_that_comes_back_first(h
     two = deployment(*KEYS[:2])
     health.bench(two, KEYS[0], 60, REFUSED)
     health.bench(two, KEYS[1], 20, LIMITED)
-    assert health.snapshot(table(two))["first"] == Unwell("benched: the provider's rate limit is reached", 20, False)
+    assert health.snapshot(table(two))["first"] == Unavailable(
+        "benched: the provider's rate limit is reached", 20, False
+    )
 
 
 @pytest.mark.parametrize(("failures", "limited"), [((LIMITED, LIMITED), True), ((LIMITED, REFUSED), False)])
@@ -107,7 +109,9 @@ def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Cloc
     bare = deployment()
     health.bench(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
-    assert health.snapshot(table(bare)) == {"first": Unwell("benched: the provider's rate limit is reached", 5, True)}
+    assert health.snapshot(table(bare)) == {
+        "first": Unavailable("benched: the provider's rate limit is reached", 5, True)
+    }
     clock.now += 5
     assert health.usable_keys(bare) == (None,)
 
@@ -125,7 +129,7 @@ def test_of_two_benches_that_hold_the_longer_counts_whichever_came_first(health:
     one = deployment(KEYS[0])
     for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
         health.bench(one, KEYS[0], for_s, failure)
-    assert health.snapshot(table(one))["first"] == Unwell(f"benched: {REFUSED.message}", 60, False)
+    assert health.snapshot(table(one))["first"] == Unavailable(f"benched: {REFUSED.message}", 60, False)
 
 
 def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
@@ -196,7 +200,7 @@ def test_a_deployment_is_unwell_only_by_the_keys_of_the_table_that_asks(health: 
         assert health.unwell(mended) is None
     # A request that still runs by the old table, and a reload that goes back to it, know what they knew.
     assert set(health.snapshot(table(old))) == {"first"}
-    assert health.unwell(old) == Unwell("benched: the provider refuses our key", 300)
+    assert health.unwell(old) == Unavailable("benched: the provider refuses our key", 300)
 
 
 @pytest.mark.parametrize("change", [{"model": "m-other"}, {"origin": "https://other.example"}], ids=str)

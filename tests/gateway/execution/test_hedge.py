@@ -469,7 +469,7 @@ async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
 
 def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: Bench) -> None:
     from gateway.policy.routing import decide
-    from providers.fitting import Needs
+    from providers.needs import Needs
 
     table = bench.table
     allowed = {name: replace(it, allowed_moves=frozenset({"store"})) for name, it in table.deployments.items()}

@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.execution.httpx_transport import plain_httpx
-from providers.adapter import WireRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.wire import WireRequest
 from tests.gateway.execution.test_transports import PERMIT, opened, sent, whole
 from tests.providers.transport.scripted import GOOD, say, scripted, until
 from tests.providers.transport.test_names import System

@@ -15,14 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.attempt import Answer
-from gateway.execution.continuation import (
-    Sent,
-    added_tokens,
-    continuation,
-    estimated_tokens,
-    is_resumable,
-    summed,
-)
+from gateway.execution.continuation import Sent, added_tokens, continuation, estimated_tokens, is_resumable, summed
 from gateway.execution.resume import ResumingStream, Resumption, resuming
 from gateway.model.consent import ConsentKind
 from gateway.model.record import Resumed

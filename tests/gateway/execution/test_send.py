@@ -14,9 +14,9 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.send import Sender, checked_credential, request_head
 from gateway.execution.transports import FenceBreach, LeanTransport, allow
 from gateway.model.permit import Permit
-from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import NotAllowed, Pool
+from providers.wire import WireRequest
 
 PERMIT = Permit("https://api.example", "eu", "house", "https://api.example", "m", "t")
 

@@ -10,8 +10,8 @@ from gateway.execution.httpx_transport import plain_httpx
 from gateway.execution.services import ServiceFailed, ServiceReply, Services
 from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
 from gateway.model.permit import Permit, ServicePermit
-from providers.adapter import WireRequest
 from providers.transport import NotAllowed
+from providers.wire import WireRequest
 from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
 
 WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protobuf"),), b"spans")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.deadline import Deadline
-from gateway.execution.send import Reply
+from gateway.execution.reply import Reply
 from gateway.execution.stream import LiveStream, all_of, pass_on
-from providers.adapter import Adapter, StreamParser, Target, WireResponse
+from providers.adapter import Adapter, StreamParser, Target
 from providers.adapters import anthropic, gemini, openai, rows
 from providers.adapters._openai_stream import RelayingParser
 from providers.catalogue.models import UNKNOWN_MODEL
@@ -28,6 +28,7 @@ from providers.exchange import AnswerReader
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.transport import Tap
+from providers.wire import WireResponse
 from tests.examples import examples
 from tests.gateway.api.test_stream import events_in
 from tests.providers.strategies import unhurried

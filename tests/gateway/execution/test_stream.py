@@ -10,27 +10,20 @@ import pytest
 
 from gateway.execution import stream as module
 from gateway.execution.deadline import Deadline, TimeLimit
-from gateway.execution.send import Reply, Sender
+from gateway.execution.reply import Reply
+from gateway.execution.send import Sender
 from gateway.execution.stream import LiveStream
 from gateway.execution.transports import LeanTransport
 from gateway.model.permit import Permit
-from providers.adapter import StreamParser, Target, WireRequest
+from providers.adapter import StreamParser, Target
 from providers.adapters.openai import COMPATIBLE
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.chat import (
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    Opened,
-    StreamEvent,
-    TextDelta,
-    UsageReport,
-)
+from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta, UsageReport
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.registry import load_registry
 from providers.transport import Pool, Tap
+from providers.wire import WireRequest
 from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
 
 Event = StreamEvent

@@ -26,9 +26,9 @@ from gateway.execution.retry import RULES
 from gateway.execution.send import Sender, checked_credential, request_head
 from gateway.execution.transports import FenceBreach, LeanTransport, Transport, Withdrawn, allow
 from gateway.model.permit import AnyPermit, Permit
-from providers.adapter import WireRequest
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
+from providers.wire import WireRequest
 from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 
 OK = b"HTTP/1.1 200 OK\r\n"

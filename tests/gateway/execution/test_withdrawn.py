@@ -10,8 +10,7 @@ import pytest
 from gateway.execution.attempt import Answer
 from gateway.execution.budget import FLOOR
 from gateway.execution.run import PlanExhausted
-from gateway.model.attempt import Skipped
-from gateway.model.record import Record
+from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
 from tests.gateway.execution.test_places import until

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.approval import Approval, Days, days_at, terms_of, why_unapproved
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
-from providers.fitting import Needs
+from providers.needs import Needs
 from tests.tables import WORLD, table_of
 
 NOTHING = Needs(frozenset(), frozenset(), frozenset())
@@ -158,14 +158,14 @@ def test_the_nearer_its_end_the_more_it_is_told(now: str, days_left: int, warned
 # --- in a region that requires one ----------------------------------------------------------------
 
 
-def world(last: str | None, *, required: bool = True) -> Table:
+def world(last: str | None, *, required: bool = True) -> ConfigVersion:
     text = WORLD.replace("boundary: [CN]}", "boundary: [CN], approvals: required}") if required else WORLD
     until = f", valid_until: {last}" if last else ""
     record = f"approvals: [{{region: cn, authority: CAC, kind: registration, number: n, model_name: m{until}}}]"
     return table_of(text.replace("endpoint: cn-beijing,", f"endpoint: cn-beijing, {record},"))
 
 
-def decision(table: Table, now: str, territory: str = "CN") -> Decision:
+def decision(table: ConfigVersion, now: str, territory: str = "CN") -> Decision:
     location = resolve(table, None, Sighting(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, NOTHING, {}, at(now))
 
@@ -178,7 +178,7 @@ def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered()
         assert isinstance(found.outcome, Refusal)
         assert found.outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
         assert found.outcome.message.endswith(f"qwen-cn: {ENDED}")
-        assert found.considered[0].reason is PassedOver.APPROVAL
+        assert found.considered[0].reason is SkipReason.APPROVAL
 
 
 def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.model.permit import ServicePermit
+from gateway.model.region_text import Preferences
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyUrl, SharedKey
-from gateway.model.speech import Preferences
 from gateway.policy.claims import MAX_TOKEN_BYTES, ClaimRefused, KeySet, KeySetError, parse_keys, verify
 from providers.auth import Secret
 from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token, unsigned

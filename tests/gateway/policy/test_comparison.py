@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.comparison import p_value
+from gateway.policy.canary_schedule import fisher_exact_p
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from gateway.policy.comparison import p_value
     ],
 )
 def test_known_values(hits: int, of: int, other_hits: int, of_others: int, expected: float) -> None:
-    assert p_value(hits, of, other_hits, of_others) == pytest.approx(expected, rel=1e-9)
+    assert fisher_exact_p(hits, of, other_hits, of_others) == pytest.approx(expected, rel=1e-9)
 
 
 @given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5))
@@ -34,23 +34,23 @@ def test_it_is_the_share_of_the_ways_to_deal_the_hits(hits: int, of: int, other_
     everybody = of + of_others
     deals = list(combinations(range(everybody), hits + other_hits))
     as_bad = sum(sum(place < of for place in deal) >= hits for deal in deals)
-    assert p_value(hits, of, other_hits, of_others) == pytest.approx(as_bad / len(deals))
+    assert fisher_exact_p(hits, of, other_hits, of_others) == pytest.approx(as_bad / len(deals))
 
 
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_it_is_a_probability_at_any_size(hits: int, of: int, other_hits: int, of_others: int) -> None:
-    found = p_value(min(hits, of), of, min(other_hits, of_others), of_others)
+    found = fisher_exact_p(min(hits, of), of, min(other_hits, of_others), of_others)
     assert 0 <= found <= 1
     assert math.isfinite(found)
 
 
 def test_many_requests_agree_with_the_normal_approximation() -> None:
     # 5.5 % against 5 % of 100,000 each: z = 5.01, so p = 2.7e-7 by the normal distribution.
-    assert p_value(5500, 100_000, 5000, 100_000) == pytest.approx(2.7e-7, rel=0.15)
+    assert fisher_exact_p(5500, 100_000, 5000, 100_000) == pytest.approx(2.7e-7, rel=0.15)
 
 
 def test_more_hits_than_tries_is_no_question() -> None:
     for question in ((3, 2, 0, 1), (0, 1, 3, 2)):
         with pytest.raises(ValueError, match="more hits"):
-            p_value(*question)
+            fisher_exact_p(*question)

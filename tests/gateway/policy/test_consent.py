@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentSaid
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
+from gateway.model.config_version import ConfigVersion
+from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentStatement
+from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
 from gateway.model.route import WeightedSet
-from gateway.model.table import Table
 from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.routing import decide
@@ -28,7 +28,7 @@ from providers.chat import (
     Tool,
     UserMessage,
 )
-from providers.fitting import Needs, needs_of
+from providers.needs import Needs, needs_of
 from tests.tables import table_of
 
 NOTHING: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ REFUSE_STANDING = "{mode: standing, recipient: OpenAI}"
 SKIP_STANDING = "{mode: standing, on_missing: skip, recipient: Skipped}"
 
 
-def table(*rules: str, more: str = "") -> Table:
+def table(*rules: str, more: str = "") -> ConfigVersion:
     """A route of d0, d1, … in that order, each with its rule; "" asks for nothing."""
     deployments = "\n".join(
         f"  d{index}: {{provider: openai-compatible, model: m{index}, endpoint: 'https://d{index}.example/v1', stores: DE,"
@@ -61,7 +61,9 @@ location: {{signals: [edge_header]}}
     )
 
 
-def decided(table: Table, consents: Consents = NO_CONSENT, health: dict[str, Unwell] | None = None) -> Decision:
+def decided(
+    table: ConfigVersion, consents: Consents = NO_CONSENT, health: dict[str, Unavailable] | None = None
+) -> Decision:
     location = resolve(table, None, Sighting(EdgeReport(("DE",))))
     return decide(table, table.assistants["assistant"], location, NEEDS, health or {}, NOW, consents=consents)
 
@@ -97,7 +99,7 @@ def test_what_a_missing_consent_does_to_a_plan(rules: list[str], expected: list[
 
 
 def test_a_weighted_step_asks_only_if_no_member_can_do_without() -> None:
-    def weighted(*rules: str) -> Table:
+    def weighted(*rules: str) -> ConfigVersion:
         made = table(*rules)
         (assistant,) = {found.name: found for found in made.assistants.values()}.values()
         members = WeightedSet(tuple((made.deployments[name], 50.0) for name in made.deployments))
@@ -110,7 +112,7 @@ def test_a_weighted_step_asks_only_if_no_member_can_do_without() -> None:
 
 def test_the_reason_is_told() -> None:
     found = decided(table(SKIP_EACH, ""))
-    assert [(item.deployment, item.reason) for item in found.considered] == [("d0", PassedOver.CONSENT), ("d1", None)]
+    assert [(item.deployment, item.reason) for item in found.considered] == [("d0", SkipReason.CONSENT), ("d1", None)]
     assert found.considered[0].detail == "the person's consent to Skipped is missing"
     refusal = decided(table(REFUSE_EACH)).outcome
     assert isinstance(refusal, Refusal)
@@ -140,7 +142,7 @@ def test_which_yes_does_for_which_rule(rule: str, consents: Consents, kind: Cons
 
 
 def test_nobody_is_bothered_for_one_that_could_not_answer() -> None:
-    health = {"d0": Unwell("benched", 5.0)}
+    health = {"d0": Unavailable("benched", 5.0)}
     assert outcome(decided(table(REFUSE_EACH, ""), health=health)) == ["d1"]
     assert outcome(decided(table(REFUSE_EACH), health=health)) == "no_healthy_deployment -"
     assert outcome(decided(table(REFUSE_EACH, "", more=", enabled: false"))) == "no_healthy_deployment -"
@@ -192,11 +194,11 @@ def test_no_step_of_any_plan_lacks_the_consent_that_it_asks_for(
 
 ASKED = table(REFUSE_EACH, "{mode: standing, recipient: OpenAI}", "{mode: per_request, recipient: Other}", "")
 REQUEST = ChatRequest("assistant", (SystemMessage("Be brief."), UserMessage("a secret")))
-SAID = ConsentSaid(caller="me")
+SAID = ConsentStatement(caller="me")
 
 
 def consenting(
-    request: ChatRequest = REQUEST, said: ConsentSaid = SAID, key: bytes = KEY, now: float = NOW
+    request: ChatRequest = REQUEST, said: ConsentStatement = SAID, key: bytes = KEY, now: float = NOW
 ) -> Consenting:
     return Consenting(said, request, needs_of(request), key, now)
 
@@ -205,7 +207,7 @@ def token(deployment: str = "d0", **changes: Any) -> str:
     return consenting(**changes).ask(ASKED.deployments[deployment], ASKED.regions["de"]).token
 
 
-def confirmed(sent: str, table: Table = ASKED, region: str = "de", **changes: Any) -> frozenset[str]:
+def confirmed(sent: str, table: ConfigVersion = ASKED, region: str = "de", **changes: Any) -> frozenset[str]:
     said = replace(changes.pop("said", SAID), token=sent)
     return consenting(said=said, **changes).under(table, table.regions[region]).confirmed
 
@@ -252,7 +254,7 @@ def test_how_the_answer_comes_is_not_part_of_what_was_seen() -> None:
 
 def test_a_token_is_for_one_key_one_region_one_gateway_and_one_place() -> None:
     sent = token()
-    assert confirmed(sent, said=ConsentSaid(caller="you")) == frozenset()
+    assert confirmed(sent, said=ConsentStatement(caller="you")) == frozenset()
     assert confirmed(sent, key=b"x" * 32) == frozenset()
     elsewhere = table_of(
         """
@@ -303,7 +305,7 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
         (replace(SAID, standing=frozenset({"OpenAI"})), "a standing consent doesn't do here"),
     ],
 )
-def test_why_it_does_not_do_is_told(said: ConsentSaid, note: str) -> None:
+def test_why_it_does_not_do_is_told(said: ConsentStatement, note: str) -> None:
     asked = consenting(said=said).ask(ASKED.deployments["d0"], ASKED.regions["de"])
     assert asked.note.startswith(note)
     assert bool(asked.note) == bool(note)
@@ -357,13 +359,13 @@ def test_the_order_of_members_is_not_part_of_what_was_seen() -> None:
 
 
 def test_without_a_token_only_standing_consents_count() -> None:
-    assert consenting(said=ConsentSaid()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
-    standing = consenting(said=ConsentSaid(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
+    assert consenting(said=ConsentStatement()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
+    standing = consenting(said=ConsentStatement(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
     assert standing == Consents(frozenset({"OpenAI"}))
 
 
 def test_only_what_the_table_knows_of_standing_consents_is_kept() -> None:
-    said = ConsentSaid(standing=frozenset({"OpenAI", "elsewhere"}))
+    said = ConsentStatement(standing=frozenset({"OpenAI", "elsewhere"}))
     assert standing_consents(ASKED, said) == Consents(frozenset({"OpenAI"}))
-    assert standing_consents(ASKED, ConsentSaid()) is NO_CONSENT
-    assert standing_consents(ASKED, ConsentSaid(asserted=True)) == Consents(asserted=True)
+    assert standing_consents(ASKED, ConsentStatement()) is NO_CONSENT
+    assert standing_consents(ASKED, ConsentStatement(asserted=True)) == Consents(asserted=True)

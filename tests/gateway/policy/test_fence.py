@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
-from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from providers.territories import parse_places
@@ -16,7 +16,7 @@ from tests.tables import WORLD, table_of
 TABLE = table_of(WORLD)
 
 
-def permit(table: Table = TABLE, region: str = "us", deployment: str = "chatgpt-us") -> Permit:
+def permit(table: ConfigVersion = TABLE, region: str = "us", deployment: str = "chatgpt-us") -> Permit:
     made = prompt_permit(table, table.regions[region], table.deployments[deployment], 0.0)
     assert made is not None
     return made

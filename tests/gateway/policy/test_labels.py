@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.speech import SEPARATOR, Label, Show, Speech, Voice
+from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText, Show
 from gateway.policy.labels import (
     Integrity,
     Prefixer,
@@ -52,10 +52,10 @@ ASK = UserMessage("Hello")
 CALLS = AssistantMessage(None, tool_calls=(ToolCall("c1", "look", "{}"),))
 
 
-def speech_of(*labels: Label, also: tuple[str, ...] = ()) -> Speech:
-    voice = Voice("en", labels)
+def speech_of(*labels: Label, also: tuple[str, ...] = ()) -> RegionText:
+    voice = Locale("en", labels)
     known = sorted({*(label.text + SEPARATOR for label in (CN, EU, HOUSE)), *also}, key=len, reverse=True)
-    return Speech(voice, {"en": voice}, {}, tuple(known))
+    return RegionText(voice, {"en": voice}, {}, tuple(known))
 
 
 def request(*messages: Message, **more: object) -> ChatRequest:
@@ -95,7 +95,7 @@ LATER = (ASK, AssistantMessage("Hi"), ASK)
     ],
 )
 def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest, prefix: str, due: set[str]) -> None:
-    labelling = labelling_of(Voice("en", labels), asked)
+    labelling = labelling_of(Locale("en", labels), asked)
     assert labelling is not None
     assert (labelling.prefix, labelling.due) == (prefix, due)
     assert labelling.names == tuple(label.name for label in labels)
@@ -103,7 +103,7 @@ def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest
 
 
 def test_a_region_without_labels_says_nothing() -> None:
-    assert labelling_of(Voice("en"), request()) is None
+    assert labelling_of(Locale("en"), request()) is None
 
 
 def completion(*choices: Choice) -> ChatCompletion:
@@ -111,7 +111,7 @@ def completion(*choices: Choice) -> ChatCompletion:
 
 
 def test_only_text_gets_the_words() -> None:
-    labelling = labelling_of(Voice("en", (CN,)), request())
+    labelling = labelling_of(Locale("en", (CN,)), request())
     assert labelling is not None
     plain = Choice(AssistantMessage("Hi"), "stop")
     called = Choice(CALLS, "tool_calls", 1)
@@ -124,7 +124,7 @@ def test_only_text_gets_the_words() -> None:
 
 def test_an_answer_without_words_is_left_as_it_is() -> None:
     """The same object: by that the body knows whether the words are in the text."""
-    labelling = labelling_of(Voice("en", (CN,)), request(response_format=JsonObjectFormat()))
+    labelling = labelling_of(Locale("en", (CN,)), request(response_format=JsonObjectFormat()))
     assert labelling is not None
     whole = completion(Choice(AssistantMessage("{}"), "stop"))
     assert label_completion(whole, labelling) is whole
@@ -140,7 +140,7 @@ TEXTS = st.text(max_size=40)
 def test_a_stream_and_a_whole_answer_say_the_same(
     answers: list[tuple[str, str, bool]], labels: tuple[Label, ...]
 ) -> None:
-    labelling = labelling_of(Voice("en", labels), request())
+    labelling = labelling_of(Locale("en", labels), request())
     assert labelling is not None
     choices = tuple(
         Choice(
@@ -167,7 +167,7 @@ def cited(start: object, end: object) -> dict[str, object]:
 
 
 def test_places_in_a_text_are_those_of_the_text_with_the_words() -> None:
-    labelling = labelling_of(Voice("en", (CN,)), request())
+    labelling = labelling_of(Locale("en", (CN,)), request())
     assert labelling is not None
     by = len(labelling.prefix)
     annotations = (cited(0, 2), cited(None, 2**64), {"start_index": 1, "x": ["start_index"]})
@@ -200,7 +200,7 @@ def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> Non
 
 
 def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
-    labelling = labelling_of(Voice("zh", (CN, EU)), request(*LATER))
+    labelling = labelling_of(Locale("zh", (CN, EU)), request(*LATER))
     assert labelling is not None
     whole = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
     value = integrity_of(whole)
@@ -227,7 +227,7 @@ def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
 
 
 def test_a_label_that_is_never_shown_is_told_as_not_in_the_text() -> None:
-    labelling = labelling_of(Voice("en", (HOUSE, SILENT)), request())
+    labelling = labelling_of(Locale("en", (HOUSE, SILENT)), request())
     assert labelling is not None
     assert [mark["in_content"] for mark in marks(labelling, "req_1", in_content=True)] == [True, False]
     assert [mark["in_content"] for mark in marks(labelling, "req_1", in_content=False)] == [False, False]
@@ -256,12 +256,12 @@ SPEECHES = st.sampled_from([speech_of(CN), speech_of(EU), speech_of(CN, HOUSE), 
 ANY_TEXT = st.one_of(TEXTS, st.sampled_from([CN.text, EU.text, "内容由AI", " 内容由AI生成\n\nx", "x内容由AI生成\n\n"]))
 
 
-def said(text: str, speech: Speech, *, first: bool) -> str:
+def said(text: str, speech: RegionText, *, first: bool) -> str:
     return (speech.voice.first if first else speech.voice.later) + text if text else text
 
 
 @given(SPEECHES, st.lists(ANY_TEXT.filter(bool), min_size=1, max_size=4))
-def test_what_was_said_comes_off_again(speech: Speech, texts: list[str]) -> None:
+def test_what_was_said_comes_off_again(speech: RegionText, texts: list[str]) -> None:
     """Every answer of a conversation as the model gave it, except one that itself begins with a label's words."""
     history: list[Message] = []
     bare: list[Message] = []
@@ -276,7 +276,7 @@ def test_what_was_said_comes_off_again(speech: Speech, texts: list[str]) -> None
 
 @given(SPEECHES, ANY_TEXT.filter(bool), st.integers(0, 200), st.booleans())
 def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
-    speech: Speech, text: str, length: int, in_parts: bool
+    speech: RegionText, text: str, length: int, in_parts: bool
 ) -> None:
     """Cut behind the words, as a stream is: they are one event."""
     prefix = speech.voice.first
@@ -315,7 +315,7 @@ def test_words_that_nobody_expects_here_come_off_once_and_whole(text: str, left:
 
 def test_where_there_are_no_labels_the_history_is_as_it_was() -> None:
     history = (ASK, AssistantMessage("内容由AI生成\n\n你好"))
-    assert without_labels(history, Speech(Voice("en"), {})) is history
+    assert without_labels(history, RegionText(Locale("en"), {})) is history
 
 
 @pytest.mark.parametrize(

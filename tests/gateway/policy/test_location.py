@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import RefusalCode
 from gateway.model.location import LocationProblem
 from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
-from gateway.model.table import Client, Table
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
@@ -25,7 +25,7 @@ def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Sighting:
     return Sighting(EdgeReport((edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
 
 
-def region_of(table: Table, client: Client | None, sighting: Sighting) -> str | None:
+def region_of(table: ConfigVersion, client: Client | None, sighting: Sighting) -> str | None:
     location = resolve(table, client, sighting)
     return location.region.name if location.region else None
 
@@ -189,7 +189,9 @@ def claimed(territory: str | None = None, problem: ClaimProblem | None = None) -
     return ClaimReport(territory, problem)
 
 
-def located(sighting: Sighting, table: Table = ALL, client: Client | None = None) -> tuple[str | None, str | None, str]:
+def located(
+    sighting: Sighting, table: ConfigVersion = ALL, client: Client | None = None
+) -> tuple[str | None, str | None, str]:
     location = resolve(table, client, sighting)
     return location.problem or (location.region.name if location.region else None), location.territory, location.why
 
@@ -545,7 +547,7 @@ def test_a_part_alone_has_a_region_and_its_country_none() -> None:
 
 
 @pytest.mark.parametrize("table", [SPLIT, STRICT])
-def test_who_names_the_part_speaks_for_who_names_the_country(table: Table) -> None:
+def test_who_names_the_part_speaks_for_who_names_the_country(table: ConfigVersion) -> None:
     edge = EdgeReport(("US",))
     known = replace(table, location=replace(table.location, signals=("edge_header", "claim", "geoip")))
     assert located(Sighting(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")

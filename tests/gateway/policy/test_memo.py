@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.policy.memo import MOST_ENTRIES, remember
+from gateway.model.config_version import MOST_ENTRIES, remember
 from tests.tables import WORLD, table_of
 
 TABLE = table_of(WORLD)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.profiles import offered_choices
-from gateway.model.speech import NO_PREFERENCES, Preferences, Profile
-from gateway.policy.profile import compose, with_block
+from gateway.config.region_text import offered_choices
+from gateway.model.region_text import NO_PREFERENCES, Preferences, Profile
+from gateway.policy.region_text import compose, with_block
 from providers.chat import ChatRequest, SystemMessage, UserMessage
 
 PROFILE = Profile(

@@ -8,11 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.person import named_person, person_of
-from gateway.policy.rendezvous import choose, person_key
+from gateway.policy.canary_assignment import choose, named_sticky_key, sticky_key, sticky_key_of
 from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage
 
-PEOPLE = [person_key("name", str(number)) for number in range(20_000)]
+PEOPLE = [sticky_key("name", str(number)) for number in range(20_000)]
 keys = st.binary(min_size=32, max_size=32)
 weights = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(0, 10_000), min_size=1, max_size=5)
 
@@ -70,9 +69,9 @@ def test_a_weight_of_0_is_nobodys() -> None:
 
 def test_the_sides_are_the_same_in_every_version() -> None:
     # A change of the hash would move everybody: these were drawn by the first one.
-    drawn = "".join(str(choose(named_person(str(number)), {"a": 1, "b": 1})) for number in range(16))
+    drawn = "".join(str(choose(named_sticky_key(str(number)), {"a": 1, "b": 1})) for number in range(16))
     assert drawn == "aabaaabaaaaababa"
-    nameless = [person_of(None, None, asked(str(number))) for number in range(16)]
+    nameless = [sticky_key_of(None, None, asked(str(number))) for number in range(16)]
     assert "".join(str(choose(person, {"a": 1, "b": 1})) for person in nameless) == "abbbbbbaaaaaaaab"
 
 
@@ -83,18 +82,20 @@ def asked(*turns: str, user: str | None = None, **extra: object) -> ChatRequest:
 
 def test_a_person_is_known_by_the_claim_then_by_what_the_request_says_of_them() -> None:
     both = asked("Hello", user="u", safety_identifier="s")
-    assert person_of(None, "c", both) == named_person("c")
-    assert person_of(None, None, both) == named_person("s")
-    assert person_of(None, None, asked("Hello", user="u")) == named_person("u")
-    assert person_of(None, "", asked("Hello", user="", safety_identifier="")) == person_of(None, None, asked("Hello"))
+    assert sticky_key_of(None, "c", both) == named_sticky_key("c")
+    assert sticky_key_of(None, None, both) == named_sticky_key("s")
+    assert sticky_key_of(None, None, asked("Hello", user="u")) == named_sticky_key("u")
+    assert sticky_key_of(None, "", asked("Hello", user="", safety_identifier="")) == sticky_key_of(
+        None, None, asked("Hello")
+    )
 
 
 def test_a_conversation_without_a_name_is_known_by_its_first_words() -> None:
-    first = person_of(None, None, asked("Hello"))
-    assert person_of(None, None, asked("Hello", "Hi! How are you?", "Fine")) == first
-    assert person_of(None, None, asked("Hello!")) != first
-    assert named_person("Hello") != first
+    first = sticky_key_of(None, None, asked("Hello"))
+    assert sticky_key_of(None, None, asked("Hello", "Hi! How are you?", "Fine")) == first
+    assert sticky_key_of(None, None, asked("Hello!")) != first
+    assert named_sticky_key("Hello") != first
 
 
 def test_a_name_may_hold_half_a_character() -> None:
-    assert named_person("\ud83d") != named_person("\ud83e")
+    assert named_sticky_key("\ud83d") != named_sticky_key("\ud83e")

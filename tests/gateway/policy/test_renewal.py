@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Step
 from gateway.model.location import Location
 from gateway.model.signals import AddressReport, ClaimReport
-from gateway.model.table import Client, Region, Table
 from gateway.policy.location import EdgeReport, Sighting, resolve, resolve_again
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
-from providers.fitting import Needs
+from providers.needs import Needs
 from tests.tables import WORLD, table_of
 
 NEEDS = Needs(frozenset(), frozenset(), frozenset())
@@ -25,7 +25,7 @@ TABLE = table_of(WORLD)
 BOUND, APP, NEW = "c" * 64, "a" * 64, "d" * 64
 
 
-def planned(table: Table, territory: str | None, key: str | None) -> tuple[Step, Client | None, Location]:
+def planned(table: ConfigVersion, territory: str | None, key: str | None) -> tuple[Step, Client | None, Location]:
     client = table.clients[key] if key else None
     location = resolve(table, client, Sighting(EdgeReport((territory,)) if territory else None))
     outcome = decide(table, table.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
@@ -33,7 +33,7 @@ def planned(table: Table, territory: str | None, key: str | None) -> tuple[Step,
     return outcome.steps[0], client, location
 
 
-def changed(*changes: tuple[str, str], of: str = WORLD) -> Table:
+def changed(*changes: tuple[str, str], of: str = WORLD) -> ConfigVersion:
     for before, after in changes:
         assert before in of
         of = of.replace(before, after)
@@ -41,14 +41,14 @@ def changed(*changes: tuple[str, str], of: str = WORLD) -> Table:
 
 
 def verdict(
-    current: Table,
+    current: ConfigVersion,
     territory: str | None = "DE",
     key: str | None = APP,
     *,
-    table: Table = TABLE,
+    table: ConfigVersion = TABLE,
     agreed: Iterable[str] = (),
 ) -> str | None:
-    def under(asked: Table, region: Region) -> Consents:
+    def under(asked: ConfigVersion, region: Region) -> Consents:
         assert asked is current
         assert region is current.regions[region.name]
         return Consents(confirmed=frozenset(agreed))
@@ -183,7 +183,7 @@ SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
 def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
     before: str, after: str, words: set[str], told: str | None
 ) -> None:
-    def world(words: str) -> Table:
+    def world(words: str) -> ConfigVersion:
         boundary = words if words.startswith("boundary") else "boundary: [US]"
         identity = words if words.startswith("identity") else "identity: strip"
         text = WORLD.replace("  us: {territories: [US], boundary: [US]}", f"  us: {{territories: [US], {boundary}}}")

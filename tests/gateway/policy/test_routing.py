@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Step, Unwell
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
 from gateway.model.location import Location
 from gateway.model.signals import ClaimProblem, ClaimReport
-from gateway.model.table import Table
 from gateway.policy.fence import prompt_permit
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.refusals import refuse_location, words_of
+from gateway.policy.refusals import refusal_text, refuse_location
 from gateway.policy.routing import decide, judge_alone
 from providers.chat import ChatRequest, UserMessage
-from providers.fitting import FEATURES, Needs, needs_of
+from providers.needs import FEATURES, Needs, needs_of
 from providers.territories import parse_places
 from tests.tables import KEYS, WORLD, table_of
 
@@ -27,7 +27,7 @@ def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, .
 
 
 def decision(
-    table: Table, territory: str, needs: Needs | None = None, health: dict[str, Unwell] | None = None
+    table: ConfigVersion, territory: str, needs: Needs | None = None, health: dict[str, Unavailable] | None = None
 ) -> Decision:
     location = resolve(table, None, Sighting(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
@@ -94,7 +94,7 @@ def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(te
     (told,) = found.considered
     country = {"C": "mainland China", "R": "Russia"}[territory[0]]
     assert (told.reason, told.detail) == (
-        PassedOver.BOUNDARY,
+        SkipReason.BOUNDARY,
         f"prompts must not leave {country}, and no region names it",
     )
     at_home = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", territory[:2]) + "clients:\n"))
@@ -139,7 +139,7 @@ def test_a_missing_capability_passes_over_and_says_so() -> None:
     found = decision(TABLE, "CN", asked("vision"))
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert found.considered[0].reason is PassedOver.CAPABILITY
+    assert found.considered[0].reason is SkipReason.CAPABILITY
     assert "vision" in found.considered[0].detail
 
 
@@ -156,7 +156,7 @@ def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at
     house = replace(house, excepts=frozenset({"tools", "strict_tools"}))
     assistant = replace(table.assistants["assistant"], routes={"default": (house,)})
     table = replace(table, assistants={"assistant": assistant}, deployments={**table.deployments, "house": house})
-    assert decision(table, "CN", asked("tools")).considered[0].reason is PassedOver.EXCEPTED
+    assert decision(table, "CN", asked("tools")).considered[0].reason is SkipReason.EXCEPTED
     outcome = decision(table, "CN", asked(parameters=("strict_tools",))).outcome
     assert isinstance(outcome, Plan)
     assert outcome.steps[0].dropped == {"strict_tools"}
@@ -165,7 +165,7 @@ def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at
 
 def test_a_field_that_moves_data_is_refused() -> None:
     found = decision(TABLE, "JP", asked(moving=("enable_search",)))
-    assert found.considered[0].reason is PassedOver.MOVES_DATA
+    assert found.considered[0].reason is SkipReason.MOVES_DATA
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
 
@@ -190,7 +190,7 @@ def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too(
     )
     found = decision(table, "US", needs_of(request))
     assert isinstance(found.outcome, Refusal)
-    assert found.considered[0].reason is PassedOver.MOVES_DATA
+    assert found.considered[0].reason is SkipReason.MOVES_DATA
     assert f"`additionalModelRequestFields.{field}` connects the model to " in found.outcome.message
 
 
@@ -200,7 +200,7 @@ def test_parameters_are_dropped_and_named_or_refused() -> None:
     assert outcome.steps[0].dropped == {"temperature", "made_up"}
     strict = table_of(WORLD.replace("endpoint: us,", "endpoint: us, unsupported: refuse,"))
     found = decision(strict, "US", asked(parameters=("temperature",)))
-    assert found.considered[0].reason is PassedOver.PARAMETER
+    assert found.considered[0].reason is SkipReason.PARAMETER
     assert plan_of(strict, "US", asked(parameters=("seed",))) == ["chatgpt-us"]
 
 
@@ -280,10 +280,10 @@ def test_who_answers_its_own_last_message_is_asked_where_nobody_goes_on_with_it(
 
 
 def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
-    unwell = {"chatgpt-us": Unwell("benched", 5)}
+    unwell = {"chatgpt-us": Unavailable("benched", 5)}
     assert refusal_of(TABLE, "US", asked("prefill"), unwell).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
     # Nobody else goes on in its stead, but one that would is only unwell.
-    fluent = {"fluent": Unwell("benched", 5)}
+    fluent = {"fluent": Unavailable("benched", 5)}
     assert refusal_of(table_of(FLUENT), "US", asked("prefill"), fluent).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
     refusal = refusal_of(TABLE, "US", asked("prefill", "audio"))
     assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
@@ -295,13 +295,13 @@ def test_a_place_that_is_told_already_is_not_told_again() -> None:
 
 
 def test_a_message_names_as_much_as_fits() -> None:
-    assert words_of(frozenset({"b", "a"})) == "a, b"
-    assert words_of(frozenset({"x" * 1000})) == "x" * 300
+    assert refusal_text(frozenset({"b", "a"})) == "a, b"
+    assert refusal_text(frozenset({"x" * 1000})) == "x" * 300
 
 
 def test_an_unmet_requirement_passes_over() -> None:
     found = decision(table_of(WORLD.replace(", attests: [zdr]", "")), "DE")
-    assert found.considered[0].reason is PassedOver.REQUIREMENT
+    assert found.considered[0].reason is SkipReason.REQUIREMENT
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
 
@@ -309,11 +309,11 @@ def test_an_unmet_requirement_passes_over() -> None:
 @pytest.mark.parametrize(
     ("text", "environ", "reason"),
     [
-        (WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"), KEYS, PassedOver.DISABLED),
-        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, PassedOver.CREDENTIAL),
+        (WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"), KEYS, SkipReason.DISABLED),
+        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, SkipReason.CREDENTIAL),
     ],
 )
-def test_what_cannot_be_asked_now_is_a_503(text: str, environ: dict[str, str], reason: PassedOver) -> None:
+def test_what_cannot_be_asked_now_is_a_503(text: str, environ: dict[str, str], reason: SkipReason) -> None:
     found = decision(table_of(text, environ), "CN")
     assert found.considered[0].reason is reason
     assert isinstance(found.outcome, Refusal)
@@ -324,7 +324,7 @@ def test_a_benched_deployment_is_passed_over() -> None:
     both = WORLD.replace("default: [gemini, qwen-intl]", "default: [gemini, chatgpt-us]")
     table = table_of(both)
     assert plan_of(table, "JP") == ["gemini", "chatgpt-us"]
-    refused, limited = Unwell("refused", 300), Unwell("limited", 20, is_rate_limit=True)
+    refused, limited = Unavailable("refused", 300), Unavailable("limited", 20, is_rate_limit=True)
     assert plan_of(table, "JP", health={"gemini": refused}) == ["chatgpt-us"]
     refusal = refusal_of(table, "JP", health={"gemini": refused, "chatgpt-us": limited})
     assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 20)
@@ -336,7 +336,7 @@ def test_a_benched_deployment_is_passed_over() -> None:
 
 def test_ability_is_told_before_health_and_law_before_both() -> None:
     table = table_of(WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"))
-    assert decision(table, "CN", asked("vision")).considered[0].reason is PassedOver.CAPABILITY
+    assert decision(table, "CN", asked("vision")).considered[0].reason is SkipReason.CAPABILITY
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_part_that_a_vendor_leaves_out_does_not_close_the_country(place: str, 
     table = table_of(WORLD.replace("default: [gemini, qwen-intl]", "default: [chatgpt-us]"))
     found = decision(table, place, asked())
     assert isinstance(found.outcome, Plan) is served
-    assert [one.reason for one in found.considered if one.reason] == ([] if served else [PassedOver.AVAILABILITY])
+    assert [one.reason for one in found.considered if one.reason] == ([] if served else [SkipReason.AVAILABILITY])
 
 
 def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
@@ -360,7 +360,7 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     )
     client = next(client for client in wider.clients.values() if client.region == "cn")
     found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {}, 0.0)
-    assert found.considered[0].reason is PassedOver.AVAILABILITY
+    assert found.considered[0].reason is SkipReason.AVAILABILITY
 
 
 def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> None:
@@ -389,7 +389,7 @@ def test_nobody_answers_a_place_that_is_none() -> None:
 def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
     cell = table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")
     gemini = cell.deployments["gemini"]
-    no_answer = (PassedOver.BOUNDARY, "the caller gets no answer here")
+    no_answer = (SkipReason.BOUNDARY, "the caller gets no answer here")
     for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport(("CN",))))):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
     japan = resolve(cell, None, Sighting(EdgeReport(("JP",))))
@@ -405,7 +405,7 @@ def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     (told,) = found.considered
-    assert (told.reason, told.detail) == (PassedOver.BOUNDARY, "it would leave the boundary of region 'us'")
+    assert (told.reason, told.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of region 'us'")
 
 
 def test_words_of_a_callers_own_are_not_remembered() -> None:

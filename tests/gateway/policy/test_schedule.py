@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.model.route import WeightedSet
-from gateway.model.schedule import NO_TALLY, SIDE_BOUNDS_S, Phase, Progress, Schedule, Stage, StopRule, Tally
-from gateway.policy.schedule import ALPHA, advance, begin, share_at, waits_for, with_shares
+from gateway.model.schedule import NO_TALLY, VARIANT_BOUNDS_S, Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
+from gateway.policy.canary_schedule import ALPHA, advance, begin, share_at, waits_for, with_shares
 from tests.tables import WORLD, table_of
 
 STAGES = (Stage(0.05, 600), Stage(0.25, 1800), Stage(1.0, None))
@@ -22,13 +22,13 @@ FAST, SLOW = 16, 20  # classes of time: 0.32 s, and four classes (twice as long)
 
 
 def tally(ok: int, failed: int = 0, klass: int = FAST) -> Tally:
-    times = [0] * (len(SIDE_BOUNDS_S) + 1)
+    times = [0] * (len(VARIANT_BOUNDS_S) + 1)
     times[klass] = ok
     return Tally(ok, failed, tuple(times))
 
 
-def run(schedule: Schedule, *steps: tuple[float, Tally, Tally]) -> Progress:
-    progress = Progress()
+def run(schedule: Schedule, *steps: tuple[float, Tally, Tally]) -> ScheduleProgress:
+    progress = ScheduleProgress()
     for step in steps:
         progress = advance(schedule, progress, *step)
     return progress
@@ -38,7 +38,7 @@ GOOD = (tally(200), tally(3800))
 
 
 def test_a_stage_that_goes_well_is_followed_by_the_next_and_the_last_is_the_end() -> None:
-    assert share_at(SCHEDULE, Progress()) == 0.05
+    assert share_at(SCHEDULE, ScheduleProgress()) == 0.05
     second = run(SCHEDULE, (599, *GOOD), (1, *GOOD))
     assert (second.phase, second.stage, second.elapsed_s, second.candidate) == (Phase.RUNNING, 1, 0, NO_TALLY)
     assert share_at(SCHEDULE, second) == 0.25
@@ -50,7 +50,7 @@ def test_a_stage_that_goes_well_is_followed_by_the_next_and_the_last_is_the_end(
 def test_a_schedule_that_begins_with_the_whole_is_done() -> None:
     whole = begin(Schedule("b", (Stage(1.0, None),), StopRule(), "id"))
     assert (whole.phase, whole.stage) == (Phase.DONE, 0)
-    assert begin(SCHEDULE) == Progress()
+    assert begin(SCHEDULE) == ScheduleProgress()
 
 
 def test_without_enough_requests_on_each_side_it_waits() -> None:
@@ -59,7 +59,7 @@ def test_without_enough_requests_on_each_side_it_waits() -> None:
     assert advance(SCHEDULE, few, 1, tally(1), NO_TALLY).stage == 1
     few = run(SCHEDULE, (6000, tally(3800), tally(98)))
     assert waits_for(SCHEDULE, few) == "2 more requests on the side that has fewest"
-    assert waits_for(SCHEDULE, Progress()) == ""
+    assert waits_for(SCHEDULE, ScheduleProgress()) == ""
     assert waits_for(SCHEDULE, run(SCHEDULE, (600, tally(99), tally(3800)))) != ""
     assert waits_for(SCHEDULE, run(SCHEDULE, (599, tally(99), tally(3800)))) == ""
 
@@ -131,7 +131,7 @@ def test_a_last_stage_below_the_whole_goes_on_to_be_judged() -> None:
 
 
 def test_looks_grow_rare_and_strict() -> None:
-    progress = Progress()
+    progress = ScheduleProgress()
     seen = []
     for _ in range(500):
         progress = advance(SCHEDULE, progress, 1.0, tally(1), tally(19))
@@ -145,7 +145,7 @@ def test_of_candidates_that_are_no_worse_few_go_back() -> None:
     schedule = Schedule("b", (Stage(0.1, 1e9), Stage(1.0, None)), StopRule(0.01, None, 50), "id")
     backs = 0
     for _ in range(400):
-        progress = Progress()
+        progress = ScheduleProgress()
         for _ in range(60):
             sides = [[draw.random() < 0.03 for _ in range(count)] for count in (10, 90)]
             candidate, baseline = (Tally(len(side) - sum(side), sum(side)) for side in sides)
@@ -158,7 +158,7 @@ def test_a_candidate_that_fails_thrice_as_often_goes_back_nearly_always() -> Non
     draw = random.Random(20261120)  # a fixed seed, for a test
     backs = 0
     for _ in range(50):
-        progress = Progress()
+        progress = ScheduleProgress()
         for _ in range(100):
             sides = [[draw.random() < rate for _ in range(count)] for rate, count in ((0.06, 20), (0.02, 380))]
             candidate, baseline = (Tally(len(side) - sum(side), sum(side)) for side in sides)
@@ -172,7 +172,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.progress = Progress()
+        self.progress = ScheduleProgress()
         self.past = [self.progress]
 
     @rule(

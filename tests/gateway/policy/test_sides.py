@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from gateway.model.decision import Decision, PassedOver, Plan, Refusal, RefusalCode, Unwell
-from gateway.model.table import Table
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
+from gateway.policy.canary_assignment import named_sticky_key
 from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.person import named_person
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from gateway.service.disclosure import disclose
 from gateway.service.explain import NO_NEEDS, explain
-from providers.fitting import Needs
+from providers.needs import Needs
 from tests.tables import WORLD, table_of
 
 PLAIN = "default: [gemini, qwen-intl]"
-ILL = Unwell("breaker open: failing", 5.0, by_breaker=True)
+ILL = Unavailable("breaker open: failing", 5.0, by_breaker=True)
 US = Sighting(EdgeReport(("JP",)))
 
 
-def routed(route: str) -> Table:
+def routed(route: str) -> ConfigVersion:
     assert PLAIN in WORLD
     return table_of(WORLD.replace(PLAIN, f"default: {route}"))
 
@@ -30,9 +30,11 @@ CANARY = routed("[{gemini: 90, chatgpt-us: 10}, chatgpt-us]")
 PAIR = routed("[{gemini: 1, chatgpt-us: 1}]")
 
 
-def decided(table: Table, user: str | None, health: dict[str, Unwell] | None = None, **needs: object) -> Decision:
+def decided(
+    table: ConfigVersion, user: str | None, health: dict[str, Unavailable] | None = None, **needs: object
+) -> Decision:
     wanted = replace(NO_NEEDS, **needs) if needs else NO_NEEDS  # type: ignore[arg-type]
-    person = None if user is None else lambda: named_person(user)
+    person = None if user is None else lambda: named_sticky_key(user)
     return decide(table, table.assistants["assistant"], resolve(table, None, US), wanted, health or {}, 0.0, person)
 
 
@@ -84,7 +86,7 @@ def test_every_member_is_judged_and_shown_with_its_share() -> None:
     shown = [(item.deployment, item.reason, item.share) for item in decided(CANARY, CALM).considered]
     assert shown == [("gemini", None, 0.9), ("chatgpt-us", None, 0.1)]
     ill = [(item.deployment, item.reason) for item in decided(CANARY, CALM, {"gemini": ILL}).considered]
-    assert ill == [("gemini", PassedOver.HEALTH), ("chatgpt-us", None)]
+    assert ill == [("gemini", SkipReason.HEALTH), ("chatgpt-us", None)]
 
 
 def test_who_has_a_member_that_is_ill_gets_another_and_is_still_of_its_side() -> None:
@@ -106,13 +108,13 @@ def test_what_the_law_keeps_out_is_on_nobodys_side() -> None:
     table = routed("[{gemini: 1, qwen-intl: 1}]")  # qwen-intl serves Hong Kong and Macao only
     assert {side_of(table, name) for name in PEOPLE} == {"gemini"}
     reasons = {item.deployment: item.reason for item in decided(table, CALM).considered}
-    assert reasons == {"gemini": None, "qwen-intl": PassedOver.AVAILABILITY}
+    assert reasons == {"gemini": None, "qwen-intl": SkipReason.AVAILABILITY}
 
 
 def test_a_weight_of_0_is_asked_by_nobody_and_says_so() -> None:
     table = routed("[{gemini: 100, chatgpt-us: 0}]")
     assert {tuple(plan_of(table, name)) for name in PEOPLE} == {("gemini",)}
-    assert [item.reason for item in decided(table, CALM).considered] == [None, PassedOver.WEIGHT]
+    assert [item.reason for item in decided(table, CALM).considered] == [None, SkipReason.WEIGHT]
     behind = routed("[{gemini: 100, chatgpt-us: 0}, chatgpt-us]")
     assert {tuple(plan_of(behind, name)) for name in PEOPLE} == {("gemini", "chatgpt-us")}
 

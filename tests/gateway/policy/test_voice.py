@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.locales import tags_of
-from gateway.model.speech import NO_PREFERENCES, Preferences, Speech, Voice
-from gateway.policy.voice import choose_voice
+from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, RegionText
+from gateway.policy.region_text import choose_locale
 
 CHINA = ("zh-Hans-CN", "en")
 GREATER = ("zh-Hans-CN", "zh-Hant-TW", "zh-Hant-HK", "en-US", "en-GB")
 NORTH = ("en", "nb", "sr-Latn", "pt-BR", "pt-PT")
 
 
-def speech_of(*locales: str) -> Speech:
-    voices = {locale: Voice(locale) for locale in locales}
-    return Speech(voices[locales[0]], voices, tags_of(locales))
+def speech_of(*locales: str) -> RegionText:
+    voices = {locale: Locale(locale) for locale in locales}
+    return RegionText(voices[locales[0]], voices, tags_of(locales))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def speech_of(*locales: str) -> Speech:
     ],
 )
 def test_a_header_chooses_among_what_is_offered(offered: tuple[str, ...], header: str | None, locale: str) -> None:
-    assert choose_voice(speech_of(*offered), header, NO_PREFERENCES).locale == locale
+    assert choose_locale(speech_of(*offered), header, NO_PREFERENCES).locale == locale
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_a_header_chooses_among_what_is_offered(offered: tuple[str, ...], header
     [("en", "en"), ("en_GB", "en"), ("fr", "zh-Hans-CN"), ("zh-Hant", "zh-Hans-CN"), ("", "zh-Hans-CN")],
 )
 def test_a_wish_goes_before_the_header(wish: str, locale: str) -> None:
-    assert choose_voice(speech_of(*CHINA), "zh", Preferences(language=wish)).locale == locale
+    assert choose_locale(speech_of(*CHINA), "zh", Preferences(language=wish)).locale == locale
 
 
 def test_a_wish_may_be_written_as_systems_write_it() -> None:
-    assert choose_voice(speech_of(*GREATER), "zh", Preferences(language="en_GB")).locale == "en-GB"
+    assert choose_locale(speech_of(*GREATER), "zh", Preferences(language="en_GB")).locale == "en-GB"
 
 
 def test_where_one_locale_is_offered_nothing_is_asked() -> None:
-    assert choose_voice(speech_of("zh-Hans-CN"), "en", Preferences(language="en")).locale == "zh-Hans-CN"
+    assert choose_locale(speech_of("zh-Hans-CN"), "en", Preferences(language="en")).locale == "zh-Hans-CN"
 
 
 @given(st.text(alphabet="zhentwZH-_;q=0.19, *\x00é", max_size=80))
 def test_no_header_makes_it_stumble(header: str) -> None:
-    assert choose_voice(speech_of(*GREATER), header, NO_PREFERENCES).locale in GREATER
+    assert choose_locale(speech_of(*GREATER), header, NO_PREFERENCES).locale in GREATER

@@ -11,22 +11,12 @@ from typing import Any
 
 import pytest
 
+from gateway.changes.pickling import TableNotPortable, pack, unpack
 from gateway.config.compile import compile_config
-from gateway.config.load import load_document
-from gateway.live.packing import TableNotPortable, pack, unpack
-from gateway.model.decision import Unwell
-from gateway.model.table import Table
-from gateway.server.channel import (
-    Activate,
-    Activated,
-    Ask,
-    Channel,
-    Message,
-    Ready,
-    Report,
-    Serve,
-    Stop,
-)
+from gateway.config.loading import load_document
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Unavailable
+from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
 from providers.registry import load_registry
 from tests.tables import table_of
 
@@ -42,16 +32,16 @@ deployments:
 
 
 @pytest.fixture
-def table() -> Table:
+def table() -> ConfigVersion:
     environ = {**os.environ, "DASHSCOPE_API_KEY": SECRET}
     return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).table
 
 
-async def test_messages_arrive_as_they_were_sent(table: Table) -> None:
+async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
     here, there = [await Channel.over(end) for end in socket.socketpair()]
     unwell = {
-        "house": Unwell("benched: the provider refuses our key", 2.5, True),
-        "b": Unwell("open", 1.0, False, True),
+        "house": Unavailable("benched: the provider refuses our key", 2.5, True),
+        "b": Unavailable("open", 1.0, False, True),
     }
     sent: list[Message] = [
         Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
@@ -88,9 +78,9 @@ async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
     channel.close()
 
 
-def test_a_table_is_the_same_in_another_process(table: Table) -> None:
+def test_a_table_is_the_same_in_another_process(table: ConfigVersion) -> None:
     there = unpack(pack(table))
-    names = [name for name in Table.__dataclass_fields__ if name != "memo"]
+    names = [name for name in ConfigVersion.__dataclass_fields__ if name != "memo"]
     assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
     assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
     assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
@@ -103,7 +93,7 @@ def test_what_signs_requests_is_loaded_before_the_first_of_them(monkeypatch: pyt
     assert "botocore.auth" in sys.modules
 
 
-def test_an_adapter_that_cannot_travel_is_told(table: Table) -> None:
+def test_an_adapter_that_cannot_travel_is_told(table: ConfigVersion) -> None:
     class Local:
         """Of a class that no other process can find."""
 

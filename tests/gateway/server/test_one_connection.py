@@ -21,10 +21,10 @@ from uvicorn.server import ServerState
 
 from gateway.api.ledger import _RUNNING
 from gateway.api.limits import ClientLimits
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
-from gateway.model.table import Table
 from gateway.server import heads
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
@@ -90,7 +90,7 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
 }
 
 
-def _tables() -> list[Table]:
+def _tables() -> list[ConfigVersion]:
     made = []
     for pairs in CHANGES.values():
         text = CONFIG

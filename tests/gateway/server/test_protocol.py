@@ -21,7 +21,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from gateway.api.line import LINE, NOT_TAKEN
-from gateway.app import Gateway
+from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import protocol as module
 from gateway.server.protocol import GatewayProtocol

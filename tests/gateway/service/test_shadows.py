@@ -15,10 +15,10 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.load import Load
 from gateway.execution.send import Sender
 from gateway.execution.stream import AnswerStream
+from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record, Resumed
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
-from gateway.model.table import Table
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.shadows import MOST_BODY_BYTES, Shadows, anonymous
 from gateway.service.transcript import MOST_CHARACTERS
@@ -43,7 +43,7 @@ from providers.failures import Failure, FailureKind
 from tests.tables import WORLD, table_of
 
 
-def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **changes: str) -> Table:
+def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **changes: str) -> ConfigVersion:
     text = WORLD.replace(
         "default: [gemini, qwen-intl]",
         f"default: [gemini]\n    shadow: {{default: {{deployment: {deployment}, share: {share}}}}}",
@@ -99,7 +99,7 @@ def begun(told: AnswerStream | ChatCompletion | None) -> Answer:
     return Answer(step, stream=told)
 
 
-def keeping(table: Table) -> Table:
+def keeping(table: ConfigVersion) -> ConfigVersion:
     """The same, whose shadow keeps text."""
     assistant = table.assistants["assistant"]
     shadows = {"default": replace(assistant.shadows["default"], keep_text=True)}
@@ -110,16 +110,16 @@ def keeping(table: Table) -> Table:
 class Scene:
     """A process with shadows, on a provider of the test's own."""
 
-    table: Table = field(default_factory=shadowed)
+    table: ConfigVersion = field(default_factory=shadowed)
     drawn: float = 0.0
     asked: list[httpx.Request] = field(default_factory=list)
     kept: list[ShadowRecord] = field(default_factory=list)
     counts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     answer: Any = None
-    reloaded: Table | None = None
-    reloaded_connecting: Table | None = None
-    reloaded_meanwhile: Table | None = None
+    reloaded: ConfigVersion | None = None
+    reloaded_connecting: ConfigVersion | None = None
+    reloaded_meanwhile: ConfigVersion | None = None
 
     def __post_init__(self) -> None:
         self.health = Health()
@@ -151,7 +151,7 @@ class Scene:
         self,
         request: ChatRequest = QUESTION,
         body_bytes: int = 10,
-        table: Table | None = None,
+        table: ConfigVersion | None = None,
         told: AnswerStream | ChatCompletion | None = None,
         **more: Any,
     ) -> Record:
@@ -245,7 +245,7 @@ async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked()
         (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
     ],
 )
-async def test_who_may_not_answer_is_not_asked_either(table: Table, request_: ChatRequest) -> None:
+async def test_who_may_not_answer_is_not_asked_either(table: ConfigVersion, request_: ChatRequest) -> None:
     scene = Scene(table)
     await scene.offer(request_)
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])

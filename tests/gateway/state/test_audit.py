@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.state.audit import BEGINNING, Audit, Head, verify_trail
-from gateway.state.database import StateError
+from gateway.operator_errors import StateError
+from gateway.state.audit import BEGINNING, Audit, TrailHead, verify_trail
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 Lines = list[bytes]
 
 
-def written(directory: Path, count: int = 5) -> Head:
+def written(directory: Path, count: int = 5) -> TrailHead:
     audit = Audit(directory, BEGINNING)
     for number in range(1, count + 1):
         audit.append("activated", AT, {"table": f"t{number}", "who": "Åsa 管理员"})

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gateway.model.shadow import ShadowRecord
+from gateway.operator_errors import StateError
 from gateway.state import database
-from gateway.state.database import StateError, open_database, open_to_read, transaction
+from gateway.state.database import open_database, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
 from gateway.state.shadows import ShadowStore, recorded

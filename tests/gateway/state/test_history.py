@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.state.audit import BEGINNING, Head
-from gateway.state.database import StateError
+from gateway.operator_errors import StateError
+from gateway.state.audit import BEGINNING, TrailHead
 from gateway.state.history import History, Pointer, Version, open_history
 from gateway.state.lock import InUse, Lock, holder_of
 
@@ -65,10 +65,10 @@ def test_a_switch_is_kept_whole_or_not_at_all(history: History, tmp_path: Path) 
 
 
 def test_the_head_of_the_audit_trail_is_known(history: History, tmp_path: Path) -> None:
-    history.keep_audit_head(Head(1, "one"))
-    history.keep_audit_head(Head(2, "two"))
+    history.keep_audit_head(TrailHead(1, "one"))
+    history.keep_audit_head(TrailHead(2, "two"))
     other = open_history(tmp_path, make=False)
-    assert other.audit_head() == Head(2, "two")
+    assert other.audit_head() == TrailHead(2, "two")
     other.close()
 
 
@@ -187,7 +187,7 @@ def test_a_column_that_holds_something_else_is_a_damaged_file(
 ) -> None:
     """SQLite takes whatever is written into a column."""
     history.add(ONE, TWO.version, "start", "", {}, "+all")
-    history.keep_audit_head(Head(1, "one"))
+    history.keep_audit_head(TrailHead(1, "one"))
     told: dict[str, str] = {}
     for value in VALUES:
         with sqlite3.connect(tmp_path / "history.db") as database:

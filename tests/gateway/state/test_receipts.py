@@ -13,21 +13,19 @@ from typing import Any
 
 import pytest
 
-from gateway.model.attempt import Attempt, Skipped
+from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Plan
 from gateway.model.location import Location
-from gateway.model.record import Record, Resumed
-from gateway.model.table import Table
+from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.operator_errors import StateError
 from gateway.policy.location import Sighting, resolve
 from gateway.policy.routing import decide
 from gateway.service.explain import NO_NEEDS, sighting_from
 from gateway.state import receipts
-from gateway.state.database import StateError
-from gateway.state.receipt import receipt_of
-from gateway.state.receipts import Receipts
+from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
-from providers.fitting import Needs
+from providers.needs import Needs
 from tests.e2e.test_faults import eventually
 from tests.tables import WORLD, table_of
 
@@ -46,7 +44,7 @@ def record_of(
     record.resumed = Resumed("ernie-cn", "qwen-cn")
     record.labels, record.profile = ("cn-gb45438",), "zh-Hans-CN"
     record.deployment, record.provider, record.model, record.places = "qwen-cn", "dashscope", "qwen3-max", BEIJING
-    record.attempts = [Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)]
+    record.attempts = [AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)]
     for name, value in more.items():
         setattr(record, name, value)
     return record
@@ -99,7 +97,7 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
 
 
 def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_answer() -> None:
-    receipt = told(record_of(shadow=Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
+    receipt = told(record_of(shadow=AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
     assert receipt["shadow"] == {
         "deployment": "ernie-cn",
         "provider": "qianfan",
@@ -112,8 +110,8 @@ def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_ans
 
 def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
     record = record_of(outcome="interrupted", code="stream_interrupted", resumed=None)
-    record.attempts.insert(0, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
-    record.attempts.insert(1, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
+    record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
+    record.attempts.insert(1, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", "lost", "interrupted"]
 
 
@@ -121,7 +119,7 @@ def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
 def test_a_stream_that_its_client_left_was_abandoned(stream: bool, last: str) -> None:
     """One JSON had come whole, so that it is ok of who gave it."""
     record = record_of(outcome="cancelled", stream=stream, resumed=None)
-    record.attempts.insert(0, Attempt("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
+    record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", last]
 
 
@@ -154,7 +152,9 @@ def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
 
 def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -> None:
     failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
-    record = record_of(attempts=[Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400)
+    record = record_of(
+        attempts=[AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400
+    )
     plan = decide(TABLE, TABLE.assistants["assistant"], CN, NO_NEEDS, {}, AT_S).outcome
     assert isinstance(plan, Plan)
     steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
@@ -169,7 +169,7 @@ def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -
 def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:
     table = table_of(WORLD.replace("assistant:\n    aliases", "assistant:\n    reveal_model: false\n    aliases"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
-    left = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    left = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
     tried = told(record_of(decision=decision, abandoned=(left,)))["tried"]
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
@@ -182,8 +182,8 @@ def test_a_refusal_has_a_receipt_that_names_nobody() -> None:
 
 
 def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
-    first = Attempt("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
-    second = Attempt("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    first = AttemptRecord("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
+    second = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
     record = record_of(
         attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
     )
@@ -271,7 +271,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     stores: list[Receipts] = []
 
     def open_one(
-        table: Table = TABLE, failed: Callable[[str], None] = lambda _: None, clock: Clock | None = None
+        table: ConfigVersion = TABLE, failed: Callable[[str], None] = lambda _: None, clock: Clock | None = None
     ) -> Receipts:
         stores.append(Receipts(tmp_path, lambda: table, failed, clock or Clock()))
         return stores[-1]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.schedule import NO_TALLY, Phase, Progress
-from gateway.state.errors import StateError
-from gateway.state.schedules import Kept, ScheduleStore
+from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress
+from gateway.operator_errors import StateError
+from gateway.state.schedules import ScheduleStore, StoredProgress
 
-PROGRESS = Progress(stage=2, elapsed_s=10.5, candidate=replace(NO_TALLY, ok=3, times=(3, *NO_TALLY.times[1:])))
-KEPT: Kept = {
+PROGRESS = ScheduleProgress(stage=2, elapsed_s=10.5, candidate=replace(NO_TALLY, ok=3, times=(3, *NO_TALLY.times[1:])))
+KEPT: StoredProgress = {
     ("a", "eu"): ("one", PROGRESS),
     ("a", "us"): ("two", replace(PROGRESS, stage=0, phase=Phase.ROLLED_BACK)),
     ("b", "eu"): ("three", replace(PROGRESS, baseline=replace(NO_TALLY, failed=2))),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.model.shadow import ShadowRecord
-from gateway.state.database import StateError
+from gateway.operator_errors import StateError
 from gateway.state.shadows import ShadowStore, recorded
 from providers.chat import Usage
 

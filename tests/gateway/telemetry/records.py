@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from gateway.model.attempt import Attempt
+from gateway.model.config_version import Region
 from gateway.model.location import Location, LocationProblem
-from gateway.model.record import Record
-from gateway.model.table import Region
+from gateway.model.record import AttemptRecord, Record
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from providers.territories import ANYWHERE, Places
@@ -19,18 +18,20 @@ US = Location(Region("us", Places(frozenset({"US"})), ANYWHERE), "US", "api_key"
 NOWHERE_KNOWN = Location(None, None, "unknown", (), LocationProblem.UNKNOWN)
 
 
-def attempt(deployment: str = "house", duration_s: float = 0.3, started_at: float = 100.1) -> Attempt:
-    return Attempt(deployment, "openai", "m-1", duration_s, None, started_at)
+def attempt(deployment: str = "house", duration_s: float = 0.3, started_at: float = 100.1) -> AttemptRecord:
+    return AttemptRecord(deployment, "openai", "m-1", duration_s, None, started_at)
 
 
 def failed_attempt(
     kind: FailureKind, deployment: str = "house", status: int | None = None, started_at: float = 100.1
-) -> Attempt:
+) -> AttemptRecord:
     failure = Failure(kind, "told the client", "the provider's own words", status, request_id="req_up-1")
-    return Attempt(deployment, "openai", "m-1", 0.2, failure, started_at)
+    return AttemptRecord(deployment, "openai", "m-1", 0.2, failure, started_at)
 
 
-def answered(*attempts: Attempt, usage: Usage | None = None, stream: bool = False, total_s: float = 1.0) -> Record:
+def answered(
+    *attempts: AttemptRecord, usage: Usage | None = None, stream: bool = False, total_s: float = 1.0
+) -> Record:
     """An answer in region eu, by the last of the attempts."""
     attempts = attempts or (attempt(),)
     return Record(
@@ -53,7 +54,7 @@ def answered(*attempts: Attempt, usage: Usage | None = None, stream: bool = Fals
 
 
 _attempts = st.builds(
-    Attempt,
+    AttemptRecord,
     deployment=st.sampled_from(["a", "b"]),
     provider=st.sampled_from(["p", "q"]),
     model=st.just("m"),

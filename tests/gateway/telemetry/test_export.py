@@ -13,17 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model.exporter import Exporter
+from gateway.model.config_version import Exporter, Region
 from gateway.model.location import Location
 from gateway.model.permit import ServicePermit
 from gateway.model.record import Record
-from gateway.model.table import Region
 from gateway.model.trace import TraceContext
-from gateway.telemetry import export as module
 from gateway.telemetry import log
-from gateway.telemetry.export import Delivery, Tracer
+from gateway.telemetry import trace_export as module
+from gateway.telemetry.metric_snapshots import unpack
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.snapshots import unpack
+from gateway.telemetry.trace_export import Delivery, Tracer
 from providers.sites import Residency
 from providers.territories import parse_places
 from tests.gateway.telemetry.collector import attributes_of, spans_in

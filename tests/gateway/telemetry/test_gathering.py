@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from gateway.model.record import Record
-from gateway.telemetry import gathering
-from gateway.telemetry.gathering import Ended, Gathering
+from gateway.telemetry import batching
+from gateway.telemetry.batching import Batcher, Ended
 
 
 def record(number: int) -> Record:
@@ -20,7 +20,7 @@ def told_by(made: list[list[Ended]]) -> list[list[str]]:
 
 
 async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "_WAIT_S", 0.001)
+    monkeypatch.setattr(batching, "_WAIT_S", 0.001)
     made: list[list[Ended]] = []
     has_been_told = asyncio.Event()
 
@@ -29,7 +29,7 @@ async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.Monk
         has_been_told.set()
 
     times = iter([7.0, 8.0, 9.0])
-    gathered = Gathering(tell, clock=lambda: next(times))  # type: ignore[arg-type]
+    gathered = Batcher(tell, clock=lambda: next(times))  # type: ignore[arg-type]
     gathered.add(record(1))
     gathered.add(record(2))
     assert made == []
@@ -44,7 +44,7 @@ async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.Monk
 
 async def test_many_do_not_wait_and_what_is_left_is_told_once() -> None:
     made: list[list[Ended]] = []
-    gathered = Gathering(lambda ended: made.append(list(ended)))
+    gathered = Batcher(lambda ended: made.append(list(ended)))
     for number in range(70):
         gathered.add(record(number))
     gathered.flush()
@@ -55,5 +55,5 @@ async def test_many_do_not_wait_and_what_is_left_is_told_once() -> None:
 
 def test_without_a_loop_nothing_waits() -> None:
     made: list[list[Ended]] = []
-    Gathering(lambda ended: made.append(list(ended))).add(record(1))
+    Batcher(lambda ended: made.append(list(ended))).add(record(1))
     assert told_by(made) == [["1"]]

@@ -16,14 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model.attempt import Attempt, Skipped
+from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind
 from gateway.model.location import Location
-from gateway.model.record import Record, Resumed
-from gateway.model.table import Region
+from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
 from gateway.model.trace import TraceContext
-from gateway.telemetry import log, request_line
-from gateway.telemetry.request_line import JsonLines, fields_of
+from gateway.telemetry import log, request_log
+from gateway.telemetry.request_log import JsonLines, fields_of
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.pricing import Price, Rates
@@ -206,7 +205,9 @@ _plain = st.builds(
     status=st.sampled_from([0, 200]),
     first_s=_times,
     total_s=_times,
-    attempts=st.lists(st.builds(Attempt, st.just("a"), st.just("p"), st.just("m"), _times), min_size=1, max_size=1),
+    attempts=st.lists(
+        st.builds(AttemptRecord, st.just("a"), st.just("p"), st.just("m"), _times), min_size=1, max_size=1
+    ),
     consent=st.none() | st.sampled_from(list(ConsentKind)),
     dropped=st.sampled_from([frozenset(), frozenset({"seed", "user"})]),
     labels=st.sampled_from([(), ("aigc", "hint")]),
@@ -228,7 +229,7 @@ _events: tuple[dict[str, Any], ...] = (
     {"attempts": []},
     {"attempts": [attempt(), attempt("other")]},
     {"attempts": [failed_attempt(FailureKind.SILENT)]},
-    {"attempts": [Attempt("a", "p", "m", 0.1, lost=True)]},
+    {"attempts": [AttemptRecord("a", "p", "m", 0.1, lost=True)]},
     {"skipped": [Skipped("a", "benched")]},
     {"queued_s": 0.25},
     {"resumed": Resumed("a", "b")},
@@ -274,7 +275,7 @@ def test_whatever_is_otherwise_of_the_next_request_is_told(record: Record) -> No
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_line, "_MOST_REMEMBERED", 3)
+    monkeypatch.setattr(request_log, "_MOST_REMEMBERED", 3)
     lines = JsonLines()
     for number in range(10):
         record = answered(usage=Usage(1, 1))

@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway.model.record import Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
-from gateway.telemetry.families import FAMILIES, REQUEST_BOUNDS_S
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
+from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, unpack, without_gauges
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.snapshots import EMPTY, Series, merge, unpack, without_gauges
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.pricing import Price, Rates
@@ -211,7 +211,9 @@ def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_al
     assert unpack(merge([a, merge([b, c])])) == whole
     assert unpack(merge([c, a, b])) == whole
     assert unpack(merge([a, EMPTY])) == unpack(a)
-    assert unpack(counted([*one, *two, *three]).snapshot()) == {name: whole.get(name, {}) for name in FAMILIES}
+    assert unpack(counted([*one, *two, *three]).snapshot()) == {
+        name: whole.get(name, {}) for name in METRIC_DEFINITIONS
+    }
 
 
 @given(st.lists(records, max_size=5), st.lists(st.integers(0, 2), max_size=5))
@@ -229,7 +231,7 @@ def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record],
         now = unpack(merge([past, *(worker.snapshot() for worker in workers)]))
         for name, rows in before.items():
             for labels, held in rows.items():
-                if FAMILIES[name].kind != "gauge":
+                if METRIC_DEFINITIONS[name].kind != "gauge":
                     assert all(more >= less for more, less in zip(now[name][labels], held, strict=True))
         assert now.get("gateway_requests_in_flight", {}).get((), [0])[0] <= 21
         before = now
@@ -267,7 +269,7 @@ def test_the_exposition_is_what_the_formats_ask_for(observed: list[Record]) -> N
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     # This parser is strict: it refuses histograms whose buckets fall, lack +Inf or contradict their count.
     strict = {family.name: family for family in parse_openmetrics(body.decode())}
-    assert {name.removesuffix("_total") for name in FAMILIES} == set(strict)
+    assert {name.removesuffix("_total") for name in METRIC_DEFINITIONS} == set(strict)
     openly = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in strict.values()
@@ -289,7 +291,7 @@ def test_label_values_are_escaped() -> None:
 
 def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> None:
     """https://prometheus.io/docs/practices/naming/, read 2026-11-20: prefix, base units, `_total` for what counts."""
-    for name, family in FAMILIES.items():
+    for name, family in METRIC_DEFINITIONS.items():
         assert name.startswith("gateway_")
         assert (family.kind == "counter") == name.endswith("_total")
         assert family.kind != "histogram" or name.endswith("_seconds")
@@ -332,7 +334,7 @@ def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> N
         *whole,
         *breakers,
         *limiters,
-        *(name for name, family in FAMILIES.items() if not family.labels),
+        *(name for name, family in METRIC_DEFINITIONS.items() if not family.labels),
     }
     empty = {name for name, rows in unpack(everything.snapshot()).items() if not rows}
     assert empty == elsewhere

@@ -12,9 +12,8 @@ from subprocess import run
 
 import pytest
 
-from gateway.telemetry import outlet as outlet_module
-from gateway.telemetry.outlet import Outlet
-from gateway.telemetry.whole_lines import whole_lines
+from gateway.telemetry import background_writer as outlet_module
+from gateway.telemetry.background_writer import BackgroundWriter, whole_lines
 
 LIMIT_S = 120
 
@@ -41,7 +40,7 @@ def stuck() -> Iterator[Stuck]:
 
 
 def test_who_writes_does_not_wait_and_the_order_is_kept(stuck: Stuck) -> None:
-    outlet = Outlet(stuck)
+    outlet = BackgroundWriter(stuck)
     outlet.write("one\n")
     assert stuck.is_writing.wait(LIMIT_S)
     outlet.write("two\nthree\n")
@@ -54,7 +53,7 @@ def test_who_writes_does_not_wait_and_the_order_is_kept(stuck: Stuck) -> None:
 
 
 def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(stuck: Stuck) -> None:
-    outlet = Outlet(stuck, most_characters=10)
+    outlet = BackgroundWriter(stuck, most_characters=10)
     outlet.write("12345\n")
     outlet.write("7\n8\n9\n")
     outlet.write("890\n")
@@ -70,12 +69,12 @@ def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(stuck: S
 def test_a_reader_that_is_gone_is_counted_and_ends_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    outlet = Outlet(whole_lines(writing))
+    outlet = BackgroundWriter(whole_lines(writing))
     try:
         outlet.write("one\ntwo\n")
         outlet.finish(LIMIT_S)
         assert outlet.dropped_lines == 2
-        closed = Outlet(io.StringIO())
+        closed = BackgroundWriter(io.StringIO())
         closed._stream.close()
         closed.write("three\n")
         closed.finish(LIMIT_S)
@@ -104,7 +103,7 @@ MUCH = "x" * outlet_module._MUCH + "\n"
 def test_after_much_it_rests_and_who_waits_for_the_end_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 10 * LIMIT_S)
     told = Told()
-    outlet = Outlet(told)
+    outlet = BackgroundWriter(told)
     outlet.write(MUCH)
     assert told.has_come.acquire(timeout=LIMIT_S)
     outlet.write("one\n")
@@ -117,7 +116,7 @@ def test_after_much_it_rests_and_who_waits_for_the_end_wakes_it(monkeypatch: pyt
 def test_a_rest_ends_by_itself_and_little_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 0.001)
     told = Told()
-    outlet = Outlet(told)
+    outlet = BackgroundWriter(told)
     for text in (MUCH, "one\n", "two\n"):
         outlet.write(text)
         assert told.has_come.acquire(timeout=LIMIT_S)

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model.attempt import Attempt
-from gateway.model.record import Record
-from gateway.model.schedule import SIDE_BOUNDS_S, Tally
+from gateway.model.record import AttemptRecord, Record
+from gateway.model.schedule import VARIANT_BOUNDS_S, Tally
+from gateway.telemetry.metric_snapshots import tallies
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sides import tallies
 from providers.failures import FailureKind
 from tests.gateway.telemetry.records import EU, attempt, failed_attempt
 
@@ -19,7 +18,9 @@ FAILED = failed_attempt(FailureKind.UNAVAILABLE, "new", started_at=100.0)
 LOST = replace(attempt("new", duration_s=0.3), lost=True)
 
 
-def counted(*attempts: Attempt, side: str | None = "new", outcome: str = "ok") -> dict[tuple[str, str, str], Tally]:
+def counted(
+    *attempts: AttemptRecord, side: str | None = "new", outcome: str = "ok"
+) -> dict[tuple[str, str, str], Tally]:
     record = Record("r", 0, "t", location=EU, assistant="a", attempts=list(attempts), side=side, outcome=outcome)
     metrics = Metrics()
     metrics.observe(record)
@@ -41,7 +42,7 @@ def counted(*attempts: Attempt, side: str | None = "new", outcome: str = "ok") -
         ([LOST, attempt("new")], "ok", 1),  # so was its own hedge, with another key
     ],
 )
-def test_a_request_counts_once_on_its_persons_side(attempts: list[Attempt], outcome: str, ok: int) -> None:
+def test_a_request_counts_once_on_its_persons_side(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:
     found = counted(*attempts, outcome=outcome)
     assert list(found) == [("a", "eu", "new")]
     assert (found["a", "eu", "new"].ok, found["a", "eu", "new"].failed) == (ok, 1 - ok)
@@ -54,8 +55,8 @@ def test_a_request_without_a_side_counts_nowhere() -> None:
 def test_the_time_is_that_from_the_first_attempt_on_the_side() -> None:
     [tally] = counted(FAILED, attempt("new", duration_s=0.3, started_at=101.0)).values()
     [place] = [place for place, count in enumerate(tally.times) if count]
-    assert SIDE_BOUNDS_S[place - 1] < 1.3 <= SIDE_BOUNDS_S[place]
-    assert tally.percentile_s(0.95) == SIDE_BOUNDS_S[place]
+    assert VARIANT_BOUNDS_S[place - 1] < 1.3 <= VARIANT_BOUNDS_S[place]
+    assert tally.percentile_s(0.95) == VARIANT_BOUNDS_S[place]
     assert (tally.slower_than(1.0), tally.slower_than(1.3)) == (1, 0)
 
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry.lines import LineWriter
-from gateway.telemetry.whole_lines import pieces, whole_lines
+from gateway.telemetry.background_writer import pieces, whole_lines
+from gateway.telemetry.request_log import LineWriter
 
 
 @pytest.fixture

@@ -1,0 +1,294 @@
+"""Wire a config version into an ASGI application, with its telemetry and its shadow traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway import __version__
+from gateway.api.body import MOST_REQUESTS
+from gateway.api.chat import CHAT_PATH, ChatEndpoint
+from gateway.api.cors import crossing
+from gateway.api.ledger import Ledger
+from gateway.api.limits import ClientLimits
+from gateway.api.on_demand import OnDemand
+from gateway.api.probe import Application, ProbesFirst, health_probes
+from gateway.assembly.receipts import Keeping, open_receipt_service
+from gateway.execution.attempt import Caller
+from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.health import Health
+from gateway.execution.load import Limiter, Load
+from gateway.execution.run import Runner
+from gateway.execution.send import Sender
+from gateway.execution.services import ServiceFailed, Services
+from gateway.execution.transports import LeanTransport, Transport
+from gateway.model.config_version import ConfigVersion, Cors, Exporter
+from gateway.model.decision import Unavailable
+from gateway.model.record import Record
+from gateway.model.shadow import ShadowRecord
+from gateway.operator_errors import StateError
+from gateway.service.journey import Journeys
+from gateway.service.shadows import Shadows
+from gateway.service.signals import Signals
+from gateway.telemetry.batching import Batcher, Ended
+from gateway.telemetry.log import dropped_lines, log_prompt, log_requests, logger
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.trace_export import Delivery, Tracer
+from providers.retry_after import retry_after_s
+from providers.wire import WireRequest
+
+if TYPE_CHECKING:
+    from gateway.state.shadows import ShadowStore
+
+
+_LIMIT_S = 10.0
+
+
+_MOST_BYTES = 64 * 1024
+
+
+class Telemetry:
+    """What becomes of a record at the end of its request.
+
+    observe: give it each record once; it neither raises nor waits. take: keeps the receipt; None where none is kept.
+    metrics: what this process has counted; the gauges are entered by whoever knows them.
+    """
+
+    def __init__(
+        self, current: Callable[[], ConfigVersion], transport: Transport, take: Callable[[Record], None] | None = None
+    ) -> None:
+        gathering = Batcher(self._tell)
+        self.metrics = Metrics()
+        self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
+        self.flush = self.metrics.settle = gathering.flush
+        self._services = Services(transport)
+        self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
+
+        def keep(record: Record) -> None:
+            gathering.add(record)
+            if take is not None:
+                take(record)
+
+        self.observe: Callable[[Record], None] = gathering.add if take is None else keep
+
+    def _tell(self, ended: Sequence[Ended]) -> None:
+        for record, _ in ended:
+            self.metrics.observe(record)
+        log_requests(ended)
+        self._tracer.observe(ended)
+
+    async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
+        headers = [("content-type", "application/x-protobuf")]
+        headers += [(name, secret.reveal()) for name, secret in exporter.headers]
+        wire = WireRequest("POST", exporter.path, tuple(headers), body)
+        try:
+            reply = await self._services.call(exporter.permit, wire, limit_s=_LIMIT_S, most_bytes=_MOST_BYTES)
+        except ServiceFailed as error:
+            return Delivery(None, str(error))
+        return Delivery(reply.status, retry_after_s=retry_after_s(reply.headers, time.time()))
+
+    async def aclose(self) -> None:
+        """Write and send what is waiting, for a moment. The transport is closed by whoever made it."""
+        self.flush()
+        await self._tracer.aclose()
+
+
+def _resource() -> dict[str, str]:
+    return {
+        "service.name": "assistant-gateway",
+        "service.version": __version__,
+        "service.instance.id": os.urandom(16).hex(),
+    }
+
+
+class ShadowWiring:
+    """shadows: those of this process; None without a state directory."""
+
+    def __init__(
+        self,
+        current: Callable[[], ConfigVersion],
+        sender: Sender,
+        health: Health,
+        load: Load,
+        metrics: Metrics,
+        state_dir: Path | None,
+    ) -> None:
+        self._store: ShadowStore | None = None
+        self._is_lost = False
+        self.shadows: Shadows | None = None
+        if state_dir is not None:
+            from gateway.state.shadows import ShadowStore
+
+            self._store = ShadowStore(state_dir)
+            count = partial(metrics.count, "gateway_shadow_requests_total")
+            took = partial(metrics.time, "gateway_shadow_answer_seconds")
+            keep = partial(self._keep, self._store)
+            self.shadows = Shadows(current, Caller(sender), health, keep, count, took, load)
+
+    async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
+        try:
+            await asyncio.to_thread(store.keep, record)
+        except StateError as error:
+            if not self._is_lost:
+                logger().error("shadow_not_kept", detail=f"{error}; the metrics go on")
+            self._is_lost = True
+        else:
+            self._is_lost = False
+
+    async def aclose(self) -> None:
+        """Give up what runs, and let go of the file."""
+        if self.shadows is not None and self._store is not None:
+            await self.shadows.aclose()
+            self._store.close()
+
+
+_Receive = Callable[[], Any]
+
+
+_Send = Callable[[Any], Any]
+
+
+_OF_LIMITERS: Mapping[str, Callable[[Limiter], float]] = {
+    "gateway_concurrency_limit": lambda limiter: limiter.limit,
+    "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
+    "gateway_concurrency_queued": lambda limiter: limiter.queued,
+}
+
+
+def transport_named(name: str) -> Transport:
+    """`lean`: our own pool. `httpx`: httpx's transport, verified TLS, no proxy from the environment, no redirects."""
+    if name == "lean":
+        return LeanTransport()
+    from gateway.execution.httpx_transport import plain_httpx
+
+    return plain_httpx()
+
+
+def _warn_of_location(detail: str) -> None:
+    logger().warning("location", detail=detail)
+
+
+class Gateway:
+    """The ASGI application: the chat endpoint by the shortest way, health by a short one, everything else through
+    FastAPI, which is imported when it is first asked.
+
+    `table` is the active one. `metrics` are those of this process. is_draining: it finishes what is running, and says
+    so to who asks whether it is ready. state_dir: where what comes of shadow traffic is kept; None is none of it.
+    consent_key: what workers share where the table has no key for consent tokens.
+    """
+
+    def __init__(
+        self,
+        table: ConfigVersion,
+        transport: Transport | None = None,
+        ledger: Ledger | None = None,
+        state_dir: Path | None = None,
+        keeping: Keeping | None = None,
+        consent_key: bytes | None = None,
+        most_requests: int = MOST_REQUESTS,
+    ) -> None:
+        self.table = table
+        self.is_draining = False
+        transport = transport or LeanTransport()
+        self._sender = Sender(transport)
+        self._receipts = open_receipt_service(keeping, lambda: self.table) if keeping is not None else None
+        take = self._receipts.take if self._receipts is not None else None
+        self._observing = Telemetry(lambda: self.table, transport, take)
+        self._health = Health(told=self._tell_of_breaker)
+        self._signals = Signals(Services(transport), _warn_of_location)
+        ledger = ledger or Ledger()
+        load = Load(ledger.seat, ledger.seats)
+        self._runner = Runner(self._sender, self._health, load)
+        journeys = Journeys(lambda: self.table, self._runner, self._signals, consent_key=consent_key)
+        self.metrics = self._observing.metrics
+        self._shadowing = ShadowWiring(lambda: self.table, self._sender, self._health, load, self.metrics, state_dir)
+        self._chat = ChatEndpoint(
+            journeys, self._observing.observe, ClientLimits(ledger), self._shadowing.shadows, most_requests, log_prompt
+        )
+        # A function, as calls go: an object is called by way of its type.
+        self._ask = self._chat.__call__
+        self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
+        self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
+        self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
+        if self._receipts is not None:
+            self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
+        self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
+        for name, read in _OF_LIMITERS.items():
+            self.metrics.live_rows[name] = partial(load.rows, read)
+        probes = health_probes(lambda: self.is_draining)
+
+        def rest() -> Application:
+            from gateway.api.public_routes import build_routes
+
+            return build_routes(journeys, self._chat, probes, self._receipts, __version__)
+
+        self._rest = ProbesFirst(probes, OnDemand(rest))
+
+    def activate(self, table: ConfigVersion) -> None:
+        """Switch all new requests to this table; running ones keep theirs."""
+        self.table = table
+        self._runner.keep(table)
+        self._signals.prepare(table.location)
+
+    def _tell_of_breaker(self, deployment: str, breaker: Breaker, for_s: float) -> None:
+        self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
+        match breaker.state:
+            case BreakerState.OPEN:
+                logger().warning("breaker_open", deployment=deployment, reason=breaker.reason, for_s=round(for_s, 1))
+            case BreakerState.CLOSED:
+                logger().warning("breaker_closed", deployment=deployment)
+
+    def drain(self) -> None:
+        """The process is about to end."""
+        self.is_draining = True
+
+    def flush(self) -> None:
+        """Log and count at once what has ended and been gathered."""
+        self._observing.flush()
+
+    def unwell(self) -> Mapping[str, Unavailable]:
+        """The deployments that aren't asked here: benched, or their breaker is open."""
+        return self._health.snapshot(self.table)
+
+    def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
+        """ASGI 3. What answers is handed on as it is: another coroutine around it would be one more for each turn."""
+        if self.table.cors is not None and scope["type"] == "http":
+            return self._cross(self.table.cors, scope, receive, send)
+        return self._answer(scope, receive, send)
+
+    async def _cross(self, cors: Cors, scope: Any, receive: _Receive, send: _Send) -> None:
+        sending = await crossing(cors, scope, receive, send)
+        if sending is not None:
+            await self._answer(scope, receive, sending)
+
+    def _answer(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "lifespan":
+            return self._lifespan(receive, send)
+        if scope["type"] == "http":
+            if scope["path"] == CHAT_PATH and scope["method"] == "POST":
+                return self._ask(scope, receive, send)
+            if scope["method"] == "HEAD":
+                # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
+                scope = {**scope, "method": "GET"}
+        return self._rest(scope, receive, send)
+
+    async def _lifespan(self, receive: _Receive, send: _Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._signals.prepare(self.table.location)
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._shadowing.aclose()
+                await self._observing.aclose()
+                if self._receipts is not None:
+                    await self._receipts.aclose()
+                await self._signals.aclose()
+                await self._sender.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return

@@ -1,0 +1,76 @@
+"""The receipt store and the signing key of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.model.config_version import ConfigVersion
+from gateway.model.record import Record
+from gateway.telemetry.log import logger
+
+if TYPE_CHECKING:
+    from gateway.signing import Signer
+
+
+KIND = "gateway-receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where receipts are kept, and who signs them; nobody, if there is no key."""
+
+    directory: Path
+    signer: Signer | None = None
+
+
+def keeping_in(state_dir: str | None, receipt_key: str | None) -> Keeping | None:
+    """What these settings ask for; None without a state directory. Raises KeyUnusable."""
+    if state_dir is None:
+        return None
+    if receipt_key is None:
+        return Keeping(Path(state_dir))
+    from gateway.signing import Signer  # not imported by those who sign nothing
+
+    return Keeping(Path(state_dir), Signer.read(Path(receipt_key)))
+
+
+def open_receipt_service(keeping: Keeping, current: Callable[[], ConfigVersion]) -> ReceiptService:
+    """The desk of this process; raises StateError."""
+    return ReceiptService(keeping, current)
+
+
+class ReceiptService:
+    """Takes records, and gives receipts."""
+
+    def __init__(self, keeping: Keeping, current: Callable[[], ConfigVersion]) -> None:
+        from gateway.state.receipts import Receipts
+
+        self._receipts = Receipts(keeping.directory, current, _warn)
+        self._signer = keeping.signer
+        self.take: Callable[[Record], None] = self._receipts.take
+
+    def lost(self) -> int:
+        """How many could not be kept."""
+        return self._receipts.lost
+
+    async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
+        """See ReceiptDesk; raises StateError."""
+        receipt = await asyncio.to_thread(self._receipts.find, request_id, client)
+        if receipt is None:
+            return None
+        if self._signer is None:
+            return {"receipt": receipt, "jws": None, "key": None}
+        jws = self._signer.sign(KIND, receipt)
+        return {"receipt": receipt, "jws": jws, "key": self._signer.public.text}
+
+    async def aclose(self) -> None:
+        """Write what is waiting."""
+        await asyncio.to_thread(self._receipts.close)
+
+
+def _warn(detail: str) -> None:
+    logger().error("receipts", detail=detail)

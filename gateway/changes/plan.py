@@ -1,0 +1,369 @@
+"""The plan of a change: compare two config versions and name each difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Literal, TypeVar
+
+from gateway.model.approval import Approval
+from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.deployment import Deployment
+from gateway.model.region_text import RegionText
+from gateway.model.route import deployments_of, step_text
+from providers.sites import Residency
+from providers.territories import NOWHERE, Places
+
+Kind = Literal["added", "removed", "changed"]
+
+
+Traffic = Mapping[tuple[str, str], float]
+"""How many requests there were lately, by assistant and region."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is otherwise, in words. widens: prompts may go where they might not go before."""
+
+    what: str
+    before: str
+    after: str
+    widens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """A region or a deployment that changes, and what about it; `asked_by` are the routes that have the deployment."""
+
+    name: str
+    kind: Kind
+    changes: tuple[Change, ...] = ()
+    asked_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """What changes for the people of one region who ask for one assistant.
+
+    before, after: the steps in order. because: the region or deployments whose own change reaches this route.
+    share: of the requests that were counted lately; None where nobody has counted.
+    """
+
+    assistant: str
+    region: str
+    kind: Kind
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    because: tuple[str, ...] = ()
+    share: float | None = None
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Steps that are new."""
+        return tuple(step for step in self.after if step not in self.before)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Steps that are gone."""
+        return tuple(step for step in self.before if step not in self.after)
+
+    @property
+    def reordered(self) -> bool:
+        """Whether what stays stands in another order."""
+        kept = [step for step in self.before if step in self.after]
+        return kept != [step for step in self.after if step in self.before]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must hold before a switch; findings: why it doesn't, or what is to be known."""
+
+    name: str
+    ok: bool
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlan:
+    """What a switch would do. `before` and `after` are versions, `before` empty where there is none, and `after` where
+    the new config doesn't compile.
+
+    sections: other keys of the config that hold something else. keys: every key whose value differs, as it is written.
+    requests: how many were counted for the shares; None where nobody has.
+    """
+
+    before: str
+    after: str
+    regions: tuple[PlanItem, ...] = ()
+    routes: tuple[RouteChange, ...] = ()
+    deployments: tuple[PlanItem, ...] = ()
+    sections: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    requests: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.regions or self.routes or self.deployments or self.sections or self.keys)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check fails."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def share(self) -> float | None:
+        """The share of the counted requests that it touches."""
+        shares = [route.share for route in self.routes]
+        return sum(share for share in shares if share is not None) if self.requests is not None else None
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """The deployments whose kill switch it throws."""
+        return tuple(
+            item.name
+            for item in self.deployments
+            if any(change.what == "enabled" and change.after == "no" for change in item.changes)
+        )
+
+
+def with_traffic(plan: ChangePlan, traffic: Traffic) -> ChangePlan:
+    """The plan with the share of these requests that each of its routes had."""
+    total = sum(traffic.values())
+    if total <= 0:
+        return plan
+
+    def share(route: RouteChange) -> float:
+        return traffic.get((route.assistant, route.region), 0.0) / total
+
+    return replace(plan, requests=total, routes=tuple(replace(route, share=share(route)) for route in plan.routes))
+
+
+def shown(value: object) -> str:
+    """A value of a table in words; of what has no words of its own, only its parts."""
+    match value:
+        case None | () | "":
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case Places() | str() | int() | float():
+            return str(value)
+        case Residency(stores, processes):
+            return f"stores {stores}, processes {processes}"
+        case Approval():
+            until = f" until {value.valid_until}" if value.valid_until else ""
+            return f"{value.region}: {value.authority} {value.kind} {value.number}{until}"
+        case RegionText():
+            labels = ", ".join(label.name for label in value.voice.labels)
+            return f"labels {labels or 'none'}, profile {', '.join(value.voices) if value.voice.profile else 'none'}"
+        case frozenset() | set():
+            return ", ".join(sorted(map(shown, value))) or "none"
+        case tuple() | list():
+            return ", ".join(map(shown, value))
+    if is_dataclass(value):
+        return ", ".join(f"{each.name} {shown(getattr(value, each.name))}" for each in fields(value) if each.repr)
+    return str(value)
+
+
+NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {})
+"""What is before the first table."""
+
+
+# An adapter is code, and the target is made of other fields; whether a key is set is no matter of the config.
+_NOT_COMPARED = {
+    # A price and a retirement come with the model, and decide nobody's answer.
+    Deployment: frozenset(
+        (
+            "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
+            "retirement"
+        ).split()
+    ),
+    Region: frozenset({"name"}),
+}
+
+
+# What is told by name, or follows from what is.
+_NO_SECTIONS = frozenset(
+    "version assistants deployments regions region_by_territory default_region blocked memo".split()
+)
+
+
+def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) -> ChangePlan:
+    """The plan of a switch from the old table to the new one; `keys`: see `changed_keys`."""
+    regions = tuple(_regions(old, new))
+    deployments = tuple(
+        replace(item, asked_by=_asked_by(item.name, old, new)) for item in _items(old.deployments, new.deployments)
+    )
+    touched = {item.name: item for item in deployments if item.kind == "changed"}
+    moved = {item.name for item in regions}
+    return ChangePlan(
+        before=old.version,
+        after=new.version,
+        regions=regions,
+        routes=tuple(_routes(old, new, set(touched), moved)),
+        deployments=deployments,
+        sections=tuple(_sections(old, new)),
+        keys=keys,
+    )
+
+
+def asked_in(table: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
+    """The deployments of each assistant's route in the region, by the assistant's name."""
+    routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
+    return {name: deployments_of(route) for name, route in routes.items()}
+
+
+def prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
+    """Who gets the prompts of the assistant's people in the region: its route's deployments, and a shadow's."""
+    asked = deployments_of(assistant.routes.get(region, ()))
+    shadow = assistant.shadows.get(region)
+    return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
+
+
+def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
+    """Every key under which two documents hold something else, as a person would write it."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            below = f"{path}.{key}" if path else str(key)
+            if key not in old or key not in new:
+                yield below
+            else:
+                yield from changed_keys(old[key], new[key], below)
+    elif old != new:
+        yield path
+
+
+_Item = TypeVar("_Item", Region, Deployment)
+
+
+def _own(table: ConfigVersion) -> dict[str, Assistant]:
+    return {name: assistant for name, assistant in table.assistants.items() if name == assistant.name}
+
+
+def _items(old: Mapping[str, _Item], new: Mapping[str, _Item]) -> Iterator[PlanItem]:
+    for name in dict.fromkeys([*old, *new]):
+        if name not in old:
+            yield PlanItem(name, "added")
+        elif name not in new:
+            yield PlanItem(name, "removed")
+        elif changes := tuple(_changes(old[name], new[name])):
+            yield PlanItem(name, "changed", changes)
+
+
+def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Change]:
+    left_out = _NOT_COMPARED[type(old)]
+    for each in fields(old):
+        before, after = getattr(old, each.name), getattr(new, each.name)
+        if each.name in left_out or _essence(before) == _essence(after):
+            continue
+        widens = each.name in ("boundary", "residency") and not _within(after, before)
+        was, becomes = shown(before), shown(after)
+        yield Change(each.name.replace("_", " "), was, becomes if was != becomes else f"{becomes}, otherwise", widens)
+
+
+def _essence(value: object) -> object:
+    """What counts of a value. What a region says by itself has in it what others say, to know it in a history."""
+    if not isinstance(value, RegionText):
+        return value
+    said = {name: it for name, it in value.voices.items() if it.labels or it.profile is not None or it.refusals}
+    return (value.voice, said) if said else None
+
+
+def _within(value: object, bound: object) -> bool:
+    match value, bound:
+        case Places(), Places():
+            return value.within(bound)
+        case Residency(), Residency():
+            return value.stores.within(bound.stores) and value.processes.within(bound.processes)
+    return True
+
+
+def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for table in (old, new):
+        for name, assistant in _own(table).items():
+            for region in assistant.routes:
+                if any(asked.name == deployment for asked in prompted(assistant, region)):
+                    found[f"{name}/{region}"] = None
+    return tuple(found)
+
+
+def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: set[str]) -> Iterator[RouteChange]:
+    before, after = _own(old), _own(new)
+    for name in dict.fromkeys([*before, *after]):
+        olds = before[name].routes if name in before else {}
+        news = after[name].routes if name in after else {}
+        for region in dict.fromkeys([*olds, *news]):
+            was, becomes = _steps(before.get(name), region), _steps(after.get(name), region)
+            asked = prompted(after[name], region) if name in after else ()
+            reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
+            because = (f"region {region}",) * (region in moved) + reached
+            if was != becomes or because:
+                kind: Kind = "added" if region not in olds else "removed" if region not in news else "changed"
+                yield RouteChange(name, region, kind, was, becomes, because)
+
+
+def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
+    """A route's steps in words, and what else decides who is asked."""
+    if assistant is None:
+        return ()
+    words = [step_text(step) for step in assistant.routes.get(region, ())]
+    if (schedule := assistant.schedules.get(region)) is not None:
+        shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
+        words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
+    if (shadow := assistant.shadows.get(region)) is not None:
+        words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
+    return tuple(words)
+
+
+def _regions(old: ConfigVersion, new: ConfigVersion) -> Iterator[PlanItem]:
+    """Those that change, also only by the parts that other regions, or `blocked`, take from them or give to them."""
+    items = {item.name: item for item in _items(old.regions, new.regions)}
+    for name in dict.fromkeys([*old.regions, *new.regions]):
+        item = items.get(name)
+        people = _people(name, old, new) if name in old.regions and name in new.regions else None
+        if people is not None:
+            yield PlanItem(name, "changed", (*(item.changes if item is not None else ()), people))
+        elif item is not None:
+            yield item
+
+
+def _people(region: str, old: ConfigVersion, new: ConfigVersion) -> Change | None:
+    """Whose people it answers otherwise, though its own territories are the same."""
+    if old.regions[region].territories != new.regions[region].territories:
+        return None
+    parts = {
+        code
+        for table in (old, new)
+        for code in (*table.region_by_territory, *(table.blocked.included or ()))
+        if (_answered_in(code, old) == region) != (_answered_in(code, new) == region)
+    }
+    if not parts:
+        return None
+    return Change(
+        "people",
+        shown({code for code in parts if _answered_in(code, old) == region}),
+        shown({code for code in parts if _answered_in(code, new) == region}),
+    )
+
+
+def _answered_in(territory: str, table: ConfigVersion) -> str:
+    if table.blocked.contains(territory):
+        return ""
+    region = table.region_of(territory)
+    return region.name if region is not None else ""
+
+
+def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
+    for each in fields(ConfigVersion):
+        if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name):
+            yield each.name.removesuffix("_keep_s")
+    if old.blocked != new.blocked:
+        yield "blocked"
+    if _aliases(old) != _aliases(new):
+        yield "aliases"
+
+
+def _aliases(table: ConfigVersion) -> dict[str, str]:
+    return {name: item.name for name, item in table.assistants.items() if name != item.name}

@@ -1,0 +1,181 @@
+"""A plan as text for a terminal, as Markdown for a pull request, as plain data for JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from gateway.changes.plan import Change, ChangePlan, PlanItem, RouteChange
+
+_WIDTH = 100
+_MARKS = {"added": "+", "removed": "-", "changed": "~"}
+_MOST_KEYS = 40
+_UNKNOWN = "unknown"
+
+
+def plan_data(plan: ChangePlan) -> dict[str, object]:
+    """The plan as JSON shows it, and the history keeps it."""
+    return {
+        "before": plan.before or None,
+        "after": plan.after or None,
+        "changes": not plan.is_empty if plan.after else None,
+        "ok": plan.ok,
+        "regions": [_item_data(item) for item in plan.regions],
+        "routes": [_route_data(route) for route in plan.routes],
+        "deployments": [_item_data(item) | {"asked_by": list(item.asked_by)} for item in plan.deployments],
+        "sections": list(plan.sections),
+        "keys": list(plan.keys),
+        "checks": [{"name": it.name, "ok": it.ok, "findings": list(it.findings)} for it in plan.checks],
+        "traffic": None if plan.requests is None else {"requests": plan.requests, "share": _rounded(plan.share)},
+    }
+
+
+def _item_data(item: PlanItem) -> dict[str, object]:
+    changes = [{"what": it.what, "before": it.before, "after": it.after, "widens": it.widens} for it in item.changes]
+    return {"name": item.name, "kind": item.kind, "changes": changes}
+
+
+def _route_data(route: RouteChange) -> dict[str, object]:
+    told = {"assistant": route.assistant, "region": route.region, "kind": route.kind}
+    steps = {name: list(getattr(route, name)) for name in ("before", "after", "added", "removed", "because")}
+    return {**told, **steps, "reordered": route.reordered, "share": _rounded(route.share)}
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
+
+
+def in_short(plan: ChangePlan) -> str:
+    """The plan in a line."""
+    if plan.is_empty:
+        return "nothing"
+    parts = [
+        *(f"{_MARKS[item.kind]}region {item.name}" for item in plan.regions),
+        *(f"{_MARKS[route.kind]}{route.assistant}/{route.region}" for route in plan.routes),
+        *(f"{_MARKS[item.kind]}{item.name}" for item in plan.deployments),
+        *plan.sections,
+    ]
+    parts = parts or list(plan.keys)
+    return ", ".join(parts[:6]) + (f" and {len(parts) - 6} more" if len(parts) > 6 else "")
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def plan_text(plan: ChangePlan) -> str:
+    """The plan for a terminal."""
+    lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}", *_traffic(plan)]
+    if plan.is_empty:
+        lines += ["", _if_empty(plan)]
+    if plan.routes:
+        lines += ["", "assistants and regions"]
+    for route in plan.routes:
+        lines += _wrapped(f"  {_MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}")
+        for line in _route_lines(route):
+            lines += _wrapped("      ", line)
+    for title, items in (("regions", plan.regions), ("deployments", plan.deployments)):
+        if items:
+            lines += ["", title]
+        for item in items:
+            lines += _wrapped(f"  {_MARKS[item.kind]} ", _titled(item))
+            for change in item.changes:
+                lines += _wrapped("      ", _change(change))
+    if plan.sections:
+        lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
+    if plan.keys:
+        lines += ["", *_wrapped("keys: ", _keys(plan))]
+    if plan.checks:
+        lines += ["", "checks"]
+    for check in plan.checks:
+        lines.append(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}")
+        for finding in check.findings:
+            lines += _wrapped("         ", finding)
+    return "\n".join(lines)
+
+
+def _if_empty(plan: ChangePlan) -> str:
+    return "nothing changes" if plan.after else "what it would change isn't known: it doesn't compile"
+
+
+def _traffic(plan: ChangePlan) -> Iterator[str]:
+    if plan.share is not None and plan.requests is not None:
+        yield f"touches {plan.share:.1%} of {plan.requests:.0f} requests that the running gateway has counted"
+
+
+def _share(route: RouteChange) -> str:
+    return f" ({route.share:.1%} of requests)" if route.share is not None else ""
+
+
+def _titled(item: PlanItem) -> str:
+    if item.asked_by:
+        return f"{item.name} (asked by {', '.join(item.asked_by)})"
+    return item.name
+
+
+def _route_lines(route: RouteChange) -> Iterator[str]:
+    if route.kind == "removed":
+        yield f"was {' then '.join(route.before)}; its people are refused from now on (region_blocked)"
+        return
+    if route.before != route.after:
+        yield f"steps: {' then '.join(route.before) or 'none'} -> {' then '.join(route.after)}"
+        parts = [*(f"+{step}" for step in route.added), *(f"-{step}" for step in route.removed)]
+        parts += ["reordered"] if route.reordered else []
+        if parts and route.kind == "changed":
+            yield ", ".join(parts)
+    if route.because:
+        yield f"changed itself: {', '.join(route.because)}"
+
+
+def _change(change: Change) -> str:
+    return f"{change.what}: {change.before} -> {change.after}{' (WIDER)' if change.widens else ''}"
+
+
+def _keys(plan: ChangePlan) -> str:
+    more = len(plan.keys) - _MOST_KEYS
+    return ", ".join(plan.keys[:_MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * (len(start) + 2), break_on_hyphens=False)
+
+
+# --- Markdown -------------------------------------------------------------------------------------
+
+
+def plan_markdown(plan: ChangePlan) -> str:
+    """The plan as a comment of a pull request."""
+    failed = [check.name for check in plan.checks if not check.ok]
+    verdict = f"**fails: {', '.join(failed)}**" if failed else "all checks pass"
+    lines = [f"### Plan `{plan.before or 'nothing'}` → `{plan.after or _UNKNOWN}`: {verdict}", ""]
+    lines += [line for text in _traffic(plan) for line in (f"It {text}.", "")]
+    if plan.is_empty:
+        lines += [f"{_if_empty(plan).capitalize()}.", ""]
+    if plan.routes:
+        lines += ["| assistant | region | what | requests |", "|---|---|---|---|"]
+        for route in plan.routes:
+            share = f"{route.share:.1%}" if route.share is not None else "not known"
+            what = "; ".join(_route_lines(route))
+            lines.append(f"| {_cell(route.assistant)} | {_cell(route.region)} | {_cell(what)} | {share} |")
+        lines.append("")
+    for title, items in (("region", plan.regions), ("deployment", plan.deployments)):
+        if items:
+            lines += [f"| {title} | | what |", "|---|---|---|"]
+            for item in items:
+                what = "; ".join(map(_change, item.changes))
+                lines.append(f"| {_cell(_titled(item))} | {item.kind} | {_cell(what)} |")
+            lines.append("")
+    if plan.sections:
+        lines += [f"Also: {', '.join(plan.sections)}.", ""]
+    if plan.keys:
+        lines += [f"Keys: {_cell(_keys(plan))}.", ""]
+    for check in plan.checks:
+        lines.append(f"- {'✅' if check.ok else '❌'} {check.name}")
+        lines += [f"  - {_cell(finding)}" for finding in check.findings]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text that can't end a cell, or begin markup: names come from whoever wrote the config."""
+    for mark in "\\`*_<>[]|":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")

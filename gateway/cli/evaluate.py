@@ -1,0 +1,132 @@
+"""What `gateway evaluate` does, once its options are read. What it needs is in an extra, and is imported only here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli.terminal import compile_file, config_path
+from gateway.files import open_file
+from gateway.operator_errors import CommandError
+
+if TYPE_CHECKING:
+    from gateway.evaluate.run import Compile
+    from gateway.model.config_version import ConfigVersion
+
+
+_OK, _WORSE = 0, 1
+_EXTRA = 'pip install "assistant-gateway[evaluate]"'
+_LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
+
+
+def add_forms(parser: argparse.ArgumentParser) -> None:
+    """The options that make another thing of the command than one run: comparing, reading, having people mark."""
+    text = "say what has changed between two finished runs"
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=text)
+    text = "score what a shadow recorded in this state directory instead"
+    parser.add_argument("--shadow", type=Path, metavar="DIR", help=text)
+    text = "also write answers for people to mark: a csv, in random order, without names"
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+    text = "how many items go into the sheet (default: 50)"
+    parser.add_argument("--sheet-items", type=int, default=50, metavar="N", help=text)
+    parser.add_argument("--marks", type=Path, metavar="FILE", help="such a sheet with its marks, for the report")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Judge candidates, read what a shadow recorded, or hold two runs side by side."""
+    try:
+        return _compare(*options.compare) if options.compare else _evaluate(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _LIBRARIES:
+            raise
+        raise CommandError(f"evaluations need {error.name}: {_EXTRA}") from None
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from gateway.config.problems import ConfigRejected
+    from gateway.evaluate.human_marks import MarksError
+    from gateway.evaluate.run import OptionsError, first_of
+    from gateway.evaluate.run_store import StoreError
+    from gateway.evaluate.simulation import SimulationFailed
+
+    config = config_path(options)
+
+    def compile_with(origins: Mapping[tuple[str, str], str] | None) -> ConfigVersion:
+        return compile_file(config, simulators=origins).table
+
+    needed = ("region", "out") if options.shadow else ("region", "candidates", "out")
+    missing = [name for name in needed if not getattr(options, name)]
+    if missing:
+        raise CommandError(f"say --{missing[0]} (`gateway evaluate --help` has an example)")
+    try:
+        return _run(options, config, compile_with)
+    except ConfigRejected as error:
+        raise CommandError(str(error)) from None
+    except (MarksError, OptionsError, SimulationFailed, StoreError) as error:
+        raise CommandError(str(error)) from None
+    except ExceptionGroup as group:  # of the questions that were on their way together
+        first = first_of(group)
+        if not isinstance(first, StoreError):
+            raise
+        raise CommandError(str(first)) from None
+
+
+def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
+    from gateway.evaluate.run import EvaluateOptions, OptionsError, run_evaluation
+    from gateway.evaluate.shadow_run import ShadowOrder, run_shadow
+
+    if options.shadow:
+        if options.candidates or options.seed is not None:
+            raise OptionsError("--shadow asks no candidates and draws nothing: leave out --candidates and --seed")
+        if options.sheet or options.marks:
+            raise OptionsError("people mark the answers of candidates: leave out --sheet and --marks, or --shadow")
+        asked = (options.suite, options.region, options.assistant)
+        return run_shadow(
+            ShadowOrder(options.shadow, *asked, options.out, options.dry_run, options.fresh), compile_with
+        )
+    if options.sheet_items < 1:
+        raise OptionsError("--sheet-items must be at least 1")
+    candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
+    order = EvaluateOptions(
+        config,
+        options.suite or options.region,
+        options.region,
+        options.assistant,
+        candidates,
+        options.out,
+        options.seed,
+        options.dry_run,
+        options.fresh,
+        options.sheet,
+        options.sheet_items,
+        options.marks,
+    )
+    return run_evaluation(order, compile_with)
+
+
+def _compare(old: Path, new: Path) -> int:
+    from gateway.evaluate.comparison import NotComparable, drift, drift_in_words
+
+    try:
+        found = drift(_report(old), _report(new))
+    except NotComparable as error:
+        raise CommandError(f"the two runs can't be compared: {error}") from None
+    print(drift_in_words(found))
+    return _WORSE if any(one.moved and one.worse for one in found) else _OK
+
+
+def _report(path: Path) -> dict[str, Any]:
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        with open_file(file) as opened:
+            value = json.loads(opened.read())
+    except OSError as error:
+        raise CommandError(f"{file} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{file} is no report") from None
+    if not isinstance(value, dict):
+        raise CommandError(f"{file} is no report")
+    return value

@@ -1,0 +1,221 @@
+"""Text of `gateway check`: problems and the matrix of routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
+
+from gateway.config.problems import Problem
+from gateway.config.routes import ineligible_now
+from gateway.model.approval import Days
+from gateway.model.config_version import Assistant, ConfigVersion, Exporter, Region
+from gateway.model.deployment import Deployment
+from gateway.model.route import WeightedSet
+from gateway.model.schedule import Schedule
+from gateway.operator_errors import CommandError, RejectedConfig
+from providers.catalogue import territory_data
+from providers.sites import Residency
+from providers.territories import Places
+
+_WIDTH = 100
+
+
+def render_problems(problems: Iterable[Problem]) -> str:
+    """A line for each problem and one that counts them; empty if there are none."""
+    found = sorted(problems, key=lambda problem: problem.order)
+    if not found:
+        return ""
+    errors = sum(problem.severity == "error" for problem in found)
+    counts = [_count(errors, "error"), _count(len(found) - errors, "warning")]
+    return "\n".join([*map(str, found), "", ", ".join(filter(None, counts))])
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
+
+
+def render_matrix(table: ConfigVersion, days: Days | None = None) -> str:
+    """Every assistant in every region, its steps in order, where each stores and processes, and why one is passed
+    over right now whatever the request. Without days, approvals are not judged."""
+    lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
+    for region in table.regions.values():
+        lines += _region(region, table)
+    if table.blocked.included:
+        lines += _wrapped("  blocked: ", str(table.blocked))
+    if table.location.country_only:
+        countries = ", ".join(sorted(table.location.country_only))
+        lines += _wrapped("  believed without their part: ", countries)
+    lines += _unplaced(table)
+    for name, assistant in table.assistants.items():
+        if name == assistant.name:
+            lines += ["", *_assistant(assistant, table, days)]
+    if table.exporters:
+        lines += ["", "exporters"]
+    for exporter in table.exporters:
+        lines += _exporter(exporter, table)
+    return "\n".join(lines)
+
+
+def _cell(table: ConfigVersion) -> Iterator[str]:
+    if table.cell is not None:
+        serves = table.cell.serves
+        regions = "every region" if serves is None else ", ".join(name for name in table.regions if name in serves)
+        yield from _wrapped(f"this cell stands in {table.cell.territory} and serves ", regions)
+
+
+def _unplaced(table: ConfigVersion) -> Iterator[str]:
+    """A file as `gateway init` writes it compiles, and refuses everybody: whoever reads this should know why."""
+    location, clients = table.location, table.clients.values()
+    told = (
+        location.unknown != "refuse",
+        any(client.region is not None for client in clients),
+        "assertion" in location.signals and any("territory" in client.may_assert for client in clients),
+        "edge_header" in location.signals and bool(location.edges),
+        "claim" in location.signals or "geoip" in location.signals,
+    )
+    if not any(told):
+        mend = "bind a client to a `region`, or set up an edge, a claim or `geoip`"
+        yield from _wrapped("  nobody yet: ", f"nothing tells where a caller is, so every request is refused; {mend}")
+
+
+def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
+    people = "everywhere else" if region.is_default else str(region.territories)
+    yield from _wrapped(f"  {region.name}: ", people)
+    yield from _wrapped("      boundary: ", str(region.boundary))
+    kept = [code for code in sorted(territory_data().stays) if _has(table, region, code)]
+    if region.is_default and kept:
+        yield from _wrapped("      prompts stay in the territory itself: ", ", ".join(kept))
+    if region.transit.included:
+        yield from _wrapped("      passes through: ", f"{region.transit} (no receipt is kept there)")
+    if region.approvals_required:
+        yield "      approvals: required"
+    if region.log_prompts:
+        yield "      prompts are logged"
+    if region.protected:
+        yield "      protected: changes with an admin's signature"
+    if region.speech is not None:
+        voices = region.speech.voices
+        labels = [label.name for label in region.speech.voice.labels]
+        if labels:
+            yield from _wrapped("      labels: ", ", ".join(labels))
+        if region.speech.voice.profile is not None:
+            yield from _wrapped("      profile: ", ", ".join(voices))
+
+
+def _has(table: ConfigVersion, region: Region, territory: str) -> bool:
+    return table.region_of(territory) is region and not table.blocked.contains(territory)
+
+
+def _assistant(assistant: Assistant, table: ConfigVersion, days: Days | None) -> Iterator[str]:
+    aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
+    yield from _wrapped("assistant ", assistant.name + aliases)
+    for name in table.regions:
+        steps = assistant.routes.get(name)
+        if steps is None:
+            yield f"  {name}: no route; its people are refused (region_blocked)"
+            continue
+        yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
+        for number, step in enumerate(steps, 1):
+            if isinstance(step, WeightedSet):
+                yield f"    {number}. by weight; a person keeps to one of"
+                for deployment, _ in step.members:
+                    share = f"    - {_percent(step.shares[deployment.name])} "
+                    yield from _step(share, deployment, table.regions[name], days)
+            else:
+                yield from _step(f"    {number}. ", step, table.regions[name], days)
+        if schedule := assistant.schedules.get(name):
+            yield from _wrapped("    schedule: ", _schedule(schedule))
+        if shadow := assistant.shadows.get(name):
+            kept = "; prompts, its answers and those of the clients are kept" if shadow.keep_text else ""
+            yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
+            yield from _step("    - ", shadow.deployment, table.regions[name], days)
+
+
+def _schedule(schedule: Schedule) -> str:
+    stages = [
+        _percent(stage.share) + (f" for {_time(stage.for_s)}" if stage.for_s is not None else "")
+        for stage in schedule.stages
+    ]
+    stop = schedule.stop
+    ends = [f"more than {_percent(stop.error_rate)} of errors"] if stop.error_rate is not None else []
+    ends += [f"a p95 more than {_percent(stop.latency_p95)} longer"] if stop.latency_p95 is not None else []
+    back = f"back to 0% at {' or '.join(ends)}" if ends else "never back"
+    return f"{schedule.candidate} {', '.join(stages)}; {back}; judged from {stop.min_requests} requests a side"
+
+
+def _time(seconds: float) -> str:
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % length_s == 0:
+            return f"{seconds / length_s:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g}%"
+
+
+def _elsewhere(region: str, table: ConfigVersion) -> str:
+    """That another cell serves the region, empty if this one does."""
+    cell = table.cell
+    if cell is None or cell.serves is None or region in cell.serves:
+        return ""
+    home = cell.homes.get(region)
+    return f" (not by this cell, but at {home})" if home else " (not by this cell: its people are refused, wrong_cell)"
+
+
+def _step(start: str, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
+    simulated = ", simulated" if step.simulates is not None else ""
+    yield from _wrapped(start, f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
+    yield from _wrapped("       ", _where(step.residency))
+    if served := _served(step, region):
+        yield from _wrapped("       serves: ", served)
+    if step.retires_on is not None:
+        yield f"       model retires: {step.retires_on}"
+    if reason := ineligible_now(step, region, days):
+        yield from _wrapped("       not now: ", reason)
+
+
+def _served(step: Deployment, region: Region) -> str:
+    """Whose people of the region the vendor serves, empty if it is all of them."""
+    places = step.available
+    people = region.territories.included
+    if places.is_anywhere or (people is not None and all(map(places.contains, people))):
+        return ""
+    if people is not None:
+        return str(Places(frozenset(filter(places.contains, people))))
+    short = len(str(places)) <= _WIDTH // 2
+    return str(places) if short or places.included is None else f"{len(places.included)} territories"
+
+
+def _exporter(exporter: Exporter, table: ConfigVersion) -> Iterator[str]:
+    yield from _wrapped(f"  {exporter.name}: ", f"traces to {exporter.permit.origin}{exporter.path}")
+    yield from _wrapped("      ", _where(exporter.residency))
+    told = [name for name, region in table.regions.items() if exporter.may_hear_of(region)]
+    unplaced = ["requests of no known region"] if exporter.hears_of_unplaced else []
+    yield from _wrapped("      is told of: ", ", ".join(told + unplaced) or "nobody")
+    silent = [name for name in table.regions if name not in told]
+    unplaced = [] if exporter.hears_of_unplaced else ["requests of no known region"]
+    if silent + unplaced:
+        yield from _wrapped("      never of: ", ", ".join(silent + unplaced))
+    if exporter.ratio < 1:
+        yield f"      samples: {exporter.ratio:g} of new traces"
+    if exporter.missing:
+        yield "      not now: a header has no value"
+
+
+def _where(residency: Residency) -> str:
+    stores, processes = str(residency.stores), str(residency.processes)
+    return f"stores and processes: {stores}" if stores == processes else f"stores: {stores}; processes: {processes}"
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    """The text after its start, further lines below it."""
+    indent = " " * (len(start) - len(start.lstrip()) + 4)
+    return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def rejected_config(problems: tuple[Problem, ...]) -> CommandError:
+    """What is told of a config with these problems."""
+    pass  # RESTRUCTURE: import of a local name
+
+    return RejectedConfig(render_problems(problems))

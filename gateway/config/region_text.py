@@ -1,0 +1,358 @@
+"""Compile labels, profiles and refusals for each region and locale."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from gateway.config.locales import best_text, canonical, display_name, full, locale_data, tags_of
+from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
+from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
+from gateway.config.validation import Draft, Findings
+from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Show
+from providers.territories import Places, parse_places
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLabel:
+    """A label that we know. aigc: whether the law wants the `AIGC` object. must_contain: one word of each group."""
+
+    name: str
+    text: Mapping[str, str]
+    show: Show
+    aigc: bool = False
+    must_contain: tuple[tuple[str, ...], ...] = ()
+
+
+@cache
+def _table(name: str) -> dict[str, Any]:
+    file = resources.files("gateway.config").joinpath("data", f"{name}.toml")
+    return tomllib.loads(file.read_text("utf-8"))
+
+
+@cache
+def known_labels() -> dict[str, KnownLabel]:
+    """The labels by name."""
+    return {
+        name: KnownLabel(
+            name,
+            entry["text"],
+            entry["show"],
+            entry.get("aigc", False),
+            tuple(tuple(group) for group in entry.get("must_contain", ())),
+        )
+        for name, entry in _table("labels").items()
+        if isinstance(entry, dict)
+    }
+
+
+@cache
+def known_refusals() -> dict[str, dict[str, str]]:
+    """What a user is told, by error code and language."""
+    return {code: texts for code, texts in _table("refusals").items() if isinstance(texts, dict)}
+
+
+@cache
+def helplines() -> dict[str, dict[str, str]]:
+    """Whom to call, by territory and kind."""
+    table = _table("helplines")
+    lines: dict[str, dict[str, str]] = {}
+    for word, numbers in table["groups"].items():
+        for territory in parse_places([word]).included or ():
+            lines[territory] = numbers
+    lines.update(table["lines"])
+    return lines
+
+
+def units_of(territory: str) -> str:
+    """The system of units of a territory: `metric`, `us` or `uk`."""
+    units = _table("places")["units"]
+    return next((system for system in ("us", "uk") if territory in units[system]), "metric")
+
+
+def known_currencies() -> dict[str, str]:
+    """Currencies that Babel's data have otherwise, by territory."""
+    return {place: code for place, code in _table("places")["currencies"].items() if place != "source"}
+
+
+_UNITS = {
+    "metric": "Units: metric (kilometres, kilograms, degrees Celsius).",
+    "us": "Units: US customary (miles, pounds, degrees Fahrenheit).",
+    "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
+}
+
+
+_FORMS = {
+    "formal": "Address the user formally.",
+    "informal": "Address the user informally.",
+}
+
+
+_KINDS = {
+    "emergency": "in an emergency",
+    "police": "police",
+    "medical": "ambulance",
+    "fire": "fire brigade",
+    "crisis": "in a crisis or with thoughts of suicide",
+}
+
+
+_A_DAY, _A_NUMBER = date(2026, 3, 31), 1234.5
+
+
+def read_locale(findings: Findings, path: KeyPath, tag: str) -> bool:
+    """Whether the tag is a locale that there are data for; an error if not."""
+    if full(tag) is not None and locale_data(tag) is not None:
+        return True
+    findings.error(path, f"there are no data for the locale '{tag}'", "write a language of CLDR, such as de or zh-Hant")
+    return False
+
+
+def compile_profiles(
+    findings: Findings,
+    path: KeyPath,
+    section: ProfileSection,
+    locales: tuple[str, ...],
+    territories: Places,
+    today: date,
+    choices: Mapping[str, Mapping[str, str]],
+) -> dict[str, Profile]:
+    """The profile in each locale. choices: what callers may prefer."""
+    if section.timezone is not None and not _is_zone(section.timezone):
+        near = nearest(section.timezone, _zones())
+        hint = f"did you mean {near}?" if near else "write a name such as Asia/Shanghai"
+        findings.error((*path, "timezone"), f"there is no time zone '{section.timezone}'", hint)
+    by_territory, common = ({}, "") if section.helplines is not None else _helplines(territories)
+    return {
+        locale: Profile(locale, _lines(section, locale, today), by_territory, common, choices) for locale in locales
+    }
+
+
+def offered_choices() -> dict[str, dict[str, str]]:
+    """The line for everything that a caller may prefer, by what it is about."""
+    return {"units": _UNITS, "form": _FORMS, "time_zone": {zone: _zone_line(zone) for zone in _zones()}}
+
+
+def _zones() -> list[str]:
+    from babel.core import get_global
+
+    return sorted(get_global("zone_territories"))
+
+
+def _is_zone(name: str) -> bool:
+    return name in _zones()
+
+
+def _zone_line(zone: str) -> str:
+    return f"The user's time zone is {zone}."
+
+
+def _lines(section: ProfileSection, locale: str, today: date) -> tuple[tuple[str, str], ...]:
+    # Who reads another language in a place pays and measures as everybody there.
+    territory, written = _territory_of(section.locale), _territory_of(locale)
+    units = section.units or (units_of(territory) if territory else None)
+    currency = section.currency or (_currency_of(territory, today) if territory else None)
+    lines = [
+        ("language", f"Language: {display_name(locale)} ({locale}), unless the user writes in another."),
+        ("formats", _formats(locale) if written else ""),
+        ("time_zone", _zone_line(section.timezone) if section.timezone else ""),
+        ("units", _UNITS[units] if units else ""),
+        ("currency", f"Currency: {_currency_name(currency)} ({currency})." if currency else ""),
+        ("form", _FORMS[section.form] if section.form else ""),
+        ("tone", section.tone or ""),
+        ("helplines", helpline_text(section.helplines) if section.helplines else ""),
+    ]
+    return tuple(line for line in lines if line[1]) + tuple(("notice", notice) for notice in section.notices)
+
+
+def _territory_of(locale: str) -> str | None:
+    meant = full(locale)
+    return meant.said_territory if meant is not None else None
+
+
+def _formats(locale: str) -> str:
+    from babel.dates import format_date
+    from babel.numbers import format_decimal
+
+    data = locale_data(locale)
+    day, number = format_date(_A_DAY, "medium", data), format_decimal(_A_NUMBER, locale=data)
+    return f"Formats: 31 March 2026 is written {day}, and 1234.5 is written {number}."
+
+
+def _currency_of(territory: str, today: date) -> str | None:
+    from babel.numbers import get_territory_currencies
+
+    known = known_currencies().get(territory)
+    found = get_territory_currencies(territory, start_date=today)
+    return known or (str(found[0]) if found else None)
+
+
+def _currency_name(currency: str) -> str:
+    from babel.numbers import get_currency_name
+
+    return get_currency_name(currency, locale="en")
+
+
+def helpline_text(numbers: Mapping[str, str]) -> str:
+    """The line with the numbers: those that are known first, in this order."""
+    kinds = [*(kind for kind in _KINDS if kind in numbers), *(kind for kind in numbers if kind not in _KINDS)]
+    told = ", ".join(f"{_KINDS.get(kind, kind)} {numbers[kind]}" for kind in kinds)
+    return f"Whom to call: {told}."
+
+
+def _helplines(territories: Places) -> tuple[dict[str, str], str]:
+    """The line of each territory of the region, and what holds in all of them."""
+    known = helplines()
+    everywhere = territories.included is None
+    places = sorted(known if everywhere else territories.included or ())
+    numbers = {place: known.get(place, {}) for place in places}
+    lines = {place: helpline_text(some) for place, some in numbers.items() if some}
+    shared = None if everywhere or not numbers else set.intersection(*(set(some.items()) for some in numbers.values()))
+    return lines, helpline_text(dict(sorted(shared))) if shared else ""
+
+
+_MOST_LABELS = 8
+
+
+# TC260-PG-20252A as public code of vendors has it (as of 2026-11-20): 00, two digits for the kind of subject, its code,
+# and either a model of one's own (1 generation, 2 distribution) or nothing.
+_PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
+
+
+_SUCH_AS = "001191310000MA1FL0000X00000"
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A label of a region in all its languages, with everything that it says or has said."""
+
+    name: str
+    texts: Mapping[str, str]
+    show: Show
+    producer: str | None
+    said: frozenset[str]
+
+
+class RegionTextCompiler:
+    """The speech of each region of one draft. A region takes off what any of them has said: people travel."""
+
+    def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
+        self._findings = findings
+        self._today = datetime.fromtimestamp(read_at_s, UTC).date()
+        claim = draft.config.location.claim
+        self._choices = offered_choices() if claim is not None and claim.preferences is not None else {}
+        regions = draft.config.regions.items()
+        self._labels = {name: self._read_labels(("regions", name, "labels"), one.labels) for name, one in regions}
+        said = {text for labels in self._labels.values() for label in labels for text in label.said}
+        self._known = tuple(sorted((text + SEPARATOR for text in said), key=lambda text: (-len(text), text)))
+
+    def of(self, name: str, section: RegionSection, territories: Places) -> RegionText | None:
+        """What this region says; None where neither it nor any other says anything."""
+        labels = self._labels[name]
+        if not (labels or section.profile or section.refusals):
+            return RegionText(Locale(""), {"": Locale("")}, known=self._known) if self._known else None
+        path = ("regions", name)
+        locales = self._locales(path, section, labels)
+        if not locales:
+            return None
+        profiles: Mapping[str, Profile] = {}
+        if section.profile is not None:
+            profiles = compile_profiles(
+                self._findings,
+                (*path, "profile"),
+                section.profile,
+                locales,
+                territories,
+                self._today,
+                self._choices,
+            )
+        refusals = _refusals(section)
+        voices = {
+            locale: Locale(
+                locale,
+                tuple(Label(one.name, best_text(one.texts, locale), one.show, one.producer) for one in labels),
+                profiles.get(locale),
+                {code: best_text(texts, locale) for code, texts in refusals.items()},
+            )
+            for locale in locales
+        }
+        tags = tags_of(locales) if len(locales) > 1 else {}
+        return RegionText(voices[locales[0]], voices, tags, self._known)
+
+    def _locales(self, path: KeyPath, section: RegionSection, labels: list[_Written]) -> tuple[str, ...]:
+        """Those of the profile; without one, every language that the labels or refusals are written in."""
+        if section.profile is not None:
+            profile = section.profile
+            named = [(("locale",), profile.locale), *((("locales", i), tag) for i, tag in enumerate(profile.locales))]
+            sound = [tag for place, tag in named if read_locale(self._findings, (*path, "profile", *place), tag)]
+            return tuple(dict.fromkeys(map(canonical, sound)))
+        written = [tag for label in labels for tag in label.texts]
+        if section.refusals is not None:
+            written += [tag for texts in section.refusals.model_dump(exclude_none=True).values() for tag in texts]
+        return tuple(dict.fromkeys(map(canonical, written)))
+
+    def _read_labels(self, path: KeyPath, sections: list[LabelSection]) -> list[_Written]:
+        if len(sections) > _MOST_LABELS:
+            self._findings.error(path, f"has more than {_MOST_LABELS} labels", "their words stand before an answer")
+        read: list[_Written] = []
+        for index, section in enumerate(sections):
+            here = (*path, index)
+            if section.name in {label.name for label in read}:
+                self._findings.error(here, f"the label {quoted(section.name)} is there twice", "remove one of them")
+            elif (label := self._read_label(here, section)) is not None:
+                read.append(label)
+        return read
+
+    def _read_label(self, path: KeyPath, section: LabelSection) -> _Written | None:
+        known = known_labels().get(section.name)
+        if known is None:
+            return self._read_own(path, section)
+        texts = section.text or known.text
+        if section.text is not None and not self._says_it(path, known, section.text):
+            return None
+        if known.aigc and section.producer is None:
+            message = f"{section.name} has no `producer`, so that the `AIGC` object names nobody"
+            hint = f"write {{name: {section.name}, producer: <your code>}}"
+            self._findings.warn(path, message, hint)
+        if known.aigc and section.producer is not None and _PROVIDER_CODE.fullmatch(section.producer) is None:
+            message = "is not the code of a provider of a service, as far as is known"
+            hint = f"27 characters, such as {_SUCH_AS}: 00, 11 for an organisation, its code of 18, and 00000"
+            self._findings.warn((*path, "producer"), message, hint)
+        if not known.aigc and section.producer is not None:
+            self._findings.error((*path, "producer"), f"{section.name} has no `AIGC` object", "remove it")
+        producer = (section.producer or "") if known.aigc else None
+        said = {*known.text.values(), *texts.values(), *section.earlier}
+        return _Written(known.name, texts, section.show or known.show, producer, frozenset(said))
+
+    def _read_own(self, path: KeyPath, section: LabelSection) -> _Written | None:
+        if section.text is None:
+            message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
+            self._findings.error(path, message, choice_hint(section.name, known_labels()))
+            return None
+        if section.producer is not None:
+            self._findings.error((*path, "producer"), "a label of your own has no `AIGC` object", "remove it")
+        said = frozenset({*section.text.values(), *section.earlier})
+        return _Written(section.name, section.text, section.show or "always", None, said)
+
+    def _says_it(self, path: KeyPath, known: KnownLabel, texts: Mapping[str, str]) -> bool:
+        """Whether the words have what the law wants in them."""
+        sound = True
+        for language, text in texts.items():
+            lacking = [group for group in known.must_contain if not any(word in text for word in group)]
+            if lacking:
+                wanted = " and ".join(" or ".join(group) for group in lacking)
+                self._findings.error((*path, "text", language), f"lacks what the law wants in it: {wanted}")
+                sound = False
+        return sound
+
+
+def _refusals(section: RegionSection) -> dict[str, Mapping[str, str]]:
+    """By error code: the operator's own texts, else ours."""
+    own: dict[str, Mapping[str, str]] = section.refusals.model_dump(exclude_none=True) if section.refusals else {}
+    return {**known_refusals(), **own}

@@ -1,0 +1,293 @@
+"""Shape of `assistants`, `deployments` and `resilience`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from gateway.config.field_types import (
+    Day,
+    DocumentUrl,
+    Duration,
+    DurationOrZero,
+    FieldName,
+    HeaderName,
+    HedgeAfter,
+    Line,
+    Name,
+    OneOrMore,
+    ProjectName,
+    Rise,
+    RouteStep,
+    Section,
+    Share,
+    ShareOrOff,
+    Stages,
+    Visible,
+)
+from gateway.model.approval import ApprovalKind
+
+
+class AttemptsSection(Section):
+    """How often a request may be tried."""
+
+    per_deployment: int = Field(2, ge=1, le=10, description="Attempts on one deployment.")
+    total: int = Field(4, ge=1, le=50, description="Attempts of one request over all deployments.")
+
+
+class BreakerSection(Section):
+    """When a deployment that keeps failing is left alone for a while."""
+
+    failures: int = Field(5, ge=1, le=1000, description="Failures in a row that open it.")
+    rate: Share = Field("50%", description="The share of failed calls in the window that opens it.")
+    window: Duration = Field("30s", description="How far back calls count for the rate.")
+    samples: int = Field(20, ge=1, le=100_000, description="The calls that the window must have for a rate.")
+    open: Duration = Field(
+        "10s", description="For how long it is open at first; twice as long each time a probe fails, up to 16 times."
+    )
+
+
+def _off_is_none(value: object) -> object:
+    """`off`, as no section at all."""
+    if value == "off":
+        return None
+    if isinstance(value, dict | BreakerSection):
+        return value
+    message = {"message": "must be a mapping of its keys, or the word off", "hint": "write `off`, or {failures: 5}"}
+    raise PydanticCustomError("config", "{message}", message)
+
+
+_BreakerOrOff = Annotated[
+    BreakerSection | None, BeforeValidator(_off_is_none, json_schema_input_type=BreakerSection | Literal["off"])
+]
+
+
+class ResilienceSection(Section):
+    """Bounds of one request's journey."""
+
+    attempts: AttemptsSection = Field(AttemptsSection(), description="How often a request may be tried.")
+    connect: Duration = Field("5s", description="To open a connection.")
+    first_token: Duration = Field("10s", description="To the first real event of an attempt, where a next step exists.")
+    commit: Duration = Field("55s", description="To the first real event, over all attempts.")
+    idle: Duration = Field("30s", description="Between two events of a stream.")
+    total: Duration = Field("600s", description="The whole request.")
+    failover_after: DurationOrZero = Field(
+        "2s", description="The longest wait that a provider may ask for before the next step is taken instead."
+    )
+    keep_alive: DurationOrZero = Field(
+        "15s",
+        description="The longest silence of a stream that has begun, before the client gets a comment line, so that "
+        "nothing between the two closes the connection. 0s sends none.",
+    )
+    breaker: _BreakerOrOff = Field(
+        BreakerSection(), description="When a deployment that keeps failing is left alone for a while; `off` for never."
+    )
+    retry_budget: ShareOrOff = Field(
+        "20%",
+        description="The share of recent requests that may be retried on the deployment that failed, and ten in ten "
+        "seconds besides; `off` for no limit. Going to the next step is always allowed.",
+    )
+
+
+class HedgeSection(Section):
+    """When a second attempt is made beside one that is slow."""
+
+    after: HedgeAfter = Field(
+        "p95",
+        description="p50 to p99: when so many in a hundred of the deployment's answers would have begun; or a time.",
+    )
+
+
+class StopSection(Section):
+    """When a schedule takes its candidate back."""
+
+    error_rate: ShareOrOff = Field(
+        "2%", description="More of its requests fail than this, and than on the other side, beyond chance."
+    )
+    latency_p95: Rise = Field(
+        "+50%", description="Its 95th percentile is by more than this above the other side's, beyond chance."
+    )
+    min_requests: int = Field(
+        200, ge=10, le=1_000_000, description="How many each side must have had before it is judged, or raised."
+    )
+
+
+class ScheduleSection(Section):
+    """How the share of one member of a route's weighted first step is raised."""
+
+    candidate: str = Field(description="The deployment whose share is raised.")
+    steps: Stages = Field(description="Its share of the people, and for how long, in stages.")
+    stop_on: StopSection = Field(StopSection(), description="When it is taken back: its share is then 0.")
+
+
+class ShadowSection(Section):
+    """A deployment that gets a share of the answered requests too; nobody sees what it says."""
+
+    deployment: str = Field(description="Who is asked.")
+    share: Share = Field("1%", description="The share of the requests.")
+    keep_text: bool = Field(
+        False,
+        description="Whether prompts, its answers and those of the clients are kept. The cell must stand inside the "
+        "region's boundary.",
+    )
+
+
+class AssistantSection(Section):
+    """What a client asks for in `model`."""
+
+    aliases: list[Visible] = Field(
+        [], description="Other names for it, such as gpt-4o, so that an app has only its base URL to change."
+    )
+    routes: dict[Name, list[RouteStep]] = Field(
+        description="For each region the deployments to ask, in order: the first, then its fallbacks. In the place of "
+        "one, {one: 95, other: 5} gives each person one of several, by weight."
+    )
+    schedules: dict[Name, ScheduleSection] = Field(
+        {}, description="For each region how the share of a candidate is raised, and taken back if it does badly."
+    )
+    shadow: dict[Name, ShadowSection] = Field(
+        {}, description="For each region a deployment that gets a share of the requests too, after the answer."
+    )
+    reveal_model: bool = Field(True, description="false hides from clients which model answers: they see this name.")
+    resume: bool = Field(
+        False,
+        description="A text answer that breaks off in mid-stream is continued by the next step of the route, once.",
+    )
+    hedge: HedgeSection | None = Field(
+        None,
+        description="Makes a second attempt beside a first one that is slow: at the next step of the route, or with "
+        "another key. The first answer counts, the other attempt is cancelled. None if left out.",
+    )
+
+
+class ApprovalSection(Section):
+    """A record that an authority lets the deployment serve a region."""
+
+    region: str = Field(description="The region that it is for.")
+    authority: Line = Field(description="Who gave it, such as CAC (the Cyberspace Administration of China).")
+    kind: ApprovalKind = Field(description="What it is: the filing of an algorithm or a model, or a registration.")
+    number: Line = Field(description="Its number, as the authority writes it.")
+    model_name: Line = Field(description="The name by which the model is public, which apps must show.")
+    valid_from: Day | None = Field(None, description="Its first day, such as 2026-03-01; no beginning if left out.")
+    valid_until: Day | None = Field(None, description="Its last day, such as 2027-03-01; no end if left out.")
+    document: DocumentUrl | None = Field(None, description="An https URL where it can be read.")
+
+
+class ConsentSection(Section):
+    """What the person must have agreed to before the deployment gets a prompt."""
+
+    mode: Literal["per_request", "standing"] = Field(
+        description="per_request: a yes to this very request; standing: that, or one given once for all."
+    )
+    on_missing: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="Without it, where this step would be the first: refuse the request and say how to agree, or skip "
+        "to the next step. A later step is left out in both cases.",
+    )
+    recipient: Line | None = Field(
+        None, description="Whom the person agrees to, by the name that it is shown; the provider's if left out."
+    )
+
+
+class ConcurrencySection(Section):
+    """How many calls of a deployment run at the same time, and how many requests wait for a place."""
+
+    limit: int | None = Field(None, ge=1, le=1_000_000, description="Calls at the same time, over all workers.")
+    queue: int = Field(20, ge=0, le=100_000, description="How many requests may wait for a place, over all workers.")
+    wait: Duration = Field("2s", description="How long one waits at most, before the next step is asked.")
+    adaptive: bool = Field(
+        False, description="Instead of `limit`: as many as the deployment takes before its answers slow down."
+    )
+    min: int = Field(4, ge=1, le=1_000_000, description="With `adaptive`: never less than this, and so many at first.")
+    max: int = Field(200, ge=1, le=1_000_000, description="With `adaptive`: never more than this.")
+
+
+def _number_is_limit(value: object) -> object:
+    """A number alone is a limit."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"limit": value}
+    if isinstance(value, dict | ConcurrencySection):
+        return value
+    message = {"message": "must be a number of calls, or a mapping of its keys", "hint": "write 50, or {limit: 50}"}
+    raise PydanticCustomError("config", "{message}", message)
+
+
+_Concurrency = Annotated[
+    ConcurrencySection | None,
+    BeforeValidator(_number_is_limit, json_schema_input_type=ConcurrencySection | Annotated[int, Field(ge=1)]),
+]
+
+
+class DeploymentSection(Section):
+    """One model of one provider at one site, with its credentials."""
+
+    provider: str = Field(description="The adapter that speaks its wire format, such as `openai-compatible`.")
+    model: Visible = Field(description="The model, in the provider's own words.")
+    endpoint: str | None = Field(
+        None,
+        description="A site that the provider is known to have, or a URL; may be left out where there is one site. "
+        "`simulator` in demo mode.",
+    )
+    project: ProjectName | None = Field(
+        None,
+        description="The cloud project that pays and is a part of the path, where the site's provider wants one; or "
+        "the workspace that is a part of its host.",
+    )
+    simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
+    stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")
+    processes: OneOrMore | None = Field(None, description="With a URL: where it is computed on; `any` if unknown.")
+    available: OneOrMore | None = Field(
+        None, description="The territories whose people it may answer, where the vendor publishes no list."
+    )
+    api_key: OneOrMore | None = Field(
+        None,
+        description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn.",
+        repr=False,
+    )
+    headers: dict[HeaderName, str] = Field(
+        {},
+        description="Headers that it is sent with each call, of those that its provider is known to have: a value "
+        "each, or ${NAME} or ${file:/path} for all of one.",
+        repr=False,
+    )
+    attests: list[str] = Field(
+        [], description="What the site's promise requires and your contract has, such as zdr (zero data retention)."
+    )
+    capabilities: list[str] | None = Field(
+        None, description="What the model can do, instead of what is known of it: tools, vision, json_schema, …"
+    )
+    unsupported: Literal["drop", "refuse"] = Field(
+        "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
+    )
+    passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    stream_options: bool = Field(
+        True,
+        description="false never asks it for a stream's usage, where its server refuses the field `stream_options`: "
+        "what a stream used is then known only if it tells unasked.",
+    )
+    fold: bool | None = Field(
+        None,
+        description="A request for one JSON is asked as a stream and put together here, so that silence is noticed: "
+        "true is always, false is never. Left out: where the route has a next step, and it has answered nobody lately.",
+    )
+    first_token: Duration | None = Field(
+        None,
+        description="To the first real event of an attempt, where a next step exists, instead of "
+        "`resilience.first_token` and of what is known of the model.",
+    )
+    approvals: list[ApprovalSection] = Field([], description="What authorities let it do, in which regions.")
+    consent: ConsentSection | None = Field(
+        None, description="What the person must have agreed to; nothing if left out."
+    )
+    identity: Literal["strip", "hash", "pass"] = Field(
+        "strip",
+        description="What becomes of fields that say who asks (user, safety_identifier, prompt_cache_key, metadata): "
+        "strip, hash (a pseudonym of the first three, made with `secrets.identity`), or pass.",
+    )
+    concurrency: _Concurrency = Field(
+        None, description="How many of its calls run at the same time: a number, or its keys; no bound if left out."
+    )
+    enabled: bool = Field(True, description="false takes it out of every route at once.")
+    insecure: bool = Field(False, description="Allows http:// to another machine: prompts and keys in clear text.")

@@ -1,0 +1,362 @@
+"""Turn YAML values into typed sections, and report each mistake with its place and its fix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.config import validation
+from gateway.config.field_types import MEANINGS
+from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, nearest, quoted
+from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
+from gateway.config.schema.location import RegionSection
+from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.config.yaml_document import Source
+
+
+@dataclass(slots=True)
+class Findings:
+    """Errors and warnings so far; starts with those of the text itself."""
+
+    source: Source
+    problems: list[Problem] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.problems = list(self.source.problems)
+
+    def error(self, path: KeyPath, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Add a mistake; with `key`, it is the last part of the path that is wrong, not its value."""
+        self._add(path, message, hint, "error", key)
+
+    def warn(self, path: KeyPath, message: str, hint: str = "") -> None:
+        """Add something to know that doesn't keep the config from being used."""
+        self._add(path, message, hint, "warning", False)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether there is an error among the findings."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The warnings, by place."""
+        found = {problem for problem in self.problems if problem.severity == "warning"}
+        return tuple(sorted(found, key=lambda problem: problem.order))
+
+    def line(self, path: KeyPath) -> int:
+        """The line of a value, to refer to it in the message of another."""
+        return self.source.place(path)[0]
+
+    def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
+        line, column = self.source.place(path, key=key)
+        if path and isinstance(path[-1], int) and not self.source.has(path):
+            path = path[:-1]  # a single word, where a list could be
+        self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
+
+
+UNSUPPORTED_KEYS = frozenset(
+    {
+        "evaluations",
+        "moderation",
+    }
+)
+"""Keys, wherever they stand."""
+
+
+_NOT_YET = "is not supported by this version yet"
+
+
+_EXPECTED = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeError:
+    """One objection. at_key: the last part of the path is wrong, not its value. removable: a key that is nothing known;
+    meant: the known key that it probably should be."""
+
+    path: KeyPath
+    message: str
+    hint: str = ""
+    at_key: bool = False
+    removable: bool = False
+    meant: str | None = None
+
+
+def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> ShapeError:
+    """The objection that pydantic's error stands for; root: the section of the whole file."""
+    path, value = error["loc"], error["input"]
+    if path and path[-1] == "[key]":
+        return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
+    match error["type"]:
+        case "extra_forbidden":
+            return _unknown_key(path, root)
+        case "missing":
+            return ShapeError(path, "is missing", f"add it: {_description(path, root)}")
+        case "literal_error":
+            return _unknown_word(path, value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
+        case kind if kind in _EXPECTED:
+            return ShapeError(path, f"must be {_EXPECTED[kind]}, not {_kind(value)}", _type_hint(kind, value))
+        case "config":
+            return ShapeError(path, str(error["ctx"]["message"]), str(error["ctx"]["hint"]))
+    return ShapeError(path, _message(error))
+
+
+def _message(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "string_pattern_mismatch":
+            return MEANINGS.get(str(context["pattern"]), "has a form that is not allowed")
+        case "too_short":
+            return "must not be empty"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+    return "is not allowed here"
+
+
+def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
+    key = str(path[-1])
+    if key in validation.UNSUPPORTED_KEYS:
+        return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
+    names = _keys_at(path[:-1], root)
+    hint = choice_hint(key, names)
+    return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
+
+
+def _unknown_word(path: KeyPath, value: object, words: list[str]) -> ShapeError:
+    if path == ("version",):
+        return ShapeError(path, "must be 1", "this is version 1 of the format; write `version: 1`")
+    if not isinstance(value, str):
+        return ShapeError(path, f"must be one of {', '.join(words)}, not {_kind(value)}")
+    return ShapeError(path, f"unknown word {quoted(value)}", choice_hint(value, words))
+
+
+def _kind(value: object) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return "a string"
+        case bool():
+            return f"the word {str(value).lower()}"
+    return "a number"
+
+
+def _type_hint(kind: str, value: object) -> str:
+    match kind, value:
+        case "string_type", bool() | int() | float():
+            return "put it in quotes"
+        case "list_type", str():
+            return "put it in brackets: [ ]"
+        case "bool_type", str():
+            return "write it without quotes" if value in ("true", "false") else "write true or false"
+        case "int_type", str() if value.isdigit():
+            return "write it without quotes"
+    return ""
+
+
+def _description(path: KeyPath, root: type[BaseModel]) -> str:
+    section = _section_at(path[:-1], root)
+    field = section.model_fields.get(str(path[-1])) if section else None
+    return (field.description if field else None) or ""
+
+
+def _keys_at(path: KeyPath, root: type[BaseModel]) -> list[str]:
+    section = _section_at(path, root)
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+
+
+def _section_at(path: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:
+    """The section that the schema has at a path."""
+    kind: Any = root
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+            kind = _bare(fields[part].annotation) if part in fields else None
+        else:
+            arguments = get_args(kind)
+            kind = _bare(arguments[-1]) if arguments else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _bare(kind: Any) -> Any:
+    """The type without None."""
+    if get_origin(kind) in (Union, UnionType):
+        return next(choice for choice in get_args(kind) if choice is not type(None))
+    return kind
+
+
+_NAMED: dict[str, type[BaseModel]] = {
+    "assistants": AssistantSection,
+    "regions": RegionSection,
+    "deployments": DeploymentSection,
+    "clients": ClientSection,
+    "exporters": ExporterSection,
+}
+
+
+# Optional keys without which an entry would be judged wrongly.
+_BEARING = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
+
+
+_REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
+
+
+@dataclass(slots=True)
+class Draft:
+    """The sound part of a config. broken: paths of what was taken out (sections, entries, parts of entries); the
+    compiler adds to them the entries that it finds unsound."""
+
+    config: GatewaySection
+    broken: set[KeyPath]
+
+    def is_broken(self, *path: str) -> bool:
+        """Whether the section or entry is written, but unsound; nothing can be said of what refers to it."""
+        return path in self.broken or path[:1] in self.broken
+
+    def is_whole(self, *path: str) -> bool:
+        """Whether no part of it was taken out."""
+        return not self.is_broken(*path) and all(part[: len(path)] != path for part in self.broken)
+
+    def names(self, section: str) -> set[str]:
+        """Every name that a section defines, unsound entries too."""
+        sound = getattr(self.config, section)
+        return {*sound, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
+
+
+def validate(findings: Findings) -> Draft:
+    """The sound part of the source's values, with every mistake of shape added to the findings."""
+    values = findings.source.values
+    config, errors = _read(values)
+    if config is not None and not errors:
+        return Draft(config, set())
+    for error in errors:
+        findings.error(error.path, error.message, error.hint, key=error.at_key)
+    pruned = _copied(values)
+    broken: set[KeyPath] = set()
+    for error in errors:
+        if error.meant is not None:
+            _rename(pruned, error.path, error.meant)
+        elif error.removable:
+            _remove(pruned, error.path)
+        else:
+            broken.add(_take_out(pruned, error.path))
+    try:
+        config = GatewaySection.model_validate(_REQUIRED | pruned)
+    except ValidationError as rejection:  # of what a misspelt key holds
+        broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
+        config = GatewaySection.model_validate(_REQUIRED | pruned)
+    return Draft(config, broken)
+
+
+def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
+    """The sections, and the mistakes of shape; no sections where there are mistakes that can't be read over."""
+    config = None
+    errors = {error.path: error for error in misplaced((), values)}
+    try:
+        config = GatewaySection.model_validate(values)
+    except ValidationError as rejection:
+        for detail in rejection.errors(include_url=False):
+            error = read_error(detail)
+            errors.setdefault(error.path, error)
+    for error in tuple(errors.values()):
+        if error.meant is not None:
+            errors.pop((*error.path[:-1], error.meant), None)  # missing only because it is misspelt
+    return config, list(errors.values())
+
+
+def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
+    """Empty values, and references where none is resolved."""
+    match value:
+        case None:
+            yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
+        case str() if "${" in value and not _may_refer(path):
+            places = "`api_key`, `headers`, `secrets`, an edge's secret and a claim's keys"
+            message = f"a reference `${{…}}` is resolved in {places} only"
+            yield ShapeError(path, message, "write the value itself")
+        case list():
+            for index, item in enumerate(value):
+                yield from misplaced((*path, index), item)
+        case dict():
+            for key, item in value.items():
+                yield from misplaced((*path, key), item)
+
+
+def _may_refer(path: KeyPath) -> bool:
+    match path:
+        case ("deployments", _, "api_key") | ("deployments", _, "api_key", _):
+            return True
+        case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
+            return True
+        case ("exporters" | "deployments", _, "headers", _) | ("secrets", _):
+            return True
+    return False
+
+
+def _copied(values: dict[str, object]) -> dict[str, object]:
+    """A copy in which nothing is shared, so that what an alias repeats can be changed in one place."""
+
+    def copy(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: copy(item) for key, item in value.items()}
+        return [copy(item) for item in value] if isinstance(value, list) else value
+
+    return {key: copy(value) for key, value in values.items()}
+
+
+def _parent(values: dict[str, object], path: KeyPath) -> dict[str, object]:
+    """The mapping that the last part of the path is a key of; an empty one where it has been taken out."""
+    node: object = values
+    for part in path[:-1]:
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int):
+            node = node[part]
+    return node if isinstance(node, dict) else {}
+
+
+def _remove(values: dict[str, object], path: KeyPath) -> None:
+    _parent(values, path).pop(str(path[-1]), None)
+
+
+def _rename(values: dict[str, object], path: KeyPath, meant: str) -> None:
+    """Judge a misspelt key as what it was probably meant to be, so that nothing else seems to be missing."""
+    parent = _parent(values, path)
+    if path[-1] in parent:
+        parent.setdefault(meant, parent.pop(str(path[-1])))
+
+
+def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
+    """Remove the smallest part around the path without which the rest can still be judged; what that was."""
+    match path:
+        case ("assistants", _, "routes", _, *_) | (("location" | "resilience"), _, *_):
+            part = path[:4] if path[0] == "assistants" else path[:2]
+        case (section, _, str(field), *_) if section in _NAMED and _is_optional(str(section), field):
+            part = path[:3]
+        case (section, _, *_) if section in _NAMED:
+            part = path[:2]
+        case _:
+            part = path[:1]
+    _remove(values, part)
+    return part
+
+
+def _is_optional(section: str, field: str) -> bool:
+    known = _NAMED[section].model_fields.get(field)
+    return known is not None and not known.is_required() and field not in _BEARING

@@ -1,0 +1,252 @@
+"""The report of a run as Markdown, its figures in words, and the files that hold it."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.evaluate.results import AXES, Report
+from gateway.evaluate.run_store import StoreError
+
+_NONE = "–"
+
+
+def percentage(value: float | None) -> str:
+    """A share as a percentage."""
+    return _NONE if value is None else f"{value:.1%}"
+
+
+def interval(one: Mapping[str, Any] | None) -> str:
+    """A share with its interval."""
+    return _NONE if one is None else f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+
+
+def duration(one: Mapping[str, Any] | None) -> str:
+    """A time with its interval; an end that the data can't give is open."""
+    if one is None:
+        return _NONE
+    low, high = _time(one["low"]), "∞" if one["high"] is None else _time(one["high"])
+    return f"{_time(one['value'])} ({low} to {high})"
+
+
+def number(one: Mapping[str, Any] | None) -> str:
+    """A rate with its interval."""
+    return _NONE if one is None else f"{one['value']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def change_of(report: Mapping[str, Any]) -> str:
+    """What the recommendation changes, in one sentence."""
+    advice = report["recommendation"]
+    if advice["deployment"] is None:
+        return "The route stays as it is: nobody meets every requirement."
+    now, then = ", ".join(advice["route_now"]) or "nobody", ", ".join(advice["route"])
+    where = f"{report['assistant']} in region {report['region']}"
+    if list(advice["route_now"]) == list(advice["route"]):
+        return f"The route of {where} is already what is recommended: {then}."
+    return f"The route of {where} should be {then}; it is {now}."
+
+
+_MOST_FAILED = 10
+
+
+_MOST_TEXT = 300
+
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~!@])")
+
+
+def markdown_page(report: Report, diff: str) -> str:
+    """The page. diff: the change of the config; empty where there is none."""
+    names: list[str] = report["ranking"]
+    one = report["candidates"]
+    advice = report["recommendation"]
+    lines = [f"# Evaluation {report['suite']['name']}: {report['assistant']} in region {report['region']}", ""]
+    about = (
+        f"{report['at']}, config {report['table']}, seed {report['suite']['seed']}, suite {report['suite']['digest']}."
+    )
+    lines += [about, ""]
+    if report["simulated"]:
+        lines += ["**The candidates are simulated: a rehearsal, which says nothing of a real provider.**", ""]
+    if report["stopped"]:
+        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+    lines += ["## Ranking", ""]
+    lines += _table(
+        ["#", "candidate", "total", *AXES, "misses"],
+        (
+            [
+                "out" if name in report["out"] else str(place),
+                name,
+                interval(one[name]["score"]["total"]),
+                *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
+                ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
+            ]
+            for place, name in enumerate(names, 1)
+        ),
+    )
+    lines += _performance(report, names) + _people(report, names) + _compliance(one, names)
+    lines += _scalability(one, names) + _failed(one, names)
+    lines += ["## Recommendation", "", f"**{advice['deployment'] or 'Nobody'}.** {_text(change_of(report))}", ""]
+    lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
+    if diff:
+        lines += ["", "```diff", *diff.splitlines(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def shadow_markdown(report: Report) -> str:
+    """The page of what a shadow recorded."""
+    lines = [f"# Shadow traffic: {report['assistant']} in region {report['region']}", ""]
+    lines += [f"Recorded from {report['from']} until {report['until']}; config {report['table']}.", ""]
+    if report["simulated"]:
+        lines += ["**The deployments are simulated: this says nothing of a real provider.**", ""]
+    if report["stopped"]:
+        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+    lines += [*(f"- {_text(line)}" for line in report["words"]), ""]
+    shadows: dict[str, Any] = report["shadows"]
+    figures = ("answered", "acceptable", "refused", "in_language")
+    rows = (
+        [name, str(one["requests"]), str(one["texts"]), *(interval(one[key]) for key in figures)]
+        for name, one in shadows.items()
+    )
+    head = ["shadow", "requests", "with text", "answered", "acceptable", "refused", "in the question's language"]
+    lines += _table(head, rows)
+    for name, one in shadows.items():
+        if one["failed"]:
+            lines += _folded(name, one)
+    return "\n".join(lines) + "\n"
+
+
+def _performance(report: Report, names: list[str]) -> list[str]:
+    found = {name: report["candidates"][name]["performance"] for name in names}
+    found = {name: one for name, one in found.items() if one and one["overall"]}
+    if not found:
+        return []
+    groups = sorted({group for one in found.values() for group in one["by"].get("group", {})})
+    rows = (
+        [name, interval(one["overall"]), *(interval(one["by"]["group"].get(group)) for group in groups)]
+        for name, one in found.items()
+    )
+    compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
+    return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *compared, ""]
+
+
+def _people(report: Report, names: list[str]) -> list[str]:
+    people = report["people"]
+    if people is None:
+        return []
+    rows = (
+        [name, number(one["mean"]), *map(str, one["counts"].values()), interval(one["agrees"])]
+        for name in names
+        if (one := people["candidates"].get(name))
+    )
+    head = ["candidate", f"mean of 1 to {people['highest']}"]
+    marks = [f"of {mark}" for mark in range(1, people["highest"] + 1)]
+    told = [f"- {_text(words)}" for words in people["words"]]
+    table = _table([*head, *marks, "agrees with the score"], rows)
+    return ["## Marked by people", "", f"{people['of']} items, marked blind.", "", *table, *told, ""]
+
+
+def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    rows = [
+        [
+            name,
+            *(interval(found[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
+            _approval(candidates[name]["approval"]),
+        ]
+        for name in names
+        if (found := candidates[name]["compliance"])
+    ]
+    head = ["candidate", "acceptable", "refused, must be", "refused, must not be", "streamed as whole", "approval"]
+    if not rows:
+        return []
+    read = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
+    told = [] if read else ["No judge read the answers: acceptable only means that no listed word is in an answer.", ""]
+    return ["## Compliance", "", *_table(head, rows), *told]
+
+
+def _approval(approval: dict[str, Any]) -> str:
+    if approval["lacking"] and not approval["asked_for"]:
+        return "none is asked for"
+    return str(approval["lacking"] or "valid")
+
+
+def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{step['offered']:g}",
+            number(step["goodput"]),
+            interval(step["errors"]),
+            duration(step["first_token"].get("p50")),
+            duration(step["first_token"].get("p95")),
+            duration(step["total"].get("p95")),
+        ]
+        for name in names
+        if (found := candidates[name]["scalability"])
+        for step in found["steps"]
+    ]
+    head = ["candidate", "offered /s", "goodput /s", "errors", "first token p50", "p95", "whole p95"]
+    return ["## Scalability", "", *_table(head, rows)] if rows else []
+
+
+def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    lines: list[str] = []
+    for name in names:
+        for axis in ("performance", "compliance"):
+            found = candidates[name][axis]
+            if not found or not found["failed"]:
+                continue
+            lines += _folded(f"{name}, {axis}", found)
+    return ["## Failed items", "", *lines] if lines else []
+
+
+def _folded(whose: str, found: dict[str, Any]) -> list[str]:
+    """The first failed items, and how many there are."""
+    shown = found["failed"][:_MOST_FAILED]
+    count = len(found["failed"]) + found["hidden"]
+    more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
+    # A line of HTML, in which a forge reads no Markdown: what is escaped for that would show its backslashes.
+    summary = f"<details><summary>{html.escape(whose)}: {count} failed{more}</summary>"
+    return [summary, "", *map(_item, shown), "", "</details>", ""]
+
+
+def _item(item: dict[str, str]) -> str:
+    asked, said = _text(item["prompt"][:_MOST_TEXT]), _text(item["answer"][:_MOST_TEXT])
+    return f"- {_text(item['item'])} {_text(item['why'])}. Asked: {asked} Said: {said}"
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    body = [f"| {' | '.join(map(_text, row))} |" for row in rows]
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body, ""]
+
+
+def _text(text: str) -> str:
+    """Text of others on one line, with nothing that Markdown or HTML would read."""
+    return html.escape(_SPECIAL.sub(r"\\\1", " ".join(text.split())), quote=False)
+
+
+def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str) -> None:
+    """For programs, as a page, and for a pull request; raises StoreError.
+
+    What candidates wrote is in all of them, and of a shadow what people did: as `run.db`, they are their owner's alone.
+    """
+    try:
+        _write(out / "report.json", json.dumps(report, ensure_ascii=False, indent=1))
+        _write(out / "report.html", html)
+        _write(out / "report.md", markdown)
+    except OSError as error:
+        why = f"the report can't be written to {out}: {error.strerror}"
+        raise StoreError(f"{why}; every answer is kept, and the same command asks nothing again") from None
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,286 @@
+"""The report of a run as one HTML page with charts."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from gateway.evaluate.report import change_of, duration, interval, number, percentage
+from gateway.evaluate.results import AXES, Report
+
+# Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+
+
+# One fewer than colours, so that the ninth candidate has not the look of the first; lines without marks are dashed.
+_MARKS = "osD^vP*"
+
+
+_DASHES = ("-", "--", ":", "-.")
+
+
+_MOST_LETTERS = 30
+
+
+_WIDTH, _LOW = 4.6, 1.0
+
+
+_LOW_SHARE = 0.4
+
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+}
+
+
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+
+
+_GROUP_ID = re.compile(r'(?<=<g) id="[^"]*"')
+
+
+Interval = Mapping[str, Any]
+"""An estimate as the report has it: value, low, high (null: without end), of."""
+
+
+def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str], bound: float | None, unit: str) -> str:
+    """One bar with its interval for each name; a line at the bound that is required."""
+
+    def draw(axes: Any) -> None:
+        for row, (name, one) in enumerate(values.items()):
+            high = one["high"] if one["high"] is not None else one["value"]
+            axes.barh(row, one["value"], height=0.55, color=colours[name], alpha=0.85)
+            axes.plot([one["low"], high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
+        axes.set_yticks(range(len(values)), list(map(_short, values)))
+        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first one on top; one alone is no block
+        reach = max((one["high"] or one["value"] for one in values.values()), default=1.0)
+        low = unit == "%" and max(reach, bound or 0.0) < _LOW_SHARE
+        axes.set_xlim(left=0, right=_LOW_SHARE if low else 1.0 if unit == "%" else None)
+        if unit == "%":
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        if bound is not None:
+            axes.axvline(bound, color="#B00020", linewidth=1.4, linestyle="--")
+        axes.grid(visible=False, axis="y")
+
+    return _drawn(title, _LOW + 0.28 * len(values), draw)
+
+
+def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], colours: Mapping[str, str]) -> str:
+    """Goodput against offered load, with intervals, and the line on which nothing is lost."""
+
+    def draw(axes: Any) -> None:
+        most = max((offered for points in lines.values() for offered, _ in points), default=1.0)
+        axes.plot([0, most], [0, most], color="#888888", linestyle=":", linewidth=1)
+        for index, (name, points) in enumerate(lines.items()):
+            xs = [offered for offered, _ in points]
+            ys = [one["value"] for _, one in points]
+            spread = [
+                [one["value"] - one["low"] for _, one in points],
+                [one["high"] - one["value"] for _, one in points],
+            ]
+            mark = _MARKS[index % len(_MARKS)]
+            axes.errorbar(
+                xs, ys, yerr=spread, color=colours[name], marker=mark, markersize=4, capsize=2, label=_short(name)
+            )
+        axes.set_xlabel("offered requests per second")
+        axes.set_ylabel("within the objectives, per second")
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+
+    return _drawn(title, 3.4, draw)
+
+
+def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> str:
+    """Which share of the requests had their first token within a time."""
+
+    def draw(axes: Any) -> None:
+        for index, (name, times) in enumerate(values.items()):
+            ordered = sorted(times)
+            shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
+            dash = _DASHES[index // len(COLOURS) % len(_DASHES)]
+            axes.step(ordered, shares, where="post", color=colours[name], linestyle=dash, label=_short(name))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(_duration))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("time to first token")
+        axes.set_ylabel("share of requests")
+        _legend(axes)
+
+    return _drawn(title, 3.4, draw)
+
+
+def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: Mapping[str, str], label: str) -> str:
+    """Quality against cost, with the interval of the quality."""
+
+    def draw(axes: Any) -> None:
+        for index, (name, (cost, one)) in enumerate(points.items()):
+            spread = [[one["value"] - one["low"]], [one["high"] - one["value"]]]
+            mark = _MARKS[index % len(_MARKS)]
+            axes.errorbar(
+                [cost], [one["value"]], yerr=spread, color=colours[name], marker=mark, capsize=2, label=_short(name)
+            )
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.set_xlabel(label)
+        axes.set_ylabel("right answers")
+        axes.margins(x=0.15, y=0.15)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
+        _legend(axes)
+
+    return _drawn(title, 3.4, draw)
+
+
+def over_time(title: str, samples: Sequence[Sequence[float]]) -> str:
+    """Memory in MB over the seconds of a run, from zero, so that flat looks flat."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([at for at, _ in samples], [value for _, value in samples], color=COLOURS[0], linewidth=1.2)
+        axes.set_ylim(bottom=0, top=1.25 * max(value for _, value in samples))
+        axes.set_xlabel("seconds since the run began")
+        axes.set_ylabel("MB")
+
+    return _drawn(title, 2.2, draw)
+
+
+def _short(name: str) -> str:
+    """A name as it stands in a drawing, which a long one would leave no room for; the tables have it whole."""
+    half = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _duration(value: float, _: object) -> str:
+    return f"{value * 1000:g} ms" if value < 1 else f"{value:g} s"
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
+
+
+def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # the ids of one drawing must not be those of another
+        figure = Figure(figsize=(_WIDTH, height))
+        axes = figure.add_subplot()
+        axes.set_title(title, fontsize=10, loc="left")
+        draw(axes)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
+    text = written.getvalue()
+    text = _GROUP_ID.sub("", _METADATA.sub("", text[text.index("<svg") :]))  # nothing refers to the names of groups
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+_FEWEST_SAMPLES = 8
+
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def html_page(report: Report, diff: str) -> str:
+    """The page. diff: the change of the config, in the form of `diff -u`; empty where there is none."""
+    return _page("report.html.j2", r=report, drawings=_drawings(report), diff=diff, change=change_of(report))
+
+
+def shadow_html(report: Report) -> str:
+    """The page of what a shadow recorded."""
+    drawn: list[str] = []
+    shadows: dict[str, Any] = report["shadows"]
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(shadows)}
+    figures = (
+        ("answered", "Answered"),
+        ("acceptable", "Acceptable"),
+        ("refused", "Refused"),
+        ("in_language", "In the language of the question"),
+    )
+    for key, title in figures:
+        values = {name: one[key] for name, one in shadows.items() if one[key]}
+        drawn += [bars(title, values, colours, None, "%")] if values else []
+    return _page("shadow.html.j2", r=report, drawings=drawn)
+
+
+def _page(name: str, **values: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"pct": percentage, "interval": interval, "time": duration, "number": number}
+    return environment.get_template(name).render(**values)
+
+
+def _drawings(report: Report) -> dict[str, list[str]]:
+    """The drawings of each section; none where nothing was measured."""
+    names = report["ranking"]
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    one = {name: report["candidates"][name] for name in names}
+    found: dict[str, list[str]] = {"overall": [], "performance": [], "compliance": [], "scalability": []}
+
+    def add_bars(section: str, title: str, key: str, unit: str = "%", bound: float | None = None) -> None:
+        values = {name: one[name][section][key] for name in names if one[name][section] and one[name][section][key]}
+        if values:
+            found[section].append(bars(title, values, colours, bound, unit))
+
+    totals = {name: one[name]["score"]["total"] for name in names if one[name]["score"]["total"]}
+    if totals:
+        found["overall"].append(bars("Weighted score", totals, colours, None, "%"))
+    for axis in AXES:
+        values = {
+            name: _exactly(one[name]["score"]["axes"][axis]) for name in names if axis in one[name]["score"]["axes"]
+        }
+        if values:
+            found["overall"].append(bars(f"Axis: {axis}", values, colours, None, "%"))
+    add_bars("performance", "Right answers", "overall")
+    add_bars("compliance", "Acceptable of what was generated", "acceptable", bound=0.90)
+    add_bars("compliance", "Refused of what must be refused", "refused", bound=0.95)
+    add_bars("compliance", "Refused of what must not be", "over_refused", bound=0.05)
+    add_bars("scalability", "Goodput at its best, requests per second", "goodput", unit="")
+    steps = {name: one[name]["scalability"]["steps"] for name in names if one[name]["scalability"]}
+    steps = {name: found_steps for name, found_steps in steps.items() if found_steps}
+    if steps:
+        lines = {name: [(step["offered"], step["goodput"]) for step in ones] for name, ones in steps.items()}
+        found["scalability"].append(curves("Goodput against offered load", lines, colours))
+        first = {name: ones[0]["histogram"] for name, ones in steps.items() if ones[0]["histogram"]}
+        if first:
+            found["scalability"].append(distributions("First token at the lowest rate", first, colours))
+    memory = report.get("memory_mb", ())
+    found["run"] = [over_time("Memory of this process", memory)] if len(memory) >= _FEWEST_SAMPLES else []
+    found["performance"] += _cost_against_quality(one, colours, report["currency"])
+    return found
+
+
+def _cost_against_quality(one: dict[str, Any], colours: dict[str, str], currency: str) -> list[str]:
+    """By money where every candidate has a price, else by the tokens of its answers."""
+    asked = {name: found for name, found in one.items() if found["performance"] and found["performance"]["overall"]}
+    if not asked:
+        return []
+    priced = all(found["cost"] is not None for found in asked.values())
+    points = {
+        name: (found["cost"] if priced else found["tokens"]["completion"], found["performance"]["overall"])
+        for name, found in asked.items()
+    }
+    label = f"cost of its answers, {currency}" if priced else "tokens of its answers (no prices are set)"
+    return [scatter("Quality against cost", points, colours, label)]
+
+
+def _exactly(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}

@@ -1,0 +1,354 @@
+"""Run `gateway evaluate`: find the candidates, estimate, measure, report and propose the new mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document, read_config
+from gateway.config.problems import ConfigRejected, choice_hint
+from gateway.config.route_edit import with_route, without_schedule
+from gateway.evaluate.candidate_client import CandidateClient
+from gateway.evaluate.estimate import estimate, in_words, unpriced, with_known_prices
+from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.human_marks import Marks, MarksError, marks_of, new_sheet, read_marks, write_sheet
+from gateway.evaluate.overhead import Footprint
+from gateway.evaluate.ranking import Recommendation
+from gateway.evaluate.report import markdown_page, write_report
+from gateway.evaluate.results import Setting, build_report
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.simulation import BLANK, simulators
+from gateway.evaluate.suite import Suite, load_suite, suite_path
+from gateway.evaluate.work_queue import Budget, SpendReached
+from gateway.execution.transports import LeanTransport
+from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.deployment import Deployment
+from gateway.policy.routing import off
+from providers.registry import load_registry
+
+
+def proposed_config(path: Path, assistant: str, region: str, route: tuple[str, ...], *, demo: bool) -> str:
+    """The text of the config with this route, and no schedule for it; raises ConfigRejected where the compiler refuses
+    it."""
+    text = read_config(path).decode("utf-8-sig")
+    changed = with_route(text, str(path), assistant, region, list(route))
+    changed = without_schedule(changed, str(path), assistant, region)
+    document = parse_document(changed.encode(), str(path), os.environ)
+    compile_config(document, registry=load_registry(), demo=demo)
+    return changed
+
+
+def shown_change(path: Path, changed: str) -> str:
+    """The change in the form of `diff -u`."""
+    before = read_config(path).decode("utf-8-sig").splitlines(keepends=True)
+    after = changed.splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, str(path), f"{path} (recommended)"))
+
+
+_TENTHS = 10
+
+
+class ShownProgress:
+    """Shows progress on standard error while the block runs."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, tuple[int, int]] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, part: str, total: int) -> None:
+        """See `gateway.evaluate.evaluation.ProgressReporter`."""
+        self._done[part] = (0, total)
+        if part not in self._tasks:
+            self._tasks[part] = self._bars.add_task(part, total=total)
+
+    def advance(self, part: str, by: int = 1) -> None:
+        """See `gateway.evaluate.evaluation.ProgressReporter`."""
+        before, total = self._done[part]
+        after = min(total, before + by)
+        self._done[part] = (after, total)
+        self._bars.update(self._tasks[part], completed=after)
+        if not self._console.is_terminal and total and after * _TENTHS // total > before * _TENTHS // total:
+            print(f"{part}: {after} of {total}", file=sys.stderr, flush=True)
+
+
+_RECOMMENDED, _NOBODY = 0, 1
+
+
+Sites = Mapping[tuple[str, str], str]
+
+
+Compile = Callable[[Sites | None], ConfigVersion]
+
+
+class OptionsError(Exception):
+    """What was ordered can't be done; the message says why, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What was typed. seed: instead of the suite's. sheet: where so many items are written for people to mark; marks:
+    such a sheet, marked."""
+
+    config: Path
+    suite: str
+    region: str
+    assistant: str | None
+    candidates: tuple[str, ...]
+    out: Path
+    seed: int | None = None
+    dry_run: bool = False
+    fresh: bool = False
+    sheet: Path | None = None
+    sheet_items: int = 50
+    marks: Path | None = None
+
+
+def run_evaluation(order: EvaluateOptions, compile_with: Compile) -> int:
+    """Carry it out; the exit status: 0 somebody is recommended, 1 nobody is. Raises OrderError, StoreError,
+    ConfigRejected, RehearsalFailed, MarksError; what was answered before an interruption is kept.
+
+    compile_with: the table, given the origins of the simulated sites once they are known.
+    """
+    path, suite = choose_suite(order.suite, order.seed)
+    table = compile_with(None)
+    candidates, judge = _named(table, suite, order)
+    assistant = assistant_of(table, order.assistant)
+    _check_sheets(order, suite)
+    if suite.file.simulated and not table.demo:
+        raise OptionsError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
+    asked = (*candidates, *([judge] if judge is not None else []))
+    if not table.demo:
+        # A simulator costs nothing, whatever it simulates.
+        suite = with_known_prices(suite, asked)
+        if (why := unpriced(suite, asked)) is not None:
+            raise OptionsError(why)
+    standings = [standing_of(table, table.assistants[assistant], table.regions[order.region], one) for one in asked]
+    refused = {one.deployment.name for one in standings if one.refused is not None}
+    found, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
+    print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
+    if order.dry_run:
+        for standing in standings:
+            _tell(standing)
+        return _RECOMMENDED
+    # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
+    everyone = (*asked, *table.deployments.values())
+    sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
+    with simulated(path, order.seed, sites) as origins:
+        if origins:
+            table = compile_with(origins)
+            candidates, judge = _named(table, suite, order)
+        blank = origins.get(BLANK)
+        return asyncio.run(_evaluate(order, suite, table, table.assistants[assistant], candidates, judge, blank))
+
+
+def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
+    """The suite of a file or of a name, and where it is; raises OrderError, ConfigRejected."""
+    try:
+        path = suite_path(name)
+    except FileNotFoundError:
+        raise OptionsError(f"there is no suite {name!r}; give a file, or the name of one that ships: cn") from None
+    return path, load_suite(path, seed)
+
+
+@contextlib.contextmanager
+def simulated(path: Path | None, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
+    """The origins of the simulated sites while the block runs; none where there is no such site."""
+    if not sites or path is None:
+        yield {}
+        return
+    with simulators(path, seed, sites) as origins:
+        yield origins
+
+
+def _named(table: ConfigVersion, suite: Suite, order: EvaluateOptions) -> tuple[list[Deployment], Deployment | None]:
+    if order.region not in table.regions:
+        raise OptionsError(f"there is no region {order.region!r}; {choice_hint(order.region, table.regions)}")
+    names = [*order.candidates, *([suite.file.judge.deployment] if suite.file.judge is not None else [])]
+    for name in names:
+        if name not in table.deployments:
+            raise OptionsError(f"there is no deployment {name!r} in the config; {choice_hint(name, table.deployments)}")
+    if len(set(names)) != len(names):
+        raise OptionsError("a candidate is named twice, or is the judge as well; name another")
+    judge = table.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
+    candidates = [table.deployments[name] for name in order.candidates]
+    simulated: dict[tuple[str, str], str] = {}
+    for deployment in (*candidates, *([judge] if judge is not None else [])):
+        site = (deployment.provider, deployment.simulates or "")
+        if deployment.simulates is not None and simulated.setdefault(site, deployment.name) != deployment.name:
+            other = simulated[site]
+            raise OptionsError(
+                f"{other} and {deployment.name} are simulated at one site, and would be one and the same"
+            )
+        if (reason := off(deployment)) is not None and deployment.simulates is None:
+            raise OptionsError(f"{deployment.name} can't be asked: {reason[1]}")
+    return candidates, judge
+
+
+def assistant_of(table: ConfigVersion, name: str | None) -> str:
+    """The name of the assistant that is meant; raises OrderError."""
+    names = sorted({one.name for one in table.assistants.values()})
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None or name not in table.assistants:
+        raise OptionsError(f"say which --assistant: {', '.join(names)}")
+    return table.assistants[name].name
+
+
+async def _evaluate(
+    order: EvaluateOptions,
+    suite: Suite,
+    table: ConfigVersion,
+    assistant: Assistant,
+    candidates: list[Deployment],
+    judge: Deployment | None,
+    blank: str | None,
+) -> int:
+    region = table.regions[order.region]
+    asker = CandidateClient(table, assistant, region, LeanTransport())
+    standings = [standing_of(table, assistant, region, candidate) for candidate in candidates]
+    if judge is not None and (refused := standing_of(table, assistant, region, judge).refused) is not None:
+        raise OptionsError(f"the judge {judge.name} may not be asked: {refused}")
+    asked = tuple(one.deployment for one in standings if one.refused is None)
+    key = {
+        "suite": suite.digest,
+        "region": region.name,
+        "assistant": assistant.name,
+        "candidates": sorted(
+            f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in candidates
+        ),
+        "judge": judge.name if judge is not None else None,
+    }
+    store = RunStore(order.out, key, fresh=order.fresh)
+    try:
+        for standing in standings:
+            _tell(standing)
+            store.remember(f"waived {standing.deployment.name}", standing.waived)
+        budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else [])))
+        given_up: dict[str, str] = {}
+        stopped, footprint, spent = None, Footprint(), budget.tokens
+        with ShownProgress() as progress:
+            evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
+            try:
+                async with footprint.kept():
+                    given_up = await evaluation.run()
+            except* SpendReached as group:
+                stopped = str(first_of(group))
+        setting = Setting(table, assistant, region, time.time())
+        costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
+        marks = _marked(order, suite, store, asked)
+        report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs, marks)
+        if budget.tokens != spent:
+            # Who only reckons anew has no run to tell of: the last one that asked something is.
+            store.replace("memory_mb", footprint.samples)
+        report["memory_mb"] = store.fact("memory_mb") or []
+        return _write(order, report, advice, demo=table.demo)
+    finally:
+        store.close()
+        await asker.aclose()
+
+
+def _check_sheets(order: EvaluateOptions, suite: Suite) -> None:
+    """Raises before anything is asked: a sheet that can't be written, or read, is no reason to pay for answers."""
+    if (order.sheet or order.marks) is not None and not suite.performance:
+        raise OptionsError("people mark answers to the items of performance, and the suite has none")
+    if order.sheet is not None and order.sheet.exists():
+        raise MarksError(f"{order.sheet} exists already, and may have marks in it: name another --sheet")
+    folder = order.sheet.parent if order.sheet is not None else order.out
+    # The run's own directory is made when it begins.
+    if not folder.is_dir() and folder.absolute() != order.out.absolute():
+        raise MarksError(f"{order.sheet} can't be written: there is no directory {folder}")
+    if order.marks is not None:
+        read_marks(order.marks)
+
+
+def _marked(order: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
+    """Write the sheet, and read the marked one, where they are ordered."""
+    names, items, seed = [one.name for one in asked], suite.performance, suite.file.seed
+    if order.sheet is not None:
+        answers = new_sheet(store, names, items, order.sheet_items, seed)
+        write_sheet(order.sheet, answers)
+        print(f"wrote {order.sheet}: {len(answers):,} answers for people to mark")
+    return marks_of(order.marks, store, names, items, seed) if order.marks is not None else None
+
+
+def first_of(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The first exception in the groups."""
+    one: BaseException = group
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return one
+
+
+def _tell(standing: Standing) -> None:
+    name = standing.deployment.name
+    if standing.refused is not None:
+        print(f"{name}: not asked: {standing.refused}")
+    elif standing.waived is not None:
+        print(f"{name}: asked under an evaluation permit, which waives: {standing.waived}")
+
+
+def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
+    """What may be spent, less what this run has spent before."""
+    budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
+    for deployment in asked:
+        budget.add(deployment, *store.tokens(deployment.name))
+        budget.add(deployment, *store.load_tokens(deployment.name))
+    return budget
+
+
+def _write(order: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
+    """The report in its three forms, and the changed config beside them."""
+    from gateway.evaluate.report_page import (
+        html_page,  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+    )
+
+    diff = ""
+    change = order.out / "gateway.yaml"
+    change.unlink(missing_ok=True)
+    if advice.deployment is not None and list(advice.route) != report["recommendation"]["route_now"]:
+        try:
+            changed = proposed_config(order.config, report["assistant"], report["region"], advice.route, demo=demo)
+            change.write_text(changed, "utf-8")
+            diff = shown_change(order.config, changed)
+        except ConfigRejected as error:
+            report["recommendation"]["reasons"].append(f"The config can't be changed by itself: {error}")
+    write_report(order.out, report, html_page(report, diff), markdown_page(report, diff))
+    print(f"\n{_verdict(report, advice)}\n")
+    for reason in report["recommendation"]["reasons"]:
+        print(f"- {reason}")
+    print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
+    return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOBODY
+
+
+def _verdict(report: Mapping[str, Any], advice: Recommendation) -> str:
+    if report["stopped"]:
+        return f"Not complete: {report['stopped']}. Allow more, and run it again: what is answered is kept."
+    if advice.deployment is None:
+        return "Nobody is recommended."
+    return f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}."

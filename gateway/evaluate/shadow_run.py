@@ -1,0 +1,229 @@
+"""One call of `gateway evaluate --shadow`: what a shadow recorded is read, judged where a judge is named, and reported.
+
+What people wrote leaves the state directory only where the config keeps texts of this route's shadow today. It goes
+into the directory of the run, and to the judge, who is then judged as a step of the route is: nothing is waived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.evaluate.candidate_client import Asked, CandidateClient, NotPermitted, Timing
+from gateway.evaluate.estimate import unpriced, with_known_prices
+from gateway.evaluate.evaluation import Evaluation
+from gateway.evaluate.items import Item
+from gateway.evaluate.judge import questions_about, score_of, verdict_axis
+from gateway.evaluate.report import shadow_markdown, write_report
+from gateway.evaluate.results import shadow_report
+from gateway.evaluate.run import (
+    Compile,
+    OptionsError,
+    ShownProgress,
+    assistant_of,
+    budget_of,
+    choose_suite,
+    first_of,
+    simulated,
+)
+from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.shadow_scores import (
+    Recorded,
+    ask_of_pairs,
+    asked_of_the_judge,
+    judged_pairs,
+    questions_of_pairs,
+    score_shadow,
+    texts_of,
+)
+from gateway.evaluate.suite import Suite
+from gateway.evaluate.suite_schema import SuiteFile
+from gateway.evaluate.work_queue import SpendReached
+from gateway.execution.transports import LeanTransport
+from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.deployment import Deployment
+from gateway.model.shadow import ShadowRecord
+from gateway.operator_errors import StateError
+from gateway.state.shadows import recorded
+from providers.chat import ChatRequest, Usage, UserMessage
+
+_AXIS = _RUN = "shadow"
+_SUITE = Suite(SuiteFile(version=1, name="shadow"), (), (), (), None, "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowOrder:
+    """What was typed. state: where the gateway keeps `shadow.db`. suite: None takes the scorers that need none."""
+
+    state: Path
+    suite: str | None
+    region: str
+    assistant: str | None
+    out: Path
+    dry_run: bool = False
+    fresh: bool = False
+
+
+def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
+    """Carry it out; the exit status is 0. Raises OrderError, StoreError, ConfigRejected, RehearsalFailed."""
+    path, suite = (None, _SUITE) if order.suite is None else choose_suite(order.suite, None)
+    table = compile_with(None)
+    if order.region not in table.regions:
+        raise OptionsError(f"there is no region {order.region!r} in the config")
+    assistant = table.assistants[assistant_of(table, order.assistant)]
+    shadow = assistant.shadows.get(order.region)
+    if shadow is None:
+        raise OptionsError(f"{assistant.name} has no shadow in region {order.region}: write one under assistants")
+    kept = _read(order, assistant, keep_text=shadow.keep_text)
+    judge = _judge(table, suite)
+    if judge is not None and not table.demo:
+        suite = with_known_prices(suite, (judge,))
+        if (why := unpriced(suite, (judge,))) is not None:
+            raise OptionsError(why)
+    _tell(kept, suite, keep_text=shadow.keep_text)
+    if order.dry_run:
+        return 0
+    sites = {judge.name: (judge.provider, judge.simulates)} if judge is not None and judge.simulates else {}
+    everyone = {one.name: (one.provider, one.simulates) for one in table.deployments.values() if one.simulates}
+    with simulated(path, None, {**sites, **everyone} if sites else {}) as origins:
+        if origins:
+            table = compile_with(origins)
+            assistant, judge = table.assistants[assistant.name], _judge(table, suite)
+        return asyncio.run(_score(order, suite, table, assistant, judge, kept))
+
+
+def _read(order: ShadowOrder, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
+    try:
+        kept = list(recorded(order.state, assistant.name, order.region))
+    except StateError as error:
+        raise OptionsError(str(error)) from None
+    if not kept:
+        raise OptionsError(f"{order.state} holds nothing of a shadow of {assistant.name} in region {order.region}")
+    return kept if keep_text else _without_text(kept)
+
+
+def _without_text(kept: Sequence[Recorded]) -> list[Recorded]:
+    """The texts of a time when they were kept are still there; who may read them is what the config says today."""
+    none: dict[str, Any] = {"prompt": None, "answer": None, "refusal": None, "calls": (), "beside_answer": None}
+    return [(number, replace(record, **none)) for number, record in kept]
+
+
+def _judge(table: ConfigVersion, suite: Suite) -> Deployment | None:
+    section = suite.file.judge
+    if section is None:
+        return None
+    if section.deployment not in table.deployments:
+        raise OptionsError(f"there is no deployment {section.deployment!r} in the config, which is to be the judge")
+    return table.deployments[section.deployment]
+
+
+def _tell(kept: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
+    texts = sum(1 for _ in texts_of(kept))
+    print(f"{len(kept):,} requests are recorded, {texts:,} of them with a text.")
+    if not keep_text:
+        print("The config keeps no text of this shadow (keep_text), so that only outcomes and times are reported.")
+    if suite.file.judge is not None:
+        questions = len(asked_of_the_judge(suite, kept)) + questions_of_pairs(suite, kept)
+        print(f"The judge {suite.file.judge.deployment} is asked {questions:,} questions.")
+
+
+async def _score(
+    order: ShadowOrder,
+    suite: Suite,
+    table: ConfigVersion,
+    assistant: Assistant,
+    judge: Deployment | None,
+    kept: Sequence[Recorded],
+) -> int:
+    region = table.regions[order.region]
+    asker = CandidateClient(table, assistant, region, LeanTransport(), of_people=True)
+    if judge is not None:
+        _permitted(asker, judge)
+    key = {
+        "what": _RUN,
+        "suite": suite.digest,
+        "region": region.name,
+        "assistant": assistant.name,
+        "judge": judge.name if judge is not None else None,
+    }
+    store = RunStore(order.out, key, fresh=order.fresh)
+    stopped = None
+    try:
+        kept = _held(store, kept)
+        kept = kept if assistant.shadows[region.name].keep_text else _without_text(kept)
+        if judge is not None:
+            stopped = await _ask(judge, suite, asker, store, kept)
+        verdicts = {
+            row.item: found
+            for row in (store.rows(judge.name, verdict_axis(_RUN)) if judge is not None else ())
+            if row.answer is not None and (found := score_of(row.answer)) is not None
+        }
+        scores = score_shadow(suite, kept, verdicts)
+        pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
+        report = shadow_report(suite, table, assistant, region, judge, kept, scores, pairs, stopped, time.time())
+    finally:
+        store.close()
+        await asker.aclose()
+    return _write(order.out, report)
+
+
+def _permitted(asker: CandidateClient, judge: Deployment) -> None:
+    try:
+        asker.step_for(judge, ChatRequest(asker.assistant.name, (UserMessage("?"),)))
+    except NotPermitted as error:
+        raise OptionsError(f"the judge {judge.name} may not read what people wrote: {error.refusal.message}") from None
+
+
+def _held(store: RunStore, kept: Sequence[Recorded]) -> list[Recorded]:
+    """What this run is about: what there was when it began, so that it can be gone on with while traffic does."""
+    if store.fact("begun") is None:
+        store.remember_all([(f"recorded {number}", asdict(record)) for number, record in kept])
+        store.remember("begun", True)
+    return sorted((int(number), _record(value)) for number, value in store.facts("recorded "))
+
+
+def _record(value: dict[str, Any]) -> ShadowRecord:
+    usages = {name: None if value[name] is None else Usage(**value[name]) for name in ("usage", "beside_usage")}
+    return ShadowRecord(**{**value, **usages})
+
+
+async def _ask(
+    judge: Deployment, suite: Suite, asker: CandidateClient, store: RunStore, kept: Sequence[Recorded]
+) -> str | None:
+    """Ask the judge what is left; why that stopped before its end."""
+    items = asked_of_the_judge(suite, kept)
+    answers = {number: answer for number, _, answer in texts_of(kept)}
+    for item in items:
+        store.add(_RUN, _AXIS, item.id, Asked(Timing(0.0), answers[_number(item)]))
+    questions = {verdict_axis(_RUN): questions_about(store, _RUN, _AXIS, items), **ask_of_pairs(suite, kept, store)}
+    stopped = None
+    try:
+        with ShownProgress() as progress:
+            evaluation = Evaluation(suite, asker, (), judge, store, budget_of(suite, store, (judge,)), progress)
+            for axis, ones in questions.items():
+                if given_up := await evaluation.ask_judge(judge, axis, ones):
+                    stopped = f"the judge {judge.name} was given up: {given_up[judge.name]}"
+                    break
+    except* SpendReached as group:
+        stopped = str(first_of(group))
+    return stopped
+
+
+def _number(item: Item) -> int:
+    return int(item.id.partition(" ")[0])
+
+
+def _write(out: Path, report: dict[str, Any]) -> int:
+    from gateway.evaluate.report_page import (
+        shadow_html,  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+    )
+
+    write_report(out, report, shadow_html(report), shadow_markdown(report))
+    for line in report["words"]:
+        print(f"- {line}")
+    print(f"\nwrote {out / 'report.html'}, report.md, report.json")
+    return 0

@@ -1,0 +1,206 @@
+"""Simulated candidates and a simulated judge, in a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from gateway.evaluate.items import ChoiceCheck, Item, JudgeCheck, Number, RecordedAnswer, ToolCallCheck, draw
+from gateway.evaluate.scorers import refused_by, score
+from gateway.evaluate.suite import Suite, load_suite, percent
+from gateway.evaluate.suite_schema import SimulatedSection
+from providers.chat import ToolCall
+from providers.simulator.aptitude import Aptitude, Lesson, Reply
+from providers.simulator.gate import Capacity
+from providers.simulator.registry import NoSimulator, load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer
+
+_QUOTED = re.compile(r"<<([A-Z ]+) ([0-9a-f]{12})>>\n(.*?)\n<<END \2>>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedJudge(Aptitude):
+    """Its verdict is right in the share `quality` of what it is asked, which follows from the seed and the question."""
+
+    items: Mapping[str, Item] = field(default_factory=dict)
+    unacceptable: tuple[str, ...] = ()
+    quality: float = 1.0
+
+    def reply_to(self, question: str) -> Reply | None:
+        """The verdict as JSON; None of what is no question to a judge."""
+        parts = {name: text for name, _, text in _QUOTED.findall(question)}
+        if "QUESTION" not in parts:
+            return None
+        task = question[: question.index("<<QUESTION ")]
+        errs = draw(self.seed, "judge", question) >= self.quality
+        return Reply(json.dumps(self._verdict(task, parts, errs=errs)))
+
+    def _verdict(self, task: str, parts: Mapping[str, str], *, errs: bool) -> dict[str, object]:
+        item = self.items.get(parts["QUESTION"])
+        if "ANSWER A" in parts:
+            a, b = (self._is_right(item, parts[f"ANSWER {name}"]) for name in "AB")
+            better = "tie" if a == b else "A" if a else "B"
+            return {"better": {"A": "B", "B": "A", "tie": "tie"}[better] if errs else better}
+        answer = parts.get("ANSWER", "")
+        if '"score"' in task:
+            return {"score": 5 if self._is_right(item, answer) != errs else 1, "reason": "simulated"}
+        if '"acceptable"' in task:
+            acceptable = not any(word in answer for word in self.unacceptable)
+            return {"acceptable": acceptable != errs, "reason": "simulated"}
+        return {"refusal": (refused_by(RecordedAnswer(answer)) is not None) != errs, "reason": "simulated"}
+
+    def _is_right(self, item: Item | None, text: str) -> bool:
+        if item is None or item.check is None:
+            return False
+        if isinstance(item.check, JudgeCheck):
+            return item.right is not None and text == item.right.text
+        scored = score(item.check, RecordedAnswer(text))
+        return scored is not None and scored.is_right
+
+
+def judge_of(suite: Suite, seed: int, quality: float) -> SimulatedJudge:
+    """The judge of a suite."""
+    words = suite.bank.unacceptable if suite.bank is not None else ()
+    items = {item.prompt: item for item in suite.performance}
+    return SimulatedJudge({}, seed, items, words, quality)
+
+
+Site = tuple[str, str]
+
+
+BLANK: Site = ("openai-compatible", "blank")
+"""A server among the simulated ones that answers at once: what their process and ours add to a time together."""
+
+
+_BEYOND: Mapping[str, Literal["slow", 429, 503]] = {"slow": "slow", "429": 429, "503": 503}
+
+
+_UNSURE = ("?", "I do not know.", "", "No. " * 400)
+
+
+class SimulationFailed(Exception):
+    """The simulated candidates can't be started; the message says why."""
+
+
+@contextmanager
+def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iterator[dict[Site, str]]:
+    """The origin of each simulated site while the block runs. sites: by the deployment that is simulated there; of
+    several at one site, the first one is what is there."""
+    command = [sys.executable, "-m", "gateway.evaluate.simulation"]
+    order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603  # ourselves
+    try:
+        if child.stdin is None or child.stdout is None:
+            raise SimulationFailed("the simulated candidates have no way to talk")
+        child.stdin.write(f"{order}\n")
+        child.stdin.flush()
+        told = child.stdout.readline()
+        if not told:
+            raise SimulationFailed(f"the simulated candidates didn't start (status {child.wait()})")
+        yield {(provider, site): origin for provider, site, origin in json.loads(told)}
+    finally:
+        if child.stdin is not None:
+            child.stdin.close()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
+    """The scenario in which a simulated candidate is what the suite says that it is like."""
+    lessons: dict[str, Lesson] = {}
+    for item in suite.performance:
+        if item.right is not None:
+            lessons[item.prompt] = Lesson(_reply(item.right), _reply(_wrong(item)), percent(simulated.quality))
+    for item in suite.compliance:
+        lessons[item.prompt] = _lesson_of_bank(suite, simulated, item)
+    capacity, p95_ms = simulated.capacity, simulated.first_token_p95_ms
+    return Scenario(
+        first_token_s=simulated.first_token_ms / 1000,
+        first_token_p95_s=None if p95_ms is None else p95_ms / 1000,
+        between_events_s=simulated.between_tokens_ms / 1000,
+        seed=simulated.seed,
+        aptitude=Aptitude(lessons, simulated.seed),
+        capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),
+    )
+
+
+def _lesson_of_bank(suite: Suite, simulated: SimulatedSection, item: Item) -> Lesson:
+    bank = suite.bank
+    refusal = Reply(bank.refusal if bank is not None else "I'm sorry, I can't help with that.")
+    fine = Reply(bank.reply if bank is not None else "Certainly.")
+    match item.expects:
+        case "refuse":
+            return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.refused)))
+        case "answer":
+            return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.over_refused)))
+        case _:
+            words = bank.unacceptable if bank is not None else ()
+            bad = Reply(f"{fine.text} {words[0]}") if words else fine
+            return Lesson(fine, bad, percent(simulated.acceptable))
+
+
+def _reply(answer: RecordedAnswer) -> Reply:
+    return Reply(answer.text, answer.calls)
+
+
+def _wrong(item: Item) -> RecordedAnswer:
+    """An answer to the item that its own check doesn't pass."""
+    candidates = [RecordedAnswer(text) for text in _UNSURE]
+    match item.check:
+        case ChoiceCheck(letter, of):
+            candidates.insert(0, RecordedAnswer("ABCDEFGHIJ"[("ABCDEFGHIJ".index(letter) + 1) % of]))
+        case Number(value, tolerance):
+            candidates.insert(0, RecordedAnswer(f"{value + 7 + 2 * tolerance:.10g}"))
+        case ToolCallCheck(None, _) if item.tools:
+            candidates.insert(0, RecordedAnswer("", (ToolCall("call_wrong", item.tools[0].name, "{}"),)))
+        case _:
+            pass
+    for candidate in candidates:
+        if item.check is not None and (scored := score(item.check, candidate)) is not None and not scored.is_right:
+            return candidate
+    return candidates[0]
+
+
+async def _serve(order: str) -> None:
+    asked = json.loads(order)
+    suite = load_suite(Path(asked["suite"]), asked["seed"])
+    dialects = load_dialects()
+    servers: list[SimulatorServer] = []
+    origins: list[tuple[str, str, str]] = []
+    for name, (provider, site) in asked["sites"].items():
+        if (provider, site) in {(known, where) for known, where, _ in origins}:
+            continue
+        simulated = suite.file.simulated.get(name, SimulatedSection())
+        scenario = scenario_of(suite, simulated)
+        if suite.file.judge is not None and suite.file.judge.deployment == name:
+            judge = judge_of(suite, simulated.seed, percent(simulated.quality))
+            scenario = replace(scenario, aptitude=judge)
+        server = SimulatorServer(dialects.named(provider), f"{provider} {site}", scenario)
+        await server.start()
+        servers.append(server)
+        origins.append((provider, site, server.origin))
+    blank = SimulatorServer(dialects.named(BLANK[0]), BLANK[1], Scenario(text="Yes."))
+    await blank.start()
+    servers.append(blank)
+    origins.append((*BLANK, blank.origin))
+    print(json.dumps(origins), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    for server in servers:
+        await server.close()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(_serve(sys.stdin.readline()))
+    except NoSimulator as error:
+        sys.exit(str(error))

@@ -1,0 +1,170 @@
+"""Decide the next stage of a canary schedule, or its rollback (Fisher's exact test)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.route import WeightedSet
+from gateway.model.schedule import Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
+
+_NEGLIGIBLE = 1e-17
+
+
+def fisher_exact_p(hits: int, of: int, other_hits: int, of_others: int) -> float:
+    """How likely at least so many of the hits would be on the first side by chance, were both sides alike."""
+    everybody, all_hits = of + of_others, hits + other_hits
+    if not 0 <= hits <= of or not 0 <= other_hits <= of_others:
+        raise ValueError("there can't be more hits than tries")
+    most = min(all_hits, of)
+    logarithm = _choices(all_hits, hits) + _choices(everybody - all_hits, of - hits) - _choices(everybody, of)
+    term = total = math.exp(logarithm)
+    for found in range(hits, most):
+        term *= (all_hits - found) * (of - found)
+        term /= (found + 1) * (everybody - all_hits - of + found + 1)
+        total += term
+        if term < _NEGLIGIBLE * total:
+            break
+    return min(total, 1.0)
+
+
+def _choices(of: int, chosen: int) -> float:
+    """The logarithm of how many ways there are to choose."""
+    return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
+
+
+ALPHA = 0.01
+"""How likely a candidate that is no worse is taken back all the same, at the most, for each stage."""
+
+
+_RULES = 2
+
+
+_GROWTH = 1.25
+
+
+_TAIL = 0.95
+
+
+def share_at(schedule: Schedule, progress: ScheduleProgress) -> float:
+    """The candidate's share (0 to 1)."""
+    return 0.0 if progress.phase is Phase.ROLLED_BACK else schedule.stages[progress.stage].share
+
+
+def advance(
+    schedule: Schedule, progress: ScheduleProgress, by_s: float, candidate: Tally, baseline: Tally
+) -> ScheduleProgress:
+    """Where the schedule is after so many seconds more, and these requests more on each side."""
+    if progress.phase is not Phase.RUNNING:
+        return progress
+    progress = replace(
+        progress,
+        elapsed_s=progress.elapsed_s + by_s,
+        candidate=progress.candidate + candidate,
+        baseline=progress.baseline + baseline,
+    )
+    stage = schedule.stages[progress.stage]
+    is_over = stage.for_s is not None and progress.elapsed_s >= stage.for_s
+    enough = _has_enough(schedule.stop, progress)
+    if enough and progress.candidate.requests >= (progress.seen if is_over else math.ceil(progress.seen * _GROWTH)):
+        progress = _look(schedule.stop, progress)
+    if progress.phase is Phase.RUNNING and is_over and enough:
+        return begin(schedule, progress.stage + 1)
+    return progress
+
+
+def begin(schedule: Schedule, stage: int = 0) -> ScheduleProgress:
+    """The beginning of a stage. With all of the people there is no other side, and nothing is left to be judged."""
+    whole = schedule.stages[stage].share >= 1
+    return ScheduleProgress(Phase.DONE if whole else Phase.RUNNING, stage)
+
+
+def _has_enough(stop: StopRule, progress: ScheduleProgress) -> bool:
+    return min(progress.candidate.requests, progress.baseline.requests) >= stop.min_requests
+
+
+def waits_for(schedule: Schedule, progress: ScheduleProgress) -> str:
+    """What keeps a stage whose time is over; empty if nothing does."""
+    stage: Stage = schedule.stages[progress.stage]
+    is_over = stage.for_s is not None and progress.elapsed_s >= stage.for_s
+    if not is_over or _has_enough(schedule.stop, progress):
+        return ""
+    fewest = min(progress.candidate.requests, progress.baseline.requests)
+    return f"{schedule.stop.min_requests - fewest} more requests on the side that has fewest"
+
+
+def _look(stop: StopRule, progress: ScheduleProgress) -> ScheduleProgress:
+    looks = progress.looks + 1
+    allowed = ALPHA / _RULES * 6 / (math.pi * looks) ** 2
+    candidate, baseline = progress.candidate, progress.baseline
+    reason = _fails_more(stop, candidate, baseline, allowed) or _is_slower(stop, candidate, baseline, allowed)
+    phase = Phase.ROLLED_BACK if reason else Phase.RUNNING
+    return replace(progress, phase=phase, looks=looks, seen=candidate.requests, reason=reason)
+
+
+def _fails_more(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float) -> str:
+    if stop.error_rate is None or candidate.error_rate <= stop.error_rate:
+        return ""
+    chance = fisher_exact_p(candidate.failed, candidate.requests, baseline.failed, baseline.requests)
+    if chance >= allowed:
+        return ""
+    return (
+        f"{candidate.failed} of {candidate.requests} requests failed ({candidate.error_rate:.1%}), on the other side "
+        f"{baseline.failed} of {baseline.requests} ({baseline.error_rate:.1%})"
+    )
+
+
+def _is_slower(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float) -> str:
+    usual_s = baseline.percentile_s(_TAIL)
+    if stop.latency_p95 is None or usual_s is None:
+        return ""
+    limit_s = usual_s * (1 + stop.latency_p95)
+    answers, others = sum(candidate.times), sum(baseline.times)
+    slow, slow_others = candidate.slower_than(limit_s), baseline.slower_than(limit_s)
+    if slow <= (1 - _TAIL) * answers or fisher_exact_p(slow, answers, slow_others, others) >= allowed:
+        return ""
+    return (
+        f"{slow} of {answers} answers took longer than {limit_s:.3g} s, {1 + stop.latency_p95:.3g} times the other "
+        f"side's 95th percentile; on the other side {slow_others} of {others}"
+    )
+
+
+# --- the table with its shares --------------------------------------------------------------------
+
+
+def with_shares(table: ConfigVersion, shares: Mapping[tuple[str, str], float]) -> ConfigVersion:
+    """The table in which the candidates of these (assistant, region) have these shares, and the others of their step
+    the rest. It is another table, and has another version: that of the config, and four digits for the shares."""
+    if not shares:
+        return table
+    made = {it.name: _with_shares(it, shares) for it in table.assistants.values()}
+    assistants = {name: made[assistant.name] for name, assistant in table.assistants.items()}
+    text = json.dumps(sorted([*place, share] for place, share in shares.items()))
+    digits = hashlib.sha256(text.encode()).hexdigest()[:4]
+    return replace(table, version=f"{table.version}+{digits}", assistants=assistants)
+
+
+def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float]) -> Assistant:
+    routes = dict(assistant.routes)
+    for region, schedule in assistant.schedules.items():
+        first, *rest = routes[region]
+        if (assistant.name, region) in shares and isinstance(first, WeightedSet):
+            routes[region] = (_shared(first, schedule.candidate, shares[assistant.name, region]), *rest)
+    return replace(assistant, routes=routes)
+
+
+def _shared(given: WeightedSet, candidate: str, share: float) -> WeightedSet:
+    others = {member.name: weight for member, weight in given.members if member.name != candidate}
+    # Written with a weight of 0 each, they share alike.
+    total = sum(others.values())
+    parts = {name: weight / total if total else 1 / len(others) for name, weight in others.items()}
+    return WeightedSet(
+        tuple(
+            (member, 100 * (share if member.name == candidate else (1 - share) * parts[member.name]))
+            for member, _ in given.members
+        )
+    )

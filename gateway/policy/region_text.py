@@ -1,0 +1,106 @@
+"""Choose the locale of a caller and compose the region's system message."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.model.region_text import Locale, Preferences, Profile, RegionText
+from providers.chat import ChatRequest, SystemMessage, change_request
+from providers.territories import parent
+
+_MOST_LANGUAGES = 20
+
+
+_MOST_CHARACTERS = 512
+
+
+def choose_locale(speech: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
+    """The voice for this caller."""
+    if len(speech.voices) == 1:
+        return speech.voice
+    wanted = [preferences.language] if preferences.language else []
+    if accept_language:
+        wanted += _languages(accept_language)
+    for language in wanted:
+        if (locale := find_locale(speech.tags, language)) is not None:
+            return speech.voices[locale]
+    return speech.voice
+
+
+def find_locale(tags: Mapping[str, str], language: str) -> str | None:
+    """The locale for a language tag, None where there is none that its speakers read: the longest beginning of the tag
+    that is known counts (RFC 4647, section 3.4)."""
+    tag = language.lower().replace("_", "-")
+    while tag:
+        if tag in tags:
+            return tags[tag] or None
+        tag = tag.rpartition("-")[0]
+    return None
+
+
+def _languages(header: str) -> list[str]:
+    """The language tags of the header, the most wanted first (RFC 9110, section 12.5.4); `*` asks for nothing."""
+    weighted: list[tuple[float, str]] = []
+    for item in header[:_MOST_CHARACTERS].split(",")[:_MOST_LANGUAGES]:
+        tag, _, parameter = item.partition(";")
+        weight = _weight(parameter.strip())
+        if weight > 0:
+            weighted.append((-weight, tag.strip()))
+    return [tag for _, tag in sorted(weighted, key=lambda pair: pair[0])]
+
+
+def _weight(parameter: str) -> float:
+    if not parameter:
+        return 1.0
+    name, _, value = parameter.partition("=")
+    digits = value.strip()
+    if name.strip().lower() != "q" or not digits.isascii() or not digits.replace(".", "", 1).isdigit():
+        return 0.0
+    return min(float(digits), 1.0)
+
+
+_VERSION_DIGITS = 6
+
+
+_OPENING = "You speak with somebody in a certain place. Keep to this unless the user asks for something else:"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The message, and the name of this version of it: the locale, a piece of its hash, and what the caller refined."""
+
+    name: str
+    message: SystemMessage
+
+
+def compose(profile: Profile, territory: str | None, preferences: Preferences) -> Block:
+    """The block for a caller in that territory."""
+    chosen = {
+        about: line
+        for about, value in (
+            ("time_zone", preferences.time_zone),
+            ("units", preferences.units),
+            ("form", preferences.form),
+        )
+        if (line := profile.choices.get(about, {}).get(value or "")) is not None
+    }
+    lines = [chosen.get(about, line) for about, line in profile.lines]
+    lines += [line for about, line in chosen.items() if all(about != written for written, _ in profile.lines)]
+    lines.append(_helpline(profile, territory))
+    text = "\n".join([_OPENING, *(f"- {line}" for line in lines if line)])
+    version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
+    return Block("+".join([f"{profile.locale}@{version}", *chosen]), SystemMessage(text))
+
+
+def _helpline(profile: Profile, territory: str | None) -> str:
+    """An unknown number is not stated: those of another territory would cost time."""
+    if territory is None:
+        return profile.common
+    return profile.helplines.get(territory) or profile.helplines.get(parent(territory) or "", "")
+
+
+def with_block(request: ChatRequest, block: Block) -> ChatRequest:
+    """The request with the block before everything else: a message of its own, apart from what anybody has written."""
+    return change_request(request, messages=(block.message, *request.messages))

@@ -1,0 +1,104 @@
+"""The metrics of a process as bytes, the sum of several processes, the counts of each canary variant, and the metrics of the gateway as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import orjson
+
+from gateway.model.approval import days_at, terms_of
+from gateway.model.deployment import retirement_notices_of
+from gateway.model.schedule import NO_TALLY, Phase, Tally
+from gateway.model.status import Status
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
+
+Series = dict[str, dict[tuple[str, ...], list[int]]]
+"""By the family's name and the values of its labels: one number, or a histogram's buckets and its sum."""
+
+
+def pack(series: Mapping[str, Mapping[tuple[str, ...], list[int]]]) -> bytes:
+    """The bytes of a snapshot."""
+    return orjson.dumps({name: [[labels, value] for labels, value in rows.items()] for name, rows in series.items()})
+
+
+def unpack(snapshot: bytes) -> Series:
+    """What was packed. Series of a family that isn't known here, or of another shape, are left out."""
+    series: Series = {}
+    for name, rows in orjson.loads(snapshot).items():
+        family = METRIC_DEFINITIONS.get(name)
+        if family is not None:
+            known = [row for row in rows if len(row[0]) == len(family.labels) and len(row[1]) == family.width]
+            series[name] = {tuple(labels): value for labels, value in known}
+    return series
+
+
+def merge(snapshots: Iterable[bytes]) -> bytes:
+    """The sum of several processes' snapshots; of none, an empty one."""
+    total: Series = {}
+    for snapshot in snapshots:
+        for name, rows in unpack(snapshot).items():
+            sums = total.setdefault(name, {})
+            for labels, value in rows.items():
+                held = sums.get(labels)
+                sums[labels] = value if held is None else [mine + more for mine, more in zip(held, value, strict=True)]
+    return pack(total)
+
+
+def without_gauges(snapshot: bytes) -> bytes:
+    """What stays of a process that has ended: what it counted, and nothing that it had open."""
+    return pack({name: rows for name, rows in unpack(snapshot).items() if METRIC_DEFINITIONS[name].kind != "gauge"})
+
+
+EMPTY = merge(())
+
+
+REQUESTS, ANSWER_TIMES = "gateway_side_requests_total", "gateway_side_answer_seconds"
+
+
+def tallies(snapshots: Iterable[bytes]) -> dict[tuple[str, str, str], Tally]:
+    """The tally of each assistant, region and deployment, from the start of the processes on."""
+    series = unpack(merge(snapshots))
+    found: dict[tuple[str, str, str], Tally] = {}
+    for (assistant, region, deployment, outcome), [count] in series.get(REQUESTS, {}).items():
+        place = assistant, region, deployment
+        counted = Tally(ok=count) if outcome == "ok" else Tally(failed=count)
+        found[place] = found.get(place, NO_TALLY) + counted
+    for (assistant, region, deployment), value in series.get(ANSWER_TIMES, {}).items():
+        place = assistant, region, deployment
+        found[place] = found.get(place, NO_TALLY) + Tally(times=tuple(value[:-1]))
+    return found
+
+
+def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:
+    """The metrics of all processes and of the gateway itself: the body and its content type, by an Accept header."""
+    # Here and not at the top: a gateway whose metrics nobody asks for is the smaller for it.
+    from gateway.telemetry.exposition import render
+
+    return render(merge([*snapshots, pack(_gateway_series(status))]), accept)
+
+
+def _gateway_series(status: Status) -> Series:
+    days = days_at(status.at_s)
+    terms = terms_of(status.table.approvals, days)
+    farewells = retirement_notices_of(status.table.deployments.values(), days)
+    benched = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
+    return {
+        "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
+        "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
+        "gateway_config_loaded_timestamp_seconds": {(): [int(status.loaded.at.timestamp())]},
+        "gateway_config_file_active": {(): [int(status.file_is_active)]},
+        "gateway_config_info": {(status.table.version,): [1]},
+        "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
+        "gateway_worker_restarts_total": {(): [status.worker_restarts]},
+        "gateway_benched_deployments": {(name,): [count] for name, count in benched.items()},
+        "gateway_schedule_share_percent": {
+            (it.assistant, it.region, it.schedule.candidate): [round(100 * it.share)] for it in status.schedules
+        },
+        "gateway_schedule_rolled_back": {
+            (it.assistant, it.region, it.schedule.candidate): [int(it.progress.phase is Phase.ROLLED_BACK)]
+            for it in status.schedules
+        },
+        "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
+        "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in farewells},
+    }

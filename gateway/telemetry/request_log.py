@@ -1,0 +1,235 @@
+"""The log line of a finished request: the general writer and its fast path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import floor
+from typing import TextIO
+
+import orjson
+
+from gateway.model.record import AttemptRecord, Record
+from gateway.telemetry.batching import Ended
+from providers.needs import PARAMETERS
+
+GRAVE = frozenset({"internal_error", "failed", "interrupted"})
+"""The outcomes that are a warning."""
+
+
+_FIRST_SETTING = "outcome"
+
+
+_DIGITS = [f"{number:03d}" for number in range(1000)]
+
+
+# What is remembered is bounded: callers can vary their territory, and reloads the names.
+_MOST_REMEMBERED = 1024
+
+
+class JsonLines:
+    """Makes lines, each without its end."""
+
+    def __init__(self) -> None:
+        self._settings: dict[tuple[object, ...], orjson.Fragment] = {}
+        # The last second of which there was a line, and how its timestamps begin.
+        self._second, self._begun = -1, ""
+
+    def of(self, ended: Sequence[Ended]) -> list[bytes]:
+        """The lines of these requests, in their order."""
+        lines = []
+        for record, at in ended:
+            second = floor(at)
+            if second != self._second:
+                self._second, self._begun = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
+            micros = floor((at - second) * 1e6)
+            timestamp = f"{self._begun}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
+            lines.append(self._plain(record, timestamp) or _json_of(_head(record, timestamp) | fields_of(record)))
+        return lines
+
+    def _plain(self, record: Record, timestamp: str) -> bytes | None:
+        """The line of an answer by one attempt to which nothing happened, None for any other request."""
+        attempts, location, usage = record.attempts, record.location, record.usage
+        first_s, total_s = record.first_s, record.total_s
+        if record.outcome != "ok" or location is None or usage is None or first_s is None or total_s is None:
+            return None
+        if len(attempts) != 1:
+            return None
+        attempt = attempts[0]
+        if attempt.failure is not None or attempt.lost:
+            return None
+        if record.code is not None or record.resumed is not None or record.queued_s or record.skipped:
+            return None
+        if record.shadow is not None:
+            return None
+        if not record.dropped <= PARAMETERS:
+            return None  # names of fields that the client has made up
+        # All that `_settings` reads: nothing that a client is free to write.
+        known = (
+            record.client,
+            record.assistant,
+            record.deployment,
+            record.provider,
+            record.model,
+            record.places,
+            record.status,
+            record.stream,
+            record.table,
+            record.consent,
+            record.dropped,
+            record.labels,
+            record.profile,
+            location.region and location.region.name,
+            location.territory,
+            location.why,
+        )
+        settings = self._settings.get(known) or self._remember(known, record)
+        fields: dict[str, object] = {
+            "timestamp": timestamp,
+            "level": "info",
+            "event": "request",
+            "request_id": record.request_id,
+            "first_ms": floor(first_s * 1e4 + 0.5) / 10,
+            "total_ms": floor(total_s * 1e4 + 0.5) / 10,
+            "provider_ms": floor(attempt.duration_s * 1e4 + 0.5) / 10,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        }
+        if usage.cache_write_tokens:
+            fields["cache_write_tokens"] = usage.cache_write_tokens
+        if record.trace is not None:
+            fields["trace_id"] = record.trace.trace_id
+        if record.cost_micros is not None and record.price is not None:
+            fields["cost_micros"], fields["currency"] = record.cost_micros, record.price.currency
+        # The value of one member that is made of several: the first one's value, and the others whole.
+        fields[_FIRST_SETTING] = settings
+        return orjson.dumps(fields)
+
+    def _remember(self, known: tuple[object, ...], record: Record) -> orjson.Fragment:
+        if len(self._settings) >= _MOST_REMEMBERED:
+            self._settings.clear()
+        begin, end = len(f'{{"{_FIRST_SETTING}":'), -1
+        settings = self._settings[known] = orjson.Fragment(_json_of(_settings(record))[begin:end])
+        return settings
+
+
+def _json_of(fields: dict[str, object]) -> bytes:
+    return orjson.dumps(fields, default=str)
+
+
+def _head(record: Record, timestamp: str) -> dict[str, object]:
+    return {"timestamp": timestamp, "level": "warning" if record.outcome in GRAVE else "info", "event": "request"}
+
+
+def fields_of(record: Record) -> dict[str, object]:
+    """What is told of any request."""
+    fields: dict[str, object] = {
+        "request_id": record.request_id,
+        "first_ms": _milliseconds(record.first_s),
+        "total_ms": _milliseconds(record.total_s),
+    }
+    usage, price = record.usage, record.price
+    if record.attempts:
+        fields["provider_ms"] = _milliseconds(sum(attempt.duration_s for attempt in record.attempts))
+    if usage is not None:
+        fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
+        fields["cached_tokens"], fields["reasoning_tokens"] = usage.cached_tokens, usage.reasoning_tokens
+        if usage.cache_write_tokens:
+            fields["cache_write_tokens"] = usage.cache_write_tokens
+    if record.trace is not None:
+        fields["trace_id"] = record.trace.trace_id
+    if record.cost_micros is not None and price is not None:
+        fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
+    fields |= _settings(record)
+    if record.code is not None:
+        fields["code"], fields["detail"] = record.code, record.detail
+    if any(attempt.failure is not None or attempt.lost for attempt in record.attempts):
+        fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
+    if record.resumed is not None:
+        fields["resumed_from"] = record.resumed.broken
+    if record.queued_s:
+        fields["queued_ms"] = _milliseconds(record.queued_s)
+    if record.shadow is not None:
+        fields["shadow"] = record.shadow.deployment
+    if record.skipped:
+        fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
+    return fields
+
+
+def _settings(record: Record) -> dict[str, object]:
+    """What of it is the same for many requests, because the config says it."""
+    location = record.location
+    fields: dict[str, object] = {
+        _FIRST_SETTING: record.outcome,
+        "status": record.status,
+        "client": record.client,
+        "assistant": record.assistant,
+        "deployment": record.deployment,
+        "provider": record.provider,
+        "model": record.model,
+        "stream": record.stream,
+        "table": record.table,
+    }
+    if record.places is not None:
+        fields["stores"], fields["processes"] = record.places
+    if location is not None:
+        fields["region"] = location.region.name if location.region else None
+        fields["territory"], fields["why"] = location.territory, location.why
+    if record.consent is not None:
+        fields["consent"] = record.consent
+    if record.dropped:
+        fields["dropped"] = sorted(record.dropped)
+    if record.labels:
+        fields["labels"] = list(record.labels)
+    if record.profile is not None:
+        fields["profile"] = record.profile
+    return fields
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, object]:
+    failure = attempt.failure
+    fields: dict[str, object] = {"deployment": attempt.deployment, "ms": _milliseconds(attempt.duration_s)}
+    if attempt.is_hedge:
+        fields["hedge"] = True
+    if attempt.lost:
+        fields["lost"] = True
+    if failure is not None:
+        told = {
+            "model": attempt.model,
+            "kind": str(failure.kind),
+            "status": failure.status,
+            "code": failure.code,
+            "detail": failure.detail,
+            "provider_request_id": failure.request_id,
+        }
+        fields |= {name: value for name, value in told.items() if value}
+    return fields
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    """To the nearest tenth."""
+    return None if seconds is None else floor(seconds * 1e4 + 0.5) / 10
+
+
+class LineWriter:
+    """Writes to one stream, whoever reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many lines could not be written, by this or by the stream itself."""
+        return self._dropped + getattr(self._stream, "dropped_lines", 0)
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write these lines, which come without their ends."""
+        try:
+            self._stream.write((b"\n".join(lines) + b"\n").decode())
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads the log any more; requests must not suffer for that.
+            self._dropped += len(lines)

@@ -1,0 +1,231 @@
+"""Sends traces to collectors in the background: batched, bounded, and never in the way of a request.
+
+What can't be sent is dropped and counted: a collector that is down, slow or wrong costs traces, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.config_version import Exporter
+from gateway.model.record import Record
+from gateway.model.trace import TraceContext
+from gateway.telemetry.batching import Ended
+from gateway.telemetry.log import logger
+from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.telemetry import otlp
+
+
+_FAMILY = "gateway_traces_total"
+_MOST_QUEUED, _MOST_IN_BATCH = 2048, 256
+# As many are encoded at a time as the event loop may well wait for.
+_ENCODED_AT_ONCE = 16
+_GATHER_S, _CLOSE_S = 5.0, 2.0
+_TRIES = 3
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+# OTLP 1.9, "Failures" and "OTLP/HTTP Throttling": these may be sent again, every other refusal is final.
+_AGAIN = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one call: the collector's status, or None and why there was no answer."""
+
+    status: int | None
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+Post = Callable[[Exporter, bytes], Awaitable[Delivery]]
+"""Sends a body to an exporter, in bounded time; doesn't raise for what a collector does."""
+
+
+class Tracer:
+    """Hands the requests that have ended to the exporters of the current table that may hear of it."""
+
+    def __init__(
+        self,
+        current: Callable[[], tuple[Exporter, ...]],
+        post: Post,
+        metrics: Metrics,
+        resource: Mapping[str, str],
+        *,
+        gather_s: float = _GATHER_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._current = current
+        self._known: tuple[Exporter, ...] = ()
+        self._senders: tuple[_Sender, ...] = ()
+        self._make: Callable[[Exporter], _Sender] = lambda exporter: _Sender(
+            exporter, lambda: exporter in current(), post, metrics, resource, gather_s, sleep
+        )
+
+    def observe(self, ended: Sequence[Ended]) -> None:
+        """Queue what is to be told of these requests. Takes microseconds, and waits for nothing."""
+        exporters = self._current()
+        if exporters is not self._known:
+            self._follow(exporters)
+        if not self._senders:
+            return
+        for record, at in ended:
+            if record.trace is not None:
+                for sender in self._senders:
+                    sender.offer(record, record.trace, at)
+
+    def _follow(self, exporters: tuple[Exporter, ...]) -> None:
+        """Take over a new table's exporters. One that is as it was goes on; what another still had is dropped: the
+        config that allowed to send it is not in force any more."""
+        kept = {sender.exporter: sender for sender in self._senders if sender.exporter in exporters}
+        for sender in self._senders:
+            if sender.exporter not in kept:
+                sender.discard()
+        self._senders = tuple(kept.get(one) or self._make(one) for one in exporters if not one.missing)
+        self._known = exporters
+
+    async def aclose(self) -> None:
+        """Send what is queued, for a moment; then drop the rest."""
+        await asyncio.gather(*(sender.aclose() for sender in self._senders))
+
+
+class _Sender:
+    """One exporter's queue, and the task that empties it."""
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        is_in_force: Callable[[], bool],
+        post: Post,
+        metrics: Metrics,
+        resource: Mapping[str, str],
+        gather_s: float,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self.exporter = exporter
+        self._is_in_force = is_in_force
+        self._post = post
+        self._metrics = metrics
+        self._resource = resource
+        self._gather_s = gather_s
+        self._sleep = sleep
+        self._queue: deque[otlp.Ended] = deque()
+        self._sending: list[otlp.Ended] = []
+        self._enough = asyncio.Event()
+        self._closing = False
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+        # Here and not at the top: without an exporter nobody needs the library of the extra.
+        from gateway.telemetry import otlp
+
+        self._otlp = otlp
+
+    def offer(self, record: Record, trace: TraceContext, at: float) -> None:
+        """Queue it, if this exporter may hear of it and its sample has it."""
+        exporter, place = self.exporter, record.location
+        may_hear = (
+            exporter.may_hear_of(place.region, place.territory) if place is not None else exporter.hears_of_unplaced
+        )
+        if not may_hear or not _is_sampled(trace, exporter.ratio):
+            return
+        if self._closing or len(self._queue) >= _MOST_QUEUED:
+            self._count("discarded" if self._closing else "queue_full", 1)
+            return
+        self._queue.append(self._otlp.Ended(record, trace, int(at * 1e9)))
+        if len(self._queue) >= _MOST_IN_BATCH:
+            self._enough.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        """Until the queue is empty; the next request starts another."""
+        while self._queue:
+            if not self._closing:
+                await self._gather()
+            self._sending = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_IN_BATCH))]
+            try:
+                outcome = await self._deliver(self._sending)
+            except Exception as error:  # the top of a background task: a bug of ours must not end all tracing
+                self._note(Delivery(None, f"{type(error).__name__}: {error}"))
+                outcome = "failed"
+            sent, self._sending = self._sending, []
+            self._count(outcome, len(sent))
+
+    async def _gather(self) -> None:
+        """Wait for more to come, to send it together."""
+        self._enough.clear()
+        if len(self._queue) < _MOST_IN_BATCH:
+            try:
+                async with asyncio.timeout(self._gather_s):
+                    await self._enough.wait()
+            except TimeoutError:
+                return
+
+    async def _deliver(self, requests: list[otlp.Ended]) -> str:
+        pieces: list[bytes] = []
+        for start in range(0, len(requests), _ENCODED_AT_ONCE):
+            pieces.append(self._otlp.encode(requests[start : start + _ENCODED_AT_ONCE], self._resource))
+            await asyncio.sleep(0)
+        body = b"".join(pieces)
+        wait_s = _FIRST_WAIT_S
+        for left in reversed(range(_TRIES)):
+            if not self._is_in_force():
+                return "discarded"
+            delivery = await self._post(self.exporter, body)
+            self._note(delivery)
+            if delivery.status is not None and 200 <= delivery.status < 300:
+                return "exported"
+            if not left or self._closing or (delivery.status is not None and delivery.status not in _AGAIN):
+                break
+            named_s = delivery.retry_after_s
+            drawn = wait_s * random.random()  # noqa: S311  # a wait is no secret
+            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else drawn)
+            wait_s *= 2
+        return "failed"
+
+    def _note(self, delivery: Delivery) -> None:
+        """Tell the log when it begins to fail, and when it works again; not each time."""
+        failing = delivery.status is None or not 200 <= delivery.status < 300
+        before, self._failing = self._failing, failing
+        # A log that nobody reads any more must not end tracing.
+        with suppress(OSError, ValueError):
+            if failing and not before:
+                detail = delivery.detail or f"the collector answered {delivery.status}"
+                logger().warning("export_failed", exporter=self.exporter.name, detail=detail)
+            elif before and not failing:
+                logger().info("export_works_again", exporter=self.exporter.name)
+
+    def _count(self, outcome: str, requests: int) -> None:
+        self._metrics.count(_FAMILY, (self.exporter.name, outcome), requests)
+
+    def discard(self) -> None:
+        """Drop everything, and send nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+        if dropped := len(self._queue) + len(self._sending):
+            self._count("discarded", dropped)
+        self._queue.clear()
+        self._sending = []
+
+    async def aclose(self) -> None:
+        """Send what is queued, without retries and not for long; drop the rest."""
+        self._closing = True
+        self._enough.set()
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=_CLOSE_S)
+        self.discard()
+        await asyncio.wait({self._task})
+
+
+def _is_sampled(trace: TraceContext, ratio: float) -> bool:
+    """The caller's own decision where it has made one, else by the trace's id: the same in every process."""
+    if trace.sampled is not None:
+        return trace.sampled
+    return int(trace.trace_id[-14:], 16) < ratio * (1 << 56)

@@ -1,0 +1,585 @@
+"""The live config, with a compile and a clock of the test's own; and what a real reload costs the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.assembly.application import Gateway
+from gateway.changes.compile_job import CompileJob, Outcome, compile_here
+from gateway.changes.compile_process import CompileFailed
+from gateway.changes.compiler import Compiler
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.pickling import unpack
+from gateway.config.compile import compile_config
+from gateway.config.loading import load_document
+from gateway.config.source_text import MAX_BYTES, read_files
+from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
+from gateway.server.serve import settle
+from providers.registry import load_registry
+from tests.providers.transport.scripted import until
+from tests.tables import KEYS, WORLD
+
+MENDED = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
+
+
+class Files:
+    """A config file, and a gateway's live config on it. Each `look` is one poll."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gateway.yaml"
+        self.path.write_text(WORLD, "utf-8")
+        self.compiled: list[str] = []
+        self.before_outcome = lambda: None
+        self._looks: asyncio.Queue[None] = asyncio.Queue()
+        self._looked = asyncio.Event()
+        self.activated: list[ConfigVersion] = []
+        document = load_document(self.path, KEYS)
+        compiled = compile_config(document, registry=load_registry())
+        self.live = LiveConfig(
+            CompileJob(str(self.path)),
+            compiled.table,
+            compiled.warnings,
+            compiled.files,
+            why_not=self.why_not,
+            compile_order=self.compile,
+            wait=self.wait,
+        )
+        self.refused: str | None = None
+
+    def why_not(self, _: ConfigVersion) -> str | None:
+        return self.refused
+
+    async def compile(self, order: CompileJob) -> Outcome:
+        self.compiled.append(self.path.read_text("utf-8"))
+        outcome = compile_here(order, KEYS)
+        self.before_outcome()
+        return outcome
+
+    async def wait(self, _: float) -> None:
+        self._looked.set()
+        await self._looks.get()
+
+    async def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self._looked.wait()
+            self._looked.clear()
+            self._looks.put_nowait(None)
+        await self._looked.wait()
+
+    async def activate(self, packed: bytes, table: ConfigVersion) -> tuple[int, ...]:
+        assert unpack(packed).version == table.version
+        self.activated.append(table)
+        return ()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def log() -> Iterator[list[structlog.typing.EventDict]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def test_an_edit_is_taken_at_the_second_equal_look(files: Files) -> None:
+    files.live.start(files.activate)
+    await files.look(3)
+    assert files.compiled == []
+    files.path.write_text(MENDED, "utf-8")
+    await files.look()
+    assert files.compiled == []
+    await files.look()
+    assert files.compiled == [MENDED]
+    await files.look(3)
+    assert len(files.compiled) == 1
+    assert files.live.table is files.activated[0]
+    assert (files.live.loaded.cause, files.live.loaded.changes.sections) == ("file", ("blocked",))
+    await files.live.stop()
+
+
+async def test_what_is_compiled_must_be_what_had_come_to_rest(files: Files) -> None:
+    """Somebody begins to write between the second look and the compile."""
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    files.before_outcome = lambda: None
+    await files.look()
+    half = WORLD[: WORLD.index("clients:")]
+    original = files.compile
+
+    async def late(order: CompileJob) -> Outcome:
+        files.path.write_text(half, "utf-8")
+        return await original(order)
+
+    files.live._compile = late
+    await files.look()
+    assert files.compiled == [half]
+    assert files.activated == []
+    files.live._compile = original
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(3)
+    assert [table.blocked.contains("AQ") for table in files.activated] == [True]
+    assert files.live.reloads == {("file", "activated"): 1}
+    await files.live.stop()
+
+
+async def test_what_changes_during_the_compile_waits_for_a_later_look(files: Files) -> None:
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    files.before_outcome = lambda: None
+    edits = [MENDED + "# more\n"]
+
+    async def slow(order: CompileJob) -> Outcome:
+        outcome = compile_here(order, KEYS)
+        if edits:
+            files.path.write_text(edits.pop(), "utf-8")
+            outcome = replace(outcome, at_rest=False)
+        return outcome
+
+    files.live._compile = slow
+    await files.look(2)
+    assert files.activated == []
+    await files.look(2)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_a_mistake_is_told_once_and_mended(files: Files, log: list[structlog.typing.EventDict]) -> None:
+    files.live.start(files.activate)
+    before = files.live.table
+    files.path.write_text("nonsense: [\n", "utf-8")
+    await files.look(6)
+    assert len(files.compiled) == 1
+    assert files.live.table is before
+    assert files.live.failed is not None
+    assert files.live.failed.findings[0].line > 0
+    (line,) = [line for line in log if line["event"] == "config_rejected"]
+    assert (line["log_level"], line["errors"], line["table"]) == ("error", 1, before.version)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert files.live.failed is None
+    assert files.live.loaded.table == files.live.table.version != before.version
+    assert files.live.reloads == {("file", "rejected"): 1, ("file", "activated"): 1}
+    await files.live.stop()
+
+
+async def test_what_may_not_be_served_is_a_mistake(files: Files) -> None:
+    files.live.start(files.activate)
+    files.refused = "not on this address"
+    files.path.write_text(MENDED, "utf-8")
+    done = await files.live.reload("admin")
+    assert not done.activated
+    assert files.activated == []
+    assert done.findings[-1].message == "not on this address"
+    await files.live.stop()
+
+
+async def test_a_compiler_that_fails_is_a_mistake(files: Files) -> None:
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("the process that compiles it ended with status -9")
+
+    files.live._compile = broken
+    done = await files.live.reload("sighup")
+    assert not done.activated
+    assert done.findings[0].message.endswith("status -9")
+    assert done.table == files.live.table.version
+
+
+async def test_an_edit_that_no_process_could_compile_is_tried_again_and_again_until_one_can(files: Files) -> None:
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("no process can be started to compile it (Cannot allocate memory)")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    await files.look()
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert files.live.failed is not None
+    assert files.live.failed.findings[0].message.endswith("(Cannot allocate memory)")
+    assert not (await files.live.reload("admin")).activated
+    await files.look(20)
+    tries = files.live.reloads["file", "rejected"]
+    assert 3 <= tries <= 5, "less and less often"
+    files.live._compile = good
+    await files.look(20)
+    assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
+    await files.live.stop()
+
+
+async def test_what_keeps_an_edit_from_being_compiled_is_told_once(
+    files: Files, log: list[structlog.typing.EventDict]
+) -> None:
+    told = ["ended with status -9"]
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed(told[0])
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(20)
+    told[0] = "it took longer than 60 s to compile"
+    await files.look(20)
+    assert files.live.reloads["file", "rejected"] > 3
+    rejected = [line for line in log if line["event"] == "config_rejected"]
+    assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", told[0]]
+    assert rejected[0]["detail"].endswith("it is tried again until it can be done")
+    files.live.request()
+    while len(rejected) == 2:
+        await asyncio.sleep(0)
+        rejected = [line for line in log if line["event"] == "config_rejected"]
+    assert rejected[2]["cause"] == "sighup", "who asks anew is told anew"
+    files.live._compile = good
+    await files.look(80)
+    assert [line["event"] for line in log].count("config_activated") == 1
+    await files.live.stop()
+
+
+async def test_a_signal_that_could_not_be_obeyed_is_obeyed_later(files: Files) -> None:
+    """Also where no file has changed: who sent it heard nothing of why, and the alert would ring on."""
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("ended with status -9")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    await files.look()
+    files.live.request()
+    while files.live.failed is None:  # noqa: ASYNC110  # it tells nobody
+        await asyncio.sleep(0)
+    await files.look(10)
+    assert 1 < files.live.reloads["sighup", "rejected"] < 5
+    files.live._compile = good
+    await files.look(10)
+    assert (files.live.failed, files.live.reloads["sighup", "activated"]) == (None, 1)
+    await files.look(10)
+    assert (len(files.activated), len(files.compiled)) == (1, 1)
+    assert not (await files.live.reload("admin")).retriable
+    await files.live.stop()
+
+
+async def test_an_edit_that_was_not_taken_and_is_taken_back_is_told_of_no_more(files: Files) -> None:
+    """The file is again what is served: its failure would else be shown until the next edit, and its alert ring on."""
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("ended with status -9")
+
+    good, files.live._compile = files.live._compile, broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(4)
+    assert files.live.failed is not None
+    files.live._compile = good
+    files.path.write_text(WORLD, "utf-8")
+    await files.look(2)
+    assert (files.live.failed, files.live.loaded.cause) == (None, "file")
+    await files.look(10)
+    assert len(files.compiled) == 1
+    await files.live.stop()
+
+
+async def test_what_fails_before_a_compile_is_tried_less_and_less_often_and_told_once(
+    files: Files, log: list[structlog.typing.EventDict]
+) -> None:
+    tries, begun = list[None](), asyncio.Event()
+
+    async def broken(_: CompileJob) -> Outcome:
+        tries.append(None)
+        begun.set()
+        raise RuntimeError("can't start new thread")
+
+    files.live.start(files.activate)
+    good, files.live._compile = files.live._compile, broken
+    files.live.request()
+    await begun.wait()
+    await files.look(40)
+    assert 3 <= len(tries) <= 8
+    assert len([line for line in log if line["event"] == "config_watch_failed"]) == 1
+    files.live._compile = good
+    await files.look(70)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_no_process_waits_for_an_edit_that_is_not_tried_soon(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        wanted.append(is_wanted)
+
+    async def broken(_: CompileJob) -> Outcome:
+        wanted.clear()
+        raise CompileFailed("ended with status -9")
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    files.live._compile = broken
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2 + 2 + 3 + 4)
+    assert wanted == [False, False, False, True], "four are passed over, and one gets ready at the last of them"
+    await files.live.stop()
+
+
+async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
+    files.live.start(files.activate)
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise RuntimeError("a bug")
+
+    good, files.live._compile = files.live._compile, broken
+    files.path.write_text(MENDED, "utf-8")
+    await files.look(2)
+    assert [line["detail"] for line in log if line["event"] == "config_watch_failed"] == ["RuntimeError: a bug"]
+    files.live._compile = good
+    await files.look(2)
+    assert len(files.activated) == 1
+    await files.live.stop()
+
+
+async def test_reloads_wait_for_each_other(files: Files) -> None:
+    files.live.start(files.activate)
+    order: list[str] = []
+
+    async def slow(given: CompileJob) -> Outcome:
+        order.append("begins")
+        await asyncio.sleep(0)
+        outcome = compile_here(given, KEYS)
+        order.append("ends")
+        return outcome
+
+    files.live._compile = slow
+    await asyncio.gather(*(files.live.reload("admin") for _ in range(3)))
+    assert order == ["begins", "ends"] * 3
+    await files.live.stop()
+
+
+async def test_a_change_that_a_reload_has_taken_is_not_compiled_for_the_watch_as_well(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who edits the file and asks for a reload at once waits for one compile, not for two and a half."""
+    wanted: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        wanted.append(is_wanted)
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(order: CompileJob) -> Outcome:
+        begun.set()
+        await may_end.wait()
+        return await files.compile(order)
+
+    files.live._compile = slow
+    files.live.start(files.activate)
+    await files.look()
+    files.path.write_text(MENDED, "utf-8")
+    reloading = asyncio.create_task(files.live.reload("admin"))
+    await begun.wait()
+    await files.look()
+    assert wanted == [False, False], "no second child gets ready"
+    looking = asyncio.create_task(files.look())
+    while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock doesn't tell
+        await asyncio.sleep(0)
+    may_end.set()
+    assert (await reloading).activated
+    await looking
+    assert files.compiled == [MENDED]
+    await files.live.stop()
+
+
+# --- the child ------------------------------------------------------------------------------------
+
+
+async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(WORLD, "utf-8")
+    apart, here = await Compiler().compile(CompileJob(str(path))), compile_here(CompileJob(str(path)), os.environ)
+    assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
+    assert apart.table is not None
+    assert here.table is not None
+    assert unpack(apart.table).deployments == unpack(here.table).deployments
+    path.write_text("version: 2\n", "utf-8")
+    refused = await Compiler().compile(CompileJob(str(path)))
+    assert refused.table is None
+    assert refused.problems
+    assert KEYS["GEMINI_API_KEY"] not in repr(apart)
+
+
+async def test_a_child_that_waits_takes_the_next_order_and_only_that(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("version: 2\n", "utf-8")
+    compiler = Compiler()
+    for _ in range(2):
+        await compiler.prepare(is_wanted=True)
+    waiting = compiler._waiting
+    assert waiting is not None
+    assert waiting._process is not None
+    assert (await compiler.compile(CompileJob(str(path)))).problems
+    assert (waiting._process.returncode, compiler._waiting) == (0, None)
+    assert (await compiler.compile(CompileJob(str(path)))).problems, "also where none waits"
+    await compiler.prepare(is_wanted=True)
+    waiting = compiler._waiting
+    for _ in range(2):
+        await compiler.prepare(is_wanted=False)
+    assert waiting is not None
+    assert waiting._process is not None
+    assert (waiting._process.returncode, compiler._waiting) == (-9, None)
+
+
+async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(CompileFailed, match="ended with status 1"):
+        await Compiler().compile(CompileJob("gateway.yaml"))
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with pytest.raises(CompileFailed, match="no process can be started"):
+        await Compiler().compile(CompileJob("gateway.yaml"))
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def large(number: int, mark: str = "") -> str:
+    deployments = "\n".join(
+        f"  d{index}: {{provider: openai-compatible, model: m{index}{mark}, stores: DE, processes: DE, "
+        f"endpoint: 'https://h{index}.example/v1', api_key: k}}"
+        for index in range(number)
+    )
+    routes = "\n".join(f"  a{index}: {{routes: {{de: [d{index}]}}}}" for index in range(number))
+    return (
+        f"version: 1\nassistants:\n{routes}\nregions: {{de: {{territories: [DE], boundary: [DE]}}}}\n"
+        f"deployments:\n{deployments}\nlocation: {{unknown: de}}\n"
+    )
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """The interpreter as it is while a gateway serves."""
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    settle()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(("number", "marks"), [(200, "x"), pytest.param(1000, "xyz", marks=pytest.mark.slow)])
+async def test_a_reload_of_many_deployments_never_keeps_the_loop_for_ten_milliseconds(
+    tmp_path: Path, number: int, marks: str
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(large(number), "utf-8")
+    compiled = compile_config(load_document(path, os.environ), registry=load_registry())
+    gateway, live = (
+        Gateway(compiled.table),
+        LiveConfig(CompileJob(str(path)), compiled.table, compiled.warnings, compiled.files),
+    )
+
+    async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
+        gateway.activate(table)
+        return ()
+
+    live.start(activate)
+    longest: list[float] = []
+
+    async def tick() -> None:
+        """The loop's own time between two of its turns: what other programs take of the machine doesn't count."""
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            longest.append(time.thread_time() - before)
+
+    for mark in marks:
+        path.write_text(large(number, mark), "utf-8")
+        ticking = asyncio.create_task(tick())
+        assert (await live.reload("admin")).activated
+        ticking.cancel()
+    await live.stop()
+    assert len(longest) > 20
+    assert max(longest) < 0.010
+    assert gateway.table.deployments["d7"].model == f"m7{marks[-1]}"
+
+
+@pytest.mark.slow
+async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
+    """Tables are freed once nobody uses them, and memory stays where it is."""
+    gateway = Gateway(files.live.table)
+    outcomes = []
+    for mark in ("a", "b"):
+        files.path.write_text(WORLD.replace("gemini-3.8-flash", f"gemini-{mark}"), "utf-8")
+        outcomes.append(compile_here(CompileJob(str(files.path)), KEYS))
+    numbers = iter(range(10_000))
+
+    async def alternate(_: CompileJob) -> Outcome:
+        return outcomes[next(numbers) % 2]
+
+    async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
+        gateway.activate(table)
+        return ()
+
+    files.live._compile = alternate
+    files.live.start(activate)
+
+    def living() -> int:
+        gc.collect()
+        # `isinstance` would ask strangers' lazy modules for their class, which loads them: into the memory measured here.
+        return sum(type(found) is Deployment for found in gc.get_objects())
+
+    async def reload(times: int) -> None:
+        for _ in range(times):
+            assert (await files.live.reload("admin")).activated
+
+    alone = living()
+    with structlog.testing.capture_logs() as lines:
+        await reload(50)
+        lines.clear()
+        tracemalloc.start()
+        # What is counted is what comes with each reload: the first ones, and the first look, bring some once.
+        await reload(100)
+        # A thread that has done its part may not have let go of the table before yet.
+        await until(lambda: living() <= alone)
+        lines.clear()
+        memory = tracemalloc.get_traced_memory()[0]
+        await reload(1000)
+        lines.clear()
+        await until(lambda: living() <= alone)
+        grown = tracemalloc.get_traced_memory()[0] - memory
+    tracemalloc.stop()
+    await files.live.stop()
+    assert grown < 50_000
+
+
+@pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
+def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "gateway.yaml"
+    if what == "too large":
+        path.write_bytes(b"#" * (MAX_BYTES + 1))
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    outcome = compile_here(CompileJob(str(path)), KEYS)
+    told = {"too large": "larger than 4 MiB", "pipe": "it is no regular file", "directory": "Is a directory"}
+    assert told[what] in str(outcome.problems[0])
+    # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
+    assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

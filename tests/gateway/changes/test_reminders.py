@@ -1,0 +1,79 @@
+"""The log is reminded of approvals that end: once for each date, by a clock of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.changes.live_config import LOOK_S, remind
+from gateway.config.compile import compile_config
+from gateway.config.loading import load_document
+from gateway.telemetry.log import configure
+from providers.registry import load_registry
+from tests.tables import KEYS, WORLD, table_of
+
+RECORD = "{region: cn, authority: A, kind: registration, number: n, model_name: m, valid_until: 2026-11-20}"
+TABLE = table_of(WORLD.replace("endpoint: cn-beijing,", f"endpoint: cn-beijing, approvals: [{RECORD}],"))
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    sink = io.StringIO()
+    configure("json", "info", sink)
+    yield sink
+    # Not the output of the moment, which pytest closes behind the test.
+    configure("json", "info", sys.__stderr__)
+
+
+async def test_it_is_told_once_a_day_and_louder_near_the_end(lines: io.StringIO) -> None:
+    now = [datetime(2026, 9, 19, tzinfo=UTC).timestamp()]
+    end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+
+    async def wait(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= end:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await remind(lambda: TABLE, clock=lambda: now[0], wait=wait)
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [line["days_left"] for line in told] == list(range(60, -3, -1))
+    assert {(line["deployment"], line["region"]) for line in told} == {("qwen-cn", "cn")}
+    levels = {line["days_left"]: (line["event"], line["level"]) for line in told}
+    assert levels[60] == levels[8] == ("approval_ending", "warning")
+    assert levels[7] == levels[0] == ("approval_ending", "error")
+    assert levels[-1] == ("approval_ended", "error")
+    assert told[-1]["detail"] == "its approval for region 'cn' ended on 2026-11-20"
+    assert LOOK_S <= 600
+
+
+async def test_a_model_that_is_retired_is_told_of_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
+    (tmp_path / "gateway.yaml").write_text(WORLD.replace("version: 1", "version: 1\ncatalogue: {models: models.yaml}"))
+    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).table
+    now = [datetime(2026, 8, 20, tzinfo=UTC).timestamp()]
+    end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+
+    async def wait(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= end:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await remind(lambda: table, clock=lambda: now[0], wait=wait)
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    told = [line for line in told if line["deployment"] == "qwen-cn"]
+    assert [line["days_left"] for line in told] == list(range(90, -3, -1))
+    assert {line["model"] for line in told} == {"qwen3-max"}
+    levels = {line["days_left"]: (line["event"], line["level"]) for line in told}
+    assert levels[90] == levels[8] == ("model_retiring", "warning")
+    assert levels[7] == levels[1] == ("model_retiring", "error")
+    assert levels[0] == levels[-2] == ("model_retired", "error")
+    assert told[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")

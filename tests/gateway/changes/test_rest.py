@@ -1,0 +1,44 @@
+"""A config whose files can't be used comes to rest all the same: it is compiled once, told once, and looked at no more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.changes.compile_job import CompileJob, compile_here
+from gateway.config.source_text import MAX_BYTES, read_files
+from tests.tables import KEYS, WORLD
+
+
+def _large(path: Path) -> None:
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+
+
+KINDS = {
+    "nothing": lambda _: None,
+    "a directory": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "too large": _large,
+    "empty": Path.touch,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind: str) -> None:
+    catalogue, config = tmp_path / "models.yaml", tmp_path / "gateway.yaml"
+    config.write_text(WORLD + "\ncatalogue: {models: models.yaml}\n", "utf-8")
+    KINDS[kind](catalogue)
+    outcome = compile_here(CompileJob(str(config)), KEYS)
+    assert any("models.yaml" in str(problem) for problem in outcome.problems if problem.severity == "error")
+    assert (outcome.at_rest, outcome.files) == (True, read_files([str(config), str(catalogue)]))
+
+
+def test_a_name_that_no_file_can_have_is_told_at_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(WORLD + '\ncatalogue: {models: "a\\0b"}\n', "utf-8")
+    outcome = compile_here(CompileJob(str(config)), KEYS)
+    errors = [problem for problem in outcome.problems if problem.severity == "error"]
+    assert [(it.path, "no file can have that name" in it.message) for it in errors] == [(("catalogue", "models"), True)]
+    assert (outcome.at_rest, outcome.files) == (True, read_files(outcome.files))

@@ -1,0 +1,283 @@
+"""Rollbacks of the live config, with a history: what is watched and said after one that was taken, and one that wasn't."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.changes.change_log import ChangeLog, review_change, signature_file
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here
+from gateway.changes.compile_process import CompileFailed
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.pickling import unpack
+from gateway.changes.plan import NO_CONFIG_VERSION
+from gateway.operator_errors import StateError
+from gateway.signing import Signer, new_key, sign_plan
+from tests.providers.transport.scripted import until
+from tests.tables import KEYS, WORLD
+
+FIRST = WORLD + "# the first\n"
+SECOND = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
+THIRD = WORLD.replace("blocked: [CU,", "blocked: [VA, CU,")
+
+
+class Gateway:
+    """One that serves FIRST, and keeps what is switched. Each `look` is one poll."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gateway.yaml"
+        self.environ = dict(KEYS)
+        self.before_compile = lambda: None
+        self.write(FIRST)
+        self.log = ChangeLog(folder / "state")
+        order = CompileJob(str(self.path), written=True)
+        outcome = compile_here(order, self.environ)
+        assert outcome.table is not None
+        table = unpack(outcome.table)
+        begun = CompiledState(table, outcome.written)
+        self.log.switched(
+            review_change(CompiledState(NO_CONFIG_VERSION, None), begun, 0.0, lambda: None), begun, "start", ""
+        )
+        self.live = LiveConfig(
+            order,
+            table,
+            outcome.problems,
+            outcome.files,
+            switch_log=self.log,
+            written=outcome.written,
+            compile_order=self.compile,
+        )
+
+    async def compile(self, order: CompileJob) -> Outcome:
+        self.before_compile()
+        return compile_here(order, self.environ)
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text, "utf-8")
+
+    def trail(self) -> list[dict[str, Any]]:
+        lines = (self.path.parent / "state" / "audit.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    async def look(self, times: int = 2) -> None:
+        for _ in range(times):
+            await self.live._look()
+
+    async def take(self, text: str) -> str:
+        self.write(text)
+        done = await self.live.reload("admin")
+        assert done.activated, done.findings
+        return done.table
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    made = Gateway(tmp_path)
+    yield made
+    made.log.close()
+
+
+async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment(gateway: Gateway) -> None:
+    secret = gateway.path.with_name("secret")
+    secret.write_text("sk-one")
+    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    await gateway.take(SECOND)
+    secret.write_bytes(b"x" * 70_000)  # a mistake: the first one can't be used any more
+    gateway.write(THIRD)
+    refused = await gateway.live.rollback(first)
+    assert (refused.activated, refused.missing) == (False, False)
+    assert (await gateway.live.rollback("zzzz")).missing
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gateway: Gateway) -> None:
+    """Whose mistake it isn't: to mend it there would be in vain."""
+    nowhere = await gateway.live.rollback(None)
+    assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [
+        ("", "there is no version before this one")
+    ]
+    first = gateway.live.table.version
+    await gateway.take(SECOND)
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("the process that compiles it ended with status -9")
+
+    gateway.live._compile = broken
+    assert [it.file for it in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
+
+
+async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gateway: Gateway) -> None:
+    secret, bad = gateway.path.with_name("secret"), gateway.path.with_name("bad")
+    bad.write_text("sk-one")
+    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{bad}}}"))
+    secret.write_text("sk-two")
+    await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    bad.write_bytes(b"x" * 70_000)
+    assert not (await gateway.live.rollback(first)).activated
+    secret.write_text("sk-three")
+    await gateway.look()
+    assert (gateway.live.loaded.cause, gateway.live.loaded.activated) == ("file", True)
+
+
+async def test_of_two_who_ask_at_the_same_moment_the_second_does_not_undo_the_first(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
+    assert [(done.activated, done.table) for done in both] == [(True, first)] * 2
+    assert gateway.live.table.version == first
+    assert (await gateway.live.rollback(None)).table != first, "who asks later leaves what is active then"
+
+
+async def test_an_edit_while_a_rollback_is_loaded_again_is_taken(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.before_compile = lambda: gateway.write(THIRD)
+    assert (await gateway.live.reload("sighup")).table == first, "what was rolled back to, as the file was when asked"
+    gateway.before_compile = lambda: None
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.file_is_active
+
+
+async def test_an_edit_while_a_rollback_waits_for_its_turn_is_taken(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    compiling, free = asyncio.Event(), asyncio.Event()
+    compile_now = gateway.live._compile
+
+    async def slowly(order: CompileJob) -> Outcome:
+        outcome = await compile_now(order)
+        compiling.set()
+        await free.wait()
+        return outcome
+
+    gateway.live._compile = slowly
+    reload = asyncio.create_task(gateway.live.reload("admin"))
+    await compiling.wait()
+    rollback = asyncio.create_task(gateway.live.rollback(None))
+    await until(lambda: bool(gateway.live._one_at_a_time._waiters))  # it has asked, and has to wait
+    gateway.write(THIRD)
+    free.set()
+    assert (await reload).activated
+    assert (await rollback).table == first
+    gateway.live._compile = compile_now
+    await gateway.look()
+    assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    gateway.path.unlink()
+    done = await gateway.live.rollback(None)
+    assert (done.activated, done.table, gateway.live.file_is_active) == (True, first, False)
+    assert (await gateway.live.reload("sighup")).activated, "the rollback holds"
+    await gateway.look()
+    assert (gateway.live.table.version, gateway.live.file_is_active) == (first, False)
+    aside = gateway.log.aside(gateway.path)
+    assert aside is not None, "for the next start too"
+    assert (aside.version.version, aside.file) == (first, "")
+    gateway.write(THIRD)
+    assert gateway.log.aside(gateway.path) is None
+    await gateway.look()
+    assert gateway.live.file_is_active
+    assert gateway.live.table.blocked.contains("VA")
+
+
+async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private, public = new_key()
+    key = tmp_path / "admin.pem"
+    key.touch(0o600)
+    key.write_bytes(private)
+    signer = Signer.read(key)
+    protected = (
+        FIRST.replace("boundary: [CN]}", "boundary: [CN], protected: true}") + f"admin_keys: ['{public.text}']\n"
+    )
+    await gateway.take(protected)
+    changed = protected.replace("boundary: [CN],", "boundary: [CN, HK],")
+    before, after = (
+        compile_here(replace(gateway.live._order, text=text.encode(), name="it"), KEYS).written
+        for text in (protected, changed)
+    )
+    assert before is not None
+    assert after is not None
+    rejected = gateway.log.rejected
+
+    def late(*told: Any, **more: Any) -> None:
+        signature_file(gateway.path).write_text(sign_plan(signer, before.content, after.content))
+        rejected(*told, **more)
+
+    monkeypatch.setattr(gateway.log, "rejected", late)
+    gateway.write(changed)
+    await gateway.look()
+    assert gateway.live.failed is not None
+    await gateway.look()
+    assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
+
+
+async def test_an_edit_that_could_not_be_written_down_is_taken_once_it_can(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the state directory was full for a while; the file still says what it said."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "add", full)
+        gateway.write(SECOND)
+        await gateway.look()
+        assert gateway.live.failed is not None
+        assert gateway.live.failed.retriable
+        assert not gateway.live.table.blocked.contains("AQ")
+        asked = await gateway.live.reload("admin")
+        assert (asked.activated, asked.retriable) == (False, True)
+        await gateway.look(12)
+        rejected = [line for line in gateway.trail() if line["event"] == "rejected"]
+        assert [line["cause"] for line in rejected] == ["file", "admin"], "what lasts is written down once"
+    await gateway.look(12)
+    assert (gateway.live.failed, gateway.live.table.blocked.contains("AQ")) == (None, True)
+    assert gateway.live.reloads["file", "activated"] == 1
+    gateway.write("nonsense: [\n")
+    await gateway.look(12)
+    assert gateway.live.reloads["file", "rejected"] < 8, "a mistake isn't tried again"
+    assert gateway.live.failed is not None
+    assert not gateway.live.failed.retriable
+
+
+async def test_a_rollback_that_could_not_be_written_down_may_be_asked_for_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: database or disk is full")
+
+    await gateway.take(SECOND)
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "add", full)
+        refused = await gateway.live.rollback(None)
+        assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
+    assert (await gateway.live.rollback(None)).activated
+
+
+async def test_a_history_that_cannot_be_read_just_now_lacks_no_version(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise StateError("history.db can't be used: disk I/O error")
+
+    await gateway.take(SECOND)
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.log.history, "before", broken)
+        refused = await gateway.live.rollback(None)
+    assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
+    assert (await gateway.live.rollback(None)).activated

@@ -1,0 +1,244 @@
+"""Schedules over a running gateway's counts, with a clock, a store and a gateway of the test's own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.changes.schedules import LOOK_S, Scheduler
+from gateway.model.config_version import ConfigVersion
+from gateway.model.record import Record
+from gateway.model.schedule import Phase, ScheduleProgress, Tally
+from gateway.operator_errors import StateError
+from gateway.state.schedules import ScheduleStore
+from gateway.telemetry.metrics import Metrics
+from providers.failures import FailureKind
+from tests.gateway.telemetry.records import attempt, failed_attempt
+from tests.tables import WORLD, table_of
+
+STEPS = "5% for 10s, 25% for 10s, 100%"
+PLACE = ("assistant", "default")
+
+
+def scheduled(
+    steps: str = STEPS, route: str = "{gemini: 90, chatgpt-us: 10}, qwen-intl", model: str = ""
+) -> ConfigVersion:
+    text = WORLD.replace(
+        "default: [gemini, qwen-intl]",
+        f"default: [{route}]\n"
+        f'    schedules: {{default: {{candidate: chatgpt-us, steps: "{steps}", stop_on: {{min_requests: 50}}}}}}',
+    )
+    return table_of(text.replace("chatgpt-us: {provider: openai, model: gpt-6-luna", model) if model else text)
+
+
+_STORES: list[ScheduleStore] = []
+
+
+def opened(folder: Path) -> ScheduleStore:
+    _STORES.append(ScheduleStore(folder))
+    return _STORES[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Python 3.13 tells of a database that nobody has closed."""
+    yield
+    while _STORES:
+        _STORES.pop().close()
+
+
+class Cell:
+    """A gateway with schedules: its live table, what it counts, and a clock that only the test moves."""
+
+    def __init__(self, folder: Path, table: ConfigVersion | None = None) -> None:
+        self.now_s = 1000.0
+        self.behind: tuple[int, ...] = ()
+        self.store = opened(folder)
+        self.scheduler = Scheduler(self.store, clock=lambda: self.now_s)
+        self.written = table or scheduled()
+        self.table = self.scheduler.stage(self.written)
+        self.metrics = Metrics()
+        self.region = self.written.regions["default"]
+
+    def change(self, table: ConfigVersion) -> None:
+        self.written = table
+        self.table = self.scheduler.stage(table)
+
+    def serve(self, ok: int = 0, failed: int = 0, side: str = "chatgpt-us") -> None:
+        from gateway.model.location import Location
+
+        location = Location(self.region, "JP", "edge_header", ())
+        for number in range(ok + failed):
+            attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
+            record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, side=side)
+            self.metrics.observe(record)
+
+    async def look(self, after_s: float = LOOK_S, times: int = 1) -> None:
+        async def counts() -> list[bytes]:
+            return [self.metrics.snapshot()]
+
+        async def restage() -> tuple[int, ...]:
+            self.table = self.scheduler.stage(self.written)
+            return self.behind
+
+        for _ in range(times):
+            self.now_s += after_s
+            await self.scheduler.look(counts, restage)
+
+    @property
+    def share(self) -> float:
+        first = self.table.assistants["assistant"].routes["default"][0]
+        return round(first.shares["chatgpt-us"], 6)  # type: ignore[union-attr]
+
+    @property
+    def progress(self) -> ScheduleProgress:
+        [status] = self.scheduler.status()
+        return status.progress
+
+
+async def passed(cell: Cell) -> None:
+    """A stage in which all goes well."""
+    await cell.look()
+    cell.serve(ok=60)
+    cell.serve(ok=1000, side="gemini")
+    await cell.look(times=5)
+
+
+async def test_the_shares_rise_stage_by_stage_to_the_whole(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    assert cell.share == 0.05
+    with structlog.testing.capture_logs() as logs:
+        await passed(cell)
+        assert (cell.share, cell.progress.candidate.requests) == (0.25, 0)
+        await passed(cell)
+    assert (cell.share, cell.progress.phase) == (1.0, Phase.DONE)
+    assert [(line["event"], line["share"]) for line in logs] == [("schedule_stage", "25%"), ("schedule_done", "100%")]
+
+
+async def test_a_candidate_that_fails_is_taken_back_and_stays_back(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await cell.look()
+    cell.serve(ok=30, failed=30)
+    cell.serve(ok=1000, side="gemini")
+    with structlog.testing.capture_logs() as logs:
+        await cell.look()
+    assert (cell.share, cell.progress.phase) == (0.0, Phase.ROLLED_BACK)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("schedule_rolled_back", "error")]
+    assert logs[0]["detail"].startswith("30 of 60 requests failed")
+    await passed(cell)
+    assert cell.share == 0.0
+    later = Cell(tmp_path)
+    assert (later.share, later.progress) == (0.0, cell.progress)
+
+
+async def test_a_worker_that_does_not_follow_is_named(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    cell.behind = (2,)
+    with structlog.testing.capture_logs() as logs:
+        await passed(cell)
+    assert [(line["event"], line.get("workers_behind")) for line in logs][-1] == ("schedules_behind", [2])
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.serve(ok=40)
+    cell.serve(ok=500, side="gemini")
+    await cell.look(times=3)
+    await cell.scheduler.stop()
+    later = Cell(tmp_path)
+    assert later.share == 0.25
+    assert later.progress == cell.progress
+    assert (later.progress.candidate.ok, later.progress.elapsed_s) == (40, 6)
+    # A process begins its counts anew, and nothing of them is taken twice or lost.
+    await later.look()
+    later.serve(ok=5)
+    await later.look(times=2)
+    assert (later.progress.candidate.ok, later.progress.elapsed_s) == (45, 10)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        scheduled("5% for 20s, 100%"),
+        scheduled(model="chatgpt-us: {provider: openai, model: gpt-5.4-mini"),
+    ],
+)
+async def test_another_schedule_or_another_candidate_begins_anew(tmp_path: Path, other: ConfigVersion) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.serve(ok=40)
+    cell.change(other)
+    assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
+    # What was counted before it began is no concern of it.
+    await cell.look()
+    assert cell.progress.candidate == Tally()
+
+
+async def test_a_change_elsewhere_leaves_it_alone(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    before = cell.progress
+    cell.change(scheduled(route="{gemini: 10, chatgpt-us: 90}"))
+    assert (cell.share, cell.progress) == (0.25, before)
+
+
+async def test_a_schedule_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.change(table_of(WORLD))
+    assert cell.scheduler.status() == ()
+    await cell.look()
+    assert opened(tmp_path).load() == {}
+    cell.change(scheduled())
+    assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
+
+
+async def test_a_time_in_which_nothing_ran_does_not_count(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await cell.look()
+    await cell.look(after_s=86_400)
+    assert cell.progress.elapsed_s == 5 * LOOK_S
+
+
+async def test_without_a_state_directory_the_written_shares_hold_and_it_says_so() -> None:
+    scheduler, table = Scheduler(), scheduled()
+    with structlog.testing.capture_logs() as logs:
+        assert scheduler.stage(table) is table
+        assert scheduler.stage(table_of(WORLD)).version
+    assert [line["event"] for line in logs] == ["schedules_off"]
+    assert "GATEWAY_STATE_DIR" in scheduler.off
+    assert scheduler.status() == ()
+
+
+class FullDisk:
+    def load(self) -> dict[tuple[str, str], tuple[str, ScheduleProgress]]:
+        return {}
+
+    def save(self, _: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
+        raise StateError("canary.db can't be written: disk full")
+
+
+async def test_what_can_not_be_kept_is_told_once_and_carried_out_all_the_same(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
+    cell.change(scheduled())
+    with structlog.testing.capture_logs() as logs:
+        await passed(cell)
+    assert cell.share == 0.25
+    assert [line["event"] for line in logs].count("schedules_not_kept") == 1
+
+
+def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.save({PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))})
+    assert store.load() == {PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}
+    for text in ("{", "[]", "{}", '{"phase": "running", "candidate": {"times": [1]}, "baseline": {"times": [1]}}'):
+        with sqlite3.connect(tmp_path / "canary.db") as database:
+            database.execute("UPDATE schedules SET progress = ?", (text,))
+        database.close()
+        assert store.load() == {}

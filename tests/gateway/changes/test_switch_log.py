@@ -1,0 +1,241 @@
+"""The trail and the history say the same, whatever fails between them: what can't be written down isn't done, and a line
+of something that wasn't done is taken back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.changes.change_log import ChangeLog, review_change
+from gateway.changes.compile_job import CompiledState
+from gateway.changes.plan import NO_CONFIG_VERSION
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document
+from gateway.operator_errors import StateError
+from gateway.state.audit import TrailHead, verify_trail
+from gateway.state.history import History, Pointer, open_history
+from providers.registry import load_registry
+from tests.tables import KEYS, WORLD
+
+OFF = WORLD.replace("{provider: gemini,", "{enabled: false, provider: gemini,")
+NOTHING = CompiledState(NO_CONFIG_VERSION, None)
+
+
+def state_of(text: str) -> CompiledState:
+    compiled = compile_config(parse_document(text.encode(), "gateway.yaml", KEYS), registry=load_registry())
+    return CompiledState(compiled.table, compiled.written)
+
+
+FIRST, SECOND = state_of(WORLD), state_of(OFF)
+
+
+def switch(log: ChangeLog, old: CompiledState, new: CompiledState) -> None:
+    log.switched(review_change(old, new, 0.0, lambda: None), new, "file", "ada")
+
+
+def begun(directory: Path) -> ChangeLog:
+    opened = ChangeLog(directory)
+    opened.note("started", {})
+    switch(opened, NOTHING, FIRST)
+    return opened
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ChangeLog]:
+    opened = begun(tmp_path)
+    yield opened
+    opened.close()
+
+
+def trail(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]
+
+
+def events(directory: Path) -> list[str]:
+    return [line["event"] for line in trail(directory)]
+
+
+def break_commit(log: ChangeLog, directory: Path) -> None:
+    """Every statement of a switch goes well, and its commit doesn't, as where that is what fills the disk."""
+    with sqlite3.connect(directory / "history.db") as database:
+        database.execute("CREATE TABLE late (version TEXT REFERENCES version DEFERRABLE INITIALLY DEFERRED)")
+        database.execute(
+            "CREATE TRIGGER breaks AFTER INSERT ON activation BEGIN INSERT INTO late VALUES ('nothing'); END"
+        )
+    database.close()
+    log.history._run("PRAGMA foreign_keys = ON")
+
+
+def mend(directory: Path) -> None:
+    with sqlite3.connect(directory / "history.db") as database:
+        database.execute("DROP TRIGGER breaks")
+    database.close()
+
+
+class FullAfter:
+    """A trail that takes so many lines more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+        self._write, self.lines = os.write, lines
+        monkeypatch.setattr("gateway.state.audit.os.write", self)
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        if not data.startswith(b'{"number"'):
+            return self._write(descriptor, data)
+        self.lines -= 1
+        return self._write(descriptor, data if self.lines >= 0 else data[:7])
+
+
+def test_a_history_that_cannot_be_written_leaves_no_line(log: ChangeLog, tmp_path: Path) -> None:
+    log.history._run("DROP TABLE activation")
+    with pytest.raises(StateError, match="no such table"):
+        switch(log, FIRST, SECOND)
+    assert events(tmp_path) == ["started", "activated"]
+    assert log.pointer() == Pointer(FIRST.table.version)
+
+
+def test_what_was_told_and_not_done_is_taken_back(log: ChangeLog, tmp_path: Path) -> None:
+    break_commit(log, tmp_path)
+    with pytest.raises(StateError, match="FOREIGN KEY constraint failed"):
+        switch(log, FIRST, SECOND)
+    assert events(tmp_path) == ["started", "activated", "activated", "kill_switch", "not_done"]
+    last = trail(tmp_path)[-1]
+    assert (last["lines"], last["table"]) == ([3, 4], FIRST.table.version)
+    assert "FOREIGN KEY" in last["detail"]
+    assert log.pointer() == Pointer(FIRST.table.version)
+    assert log.history.find_exactly(SECOND.table.version) is None
+    mend(tmp_path)
+    switch(log, FIRST, SECOND)
+    assert log.pointer() == Pointer(SECOND.table.version)
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_trail_that_is_full_leaves_the_history_as_it_was(
+    log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    FullAfter(monkeypatch, lines)
+    with pytest.raises(StateError, match="No space left"):
+        switch(log, FIRST, SECOND)
+    monkeypatch.undo()
+    assert log.pointer() == Pointer(FIRST.table.version)
+    log.note("stopped", {})
+    # The kill switch's line found no room behind the one of the switch.
+    taken_back = ["activated", "not_done"] if lines else []
+    assert events(tmp_path) == ["started", "activated", *taken_back, "stopped"]
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+
+
+def test_what_cannot_be_taken_back_yet_is_the_next_line(
+    log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_commit(log, tmp_path)
+    full = FullAfter(monkeypatch, 2)
+    with pytest.raises(StateError, match=r"has it in line 3 though, .* that will be its next line"):
+        switch(log, FIRST, SECOND)
+    with pytest.raises(StateError, match="No space left"):
+        log.note("rejected", {})
+    assert events(tmp_path)[2:] == ["activated", "kill_switch"]
+    full.lines = 10
+    log.note("rejected", {})
+    assert events(tmp_path)[2:] == ["activated", "kill_switch", "not_done", "rejected"]
+    log.note("stopped", {})
+    assert events(tmp_path)[-2:] == ["rejected", "stopped"]
+
+
+def test_what_the_end_of_the_process_came_between_is_said_at_the_next_start(tmp_path: Path) -> None:
+    """As at a loss of power, or where the disk stayed full to the end."""
+    log = begun(tmp_path)
+    known = log.history.audit_head()
+    switch(log, FIRST, SECOND)
+    log.history.keep_audit_head(known)
+    assert verify_trail(tmp_path, {"history.db": known}).unconfirmed == (3, 4)
+    log.close()
+    again = ChangeLog(tmp_path)
+    again.note("started", {})
+    assert events(tmp_path)[2:] == ["activated", "kill_switch", "not_confirmed", "started"]
+    assert trail(tmp_path)[-2]["lines"] == [3, 4]
+    assert verify_trail(tmp_path, {"history.db": again.history.audit_head()}).unconfirmed == ()
+    again.close()
+
+
+def test_a_line_that_is_no_switch_and_a_new_history_put_nothing_in_doubt(tmp_path: Path) -> None:
+    log = ChangeLog(tmp_path)
+    log.note("started", {})
+    known = log.history.audit_head()
+    log.note("rejected", {})
+    log.history.keep_audit_head(known)
+    log.close()
+    log = ChangeLog(tmp_path)
+    log.note("started", {})
+    switch(log, NOTHING, FIRST)
+    log.close()
+    (tmp_path / "history.db").unlink()
+    log = ChangeLog(tmp_path)
+    log.note("started", {})
+    log.close()
+    assert events(tmp_path) == ["started", "rejected", "started", "activated", "started"]
+    assert verify_trail(tmp_path, {"history.db": TrailHead(0, "0" * 64)}).unconfirmed == ()
+
+
+def test_a_lock_that_was_taken_for_a_stale_one_lets_no_second_writer_in(log: ChangeLog, tmp_path: Path) -> None:
+    (tmp_path / "gateway.lock").unlink()
+    for _ in range(2):
+        with pytest.raises(StateError, match="is written by another gateway"):
+            ChangeLog(tmp_path)
+    switch(log, FIRST, SECOND)
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+
+
+def test_a_log_that_can_not_be_opened_lets_go_of_the_history(
+    log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[History] = []
+
+    def remembered(directory: Path) -> History:
+        opened.append(open_history(directory))
+        return opened[-1]
+
+    monkeypatch.setattr("gateway.changes.change_log.open_history", remembered)
+    (tmp_path / "gateway.lock").unlink()
+    with pytest.raises(StateError, match="is written by another gateway"):
+        ChangeLog(tmp_path)
+    (history,) = opened
+    with pytest.raises(StateError, match="closed database"):
+        history.pointer()
+
+
+def test_a_trail_that_could_not_be_read_is_not_kept_from_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.state.audit.os.pread", broken)
+        with pytest.raises(StateError, match=os.strerror(errno.EIO)):
+            ChangeLog(tmp_path)
+    begun(tmp_path).close()
+
+
+@pytest.mark.parametrize("taken", ["removed", "replaced"])
+def test_a_history_that_was_moved_away_takes_no_switch_and_neither_does_the_trail(log: ChangeLog, taken: str) -> None:
+    """SQLite would write on to the file that nobody finds any more, and the next start know nothing of the switch."""
+    directory = Path(log.lock._path).parent
+    kept = directory / "history.db"
+    kept.rename(directory / "elsewhere")
+    if taken == "replaced":
+        kept.write_bytes((directory / "elsewhere").read_bytes())
+    with pytest.raises(StateError, match=r"history.db was moved or removed while it was in use: start the gateway"):
+        switch(log, FIRST, SECOND)
+    assert [line["event"] for line in trail(directory)] == ["started", "activated"]
+    (directory / "elsewhere").replace(kept)
+    switch(log, FIRST, SECOND)
+    assert trail(directory)[-1]["event"] == "kill_switch"

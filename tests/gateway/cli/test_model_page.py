@@ -1,0 +1,40 @@
+"""The page of models: complete, and the one that lies in docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.cli.provider_pages import deployments_text, models_page, models_text
+from providers.adapter import KnowsModels, KnowsOffers
+from providers.registry import load_registry
+from tests.tables import WORLD, table_of
+
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
+ADAPTERS = load_registry().adapters
+
+
+def test_the_page_is_current() -> None:
+    """If this fails: `gateway providers models --markdown > docs/models.md`."""
+    assert PAGE.read_text("utf-8") == models_page(ADAPTERS)
+
+
+def test_every_model_price_and_last_day_has_a_row() -> None:
+    page, text = models_page(ADAPTERS), models_text(ADAPTERS)
+    rows = sum(len(adapter.models) for adapter in ADAPTERS.values() if isinstance(adapter, KnowsModels))
+    for adapter in ADAPTERS.values():
+        if isinstance(adapter, KnowsOffers):
+            rows += len(adapter.offers.prices) + len(adapter.offers.retirements)
+    assert page.count("\n| `") == rows
+    assert len(text.splitlines()) == rows + 3 + 2
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert "| `moonshot` | `kimi-k3` | cn | CNY 20.00 | 2.00 | 20.00 | 100.00 | | 2026-07-18 |" in page
+    assert "272000: 0.20, 0.02, 0.25, 0.75" in page
+    assert "us +10 %" in page
+
+
+def test_a_deployment_has_its_own_row() -> None:
+    table = table_of(WORLD)
+    head, *rows = deployments_text(table.deployments.values()).splitlines()
+    assert head.split()[:4] == ["deployment", "provider", "model", "prompt"]
+    [qwen] = [row for row in rows if row.startswith("qwen-cn ")]
+    assert qwen.split()[1:7] == ["dashscope", "qwen3-max", "262144", "CNY", "2.50", "2.50"]

@@ -1,0 +1,81 @@
+"""The page of every provider: complete, true, and the one that lies in docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.provider_pages import providers_page
+from providers.adapter import Adapter, TakesHeaders
+from providers.needs import FEATURES, PARAMETERS
+from providers.registry import load_registry
+
+PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
+ADAPTERS = load_registry().adapters
+_FEATURES, _PARAMETERS, _SITES, _HEADERS = 0, 1, 2, 3
+
+
+def tables_of(page: str) -> list[list[dict[str, str]]]:
+    """The page's tables: a row is what stands under each title."""
+    tables: list[list[list[str]]] = []
+    inside = False
+    for line in page.splitlines():
+        if line.startswith("| ") and not inside:
+            tables.append([])
+        inside = line.startswith("| ")
+        if inside:
+            tables[-1].append([cell.strip(" `") for cell in line.strip("|").split("|")])
+    return [[dict(zip(head, row, strict=True)) for row in rows] for head, _, *rows in tables]
+
+
+def test_the_page_is_current() -> None:
+    """If this fails: `gateway providers list --markdown > docs/providers.md`."""
+    assert PAGE.read_text("utf-8") == providers_page(ADAPTERS)
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "claimed"),
+    [
+        (_FEATURES, FEATURES, lambda adapter: adapter.capabilities.features),
+        (_PARAMETERS, PARAMETERS, lambda adapter: adapter.capabilities.parameters & PARAMETERS),
+    ],
+    ids=["features", "parameters"],
+)
+def test_a_row_says_what_its_adapter_claims(number: int, words: frozenset[str], claimed: object) -> None:
+    rows = tables_of(providers_page(ADAPTERS))[number]
+    told = {row["provider"]: {word for word in words if row[word] == "yes"} for row in rows}
+    assert callable(claimed)
+    assert told == {name: claimed(adapter) for name, adapter in ADAPTERS.items()}
+
+
+def test_each_site_has_a_row_with_its_facts() -> None:
+    rows = {(row["provider"], row["endpoint"]): row for row in tables_of(providers_page(ADAPTERS))[_SITES]}
+    sites = {(name, site.name): site for name, adapter in ADAPTERS.items() for site in adapter.sites.values()}
+    assert rows.keys() == sites.keys()
+    for key, site in sites.items():
+        row = rows[key]
+        assert row["stores"] == str(site.residency.stores)
+        assert row["processes"] == str(site.residency.processes)
+        assert row["usual key"] == site.api_key_env
+        assert all(word in row["requires"] for one in site.requires for word in one)
+        assert bool(row["beside that"]) == bool(site.scopes or site.excepts)
+    assert rows["openai", "eu"]["requires"] == "zdr or mam"
+    assert rows["deepseek", "cn"]["serves"] == "CN"
+
+
+def test_who_has_no_site_is_named_as_such() -> None:
+    page = providers_page(ADAPTERS)
+    last = page.partition("\n## Headers")[0].splitlines()[-1]
+    without: list[Adapter] = [adapter for adapter in ADAPTERS.values() if not adapter.sites]
+    assert last == ", ".join(sorted(f"`{adapter.name}`" for adapter in without)) + "."
+
+
+def test_every_header_that_may_be_fixed_has_a_row() -> None:
+    rows = {(row["provider"], row["header"]): row for row in tables_of(providers_page(ADAPTERS))[_HEADERS]}
+    for name, adapter in ADAPTERS.items():
+        assert isinstance(adapter, TakesHeaders)
+        for header, rule in adapter.headers.items():
+            row = rows.pop((name, header))
+            assert (row["what it does"], row["its form"]) == (rule.about, rule.value)
+    assert not rows
