@@ -5,12 +5,19 @@ The page at `/docs` is made of this.
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from typing import Any, get_args
 
 from gateway.api.errors import STATUS, ApiError, encode_error
-from gateway.api.examples import ANSWERS, DISCLOSURE, MESSAGES, MODEL_ENTRY, RECEIPT, REQUESTS, STREAM
 from gateway.model.approval import ApprovalKind
 from gateway.model.region_text import Show
+
+EXAMPLES: dict[str, Any] = json.loads(resources.files(__package__).joinpath("openapi_examples.json").read_text("utf-8"))
+"""Requests and answers that a test sends to a real gateway, and a message for each error code."""
+
+_STREAM = "".join(f"{event}\n\n" for event in EXAMPLES["stream"])
+_MODEL_ENTRY = EXAMPLES["model_entry"]
 
 _ERROR = {
     "type": "object",
@@ -61,8 +68,11 @@ def _failures(*statuses: int) -> dict[str, dict[str, Any]]:
 
 
 def _failure(status: int) -> dict[str, Any]:
-    codes = [code for code, (_, __) in MESSAGES.items() if STATUS[code] == status]
-    examples = {code: {"summary": code, "value": encode_error(ApiError(code, *MESSAGES[code]))} for code in codes}
+    errors = {code: error for code, error in EXAMPLES["errors"].items() if STATUS[code] == status}
+    examples = {
+        code: {"summary": code, "value": encode_error(ApiError(code, error["message"], error["param"]))}
+        for code, error in errors.items()
+    }
     return {"description": _WHEN[status], "content": {"application/json": {"schema": _ERROR, "examples": examples}}}
 
 
@@ -90,10 +100,6 @@ _HEADERS = {
 def _header(name: str, told: str) -> dict[str, Any]:
     schema = _MILLISECONDS if name.endswith("-ms") else {"type": "string"}
     return {"name": name, "in": "header", "required": False, "description": told, "schema": schema}
-
-
-def _examples(values: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    return {name: {"summary": summary, "value": value} for name, (summary, value) in values.items()}
 
 
 _TEXT = {"type": "string"}
@@ -164,16 +170,21 @@ CHAT_OPERATION: dict[str, Any] = {
     "parameters": [_header(name, told) for name, told in _HEADERS.items()],
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": _REQUEST, "examples": _examples(REQUESTS)}},
+        "content": {"application/json": {"schema": _REQUEST, "examples": EXAMPLES["requests"]}},
     },
     "responses": {
         "200": {
             "description": "The answer, whole or as a stream of events.",
             "content": {
-                "application/json": {"schema": {"type": "object"}, "examples": _examples(ANSWERS)},
+                "application/json": {"schema": {"type": "object"}, "examples": EXAMPLES["answers"]},
                 # Without a schema: of 3.1, tools disagree whether one is of the stream or of each event.
                 "text/event-stream": {
-                    "examples": {"stream": {"summary": "A stream with usage", "value": STREAM}},
+                    "examples": {
+                        "stream": {
+                            "summary": "A stream with usage",
+                            "value": _STREAM,
+                        }
+                    },
                 },
             },
         },
@@ -217,7 +228,7 @@ def _found(value: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[
     return {"200": found, **failures}
 
 
-_MODELS = _found({"object": "list", "data": [MODEL_ENTRY, {**MODEL_ENTRY, "id": "gpt-4o"}]})
+_MODELS = _found({"object": "list", "data": [_MODEL_ENTRY, {**_MODEL_ENTRY, "id": "gpt-4o"}]})
 _NULLABLE = {"type": ["string", "null"]}
 
 
@@ -255,18 +266,18 @@ _DISCLOSURE_SCHEMA = _object(
     labels={**_list_of(_LABEL), "description": "What is said on answers here."},
     data={**_list_of(_DISCLOSED), "description": "Who may answer a plain request now, in order."},
 )
-_DISCLOSURE = {**_found(DISCLOSURE, _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
-_EXPLAINED = {key: told for key, told in _found(MODEL_ENTRY).items() if key != "200"} | _failures(400, 429, 503)
+_DISCLOSURE = {**_found(EXAMPLES["disclosure"], _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
+_EXPLAINED = {key: told for key, told in _found(_MODEL_ENTRY).items() if key != "200"} | _failures(400, 429, 503)
 _RECEIPT_SCHEMA = _object(
     receipt={"type": "object", "description": "What became of the request, without a word of it."},
     jws={**_NULLABLE, "description": "The receipt, signed (a compact JWS, EdDSA); null where the gateway has no key."},
     key={**_NULLABLE, "description": "The public key that verifies it."},
 )
-_RECEIPT = {"200": _found(RECEIPT, _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404, 429)}
+_RECEIPT = {"200": _found(EXAMPLES["receipt"], _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404, 429)}
 RESPONSES = {
     "/v1/explain": _EXPLAINED,
     "/v1/models": _MODELS,
-    "/v1/models/{name}": _found(MODEL_ENTRY),
+    "/v1/models/{name}": _found(_MODEL_ENTRY),
     "/v1/disclosure": _DISCLOSURE,
     "/v1/receipts/{id}": _RECEIPT,
 }

@@ -15,7 +15,6 @@ from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, comp
 from gateway.changes.compile_process import Child, CompileFailed
 from gateway.changes.compiler import Compiling
 from gateway.changes.pickling import unpack
-from gateway.config.check_report import rejected_config
 from gateway.files import is_there
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError, expect_file
@@ -90,6 +89,9 @@ def _beginning(outcome: Outcome, config: Path, switch_log: ChangeLog | None, asi
         if aside is not None:
             outcome = replace(outcome, files={**outcome.files, str(config): aside.file})
         return Beginning(table, outcome, switch_log, aside)
+    # Here and not at the top: rendering problems loads the compiler, which a serving process does not need.
+    from gateway.config.check_report import rejected_config
+
     told = rejected_config(outcome.problems)
     if aside is None:
         raise told

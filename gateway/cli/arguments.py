@@ -194,7 +194,7 @@ _LONGEST_S = 3600
 _DEMO_CONFIG = "a demo config of your own (default: GATEWAY_CONFIG, or the built-in)"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the value is the process's exit status: 0 done, 1 found wrong, 2 can't be run like that."""
     open_streams()
     parser = _parser()
@@ -445,7 +445,3 @@ def _add_listener(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the admin listener's port, 0 for a free one (default: GATEWAY_ADMIN_PORT, or 8081)",
     )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

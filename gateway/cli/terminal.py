@@ -11,7 +11,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config.check_report import rejected_config
 from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def compile_file(
         document = load_document(path, os.environ, secrets=resolve_secrets)
         return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
     except ConfigRejected as error:
+        from gateway.config.check_report import rejected_config
+
         raise rejected_config(error.problems) from None
 
 

@@ -216,6 +216,4 @@ def _wrapped(start: str, text: str) -> list[str]:
 
 def rejected_config(problems: tuple[Problem, ...]) -> CommandError:
     """What is told of a config with these problems."""
-    pass  # RESTRUCTURE: import of a local name
-
     return RejectedConfig(render_problems(problems))

@@ -39,11 +39,11 @@ def check_broken_entries(draft: Draft, findings: Findings, registry: Registry) -
         if not isinstance(written, dict):
             continue
         path: KeyPath = (section, *name)
-        for field in _PLACES.get(str(section), ()):
-            words = written.get(field)
+        for key in _PLACES.get(str(section), ()):
+            words = written.get(key)
             words = [words] if isinstance(words, str) else words
             if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-                read_territories(findings, (*path, field), words)
+                read_territories(findings, (*path, key), words)
         if section == "deployments" and isinstance(provider := written.get("provider"), str):
             find_adapter(findings, path, provider, registry)
         elif section == "clients":

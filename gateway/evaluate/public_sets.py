@@ -69,14 +69,17 @@ _RULES: Mapping[str, Callable[[_Given], list[TextRule]]] = {
     "detectable_format:title": lambda given: [TextRule("title")],
     "detectable_format:json_format": lambda given: [TextRule("json")],
     "detectable_format:constrained_response": lambda given: [TextRule("one_of", {"choices": _CONSTRAINED})],
-    "detectable_content:number_placeholders": lambda given: [TextRule("placeholders", _least(given, "num_placeholders"))],
+    "detectable_content:number_placeholders":
+        lambda given: [TextRule("placeholders", _least(given, "num_placeholders"))],
     "detectable_content:postscript": lambda given: [TextRule("postscript", {"text": given["postscript_marker"]})],
     "keywords:existence": lambda given: [TextRule("contains", {"words": given["keywords"]})],
     "keywords:forbidden_words": lambda given: [TextRule("lacks", {"words": given["forbidden_words"]})],
     "keywords:frequency":
         lambda given: [TextRule("repeats", {**_bounds(given, "frequency"), "text": given["keyword"]})],
     "keywords:letter_frequency":
-        lambda given: [TextRule("letters", {**_bounds(given, "let_frequency", "let_relation"), "letter": given["letter"]})],
+        lambda given: [
+            TextRule("letters", {**_bounds(given, "let_frequency", "let_relation"), "letter": given["letter"]})
+        ],
     "startend:end_checker": lambda given: [TextRule("ends_with", {"text": given["end_phrase"]})],
     "startend:quotation": lambda given: [TextRule("quoted")],
     "change_case:english_capital": lambda given: [TextRule("capitals"), TextRule("language", {"code": "en"})],

@@ -1,4 +1,7 @@
-"""The metrics of a process as bytes, the sum of several processes, the counts of each canary variant, and the metrics of the gateway as a whole."""
+"""Snapshots of metrics as bytes: of one process, the sum of several, and those of the gateway as a whole.
+
+`tallies` reads the counts of each canary variant out of them.
+"""
 
 from __future__ import annotations
 

@@ -14,67 +14,31 @@ MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("providers/**/*.py")
 
 # What each part of the gateway, a package or a module of its own, may import of the gateway besides itself. A part that
 # has no row has no leave.
+LEAVES = {"files", "operator_errors", "settings", "signing", "geoip"}
 BELOW = {
-    "model": set(),
     "files": set(),
-    "signing": {"files"},
+    "operator_errors": {"files"},
     "settings": set(),
+    "signing": {"files"},
+    "model": set(),
     "geoip": {"files", "model"},
     "policy": {"model"},
+    "config": {*LEAVES, "model"},
+    "telemetry": {*LEAVES, "model"},
+    "state": {*LEAVES, "model"},
     "execution": {"model"},
-    "config": {"files", "model", "geoip"},
-    "service": {"files", "policy", "execution", "model", "geoip"},
-    "telemetry": {"model"},
-    "state": {"files", "model"},
-    "switching": {"policy", "model", "signing"},
-    "api": {"service", "policy", "execution", "model"},
-    "evaluate": {"config", "files", "policy", "execution", "model", "state"},
-    # From here on it is assembly: what the parts above become in a process.
-    "terminal": {"config", "files"},
-    "observing": {"execution", "model", "telemetry", "__version__"},
-    "receipt_desk": {"model", "signing", "state", "telemetry"},
-    "shadowing": {"execution", "model", "service", "state", "telemetry"},
-    "live": {
-        "config",
-        "files",
-        "model",
-        "policy",
-        "settings",
-        "signing",
-        "state",
-        "switching",
-        "telemetry",
-        "terminal",
+    "service": {*LEAVES, "policy", "execution", "model"},
+    "api": {*LEAVES, "service", "policy", "execution", "model"},
+    "changes": {*LEAVES, "config", "model", "policy", "state", "telemetry"},
+    "evaluate": {*LEAVES, "config", "policy", "execution", "model", "state"},
+    "assembly": {*LEAVES, "api", "execution", "model", "service", "state", "telemetry", "__version__"},
+    "app": {"assembly"},
+    "server": {*LEAVES, "api", "app", "assembly", "changes", "config", "model", "state", "telemetry"},
+    "cli": {
+        *LEAVES,
+        *("api", "app", "assembly", "changes", "config", "evaluate", "execution", "model", "policy", "server"),
+        *("service", "state", "telemetry", "__version__"),
     },
-    "app": {
-        "api",
-        "execution",
-        "model",
-        "observing",
-        "receipt_desk",
-        "service",
-        "shadowing",
-        "telemetry",
-        "__version__",
-    },
-    "server": {
-        "api",
-        "app",
-        "config",
-        "live",
-        "model",
-        "receipt_desk",
-        "settings",
-        "signing",
-        "state",
-        "telemetry",
-        "terminal",
-    },
-    "commands": {
-        *("app", "config", "evaluate", "execution", "files", "live", "model", "policy", "receipt_desk", "server"),
-        *("service", "settings", "signing", "state", "switching", "telemetry", "terminal"),
-    },
-    "cli": {"commands", "config", "terminal", "__version__"},
     "__main__": {"cli"},
 }
 # Third-party libraries, and the only places that may import them.
@@ -126,7 +90,15 @@ HOMES = {
     "hypothesis": ("providers/conformance",),
 }
 _PROVIDERS = ("anthropic", "bedrock", "dashscope", "gemini", "openai", "vertex")
-PURE = ("gateway/policy", "gateway/model", "gateway/switching", "providers/adapters", "providers/codec")
+PURE = (
+    "gateway/policy",
+    "gateway/model",
+    "gateway/changes/plan.py",
+    "gateway/changes/plan_checks.py",
+    "gateway/changes/plan_text.py",
+    "providers/adapters",
+    "providers/codec",
+)
 IMPURE = set(
     "asyncio ctypes glob http io logging multiprocessing os pathlib random secrets select selectors shutil signal socket ssl "
     "sqlite3 subprocess sys tempfile threading time urllib uuid httpx".split()

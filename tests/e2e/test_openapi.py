@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.api.errors import STATUS
-from gateway.api.examples import ANSWERS, REQUESTS, STREAM
+from gateway.api.openapi import EXAMPLES
 from tests.e2e.test_journey import CHAT, events_of
 
 _ELSEWHERE = {"not_found", "stream_interrupted"}
@@ -76,16 +76,16 @@ def test_each_code_has_an_example_under_its_status(document: Any) -> None:
     assert told == {code: status for code, status in STATUS.items() if code not in _ELSEWHERE}
 
 
-@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("name", EXAMPLES["requests"])
 def test_an_example_request_works(client: httpx.Client, name: str) -> None:
-    _, wanted = REQUESTS[name]
+    wanted = EXAMPLES["requests"][name]["value"]
     response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "US"})
     assert response.status_code == 200, response.text
     if name == "stream":
         events = events_of(response)
         assert (events[-1], events[-2]["choices"]) == ("[DONE]", [])
-    elif name in ANSWERS:
-        _, shown = ANSWERS[name]
+    elif name in EXAMPLES["answers"]:
+        shown = EXAMPLES["answers"][name]["value"]
         assert _shape(response.json()) == _shape(shown)
 
 
@@ -99,7 +99,7 @@ def _shape(value: Any) -> Any:
 
 
 def test_the_stream_that_is_shown_is_one() -> None:
-    lines = [line.removeprefix("data: ") for line in STREAM.split("\n\n") if line]
+    lines = [event.removeprefix("data: ") for event in EXAMPLES["stream"]]
     assert lines[-1] == "[DONE]"
     assert json.loads(lines[-2])["usage"]["total_tokens"] == 11
     assert all(json.loads(line)["object"] == "chat.completion.chunk" for line in lines[:-1])

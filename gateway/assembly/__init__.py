@@ -1,0 +1,1 @@
+"""Wiring: a config version becomes an application."""
