@@ -1,6 +1,7 @@
 """What each layer of ours costs: the whole request with one part taken away or put back, and each stop by itself.
 
     python -m bench.layers [--rounds N]
+    python -m bench.layers --check     ask each variant once and make each stop once, without measuring
 
 No socket, no other process: bytes in, bytes out, and the CPU time of this process. What the kernel and a real
 provider add is `make bench`'s to show; what is compared here is compared within one minute of one machine.
@@ -27,11 +28,13 @@ from bench.report import table_of
 from bench.stops import stops
 from gateway.assembly.application import Gateway
 from gateway.execution.deadline import TimeLimit
+from gateway.execution.send import checked_credential, request_head
 from gateway.execution.transports import LeanTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from gateway.server.serve import run
 from gateway.telemetry.log import configure
+from providers.wire import WireRequest
 
 _REQUESTS = {"JSON": 400, "stream of 64 events at once": 200, "stream of 64 events at once, translated": 60}
 _ORIGIN = "http://127.0.0.1:1"
@@ -85,8 +88,9 @@ def _relay(transport: LeanTransport) -> Any:
             body += message["body"]
             if not message.get("more_body"):
                 break
-        headers = [("content-type", "application/json"), ("authorization", "Bearer sk-bench")]
-        response = await transport.send(permit, "POST", "/v1/chat/completions", headers, body, 5.0)
+        wire = WireRequest("POST", "/v1/chat/completions", (("content-type", "application/json"),), body)
+        credential = checked_credential((("authorization", "Bearer sk-bench"),))
+        response = await transport.send(permit, request_head(_ORIGIN, wire), credential, body, 5.0)
         pieces = []
         while piece := await response.read():
             pieces.append(piece)
@@ -131,7 +135,6 @@ VARIANTS = (
     Variant("without the log line", _quiet),
     Variant("without asking an edge for the place", table=_edgeless_table),
     Variant("without time limits around provider's waits", _timeless),
-    Variant("without the check of what an adapter wrote", lambda: patch("gateway.execution.send.check", _nothing)),
     Variant("without the watch for the client leaving", lambda: patch("gateway.api.line.Line.watch", _nothing)),
     Variant("with uvicorn's own protocol, and so a watching task", protocol=HttpToolsProtocol),
     Variant(
@@ -192,12 +195,30 @@ def _measure_stops() -> list[list[str]]:
     return rows
 
 
+async def _check() -> None:
+    """Raise if a variant or a stop no longer fits the gateway. A variant names what it takes away by a string."""
+    for variant in VARIANTS:
+        gateway = InProcess(variant.table(), variant.app, variant.protocol)
+        with variant.switch():
+            for case in variant.cases:
+                if not variant.bare:
+                    await gateway.ask_checked(case)
+                elif b" 200 " not in (await gateway.ask(request_bytes(case), provider_answers(case)))[:20]:
+                    raise RuntimeError(f"{variant.name} doesn't answer: {case}")
+    for stop in stops():
+        stop.call()
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of every variant (7)")
+    parser.add_argument("--check", action="store_true", help="only try each variant and each stop")
     options = parser.parse_args()
     configure("json", "info", _SINK)
+    if options.check:
+        run(_check())
+        return
 
     async def measure() -> None:
         heads = ["CPU µs, no sockets"]

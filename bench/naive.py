@@ -67,7 +67,7 @@ async def healthz() -> dict[str, str]:
 @retry(
     retry=retry_if_exception_type((httpx.TransportError, UpstreamError)),
     stop=stop_after_attempt(3),
-    wait=wait_exponential_jitter(initial=0.1, max=2),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2),
     reraise=True,
 )
 async def send(url: str, body: dict[str, Any]) -> httpx.Response:

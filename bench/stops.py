@@ -15,7 +15,7 @@ from gateway.api.door import authenticate, headers_of, request_id_of, sighting_o
 from gateway.api.headers import response_lines
 from gateway.api.stream import ChunkEncoder
 from gateway.execution.deadline import Deadline
-from gateway.execution.send import check
+from gateway.execution.send import request_head
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import AttemptRecord, Record
@@ -95,7 +95,7 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
-    yield Stop("check what the adapter wrote", lambda: check(wire))
+    yield Stop("check what the adapter wrote", lambda: request_head(deployment.origin, wire))
     yield Stop("a time limit", _pass_a_time_limit)
     yield Stop("read the answer", lambda: read_answer(adapter, response, target))
     yield Stop("write the answer", lambda: orjson.dumps(encode_completion(completion, completion.model)))

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
-
 from providers.chat import StreamEvent
 from providers.conformance.cases import rich_answer
+from providers.conformance.purity import forbidden_imports, impurities, modules_within_package
 from providers.conformance.subject import Subject
 from providers.folding import expand
 
-_FORBIDDEN_NAMES = (
-    "aiohttp anyio asyncio boto3 ctypes fastapi gateway glob google.auth httpcore http.client httpx io logging "
-    "multiprocessing os pathlib random requests secrets select selectors shutil signal socket sqlite3 ssl starlette "
-    "subprocess tempfile threading time trio urllib.request urllib3 uvicorn"
-)
-_CLOCK_OR_FILE = re.compile(r"(.*\.)?(now|utcnow|today|uuid[14])|open|print|input")
-_CHANGES = frozenset("add append clear discard extend insert pop popitem remove setdefault update".split())
-_CHANGEABLE = frozenset("list dict set bytearray defaultdict deque Counter OrderedDict count".split())
-_MAKING = frozenset({"__init__", "__new__", "__post_init__"})
-_SHARED = "{module}, line {line}: `{name}` is every request's; what is kept there changes another one"
-_FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
-
 
 def test_imports_nothing_that_does_io(subject: Subject) -> None:
-    for module in _own_modules(type(subject.adapter).__module__):
-        names = {name for name in _imports(module) if _is_forbidden(name)}
-        assert not names, f"{module} imports {', '.join(sorted(names))}: an adapter has no I/O, clock or environment"
+    for module in modules_within_package(type(subject.adapter).__module__):
+        names = forbidden_imports(module)
+        assert not names, f"{module} imports {', '.join(names)}: an adapter has no I/O, clock or environment"
 
 
 def test_members_can_t_be_changed(subject: Subject) -> None:
@@ -66,139 +48,8 @@ def test_two_streams_at_once_are_two_answers(subject: Subject) -> None:
 
 
 def test_uses_no_clock_no_global_and_no_file(subject: Subject) -> None:
-    for module in _own_modules(type(subject.adapter).__module__):
-        tree = ast.parse(Path(_source_of(module)).read_text("utf-8"))
-        shared = {name for statement in tree.body for name in _bound_by(statement)}
-        for node in ast.walk(tree):
-            where = f"{module}, line {getattr(node, 'lineno', 0)}"
-            assert not isinstance(node, ast.Global), f"{where}: `global` makes one request change another"
-            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)):
-                assert not _CLOCK_OR_FILE.fullmatch(name), f"{where}: {name}() is no pure function"
-        for function in ast.walk(tree):
-            if isinstance(function, ast.FunctionDef):
-                kept = {argument.arg for argument in _kept_arguments(function)}
-                for name, line in _changed_in(function, kept):
-                    assert name not in shared | kept, _SHARED.format(module=module, line=line, name=name)
-        for method in _methods(tree, type(subject.adapter), module):
-            this = method.args.args[0].arg if method.args.args else ""
-            for name, line in _changed_in(method, {this}):
-                assert name != this, _SHARED.format(module=module, line=line, name=this)
-
-
-def _bound_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of the module gives a value."""
-    if isinstance(statement, ast.ClassDef):
-        yield statement.name
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    yield from (target.id for target in targets if isinstance(target, ast.Name))
-
-
-def _kept_arguments(function: ast.FunctionDef) -> Iterator[ast.arg]:
-    """Those whose default can be changed: it is made once, and is there again in the next call."""
-    arguments = [*function.args.posonlyargs, *function.args.args]
-    pairs = [*zip(reversed(arguments), reversed(function.args.defaults), strict=False)]
-    pairs += [
-        (one, default)
-        for one, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-        if default
-    ]
-    for argument, default in pairs:
-        called = ast.unparse(default.func).rpartition(".")[2] if isinstance(default, ast.Call) else ""
-        if isinstance(default, ast.List | ast.Dict | ast.Set) or called in _CHANGEABLE:
-            yield argument
-
-
-def _methods(tree: ast.Module, adapter: type, module: str) -> Iterator[ast.FunctionDef]:
-    """The functions of the adapter's own classes in this module, which share one value: the adapter."""
-    names = {one.__name__ for one in adapter.__mro__ if one.__module__ == module}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name in names:
-            yield from (
-                one
-                for one in node.body
-                if isinstance(one, ast.FunctionDef) and one.name not in _MAKING and not _is_static(one)
-            )
-
-
-def _is_static(method: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator) == "staticmethod" for decorator in method.decorator_list)
-
-
-def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[str, int]]:
-    """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
-    `X.a.add(v)`, `next(X)`."""
-    # Of an argument that is given another value, such as a copy, that one is changed.
-    own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)} - not_own
-    own |= {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    for node in _walk(function, not_own):
-        changed: ast.expr | None = None
-        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            changed = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
-            changed = node.func.value
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "next" and node.args:
-            changed = node.args[0]
-        while isinstance(changed, ast.Attribute | ast.Subscript):
-            changed = changed.value
-        if isinstance(changed, ast.Name) and changed.id not in own:
-            yield changed.id, changed.lineno
-
-
-def _walk(function: ast.FunctionDef, names: set[str]) -> Iterator[ast.AST]:
-    """All of it but the functions in it to which one of these names is an argument of their own."""
-    waiting: list[ast.AST] = [*function.body]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.FunctionDef) and not names.isdisjoint(
-            one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)
-        ):
-            continue
-        yield node
-        waiting += ast.iter_child_nodes(node)
-
-
-def _own_modules(start: str) -> list[str]:
-    """The module and whatever it imports, transitively, within the package that it lies in."""
-    within = start.rpartition(".")[0] + "."
-    found: list[str] = []
-    waiting = [start]
-    while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found.append(module)
-            waiting += [name for name in _imports(module) if name.startswith(within) and _exists(name)]
-    return found
-
-
-def _imports(module: str) -> Iterator[str]:
-    """The full name of everything that the module's source imports, at whatever depth of the code."""
-    source = Path(_source_of(module)).read_text("utf-8")
-    package = module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
-            origin = f"{above}{node.module or ''}".rstrip(".")
-            yield origin
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-
-
-def _source_of(module: str) -> str:
-    loaded = sys.modules.get(module)
-    spec = loaded.__spec__ if loaded is not None else find_spec(module)
-    assert spec is not None, f"{module} is no module"
-    assert spec.origin is not None, f"{module} has no source"
-    return spec.origin
-
-
-def _exists(name: str) -> bool:
-    try:
-        spec = find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin is not None
-
-
-def _is_forbidden(name: str) -> bool:
-    return any(name == word or name.startswith(word + ".") for word in _FORBIDDEN)
+    adapter = type(subject.adapter)
+    for module in modules_within_package(adapter.__module__):
+        own_classes = {one.__name__ for one in adapter.__mro__ if one.__module__ == module}
+        found = [*impurities(module, own_classes)]
+        assert not found, "\n".join(found)

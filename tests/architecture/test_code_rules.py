@@ -1,0 +1,78 @@
+"""Rules for the code of both packages that neither ruff nor mypy checks. What breaks one today is in `exceptions/`."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tests.architecture.known_exceptions import shrinking
+from tests.architecture.source_tree import functions, modules, our_imports
+
+MOST_PARAMETERS = 7
+SMALL_LINES = 50
+# On the path of a request, an attribute that is found by its name is a protocol that nobody has declared.
+HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
+
+
+@shrinking
+def test_no_function_has_more_than_seven_parameters() -> Iterator[str]:
+    """Parameters that always travel together are a value that has no name yet."""
+    for module, name, node in functions():
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        if arguments and arguments[0].arg in ("self", "cls"):
+            arguments = arguments[1:]
+        if len(arguments) > MOST_PARAMETERS and ".conformance." not in module.name:
+            yield f"{name}: {len(arguments)}"
+
+
+@shrinking
+def test_no_two_classes_share_a_name() -> Iterator[str]:
+    """A name means one thing in both packages; private classes do not count."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for module in modules().values():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(module.name)
+    for name, found in sorted(places.items()):
+        if len(found) > 1:
+            yield f"{name}: {', '.join(sorted(found))}"
+
+
+@shrinking
+def test_no_code_is_made_at_run_time() -> Iterator[str]:
+    """No `exec`, no `eval`, and no object that changes its class."""
+    for module in modules().values():
+        for node in module.nodes:
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if called in ("exec", "eval"):
+                yield f"{module.name}: {called}()"
+            if isinstance(node, ast.Attribute) and node.attr == "__class__" and isinstance(node.ctx, ast.Store):
+                yield f"{module.name}: sets __class__"
+            # `object.__setattr__(value, "__class__", other)` and `__class__ = other` in the body of a class.
+            if isinstance(node, ast.Call) and any(getattr(one, "value", "") == "__class__" for one in node.args):
+                yield f"{module.name}: sets __class__"
+            if isinstance(node, ast.Name) and node.id == "__class__" and isinstance(node.ctx, ast.Store):
+                yield f"{module.name}: sets __class__"
+
+
+@shrinking
+def test_no_attribute_is_found_by_name_on_the_path_of_a_request() -> Iterator[str]:
+    """No `getattr` in the packages of the path. Declare a protocol, and ask once which one a value has."""
+    for module in modules().values():
+        if not module.name.startswith(HOT):
+            continue
+        for node in module.nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+                yield f"{module.name}: {ast.unparse(node)}"
+
+
+@shrinking
+def test_no_small_module_has_one_user() -> Iterator[str]:
+    """A module below 50 lines that one module imports belongs to that module."""
+    users: dict[str, set[str]] = defaultdict(set)
+    for importer, imported, _ in our_imports():
+        users[imported.name].add(importer.name)
+    for name, module in modules().items():
+        if module.lines < SMALL_LINES and not module.is_package and len(users[name]) == 1:
+            yield f"{name} -> {min(users[name])}"

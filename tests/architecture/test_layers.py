@@ -1,0 +1,258 @@
+"""The layers of the two packages. Read this file to learn what may import what.
+
+`providers` is a library: it never imports `gateway`. Inside each package there are layers, lowest first. A module may
+import its own layer and any layer on an earlier line. Layers on the same line do not import each other.
+
+What breaks a rule today is listed in `exceptions/`, one file for each test; the lists may only get shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+from providers.conformance.purity import forbidden_imports, impurities
+from tests.architecture.former_places import FORMER_PLACES
+from tests.architecture.known_exceptions import shrinking
+from tests.architecture.source_tree import Module, circles, modules, our_imports
+
+GATEWAY = """
+files settings                      leaves: opening an operator's files; process settings
+operator_errors                     errors that an operator reads, with their exit status
+signing                             Ed25519 keys and signatures
+model                               immutable values that the layers share
+geoip                               a MaxMind database in memory
+policy                              pure decisions: location, routing, fence, approvals, consent, labels
+config telemetry state              the config file and its compiler; logs, metrics and traces; storage
+usage                               limits and budgets of clients
+execution                           all I/O to providers: permits, attempts, retries, failover, streams
+service                             one request, from its values to its answer, in reading order
+api                                 HTTP in and out
+changes evaluate                    live configuration, plan and history; the bake-off
+assembly                            wiring: a config version becomes an application
+app                                 the public face of assembly
+server                              HTTP/1.1, supervisor and workers
+console cli                         the web console; the command line
+__main__                            `python -m gateway`
+"""
+PROVIDERS = """
+json_values failures                JSON in and out; failure kinds
+territories chat                    ISO territories; canonical requests, answers and events
+sites wire                          where a provider stores and processes; bytes to send and bytes received
+signing                             signatures that need a library
+auth                                credential schemes
+catalogue                           facts from TOML files: sites, models, prices
+adapter                             the contract of an adapter
+registry                            adapters from entry points
+reading matching                    bytes to events; what a request requires and a deployment can do
+formats                             what several wire formats share
+openai_json                         canonical values and OpenAI's JSON
+testkit                             simulated providers
+vendors compatible                  one folder for each vendor; vendors that speak OpenAI's dialect
+client conformance contract         a client without the gateway; the conformance kit; the face for plug-ins
+"""
+# It imports none of the layers, and none of them imports it, but for those that do I/O.
+TRANSPORT = "transport"
+TRANSPORT_USERS = ("client", "conformance", "testkit")
+
+
+def test_former_places_go_when_all_modules_have_moved() -> None:
+    assert FORMER_PLACES == {} or not FORMER_PLACES.keys().isdisjoint(modules())
+
+
+def lines_of(table: str) -> dict[str, int]:
+    """The number of the line that each layer stands on. A layer's name ends where two spaces begin."""
+    lines = [line.partition("  ")[0].split() for line in table.strip().splitlines()]
+    return {layer: number for number, layers in enumerate(lines) for layer in layers}
+
+
+LINES = {"gateway": lines_of(GATEWAY), "providers": lines_of(PROVIDERS)}
+
+
+@cache
+def layer_of(name: str) -> str:
+    """The layer of a module; "" for the package itself, which holds only a docstring and the version."""
+    place = name
+    while place:
+        if place in FORMER_PLACES:
+            return FORMER_PLACES[place]
+        place = place.rpartition(".")[0]
+    return name.split(".")[1] if "." in name else ""
+
+
+@cache
+def is_alias(module: Module) -> bool:
+    """Whether the module only re-exports what has moved, for one release."""
+    return module.lines < 25 and any(getattr(node, "id", "") == "DeprecationWarning" for node in module.nodes)
+
+
+def test_every_module_is_in_a_layer() -> None:
+    unknown = []
+    for name, module in modules().items():
+        package, layer = name.partition(".")[0], layer_of(name)
+        if layer and layer not in LINES[package] and layer != TRANSPORT and not is_alias(module):
+            unknown.append(name)
+    assert unknown == []
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    """Whether a module may import another by the tables above."""
+    ours, theirs = importer.partition(".")[0], imported.partition(".")[0]
+    if ours != theirs:
+        return ours == "gateway"
+    here, there = layer_of(importer), layer_of(imported)
+    if here == there or not there:
+        return True
+    if TRANSPORT in (here, there):
+        return here in TRANSPORT_USERS
+    lines = LINES[ours]
+    return lines.get(there, len(lines)) < lines.get(here, -1)
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("gateway.api.chat", "gateway.service.explain", True),
+        ("gateway.api.chat", "gateway.api.body", True),
+        ("gateway.service.explain", "gateway.api.chat", False),  # upwards
+        ("gateway.telemetry.log", "gateway.state.audit", False),  # siblings
+        ("gateway.policy.fence", "gateway.geoip", True),
+        ("gateway.model.location", "gateway", True),  # the version of the package
+        ("gateway.state.audit", "gateway.unheard_of", False),
+        ("gateway.api.chat", "providers.chat", True),
+        ("providers.chat", "gateway.files", False),
+        ("providers.vendors.gemini.adapter", "providers.formats.tool_calls", True),
+        ("providers.formats.tool_calls", "providers.openai_json.fields", False),
+        ("providers.testkit.app", "providers.vendors.gemini.adapter", False),
+        ("providers.client", "providers.transport.pool", True),
+        ("providers.auth", "providers.transport.pool", False),
+        ("providers.transport.pool", "providers.failures", False),
+    ],
+)
+def test_the_tables_are_read_as_they_are_meant(importer: str, imported: str, allowed: bool) -> None:
+    assert is_allowed(importer, imported) is allowed
+
+
+def pairs() -> Iterator[tuple[str, str]]:
+    """Every import between two modules of ours, of any kind, but those of alias modules."""
+    for importer, imported, _ in our_imports():
+        if not is_alias(importer) and not is_alias(imported):
+            yield importer.name, imported.name
+
+
+@shrinking
+def test_imports_flow_downwards() -> Iterator[str]:
+    return (f"{here} -> {there}" for here, there in pairs() if not is_allowed(here, there))
+
+
+def test_providers_never_import_the_gateway() -> None:
+    assert [pair for pair in pairs() if pair[0].startswith("providers") and pair[1].startswith("gateway")] == []
+
+
+def test_only_plugins_import_the_public_face() -> None:
+    assert [here for here, there in pairs() if there == "providers.contract"] == []
+
+
+# --- vendors --------------------------------------------------------------------------------------
+
+
+def vendor_of(name: str) -> str | None:
+    """The vendor that a module belongs to; `compatible` is one engine for many, and counts as one here."""
+    layer = layer_of(name)
+    if layer == "compatible":
+        return "compatible"
+    if layer != "vendors" or name.count(".") < 2:
+        return None
+    parts = name.split(".")
+    if parts[1] == "vendors":
+        return parts[2]
+    return parts[-1].lstrip("_").partition("_")[0]
+
+
+# Modules of a vendor that both sides may read: AWS's binary framing, and what the TOML file of a compatible vendor says.
+BOTH_SIDES = (
+    "providers.vendors.bedrock.event_stream",
+    "providers.compatible.dialect",
+    "providers.adapters._row",  # its former place
+)
+
+
+def side_of(name: str) -> str | None:
+    """`simulator` or `adapter`, of a vendor's module. A vendor's `__init__.py` has only a docstring."""
+    if vendor_of(name) is None or modules()[name].is_package or name in BOTH_SIDES:
+        return None
+    return "simulator" if "simulator" in name.removeprefix("providers.") else "adapter"
+
+
+@shrinking
+def test_no_vendor_imports_another() -> Iterator[str]:
+    """What two vendors share is in `formats` or `openai_json`, below both."""
+    for here, there in pairs():
+        vendors = vendor_of(here), vendor_of(there)
+        if None not in vendors and vendors[0] != vendors[1]:
+            yield f"{here} -> {there}"
+
+
+@shrinking
+def test_no_simulator_shares_code_with_an_adapter() -> Iterator[str]:
+    """A mistake in code that both sides use would be in both, and no test of the kit would see it."""
+    for here, there in pairs():
+        sides = side_of(here), side_of(there)
+        if None not in sides and sides[0] != sides[1]:
+            yield f"{here} -> {there}"
+
+
+# --- circles --------------------------------------------------------------------------------------
+
+
+@shrinking
+def test_no_circle_between_modules() -> list[str]:
+    """Modules that need each other while they are being imported."""
+    return [" ".join(group) for group in circles(["eager"])]
+
+
+@shrinking
+def test_no_circle_with_imports_for_types() -> list[str]:
+    """Modules that need each other, where `if TYPE_CHECKING` hides it."""
+    return [" ".join(group) for group in circles(["eager", "types"])]
+
+
+@shrinking
+def test_no_circle_with_imports_in_functions() -> list[str]:
+    """Modules that need each other, where an import inside a function hides it."""
+    return [" ".join(group) for group in circles(["eager", "lazy"])]
+
+
+# --- pure layers ----------------------------------------------------------------------------------
+
+# The conformance kit has a rule for an adapter: no I/O, no clock, nothing that requests share. It follows imports inside
+# the adapter's own package. What lies below the vendors is checked here, by the same rule.
+PURE = ("chat", "reading", "matching", "formats", "openai_json")
+
+
+def modules_in(layer: str) -> list[str]:
+    """The modules of a layer of `providers`, wherever they are today."""
+    ours = [name for name in modules() if name.startswith("providers.") and layer_of(name) == layer]
+    return [name for name in ours if not is_alias(modules()[name])]
+
+
+@pytest.mark.parametrize("layer", PURE)
+def test_no_pure_layer_is_empty(layer: str) -> None:
+    assert modules_in(layer)
+
+
+@shrinking
+def test_pure_layers_do_no_io() -> Iterator[str]:
+    for name in (name for layer in PURE for name in modules_in(layer)):
+        yield from (f"{name} imports {one}" for one in forbidden_imports(name))
+
+
+@shrinking
+def test_pure_layers_share_nothing_between_requests() -> Iterator[str]:
+    for name in (name for layer in PURE for name in modules_in(layer)):
+        # The line number would make the entry stale with every edit.
+        for sentence in impurities(name):
+            module, _, rest = sentence.partition(", line ")
+            yield f"{module}: {rest.partition(': ')[2]}"
